@@ -1,0 +1,38 @@
+"""Every error that a user can meet: what is wrong, where, and the next step."""
+
+from __future__ import annotations
+
+
+class TokenBudgetError(Exception):
+    """Base of all user errors; its text is one or more plain sentences, the last one the next step."""
+
+
+class SettingsError(TokenBudgetError):
+    """A marker argument, an option or a key of `[tool.tokenbudget]` that cannot be used."""
+
+
+class CassetteError(TokenBudgetError):
+    """A cassette that cannot be read or written."""
+
+
+class BaselineError(TokenBudgetError):
+    """A baseline file that cannot be read or written."""
+
+
+class ReportError(TokenBudgetError):
+    """A report or document that cannot be read or written."""
+
+
+class RecordingError(TokenBudgetError):
+    """Recording or a live run that must stop: no key, or the spend limit is reached."""
+
+
+class GitError(TokenBudgetError):
+    """What git does not have or cannot say: a base, a shallow history, no repository."""
+
+
+class ReplayMiss(BaseException):  # noqa: N818 - named as the design names it
+    """The recording cannot answer a request.
+
+    A BaseException, so that neither the SDK's retries nor an agent's `except Exception` swallow it.
+    """

@@ -1,0 +1,164 @@
+"""The values that everything else speaks in: tokens, rates, usage, basis and verdict. They add up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Literal, Self
+
+
+class Basis(StrEnum):
+    """Where a number comes from. The order is that of trust: the basis of a sum is its weakest part."""
+
+    RECORDED = "recorded"
+    """The answer to this very request said so."""
+    LIVE = "live"
+    """A real call of this run said so."""
+    COUNTED = "counted"
+    """Recorded, plus the exact count of what changed."""
+    ESTIMATED = "estimated"
+    """Recorded, plus a calibrated estimate of what changed, with its interval."""
+    UNKNOWN = "unknown"
+    """It cannot be told. Never added up as 0."""
+
+    @classmethod
+    def weakest(cls, bases: Iterable[Basis]) -> Basis:
+        """The least trusted of `bases`; `RECORDED` when there are none."""
+        order = list(cls)
+        return max(bases, key=order.index, default=cls.RECORDED)
+
+
+class Paired(StrEnum):
+    """How the recorded turn that answers a request was found, surest first."""
+
+    EXACT = "exact"
+    LINEAGE = "lineage"
+    SIMILAR = "similar"
+    ORDER = "order"
+
+
+class Verdict(StrEnum):
+    """What a scenario is judged to be."""
+
+    OVER = "over"
+    STALE = "stale"
+    NEW = "new"
+    IMPROVED = "improved"
+    WITHIN = "within"
+
+    @property
+    def fails(self) -> bool:
+        """Whether this verdict fails the test."""
+        return self in (Verdict.OVER, Verdict.STALE, Verdict.NEW)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Disjoint token counts, named as the API names them; `a + b` and `sum(...)` add field by field."""
+
+    input_tokens: int = 0
+    """Uncached prompt tokens: what follows the last cache breakpoint."""
+    ephemeral_5m_input_tokens: int = 0
+    """Prompt tokens written to the cache for five minutes."""
+    ephemeral_1h_input_tokens: int = 0
+    """Prompt tokens written to the cache for an hour."""
+    cache_read_input_tokens: int = 0
+    """Prompt tokens read from the cache."""
+    output_tokens: int = 0
+    """Tokens of the answer, thinking included."""
+    web_search_requests: int = 0
+    """Not tokens, but billed with them: server-side searches."""
+
+    @property
+    def cache_creation_input_tokens(self) -> int:
+        """Prompt tokens written to the cache, for either lifetime."""
+        return self.ephemeral_5m_input_tokens + self.ephemeral_1h_input_tokens
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The whole prompt: uncached, written and read."""
+        return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+
+    @property
+    def total(self) -> int:
+        """All four counts."""
+        return self.prompt_tokens + self.output_tokens
+
+    @property
+    def cache_share(self) -> Fraction | None:
+        """Read tokens over prompt tokens, 0 to 1; None without a prompt."""
+        return Fraction(self.cache_read_input_tokens, self.prompt_tokens) if self.prompt_tokens else None
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __radd__(self, other: Literal[0]) -> Self:
+        return self  # so that sum() needs no start value
+
+
+_RATE = re.compile(r"(?P<model>.*?)(?: \((?P<modifiers>[^()]*)\))?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rate:
+    """What decides the price of a token: the model, and what else the request was billed by.
+
+    Modifiers are sorted words: `batch`, `fast`, `us` (inference geography), `priority`, `long` (above the
+    model's long-context threshold), and the platform where it is not Anthropic's own: `aws`, `google`,
+    `azure`, with `regional` where the endpoint is. Written `claude-haiku-4-5 (batch, us)`.
+    """
+
+    model: str
+    modifiers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modifiers", tuple(sorted(set(self.modifiers))))
+
+    def __str__(self) -> str:
+        return f"{self.model} ({', '.join(self.modifiers)})" if self.modifiers else self.model
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Read what `str()` wrote."""
+        match = _RATE.fullmatch(text)
+        if match is None or not match["modifiers"]:
+            return cls(text)
+        return cls(match["model"], tuple(word.strip() for word in match["modifiers"].split(",")))
+
+
+def _empty() -> Mapping[Rate, Tokens]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Turns and their tokens by rate: of one answer, of a scenario, or of a suite; `a + b` and `sum(...)` add.
+
+    One answer can bill at several rates (an advisor's or a fallback's model inside one request).
+    """
+
+    turns: int = 0
+    by_rate: Mapping[Rate, Tokens] = field(default_factory=_empty)
+
+    @classmethod
+    def of(cls, rate: Rate, tokens: Tokens, turns: int = 1) -> Usage:
+        """Usage at one rate."""
+        return cls(turns, MappingProxyType({rate: tokens}))
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of all rates together."""
+        return sum(self.by_rate.values(), Tokens())
+
+    def __add__(self, other: Usage) -> Usage:
+        rates = dict(self.by_rate)
+        for rate, tokens in other.by_rate.items():
+            rates[rate] = rates.get(rate, Tokens()) + tokens
+        return Usage(self.turns + other.turns, MappingProxyType(rates))
+
+    def __radd__(self, other: Literal[0]) -> Self:
+        return self

@@ -1,0 +1,70 @@
+"""A request, its answer, and the pair of a recorded request with the one that the agent sends now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pytest_tokenbudget.model import Paired, Usage
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A model request as it was sent: where to, what, and a digest of its exact bytes."""
+
+    endpoint: Endpoint
+    prompt: Prompt
+    digest: str
+    """Of method, path and the body without what differs on every run (`cache_control` stays in)."""
+    session: str | None = None
+    """Which agent of a process sent it, where headers tell (subagents of Claude Code)."""
+    custom_id: str | None = None
+    """Of an entry of a message batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whatever the framing was: JSON, SSE, event stream, or a line of batch results."""
+
+    status: int
+    """HTTP status; 200 for a succeeded batch entry."""
+    message: Mapping[str, Any] | None = None
+    """The message as the non-streaming API would have returned it; None where there is none."""
+    usage: Usage | None = None
+    """What the answer bills; None when it does not say (an aborted stream, a failed attempt)."""
+    error: str | None = None
+    """Why there is no message or no usage: the API's error type, or what could not be read."""
+    date: datetime | None = None
+    """When the answer began, by its `Date` header."""
+
+    @property
+    def billed(self) -> bool:
+        """Whether this answer is a turn: failed attempts cost nothing."""
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One recorded turn, or one failed attempt at it."""
+
+    request: Request
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What the agent asks now, beside the recorded exchange that answered it."""
+
+    index: int
+    """Of the recorded exchange among the recording's exchanges, from 0."""
+    request: Request
+    """As sent now."""
+    recorded: Request
+    """As recorded."""
+    answer: Answer
+    """As recorded (live: as received, and `recorded` is `request`)."""
+    how: Paired

@@ -1,0 +1,166 @@
+"""A request body as one ordered chain of blocks with cache breakpoints: tools, then system, then messages.
+
+The chain is what the API hashes for its prompt cache (levels render tools -> system -> messages), what is
+counted block by block, and what is compared to say which part grew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Level = Literal["tools", "system", "messages"]
+Ttl = Literal["5m", "1h"]
+
+_NOT_IN_PROMPT = frozenset(
+    {"model", "max_tokens", "messages", "system", "tools", "stream", "metadata", "stop_sequences"}
+    | {"temperature", "top_k", "top_p", "cache_control", "diagnostics", "anthropic_version", "anthropic_beta"}
+    | {"service_tier", "inference_geo", "user_profile_id"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One tool definition, system block or content block, without its cache marker."""
+
+    level: Level
+    where: str
+    """Its place in the body: `tools[2]`, `system[0]`, `messages[4].content[1]`."""
+    kind: str
+    """`tool` for a tool definition, else the API's content type: `text`, `tool_use`, `tool_result`, ..."""
+    content: Mapping[str, Any] = field(compare=False)
+    """As sent, in sent key order, without `cache_control`; a bare string is a text block."""
+    digest: str
+    """Of level, role and content, byte for byte in sent key order: what the cache compares."""
+    role: str | None = None
+    """`user`, `assistant` or `system` in messages; else None."""
+    message: int | None = None
+    """Index of its message; None outside messages."""
+    ttl: Ttl | None = None
+    """Set where the block carries an explicit cache breakpoint."""
+
+    @property
+    def name(self) -> str:
+        """What a person would call it: `tools[search]`, `system[0]`, `messages[4] tool_result`."""
+        if self.level == "tools":
+            return f"tools[{self.content.get('name', self.content.get('type', '?'))}]"
+        if self.level == "system":
+            return self.where
+        return f"messages[{self.message}] {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Everything of a request that the model is shown or that decides how the prompt is cached."""
+
+    model: str
+    blocks: tuple[Block, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else shapes the prompt or its cache: `tool_choice`, `thinking`, `output_config`, ... as sent."""
+    betas: frozenset[str] = frozenset()
+    automatic_ttl: Ttl | None = None
+    """Set when the request asks for automatic caching (`cache_control` at the top level)."""
+    stream: bool = False
+
+    def level(self, level: Level) -> tuple[Block, ...]:
+        """The blocks of one level, in order."""
+        return tuple(block for block in self.blocks if block.level == level)
+
+    @property
+    def message_count(self) -> int:
+        """How many messages the conversation holds."""
+        last = self.blocks[-1].message if self.blocks else None
+        return 0 if last is None else last + 1
+
+
+def parse_prompt(
+    body: Mapping[str, Any], *, model: str | None = None, betas: Sequence[str] = (), stream: bool = False
+) -> Prompt:
+    """Read a Messages request body; `model` and `stream` where the URL tells them (Bedrock, Vertex).
+
+    Tolerant on purpose: recorded bodies of any age are read, and what is not understood stays a block of its
+    own kind. Raises nothing for odd content; a body that is no mapping is the caller's to refuse.
+    """
+    blocks = (*_tools(body.get("tools")), *_system(body.get("system")), *_messages(body.get("messages")))
+    in_body = body.get("anthropic_beta")
+    return Prompt(
+        model=str(model or body.get("model") or "unknown"),
+        blocks=blocks,
+        options={key: value for key, value in body.items() if key not in _NOT_IN_PROMPT and value is not None},
+        betas=frozenset(betas) | frozenset(in_body if isinstance(in_body, list) else ()),
+        automatic_ttl=_ttl(body),
+        stream=stream or body.get("stream") is True,
+    )
+
+
+def _tools(tools: object) -> Iterator[Block]:
+    for index, tool in enumerate(_mappings(tools)):
+        yield _block("tools", f"tools[{index}]", tool, kind="tool")
+
+
+def _system(system: object) -> Iterator[Block]:
+    for index, content in enumerate(_contents(system)):
+        yield _block("system", f"system[{index}]", content)
+
+
+def _messages(messages: object) -> Iterator[Block]:
+    for number, message in enumerate(_mappings(messages)):
+        role = str(message.get("role", "user"))
+        for index, content in enumerate(_contents(message.get("content"))):
+            where = f"messages[{number}].content[{index}]"
+            yield _block("messages", where, content, role=role, message=number)
+
+
+def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, list):
+        yield from (item for item in value if isinstance(item, Mapping))
+
+
+def _contents(value: object) -> Iterator[Mapping[str, Any]]:
+    """A string or a list of blocks, as blocks."""
+    if isinstance(value, str):
+        yield {"type": "text", "text": value}
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, str):
+                yield {"type": "text", "text": item}
+            elif isinstance(item, Mapping):
+                yield item
+
+
+def _block(
+    level: Level,
+    where: str,
+    content: Mapping[str, Any],
+    *,
+    kind: str | None = None,
+    role: str | None = None,
+    message: int | None = None,
+) -> Block:
+    bare = {key: value for key, value in content.items() if key != "cache_control"}
+    return Block(
+        level=level,
+        where=where,
+        kind=kind or str(content.get("type", "text")),
+        content=bare,
+        digest=digest(level, role, bare),
+        role=role,
+        message=message,
+        ttl=_ttl(content),
+    )
+
+
+def _ttl(content: Mapping[str, Any]) -> Ttl | None:
+    control = content.get("cache_control")
+    if not isinstance(control, Mapping):
+        return None
+    return "1h" if control.get("ttl") == "1h" else "5m"
+
+
+def digest(*values: object) -> str:
+    """A short digest of JSON-like values, sensitive to key order: 128 bits, for comparing, not for secrecy."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
