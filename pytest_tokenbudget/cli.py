@@ -1,0 +1,1 @@
+"""The `tokenbudget` command: translation only."""
