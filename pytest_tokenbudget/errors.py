@@ -31,7 +31,7 @@ class GitError(TokenBudgetError):
     """What git does not have or cannot say: a base, a shallow history, no repository."""
 
 
-class ReplayMiss(BaseException):  # noqa: N818 - named as the design names it
+class ReplayMiss(BaseException):
     """The recording cannot answer a request.
 
     A BaseException, so that neither the SDK's retries nor an agent's `except Exception` swallow it.

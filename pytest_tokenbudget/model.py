@@ -136,7 +136,7 @@ def _empty() -> Mapping[Rate, Tokens]:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Turns and their tokens by rate: of one answer, of a scenario, or of a suite; `a + b` and `sum(...)` add.
+    """Turns and their tokens by rate: of one answer, a scenario or a suite; `a + b` and `sum(...)` add.
 
     One answer can bill at several rates (an advisor's or a fallback's model inside one request).
     """

@@ -1,0 +1,1 @@
+"""Baselines, tolerances and verdicts. Pure."""

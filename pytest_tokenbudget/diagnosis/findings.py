@@ -15,7 +15,8 @@ class Source:
     end_line: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}" + (f"-{self.end_line}" if self.end_line not in (None, self.line) else "")
+        span = "" if self.end_line in (None, self.line) else f"-{self.end_line}"
+        return f"{self.file}:{self.line}{span}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Finding:
     """One cause of a change in tokens, or one way to spend fewer."""
 
     kind: str
-    """`growth`, `cache_break`, `turns_changed`, `model_changed`, `unknown`, `interval`, `lever_caching`, ..."""
+    """`growth`, `cache_break`, `turns_changed`, `model_changed`, `unknown`, `lever_caching`, ..."""
     where: str
     """`system[0]`, `tools[search].description`, `messages[4] tool_result`, `turn 3`, ..."""
     text: str

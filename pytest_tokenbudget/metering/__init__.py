@@ -1,0 +1,1 @@
+"""Reading becomes numbers: counting, the prompt cache, prices. Pure."""

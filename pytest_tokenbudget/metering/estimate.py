@@ -32,7 +32,7 @@ class Estimate:
     basis: Basis
     low: int | None = None
     high: int | None = None
-    """The interval that holds the truth in at least nine of ten cases; both equal `prompt_tokens` if exact."""
+    """The interval that holds the truth in at least nine of ten cases; `prompt_tokens` twice if recorded."""
     parts: tuple[Part, ...] = ()
     """They add up to `prompt_tokens` minus the recorded prompt tokens."""
     reason: str | None = None

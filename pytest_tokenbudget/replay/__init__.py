@@ -1,0 +1,1 @@
+"""Which recorded turn answers a request; cassettes, their storage, and the guard around the network."""

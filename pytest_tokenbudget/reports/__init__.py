@@ -1,0 +1,1 @@
+"""The JSON document and every way to tell it. Pure."""

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
 Api = Literal["messages", "count_tokens", "batch_create", "batch_results", "batch"]
 Platform = Literal["anthropic", "aws", "google", "azure"]

@@ -89,7 +89,7 @@ def parse_prompt(
     return Prompt(
         model=str(model or body.get("model") or "unknown"),
         blocks=blocks,
-        options={key: value for key, value in body.items() if key not in _NOT_IN_PROMPT and value is not None},
+        options={k: v for k, v in body.items() if k not in _NOT_IN_PROMPT and v is not None},
         betas=frozenset(betas) | frozenset(in_body if isinstance(in_body, list) else ()),
         automatic_ttl=_ttl(body),
         stream=stream or body.get("stream") is True,
@@ -161,6 +161,6 @@ def _ttl(content: Mapping[str, Any]) -> Ttl | None:
 
 
 def digest(*values: object) -> str:
-    """A short digest of JSON-like values, sensitive to key order: 128 bits, for comparing, not for secrecy."""
+    """A digest of JSON-like values, sensitive to key order: 128 bits, for comparing, not for secrecy."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
