@@ -1,0 +1,152 @@
+"""The committed baselines: one YAML file a test module, written by the tool, one value a line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pytest_tokenbudget.errors import BaselineError
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+
+VERSION = 1
+_UPDATE = "pytest --token-budget --token-budget-update"
+_HEADER = f"# Token budgets. Written by `{_UPDATE}`; commit it and review it like code.\n"
+_COUNTS = (
+    "input_tokens",
+    "ephemeral_5m_input_tokens",
+    "ephemeral_1h_input_tokens",
+    "cache_read_input_tokens",
+    "output_tokens",
+)
+_OPTIONAL = "web_search_requests"
+
+
+def baseline_path(test_file: Path) -> Path:
+    """Where the baselines of a test module are: `<test dir>/token_budgets/<module>.yaml`."""
+    return test_file.parent / "token_budgets" / f"{test_file.stem}.yaml"
+
+
+def read_baselines(path: Path) -> Mapping[str, Usage]:
+    """Baselines by scenario name (the node id without its file); empty where there is no file.
+
+    Raises BaselineError naming the file, what is wrong in it and the fix.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return MappingProxyType({})
+    except (OSError, UnicodeDecodeError) as error:
+        raise BaselineError(f"{path}: cannot be read: {error}.") from error
+    return parse_baselines(text, where=str(path))
+
+
+def parse_baselines(text: str, where: str) -> Mapping[str, Usage]:
+    """Read the text of a baseline file; `where` names it in errors."""
+    import yaml
+
+    try:
+        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise BaselineError(f"{where}: is no YAML: {reason}. {_restore(where)}") from error
+    if not isinstance(document, dict) or "version" not in document:
+        raise BaselineError(f"{where}: is no baseline file: it has no `version`. {_restore(where)}")
+    version = document["version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version > VERSION:
+        raise BaselineError(
+            f"{where}: is of version {version!r}; this pytest-tokenbudget reads {VERSION}. "
+            "Install the newer version that wrote it."
+        )
+    scenarios = document.get("scenarios")
+    if not isinstance(scenarios, dict):
+        raise BaselineError(f"{where}: `scenarios` is not a table. {_restore(where)}")
+    return MappingProxyType({str(k): _usage(v, f"{where}: {k}") for k, v in scenarios.items()})
+
+
+def _restore(where: str) -> str:
+    return f"Restore it (git checkout -- {where}), or delete it and run `{_UPDATE}`."
+
+
+def _usage(value: object, where: str) -> Usage:
+    if not isinstance(value, dict) or not isinstance(value.get("models"), dict):
+        raise BaselineError(f"{where}: is not `turns` and `models`. {_restore(where.split(': ')[0])}")
+    by_rate = {
+        Rate.parse(str(rate)): _tokens(counts, f"{where}: {rate}") for rate, counts in value["models"].items()
+    }
+    return Usage(_count(value.get("turns"), f"{where}: turns"), MappingProxyType(by_rate))
+
+
+def _tokens(value: object, where: str) -> Tokens:
+    if not isinstance(value, dict):
+        raise BaselineError(f"{where}: is not a table of token counts. {_restore(where.split(': ')[0])}")
+    for key in value:
+        if key not in (*_COUNTS, _OPTIONAL):
+            raise BaselineError(f"{where}: unknown key {key!r}. {_restore(where.split(': ')[0])}")
+    counts = {key: _count(value.get(key), f"{where}: {key}") for key in _COUNTS}
+    return Tokens(**counts, web_search_requests=_count(value.get(_OPTIONAL, 0), f"{where}: {_OPTIONAL}"))
+
+
+def _count(value: object, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise BaselineError(f"{where}: is {value!r}, not a count. {_restore(where.split(': ')[0])}")
+
+
+def format_baselines(baselines: Mapping[str, Usage]) -> str:
+    """The text of a baseline file: sorted, one value a line, the same bytes for the same baselines."""
+    import yaml
+
+    scenarios = {name: _as_table(baselines[name]) for name in sorted(baselines)}
+    document = {"version": VERSION, "scenarios": scenarios}
+    body: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=10_000)
+    return _HEADER + body
+
+
+def _as_table(usage: Usage) -> dict[str, Any]:
+    models = {}
+    for rate in sorted(usage.by_rate):
+        tokens = usage.by_rate[rate]
+        models[str(rate)] = {key: getattr(tokens, key) for key in _COUNTS}
+        if tokens.web_search_requests:
+            models[str(rate)][_OPTIONAL] = tokens.web_search_requests
+    return {"turns": usage.turns, "models": models}
+
+
+def write_baselines(path: Path, changed: Mapping[str, Usage]) -> bool:
+    """Put `changed` over what the file holds and keep the rest; whether the file was written.
+
+    Nothing is pruned; a file whose baselines stay the same keeps every byte; the file is replaced whole or
+    not at all. Raises BaselineError where it cannot be read or written.
+    """
+    kept = read_baselines(path)
+    merged = {**kept, **changed}
+    if merged == kept:
+        return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, format_baselines(merged))
+    except OSError as error:
+        raise BaselineError(
+            f"{path}: cannot be written: {error.strerror or error}. The baselines on disk are as they were; "
+            f"make the folder writable and run `{_UPDATE}` again."
+        ) from error
+    return True
+
+
+def _replace(path: Path, text: str) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
