@@ -103,7 +103,7 @@ def format_baselines(baselines: Mapping[str, Usage]) -> str:
 
     scenarios = {name: _as_table(baselines[name]) for name in sorted(baselines)}
     document = {"version": VERSION, "scenarios": scenarios}
-    body: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=10_000)
+    body: str = yaml.safe_dump(document, sort_keys=False, width=10_000)
     return _HEADER + body
 
 
