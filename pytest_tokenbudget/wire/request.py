@@ -1,0 +1,105 @@
+"""A request as it was sent, read into a prompt and a digest that survives what differs on every run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pytest_tokenbudget.wire.endpoints import Endpoint, endpoint
+from pytest_tokenbudget.wire.exchange import Request
+from pytest_tokenbudget.wire.prompt import Block, Prompt, parse_prompt
+
+_ATTRIBUTION = "x-anthropic-billing-header"
+"""Begins the system block that Claude Code adds; the API strips it before it caches or bills."""
+_SESSION_HEADERS = ("x-claude-code-session-id", "x-claude-code-agent-id")
+_NOT_CANONICAL = (b'": ', b"\\u", b"\\/", b'"metadata"', _ATTRIBUTION.encode())
+"""Bytes without which a body is compact JSON with nothing to leave out: its own canonical form."""
+
+
+def read_request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Request | None:
+    """A Messages request out of what an HTTP library sends or a cassette holds; None for other traffic.
+
+    `headers` has lower-case names. A batch's creation has an empty prompt here: `read_batch_requests` reads
+    its entries. Requests without a body (a batch's state and results) have an empty prompt, too.
+    """
+    parsed = parse_body(body)
+    found = endpoint(method, url, parsed)
+    if found is None or (parsed is None and found.api in ("messages", "count_tokens", "batch_create")):
+        return None
+    sessions = [headers[name] for name in _SESSION_HEADERS if headers.get(name)]
+    return Request(
+        endpoint=found,
+        prompt=read_prompt(parsed or {}, found, headers),
+        digest=_digest(method, found, body, parsed),
+        session="/".join(sessions) or None,
+    )
+
+
+def parse_body(body: bytes) -> dict[str, Any] | None:
+    """A JSON object; None for anything else."""
+    if body.lstrip()[:1] != b"{":
+        return None
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def read_prompt(body: Mapping[str, Any], where: Endpoint, headers: Mapping[str, str]) -> Prompt:
+    """The prompt of a request body, without Claude Code's attribution block; empty where there is none."""
+    if not isinstance(body.get("messages"), list):
+        return Prompt(where.model or "unknown", ())
+    betas = [beta.strip() for beta in headers.get("anthropic-beta", "").split(",") if beta.strip()]
+    prompt = parse_prompt(body, model=where.model, betas=betas, stream=where.stream)
+    if not any(map(_is_attribution, prompt.blocks)):
+        return prompt
+    return replace(prompt, blocks=tuple(block for block in prompt.blocks if not _is_attribution(block)))
+
+
+def _is_attribution(block: Block) -> bool:
+    return block.level == "system" and str(block.content.get("text", "")).startswith(_ATTRIBUTION)
+
+
+def _digest(method: str, where: Endpoint, body: bytes, parsed: Mapping[str, Any] | None) -> str:
+    """As `digest_of`, but without writing the JSON again where the bytes are canonical as they were sent."""
+    if parsed is None or not any(mark in body for mark in _NOT_CANONICAL):
+        return _hashed(method, where, body)
+    return digest_of(method, where, parsed)
+
+
+def digest_of(method: str, where: Endpoint, body: Mapping[str, Any]) -> str:
+    """Of the endpoint and of the body's canonical form: compact JSON in sent key order, as the SDK writes it.
+
+    Not of host and prefix: a gateway or another base URL does not change what was asked.
+    """
+    return _hashed(method, where, canonical_body(body))
+
+
+def _hashed(method: str, where: Endpoint, canonical: bytes) -> str:
+    address = (method.upper(), where.api, where.model, where.stream, where.batch_id)
+    return hashlib.blake2b(repr(address).encode() + canonical, digest_size=16).hexdigest()
+
+
+def canonical_body(body: Mapping[str, Any]) -> bytes:
+    """A request body as compact JSON in its key order, without what differs on every run."""
+    kept = {key: value for key, value in body.items() if key != "metadata"}
+    if isinstance(system := kept.get("system"), list):
+        kept["system"] = [block for block in system if not _names_attribution(block)]
+    if isinstance(entries := kept.get("requests"), list):
+        kept["requests"] = [_without_metadata(entry) for entry in entries]
+    text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _names_attribution(block: object) -> bool:
+    return isinstance(block, Mapping) and str(block.get("text", "")).startswith(_ATTRIBUTION)
+
+
+def _without_metadata(entry: object) -> object:
+    if not isinstance(entry, Mapping) or not isinstance(params := entry.get("params"), Mapping):
+        return entry
+    return {**entry, "params": {key: value for key, value in params.items() if key != "metadata"}}
