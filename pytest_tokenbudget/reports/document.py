@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn, NotRequired, TypedDict, cast
 
@@ -13,8 +13,11 @@ from pytest_tokenbudget.reports.validation import problems
 
 VERSION = 1
 
+_AGAIN = "Write it again with --token-budget-report=json:FILE."
+
 BasisName = Literal["recorded", "live", "counted", "estimated", "unknown"]
 VerdictName = Literal["over", "stale", "new", "improved", "within"]
+Lifetime = Literal["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"]
 Count = Literal[
     "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "prompt_tokens"
 ]
@@ -38,7 +41,6 @@ class CacheCreation(TypedDict):
 class RateEntry(TypedDict):
     """The tokens that were billed at one rate."""
 
-    turns: NotRequired[int]
     input_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
@@ -80,7 +82,7 @@ class TurnEntry(TypedDict):
     model: str | None
     basis: BasisName
     paired: str | None
-    tokens: TokensEntry
+    tokens: TokensEntry | None
     recorded: TokensEntry | None
 
 
@@ -106,12 +108,12 @@ class ScenarioEntry(TypedDict):
     """One scenario: its verdict and all that led to it."""
 
     id: str
-    file: str | None
-    line: int | None
+    file: str
+    line: int
     verdict: VerdictName
     basis: BasisName
     baseline: TokensEntry | None
-    measured: TokensEntry
+    measured: TokensEntry | None
     limits: list[LimitEntry]
     turns: list[TurnEntry]
     findings: list[FindingEntry]
@@ -138,84 +140,73 @@ class Document(TypedDict):
 
 
 def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
-    """What `scenarios` add up to; a cost is None as soon as one of them has none."""
+    """What `scenarios` add up to; a cost is None as soon as one of them has none.
+
+    Like is compared with like: only what has a baseline and a measurement and is not stale is added up.
+    """
     listed = list(scenarios)
-    verdicts = {str(verdict): sum(one["verdict"] == verdict for one in listed) for verdict in Verdict}
+    both = [
+        (one["baseline"], one["measured"])
+        for one in listed
+        if one["baseline"] is not None and one["measured"] is not None and one["verdict"] != Verdict.STALE
+    ]
     return {
-        "verdicts": {verdict: number for verdict, number in verdicts.items() if number},
-        "baseline": add(one["baseline"] for one in listed if one["baseline"] is not None),
-        "measured": add(one["measured"] for one in listed),
+        "verdicts": {str(verdict): sum(one["verdict"] == verdict for one in listed) for verdict in Verdict},
+        "baseline": add([baseline for baseline, _ in both]),
+        "measured": add([measured for _, measured in both]),
     }
 
 
-def add(entries: Iterable[TokensEntry]) -> TokensEntry:
+def add(entries: Sequence[TokensEntry]) -> TokensEntry:
     """The sum of TOKENS, rate by rate."""
-    listed = list(entries)
     by_rate: dict[str, list[RateEntry]] = {}
-    for entry in listed:
+    for entry in entries:
         for rate, part in entry["models"].items():
             by_rate.setdefault(rate, []).append(part)
-    return {
-        "turns": sum(entry["turns"] for entry in listed),
-        **_counts(listed),
-        "cost_usd": _dollars(listed),
-        "models": {rate: _rate(parts) for rate, parts in sorted(by_rate.items())},
-    }  # type: ignore[typeddict-item,unused-ignore]
+    models = {rate: _add_rates(parts) for rate, parts in sorted(by_rate.items())}
+    turns = sum(entry["turns"] for entry in entries)
+    return cast("TokensEntry", {"turns": turns, **_sums(entries), "models": models})
 
 
-def _rate(parts: list[RateEntry]) -> RateEntry:
-    summed = {
-        **_counts(parts),
-        "cost_usd": _dollars(parts),
-        "cache_creation": {
-            life: sum(part["cache_creation"][life] for part in parts)  # type: ignore[literal-required]
-            for life in ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
-        },
-    }
-    for optional in ("turns", "web_search_requests"):
-        if any(optional in part for part in parts):
-            summed[optional] = sum(cast("int", part.get(optional, 0)) for part in parts)
-    return cast("RateEntry", summed)
+def _add_rates(parts: Sequence[RateEntry]) -> RateEntry:
+    lives: tuple[Lifetime, ...] = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+    written = {life: sum(part["cache_creation"][life] for part in parts) for life in lives}
+    searches = sum(part.get("web_search_requests", 0) for part in parts)
+    billed = {"web_search_requests": searches} if searches else {}
+    return cast("RateEntry", {**_sums(parts), "cache_creation": written, **billed})
 
 
-def _counts(entries: list[TokensEntry] | list[RateEntry]) -> dict[str, int]:
-    return {name: sum(entry[name] for entry in entries) for name in _COUNTS}
-
-
-def _dollars(entries: list[TokensEntry] | list[RateEntry]) -> float | None:
+def _sums(entries: Sequence[TokensEntry] | Sequence[RateEntry]) -> dict[str, float | None]:
+    counts = {name: sum(entry[name] for entry in entries) for name in _COUNTS}
     costs = [entry["cost_usd"] for entry in entries]
-    return None if None in costs else round(sum(cost for cost in costs if cost is not None), 12)
+    known = [cost for cost in costs if cost is not None]
+    return {**counts, "cost_usd": round(sum(known), 10) if len(known) == len(costs) else None}
 
 
 def load(path: Path) -> Document:
     """Read and validate the document at `path`; `ReportError` says what is wrong with it and where."""
-    again = "Write it again with --token-budget-report=json:FILE."
     try:
-        text = path.read_text("utf-8")
+        document = json.loads(path.read_text("utf-8"), parse_constant=_no_constant)
     except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}. {again}") from error
+        raise ReportError(f"{path} cannot be read: {error.strerror}. {_AGAIN}") from error
     except UnicodeDecodeError as error:
-        raise ReportError(f"{path} is not UTF-8 text. {again}") from error
-    try:
-        document = json.loads(text, parse_constant=_no_constant)
+        raise ReportError(f"{path} is not UTF-8 text. {_AGAIN}") from error
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path} is not JSON: {error}. {again}") from error
+        raise ReportError(f"{path} is not JSON: {error}. {_AGAIN}") from error
     return validate(document, str(path))
 
 
 def validate(document: object, name: str = "the document") -> Document:
-    """`document` itself when the schema allows it; else a `ReportError` with `name` and the first wrong key."""
+    """`document` itself when the schema allows it; else a `ReportError` with `name` and the wrong key."""
     version = document.get("version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise ReportError(
             f"{name} has version {version}, written by a newer pytest-tokenbudget; this one reads version "
             f"{VERSION}. Upgrade with `pip install -U pytest-tokenbudget`."
         )
-    found = next(problems(document), None)
-    if found is not None:
-        raise ReportError(
-            f"{name}: {found}. Write it again with --token-budget-report=json:FILE; it is not made to be edited."
-        )
+    wrong = next(problems(document), None)
+    if wrong is not None:
+        raise ReportError(f"{name}: {wrong}. {_AGAIN}")
     return cast("Document", document)
 
 

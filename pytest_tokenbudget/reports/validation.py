@@ -19,7 +19,15 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "boolean": bool,
     "null": type(None),
 }
-_ARTICLES = {"object": "an object", "array": "a list", "integer": "a whole number", "null": "null"}
+_SPOKEN: Mapping[str, str] = {
+    "object": "an object",
+    "array": "a list",
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
 
 
 @cache
@@ -31,23 +39,16 @@ def schema() -> Schema:
 
 
 def problems(value: object, rule: Schema | None = None, key: str = "") -> Iterator[str]:
-    """Sentences like `scenarios[3].line must be a whole number or null, not "x"`, in document order."""
+    """Sentences like `scenarios[3].line must be a whole number, not "x"`, in the order of the document."""
     rule = schema() if rule is None else rule
     if "$ref" in rule:
-        yield from problems(value, _resolve(rule["$ref"]), key)
+        yield from problems(value, schema()["$defs"][rule["$ref"].removeprefix("#/$defs/")], key)
     elif "anyOf" in rule:
         answers = [list(problems(value, option, key)) for option in rule["anyOf"]]
         if all(answers):
             yield from answers[0]
-    elif "const" in rule or "enum" in rule:
-        allowed = rule.get("enum", [rule.get("const")])
-        if not any(value == one and type(value) is type(one) for one in allowed):
-            yield _must(key, "be " + " or ".join(json.dumps(one) for one in allowed), value)
-    elif not _is_a(value, rule["type"]):
-        names = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
-        yield _must(key, "be " + " or ".join(_ARTICLES.get(name, f"a {name}") for name in names), value)
-    elif isinstance(value, (int, float)) and value < rule.get("minimum", value):
-        yield _must(key, f"be at least {rule['minimum']}", value)
+    elif wanted := _unmet(value, rule):
+        yield f"{key or 'it'} must be {wanted}, not {_shown(value)}"
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from problems(item, rule["items"], f"{key}[{index}]")
@@ -69,22 +70,32 @@ def _object_problems(value: dict[str, object], rule: Schema, key: str) -> Iterat
             yield from problems(item, others, _join(key, name))
 
 
-def _resolve(reference: str) -> Schema:
-    found: Schema = schema()["$defs"][reference.removeprefix("#/$defs/")]
-    return found
+def _unmet(value: object, rule: Schema) -> str | None:
+    """What `value` itself, whatever is inside it, must be and is not."""
+    if "type" not in rule:
+        allowed = rule["enum"] if "enum" in rule else [rule["const"]]
+        met = any(value == one and type(value) is type(one) for one in allowed)
+        return None if met else " or ".join(json.dumps(one) for one in allowed)
+    names = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
+    if not any(_is_a(value, name) for name in names):
+        return " or ".join(_SPOKEN[name] for name in names)
+    if isinstance(value, (int, float)) and value < rule.get("minimum", value):
+        return f"at least {rule['minimum']}"
+    return None
 
 
-def _is_a(value: object, types: str | list[str]) -> bool:
-    names = [types] if isinstance(types, str) else types
+def _is_a(value: object, name: str) -> bool:
     if isinstance(value, bool):  # an int to Python, not to JSON
-        return "boolean" in names
-    return any(isinstance(value, _TYPES[name]) for name in names)
+        return name == "boolean"
+    return isinstance(value, _TYPES[name])
 
 
 def _join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
 
 
-def _must(key: str, what: str, value: object) -> str:
-    shown = {dict: "an object", list: "a list"}.get(type(value)) or json.dumps(value)
-    return f"{key or 'the document'} must {what}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
+def _shown(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        return _SPOKEN["object" if isinstance(value, dict) else "array"]
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
