@@ -1,1 +1,108 @@
-"""pytest hooks: translation only."""
+"""pytest's way in: options, the marker, and the decision whether this run has anything to do.
+
+Kept light on purpose: this module is imported by every pytest run on a machine that has the plugin.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_tokenbudget.errors import TokenBudgetError
+from pytest_tokenbudget.options import Options, RecordMode, parse_reports, parse_spend
+
+MARKER = "token_budget"
+_MARKER_HELP = (
+    "token_budget(*, tolerance=None, max_prompt_tokens=None, max_output_tokens=None, max_cost_usd=None, "
+    "max_turns=None, runs_per_month=None, batchable=False): a scenario, a test that drives an agent: "
+    "replayed from its cassette, and judged against its baseline under --token-budget."
+)
+OPTIONS = pytest.StashKey[Options]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """All options share one prefix; each is a flag or takes `=VALUE`."""
+    group = parser.getgroup("tokenbudget", "token budgets")
+    group.addoption("--token-budget", action="store_true", help="Measure scenarios and judge them.")
+    group.addoption(
+        "--token-budget-update",
+        action="store_true",
+        help="Write the baselines of new and changed scenarios; nothing is pruned.",
+    )
+    group.addoption(
+        "--token-budget-record",
+        choices=[str(mode) for mode in RecordMode],
+        default=str(RecordMode.NONE),
+        metavar="MODE",
+        help="Record real calls: none (default), once (what has no cassette), changed (what is stale or "
+        "changed), all. Needs a key.",
+    )
+    group.addoption("--token-budget-live", action="store_true", help="Make real calls and record nothing.")
+    group.addoption(
+        "--token-budget-samples", type=int, default=1, metavar="N", help="Live runs of each scenario."
+    )
+    group.addoption(
+        "--token-budget-count",
+        choices=["offline", "api"],
+        default="offline",
+        help="How changed requests are counted: offline (default), or by the free count_tokens endpoint.",
+    )
+    group.addoption(
+        "--token-budget-max-spend", metavar="USD", help="Stop recording and live runs before they pass it."
+    )
+    group.addoption(
+        "--token-budget-report",
+        action="append",
+        default=[],
+        metavar="TYPE:DEST",
+        help="Write a report: json:FILE, markdown:FILE or html:FILE; repeatable.",
+    )
+    group.addoption(
+        "--token-budget-stability",
+        action="store_true",
+        help="Replay each scenario once more in another process, clock and folder, and compare the prompts.",
+    )
+    group.addoption("--token-budget-disable", action="store_true", help="Do nothing at all.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker; under --token-budget, everything else."""
+    config.addinivalue_line("markers", _MARKER_HELP)
+    if config.getoption("--token-budget-disable"):
+        return
+    try:
+        options = _options(config)
+    except TokenBudgetError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[OPTIONS] = options
+    if options.judge or options.calls:
+        _activate(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --token-budget, marked scenarios still replay."""
+    if OPTIONS in config.stash and any(item.get_closest_marker(MARKER) for item in items):
+        _activate(config)
+
+
+def _activate(config: pytest.Config) -> None:
+    from pytest_tokenbudget import hooks
+
+    hooks.activate(config, config.stash[OPTIONS])
+
+
+def _options(config: pytest.Config) -> Options:
+    invocation = config.invocation_params.dir
+    update = config.getoption("--token-budget-update")
+    options = Options(
+        judge=config.getoption("--token-budget") or update,
+        update=update,
+        record=RecordMode(config.getoption("--token-budget-record")),
+        live=config.getoption("--token-budget-live"),
+        samples=config.getoption("--token-budget-samples"),
+        count=config.getoption("--token-budget-count"),
+        max_spend=parse_spend(config.getoption("--token-budget-max-spend")),
+        reports=parse_reports(config.getoption("--token-budget-report"), invocation),
+        stability=config.getoption("--token-budget-stability"),
+    )
+    options.check()
+    return options
