@@ -1,0 +1,169 @@
+"""Settings and markers: what is read, and what is refused with the place and the fix."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.config import ScenarioSettings, Settings, load_settings, override, parse_settings
+from pytest_tokenbudget.errors import SettingsError
+from pytest_tokenbudget.options import Options, RecordMode, parse_report, parse_spend
+from pytest_tokenbudget.tolerance import DEFAULTS, Tolerance, parse_tolerance
+
+PROMPT = DEFAULTS["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("value", "tolerance"),
+    [
+        ("10%", Tolerance(Fraction(1, 10), 25)),
+        ("+10 %", Tolerance(Fraction(1, 10), 25)),
+        ("2.5%", Tolerance(Fraction(1, 40), 25)),
+        ("10% or 200", Tolerance(Fraction(1, 10), 200)),
+        ("200", Tolerance(Fraction(0), 200)),
+        (200, Tolerance(Fraction(0), 200)),
+        (0, Tolerance()),
+        ("0%", Tolerance()),
+    ],
+)
+def test_a_tolerance_is_a_share_or_an_amount_or_the_larger_of_both(
+    value: object, tolerance: Tolerance
+) -> None:
+    assert parse_tolerance(value, PROMPT) == tolerance
+
+
+@pytest.mark.parametrize(
+    "value", ["", "ten", "10 percent", "-5%", -1, 1.5, True, None, "%", "5% 6%", [], "1e3"]
+)
+def test_what_is_no_tolerance_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match='write "10%", 200 or "10% or 200"'):
+        parse_tolerance(value, PROMPT)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "limit"), [(4812, 5053), (100, 125), (0, 25), (500, 525), (501, 526), (10_000, 10_500)]
+)
+def test_the_default_limit_is_five_percent_or_25_tokens(baseline: int, limit: int) -> None:
+    assert PROMPT.limit(baseline) == limit
+
+
+@given(st.integers(0, 10**8))
+def test_a_limit_is_never_below_its_baseline_and_no_floor_above(baseline: int) -> None:
+    for tolerance in DEFAULTS.values():
+        assert tolerance.floor(baseline) <= baseline <= tolerance.limit(baseline)
+
+
+def test_no_pyproject_means_the_defaults(tmp_path: Path) -> None:
+    assert load_settings(tmp_path) == Settings()
+
+
+def test_all_settings_are_read(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        """
+        [tool.tokenbudget]
+        max_cost_usd = 0.05
+        max_turns = 12
+        runs_per_month = 3000
+        redact = ["cust_[0-9]+"]
+        allowed_hosts = ["telemetry.internal"]
+        [tool.tokenbudget.tolerance]
+        prompt_tokens = "8%"
+        cache_share = 3
+        [tool.tokenbudget.minimum_cacheable_tokens]
+        claude-sonnet-4-6 = 2048
+        """,
+        encoding="utf-8",
+    )
+    settings = load_settings(tmp_path)
+    assert settings.scenario.tolerances["prompt_tokens"] == Tolerance(Fraction(8, 100), 25)
+    assert settings.scenario.tolerances["cache_share"] == Tolerance(absolute=3)
+    assert settings.scenario.tolerances["output_tokens"] == DEFAULTS["output_tokens"]
+    assert settings.scenario.caps.max_cost_usd == Decimal("0.05")
+    assert settings.scenario.caps.max_turns == 12
+    assert settings.scenario.runs_per_month == 3000
+    assert settings.redact == ("cust_[0-9]+",)
+    assert settings.allowed_hosts == ("telemetry.internal",)
+    assert settings.minimum_cacheable_tokens == {"claude-sonnet-4-6": 2048}
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"tolerence": "5%"}, "unknown key 'tolerence'. Use tolerance,"),
+        ({"tolerance": "five"}, "tolerance: prompt_tokens: 'five' is no tolerance"),
+        ({"tolerance": {"tokens": "5%"}}, "'tokens' is no metric; use prompt_tokens,"),
+        ({"tolerance": {"turns": "5%"}}, "turns: '5%' is a share; write a whole number of turns"),
+        ({"tolerance": {"cache_share": "5%"}}, "write a whole number of percentage points"),
+        ({"max_turns": "3"}, "max_turns is '3'; write a whole number"),
+        ({"max_cost_usd": "cheap"}, "max_cost_usd is 'cheap'; write dollars"),
+        ({"max_cost_usd": float("nan")}, "write dollars"),
+        ({"batchable": 1}, "write true or false"),
+        ({"redact": "x"}, "write a list of strings"),
+        ({"redact": ["("]}, "is no regular expression"),
+        ({"allowed_hosts": [1]}, "write a list of strings"),
+        ({"minimum_cacheable_tokens": 3}, "must be a table"),
+        ({"minimum_cacheable_tokens": {"m": -3}}, "minimum_cacheable_tokens.m is -3"),
+        ([], "not a table"),
+    ],
+)
+def test_bad_settings_are_named_with_the_place(table: object, says: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_settings(table, where="pyproject.toml, [tool.tokenbudget]")
+    assert says in str(error.value)
+    assert str(error.value).startswith("pyproject.toml, [tool.tokenbudget]: ")
+
+
+def test_a_broken_pyproject_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"pyproject\.toml: cannot be read"):
+        load_settings(tmp_path)
+
+
+def test_a_marker_overrides_one_thing_and_keeps_the_rest() -> None:
+    suite = override(ScenarioSettings(), {"tolerance": "8%", "max_turns": 9}, "pyproject.toml")
+    test = override(suite, {"tolerance": {"output_tokens": "50%"}}, "tests/test_a.py::test_a")
+    assert test.tolerances["prompt_tokens"].relative == Fraction(8, 100)
+    assert test.tolerances["output_tokens"].relative == Fraction(1, 2)
+    assert test.caps.max_turns == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (Options(judge=True, live=True, record=RecordMode.ALL), "records nothing"),
+        (Options(judge=True, live=True, update=True), "--token-budget-record=changed"),
+        (Options(judge=True, samples=3), "needs --token-budget-live"),
+        (Options(judge=True, live=True, samples=0), "needs --token-budget-live"),
+        (Options(reports=(parse_report("json:x.json", Path()),)), "add --token-budget"),
+        (Options(judge=True, live=True, stability=True), "two replays"),
+        (Options(judge=True, max_spend=Decimal(1)), "replay costs nothing"),
+    ],
+)
+def test_options_that_contradict_each_other(options: Options, says: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        options.check()
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["json", "json:", "xml:out.xml", ":x", "html:no/such/folder/x.html", "json:."]
+)
+def test_a_report_that_cannot_be_written_is_refused_before_the_run(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--token-budget-report="):
+        parse_report(text, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "nan", "inf"])
+def test_a_spend_limit_that_is_no_amount(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"write dollars, such as 2\.50"):
+        parse_spend(text)
+
+
+def test_a_spend_limit() -> None:
+    assert parse_spend("2.50") == parse_spend("$2.50") == Decimal("2.5")
+    assert parse_spend(None) is None
