@@ -1,0 +1,249 @@
+"""Tokens to dollars, by the price list of genai-prices; what it does not know stays unknown, never $0."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import PriceCalculation
+
+
+@dataclass(frozen=True, slots=True)
+class RateCard:
+    """Dollars for one of each of the counts of `Tokens`; None where the price list does not say."""
+
+    input_tokens: Decimal | None
+    ephemeral_5m_input_tokens: Decimal | None
+    ephemeral_1h_input_tokens: Decimal | None
+    cache_read_input_tokens: Decimal | None
+    output_tokens: Decimal | None
+    web_search_requests: Decimal | None
+
+    def cost(self, tokens: Tokens) -> Decimal | None:
+        """Dollars for `tokens`; None where a price of what was used is unknown."""
+        total = Decimal(0)
+        for field in fields(tokens):
+            if count := getattr(tokens, field.name):
+                price = getattr(self, field.name)
+                if price is None:
+                    return None
+                total += count * price
+        return total
+
+    def scaled(self, factor: Decimal) -> RateCard:
+        """Every token's price times `factor`; searches are not discounted or surcharged."""
+        prices = {field.name: getattr(self, field.name) for field in fields(self)}
+        scaled = {name: price if price is None else price * factor for name, price in prices.items()}
+        return replace(self, **{**scaled, "web_search_requests": self.web_search_requests})
+
+
+_BATCH = Decimal("0.5")
+"""Of input, output and cache prices (platform docs, "Batch processing"); the list knows it by date only."""
+_GEOGRAPHY = Decimal("1.1")
+"""On every token where inference is held in the US, or the cloud's endpoint is regional ("Pricing")."""
+_REGIONAL_SINCE = (4, 5)
+"""The first generation that clouds charge more for at a regional endpoint."""
+
+_BASE_PROBE, _LONG_PROBE = 10**3, 10**7
+"""Prompt sizes below and above every long-context threshold; powers of ten, so that dividing is exact."""
+_PROBES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "input_tokens": ("input_mtok", ()),
+    "ephemeral_5m_input_tokens": ("cache_write_mtok", ("cache_write_tokens",)),
+    "ephemeral_1h_input_tokens": ("cache_write_1h_mtok", ("cache_write_tokens", "cache_write_1h_tokens")),
+    "cache_read_input_tokens": ("cache_read_mtok", ("cache_read_tokens",)),
+    "output_tokens": ("output_mtok", ("output_tokens",)),
+    "web_search_requests": ("web_searches_kcount", ("web_searches",)),
+}
+"""By count: the price that must be listed for it, lest a dearer or a free one stands in; and what to ask."""
+_NOT_IN_PROMPT = ("output_tokens", "web_search_requests")
+
+_PROVIDERS = ("aws", "google", "azure")
+_ON_BEDROCK = re.compile(r"^(?:[a-z-]+\.)?anthropic\.")
+_SNAPSHOT = re.compile(r"[-@]\d{8}(?:-v\d+(?::\d+)?)?$")
+_GENERATION = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
+_LINE_UP = re.compile(r"^claude-(?P<tier>[a-z]+)-\d+(?:-\d+)?$")
+
+
+class Prices:
+    """The price list at one moment, so that a baseline and a run are priced alike."""
+
+    source = "genai-prices"
+
+    def __init__(self, at: datetime | None = None) -> None:
+        """`at` is when the tokens are bought, now by default: list prices have dates."""
+        self.at = at or datetime.now(UTC)
+        self._cards: dict[Rate, RateCard | None] = {}
+        self._thresholds: dict[Rate, int | None] = {}
+
+    @property
+    def version(self) -> str:
+        """Of the price list, for the document."""
+        return version("genai-prices")
+
+    def cost(self, usage: Usage) -> Decimal | None:
+        """Dollars, unrounded; None when the price of anything in it is unknown."""
+        costs = [self._cost(rate, tokens) for rate, tokens in usage.by_rate.items()]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known, Decimal(0)) if len(known) == len(costs) else None
+
+    def unpriced(self, usage: Usage) -> tuple[Rate, ...]:
+        """The rates for which `cost` is None, in their order."""
+        return tuple(rate for rate, tokens in usage.by_rate.items() if self._cost(rate, tokens) is None)
+
+    def _cost(self, rate: Rate, tokens: Tokens) -> Decimal | None:
+        if tokens == Tokens():
+            return Decimal(0)
+        card = self.card(rate)
+        return card.cost(tokens) if card else None
+
+    def card(self, rate: Rate) -> RateCard | None:
+        """Dollars per token at a rate; None where the list does not know model or modifier."""
+        if rate not in self._cards:
+            self._cards[rate] = self._find_card(rate)
+        return self._cards[rate]
+
+    def tiered(self, usage: Usage) -> Usage:
+        """The usage of one answer, with `long` where its prompt is above the model's threshold.
+
+        Crossing it changes the price of the whole request, so this is decided answer by answer: a sum of
+        small requests is not a long one.
+        """
+        by_rate: dict[Rate, Tokens] = {}
+        for rate, tokens in usage.by_rate.items():
+            if rate not in self._thresholds:
+                self._thresholds[rate] = self._long_threshold(rate)
+            threshold = self._thresholds[rate]
+            if threshold is not None and tokens.prompt_tokens > threshold:
+                rate = replace(rate, modifiers=(*rate.modifiers, "long"))
+            by_rate[rate] = by_rate.get(rate, Tokens()) + tokens
+        return Usage(usage.turns, MappingProxyType(by_rate))
+
+    def cheaper_models(self, model: str) -> tuple[str, ...]:
+        """The current models that cost less than `model` for both input and output, dearest first.
+
+        Current is the newest generation of each tier (haiku, sonnet, ...) that the list knows. Empty where
+        the price of `model` is unknown. Their tokenizers may differ from the model's.
+        """
+        own = self.card(Rate(model))
+        if own is None:
+            return ()
+        cards = {name: card for name in self._line_up() if (card := self.card(Rate(name)))}
+        cheaper = [name for name, card in cards.items() if _is_below(card, own)]
+        return tuple(sorted(cheaper, key=lambda name: _order(cards[name]), reverse=True))
+
+    def _line_up(self) -> Iterator[str]:
+        from genai_prices.data_snapshot import get_snapshot
+
+        newest: dict[str, str] = {}
+        anthropic = next(provider for provider in get_snapshot().providers if provider.id == "anthropic")
+        for model in anthropic.models:
+            if match := _LINE_UP.match(model.id):
+                known = newest.setdefault(match["tier"], model.id)
+                newest[match["tier"]] = max(known, model.id, key=_generation)
+        yield from newest.values()
+
+    def _long_threshold(self, rate: Rate) -> int | None:
+        found = self._ask(rate, {}, {"input_tokens": _BASE_PROBE})
+        tiers: list[Any] = getattr(found.model_price.input_mtok, "tiers", []) if found else []
+        return int(tiers[0].start) if tiers else None
+
+    def _find_card(self, rate: Rate) -> RateCard | None:
+        modifiers = set(rate.modifiers)
+        if "priority" in modifiers:
+            return None  # committed capacity, not sold by the token
+        size = _LONG_PROBE if "long" in modifiers else _BASE_PROBE
+        card = self._listed(rate, {}, size)
+        if card is None:
+            return None
+        if "fast" in modifiers:
+            fast = self._listed(rate, {"speed": "fast"}, size)
+            card = fast if fast != card else None  # the list ignores what it does not know
+        if card and "batch" in modifiers:
+            batch = self._listed(rate, {"processing": "batch"}, size)
+            card = batch if batch != card else card.scaled(_BATCH)
+        return card.scaled(_surcharge(rate)) if card else None
+
+    def _listed(self, rate: Rate, context: Mapping[str, str], size: int) -> RateCard | None:
+        """The list's own prices, found by asking for `size` of one count at a time."""
+
+        def ask(**counts: int) -> PriceCalculation | None:
+            # input_tokens is the whole prompt here, not what is uncached
+            return self._ask(rate, context, {"input_tokens": size, **counts})
+
+        base = ask()
+        if base is None:
+            return None
+        prices: dict[str, Decimal | None] = {}
+        for name, (listed, keys) in _PROBES.items():
+            found = ask(**dict.fromkeys(keys, size))
+            if found is None or getattr(base.model_price, listed) is None:
+                prices[name] = None
+                continue
+            beside = base.total_price if name in _NOT_IN_PROMPT else 0
+            prices[name] = (found.total_price - beside) / size
+        return RateCard(**prices)
+
+    def _ask(
+        self, rate: Rate, context: Mapping[str, str], counts: Mapping[str, int]
+    ) -> PriceCalculation | None:
+        """What genai-prices says, under the first spelling of the model that it knows."""
+        from genai_prices import Usage as Counts
+        from genai_prices import calc_price
+
+        provider = next((word for word in rate.modifiers if word in _PROVIDERS), "anthropic")
+        for model in _spellings(rate, provider):
+            try:
+                return calc_price(
+                    Counts(**counts),
+                    model,
+                    provider_id=provider,
+                    genai_request_timestamp=self.at,
+                    price_context=context,
+                )
+            except LookupError:
+                continue
+        return None
+
+
+def _spellings(rate: Rate, provider: str) -> Iterator[str]:
+    """How the list may know a model: as told, and without its date.
+
+    Bedrock's ids carry their geography there: `global.` is the base rate, a bare id the regional one.
+    """
+    model = rate.model
+    if provider == "aws":
+        bare = _ON_BEDROCK.sub("", model)
+        model = f"anthropic.{bare}" if "regional" in rate.modifiers else f"global.anthropic.{bare}"
+    yield model
+    if undated := _SNAPSHOT.sub("", model):
+        yield undated
+
+
+def _surcharge(rate: Rate) -> Decimal:
+    """For where inference runs; Bedrock's is in its listed prices."""
+    regional = "google" in rate.modifiers and "regional" in rate.modifiers
+    if "us" in rate.modifiers or (regional and _generation(rate.model) >= _REGIONAL_SINCE):
+        return _GEOGRAPHY
+    return Decimal(1)
+
+
+def _generation(model: str) -> tuple[int, int]:
+    match = _GENERATION.search(model)
+    return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
+
+
+def _order(card: RateCard) -> tuple[Decimal, Decimal]:
+    return card.output_tokens or Decimal(0), card.input_tokens or Decimal(0)
+
+
+def _is_below(card: RateCard, own: RateCard) -> bool:
+    return all(price < limit for price, limit in zip(_order(card), _order(own), strict=True))
