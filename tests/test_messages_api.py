@@ -394,9 +394,12 @@ def test_sdk_retries_are_not_charged(api: MessagesApi, anthropic: Any) -> None:
 
 def test_sdk_sees_an_error_in_the_stream(api: MessagesApi, anthropic: Any) -> None:
     api.fail_next(ApiError(529, in_stream=True))
-    with anthropic.Anthropic() as client, client.messages.stream(**body()) as stream:
-        with pytest.raises(anthropic.APIStatusError, match="Scripted fault"):
-            stream.get_final_message()
+    with (
+        anthropic.Anthropic() as client,
+        client.messages.stream(**body()) as stream,
+        pytest.raises(anthropic.APIStatusError, match="Scripted fault"),
+    ):
+        stream.get_final_message()
 
 
 def test_sdk_async_concurrency(api: MessagesApi, anthropic: Any) -> None:
