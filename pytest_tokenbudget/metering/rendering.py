@@ -1,44 +1,298 @@
-"""How the API renders a prompt before it is tokenised, and what it adds beside the visible text."""
+"""How the API renders a prompt before it is tokenised: each block as text, framing and what is unknown.
+
+The forms were derived from recorded totals, which they reproduce to the token: see docs/accuracy.md.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter as Multiset
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
+from pytest_tokenbudget.metering.counting import Counter, family
+from pytest_tokenbudget.metering.images import image_size, image_tokens
+from pytest_tokenbudget.metering.overheads import framing, overhead
 from pytest_tokenbudget.wire.prompt import Block, Prompt
+
+_NS = "antml:"
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A block as the model is shown it: text for the tokenizer, and tokens that are no text."""
+    """A block or an option as the model is shown it."""
 
-    text: str = ""
-    tokens: float = 0.0
-    """Framing and image patches."""
+    texts: tuple[str, ...] = ()
+    """For the tokenizer, each counted as a whole."""
+    tokens: int = 0
+    """What is no text: image patches and constants."""
+    unknown: str | None = None
+    """Why it cannot be counted offline."""
+
+    def __add__(self, other: Rendered) -> Rendered:
+        unknown = self.unknown or other.unknown
+        return Rendered(self.texts + other.texts, self.tokens + other.tokens, unknown)
 
 
-def block_weights(prompt: Prompt) -> tuple[float, ...]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a block's neighbours decide about its rendering."""
+
+    framing: int
+    """Tokens around it."""
+    tool: str | None = None
+    """Of a `tool_result` among several in one message: the name of the tool that it answers."""
+    dropped: bool = False
+    """Whether it is thinking that the API leaves out."""
+
+
+def places(prompt: Prompt) -> tuple[Place, ...]:
+    """One place a block, in order; the framing of a message is with its first block."""
+    return tuple(_Placing(prompt).walk())
+
+
+class _Placing:
+    def __init__(self, prompt: Prompt) -> None:
+        self._blocks = prompt.blocks
+        self._around = framing(prompt.model)
+        self._overhead = overhead(prompt.model)
+        self._tools = {
+            str(block.content.get("id")): str(block.content.get("name"))
+            for block in prompt.blocks
+            if block.kind == "tool_use"
+        }
+        # Thinking stays within the running tool loop: after the last user message that is not of tool results.
+        self._loop = 0 if self._overhead.keeps_thinking else _loop_start(prompt.blocks)
+
+    def walk(self) -> Iterator[Place]:
+        before: str | None = None  # role of the message before
+        first = self._around.prompt
+        for (level, _), blocks in groupby(self._blocks, lambda block: (block.level, block.message)):
+            group = list(blocks)
+            if level == "messages":
+                yield from self._message(group, before, first)
+                before, first = group[0].role, 0
+                continue
+            extra = self._overhead.system if level == "system" else 0
+            for _ in group:
+                yield Place(first + extra + (1 if level == "tools" else 0))
+                first = extra = 0
+
+    def _message(self, blocks: list[Block], before: str | None, first: int) -> Iterator[Place]:
+        around = self._around
+        kinds = Multiset(block.kind for block in blocks)
+        several = kinds["tool_result"] > 1
+        frame = first + self._frame(blocks, kinds, before)
+        seen = ""
+        for block in blocks:
+            tool = None
+            if block.kind == "tool_use" and seen == "tool_use":
+                frame += around.tool_call
+            elif block.kind == "tool_result" and several:
+                frame += 1 if seen == "tool_result" else 0
+                tool = self._tools.get(str(block.content.get("tool_use_id")), "")
+            elif seen == "tool_result" and block.kind != "tool_result":
+                frame += around.after_results
+            dropped = block.kind in _THINKING and (block.message or 0) < self._loop
+            yield Place(frame, tool, dropped)
+            frame, seen = 0, block.kind
+
+    def _frame(self, blocks: list[Block], kinds: Mapping[str, int], before: str | None) -> int:
+        around = self._around
+        if kinds["tool_use"]:
+            return around.tool_call + around.calls
+        if kinds["tool_result"]:
+            return around.tool_results + (around.several_results if kinds["tool_result"] > 1 else 0)
+        if blocks[0].role == before:
+            return around.merged
+        prefill = blocks[0].role == "assistant" and blocks[-1] is self._blocks[-1]
+        return 0 if prefill else around.message
+
+
+def _loop_start(blocks: tuple[Block, ...]) -> int:
+    """Index of the last user message that holds anything else than tool results."""
+    for block in reversed(blocks):
+        if block.role == "user" and block.kind != "tool_result":
+            return block.message or 0
+    return 0
+
+
+def render(block: Block, place: Place, model: str) -> Rendered:
+    """`block` at its `place`, without the framing."""
+    if block.kind == "tool":
+        return _tool(block.content, model)
+    if place.dropped:
+        return Rendered()
+    return _content(block.content, place, model)
+
+
+def _content(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
+    kind = str(content.get("type", "text"))
+    if kind == "text":
+        return Rendered((str(content.get("text", "")),))
+    if kind == "tool_use":
+        return Rendered((_call(content),))
+    if kind == "tool_result":
+        return _result(content, place, model)
+    if kind == "image":
+        return _image(content, model)
+    if kind == "document":
+        return _document(content, model)
+    if kind in _THINKING:
+        return Rendered(unknown="thinking is billed in full, and its text is a summary")
+    return Rendered(unknown=f"a {kind} block")
+
+
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+
+
+def _tool(content: Mapping[str, Any], model: str) -> Rendered:
+    if "input_schema" not in content or content.get("type", "custom") != "custom":
+        return Rendered(unknown=f"the tool {content.get('type', content.get('name', '?'))} of the API's own")
+    if content.get("defer_loading"):
+        return Rendered(unknown="a tool with defer_loading")
+    definition = {"description": content.get("description")} if content.get("description") else {}
+    definition |= {"name": content.get("name"), "parameters": content["input_schema"]}
+    text = json.dumps(definition, ensure_ascii=overhead(model).escapes)
+    return Rendered((f"<function>{text}</function>",))
+
+
+def _call(content: Mapping[str, Any]) -> str:
+    given = content.get("input")
+    values = given.items() if isinstance(given, Mapping) else ()
+    parameters = "".join(
+        f'<{_NS}parameter name="{name}">{_value(value)}</{_NS}parameter>\n' for name, value in values
+    )
+    return f'<{_NS}invoke name="{content.get("name")}">\n{parameters}</{_NS}invoke>'
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _result(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
+    """A result alone is bare; among several each names its tool."""
+    inner = content.get("content")
+    parts = [inner] if isinstance(inner, str) else inner if isinstance(inner, list) else []
+    texts, other = [], Rendered(tokens=framing(model).is_error if content.get("is_error") is True else 0)
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, Mapping):
+            rendered = _content(part, Place(0), model)
+            if part.get("type") == "text":
+                texts += rendered.texts
+            else:
+                other += rendered
+    text = "".join(texts)
+    if place.tool is None:
+        return Rendered((f"<function_results>{text}</function_results>",)) + other
+    named = f"<result>\n<name>{place.tool}</name>\n<output>{text}</output>\n</result>"
+    return Rendered((named,)) + other
+
+
+def _image(content: Mapping[str, Any], model: str) -> Rendered:
+    source = _mapping(content.get("source"))
+    if source.get("type") != "base64":
+        return Rendered(unknown=f"an image by {source.get('type', '?')}")
+    size = image_size(str(source.get("data", "")))
+    if size is None:
+        return Rendered(unknown=f"an image ({source.get('media_type', '?')}) whose size cannot be read")
+    around = framing(model)
+    patches = image_tokens(*size, max_edge=around.image_edge, max_patches=around.image_patches)
+    return Rendered(tokens=patches + around.image)
+
+
+def _document(content: Mapping[str, Any], model: str) -> Rendered:
+    source = _mapping(content.get("source"))
+    if source.get("type") != "text":
+        return Rendered(
+            unknown=f"a document by {source.get('type', '?')} {source.get('media_type', '')}".rstrip()
+        )
+    if _mapping(content.get("citations")).get("enabled"):
+        return Rendered(unknown="a document with citations")
+    around = framing(model)
+    titles = tuple(str(content[key]) for key in ("title", "context") if content.get(key))
+    tokens = around.document + around.title * len(titles)
+    return Rendered((str(source.get("data", "")), *titles), tokens)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def render_options(prompt: Prompt) -> dict[str, Rendered]:
+    """What of a request's options is in the prompt, by option; `tools` is the tool-use prompt.
+
+    An option that adds nothing is left out, so that adding it is no difference.
+    """
+    found = {name: _option(name, value, prompt) for name, value in prompt.options.items()}
+    found["tool_choice"] = _tool_choice(prompt)
+    if any(block.level == "tools" for block in prompt.blocks):
+        found["tools"] = Rendered(tokens=overhead(prompt.model).tools)
+    shaping = sorted(prompt.betas & _SHAPING_BETAS)
+    if shaping:
+        found["betas"] = Rendered((" ".join(shaping),), unknown=f"the beta {', '.join(shaping)}")
+    return {name: rendered for name, rendered in found.items() if rendered != Rendered()}
+
+
+# Betas that change what the model is shown of an otherwise unchanged request.
+_SHAPING_BETAS = frozenset({"interleaved-thinking-2025-05-14", "token-efficient-tools-2025-02-19"})
+_NOT_SHOWN = frozenset({"speed", "tool_choice", "betas", "fallbacks"})
+
+
+def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
+    if name in _NOT_SHOWN:
+        return Rendered()
+    if name == "thinking":
+        kind = _mapping(value).get("type")
+        tokens = {"enabled": overhead(prompt.model).thinking, "adaptive": overhead(prompt.model).adaptive}
+        return Rendered(tokens=tokens.get(str(kind), 0))
+    if name == "output_format":
+        return _format(value, prompt.model)
+    if name == "output_config":
+        budget = framing(prompt.model).task_budget if _mapping(value).get("task_budget") else 0
+        return _format(_mapping(value).get("format"), prompt.model) + Rendered(tokens=budget)
+    return Rendered((json.dumps(value, default=str),), unknown=f"the option {name}")
+
+
+def _format(value: object, model: str) -> Rendered:
+    schema = _mapping(value).get("schema")
+    if schema is None:
+        return Rendered()
+    return Rendered((json.dumps(schema, indent=2, ensure_ascii=False),), framing(model).schema)
+
+
+def _tool_choice(prompt: Prompt) -> Rendered:
+    choice = _mapping(prompt.options.get("tool_choice"))
+    extra = overhead(prompt.model)
+    if not prompt.level("tools"):
+        return Rendered()
+    if choice.get("type") == "any":
+        return Rendered(tokens=extra.any_tool - extra.tools)
+    if choice.get("type") == "tool":
+        return Rendered((str(choice.get("name", "")),), extra.one_tool - extra.tools)
+    return Rendered()
+
+
+def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float, ...]:
     """Approximate tokens of each block of `prompt`, framing included, cheaply: no tokenizer is loaded.
 
     One weight a block, in order, for splitting a known total over the chain; never negative. What cannot be
-    counted offline gets the size of its JSON.
+    counted offline gets the size of its JSON. Hand in one `Memo` for many prompts of one conversation.
     """
+    counter = counter or BuiltinCounter()
+    kin = family(prompt.model)
+    before_tools = overhead(prompt.model).tools
     weights = []
-    previous = None
-    for block in prompt.blocks:
-        weight = len(_text(block.content)) / 3.6
+    for block, place in zip(prompt.blocks, places(prompt), strict=True):
+        rendered = render(block, place, prompt.model)
+        texts = rendered.texts if rendered.unknown is None else (json.dumps(block.content, default=str),)
+        weight = place.framing + rendered.tokens + sum(counter.count(text, kin) for text in texts)
         if block.level == "tools":
-            weight += 10 if previous else 300
-        elif block.level == "messages" and (previous is None or block.message != previous.message):
-            weight += 4
-        weights.append(weight)
-        previous = block
+            weight, before_tools = weight + before_tools, 0
+        weights.append(float(weight))
     return tuple(weights)
-
-
-def _text(content: Mapping[str, Any]) -> str:
-    if content.get("type") == "text":
-        return str(content.get("text", ""))
-    return json.dumps(content, ensure_ascii=False)
