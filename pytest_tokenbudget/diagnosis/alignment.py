@@ -1,0 +1,168 @@
+"""A piece of a prompt held against a file, word by word, over the holes of a template."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pytest_tokenbudget.diagnosis.differences import Span
+from pytest_tokenbudget.diagnosis.words import HOLE, Words
+
+_GRAM = 3
+_POSITIONS = 64
+"""Of one gram: repeated boilerplate says nothing about the place."""
+_RUNS = 256
+_FAR = 120
+"""Words of a file between two runs of one chain: a template may leave out a paragraph, not a chapter."""
+_GAP_COST = 1 / 20
+_PLACEHOLDERS = frozenset({HOLE, "{", "}", "%", "$"})
+"""What marks a hole: of f-strings, str.format, Jinja and Mustache, `%`, string.Template."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the repository as words, with the places of its grams."""
+
+    path: str
+    text: Words
+
+    @cached_property
+    def grams(self) -> Mapping[tuple[str, ...], Sequence[int]]:
+        """Where each run of three words begins."""
+        found: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        words = self.text.words
+        for position, gram in enumerate(zip(words, words[1:], words[2:], strict=False)):
+            found[gram].append(position)
+        return found
+
+    def without(self, start: int, end: int) -> File:
+        """The same file with a range of words blotted out."""
+        words = [*self.text.words[:start], *("\1" for _ in range(start, end)), *self.text.words[end:]]
+        return File(self.path, Words(words, self.text.lines))
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    query: int
+    file: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Words of a query that were found in a file, in order."""
+
+    file: File
+    runs: tuple[_Run, ...]
+
+    @property
+    def matched(self) -> int:
+        """How many words of the query were found."""
+        return sum(run.length for run in self.runs)
+
+    @property
+    def longest(self) -> int:
+        """Words of the longest run."""
+        return max(run.length for run in self.runs)
+
+    @property
+    def extent(self) -> Span:
+        """The words of the file from the first run to the last."""
+        return self.runs[0].file, self.runs[-1].file + self.runs[-1].length
+
+    def matched_in(self, span: Span) -> list[Span]:
+        """The ranges of the query inside `span` that were found."""
+        inside = ((max(r.query, span[0]), min(r.query + r.length, span[1])) for r in self.runs)
+        return [(start, end) for start, end in inside if start < end]
+
+    def lines_of(self, span: Span) -> tuple[int, int] | None:
+        """First and last line of the file that hold the words of `span` that were found."""
+        numbers = [
+            self.file.text.lines[run.file + edge - run.query]
+            for run in self.runs
+            for start, end in [(max(run.query, span[0]), min(run.query + run.length, span[1]))]
+            if start < end
+            for edge in (start, end - 1)
+        ]
+        return (min(numbers), max(numbers)) if numbers else None
+
+    def hole_line(self, gap: Span) -> int | None:
+        """The line of the template's hole that the words of `gap`, which were not found, were filled into."""
+        before = [run for run in self.runs if run.query + run.length <= gap[0]]
+        after = [run for run in self.runs if run.query >= gap[1]]
+        words, lines = self.file.text.words, self.file.text.lines
+        start = before[-1].file + before[-1].length if before else after[0].file - 1 if after else 0
+        end = after[0].file if after else start + 1
+        for position in range(max(start - 1, 0), min(end + 1, len(words))):
+            if words[position] in _PLACEHOLDERS:
+                return lines[position]
+        return None
+
+
+def align(query: Sequence[str], file: File) -> Alignment | None:
+    """The best chain of runs of `query` in `file`; None where not even three words in a row are there."""
+    runs = _runs(query, file)
+    if not runs:
+        return None
+    scores: list[float] = []
+    previous: list[int | None] = []
+    for index, run in enumerate(runs):
+        best, link = float(run.length), None
+        for earlier in range(index):
+            gain = _gain(runs[earlier], run)
+            if gain > 0 and scores[earlier] + gain > best:
+                best, link = scores[earlier] + gain, earlier
+        scores.append(best)
+        previous.append(link)
+    chain: list[_Run] = []
+    at: int | None = scores.index(max(scores))
+    while at is not None:
+        chain.append(runs[at])
+        at = previous[at]
+    return Alignment(file, tuple(_trimmed(chain[::-1])))
+
+
+def _gain(earlier: _Run, run: _Run) -> float:
+    gap = run.file - (earlier.file + earlier.length)
+    if run.query <= earlier.query or run.file <= earlier.file or gap > _FAR:
+        return 0.0
+    return run.length - _overlap(earlier, run) - max(gap, 0) * _GAP_COST
+
+
+def _overlap(earlier: _Run, run: _Run) -> int:
+    return max(
+        earlier.query + earlier.length - run.query, earlier.file + earlier.length - run.file, 0
+    )
+
+
+def _trimmed(chain: list[_Run]) -> list[_Run]:
+    kept = chain[:1]
+    for run in chain[1:]:
+        cut = _overlap(kept[-1], run)
+        kept.append(_Run(run.query + cut, run.file + cut, run.length - cut))
+    return kept
+
+
+def _runs(query: Sequence[str], file: File) -> list[_Run]:
+    """The longest runs of words that `query` and `file` share, by their place in the query."""
+    words = file.text.words
+    done: dict[int, int] = {}
+    runs: list[_Run] = []
+    for start, gram in enumerate(zip(query, query[1:], query[2:], strict=False)):
+        for position in file.grams.get(gram, ())[:_POSITIONS]:
+            diagonal = position - start
+            if done.get(diagonal, 0) > start:
+                continue
+            length = _GRAM
+            while (
+                start + length < len(query)
+                and position + length < len(words)
+                and query[start + length] == words[position + length]
+            ):
+                length += 1
+            done[diagonal] = start + length - _GRAM + 1
+            runs.append(_Run(start, position, length))
+    longest = sorted(runs, key=lambda run: -run.length)[:_RUNS]
+    return sorted(longest, key=lambda run: (run.query, run.file))
