@@ -148,10 +148,12 @@ def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
     both = [
         (one["baseline"], one["measured"])
         for one in listed
-        if one["baseline"] is not None and one["measured"] is not None and one["verdict"] != Verdict.STALE
+        if one["baseline"] is not None and one["measured"] is not None and one["verdict"] != "stale"
     ]
     return {
-        "verdicts": {str(verdict): sum(one["verdict"] == verdict for one in listed) for verdict in Verdict},
+        "verdicts": {
+            str(verdict): sum(one["verdict"] == str(verdict) for one in listed) for verdict in Verdict
+        },
         "baseline": add([baseline for baseline, _ in both]),
         "measured": add([measured for _, measured in both]),
     }
@@ -177,7 +179,7 @@ def _add_rates(parts: Sequence[RateEntry]) -> RateEntry:
 
 
 def _sums(entries: Sequence[TokensEntry] | Sequence[RateEntry]) -> dict[str, float | None]:
-    counts = {name: sum(entry[name] for entry in entries) for name in _COUNTS}
+    counts: dict[str, float | None] = {name: sum(entry[name] for entry in entries) for name in _COUNTS}
     costs = [entry["cost_usd"] for entry in entries]
     known = [cost for cost in costs if cost is not None]
     return {**counts, "cost_usd": round(sum(known), 10) if len(known) == len(costs) else None}

@@ -1,0 +1,238 @@
+"""The section at the end of a run, and the text of one failing test."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from posixpath import commonpath
+from typing import Protocol
+
+from pytest_tokenbudget.reports import tables, view
+from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
+from pytest_tokenbudget.reports.numbers import NONE
+from pytest_tokenbudget.reports.rows import Row, cost_cell, rows, unpriced
+from pytest_tokenbudget.reports.text import (
+    ELLIPSIS,
+    ascii_strings,
+    crop,
+    plain,
+    shorten,
+    to_ascii,
+    width,
+    wrap,
+)
+from pytest_tokenbudget.reports.turns import TurnTable, turn_table
+from pytest_tokenbudget.reports.view import WayOut
+
+_LEAST_COLUMNS = 40
+"""Below this nothing is laid out; the longest option of a command still fits."""
+_LEAST_NAME = 18
+"""Columns for a scenario's name, below which it gets a line of its own."""
+_FAILURE_COLUMNS = 100
+_SCENARIOS, _DETAILS, _TURNS, _CAUSES = 20, 5, 12, 3
+"""How much of a long run is shown without -v."""
+_HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a run")
+_NUMBERS = (False, False, True, True, True, True, True)
+_COLORS: Mapping[str, str] = {"over": "red", "stale": "yellow", "new": "yellow", "improved": "green"}
+_REASONS: Mapping[str, str] = {
+    "over": "{} is over its token budget",
+    "stale": "{} is stale: its recording no longer answers what the agent asks",
+    "new": "{} is new: it has no token baseline to be held against",
+}
+
+
+class WriteLine(Protocol):
+    """`TerminalReporter.write_line`."""
+
+    def __call__(self, line: str, /, **markup: bool) -> object:
+        """Write one line in the colours of `markup`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line and how it is written: `red`, `yellow`, `green`, `bold`, or plain."""
+
+    text: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """What the lines are written on."""
+
+    columns: int
+    ascii_only: bool
+
+    @property
+    def mark(self) -> str:
+        """What stands for what was cut."""
+        return "..." if self.ascii_only else ELLIPSIS
+
+
+def summary(
+    document: Document,
+    write_line: WriteLine,
+    *,
+    columns: int = 80,
+    verbosity: int = 0,
+    ascii_only: bool = False,
+) -> None:
+    """Write the section of `document`; nothing when nothing failed, got cheaper or was asked for with `-v`.
+
+    No line is wider than `columns` (40 at the least). `ascii_only` is for terminals that show no more.
+    """
+    for line in summary_lines(document, columns=columns, verbosity=verbosity, ascii_only=ascii_only):
+        write_line(line.text, **({line.style: True} if line.style else {}))
+
+
+def summary_lines(
+    document: Document, *, columns: int = 80, verbosity: int = 0, ascii_only: bool = False
+) -> list[Line]:
+    """The lines that `summary` writes."""
+    paper = Paper(max(columns, _LEAST_COLUMNS), ascii_only)
+    if ascii_only:
+        document = ascii_strings(document)
+    told = view.worst_first(document["scenarios"])
+    if verbosity <= 0:
+        told = [one for one in told if one["verdict"] != "within"]
+    if not told:
+        return []
+    failing = [one for one in told if view.fails(one)]
+    shown, detailed = (told, failing) if verbosity > 0 else (told[:_SCENARIOS], failing[:_DETAILS])
+    lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_table(shown, paper)]
+    if len(told) > len(shown):
+        lines.append(Line(f"and {len(told) - len(shown):,} more: -v shows them all"))
+    for one in detailed if verbosity >= 0 else ():
+        lines += [Line(), *_details(one, paper, None if verbosity > 0 else _TURNS)]
+    lines.append(Line())
+    lines += [line for way_out in view.ways_out(failing) for line in _way_out(way_out, paper)]
+    lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
+    return [_fitted(line, paper) for line in lines]
+
+
+def _fitted(line: Line, paper: Paper) -> Line:
+    text = to_ascii(line.text) if paper.ascii_only else line.text
+    return Line(crop(text, paper.columns, paper.mark), line.style)
+
+
+def _table(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
+    """One row a metric; the name once, in a line of its own where the numbers leave too little room."""
+    names = _short_names([plain(one["id"]) for one in scenarios])
+    found = [rows(one) for one in scenarios]
+    cells = [
+        _cells(one, row, cost=index == 0)
+        for one, its in zip(scenarios, found, strict=True)
+        for index, row in enumerate(its)
+    ]
+    taken = sum(2 + max(map(width, column)) for column in zip(_HEADERS[1:], *cells, strict=True))
+    room = paper.columns - taken
+    inline = room >= min(_LEAST_NAME, max(map(width, names)))
+    labels = [
+        shorten(name, room, paper.mark) if inline and index == 0 else ""
+        for name, its in zip(names, found, strict=True)
+        for index in range(len(its))
+    ]
+    header, *body = tables.terminal(
+        _HEADERS if inline else ("", *_HEADERS[1:]),
+        [(label, *row) for label, row in zip(labels, cells, strict=True)],
+        _NUMBERS,
+    )
+    yield Line(header, "bold")
+    lines = iter(body)
+    for name, one, its in zip(names, scenarios, found, strict=True):
+        style = "red" if unpriced(one) else _COLORS.get(one["verdict"], "")
+        if not inline:
+            yield Line(shorten(name, paper.columns, paper.mark), style)
+        yield from (Line(next(lines), style) for _ in its)
+
+
+def _cells(scenario: ScenarioEntry, row: Row, cost: bool) -> tuple[str, ...]:
+    dollars = cost_cell(scenario) if cost else ""
+    return row.metric.removesuffix(" tokens"), row.baseline, row.now, row.change, row.limit, dollars
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """The names without the folders, or the file, that all of them share."""
+    files = {name.partition("::")[0] for name in names}
+    if len(files) == 1:
+        return [name.partition("::")[2] or name for name in names]
+    shared = commonpath(files) if all("/" in file for file in files) else ""
+    return [name.removeprefix(f"{shared}/") for name in names]
+
+
+def _details(scenario: ScenarioEntry, paper: Paper, most: int | None) -> Iterator[Line]:
+    """The turns of what failed, and why."""
+    name = shorten(plain(scenario["id"]), paper.columns - len(": stale"), paper.mark)
+    yield Line(f"{name}: {scenario['verdict']}", _COLORS[scenario["verdict"]])
+    table, turns = turn_table(scenario, most), len(scenario["turns"])
+    if table.rows:
+        facts = [f"{turns:,} turn{'' if turns == 1 else 's'}", *table.facts]
+        facts += [f"{table.hidden:,} not shown"] if table.hidden else []
+        yield from map(Line, wrap(", ".join(facts), paper.columns, "  ", "  "))
+        yield from map(Line, _turn_lines(table, paper.columns - 2))
+    causes = view.causes(scenario)
+    for finding in causes if most is None else causes[:_CAUSES]:
+        yield from map(Line, _cause(finding, paper.columns))
+    if most and len(causes) > _CAUSES:
+        yield Line(f"  * and {len(causes) - _CAUSES:,} more: -v shows them all")
+
+
+def _turn_lines(table: TurnTable, columns: int) -> list[str]:
+    """The table in as many of its columns as fit."""
+    for header in ("", "paired", "basis", "written", "was"):
+        table = table.without(header)
+        lines = tables.terminal(table.headers, table.rows, table.numbers)
+        if max(map(width, lines)) <= columns:
+            break
+    return ["  " + line for line in lines]
+
+
+def _cause(finding: FindingEntry, columns: int) -> Iterator[str]:
+    yield from wrap(view.sentence(finding), columns, "  * ", "    ")
+    facts = ", ".join(filter(None, (view.place(finding), view.amount(finding))))
+    yield from wrap(facts, columns, "    ", "    ")
+
+
+def _way_out(way_out: WayOut, paper: Paper) -> Iterator[Line]:
+    """What to do, and the command as it can be pasted."""
+    if not way_out.command or width(str(way_out)) <= paper.columns:
+        yield from map(Line, wrap(str(way_out), paper.columns, "", "  "))
+        return
+    yield from map(Line, wrap(f"{way_out.what}:", paper.columns))
+    yield from map(Line, _pasteable(way_out.command, paper.columns))
+
+
+def _pasteable(command: Sequence[str], columns: int) -> Iterator[str]:
+    """The command in lines that a shell reads as one; without a target that is wider than a line."""
+    words = [word for word in map(shlex.quote, command) if width(word) + 4 <= columns]
+    line = " "
+    for index, word in enumerate(words):
+        more = 0 if index == len(words) - 1 else len(" \\")
+        if width(line) + 1 + width(word) + more > columns:
+            yield line + " \\"
+            line = "   "
+        line += " " + word
+    yield line
+
+
+def failure_text(scenario: ScenarioEntry, *, ascii_only: bool = False) -> str:
+    """Why this scenario's test fails, in about ten lines: verdict, numbers, limits, causes, the way out."""
+    if ascii_only:
+        scenario = ascii_strings(scenario)
+    lines = [_REASONS[scenario["verdict"]].format(plain(scenario["id"]))]
+    if scenario["verdict"] == "over":
+        lines += ["  " + line for line in _exceeded(scenario)]
+    for finding in view.causes(scenario)[:_CAUSES]:
+        lines += _cause(finding, _FAILURE_COLUMNS)
+    lines += [str(way_out) for way_out in view.ways_out([scenario])]
+    text = "\n".join(lines)
+    return to_ascii(text) if ascii_only else text
+
+
+def _exceeded(scenario: ScenarioEntry) -> list[str]:
+    cells = [
+        (row.metric, row.now, f"{row.change} from {row.baseline}" if row.baseline != NONE else "", row.limit)
+        for row in rows(scenario)
+    ]
+    return tables.terminal(("", "now", "change", "limit"), cells, (False, True, True, True))

@@ -1,0 +1,191 @@
+"""What every report shows of a document: the order, the headline, the rows, the causes, the way out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pytest_tokenbudget.model import Verdict
+from pytest_tokenbudget.reports.document import (
+    Count,
+    Document,
+    FindingEntry,
+    LimitEntry,
+    ScenarioEntry,
+    TokensEntry,
+)
+from pytest_tokenbudget.reports.numbers import count, money, percent, signed
+from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
+from pytest_tokenbudget.reports.text import plain
+
+UPDATE = ("pytest", "--token-budget", "--token-budget-update")
+RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """What resolves a verdict: what to do, and the command that does it, where one does."""
+
+    what: str
+    command: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.what}: {shlex.join(self.command)}" if self.command else self.what
+
+
+def fails(scenario: ScenarioEntry) -> bool:
+    """Whether the scenario fails its test."""
+    return Verdict(scenario["verdict"]).fails
+
+
+def worst_first(scenarios: Iterable[ScenarioEntry]) -> list[ScenarioEntry]:
+    """By verdict, then by dollars added a run (unknown ones first), by the largest change, by id."""
+    order = list(Verdict)
+
+    def key(scenario: ScenarioEntry) -> tuple[int, float, float, str]:
+        added = cost_change(scenario)
+        changes = [abs(limit["change"] or 0) for limit in scenario["limits"] if limit["over"]]
+        dollars = float("-inf") if added is None else -added
+        return order.index(Verdict(scenario["verdict"])), dollars, -max(changes, default=0), scenario["id"]
+
+    return sorted(scenarios, key=key)
+
+
+def is_comparable(scenario: ScenarioEntry) -> bool:
+    """Whether the scenario has a baseline and a measurement that answer the same question."""
+    return None not in (scenario["baseline"], scenario["measured"]) and scenario["verdict"] != "stale"
+
+
+def changed(scenario: ScenarioEntry) -> bool:
+    """Whether anything is other than in the baseline."""
+    return scenario["measured"] != scenario["baseline"]
+
+
+def causes(scenario: ScenarioEntry) -> list[FindingEntry]:
+    """The findings that say why."""
+    return [finding for finding in scenario["findings"] if not finding["kind"].startswith("lever_")]
+
+
+def levers(scenario: ScenarioEntry) -> list[FindingEntry]:
+    """The findings that say what would be cheaper."""
+    return [finding for finding in scenario["findings"] if finding["kind"].startswith("lever_")]
+
+
+def sentence(finding: FindingEntry) -> str:
+    """The finding in one printable line that names its place in the prompt."""
+    text, where = plain(finding["text"]), plain(finding["where"])
+    return text if not where or where in text else f"{where}: {text}"
+
+
+def place(finding: FindingEntry) -> str:
+    """`prompts/system.md:14`, or nothing."""
+    source = finding["source"]
+    return f"{plain(source['file'])}:{source['line']}" if source else ""
+
+
+def amount(finding: FindingEntry) -> str:
+    """`+1,872 tokens, +$0.0094 a run`, as far as it is known."""
+    tokens, cost = finding["tokens"], finding["cost_usd"]
+    if finding["kind"] == "interval":
+        return ""  # half the width of an interval: its sentence says of what
+    parts = [f"{signed(tokens, count(tokens))} tokens"] if tokens else []
+    parts += [f"{signed(cost, money(cost))}"] if cost else []
+    return f"{', '.join(parts)} a run" if parts else ""
+
+
+def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
+    """For each failing verdict among `scenarios` the command that resolves it; caps are raised by hand."""
+    stale = [one for one in scenarios if one["verdict"] == "stale"]
+    new = [one for one in scenarios if one["verdict"] == "new"]
+    over = [one for one in scenarios if one["verdict"] == "over"]
+    grown = [one for one in over if any(not _is_cap(limit) for limit in _exceeded(one))]
+    found = []
+    if grown:
+        found.append(WayOut("If this growth is meant, accept it", _command(UPDATE, grown)))
+    for one in over:
+        caps = ", ".join(limit["metric"] for limit in _exceeded(one) if _is_cap(limit))
+        if caps:
+            found.append(
+                WayOut(
+                    f"Spend less, or raise {caps} of {plain(one['id'])} in its marker or [tool.tokenbudget]"
+                )
+            )
+    if stale:
+        found.append(WayOut("Record what changed (needs an API key)", _command(RECORD, stale)))
+    if new:
+        found.append(WayOut("Write the first baseline", _command(UPDATE, new)))
+    return found
+
+
+def _exceeded(scenario: ScenarioEntry) -> list[LimitEntry]:
+    return [limit for limit in scenario["limits"] if limit["over"]]
+
+
+def _is_cap(limit: LimitEntry) -> bool:
+    return limit["metric"].startswith("max_")
+
+
+def _command(command: tuple[str, ...], scenarios: Sequence[ScenarioEntry]) -> tuple[str, ...]:
+    """The command for one scenario; for several, that of the whole suite."""
+    if len(scenarios) != 1:
+        return command
+    (one,) = scenarios
+    fixture = one["id"].partition("::")[2].startswith("fixture ")
+    return (*command, plain(one["file"] if fixture else one["id"]))
+
+
+def headline(document: Document) -> str:
+    """`2 of 14 scenarios are over budget, 1 is stale: +4,120 prompt tokens (+18.0%), +$0.0120 a run`."""
+    compared = [one for one in document["scenarios"] if is_comparable(one)]
+    moved = _moved(document, compared)
+    if not compared:
+        end = ""
+    elif not any(changed(one) for one in compared):
+        end = ", nothing changed"
+    else:
+        end = f": {', '.join(moved)}" if moved else ": the same in all"
+    return _verdicts(document) + end
+
+
+def _verdicts(document: Document) -> str:
+    verdicts, number = document["totals"]["verdicts"], len(document["scenarios"])
+    every = f"{number:,} scenario{'' if number == 1 else 's'}"
+    words = {"over": "over budget", "stale": "stale", "new": "new"}
+    failing = [(verdicts[verdict], word) for verdict, word in words.items() if verdicts[verdict]]
+    if not failing:
+        verb = "is" if number == 1 else "are"
+        cheaper = verdicts["improved"]
+        return f"{every} {verb} within budget" + (f", {cheaper:,} of them cheaper" if cheaper else "")
+    (first, word), *others = failing
+    start = f"{first:,} of {every} {'is' if first == 1 else 'are'} {word}"
+    return ", ".join([start, *(f"{n:,} {'is' if n == 1 else 'are'} {word}" for n, word in others)])
+
+
+def _moved(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
+    was, now = document["totals"]["baseline"], document["totals"]["measured"]
+    about = "~" if any(one["basis"] == "estimated" for one in compared) else ""
+    counts: tuple[Count, ...] = ("prompt_tokens", "output_tokens")
+    parts = [
+        f"{about}{_growth(now[name], was[name], count, METRICS[name])}"
+        for name in counts
+        if now[name] != was[name]
+    ]
+    priced = [one for one in compared if not unpriced(one)]
+    before, after = _cost(one["baseline"] for one in priced), _cost(one["measured"] for one in priced)
+    if round(after - before, 10):
+        parts.append(f"{about}{_growth(after, before, money, 'a run')}")
+    if unknown := len(compared) - len(priced):
+        parts.append(f"the cost of {unknown:,} unknown")
+    return parts
+
+
+def _growth(now: float, was: float, shown: Callable[[float], str], unit: str) -> str:
+    """`+4,120 prompt tokens (+18.0%)`."""
+    change = now - was
+    text = f"{signed(change, shown(change))} {unit}"
+    return f"{text} ({signed(change, percent(change / was))})" if was else text
+
+
+def _cost(sides: Iterable[TokensEntry | None]) -> float:
+    return sum(side["cost_usd"] or 0.0 for side in sides if side is not None)
