@@ -97,24 +97,23 @@ def disassemble(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     `message_start` tells the whole usage but the output, `message_delta` the final counts, as the API does.
     """
     usage = message.get("usage") or {}
-    start = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
-    start["usage"] = {key: value for key, value in usage.items() if key not in _FINAL_USAGE}
+    start = {**message, **{key: None for key in _FINAL if key in message}, "content": []}
+    start["usage"] = {k: v for k, v in usage.items() if k not in _FINAL_USAGE or v is None}
     start["usage"]["output_tokens"] = 0
-    for key in _FINAL:
-        start.pop(key, None)
     yield {"type": "message_start", "message": start}
     for index, block in enumerate(message.get("content") or ()):
         yield from _block_events(index, block)
-    delta = {key: message.get(key) for key in ("stop_reason", "stop_sequence")}
-    delta |= {key: message[key] for key in ("stop_details", "container") if key in message}
+    delta = {key: message[key] for key in _FINAL_DELTA if key in message}
     counts = {key: usage[key] for key in _DELTA_USAGE if usage.get(key) is not None}
-    beside = {key: message[key] for key in ("context_management",) if message.get(key) is not None}
+    beside = {key: message[key] for key in _FINAL_BESIDE if key in message}
     yield {"type": "message_delta", "delta": delta, "usage": counts, **beside}
     yield {"type": "message_stop"}
 
 
-_FINAL = ("stop_details", "container", "context_management")
-"""What a stream tells at its end."""
+_FINAL_DELTA = ("stop_reason", "stop_sequence", "stop_details", "container")
+_FINAL_BESIDE = ("context_management",)
+_FINAL = (*_FINAL_DELTA, *_FINAL_BESIDE)
+"""What a stream tells at its end; at its start it is null."""
 _FINAL_USAGE = ("output_tokens_details", "iterations", "fallback_credit")
 _DELTA_USAGE = (
     *("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"),
