@@ -1,0 +1,58 @@
+# Everything here sets itself up: a machine needs make, git and a Python from 3.11 to 3.14 with venv, no key.
+#   make demo   the main job on the example: a green run, then a prompt change and its red run
+#   make test   the test suite
+#   make lint   ruff and mypy --strict; make format mends what it can
+# The newest Python that is found serves (PATH, pyenv, uv); choose another with PYTHON=python3.11.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint lint-workflows format record-example known-texts clean
+
+ifndef PYTHON
+PYTHON := $(shell scripts/find-python)
+endif
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+$(if $(VERSION),,$(error Needs a Python from 3.11 to 3.14; set PYTHON to one))
+BIN = .venv-$(1)-$(VERSION)/bin
+TEST = $(call BIN,test)/python
+LINT = $(call BIN,lint)/python
+PIP = -m pip --disable-pip-version-check
+
+help:
+	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv-demo-$(VERSION)/.ready
+	@scripts/demo $(call BIN,demo)/python
+
+test: .venv-test-$(VERSION)/.ready
+	@$(TEST) -m pytest -n 2 $(ARGS)
+
+lint: .venv-lint-$(VERSION)/.ready
+	$(LINT) -m ruff check .
+	$(LINT) -m ruff format --check .
+	$(LINT) -m mypy --strict
+
+format: .venv-lint-$(VERSION)/.ready
+	$(LINT) -m ruff check --fix .
+	$(LINT) -m ruff format .
+
+# The cassettes of the example, against the small server of the tests; every scenario meets a cold prompt cache.
+record-example: .venv-test-$(VERSION)/.ready
+	scripts/record-example $(TEST)
+
+# The texts that the server of the tests can count where there is no ctok; needs Python 3.12 or newer.
+known-texts: .venv-test-$(VERSION)/.ready
+	scripts/known-texts $(TEST)
+
+.venv-demo-$(VERSION)/.ready: EXTRA =
+.venv-test-$(VERSION)/.ready: EXTRA = --group test
+.venv-lint-$(VERSION)/.ready: EXTRA = --group lint
+.venv-%-$(VERSION)/.ready: pyproject.toml
+	@echo "Setting up $(@D) with $(PYTHON)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python $(PIP) install -qq --upgrade 'pip>=25.1'
+	@$(@D)/bin/python $(PIP) install -qq --editable '.[html]' $(EXTRA)
+	@touch $@
+
+clean:
+	rm -rf .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
