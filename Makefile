@@ -36,7 +36,7 @@ format: .venv-lint-$(VERSION)/.ready
 	$(LINT) -m ruff check --fix .
 	$(LINT) -m ruff format .
 
-# The cassettes of the example, against the small server of the tests; every scenario meets a cold prompt cache.
+# The cassettes of the example, against the small server of the tests.
 record-example: .venv-test-$(VERSION)/.ready
 	scripts/record-example $(TEST)
 

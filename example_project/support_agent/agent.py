@@ -59,7 +59,6 @@ def converse(client: Anthropic, category: str, message: str, shop: Shop) -> Repl
     Two cache breakpoints: one after the tools and the handbook, which every conversation shares, and one
     that moves along at the end of the conversation, so that each turn reads what the turn before it wrote.
     """
-    handbook: Any = {"type": "text", "text": prompt("support"), "cache_control": {"type": "ephemeral"}}
     messages: list[Any] = [{"role": "user", "content": message}]
     called: list[str] = []
     for _ in range(MAX_TURNS):
@@ -67,7 +66,7 @@ def converse(client: Anthropic, category: str, message: str, shop: Shop) -> Repl
             model=ANSWER_MODEL,
             max_tokens=1024,
             tools=[tool(name) for name in TOOLS],
-            system=[handbook],
+            system=[_handbook()],
             messages=messages,
             cache_control={"type": "ephemeral"},
         )
@@ -81,6 +80,10 @@ def converse(client: Anthropic, category: str, message: str, shop: Shop) -> Repl
             {"role": "user", "content": results},
         ]
     raise NoAnswerError(f"No answer after {MAX_TURNS} turns: {', '.join(called)}")
+
+
+def _handbook() -> Any:
+    return {"type": "text", "text": prompt("support"), "cache_control": {"type": "ephemeral"}}
 
 
 def text_of(reply: Any) -> str:
