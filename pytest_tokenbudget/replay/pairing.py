@@ -1,0 +1,254 @@
+"""Which recorded exchange answers a request that the agent sends now, and how sure that is.
+
+In this order: the same bytes; the conversation that it continues; what it says; the order of the recording.
+A request whose place in the conversations is known never falls through to a weaker reason: an agent that asks
+again what it asked, or asks more than was recorded, gets nothing (a miss). A pair whose two requests do not
+have the same place is `reshaped`. Both make a scenario stale, which is the point: replayed in mere order, an
+agent that loops seems to get cheaper.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.replay.lineage import Conversation, Lineage, Origin, reply
+from pytest_tokenbudget.replay.recorded import Recorded, is_free
+from pytest_tokenbudget.replay.similarity import alike, cosine, holds, is_rather
+from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
+
+_SHARES_NOTHING = 0.1
+"""Cosine similarity of two prompts below which nothing says that they are the same call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The recorded exchange that answers a request."""
+
+    index: int
+    """Among the recording's exchanges, from 0."""
+    how: Paired
+    origin: Origin
+    """What the request continues."""
+
+
+class Recording:
+    """The exchanges of one cassette, and the requests of this run as they are paired with them. Thread-safe.
+
+    An exchange answers one request only, except token counts, which are free and may be asked for again.
+    """
+
+    def __init__(self, exchanges: Sequence[Exchange] = ()) -> None:
+        self.exchanges = tuple(exchanges)
+        self._recorded = Recorded(self.exchanges)
+        self._lock = threading.Lock()
+        self._new = Lineage()  # requests of this run, each under the number of the exchange that answered it
+        self._served: dict[int, Conversation] = {}
+        self._last: dict[str, int] = {}  # by digest of a request: the exchange that answered it last
+        self._said: dict[
+            tuple[str, str], tuple[int, frozenset[int]]
+        ] = {}  # by content; and what it continued
+        self._pairs: list[Pair] = []
+        self._token_counts: list[Pair] = []
+        self._misses: list[Request] = []
+        self._reshaped: list[Pair] = []
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Every answered request of this run, failed attempts included, in the order of arrival."""
+        return tuple(self._pairs)
+
+    @property
+    def token_counts(self) -> tuple[Pair, ...]:
+        """Answered `count_tokens` requests; where one is not exact, the number that it was given is old."""
+        return tuple(self._token_counts)
+
+    @property
+    def misses(self) -> tuple[Request, ...]:
+        """Requests that the recording cannot answer."""
+        return tuple(self._misses)
+
+    @property
+    def reshaped(self) -> tuple[Pair, ...]:
+        """Pairs whose place in the conversations is another than the recorded one's."""
+        return tuple(self._reshaped)
+
+    @property
+    def unplayed(self) -> tuple[Exchange, ...]:
+        """Recorded turns that nobody asked for; failed attempts and token counts are none."""
+        return tuple(
+            exchange
+            for index, exchange in enumerate(self.exchanges)
+            if index not in self._served and exchange.answer.billed and not is_free(exchange.request)
+        )
+
+    def choose(self, request: Request) -> Match | None:
+        """Pair a request with the exchange that answers it, which then answers no other. None: a miss."""
+        conversation = Conversation(request)
+        with self._lock:
+            match = self._find(conversation, self._new.origin(conversation))
+            if match is None:
+                self._misses.append(request)
+            else:
+                self._keep(conversation, match)
+            return match
+
+    def choose_exact(self, request: Request) -> Match | None:
+        """As `choose`, but only the same bytes at the same place; None leaves everything as it was."""
+        conversation = Conversation(request)
+        with self._lock:
+            match = self._same_bytes(conversation, self._new.origin(conversation))
+            if match is None or self._is_reshaped(conversation, match):
+                return None
+            self._keep(conversation, match)
+            return match
+
+    def _keep(self, conversation: Conversation, match: Match) -> None:
+        exchange = self.exchanges[match.index]
+        pair = Pair(match.index, conversation.request, exchange.request, exchange.answer, match.how)
+        if is_free(conversation.request):
+            self._served[match.index] = conversation
+            self._token_counts.append(pair)
+            return
+        if self._is_reshaped(conversation, match):
+            self._reshaped.append(pair)
+        self._pairs.append(pair)
+        self._served[match.index] = conversation
+        self._last[conversation.request.digest] = match.index
+        self._said[conversation.content] = match.index, match.origin.parents
+        if exchange.answer.billed:
+            self._new.add(match.index, conversation, reply(exchange.answer))
+
+    def _find(self, asked: Conversation, origin: Origin) -> Match | None:
+        match = self._same_custom_id(asked, origin) or self._same_bytes(asked, origin)
+        if match:
+            return match
+        last = self._last.get(asked.request.digest)
+        if last is not None and not self.exchanges[last].answer.billed:
+            return self._retry(asked, origin, last)
+        if origin.may_open:
+            return self._opening(asked, origin)
+        found = self._not_yet(asked, origin, self._recorded.successors(origin.parents))
+        return Match(self._recorded.best(asked, found), Paired.LINEAGE, origin) if found else None
+
+    def _same_custom_id(self, asked: Conversation, origin: Origin) -> Match | None:
+        """The same entry of a batch, by the name that the agent gave it."""
+        found = self._unplayed(asked, self._recorded.by_custom_id.get(asked.request.custom_id, ()))
+        if not found:
+            return None
+        same = [i for i in found if self.exchanges[i].request.digest == asked.request.digest]
+        return Match((same or found)[0], Paired.EXACT if same else Paired.LINEAGE, origin)
+
+    def _same_bytes(self, asked: Conversation, origin: Origin) -> Match | None:
+        """The first recorded request of the same bytes; of several, one at the same place."""
+        found = self._unplayed(asked, self._recorded.by_digest.get(asked.request.digest, ()))
+        if not found:
+            return None
+        placed = [index for index in found if origin.agrees(self._recorded.origins[index])]
+        return Match((placed or found)[0], Paired.EXACT, origin)
+
+    def _retry(self, asked: Conversation, origin: Origin, failed: int) -> Match | None:
+        """The next attempt at what a failed attempt was paired with."""
+        digest = self.exchanges[failed].request.digest
+        found = self._unplayed(asked, self._recorded.by_digest[digest])
+        how = next(pair.how for pair in reversed(self._pairs) if pair.index == failed)
+        return Match(found[0], how, origin) if found else None
+
+    def _opening(self, asked: Conversation, origin: Origin) -> Match | None:
+        """Pair a request that opens a conversation, or that continues one without showing it for certain."""
+        recorded = self._recorded
+        roots = self._not_yet(asked, origin, recorded.roots(asked.request))
+        following = self._not_yet(asked, origin, self._following(asked, origin))
+        root = recorded.best(asked, roots) if roots else None
+        if not following or (root is not None and self._rather_opens(asked, root, following)):
+            return None if root is None else self._root(asked, root)
+        index = recorded.best(asked, following)
+        if origin.parents:
+            return Match(index, Paired.LINEAGE, origin)
+        return Match(index, Paired.SIMILAR, Origin(recorded.origins[index].parents & self._served.keys()))
+
+    def _following(self, asked: Conversation, origin: Origin) -> Iterable[int]:
+        """Recorded requests that continue an answer of this run, and that `asked` may stand for.
+
+        Either a short answer says so, or the request holds nothing of its conversation but the last message:
+        a history cut to one message, or replaced by a summary.
+        """
+        if origin.parents:
+            found = self._recorded.successors(origin.parents)
+            return [index for index in found if not self._recorded.origins[index].may_open]
+        return [i for i in self._recorded.successors(self._served) if self._says_the_same(asked, i)]
+
+    def _says_the_same(self, asked: Conversation, index: int) -> bool:
+        """Whether a request says what a recorded one added to its conversation."""
+        if index in self._served or self._recorded.origins[index].may_open:
+            return False
+        recorded = self._recorded[index]
+        if asked.messages[-1:] == recorded.messages[-1:]:
+            return True
+        parents = self._recorded.origins[index].parents & self._served.keys()
+        known = frozenset[str]().union(*(self._served[parent].words for parent in parents))
+        return holds(asked.last_words, recorded.last_words - known)
+
+    def _rather_opens(self, asked: Conversation, root: int, following: Sequence[int]) -> bool:
+        """Whether a request is more like a recorded opening than like what may follow."""
+        opening, best = self._recorded[root], self._recorded[self._recorded.best(asked, following)]
+        if asked.chain[-1] == opening.chain[-1]:
+            return True
+        as_root = cosine(asked.words, opening.words)
+        return alike(asked.words, opening.words) and as_root > cosine(asked.last_words, best.last_words)
+
+    def _root(self, asked: Conversation, index: int) -> Match:
+        how = Paired.SIMILAR if self._recorded.is_alike(asked, index) else Paired.ORDER
+        return Match(index, how, Origin())
+
+    def _unplayed(self, asked: Conversation, found: Iterable[int]) -> list[int]:
+        """Those that have answered nothing yet; of token counts all, where every one has."""
+        found = self._recorded.of_the_same_api(asked.request, found)
+        unplayed = [index for index in found if index not in self._served]
+        return found if is_free(asked.request) and not unplayed else unplayed
+
+    def _not_yet(self, asked: Conversation, origin: Origin, found: Iterable[int]) -> list[int]:
+        """Unplayed ones; of what this run has asked already, at this very place, only what was asked so.
+
+        Whoever sends the same content again can pair only with what sent the same messages again.
+        """
+        unplayed = self._unplayed(asked, found)
+        last, parents = self._said.get(asked.content, (None, frozenset()))
+        if last is None or is_free(asked.request) or not self.exchanges[last].answer.billed:
+            return unplayed
+        if origin.parents - parents:  # short windows of a long conversation can be equal
+            return unplayed
+        said = self._recorded[last].chain[-1]
+        return [index for index in unplayed if self._recorded[index].chain[-1] == said]
+
+    def _is_reshaped(self, asked: Conversation, match: Match) -> bool:
+        """Whether a request has another place in the conversations than the recorded one."""
+        recorded, origin = self._recorded[match.index], self._recorded.origins[match.index]
+        if not match.origin.agrees(origin):
+            return True
+        if match.how is Paired.EXACT:
+            return False
+        if match.origin.parents.isdisjoint(origin.parents):
+            return self._is_another_call(asked, match)
+        if asked.repeats_itself and not recorded.repeats_itself:
+            return True
+        if match.origin.position < 0:
+            return False
+        results = asked.tool_results(match.origin.position)
+        return results != recorded.tool_results(origin.position)
+
+    def _is_another_call(self, asked: Conversation, match: Match) -> bool:
+        """Whether nothing supports that an opening is the recorded one: it rather repeats one that was asked
+        already, or shares nothing with it, or little where the recording has several."""
+        recorded = self._recorded[match.index]
+        if asked.chain[-1] == recorded.chain[-1]:
+            return False
+        roots = self._recorded.roots(asked.request)
+        asked_already = (self._recorded[index].words for index in roots if index in self._served)
+        if any(is_rather(asked.words, other, recorded.words) for other in asked_already):
+            return True
+        if match.how is not Paired.ORDER:
+            return False
+        return len(roots) > 1 or self._recorded.shared(asked, match.index) < _SHARES_NOTHING
