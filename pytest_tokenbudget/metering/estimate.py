@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
+from pytest_tokenbudget.metering.calibration import Known, doubt
+from pytest_tokenbudget.metering.comparison import Piece, compare
+from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.model import Basis
-from pytest_tokenbudget.wire.prompt import Block
+from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +21,8 @@ class Part:
 
     where: str
     """Its place in the new body, or in the recorded one where it was removed: `system[0]`, `tools[2]`,
-    `messages[4].content[1]`; or an option (`tool_choice`, `thinking`, ...) or `framing`."""
+    `messages[4].content[1]`; or an option (`tool_choice`, `thinking`, ...), `tools` for the tool-use prompt,
+    `model`, or `framing`."""
     change: Literal["added", "removed", "changed"]
     tokens: int
     """Signed: what the prompt grew by."""
@@ -37,3 +44,83 @@ class Estimate:
     """They add up to `prompt_tokens` minus the recorded prompt tokens."""
     reason: str | None = None
     """Of an unknown: what cannot be counted, and where."""
+
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+def estimate(
+    recorded: Known,
+    new: Prompt,
+    counter: Counter,
+    *,
+    near: Sequence[Known] = (),
+    answers: Mapping[str, int] = _NOTHING,
+) -> Estimate:
+    """Prompt tokens of `new`: those of the request that it is paired with, plus the difference.
+
+    `near` holds a few other recorded requests of the scenario (the turns before and after this one): the one
+    that differs least is counted from. `answers` holds what earlier answers of the scenario add to a prompt
+    (`history.fed_back_tokens`), so that no verbatim assistant turn is counted.
+    """
+    best = _Measured.of(recorded, new, counter, answers)
+    for other in near if best.pieces else ():
+        measured = _Measured.of(other, new, counter, answers)
+        if measured.half_width < best.half_width:
+            best = measured
+    return best.estimate(recorded.prompt_tokens, exact=counter.exact)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """The difference of a new prompt to one that is known."""
+
+    base: Known
+    pieces: tuple[Piece, ...]
+    half_width: float
+    """Of the interval: 0 where nothing changed, infinite where it cannot be counted."""
+
+    @classmethod
+    def of(cls, base: Known, new: Prompt, counter: Counter, answers: Mapping[str, int]) -> _Measured:
+        pieces = compare(base, new, counter, answers)
+        if not pieces:
+            return cls(base, (), 0.0)
+        if base.looped:
+            several = "the API ran tools of its own within the recorded request, and billed several prompts"
+            pieces = (Piece("recorded", 0, unknown=several), *pieces)
+        if any(piece.unknown for piece in pieces):
+            return cls(base, pieces, math.inf)
+        edited = sum(piece.edited for piece in pieces)
+        constants = sum(piece.doubt for piece in pieces)
+        return cls(base, pieces, doubt(edited, constants, exact=counter.exact))
+
+    def estimate(self, recorded_prompt_tokens: int, *, exact: bool) -> Estimate:
+        if math.isinf(self.half_width):
+            reasons = [f"{piece.where}: {piece.unknown}" for piece in self.pieces if piece.unknown]
+            return Estimate(None, Basis.UNKNOWN, reason="; ".join(reasons))
+        parts = _parts(self.pieces, self.base.prompt_tokens - recorded_prompt_tokens)
+        total = recorded_prompt_tokens + sum(part.tokens for part in parts)
+        half = math.ceil(self.half_width)
+        basis = Basis.RECORDED
+        if self.pieces:
+            basis = Basis.COUNTED if exact and not any(p.doubt for p in self.pieces) else Basis.ESTIMATED
+        return Estimate(total, basis, max(0, total - half), total + half, parts)
+
+
+def _parts(pieces: tuple[Piece, ...], apart: int) -> tuple[Part, ...]:
+    """Rounded so that they add up; `apart` is what another request that was counted from differs by."""
+    if apart:
+        pieces = (*pieces, Piece("framing", apart))
+    parts, exact, rounded = [], 0.0, 0
+    for piece in pieces:
+        exact += piece.tokens
+        tokens = round(exact) - rounded
+        rounded += tokens
+        parts.append(Part(piece.where, _change(piece), tokens, piece.was, piece.now))
+    return tuple(parts)
+
+
+def _change(piece: Piece) -> Literal["added", "removed", "changed"]:
+    if (piece.was is None) == (piece.now is None):
+        return "changed"
+    return "added" if piece.was is None else "removed"

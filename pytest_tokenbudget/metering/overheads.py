@@ -22,7 +22,9 @@ class Framing:
     message: int
     """A message of text."""
     merged: int = 1
-    """A message of the same role as the one before it."""
+    """A message of the same role as the one before it: the API merges them into one."""
+    opening: int = 12
+    """Before a conversation that an assistant message opens."""
     tool_call: int = 1
     """A message with `tool_use` blocks, and each such block after its first."""
     calls: int = 20

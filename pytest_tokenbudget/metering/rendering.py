@@ -6,7 +6,6 @@ The forms were derived from recorded totals, which they reproduce to the token: 
 from __future__ import annotations
 
 import json
-from collections import Counter as Multiset
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,12 +28,18 @@ class Rendered:
     """For the tokenizer, each counted as a whole."""
     tokens: int = 0
     """What is no text: image patches and constants."""
+    doubt: int = 0
+    """By how much `tokens` may be wrong."""
     unknown: str | None = None
     """Why it cannot be counted offline."""
 
     def __add__(self, other: Rendered) -> Rendered:
-        unknown = self.unknown or other.unknown
-        return Rendered(self.texts + other.texts, self.tokens + other.tokens, unknown)
+        return Rendered(
+            self.texts + other.texts,
+            self.tokens + other.tokens,
+            self.doubt + other.doubt,
+            self.unknown or other.unknown,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,52 +69,53 @@ class _Placing:
             for block in prompt.blocks
             if block.kind == "tool_use"
         }
-        # Thinking stays within the running tool loop: after the last user message that is not of tool results.
+        # Where earlier thinking is left out, it stays within the running tool loop: after the last user
+        # message that is not of tool results.
         self._loop = 0 if self._overhead.keeps_thinking else _loop_start(prompt.blocks)
 
     def walk(self) -> Iterator[Place]:
-        before: str | None = None  # role of the message before
         first = self._around.prompt
-        for (level, _), blocks in groupby(self._blocks, lambda block: (block.level, block.message)):
-            group = list(blocks)
-            if level == "messages":
-                yield from self._message(group, before, first)
-                before, first = group[0].role, 0
-                continue
-            extra = self._overhead.system if level == "system" else 0
-            for _ in group:
-                yield Place(first + extra + (1 if level == "tools" else 0))
-                first = extra = 0
+        for level, grouped in groupby(self._blocks, lambda block: (block.level, block.role)):
+            blocks = list(grouped)
+            if level[0] == "messages":
+                yield from self._turn(blocks, first)
+            else:
+                extra = self._overhead.system if level[0] == "system" else 0
+                each = 1 if level[0] == "tools" else 0
+                yield Place(first + extra + each)
+                yield from (Place(each) for _ in blocks[1:])
+            first = 0
 
-    def _message(self, blocks: list[Block], before: str | None, first: int) -> Iterator[Place]:
+    def _turn(self, blocks: list[Block], first: int) -> Iterator[Place]:
+        """The messages of one role in a row, which the API merges."""
         around = self._around
-        kinds = Multiset(block.kind for block in blocks)
-        several = kinds["tool_result"] > 1
-        frame = first + self._frame(blocks, kinds, before)
-        seen = ""
+        calls, results = (sum(block.kind == kind for block in blocks) for kind in ("tool_use", "tool_result"))
+        frame = first + self._frame(blocks, calls, results)
+        last: Block | None = None
         for block in blocks:
-            tool = None
-            if block.kind == "tool_use" and seen == "tool_use":
+            before = None if last is None else last.kind
+            if block.kind == "tool_use" == before:
                 frame += around.tool_call
-            elif block.kind == "tool_result" and several:
-                frame += 1 if seen == "tool_result" else 0
-                tool = self._tools.get(str(block.content.get("tool_use_id")), "")
-            elif seen == "tool_result" and block.kind != "tool_result":
+            elif block.kind == "tool_result" == before:
+                frame += 1
+            elif before == "tool_result":
                 frame += around.after_results
+            elif last is not None and block.message != last.message:
+                frame += around.merged
+            name = self._tools.get(str(block.content.get("tool_use_id")), "") if results > 1 else None
             dropped = block.kind in _THINKING and (block.message or 0) < self._loop
-            yield Place(frame, tool, dropped)
-            frame, seen = 0, block.kind
+            yield Place(frame, name if block.kind == "tool_result" else None, dropped)
+            frame, last = 0, block
 
-    def _frame(self, blocks: list[Block], kinds: Mapping[str, int], before: str | None) -> int:
+    def _frame(self, blocks: list[Block], calls: int, results: int) -> int:
         around = self._around
-        if kinds["tool_use"]:
-            return around.tool_call + around.calls
-        if kinds["tool_result"]:
-            return around.tool_results + (around.several_results if kinds["tool_result"] > 1 else 0)
-        if blocks[0].role == before:
-            return around.merged
+        opening = around.opening if blocks[0].message == 0 and blocks[0].role == "assistant" else 0
+        if calls:
+            return opening + around.tool_call + around.calls
+        if results:
+            return around.tool_results + (around.several_results if results > 1 else 0)
         prefill = blocks[0].role == "assistant" and blocks[-1] is self._blocks[-1]
-        return 0 if prefill else around.message
+        return opening + (0 if prefill else around.message)
 
 
 def _loop_start(blocks: tuple[Block, ...]) -> int:
@@ -177,7 +183,9 @@ def _result(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
     """A result alone is bare; among several each names its tool."""
     inner = content.get("content")
     parts = [inner] if isinstance(inner, str) else inner if isinstance(inner, list) else []
-    texts, other = [], Rendered(tokens=framing(model).is_error if content.get("is_error") is True else 0)
+    texts, other = [], Rendered()
+    if content.get("is_error") is True:
+        other += Rendered(tokens=framing(model).is_error, doubt=1)
     for part in parts:
         if isinstance(part, str):
             texts.append(part)
@@ -203,7 +211,8 @@ def _image(content: Mapping[str, Any], model: str) -> Rendered:
         return Rendered(unknown=f"an image ({source.get('media_type', '?')}) whose size cannot be read")
     around = framing(model)
     patches = image_tokens(*size, max_edge=around.image_edge, max_patches=around.image_patches)
-    return Rendered(tokens=patches + around.image)
+    scaled = max(size) > around.image_edge or patches > around.image_patches * 0.97
+    return Rendered(tokens=patches + around.image, doubt=patches // 50 if scaled else 0)
 
 
 def _document(content: Mapping[str, Any], model: str) -> Rendered:
@@ -217,7 +226,7 @@ def _document(content: Mapping[str, Any], model: str) -> Rendered:
     around = framing(model)
     titles = tuple(str(content[key]) for key in ("title", "context") if content.get(key))
     tokens = around.document + around.title * len(titles)
-    return Rendered((str(source.get("data", "")), *titles), tokens)
+    return Rendered((str(source.get("data", "")), *titles), tokens, doubt=4 + 4 * len(titles))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -250,12 +259,14 @@ def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
     if name == "thinking":
         kind = _mapping(value).get("type")
         tokens = {"enabled": overhead(prompt.model).thinking, "adaptive": overhead(prompt.model).adaptive}
-        return Rendered(tokens=tokens.get(str(kind), 0))
+        return Rendered(tokens=tokens.get(str(kind), 0), doubt=2 if kind in tokens else 0)
     if name == "output_format":
         return _format(value, prompt.model)
     if name == "output_config":
-        budget = framing(prompt.model).task_budget if _mapping(value).get("task_budget") else 0
-        return _format(_mapping(value).get("format"), prompt.model) + Rendered(tokens=budget)
+        rendered = _format(_mapping(value).get("format"), prompt.model)
+        if _mapping(value).get("task_budget"):
+            rendered += Rendered(tokens=framing(prompt.model).task_budget, doubt=2)
+        return rendered
     return Rendered((json.dumps(value, default=str),), unknown=f"the option {name}")
 
 
@@ -263,7 +274,7 @@ def _format(value: object, model: str) -> Rendered:
     schema = _mapping(value).get("schema")
     if schema is None:
         return Rendered()
-    return Rendered((json.dumps(schema, indent=2, ensure_ascii=False),), framing(model).schema)
+    return Rendered((json.dumps(schema, indent=2, ensure_ascii=False),), framing(model).schema, doubt=1)
 
 
 def _tool_choice(prompt: Prompt) -> Rendered:

@@ -1,0 +1,74 @@
+"""Assistant turns that come back in later prompts: their size is what their answer was billed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+from pytest_tokenbudget.metering.overheads import framing
+from pytest_tokenbudget.wire.prompt import Block, Prompt, digest
+
+_SAID = {
+    "text": ("text",),
+    "tool_use": ("name", "input"),
+    "thinking": ("thinking", "signature"),
+    "redacted_thinking": ("data",),
+}
+
+
+def message_digest(contents: Iterable[Mapping[str, Any]]) -> str | None:
+    """Of what an assistant message says, however a client writes it; None where a server tool had a part.
+
+    Ids, citations and cache markers do not count, nor does white space around text or an empty block.
+    """
+    said: list[object] = []
+    for content in contents:
+        kind = str(content.get("type", "text"))
+        if kind not in _SAID:
+            return None
+        values = [content.get(name) for name in _SAID[kind]]
+        if kind == "text":
+            values = [str(values[0] or "").strip()]
+        if any(values):
+            said.append([kind, *values])
+    return digest(said) if said else None
+
+
+def fed_back_tokens(prompt: Prompt, message: Mapping[str, Any], output_tokens: int) -> dict[str, int]:
+    """Tokens that the answer `message` to `prompt` adds to a later prompt that holds it, by its digest.
+
+    Empty where its output tokens do not tell: the API wrote the beginning of a forced tool call itself, the
+    results of server tools come on top, and nested tool input is written anew, with white space of its own.
+    """
+    contents = [block for block in message.get("content") or () if isinstance(block, Mapping)]
+    key = message_digest(contents)
+    choice = prompt.options.get("tool_choice")
+    forced = isinstance(choice, Mapping) and choice.get("type") in ("any", "tool")
+    if key is None or forced or any(map(_nested, contents)):
+        return {}
+    # An answer that ran its course is billed for ending its turn; one that was cut short gets that end later.
+    ended = message.get("stop_reason") in ("end_turn", "tool_use")
+    return {key: output_tokens + (0 if ended else framing(prompt.model).message)}
+
+
+def looped(message: Mapping[str, Any]) -> bool:
+    """Whether the API ran tools of its own for an answer, and billed a prompt for each round."""
+    contents = message.get("content") or ()
+    kinds = {content.get("type") for content in contents if isinstance(content, Mapping)}
+    return bool(kinds & {"server_tool_use", "mcp_tool_use"})
+
+
+def _nested(content: Mapping[str, Any]) -> bool:
+    given = content.get("input")
+    return isinstance(given, Mapping) and any(isinstance(value, dict | list) for value in given.values())
+
+
+def assistant_messages(blocks: Iterable[Block]) -> Iterator[tuple[str, tuple[Block, ...]]]:
+    """Each assistant message among `blocks` that may be an answer fed back, with its digest."""
+    for (role, _), grouped in groupby(blocks, lambda block: (block.role, block.message)):
+        message = tuple(grouped)
+        if role == "assistant":
+            key = message_digest(block.content for block in message)
+            if key is not None:
+                yield key, message
