@@ -17,6 +17,11 @@ def count(number: float, digits: int = 0) -> str:
     return f"{number:,.{digits}f}".replace("-", MINUS)
 
 
+def plural(number: int, noun: str) -> str:
+    """`1 turn`, `2 turns`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(ratio: float, digits: int = 1) -> str:
     """`39.0%` of 0.39, with as many decimals as it takes to be neither 0 % nor 100 % unless it is."""
     for precision in range(digits, _MOST_DIGITS):

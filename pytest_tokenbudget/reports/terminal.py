@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from posixpath import commonpath
 from typing import Protocol
 
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
-from pytest_tokenbudget.reports.numbers import NONE
+from pytest_tokenbudget.reports.numbers import plural
 from pytest_tokenbudget.reports.rows import Row, cost_cell, rows, unpriced
 from pytest_tokenbudget.reports.text import (
     ELLIPSIS,
@@ -27,10 +26,10 @@ from pytest_tokenbudget.reports.view import WayOut
 
 _LEAST_COLUMNS = 40
 """Below this nothing is laid out; the longest option of a command still fits."""
-_LEAST_NAME = 18
+_LEAST_NAME = 24
 """Columns for a scenario's name, below which it gets a line of its own."""
 _FAILURE_COLUMNS = 100
-_SCENARIOS, _DETAILS, _TURNS, _CAUSES = 20, 5, 12, 3
+_SCENARIOS, _DETAILS, _TURNS, _CAUSES = 20, 10, 12, 3
 """How much of a long run is shown without -v."""
 _HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a run")
 _NUMBERS = (False, False, True, True, True, True, True)
@@ -99,12 +98,15 @@ def summary_lines(
     if not told:
         return []
     failing = [one for one in told if view.fails(one)]
-    shown, detailed = (told, failing) if verbosity > 0 else (told[:_SCENARIOS], failing[:_DETAILS])
+    shown, detailed = told[:_SCENARIOS], view.by_cause(failing)[:_DETAILS]
+    if verbosity > 0:
+        shown, detailed = told, [(one, 0) for one in failing]
     lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_table(shown, paper)]
     if len(told) > len(shown):
         lines.append(Line(f"and {len(told) - len(shown):,} more: -v shows them all"))
-    for one in detailed if verbosity >= 0 else ():
+    for one, alike in detailed if verbosity >= 0 else ():
         lines += [Line(), *_details(one, paper, None if verbosity > 0 else _TURNS)]
+        lines += [Line(f"  {alike:,} more for the same reason: -v shows them all")] * bool(alike)
     lines.append(Line())
     lines += [line for way_out in view.ways_out(failing) for line in _way_out(way_out, paper)]
     lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
@@ -118,7 +120,7 @@ def _fitted(line: Line, paper: Paper) -> Line:
 
 def _table(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
     """One row a metric; the name once, in a line of its own where the numbers leave too little room."""
-    names = _short_names([plain(one["id"]) for one in scenarios])
+    names = view.short_names(scenarios)
     found = [rows(one) for one in scenarios]
     cells = [
         _cells(one, row, cost=index == 0)
@@ -152,22 +154,13 @@ def _cells(scenario: ScenarioEntry, row: Row, cost: bool) -> tuple[str, ...]:
     return row.metric.removesuffix(" tokens"), row.baseline, row.now, row.change, row.limit, dollars
 
 
-def _short_names(names: Sequence[str]) -> list[str]:
-    """The names without the folders, or the file, that all of them share."""
-    files = {name.partition("::")[0] for name in names}
-    if len(files) == 1:
-        return [name.partition("::")[2] or name for name in names]
-    shared = commonpath(files) if all("/" in file for file in files) else ""
-    return [name.removeprefix(f"{shared}/") for name in names]
-
-
 def _details(scenario: ScenarioEntry, paper: Paper, most: int | None) -> Iterator[Line]:
     """The turns of what failed, and why."""
     name = shorten(plain(scenario["id"]), paper.columns - len(": stale"), paper.mark)
     yield Line(f"{name}: {scenario['verdict']}", _COLORS[scenario["verdict"]])
     table, turns = turn_table(scenario, most), len(scenario["turns"])
     if table.rows:
-        facts = [f"{turns:,} turn{'' if turns == 1 else 's'}", *table.facts]
+        facts = [plural(turns, "turn"), *table.facts]
         facts += [f"{table.hidden:,} not shown"] if table.hidden else []
         yield from map(Line, wrap(", ".join(facts), paper.columns, "  ", "  "))
         yield from map(Line, _turn_lines(table, paper.columns - 2))
@@ -231,8 +224,5 @@ def failure_text(scenario: ScenarioEntry, *, ascii_only: bool = False) -> str:
 
 
 def _exceeded(scenario: ScenarioEntry) -> list[str]:
-    cells = [
-        (row.metric, row.now, f"{row.change} from {row.baseline}" if row.baseline != NONE else "", row.limit)
-        for row in rows(scenario)
-    ]
-    return tables.terminal(("", "now", "change", "limit"), cells, (False, True, True, True))
+    cells = [(row.metric, row.baseline, row.now, row.change, row.limit) for row in rows(scenario)]
+    return tables.terminal(("", *_HEADERS[2:6]), cells, _NUMBERS[1:6])

@@ -12,7 +12,7 @@ T = TypeVar("T")
 ELLIPSIS = "…"
 
 _ASCII = str.maketrans({"…": "...", "−": "-", "–": "-", "→": "->", "×": "x", "·": "-"})
-_PARAMETERS = re.compile(r"(?s)(?P<name>[^\[]*)(?P<parameters>\[.*\])")
+_NODE_ID = re.compile(r"(?s)(?P<path>[^\[]*::)?(?P<name>[^\[]*)(?P<parameters>\[.*\])?")
 
 
 def plain(text: str, most: int = 600) -> str:
@@ -68,17 +68,19 @@ def crop(text: str, columns: int, mark: str = ELLIPSIS) -> str:
 
 
 def shorten(node_id: str, columns: int, mark: str = ELLIPSIS) -> str:
-    """A node id in at most `columns` columns: cut in the middle, its `[a|b]` kept as long as they fit."""
-    if width(node_id) <= columns:
-        return node_id
-    match = _PARAMETERS.fullmatch(node_id)
-    if match is None:
+    """A node id in at most `columns` columns: first its path gives way, then its name, last its `[a|b]`."""
+    match = _NODE_ID.fullmatch(node_id)
+    if match is None or width(node_id) <= columns:
         return _middle(node_id, columns, mark)
-    left = columns - width(match["parameters"])
-    least = min(width(match["name"]), columns // 2)
-    if left >= least:
-        return _middle(match["name"], left, mark) + match["parameters"]
-    return _middle(match["name"], least, mark) + _middle(match["parameters"], columns - least, mark)
+    path, name, parameters = (match[group] or "" for group in ("path", "name", "parameters"))
+    room = columns - width(name) - width(parameters)
+    if path and room >= width(mark) + 2:
+        return _head(path, room - width(mark) - 2) + mark + "::" + name + parameters
+    room = columns - width(parameters)
+    least = min(width(name), columns // 2)
+    if room >= least:
+        return _middle(name, room, mark) + parameters
+    return _middle(name, least, mark) + _middle(parameters, columns - least, mark)
 
 
 def _middle(text: str, columns: int, mark: str) -> str:

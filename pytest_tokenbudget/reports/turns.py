@@ -81,6 +81,9 @@ def _without_sameness(table: TurnTable) -> TurnTable:
         if len(set(values)) == 1:
             facts.append(f"paired: {values[0]}" if word == "paired" else values[0])
             table = table.without(word)
+    for header in table.headers:
+        if set(_column(table, header)) == {NONE}:
+            table = table.without(header)
     return TurnTable(table.headers, table.rows, tuple(facts), table.hidden)
 
 

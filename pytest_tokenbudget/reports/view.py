@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from posixpath import commonpath
 
 from pytest_tokenbudget.model import Verdict
 from pytest_tokenbudget.reports.document import (
@@ -15,11 +16,12 @@ from pytest_tokenbudget.reports.document import (
     ScenarioEntry,
     TokensEntry,
 )
-from pytest_tokenbudget.reports.numbers import count, money, percent, signed
+from pytest_tokenbudget.reports.numbers import count, money, percent, plural, signed
 from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
 from pytest_tokenbudget.reports.text import plain
 
 UPDATE = ("pytest", "--token-budget", "--token-budget-update")
+UPGRADE_PRICES = ("pip", "install", "-U", "genai-prices")
 RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
 
 
@@ -67,6 +69,30 @@ def causes(scenario: ScenarioEntry) -> list[FindingEntry]:
     return [finding for finding in scenario["findings"] if not finding["kind"].startswith("lever_")]
 
 
+def is_news(scenario: ScenarioEntry) -> bool:
+    """Whether there is anything to say of the scenario."""
+    return scenario["verdict"] != "within" or changed(scenario)
+
+
+def short_names(scenarios: Sequence[ScenarioEntry]) -> list[str]:
+    """The ids in printable form, without the folders, or the file, that all of them share."""
+    names = [plain(one["id"]) for one in scenarios]
+    files = {name.partition("::")[0] for name in names}
+    if len(files) == 1:
+        return [name.partition("::")[2] or name for name in names]
+    shared = commonpath(files) if all("/" in file for file in files) else ""
+    return [name.removeprefix(f"{shared}/") for name in names]
+
+
+def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[tuple[ScenarioEntry, int]]:
+    """The first scenario of each verdict and causes, and how many more there are: one prompt, many tests."""
+    groups: dict[object, list[ScenarioEntry]] = {}
+    for one in scenarios:
+        places = [(found["kind"], found["where"], place(found)) for found in causes(one)]
+        groups.setdefault((one["verdict"], *places), []).append(one)
+    return [(group[0], len(group) - 1) for group in groups.values()]
+
+
 def levers(scenario: ScenarioEntry) -> list[FindingEntry]:
     """The findings that say what would be cheaper."""
     return [finding for finding in scenario["findings"] if finding["kind"].startswith("lever_")]
@@ -85,37 +111,40 @@ def place(finding: FindingEntry) -> str:
 
 
 def amount(finding: FindingEntry) -> str:
-    """`+1,872 tokens, +$0.0094 a run`, as far as it is known."""
-    tokens, cost = finding["tokens"], finding["cost_usd"]
-    if finding["kind"] == "interval":
-        return ""  # half the width of an interval: its sentence says of what
-    parts = [f"{signed(tokens, count(tokens))} tokens"] if tokens else []
-    parts += [f"{signed(cost, money(cost))}"] if cost else []
+    """`+1,872 tokens, +$0.0094 a run`, as far as it is known and not said by the sentence."""
+    tokens, cost, text = finding["tokens"], finding["cost_usd"], finding["text"]
+    parts = []
+    if tokens and finding["kind"] != "interval" and count(abs(tokens)) not in text:
+        parts.append(f"{signed(tokens, count(tokens))} tokens")
+    if cost and "$" not in text:
+        parts.append(signed(cost, money(cost)))
     return f"{', '.join(parts)} a run" if parts else ""
 
 
 def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     """For each failing verdict among `scenarios` the command that resolves it; caps are raised by hand."""
-    stale = [one for one in scenarios if one["verdict"] == "stale"]
-    new = [one for one in scenarios if one["verdict"] == "new"]
-    over = [one for one in scenarios if one["verdict"] == "over"]
+    by_verdict: dict[str, list[ScenarioEntry]] = {"over": [], "stale": [], "new": []}
+    for one in scenarios:
+        by_verdict[one["verdict"]].append(one)
+    over = by_verdict["over"]
     grown = [one for one in over if any(not _is_cap(limit) for limit in _exceeded(one))]
-    found = []
-    if grown:
-        found.append(WayOut("If this growth is meant, accept it", _command(UPDATE, grown)))
-    for one in over:
-        caps = ", ".join(limit["metric"] for limit in _exceeded(one) if _is_cap(limit))
-        if caps:
-            found.append(
-                WayOut(
-                    f"Spend less, or raise {caps} of {plain(one['id'])} in its marker or [tool.tokenbudget]"
-                )
-            )
-    if stale:
-        found.append(WayOut("Record what changed (needs an API key)", _command(RECORD, stale)))
-    if new:
-        found.append(WayOut("Write the first baseline", _command(UPDATE, new)))
-    return found
+    found = [
+        WayOut("If this is meant, accept it", _command(UPDATE, grown)),
+        WayOut("Record what changed (needs an API key)", _command(RECORD, by_verdict["stale"])),
+        WayOut("Write the first baseline", _command(UPDATE, by_verdict["new"])),
+    ]
+    unpriced_models = any(limit["measured"] is None for one in over for limit in _exceeded(one))
+    return [
+        *(WayOut("Bring the missing price", UPGRADE_PRICES) for _ in range(unpriced_models)),
+        *(way_out for way_out in found if way_out.command),
+        *(_raise_caps(one) for one in over if any(map(_is_cap, _exceeded(one)))),
+    ]
+
+
+def _raise_caps(scenario: ScenarioEntry) -> WayOut:
+    caps = " and ".join(limit["metric"] for limit in _exceeded(scenario) if _is_cap(limit))
+    where = f"the marker of {plain(scenario['id'])} or in [tool.tokenbudget]"
+    return WayOut(f"A cap is raised by hand: {caps} in {where}")
 
 
 def _exceeded(scenario: ScenarioEntry) -> list[LimitEntry]:
@@ -127,9 +156,9 @@ def _is_cap(limit: LimitEntry) -> bool:
 
 
 def _command(command: tuple[str, ...], scenarios: Sequence[ScenarioEntry]) -> tuple[str, ...]:
-    """The command for one scenario; for several, that of the whole suite."""
+    """The command for one scenario; for several, that of the whole suite; for none, none."""
     if len(scenarios) != 1:
-        return command
+        return command if scenarios else ()
     (one,) = scenarios
     fixture = one["id"].partition("::")[2].startswith("fixture ")
     return (*command, plain(one["file"] if fixture else one["id"]))
@@ -150,7 +179,7 @@ def headline(document: Document) -> str:
 
 def _verdicts(document: Document) -> str:
     verdicts, number = document["totals"]["verdicts"], len(document["scenarios"])
-    every = f"{number:,} scenario{'' if number == 1 else 's'}"
+    every = plural(number, "scenario")
     words = {"over": "over budget", "stale": "stale", "new": "new"}
     failing = [(verdicts[verdict], word) for verdict, word in words.items() if verdicts[verdict]]
     if not failing:
@@ -176,7 +205,7 @@ def _moved(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
     if round(after - before, 10):
         parts.append(f"{about}{_growth(after, before, money, 'a run')}")
     if unknown := len(compared) - len(priced):
-        parts.append(f"the cost of {unknown:,} unknown")
+        parts.append(f"the cost of {plural(unknown, 'scenario')} unknown")
     return parts
 
 

@@ -1,0 +1,197 @@
+"""The report for people on GitHub: a comment of a pull request, or the summary of a job."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.reports import tables, view
+from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
+from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
+from pytest_tokenbudget.reports.numbers import count, plural, signed
+from pytest_tokenbudget.reports.rows import Row, cost_cell, row, rows
+from pytest_tokenbudget.reports.text import crop, shorten
+from pytest_tokenbudget.reports.turns import turn_table
+
+RunsPerMonth = float | Mapping[str, float] | None
+"""Of every scenario, or by its id; None where nobody said."""
+
+_COMMENT_CHARACTERS = 60_000
+"""GitHub refuses a comment of more than 65,536."""
+_SUMMARY_BYTES = 1_000_000
+"""GitHub drops a step summary of more than 1 MiB, without failing the job."""
+_COMMENT = ((50, 10), (50, 3), (25, 1), (10, 0), (3, 0), (0, 0))
+_SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0), (0, 0))
+"""Rows of a table and unfolded details, from the most to the least; the first that fits is taken."""
+_NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 70, 90, 30, 10
+_VERDICTS = {"over": "**over**", "stale": "**stale**", "new": "**new**", "improved": "improved"}
+_MODES = {
+    "replay": "replayed from recordings",
+    "record": "recorded from real calls",
+    "live": "measured by real calls",
+}
+_SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
+
+
+def markdown(
+    document: Document, *, full: bool = False, suffix: str = "", runs_per_month: RunsPerMonth = None
+) -> str:
+    """The report, its first line a hidden marker by which a comment is found again and updated.
+
+    Short by default (under 60,000 characters), as `full` at most a megabyte; either is cut by whole rows and
+    says how many. Without a change it is one quiet sentence. `suffix` tells the comments of several jobs
+    apart. Raises ReportError for a suffix that an HTML comment cannot hold.
+    """
+    if not any(view.is_news(one) for one in document["scenarios"]):
+        return f"{marker(suffix)}\n\n{prose(view.headline(document))}.\n"
+    text = ""
+    for most, details in _SUMMARY if full else _COMMENT:
+        blocks = [marker(suffix), *_blocks(document, most, details, runs_per_month)]
+        text = "\n\n".join(blocks) + "\n"
+        if len(text.encode()) <= _SUMMARY_BYTES if full else len(text) <= _COMMENT_CHARACTERS:
+            break
+    return text
+
+
+def marker(suffix: str = "") -> str:
+    """The hidden first line: `<!-- pytest-tokenbudget -->`."""
+    if not _SUFFIX.fullmatch(suffix):
+        raise ReportError(
+            f"The suffix of a report's marker cannot be {suffix!r}. Use letters, digits, spaces and single "
+            "characters of ._/()-."
+        )
+    return f"<!-- pytest-tokenbudget{f' {suffix}' if suffix else ''} -->"
+
+
+def _blocks(document: Document, most: int, details: int, runs: RunsPerMonth) -> Iterator[str]:
+    listed = view.worst_first(document["scenarios"])
+    told = [one for one in listed if one["verdict"] != "within"]
+    within = [one for one in listed if one["verdict"] == "within"]
+    failing = [one for one in told if view.fails(one)]
+    yield f"### {prose(view.headline(document))}"
+    if told[:most]:
+        yield _table(told[:most], runs)
+    if len(told) > most:
+        yield f"_And {len(told) - most:,} more, too many for this page: `tokenbudget show` lists them all._"
+    yield from _ways_out(failing)
+    groups = view.by_cause(failing)
+    for one, alike in groups[:details]:
+        yield from _details(one, alike)
+    if within:
+        yield from _within(within, most)
+    yield f"<sub>{_footer(document)}</sub>"
+
+
+def _table(scenarios: Sequence[ScenarioEntry], runs: RunsPerMonth) -> str:
+    headers = ["Scenario", "Verdict", "Metric", "Baseline", "Now", "Change", "Limit", "Cost a run"]
+    numbers = [False, False, False, True, True, True, True, True]
+    monthly = [_monthly(one, runs) for one in scenarios]
+    by_month = any(monthly)
+    listed = []
+    for name, one, month in zip(view.short_names(scenarios), scenarios, monthly, strict=True):
+        its = rows(one)
+        cells = [_name(name), _VERDICTS[one["verdict"]], *_stacked(its), prose(cost_cell(one))]
+        listed.append([*cells, *([month] if by_month else []), _why(one)])
+    month_header = ["A month"] if by_month else []
+    return tables.markdown([*headers, *month_header, "Why"], listed, [*numbers, *[True] * by_month, False])
+
+
+def _name(name: str) -> str:
+    return code(shorten(name, _NAME_COLUMNS), cell=True)
+
+
+def _stacked(its: Sequence[Row]) -> list[str]:
+    """One cell a column: what several metrics say, one below the other."""
+    columns = zip(*((row.metric, row.baseline, row.now, row.change, row.limit) for row in its), strict=True)
+    return ["<br>".join(map(prose, column)) for column in columns]
+
+
+def _monthly(scenario: ScenarioEntry, runs: RunsPerMonth) -> str:
+    number = runs.get(scenario["id"]) if isinstance(runs, Mapping) else runs
+    return "" if number is None else prose(cost_cell(scenario, number))
+
+
+def _why(scenario: ScenarioEntry) -> str:
+    """The first cause in one phrase, with its place."""
+    for finding in view.causes(scenario):
+        where, tokens = finding["where"], finding["tokens"]
+        if finding["kind"] == "growth" and where and tokens:
+            phrase = f"{code(where, cell=True)} {signed(tokens, count(tokens))}"
+        elif finding["kind"] == "cache_break" and where:
+            phrase = f"cache broken at {code(where, cell=True)}"
+        else:
+            phrase = prose(crop(view.sentence(finding), _WHY_COLUMNS))
+        place = view.place(finding)
+        return f"{phrase}<br>{code(place, cell=True)}" if place else phrase
+    return ""
+
+
+def _ways_out(failing: Sequence[ScenarioEntry]) -> Iterator[str]:
+    found = view.ways_out(failing)
+    commands = [f"# {one.what}\n{shlex.join(one.command)}" for one in found if one.command]
+    if commands:
+        yield "\n".join(["```sh", *commands, "```"])
+    yield from (f"{prose(one.what)}." for one in found if not one.command)
+
+
+def _details(scenario: ScenarioEntry, alike: int) -> Iterator[str]:
+    """What a reviewer unfolds: every limit, the turns, all causes and what would be cheaper."""
+    turns = turn_table(scenario, _TURNS)
+    facts = [scenario["verdict"], plural(len(scenario["turns"]), "turn"), *turns.facts]
+    more = f" (and {alike:,} more for the same reason)" if alike else ""
+    yield f"<details><summary>{html_code(scenario['id'])}: {html(', '.join(facts))}{more}</summary>"
+    findings = [*view.causes(scenario), *view.levers(scenario)]
+    if findings:
+        yield "\n".join(_finding(one) for one in findings[:_FINDINGS])
+    if scenario["limits"]:
+        headers = ("Limit of", "Baseline", "Now", "Change", "Limit")
+        yield tables.markdown(
+            headers, [_limit(one, scenario) for one in scenario["limits"]], (False, *[True] * 4)
+        )
+    if turns.rows:
+        yield tables.markdown(turns.headers, [list(map(prose, cells)) for cells in turns.rows], turns.numbers)
+    if turns.hidden:
+        yield f"_{plural(turns.hidden, 'turn')} not shown._"
+    yield "</details>"
+
+
+def _limit(limit: LimitEntry, scenario: ScenarioEntry) -> list[str]:
+    shown = row(limit, scenario)
+    name = f"**{shown.metric}**" if limit["over"] else shown.metric
+    return [name, *map(prose, (shown.baseline, shown.now, shown.change, shown.limit))]
+
+
+def _finding(finding: FindingEntry) -> str:
+    """A list item. It begins with a word of ours, so that no text can begin a block inside it."""
+    lever = finding["kind"].startswith("lever_")
+    label = "could be cheaper" if lever else prose(finding["kind"].replace("_", " "))
+    facts = [code(view.place(finding))] if finding["source"] else []
+    facts += [prose(amount)] if (amount := view.amount(finding)) else []
+    return f"- **{label}**: {prose(view.sentence(finding))}{' (' + ', '.join(facts) + ')' if facts else ''}"
+
+
+def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
+    yield f"<details><summary>{plural(len(scenarios), 'scenario')} within budget</summary>"
+    shown = scenarios[:most]
+    if shown:
+        listed = []
+        for name, one in zip(view.short_names(shown), shown, strict=True):
+            (its,) = rows(one)
+            listed.append([_name(name), *map(prose, (its.now, its.change, its.limit, cost_cell(one)))])
+        headers = ("Scenario", "Prompt tokens", "Change", "Limit", "Cost a run")
+        yield tables.markdown(headers, listed, (False, *[True] * 4))
+    if len(scenarios) > most:
+        yield f"_And {len(scenarios) - most:,} more._"
+    yield "</details>"
+
+
+def _footer(document: Document) -> str:
+    prices = document["prices"]
+    parts = [_MODES[document["mode"]], f"prices of {prose(prices['source'])} {prose(prices['version'])}"]
+    if document["commit"]:
+        parts.insert(0, f"commit {html_code(document['commit'][:12])}")
+    if any(one["basis"] == "estimated" for one in document["scenarios"]):
+        parts.append("\\~ is estimated")
+    return " · ".join(parts)
