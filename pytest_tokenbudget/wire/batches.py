@@ -9,18 +9,21 @@ from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.wire.exchange import Answer, Request
-from pytest_tokenbudget.wire.request import digest_of, parse_body, read_prompt
+from pytest_tokenbudget.wire.request import digest_of, parse_body, read_prompt, sorted_keys
 from pytest_tokenbudget.wire.usage import billed, decode_body
 
 
-def read_batch_requests(request: Request, headers: Mapping[str, str], body: bytes) -> tuple[Request, ...]:
+def read_batch_requests(
+    request: Request, headers: Mapping[str, str], body: bytes, *, sort_keys: bool = False
+) -> tuple[Request, ...]:
     """The entries of a batch's creation as requests of their own, in order; empty for any other request.
 
-    `request` is what `read_request` made of the same headers and body.
+    `request` is what `read_request` made of the same headers and body; `sort_keys` as there.
     """
     if request.endpoint.api != "batch_create":
         return ()
-    entries = (parse_body(body) or {}).get("requests")
+    parsed = parse_body(body) or {}
+    entries = (sorted_keys(parsed) if sort_keys else parsed).get("requests")
     return tuple(
         _entry(request, headers, str(entry.get("custom_id")), entry["params"])
         for entry in (entries if isinstance(entries, list) else ())

@@ -19,13 +19,21 @@ _NOT_CANONICAL = (b'": ', b"\\u", b"\\/", b'"metadata"', _ATTRIBUTION.encode())
 """Bytes without which a body is compact JSON with nothing to leave out: its own canonical form."""
 
 
-def read_request(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Request | None:
+def read_request(
+    method: str, url: str, headers: Mapping[str, str], body: bytes, *, sort_keys: bool = False
+) -> Request | None:
     """A Messages request out of what an HTTP library sends or a cassette holds; None for other traffic.
 
     `headers` has lower-case names. A batch's creation has an empty prompt here: `read_batch_requests` reads
     its entries. Requests without a body (a batch's state and results) have an empty prompt, too.
+
+    Key order is part of a prompt. Some cassettes lost it, since their serializer sorts (`keys_are_sorted`);
+    `sort_keys` reads what is sent now in the same way, so that the two compare.
     """
     parsed = parse_body(body)
+    if sort_keys and parsed is not None:
+        parsed = sorted_keys(parsed)
+        body = _compact(parsed)
     found = endpoint(method, url, parsed)
     if found is None or (parsed is None and found.api in ("messages", "count_tokens", "batch_create")):
         return None
@@ -47,6 +55,20 @@ def parse_body(body: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return parsed if isinstance(parsed, dict) else None
+
+
+def keys_are_sorted(body: object) -> bool:
+    """Whether every object in a request body has its keys in alphabetical order, which the SDK never does."""
+    if isinstance(body, Mapping):
+        return list(body) == sorted(body) and all(map(keys_are_sorted, body.values()))
+    return all(map(keys_are_sorted, body)) if isinstance(body, list) else True
+
+
+def sorted_keys(value: Any) -> Any:
+    """A JSON value with the keys of every object in alphabetical order."""
+    if isinstance(value, dict):
+        return {key: sorted_keys(value[key]) for key in sorted(value)}
+    return [sorted_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def read_prompt(body: Mapping[str, Any], where: Endpoint, headers: Mapping[str, str]) -> Prompt:
@@ -91,7 +113,11 @@ def canonical_body(body: Mapping[str, Any]) -> bytes:
         kept["system"] = [block for block in system if not _names_attribution(block)]
     if isinstance(entries := kept.get("requests"), list):
         kept["requests"] = [_without_metadata(entry) for entry in entries]
-    text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+    return _compact(kept)
+
+
+def _compact(body: Mapping[str, Any]) -> bytes:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass")
 
 

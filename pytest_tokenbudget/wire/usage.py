@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from importlib import import_module
@@ -37,22 +38,26 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, request: R
     nothing: its usage is empty, not unknown.
     """
     date = _date(headers.get("date"))
+    try:
+        return replace(_read(status, headers, body, request), date=date)
+    except (CassetteError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return Answer(status, error=f"the answer cannot be read: {error}", date=date)
+
+
+def _read(status: int, headers: Mapping[str, str], body: bytes, request: Request) -> Answer:
     ok = 200 <= status < 300
     if request.endpoint.api == "batch_results" and ok:
-        return Answer(status, usage=Usage(), date=date)  # its entries: wire/batches.py
-    try:
-        streamed = _read_message(decode_body(headers, body))
-    except (CassetteError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return Answer(status, error=f"the answer cannot be read: {error}", date=date)
+        return Answer(status, usage=Usage())  # its entries: wire/batches.py
+    streamed = _read_message(decode_body(headers, body))
     message = streamed.message
     if not ok or (message is not None and message.get("type") == "error"):
-        return Answer(status, error=_error_type(message) or f"HTTP {status}", date=date)
+        return Answer(status, error=_error_type(message) or f"HTTP {status}")
     if message is None or streamed.error:
-        return Answer(status, message, error=streamed.error, date=date)
+        return Answer(status, message, error=streamed.error)
     if request.endpoint.api != "messages":
-        return Answer(status, message, Usage(), date=date)
+        return Answer(status, message, Usage())
     usage = billed(message, request.endpoint, request.prompt.model)
-    return Answer(status, message, usage, None if usage else "the answer reports no usage", date)
+    return Answer(status, message, usage, None if usage else "the answer reports no usage")
 
 
 def _read_message(body: bytes) -> Streamed:
@@ -173,7 +178,7 @@ def tokens(usage: Mapping[str, Any]) -> Tokens | None:
             output_tokens=int(usage["output_tokens"]),
             web_search_requests=int((usage.get("server_tool_use") or {}).get("web_search_requests") or 0),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -60,6 +60,17 @@ def test_an_entrys_digest_is_its_contents() -> None:
     assert one.digest == other.digest
 
 
+def test_an_entry_of_a_recording_that_lost_its_key_order() -> None:
+    entries = {"requests": [{"custom_id": "a", "params": PARAMS}]}
+    read = []
+    for sort_recorded in (True, False):
+        body = json.dumps(entries, sort_keys=sort_recorded).encode()
+        request = read_request("POST", URL, {}, body)
+        assert request is not None
+        read += read_batch_requests(request, {}, body, sort_keys=not sort_recorded)
+    assert read[0] == read[1]
+
+
 def test_metadata_of_entries_is_not_in_the_creations_digest() -> None:
     def digest(params: dict[str, Any]) -> str:
         body = {"requests": [{"custom_id": "a", "params": params}]}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.wire.exchange import Request
-from pytest_tokenbudget.wire.request import canonical_body, read_request
+from pytest_tokenbudget.wire.request import canonical_body, keys_are_sorted, read_request
 
 URL = "https://api.anthropic.com/v1/messages"
 BODY: dict[str, Any] = {
@@ -122,6 +122,30 @@ def test_the_digest_tells_key_order_since_the_cache_does() -> None:
         return {**BODY, "messages": [{"role": "assistant", "content": [block]}]}
 
     assert read(call({"a": 1, "b": 2})).digest != read(call({"b": 2, "a": 1})).digest
+
+
+def test_a_recording_that_lost_its_key_order_compares_with_what_is_sent_in_it() -> None:
+    tool = {"name": "f", "input_schema": {"type": "object", "properties": {"b": {}, "a": {}}}}
+    body = {**BODY, "tools": [tool]}
+    recorded = read(json.dumps(body, sort_keys=True, indent=2).encode())
+    assert recorded.digest != read(body).digest
+    sent = read_request("POST", URL, {}, with_metadata(body), sort_keys=True)
+    assert sent == recorded
+    asked = ("GET", f"{URL}/batches/msgbatch_1", {}, b"")
+    assert read_request(*asked, sort_keys=True) == read_request(*asked)
+
+
+@pytest.mark.parametrize(
+    ("body", "yes"),
+    [
+        (BODY, False),
+        (json.loads(json.dumps(BODY, sort_keys=True)), True),
+        ({"a": [{"c": 1, "b": 2}]}, False),
+        ({"a": [{"b": 1, "c": {"d": [], "e": "x"}}, 3], "f": None}, True),
+    ],
+)
+def test_a_lost_key_order_is_seen(body: dict[str, Any], yes: bool) -> None:
+    assert keys_are_sorted(body) is yes
 
 
 def test_the_digest_tells_two_counts_and_turns_apart() -> None:

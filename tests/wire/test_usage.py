@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
@@ -276,6 +278,36 @@ def test_the_date_is_when_the_answer_began() -> None:
         2026, 11, 21, 10, tzinfo=UTC
     )
     assert answer(MESSAGE, date="REDACTED").date is None
+
+
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*MESSAGE, *COUNTS, "cache_creation", "iterations", "error", "index", "delta", "message"]
+            ),
+            children
+            | st.sampled_from(["message_start", "content_block_delta", "message_delta", "text_delta"]),
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*MESSAGE, "delta", "index", "message"]), odd),
+    st.sampled_from([200, 529]),
+)
+def test_nothing_that_a_server_sends_raises(body: dict[str, Any], status: int) -> None:
+    for sent in (
+        json.dumps(body).encode(),
+        write_sse([{"type": "message_start", **body}, {"type": "x", **body}]),
+    ):
+        read = answer(sent, status=status)
+        assert read.usage is not None or read.error
 
 
 def stream(start: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
