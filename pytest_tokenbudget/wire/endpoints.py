@@ -57,28 +57,28 @@ def endpoint(method: str, url: str, body: Mapping[str, Any] | None = None) -> En
     API: None, and `unmetered_reason` names it.
     """
     path = urlsplit(url).path
-    if method.upper() == "POST":
-        return _bedrock(path, url, body) or _vertex(path, body) or _posted(path, url, body)
-    return _batch(path)
+    posted = method.upper() == "POST"
+    if posted and (cloud := _bedrock(path, url, body) or _vertex(path, body)):
+        return cloud
+    found = (_posted(path, body) if posted else None) or _batch(path, posted)
+    return _hosted(found, url, body) if found else None
 
 
-def _posted(path: str, url: str, body: Mapping[str, Any] | None) -> Endpoint | None:
+def _posted(path: str, body: Mapping[str, Any] | None) -> Endpoint | None:
     if _COUNT.search(path):
-        return _hosted(Endpoint("count_tokens"), url, body) if _conversation(body) else None
+        return Endpoint("count_tokens") if _conversation(body) else None
     if _BATCH_CREATE.search(path):
         return Endpoint("batch_create") if body is None or "requests" in body else None
-    if _MESSAGES.search(path):
-        return _hosted(Endpoint("messages"), url, body) if _conversation(body) else None
-    return _batch(path)
+    return Endpoint("messages") if _MESSAGES.search(path) and _conversation(body) else None
 
 
-def _batch(path: str) -> Endpoint | None:
+def _batch(path: str, posted: bool) -> Endpoint | None:
     """Of what asks about a batch, or for its results."""
     if match := _BATCH_RESULTS.search(path):
         return Endpoint("batch_results", batch_id=match["id"] or match["bare"])
     if match := _BATCH.search(path):
         return Endpoint("batch", batch_id=match["id"])
-    return Endpoint("batch") if _BATCH_CREATE.search(path) else None
+    return Endpoint("batch") if _BATCH_CREATE.search(path) and not posted else None
 
 
 def _conversation(body: Mapping[str, Any] | None) -> bool:

@@ -104,9 +104,16 @@ def test_batches(method: str, path: str, expected: Endpoint) -> None:
     assert endpoint(method, f"https://api.example.com{path}") == expected
 
 
+def test_a_batchs_host_tells_its_platform_too() -> None:
+    url = "https://me.services.ai.azure.com/anthropic/v1/messages/batches"
+    assert endpoint("POST", url, {"requests": []}) == Endpoint("batch_create", "azure")
+    assert endpoint("GET", f"{url}/b/results") == Endpoint("batch_results", "azure", batch_id="b")
+
+
 @pytest.mark.parametrize(
     ("method", "url", "body"),
     [
+        ("POST", "https://api.example.com/v1/messages/batches", {"input_file_id": "f"}),
         ("POST", "https://api.openai.com/v1/chat/completions", {"messages": []}),
         ("POST", "https://api.openai.com/v1/threads/t/messages", {"messages": []}),
         ("POST", "https://api.openai.com/v1/batches", {"input_file_id": "f"}),
