@@ -1,0 +1,318 @@
+"""How often the simulated prompt cache says what real recordings report.
+
+    python benchmarks/cache_accuracy.py CORPUS... [--json FILE]
+
+CORPUS is a folder with `exchanges.jsonl.gz` (one exchange a line) and/or vcr cassettes at any depth, or one
+such file. Each cassette is a sequence: it is simulated from its requests and their true totals alone, and what
+its answers report as read and written is only compared with. Sequences that start warm (their first request
+with cache activity reads) get that first read as the initial state and are counted apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pytest_tokenbudget.metering.cache_chain import chain
+from pytest_tokenbudget.metering.cache_recording import RecordedTurn, measure, observe
+from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Known, Outcome, simulate
+from pytest_tokenbudget.model import Tokens
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.request import read_prompt, read_request
+from pytest_tokenbudget.wire.usage import read_answer, tokens
+
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Sequence_:
+    """The billed turns of one cassette."""
+
+    name: str
+    turns: tuple[RecordedTurn, ...]
+
+    @property
+    def warm(self) -> bool:
+        """Whether the first turn with cache activity reads what no turn of it can have written."""
+        first = next((turn for turn in self.turns if turn.cached), None)
+        return first is not None and first.tokens is not None and first.tokens.cache_read_input_tokens > 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One request with cache activity, recorded or simulated."""
+
+    name: str
+    turn: int
+    model: str
+    total: int
+    recorded: Tokens
+    outcome: Outcome
+    cause: str | None
+    """Why the two disagree on whether something is read or written; None where they agree."""
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """Of the split, over the prompt."""
+        pairs = {
+            "read": (self.outcome.read, self.recorded.cache_read_input_tokens),
+            "written": (
+                self.outcome.written_1h + self.outcome.written_5m,
+                self.recorded.cache_creation_input_tokens,
+            ),
+            "written 5m": (self.outcome.written_5m, self.recorded.ephemeral_5m_input_tokens),
+            "written 1h": (self.outcome.written_1h, self.recorded.ephemeral_1h_input_tokens),
+            "uncached": (self.outcome.uncached, self.recorded.input_tokens),
+        }
+        return {name: abs(one - other) / self.total for name, (one, other) in pairs.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("corpus", nargs="+", type=Path)
+    parser.add_argument("--json", type=Path, help="write the figures and every disagreement here")
+    options = parser.parse_args()
+    sequences = list(distinct(read(options.corpus)))
+    document = report(sequences)
+    print_tables(document)
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+def read(paths: Iterable[Path]) -> Iterator[Sequence_]:
+    """Every cassette of the given files and folders."""
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.name.endswith(".jsonl.gz"):
+                yield from read_exchanges(file)
+            elif file.suffix in (".yaml", ".yml"):
+                yield Sequence_(str(file), tuple(read_cassette(file)))
+
+
+def distinct(sequences: Iterable[Sequence_]) -> Iterator[Sequence_]:
+    """Sequences with turns, each once: a corpus may hold a cassette in both forms."""
+    seen = set()
+    for sequence in sequences:
+        known = tuple((tuple(b.digest for b in t.prompt.blocks), t.tokens) for t in sequence.turns)
+        if sequence.turns and known not in seen:
+            seen.add(known)
+            yield sequence
+
+
+def read_exchanges(path: Path) -> Iterator[Sequence_]:
+    """The sequences of a file of parsed exchanges, by repository and cassette, in order."""
+    rows = defaultdict(list)
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            rows[row["repo"], row["file"]].append(row)
+    for (repo, file), its in rows.items():
+        its.sort(key=lambda row: row["index_in_cassette"])
+        yield Sequence_(f"{repo} {file}", tuple(filter(None, map(from_row, its))))
+
+
+def from_row(row: Mapping[str, Any]) -> RecordedTurn | None:
+    kinds = {"messages": "anthropic", "bedrock_invoke": "aws", "vertex": "google"}
+    if row["kind"] not in kinds or row["status"] != 200 or not isinstance(row["request"], dict):
+        return None
+    billed = tokens(row["usage"] or {})
+    where = Endpoint("messages", kinds[row["kind"]], model=row["model"])  # type: ignore[arg-type]
+    return None if billed is None else RecordedTurn(read_prompt(row["request"], where, {}), billed)
+
+
+def read_cassette(path: Path) -> Iterator[RecordedTurn]:
+    """The billed turns of a vcr cassette, whatever serializer wrote it."""
+    with path.open(encoding="utf-8") as file:
+        document = yaml.load(file, Loader=YAML)
+    for interaction in (document or {}).get("interactions") or ():
+        asked, answered = interaction.get("request") or {}, interaction.get("response") or {}
+        headers = {name.lower(): _first(value) for name, value in (asked.get("headers") or {}).items()}
+        request = read_request(asked.get("method", "POST"), asked.get("uri", ""), headers, body_of(asked))
+        if request is None or request.endpoint.api != "messages":
+            continue
+        headers = {name.lower(): _first(value) for name, value in (answered.get("headers") or {}).items()}
+        code = (answered.get("status") or {}).get("code", 200)
+        answer = read_answer(code, headers, body_of(answered), request)
+        billed = sum((t for t in answer.usage.by_rate.values()), Tokens()) if answer.usage else None
+        if answer.billed and billed is not None:
+            yield RecordedTurn(request.prompt, billed, answer.date)
+
+
+def body_of(message: Mapping[str, Any]) -> bytes:
+    """The body as vcrpy writes it, or as serializers that parse JSON do."""
+    if "parsed_body" in message:
+        return json.dumps(message["parsed_body"]).encode()
+    body = message.get("body")
+    if isinstance(body, Mapping):
+        body = body.get("string", body.get("content"))
+    if isinstance(body, (dict, list)):
+        return json.dumps(body).encode()
+    return body if isinstance(body, bytes) else str(body or "").encode()
+
+
+def _first(value: object) -> str:
+    return str(value[0] if isinstance(value, list) and value else value)
+
+
+# -- comparing ----------------------------------------------------------------------------------------------
+
+
+def report(sequences: Sequence[Sequence_]) -> dict[str, Any]:
+    """The whole document: figures of the cold and of the warm sequences, and what is left out."""
+    left_out: Counter[str] = Counter()
+    cold: list[Result] = []
+    warm: list[Result] = []
+    for sequence in sequences:
+        if not any(turn.cached or chain(turn.prompt).breakpoints for turn in sequence.turns):
+            continue
+        (warm if sequence.warm else cold).extend(compare(sequence, left_out))
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "sequences": len(sequences),
+        "left_out": dict(left_out),
+        "cold": figures(cold),
+        "warm": figures(warm),
+    }
+
+
+def compare(sequence: Sequence_, left_out: Counter[str]) -> Iterator[Result]:
+    """The requests with cache activity, recorded or simulated, beside what is simulated of them."""
+    turns = measure(sequence.turns, [chain(turn.prompt) for turn in sequence.turns], {})
+    known, first = Known(), -1
+    if sequence.warm:
+        first = next(index for index, turn in enumerate(sequence.turns) if turn.cached)
+        told = [t.tokens if index == first else None for index, t in enumerate(sequence.turns)]
+        known, _ = observe(turns, told, {})
+    outcomes = simulate(turns, known=known)
+    for index, (was, turn, outcome) in enumerate(zip(sequence.turns, turns, outcomes, strict=True)):
+        if (not was.cached and not outcome.through_5m) or was.tokens is None:
+            continue
+        if (reason := not_simulated(was.prompt)) is not None:
+            left_out[reason.partition(": ")[2]] += 1
+            continue
+        if index == first:
+            left_out["the first read of a warm sequence, which is the initial state"] += 1
+            continue
+        right = bool(outcome.read) == bool(was.tokens.cache_read_input_tokens) and bool(
+            outcome.through_5m - outcome.read
+        ) == bool(was.tokens.cache_creation_input_tokens)
+        cause = None if right else why(was.tokens, turn, outcome)
+        yield Result(sequence.name, index, turn.chain.prompt.model, turn.total, was.tokens, outcome, cause)
+
+
+def why(recorded: Tokens, turn: CacheTurn, outcome: Outcome) -> str:
+    """What the recording shows where it and the simulation disagree on reading or writing."""
+    read, written = recorded.cache_read_input_tokens, recorded.cache_creation_input_tokens
+    if not turn.chain.breakpoints:
+        return "the answer reports a cache that the request does not ask for"
+    if not read and not written:
+        return f"not cached: {outcome.through_5m} tokens, minimum {minimum(turn.chain.model, {})}"
+    if not outcome.through_5m:
+        size = turn.sizes[max(turn.chain.breakpoints)]
+        return f"cached {read + written} tokens below the minimum {minimum(turn.chain.model, {})} (simulated {size})"
+    if read and not outcome.read:
+        cause = outcome.miss.cause if outcome.miss else None
+        return f"read a prefix that no turn of the recording wrote, or that should be lost ({cause})"
+    if outcome.read and not read:
+        return f"wrote again what turn {outcome.source} had written: concurrent, evicted or another workspace"
+    if written and outcome.through_5m == outcome.read:
+        return "read less than what an earlier turn had written"
+    return "read more than what the earlier turns had written"
+
+
+def figures(results: Sequence[Result]) -> dict[str, Any]:
+    """Agreement, errors of the split over the prompt, and every disagreement with its cause."""
+    if not results:
+        return {"requests": 0}
+    names = results[0].differences
+    split = {name: quantiles([result.differences[name] for result in results]) for name in names}
+    worst = [max(result.differences.values()) for result in results]
+    wrong = [result for result in results if result.cause]
+    off = [r for r, e in zip(results, worst, strict=True) if e > 0.03 and not r.cause]
+    return {
+        "requests": len(results),
+        "both_right": len(results) - len(wrong),
+        "share_right": round(1 - len(wrong) / len(results), 4),
+        "split": split | {"largest of these": quantiles(worst)},
+        "causes": dict(Counter(str(result.cause) for result in wrong)),
+        "disagreements": [listed(result) for result in wrong],
+        "split_off_by_more_than_3_percent": [listed(result) for result in off],
+    }
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(values)
+
+    def at(share: float) -> float:
+        return round(ordered[min(round(share * (len(ordered) - 1)), len(ordered) - 1)], 4)
+
+    return {"median": round(statistics.median(ordered), 4), "p90": at(0.9), "p95": at(0.95), "max": at(1)}
+
+
+def listed(result: Result) -> dict[str, Any]:
+    recorded, outcome = result.recorded, result.outcome
+    return {
+        "sequence": result.name,
+        "turn": result.turn,
+        "model": result.model,
+        "prompt_tokens": result.total,
+        "recorded": {
+            "read": recorded.cache_read_input_tokens,
+            "written_1h": recorded.ephemeral_1h_input_tokens,
+            "written_5m": recorded.ephemeral_5m_input_tokens,
+        },
+        "simulated": {
+            "read": outcome.read,
+            "written_1h": outcome.written_1h,
+            "written_5m": outcome.written_5m,
+        },
+        "cause": result.cause,
+    }
+
+
+# -- telling ------------------------------------------------------------------------------------------------
+
+
+def print_tables(document: Mapping[str, Any]) -> None:
+    print(f"{document['date']}: {document['sequences']} sequences")
+    for name in ("cold", "warm"):
+        its = document[name]
+        print(f"\n{name}: {its['requests']} requests with cache activity")
+        if not its["requests"]:
+            continue
+        print(
+            f"  reads something and writes something, both right: {its['both_right']} ({its['share_right']:.1%})"
+        )
+        print("  error of the split over the prompt       median     p90     p95     max")
+        for part, row in its["split"].items():
+            cells = "".join(f"{row[key]:8.4f}" for key in ("median", "p90", "p95", "max"))
+            print(f"    {part:36}{cells}")
+        for kind in ("disagreements", "split_off_by_more_than_3_percent"):
+            for row in its[kind]:
+                was, now = (tuple(row[side].values()) for side in ("recorded", "simulated"))
+                print(f"  {kind.replace('_', ' ')}: {row['sequence']} turn {row['turn']} ({row['model']},")
+                print(f"    {row['prompt_tokens']} tokens): read, 1h, 5m recorded {was}, simulated {now}")
+                if row["cause"]:
+                    print(f"    {row['cause']}")
+    print("\nnot simulated or not compared:")
+    for reason, count in document["left_out"].items():
+        print(f"  {count:4} {reason}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Tokens of every prefix of a changed run: recorded where they still hold, else by the counted difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
+from pytest_tokenbudget.metering.cache_chain import Chain, chain, same_prompt
+from pytest_tokenbudget.metering.cache_rules import tool_prompt
+from pytest_tokenbudget.metering.counting import Counter, Family, Memo, family
+from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.metering.prefix_sizes import (
+    Unsized,
+    Weight,
+    cheap_weights,
+    first_message,
+    prefix_sizes,
+)
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn
+from pytest_tokenbudget.wire.prompt import Prompt
+
+_BlockSizes = Mapping[tuple[Family, str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentTurn:
+    """The request that a recorded turn answers now."""
+
+    prompt: Prompt
+    prompt_tokens: int | None
+    """Of the whole prompt; None where they cannot be counted."""
+    parts: tuple[Part, ...] = ()
+    """Of the difference to what was recorded, by block."""
+
+
+def measure_current(
+    recorded: Sequence[CacheTurn], current: Sequence[CurrentTurn | None]
+) -> tuple[CacheTurn | None, ...]:
+    """The turns as asked now, each beside the recorded one that answers it; None where it is not asked.
+
+    A turn whose prompt tokens are unknown takes the recorded ones, so that it can stand in its place.
+    """
+    prefixes: dict[str, int] = {}
+    blocks: dict[tuple[Family, str], int] = {}
+    for turn in recorded:
+        begin = 0
+        for link, size in zip(turn.chain.links, turn.sizes, strict=True):
+            prefixes.setdefault(link.key, size)
+            blocks.setdefault((family(turn.chain.prompt.model), link.digest), size - begin)
+            begin = size
+    counter = Memo(BuiltinCounter())
+    asked: dict[int, Unsized] = {}
+    for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
+        if now is None:
+            continue
+        its = was.chain if same_prompt(now.prompt, was.chain.prompt) else chain(now.prompt)
+        total = was.total if now.prompt_tokens is None else now.prompt_tokens
+        if its.links and was.sizes:
+            after = was.total - was.sizes[-1]
+            prefixes.setdefault(its.links[-1].key, max(total - after, 0))
+        asked[index] = Unsized(its, total, _weights(its, was.chain, now.parts, blocks, counter))
+    turns: list[CacheTurn | None] = [None] * len(current)
+    for (index, unsized), sizes in zip(
+        asked.items(), prefix_sizes(list(asked.values()), prefixes), strict=True
+    ):
+        turns[index] = replace(recorded[index], chain=unsized.chain, sizes=sizes, total=unsized.total)
+    return tuple(turns)
+
+
+def _weights(
+    its: Chain, was: Chain, parts: Sequence[Part], blocks: _BlockSizes, counter: Counter
+) -> tuple[Weight, ...]:
+    """By position: the size of a block that was recorded, else what was counted, else a cheap weight."""
+    kin = family(its.prompt.model)
+    counted = {part.now.where: part for part in parts if part.now is not None}
+    weights: list[Weight | None] = []
+    for link in its.links:
+        part = counted.get(link.block.where)
+        size = blocks.get((kin, link.digest))
+        before = blocks.get((kin, part.was.digest)) if part and part.was else 0
+        if size is not None:
+            weights.append(Weight(fixed=size))
+        elif part is not None and before is not None:
+            weights.append(Weight(share=max(before + part.tokens, 0)))
+        else:
+            weights.append(None)
+    if None in weights:
+        cheap = cheap_weights(its, counter)
+        weights = [weight or cheap[position] for position, weight in enumerate(weights)]
+    return _with_tool_prompt([weight for weight in weights if weight], its, was)
+
+
+def _with_tool_prompt(weights: list[Weight], its: Chain, was: Chain) -> tuple[Weight, ...]:
+    """What tools and a forced choice add after the system prompt is counted to the first message."""
+    first = first_message(its)
+    if first is not None:
+        more = tool_prompt(its.prompt)[1] - tool_prompt(was.prompt)[1]
+        weights[first] = replace(weights[first], fixed=max(weights[first].fixed + more, 0))
+    return tuple(weights)

@@ -1,0 +1,104 @@
+"""The recorded split of a run's prompts, corrected by what the simulated cache does differently now.
+
+Both sides are simulated: the recorded turns, with what the recording shows of its cache, and the turns as
+they are asked now, with the same. Only the difference is applied, so that what the simulation gets wrong on
+both sides cancels, and an unchanged run keeps its recorded numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pytest_tokenbudget.metering.cache_chain import Chain, same_prompt
+from pytest_tokenbudget.metering.cache_current import CurrentTurn, measure_current
+from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
+from pytest_tokenbudget.metering.cache_rules import not_simulated, refused
+from pytest_tokenbudget.metering.prompt_cache import Outcome, simulate
+from pytest_tokenbudget.model import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One turn's tokens now, split by the cache."""
+
+    tokens: Tokens | None
+    """They add up to the current prompt tokens; as recorded where those are unknown; None where nothing was
+    recorded, or where nothing is asked now."""
+    note: str | None = None
+    """Why the split is unknown; what the prompt grew by is then counted as uncached."""
+    before: Outcome | None = None
+    """Simulated, as recorded; None where nothing in the run changed, so that nothing had to be simulated."""
+    now: Outcome | None = None
+    """Simulated, as asked now."""
+
+
+def resplit(
+    recorded: Sequence[RecordedTurn],
+    current: Sequence[CurrentTurn | None],
+    *,
+    minimums: Mapping[str, int] | None = None,
+) -> tuple[Split, ...]:
+    """Split each current prompt into read, written and uncached tokens.
+
+    Both sequences hold the same turns, in recorded order: `current` has None where a recorded turn is not
+    asked for any more. The recorded order serves for both sides, since that in which concurrent requests are
+    asked is chance. `minimums` overrides the shortest cacheable prefix by model.
+    """
+    same = [
+        now is not None and same_prompt(now.prompt, was.prompt)
+        for was, now in zip(recorded, current, strict=True)
+    ]
+    if all(same):
+        return tuple(Split(turn.tokens) for turn in recorded)
+    changed = same.index(False)
+    recording = study(recorded, minimums)
+    turns = measure_current(recording.turns, current)
+    before = simulate(recording.turns, known=recording.known, minimums=recording.minimums)
+    after = simulate(turns, known=recording.known, minimums=recording.minimums)
+    splits = []
+    for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
+        turn = turns[index]
+        tokens, note = was.tokens, None
+        if now is None or turn is None:
+            tokens = None
+        elif tokens is not None and now.prompt_tokens is not None and index >= changed:
+            note = _why_unknown(was, recording.turns[index].chain, turn.chain)
+            tokens = _shifted(tokens, before[index], after[index], now.prompt_tokens, known=note is None)
+        splits.append(Split(tokens, note, before[index], after[index]))
+    return tuple(splits)
+
+
+def _why_unknown(was: RecordedTurn, before: Chain, now: Chain) -> str | None:
+    """Why a turn's split cannot be told; None where it can, as of a turn that the cache does not touch."""
+    if was.cached and not before.breakpoints:
+        return "the recorded answer reports a cache that the request does not ask for"
+    if not was.cached and not now.breakpoints:
+        return None
+    return not_simulated(before.prompt) or not_simulated(now.prompt) or refused(now.breakpoints)
+
+
+def _shifted(tokens: Tokens, was: Outcome, now: Outcome, total: int, *, known: bool) -> Tokens:
+    """The recorded split of a prompt of `total` tokens, each boundary moved by the simulated difference.
+
+    The boundaries are the ends of what is read, then written for an hour, then for five minutes. What is no
+    longer read or written is 0, whatever the recorded side was off by. Where the difference is not known, the
+    boundaries stay.
+    """
+    read = tokens.cache_read_input_tokens
+    hour = read + tokens.ephemeral_1h_input_tokens
+    last = hour + tokens.ephemeral_5m_input_tokens
+    if known:
+        read = 0 if was.read and not now.read else read + now.read - was.read
+        hour = read if was.written_1h and not now.written_1h else hour + now.through_1h - was.through_1h
+        last = hour if was.written_5m and not now.written_5m else last + now.through_5m - was.through_5m
+    read = min(max(read, 0), total)
+    hour = min(max(hour, read), total)
+    last = min(max(last, hour), total)
+    return replace(
+        tokens,
+        input_tokens=total - last,
+        ephemeral_5m_input_tokens=last - hour,
+        ephemeral_1h_input_tokens=hour - read,
+        cache_read_input_tokens=read,
+    )

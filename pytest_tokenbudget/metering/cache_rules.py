@@ -1,0 +1,226 @@
+"""What is documented and measured of the prompt cache, as dated tables: minimums, scopes, what is left out.
+
+Sources, read in September to November 2026: "Prompt caching" (PC), "Tool use with prompt caching" (TUC),
+"Thinking" (TH), "Cache diagnostics" (CD) and "Structured outputs" of the platform's documentation. What was
+measured is said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pytest_tokenbudget.metering.counting import Family, family, short_name
+from pytest_tokenbudget.metering.overheads import overhead
+from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl
+
+LEVELS: tuple[Level, ...] = ("tools", "system", "messages")
+MAX_BREAKPOINTS = 4
+LOOK_BACK = 20
+"""Positions checked from each breakpoint, the breakpoint's own included (PC)."""
+TTL_SECONDS = {"5m": 300, "1h": 3600}
+
+MINIMUMS: Mapping[str, int] = {
+    **dict.fromkeys(("opus-4-6", "opus-4-5", "haiku-4-5"), 4096),
+    **dict.fromkeys(("opus-4-7", "mythos-preview", "3-5-haiku", "3-haiku"), 2048),
+    **dict.fromkeys(
+        ("opus-4-8", "sonnet-5", "sonnet-4-6", "sonnet-4-5", "opus-4-1", "opus-4", "sonnet-4"), 1024
+    ),
+    **dict.fromkeys(("3-7-sonnet", "3-5-sonnet", "3-sonnet", "3-opus"), 1024),
+}
+"""Shortest prefix that is cached, in tokens, by `cache_model` (PC, 2026-09-26; Claude 3: PC of 2025)."""
+NEWEST_MINIMUM = 512
+"""Of every model that `MINIMUMS` does not name: all since Opus 5 and Fable 5 have it (PC, 2026-09-26)."""
+
+_TOOL_PROMPT_BEFORE_TOOLS = 180
+"""How much of the tool-use prompt stands before the tools; the rest stands after the system prompt. Measured
+where a breakpoint parts the two (2026-11-21): 175 of 313 on Sonnet 4, 180 of 497 on Sonnet 4.6."""
+_FORCED_TOOL_AT_END = 16
+"""What `tool_choice` any or tool adds to the end of the prompt, measured on Sonnet 4.6."""
+_THINKING_AT_END = 7
+"""What `thinking: enabled` adds to the end of the prompt, measured on Sonnet 4.6; the rest goes before."""
+_OUTSIDE_THE_PROMPT = ("prompt-caching-", "extended-cache-ttl-", "cache-diagnosis-", "message-batches-")
+"""Beta headers about caching and transport; every other one counts, since CD names the set of them."""
+_WEB_TOOLS = ("web_search_", "web_fetch_")
+_SERVER_TOOLS = (*_WEB_TOOLS, "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
+
+
+def cache_model(model: str) -> str:
+    """The model that a cache entry belongs to: `sonnet-4-5` for its alias, its snapshots and every platform.
+
+    That an alias and its snapshot share entries is assumed: it is not documented. Another maker's model is
+    known by its whole name.
+    """
+    return short_name(model) or model
+
+
+def minimum(model: str, overrides: Mapping[str, int]) -> int:
+    """Shortest cacheable prefix of a `cache_model`, in tokens; `overrides` may name it as requests do."""
+    for name, tokens in overrides.items():
+        if cache_model(name) == model:
+            return tokens
+    return MINIMUMS.get(model, NEWEST_MINIMUM)
+
+
+def tool_prompt(prompt: Prompt) -> tuple[int, int]:
+    """Tokens that tools add beside themselves: as a whole, and of these after the system prompt."""
+    if not prompt.level("tools"):
+        return 0, 0
+    adds = overhead(prompt.model)
+    forced = max(adds.any_tool - adds.tools - _FORCED_TOOL_AT_END, 0) if _forces_tool(prompt) else 0
+    return adds.tools + forced, max(adds.tools - _TOOL_PROMPT_BEFORE_TOOLS, 0) + forced
+
+
+def after_last_block(prompt: Prompt) -> int:
+    """Tokens after the last block: `input_tokens` where the last block is cached.
+
+    Measured: 3 up to Sonnet 4.6 (1 after a tool result), 2 on later models.
+    """
+    if family(prompt.model) is Family.V3:
+        tokens = 1 if prompt.blocks and prompt.blocks[-1].kind == "tool_result" else 3
+    else:
+        tokens = 2
+    if _mapping(prompt.options.get("thinking")).get("type") == "enabled":
+        tokens += _THINKING_AT_END
+    return tokens + (_FORCED_TOOL_AT_END if _forces_tool(prompt) else 0)
+
+
+def _forces_tool(prompt: Prompt) -> bool:
+    return _mapping(prompt.options.get("tool_choice")).get("type") in ("any", "tool")
+
+
+def is_outside_prefix(block: Block) -> bool:
+    """Whether a tool is kept out of the cached tools: deferred ones; web tools, which toggle system (TUC)."""
+    return block.level == "tools" and (
+        bool(block.content.get("defer_loading")) or _is_tool(block, _WEB_TOOLS)
+    )
+
+
+def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
+    """The parameters that each level's cache depends on, by level; a change loses that level and those after.
+
+    The invalidation table of PC and TUC. A value that equals the documented default is left out. A change of
+    thinking or effort costs the messages on the models of 2025, as the documentation of that year says, and
+    everything on those that keep the thinking of finished turns, as TH of 2026 advises to take it.
+    """
+    options = prompt.options
+    output = _mapping(options.get("output_config"))
+    thinking = {
+        "thinking": _thinking(_mapping(options.get("thinking"))),
+        "effort": "" if output.get("effort") == "high" else str(output.get("effort") or ""),
+    }
+    choice = _mapping(options.get("tool_choice")) if prompt.level("tools") else {}
+    betas = sorted(beta for beta in prompt.betas if not beta.startswith(_OUTSIDE_THE_PROMPT))
+    late = not overhead(prompt.model).keeps_thinking
+    return {
+        "tools": _set(
+            {"model": cache_model(prompt.model), "betas": ",".join(betas)} | ({} if late else thinking)
+        ),
+        "system": _set(
+            {
+                "speed": "fast" if options.get("speed") == "fast" else "",
+                "web_tools": ",".join(sorted({_type(b) for b in prompt.blocks if _is_tool(b, _WEB_TOOLS)})),
+                "citations": "on" if any(map(_cites, _contents(prompt))) else "",
+                "output_format": _text(output.get("format") or options.get("output_format")),
+            }
+        ),
+        "messages": _set(
+            {
+                "tool_choice": "" if choice.get("type") == "auto" else _text(_tool_choice(choice)),
+                "disable_parallel_tool_use": "on" if choice.get("disable_parallel_tool_use") else "",
+                "images": "on" if any(c.get("type") == "image" for c in _contents(prompt)) else "",
+                "context_management": _text(options.get("context_management")),
+            }
+            | (thinking if late else {})
+        ),
+    }
+
+
+def not_simulated(prompt: Prompt) -> str | None:
+    """Why the split of a request cannot be told from what it says; None where it can.
+
+    Server tools set breakpoints of their own and bill every round inside one answer; PDFs, files and images
+    by URL have sizes that no one can read off the request.
+    """
+    for option in ("mcp_servers", "container"):
+        if prompt.options.get(option):
+            return f"{option}: server tools bill rounds that the request does not show"
+    for block in prompt.blocks:
+        if _is_tool(block, _SERVER_TOOLS) or _is_server_content(block.kind):
+            return f"{block.where}: server tools bill rounds that the request does not show"
+        for content in _with_nested(block):
+            if (problem := _unreadable(content)) is not None:
+                return f"{block.where}: {problem}"
+    return None
+
+
+def refused(breakpoints: Mapping[int, Ttl]) -> str | None:
+    """Why the API answers 400 to these breakpoints, by position in order; None where it takes them (PC)."""
+    if len(breakpoints) > MAX_BREAKPOINTS:
+        return f"{len(breakpoints)} cache breakpoints: the API refuses more than {MAX_BREAKPOINTS}"
+    ttls = list(breakpoints.values())
+    if "1h" in ttls[ttls.index("5m") :] if "5m" in ttls else False:
+        return "a 1h cache breakpoint after a 5m one: the API refuses that order"
+    return None
+
+
+def _is_server_content(kind: str) -> bool:
+    return (
+        kind in ("server_tool_use", "container_upload")
+        or kind.startswith("mcp_tool")
+        or (kind.endswith("_tool_result"))
+    )
+
+
+def _unreadable(content: Mapping[str, Any]) -> str | None:
+    source = _mapping(content.get("source"))
+    if content.get("type") == "image" and source.get("type") in ("url", "file"):
+        return "an image that is not in the request has no known size"
+    if content.get("type") == "document" and source.get("type") in ("base64", "url", "file"):
+        return "a PDF or file has no known size"
+    return None
+
+
+def _contents(prompt: Prompt) -> Iterator[Mapping[str, Any]]:
+    for block in prompt.blocks:
+        if block.level == "messages":
+            yield from _with_nested(block)
+
+
+def _with_nested(block: Block) -> Iterator[Mapping[str, Any]]:
+    yield block.content
+    if block.kind == "tool_result" and isinstance(inner := block.content.get("content"), list):
+        yield from (item for item in inner if isinstance(item, Mapping))
+
+
+def _cites(content: Mapping[str, Any]) -> bool:
+    return bool(_mapping(content.get("citations")).get("enabled"))
+
+
+def _type(block: Block) -> str:
+    return str(block.content.get("type", ""))
+
+
+def _is_tool(block: Block, prefixes: tuple[str, ...]) -> bool:
+    return block.level == "tools" and _type(block).startswith(prefixes)
+
+
+def _thinking(thinking: Mapping[str, Any]) -> str:
+    mode = thinking.get("type")
+    return "" if mode in (None, "disabled") else f"{mode} {thinking.get('budget_tokens') or ''}".strip()
+
+
+def _tool_choice(choice: Mapping[str, Any]) -> str:
+    return " ".join(str(choice[key]) for key in ("type", "name") if choice.get(key))
+
+
+def _text(value: object) -> str:
+    return str(value) if value else ""
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _set(values: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in values.items() if value}
