@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
-from pytest_tokenbudget.metering.estimate import Estimate
-from pytest_tokenbudget.model import Basis, Usage
-from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
+from pytest_tokenbudget.metering.cache_current import CurrentTurn
+from pytest_tokenbudget.metering.cache_difference import Split, resplit
+from pytest_tokenbudget.metering.cache_recording import RecordedTurn
+from pytest_tokenbudget.metering.calibration import Known
+from pytest_tokenbudget.metering.counting import Counter
+from pytest_tokenbudget.metering.estimate import Estimate, estimate
+from pytest_tokenbudget.metering.history import fed_back_tokens, looped
+from pytest_tokenbudget.metering.prompt_cache import Outcome
+from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
+from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
+
+_NEAR = 1
+"""Turns before and after the paired one that a changed request may be counted from, each way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +29,15 @@ class Turn:
     usage: Usage
     """Now. Where the basis is unknown: as recorded, and never to be judged."""
     recorded: Usage | None
-    """What the recorded answer billed, for the recorded request."""
+    """What the recorded answer billed, for the recorded request; None for a real call of this run."""
     estimate: Estimate
     """How the prompt tokens of `usage` were found, and the parts of their difference."""
     cache_note: str | None = None
     """Why the split into uncached, written and read is not simulated (server tools, PDFs, URL images)."""
+    cache_before: Outcome | None = None
+    """The simulated cache at the recorded request; None where nothing in the run changed."""
+    cache_now: Outcome | None = None
+    """The simulated cache at this request; None where nothing in the run changed."""
 
     @property
     def basis(self) -> Basis:
@@ -31,7 +47,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one scenario did: its turns in the order it asked, and how it left the recording."""
+    """What one scenario did: its turns in recorded order, and how it left the recording. `a + b` joins."""
 
     turns: tuple[Turn, ...] = ()
     misses: tuple[Request, ...] = ()
@@ -40,6 +56,8 @@ class Run:
     """Recorded turns that nobody asked for any more."""
     reshaped: tuple[Pair, ...] = ()
     """Pairs whose place in the conversation is another than the recorded one's."""
+    problems: tuple[str, ...] = ()
+    """What else keeps this run from being judged, in plain sentences."""
 
     @property
     def usage(self) -> Usage:
@@ -52,6 +70,164 @@ class Run:
         return Basis.weakest(turn.basis for turn in self.turns)
 
     @property
-    def same_trajectory(self) -> bool:
-        """Whether the recording still answers what the agent asks, turn for turn."""
-        return not (self.misses or self.unplayed or self.reshaped)
+    def stale(self) -> bool:
+        """Whether the recording no longer answers what the agent asks, turn for turn, in numbers."""
+        left = self.misses or self.unplayed or self.reshaped or self.problems
+        return bool(left) or self.basis == Basis.UNKNOWN
+
+    def __add__(self, other: Run) -> Run:
+        return Run(
+            self.turns + other.turns,
+            self.misses + other.misses,
+            self.unplayed + other.unplayed,
+            self.reshaped + other.reshaped,
+            self.problems + other.problems,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What measuring needs beside the turns."""
+
+    counter: Counter
+    tiered: Callable[[Usage], Usage] = lambda usage: usage
+    """Marks the usage of one answer that is priced as a long one (`Prices.tiered`)."""
+    minimums: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Shortest cacheable prefix by model, over the built-in table."""
+
+    def replayed(
+        self,
+        exchanges: Sequence[Exchange],
+        pairs: Iterable[Pair],
+        *,
+        misses: Sequence[Request] = (),
+        unplayed: Sequence[Exchange] = (),
+        reshaped: Sequence[Pair] = (),
+    ) -> Run:
+        """Measure the requests of one cassette; `exchanges` are all that it holds, in order.
+
+        Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
+        in recorded order, so that concurrent requests do not change the result.
+        """
+        paired = {pair.index: pair for pair in pairs}
+        numbers = [number for number, exchange in enumerate(exchanges) if is_turn(exchange)]
+        recorded = {number: exchanges[number] for number in numbers}
+        asked = {number: paired[number] for number in numbers if number in paired}
+        estimates = self._estimates(recorded, asked)
+        splits = self._splits(recorded, asked, estimates)
+        turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in asked.items())
+        return Run(turns, tuple(misses), tuple(unplayed), tuple(reshaped))
+
+    def called(self, exchanges: Iterable[Exchange]) -> Run:
+        """Measure real calls of this run: each answer tells what its own request billed."""
+        turns = []
+        for number, exchange in enumerate(exchange for exchange in exchanges if is_turn(exchange)):
+            pair = Pair(number, exchange.request, exchange.request, exchange.answer, Paired.EXACT)
+            usage = exchange.answer.usage
+            tokens = usage.tokens.prompt_tokens if usage else None
+            basis = Basis.LIVE if usage else Basis.UNKNOWN
+            found = Estimate(tokens, basis, tokens, tokens, reason=_unread(exchange.answer))
+            turns.append(Turn(pair, self.tiered(usage or Usage(1)), None, found))
+        return Run(tuple(turns))
+
+    def _estimates(self, recorded: Mapping[int, Exchange], asked: Mapping[int, Pair]) -> dict[int, Estimate]:
+        known = {
+            number: Known(
+                exchange.request.prompt,
+                _main(exchange.answer.usage)[1].prompt_tokens,
+                looped(exchange.answer.message or {}),
+            )
+            for number, exchange in recorded.items()
+            if exchange.answer.usage is not None
+        }
+        answers: dict[str, int] = {}
+        for exchange in recorded.values():
+            if exchange.answer.usage is not None and exchange.answer.message is not None:
+                output = exchange.answer.usage.tokens.output_tokens
+                answers |= fed_back_tokens(exchange.request.prompt, exchange.answer.message, output)
+        order = list(recorded)
+        found = {}
+        for place, number in enumerate(order):
+            if number in asked:
+                around = order[max(place - _NEAR, 0) : place] + order[place + 1 : place + 1 + _NEAR]
+                near = [known[other] for other in around if other in known]
+                found[number] = self._estimate(asked[number], known.get(number), near, answers)
+        return found
+
+    def _estimate(
+        self, pair: Pair, known: Known | None, near: Sequence[Known], answers: Mapping[str, int]
+    ) -> Estimate:
+        if known is None:
+            return Estimate(None, Basis.UNKNOWN, reason=_unread(pair.answer))
+        if pair.how == Paired.EXACT:
+            total = known.prompt_tokens
+            return Estimate(total, Basis.RECORDED, total, total)
+        return estimate(known, pair.request.prompt, self.counter, near=near, answers=answers)
+
+    def _splits(
+        self,
+        recorded: Mapping[int, Exchange],
+        asked: Mapping[int, Pair],
+        estimates: Mapping[int, Estimate],
+    ) -> dict[int, Split]:
+        was = [
+            RecordedTurn(exchange.request.prompt, _tokens(exchange.answer.usage), exchange.answer.date)
+            for exchange in recorded.values()
+        ]
+        now = [
+            CurrentTurn(
+                asked[number].request.prompt, estimates[number].prompt_tokens, estimates[number].parts
+            )
+            if number in asked
+            else None
+            for number in recorded
+        ]
+        return dict(zip(recorded, resplit(was, now, minimums=self.minimums), strict=True))
+
+    def _turn(self, pair: Pair, found: Estimate, split: Split) -> Turn:
+        recorded = pair.answer.usage
+        usage = recorded or Usage(1)
+        if recorded is not None and split.tokens is not None:
+            usage = _with_tokens(recorded, _rate(recorded, pair), split.tokens)
+        return Turn(
+            pair,
+            self.tiered(usage),
+            None if recorded is None else self.tiered(recorded),
+            found,
+            split.note,
+            split.before,
+            split.now,
+        )
+
+
+def is_turn(exchange: Exchange) -> bool:
+    """Whether an exchange is billed by itself: a succeeded message, also as an entry of a batch."""
+    return exchange.answer.billed and exchange.request.endpoint.api == "messages"
+
+
+def _tokens(usage: Usage | None) -> Tokens | None:
+    return None if usage is None else _main(usage)[1]
+
+
+def _main(usage: Usage) -> tuple[Rate, Tokens]:
+    """What the request itself billed; what else an answer bills (an advisor, a compaction) follows it."""
+    return next(iter(usage.by_rate.items()), (Rate("unknown"), Tokens()))
+
+
+def _rate(recorded: Usage, pair: Pair) -> Rate:
+    """The recorded rate, or, where the request names another model now, that model's."""
+    rate, _ = _main(recorded)
+    now, was = pair.request.prompt.model, pair.recorded.prompt.model
+    return rate if now == was else replace(rate, model=now)
+
+
+def _with_tokens(usage: Usage, rate: Rate, tokens: Tokens) -> Usage:
+    main, _ = _main(usage)
+    others = {other: counts for other, counts in usage.by_rate.items() if other != main}
+    return Usage(usage.turns, MappingProxyType({rate: tokens, **others}))
+
+
+def _unread(answer: Answer) -> str | None:
+    return (
+        None if answer.usage else f"what the answer billed is not known: {answer.error or 'it does not say'}"
+    )
