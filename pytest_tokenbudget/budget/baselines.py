@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pytest_tokenbudget.errors import BaselineError
+from pytest_tokenbudget.files import write_atomically
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 
 VERSION = 1
@@ -128,25 +126,10 @@ def write_baselines(path: Path, changed: Mapping[str, Usage]) -> bool:
     if merged == kept:
         return False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, format_baselines(merged))
+        write_atomically(path, format_baselines(merged).encode())
     except OSError as error:
         raise BaselineError(
             f"{path}: cannot be written: {error.strerror or error}. The baselines on disk are as they were; "
             f"make the folder writable and run `{_UPDATE}` again."
         ) from error
     return True
-
-
-def _replace(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
