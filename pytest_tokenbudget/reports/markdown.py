@@ -25,7 +25,7 @@ _SUMMARY_BYTES = 1_000_000
 _COMMENT = ((50, 10), (50, 3), (25, 1), (10, 0), (3, 0), (0, 0))
 _SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0), (0, 0))
 """Rows of a table and unfolded details, from the most to the least; the first that fits is taken."""
-_NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 70, 90, 30, 10
+_NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 44, 100, 30, 10
 _VERDICTS = {"over": "**over**", "stale": "**stale**", "new": "**new**", "improved": "improved"}
 _MODES = {
     "replay": "replayed from recordings",
@@ -77,40 +77,48 @@ def _blocks(document: Document, most: int, details: int, runs: RunsPerMonth) -> 
         yield f"_And {len(told) - most:,} more, too many for this page: `tokenbudget show` lists them all._"
     yield from _ways_out(failing)
     groups = view.by_cause(failing)
-    for one, alike in groups[:details]:
-        yield from _details(one, alike)
+    for group in groups[:details]:
+        yield from _details(*group)
     if within:
         yield from _within(within, most)
     yield f"<sub>{_footer(document)}</sub>"
 
 
 def _table(scenarios: Sequence[ScenarioEntry], runs: RunsPerMonth) -> str:
-    headers = ["Scenario", "Verdict", "Metric", "Baseline", "Now", "Change", "Limit", "Cost a run"]
-    numbers = [False, False, False, True, True, True, True, True]
-    monthly = [_monthly(one, runs) for one in scenarios]
-    by_month = any(monthly)
+    """One row a scenario, narrow enough for a comment: what belongs together stands below each other."""
+    by_month = any(_runs(one, runs) is not None for one in scenarios)
+    cost = "Cost a run,<br>a month" if by_month else "Cost a run"
     listed = []
-    for name, one, month in zip(view.short_names(scenarios), scenarios, monthly, strict=True):
+    for name, one in zip(view.short_names(scenarios), scenarios, strict=True):
         its = rows(one)
-        cells = [_name(name), _VERDICTS[one["verdict"]], *_stacked(its), prose(cost_cell(one))]
-        listed.append([*cells, *([month] if by_month else []), _why(one)])
-    month_header = ["A month"] if by_month else []
-    return tables.markdown([*headers, *month_header, "Why"], listed, [*numbers, *[True] * by_month, False])
+        columns = zip(*((shown.baseline, shown.now, shown.change, shown.limit) for shown in its), strict=True)
+        numbers = ["<br>".join(map(_number, column)) for column in columns]
+        costs = [
+            cost_cell(one),
+            *(cost_cell(one, number) for number in [_runs(one, runs)] if number is not None),
+        ]
+        listed.append([_about(name, one, its), *numbers, "<br>".join(map(_number, costs))])
+    headers = ("Scenario and cause", "Baseline", "Now", "Change", "Limit", cost)
+    return tables.markdown(headers, listed, (False, *[True] * 5))
+
+
+def _about(name: str, scenario: ScenarioEntry, its: Sequence[Row]) -> str:
+    verdict = _VERDICTS[scenario["verdict"]]
+    if scenario["verdict"] not in ("new", "stale"):
+        verdict += f": {', '.join(shown.metric for shown in its)}"
+    return "<br>".join(filter(None, (_name(name), verdict, _why(scenario))))
 
 
 def _name(name: str) -> str:
     return code(shorten(name, _NAME_COLUMNS), cell=True)
 
 
-def _stacked(its: Sequence[Row]) -> list[str]:
-    """One cell a column: what several metrics say, one below the other."""
-    columns = zip(*((row.metric, row.baseline, row.now, row.change, row.limit) for row in its), strict=True)
-    return ["<br>".join(map(prose, column)) for column in columns]
+def _number(cell: str) -> str:
+    return prose(cell).replace(" ", "&nbsp;")
 
 
-def _monthly(scenario: ScenarioEntry, runs: RunsPerMonth) -> str:
-    number = runs.get(scenario["id"]) if isinstance(runs, Mapping) else runs
-    return "" if number is None else prose(cost_cell(scenario, number))
+def _runs(scenario: ScenarioEntry, runs: RunsPerMonth) -> float | None:
+    return runs.get(scenario["id"]) if isinstance(runs, Mapping) else runs
 
 
 def _why(scenario: ScenarioEntry) -> str:
@@ -118,13 +126,13 @@ def _why(scenario: ScenarioEntry) -> str:
     for finding in view.causes(scenario):
         where, tokens = finding["where"], finding["tokens"]
         if finding["kind"] == "growth" and where and tokens:
-            phrase = f"{code(where, cell=True)} {signed(tokens, count(tokens))}"
+            phrase = f"{code(where, cell=True)} {signed(tokens, count(tokens))} tokens"
         elif finding["kind"] == "cache_break" and where:
             phrase = f"cache broken at {code(where, cell=True)}"
         else:
             phrase = prose(crop(view.sentence(finding), _WHY_COLUMNS))
         place = view.place(finding)
-        return f"{phrase}<br>{code(place, cell=True)}" if place else phrase
+        return f"{phrase}, {code(place, cell=True)}" if place else phrase
     return ""
 
 
@@ -136,11 +144,11 @@ def _ways_out(failing: Sequence[ScenarioEntry]) -> Iterator[str]:
     yield from (f"{prose(one.what)}." for one in found if not one.command)
 
 
-def _details(scenario: ScenarioEntry, alike: int) -> Iterator[str]:
+def _details(scenario: ScenarioEntry, *alike: ScenarioEntry) -> Iterator[str]:
     """What a reviewer unfolds: every limit, the turns, all causes and what would be cheaper."""
     turns = turn_table(scenario, _TURNS)
     facts = [scenario["verdict"], plural(len(scenario["turns"]), "turn"), *turns.facts]
-    more = f" (and {alike:,} more for the same reason)" if alike else ""
+    more = f" (and {len(alike):,} more for the same reason)" if alike else ""
     yield f"<details><summary>{html_code(scenario['id'])}: {html(', '.join(facts))}{more}</summary>"
     findings = [*view.causes(scenario), *view.levers(scenario)]
     if findings:

@@ -43,6 +43,11 @@ class Row:
     change: str
     limit: str
 
+    def __str__(self) -> str:
+        moved = self.now if self.baseline == NONE else f"{self.baseline} → {self.now}"
+        change = "" if self.change == NONE else f" ({self.change})"
+        return f"{self.metric}: {moved}{change}, limit {self.limit}"
+
 
 def cost_change(scenario: ScenarioEntry) -> float | None:
     """Dollars a run over the baseline, or all of them where there is none; None where unknown."""

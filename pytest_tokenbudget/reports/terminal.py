@@ -100,13 +100,13 @@ def summary_lines(
     failing = [one for one in told if view.fails(one)]
     shown, detailed = told[:_SCENARIOS], view.by_cause(failing)[:_DETAILS]
     if verbosity > 0:
-        shown, detailed = told, [(one, 0) for one in failing]
+        shown, detailed = told, [[one] for one in failing]
     lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_table(shown, paper)]
     if len(told) > len(shown):
         lines.append(Line(f"and {len(told) - len(shown):,} more: -v shows them all"))
-    for one, alike in detailed if verbosity >= 0 else ():
+    for one, *alike in detailed if verbosity >= 0 else ():
         lines += [Line(), *_details(one, paper, None if verbosity > 0 else _TURNS)]
-        lines += [Line(f"  {alike:,} more for the same reason: -v shows them all")] * bool(alike)
+        lines += [Line(f"  {len(alike):,} more for the same reason: -v shows them all")] * bool(alike)
     lines.append(Line())
     lines += [line for way_out in view.ways_out(failing) for line in _way_out(way_out, paper)]
     lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]

@@ -84,13 +84,13 @@ def short_names(scenarios: Sequence[ScenarioEntry]) -> list[str]:
     return [name.removeprefix(f"{shared}/") for name in names]
 
 
-def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[tuple[ScenarioEntry, int]]:
-    """The first scenario of each verdict and causes, and how many more there are: one prompt, many tests."""
+def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
+    """The scenarios of one verdict and the same causes together: one prompt changes, many tests fail."""
     groups: dict[object, list[ScenarioEntry]] = {}
     for one in scenarios:
         places = [(found["kind"], found["where"], place(found)) for found in causes(one)]
         groups.setdefault((one["verdict"], *places), []).append(one)
-    return [(group[0], len(group) - 1) for group in groups.values()]
+    return list(groups.values())
 
 
 def levers(scenario: ScenarioEntry) -> list[FindingEntry]:

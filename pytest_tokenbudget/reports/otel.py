@@ -1,0 +1,141 @@
+"""The run as OpenTelemetry traces, in the OTLP/JSON that collectors take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+
+from pytest_tokenbudget.model import Rate
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry, TurnEntry
+from pytest_tokenbudget.reports.view import fails
+
+Json = dict[str, Any]
+Value = str | int | float | bool | None
+
+_SCHEMA = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
+_INTERNAL, _CLIENT = 1, 3
+_OK, _ERROR = 1, 2
+_STEP = 1_000_000
+"""Nanoseconds between one turn and the next: a replay has an order but no duration."""
+
+
+def traces(document: Document, time_unix_nano: int) -> Json:
+    """An OTLP `ExportTraceServiceRequest`: a trace a scenario, a span a turn, beginning at `time_unix_nano`.
+
+    Names are those of the GenAI conventions, whose `input_tokens` include what is written to and read from
+    the cache; ours stand beside them as `tokenbudget.*`. What is unknown is left out. The same document at
+    the same time has the same ids.
+    """
+    spans = [
+        span for scenario in document["scenarios"] for span in _scenario(document, scenario, time_unix_nano)
+    ]
+    tool, prices = document["tool"], document["prices"]
+    resource = {
+        "service.name": tool["name"],
+        "service.version": tool["version"],
+        "vcs.ref.head.revision": document["commit"],
+        "tokenbudget.mode": document["mode"],
+        "tokenbudget.prices.source": prices["source"],
+        "tokenbudget.prices.version": prices["version"],
+    }
+    scope = {"name": tool["name"], "version": tool["version"]}
+    scoped = {"scope": scope, "schemaUrl": _SCHEMA, "spans": spans}
+    return {"resourceSpans": [{"resource": {"attributes": _attributes(resource)}, "scopeSpans": [scoped]}]}
+
+
+def _scenario(document: Document, scenario: ScenarioEntry, start: int) -> Iterator[Json]:
+    trace = _id(16, document["commit"], start, scenario["id"])
+    root = _id(8, trace)
+    baseline, measured = scenario["baseline"], scenario["measured"]
+    attributes: dict[str, Value] = {
+        "test.case.name": scenario["id"],
+        "test.case.result.status": "fail" if fails(scenario) else "pass",
+        "code.file.path": scenario["file"],
+        "code.line.number": scenario["line"],
+        "tokenbudget.verdict": scenario["verdict"],
+        "tokenbudget.basis": scenario["basis"],
+        **_ours("tokenbudget.baseline", baseline),
+        **_ours("tokenbudget.measured", measured),
+    }
+    end = start + _STEP * len(scenario["turns"])
+    status = {"code": _ERROR, "message": scenario["verdict"]} if fails(scenario) else {"code": _OK}
+    yield _span(trace, root, "", scenario["id"], _INTERNAL, start, end, attributes, status)
+    for turn in scenario["turns"]:
+        began = start + _STEP * turn["index"]
+        name = f"chat {Rate.parse(turn['model']).model}" if turn["model"] else "chat"
+        span = _id(8, trace, turn["index"])
+        yield _span(trace, span, root, name, _CLIENT, began, began + _STEP, _turn(turn), {})
+
+
+def _turn(turn: TurnEntry) -> dict[str, Value]:
+    tokens = turn["tokens"]
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "anthropic",
+        "gen_ai.request.model": turn["model"] and Rate.parse(turn["model"]).model,
+        "tokenbudget.turn": turn["index"],
+        "tokenbudget.basis": turn["basis"],
+        "tokenbudget.paired": turn["paired"],
+        **_ours("tokenbudget.measured", tokens),
+        **_ours("tokenbudget.recorded", turn["recorded"]),
+    }
+    if tokens is None:
+        return attributes
+    written = tokens["cache_creation_input_tokens"]
+    return attributes | {
+        "gen_ai.response.model": next((Rate.parse(rate).model for rate in tokens["models"]), None),
+        "gen_ai.usage.input_tokens": tokens["prompt_tokens"],
+        "gen_ai.usage.output_tokens": tokens["output_tokens"],
+        "gen_ai.usage.cache_read.input_tokens": tokens["cache_read_input_tokens"],
+        "gen_ai.usage.cache_write.input_tokens": written,
+        "gen_ai.usage.cache_creation.input_tokens": written,  # its name until 2026, which many still read
+    }
+
+
+def _ours(prefix: str, tokens: TokensEntry | None) -> dict[str, Value]:
+    """The document's own counts, in which `input_tokens` are the uncached ones only."""
+    if tokens is None:
+        return {}
+    return {f"{prefix}.{name}": value for name, value in tokens.items() if isinstance(value, (int, float))}
+
+
+def _span(
+    trace: str,
+    span: str,
+    parent: str,
+    name: str,
+    kind: int,
+    start: int,
+    end: int,
+    attributes: Mapping[str, Value],
+    status: Json,
+) -> Json:
+    return {
+        "traceId": trace,
+        "spanId": span,
+        "parentSpanId": parent,
+        "name": name,
+        "kind": kind,
+        "startTimeUnixNano": str(start),
+        "endTimeUnixNano": str(end),
+        "attributes": _attributes(attributes),
+        "status": status,
+    }
+
+
+def _attributes(values: Mapping[str, Value]) -> list[Json]:
+    return [{"key": key, "value": _value(value)} for key, value in values.items() if value is not None]
+
+
+def _value(value: Value) -> Json:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}  # 64 bits are a string in OTLP/JSON
+    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+
+
+def _id(size: int, *parts: object) -> str:
+    """As many bytes in hexadecimal, the same for the same parts."""
+    return sha256("\0".join(map(str, parts)).encode()).hexdigest()[: 2 * size]
