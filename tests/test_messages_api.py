@@ -59,8 +59,8 @@ def message(api: MessagesApi, content: object, **headers: str) -> dict[str, Any]
     ("model", "texts", "tokens"),
     [
         (HAIKU, ["Hello"], 7),
-        (SONNET, ["Hello"], 7),
-        (SONNET, ["Hello", "Hello", "Hello"], 13),
+        (HAIKU, ["Hello", "Hello", "Hello"], 13),
+        (SONNET, ["Hello"], 8),
         (OPUS, ["Hello"], 6),
         (OPUS, ["Hello", "Hello", "Hello"], 10),
     ],
@@ -76,6 +76,10 @@ def test_framing_is_what_real_usage_shows(model: str, texts: list[str], tokens: 
 
 def test_system_adds_its_text_and_nothing_else() -> None:
     assert rendered(system="Be brief.").total == rendered().total + count("Be brief.", "3.0")
+
+
+def test_extended_thinking_adds_its_prompt() -> None:
+    assert rendered(thinking={"type": "enabled", "budget_tokens": 1024}).total == rendered().total + 29
 
 
 def test_neighbouring_texts_are_counted_as_one() -> None:
@@ -287,9 +291,9 @@ def test_a_message_and_its_charge(api: MessagesApi) -> None:
     hello = count("Hello", "3.0")
     assert reply["content"] == [{"type": "text", "text": "Hello"}]
     assert reply["stop_reason"] == "end_turn"
-    assert reply["usage"]["input_tokens"] == hello + 7
+    assert reply["usage"]["input_tokens"] == hello + 8
     assert reply["usage"]["output_tokens"] == hello + 3
-    assert [charge.usage for charge in api.charges] == [Usage(hello + 7, 0, 0, 0, hello + 3)]
+    assert [charge.usage for charge in api.charges] == [Usage(hello + 8, 0, 0, 0, hello + 3)]
     with urllib.request.urlopen(api.url + "/_charges") as ledger:
         assert json.load(ledger)[0]["usage"]["output_tokens"] == hello + 3
 

@@ -5,7 +5,7 @@ It counts on its own and shares no code with pytest_tokenbudget, so that it can 
     with MessagesApi(lambda body: "Hello") as api:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
         ...
-        assert api.charges[0].usage.prompt_tokens == 9
+        assert api.charges[0].usage.output_tokens == 4
 
 A script is a pure function from a request body to the answer's content: a string, or a list of `text(...)`
 and `tool_use(...)` blocks. It runs in the request's own thread, so it may sleep; the prompt cache behaves

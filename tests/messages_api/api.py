@@ -194,6 +194,8 @@ def _model(body: Body) -> Model:
 
 def _rendered(body: Body, model: Model) -> Prompt:
     uncountable = {"context_management", "container", "mcp_servers", "output_format"} & body.keys()
+    if isinstance(body.get("output_config"), Mapping) and "format" in body["output_config"]:
+        uncountable.add("output_config.format")
     try:
         if uncountable:
             raise InvalidRequestError(

@@ -21,13 +21,15 @@ class Model:
     """What tool_choice `any` and `tool` add to it."""
     ascii_tools: bool = False
     """Whether tool definitions are rendered with \\u escapes (up to the 4.5 models)."""
+    extra: int = 0
+    """Tokens of every request beyond its family's framing."""
 
 
 _MODELS = (
     Model("claude-haiku-4-5", "3.0", 4096, 497, (92, 99), ascii_tools=True),
     Model("claude-sonnet-4-5", "3.0", 1024, 497, (92, 99), ascii_tools=True),
     Model("claude-opus-4-5", "3.0", 4096, 497, (92, 99), ascii_tools=True),
-    Model("claude-sonnet-4-6", "3.0", 1024, 498, (92, 98)),
+    Model("claude-sonnet-4-6", "3.0", 1024, 498, (92, 98), extra=1),
     Model("claude-opus-4-6", "3.0", 4096, 498, (92, 98)),
     Model("claude-opus-4-7", "4.7", 2048, 677, (129, 129)),
     Model("claude-opus-4-8", "4.8", 1024, 290, (120, 120)),

@@ -30,9 +30,15 @@ class Framing:
     start: int
     message: int
     tool_result: int
+    thinking: int
+    """Of extended thinking (`enabled`); adaptive thinking adds none."""
 
 
-FRAMING: dict[Family, Framing] = {"3.0": Framing(4, 3, 8), "4.7": Framing(9, 2, 3), "4.8": Framing(4, 2, 3)}
+FRAMING: dict[Family, Framing] = {
+    "3.0": Framing(4, 3, 8, 29),
+    "4.7": Framing(9, 2, 3, 0),
+    "4.8": Framing(4, 2, 3, 0),
+}
 TOOL_CALL, PARAMETER, IS_ERROR = 33, 14, 7
 
 
@@ -68,7 +74,9 @@ def render(body: Body, model: Model) -> Prompt:
     chain.mark("system", body.get("speed"))
     _add_contents(chain, _contents(body.get("system") or []), model.family)
     chain.mark("messages", body.get("tool_choice"))
-    chain.tokens += framing.start + _forced_tool(body, model)
+    chain.tokens += framing.start + model.extra + _forced_tool(body, model)
+    if (body.get("thinking") or {}).get("type") == "enabled":
+        chain.tokens += framing.thinking
     previous = None
     for message in body["messages"]:
         role = message["role"]
