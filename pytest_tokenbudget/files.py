@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, through a temporary file beside it; its folder is made where it is missing.
+    """Replace `path` by `content`, through a temporary file beside it; its folder is made if missing.
 
     Raises OSError and leaves what was there.
     """

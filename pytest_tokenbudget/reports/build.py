@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
 from types import MappingProxyType
-from typing import Any
+from typing import cast
 
 from pytest_tokenbudget import __version__
-from pytest_tokenbudget.budget.compare import CostOf, Judgement, Limit
+from pytest_tokenbudget.budget.compare import CostOf, Judgement, Limit, Number
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.metering.meter import Run, Turn
-from pytest_tokenbudget.model import Basis, Rate, Tokens, Usage, Verdict
-
-Json = dict[str, Any]
-VERSION = 1
+from pytest_tokenbudget.model import Basis, Rate, Tokens, Usage
+from pytest_tokenbudget.reports.document import (
+    VERSION,
+    BasisName,
+    CountsEntry,
+    Document,
+    FindingEntry,
+    LimitEntry,
+    RateEntry,
+    ScenarioEntry,
+    TokensEntry,
+    TurnEntry,
+    VerdictName,
+    totals,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +53,14 @@ def scenario(
     run: Run,
     findings: Sequence[Finding],
     cost: CostOf,
-) -> Json:
+) -> ScenarioEntry:
     """The entry of one scenario; `measured` is null where any turn is unknown."""
     return {
         "id": place.id,
         "file": place.file,
         "line": place.line,
-        "verdict": str(judgement.verdict),
-        "basis": str(run.basis),
+        "verdict": cast("VerdictName", str(judgement.verdict)),
+        "basis": cast("BasisName", str(run.basis)),
         "baseline": None if baseline is None else tokens(baseline, cost),
         "measured": None if run.basis == Basis.UNKNOWN else tokens(run.usage, cost),
         "limits": [_limit(limit) for limit in judgement.limits],
@@ -60,15 +70,10 @@ def scenario(
 
 
 def document(
-    scenarios: Iterable[Json], *, mode: str, prices: tuple[str, str], commit: str | None, cost: CostOf
-) -> Json:
-    """The whole document, scenarios by id, so that equal runs give equal documents.
-
-    The totals compare like with like: only scenarios that have a baseline and a measurement and are not
-    stale are added up.
-    """
-    entries = sorted(scenarios, key=lambda entry: str(entry["id"]))
-    comparable = [e for e in entries if e["baseline"] and e["measured"] and e["verdict"] != Verdict.STALE]
+    scenarios: Iterable[ScenarioEntry], *, mode: str, prices: tuple[str, str], commit: str | None
+) -> Document:
+    """The whole document, scenarios by id, so that equal runs give equal documents."""
+    entries = sorted(scenarios, key=lambda entry: entry["id"])
     source, version = prices
     return {
         "version": VERSION,
@@ -76,38 +81,32 @@ def document(
         "mode": mode,
         "prices": {"source": source, "version": version},
         "commit": commit,
-        "totals": {
-            "verdicts": {str(verdict): sum(e["verdict"] == verdict for e in entries) for verdict in Verdict},
-            "baseline": tokens(sum((usage(e["baseline"]) for e in comparable), Usage()), cost),
-            "measured": tokens(sum((usage(e["measured"]) for e in comparable), Usage()), cost),
-        },
+        "totals": totals(entries),
         "scenarios": entries,
     }
 
 
-def tokens(used: Usage, cost: CostOf) -> Json:
+def tokens(used: Usage, cost: CostOf) -> TokensEntry:
     """TOKENS of the document: the counts of all models, then by model."""
-    models = {
-        str(rate): {
-            **_counts(counts),
-            "cache_creation": {
-                "ephemeral_5m_input_tokens": counts.ephemeral_5m_input_tokens,
-                "ephemeral_1h_input_tokens": counts.ephemeral_1h_input_tokens,
-            },
-            **({"web_search_requests": counts.web_search_requests} if counts.web_search_requests else {}),
-            "cost_usd": dollars(cost(Usage.of(rate, counts))),
-        }
-        for rate, counts in sorted(used.by_rate.items())
-    }
-    return {
-        "turns": used.turns,
-        **_counts(used.tokens),
-        "cost_usd": dollars(cost(used)),
-        "models": models,
-    }
+    models = {str(rate): _rate(rate, counts, cost) for rate, counts in sorted(used.by_rate.items())}
+    return {"turns": used.turns, **_counts(used.tokens), "cost_usd": dollars(cost(used)), "models": models}
 
 
-def usage(table: Mapping[str, Any]) -> Usage:
+def _rate(rate: Rate, counts: Tokens, cost: CostOf) -> RateEntry:
+    entry: RateEntry = {
+        **_counts(counts),
+        "cost_usd": dollars(cost(Usage.of(rate, counts))),
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": counts.ephemeral_5m_input_tokens,
+            "ephemeral_1h_input_tokens": counts.ephemeral_1h_input_tokens,
+        },
+    }
+    if counts.web_search_requests:
+        entry["web_search_requests"] = counts.web_search_requests
+    return entry
+
+
+def usage(table: TokensEntry) -> Usage:
     """The usage that `tokens` wrote."""
     by_rate = {
         Rate.parse(rate): Tokens(
@@ -128,7 +127,7 @@ def dollars(amount: Decimal | None) -> float | None:
     return None if amount is None else round(float(amount), 10)
 
 
-def _counts(counts: Tokens) -> Json:
+def _counts(counts: Tokens) -> CountsEntry:
     return {
         "input_tokens": counts.input_tokens,
         "cache_creation_input_tokens": counts.cache_creation_input_tokens,
@@ -138,35 +137,39 @@ def _counts(counts: Tokens) -> Json:
     }
 
 
-def _limit(limit: Limit) -> Json:
+def _limit(limit: Limit) -> LimitEntry:
     return {
         "metric": limit.metric,
         "baseline": _number(limit.baseline),
         "measured": _number(limit.measured),
-        "limit": _number(limit.limit),
+        "limit": _known(limit.limit),
         "change": _number(limit.change),
         "over": limit.over,
     }
 
 
-def _number(value: int | Fraction | Decimal | None) -> int | float | None:
-    return value if value is None or isinstance(value, int) else round(float(value), 10)
+def _number(value: Number | None) -> float | None:
+    return None if value is None else _known(value)
 
 
-def _turn(index: int, turn: Turn, cost: CostOf) -> Json:
+def _known(value: Number) -> float:
+    return value if isinstance(value, int) else round(float(value), 10)
+
+
+def _turn(index: int, turn: Turn, cost: CostOf) -> TurnEntry:
     unknown = turn.basis == Basis.UNKNOWN
     rates = sorted(turn.usage.by_rate)
     return {
         "index": index,
         "model": str(rates[0]) if rates else turn.pair.request.prompt.model,
-        "basis": str(turn.basis),
+        "basis": cast("BasisName", str(turn.basis)),
         "paired": str(turn.pair.how),
         "tokens": None if unknown else tokens(turn.usage, cost),
         "recorded": None if turn.recorded is None else tokens(turn.recorded, cost),
     }
 
 
-def _finding(finding: Finding) -> Json:
+def _finding(finding: Finding) -> FindingEntry:
     source = finding.source
     return {
         "kind": finding.kind,

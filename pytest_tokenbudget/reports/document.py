@@ -38,28 +38,28 @@ class CacheCreation(TypedDict):
     ephemeral_1h_input_tokens: int
 
 
-class RateEntry(TypedDict):
-    """The tokens that were billed at one rate."""
+class CountsEntry(TypedDict):
+    """The four counts, and the prompt's sum."""
 
     input_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
     prompt_tokens: int
+
+
+class RateEntry(CountsEntry):
+    """The tokens that were billed at one rate."""
+
     cost_usd: float | None
     cache_creation: CacheCreation
     web_search_requests: NotRequired[int]
 
 
-class TokensEntry(TypedDict):
+class TokensEntry(CountsEntry):
     """TOKENS: of a turn, a scenario or a suite."""
 
     turns: int
-    input_tokens: int
-    cache_creation_input_tokens: int
-    cache_read_input_tokens: int
-    output_tokens: int
-    prompt_tokens: int
     cost_usd: float | None
     models: dict[str, RateEntry]
 

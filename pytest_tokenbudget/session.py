@@ -1,0 +1,135 @@
+"""One run's state: measures and judges scenarios, collects them, updates baselines, writes reports.
+
+Knows no pytest. Under several processes, each has a session that examines; the controller's collects.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pytest_tokenbudget.budget.baselines import baseline_path, read_baselines, write_baselines
+from pytest_tokenbudget.budget.compare import judge
+from pytest_tokenbudget.config import ScenarioSettings, Settings
+from pytest_tokenbudget.errors import ReportError, TokenBudgetError
+from pytest_tokenbudget.files import write_atomically
+from pytest_tokenbudget.metering.counting import Store, best_counter
+from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.metering.pricing import Prices
+from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.options import Options, ReportTarget
+from pytest_tokenbudget.reports import build
+from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run came to."""
+
+    document: Document
+    written: list[Path] = field(default_factory=list)
+    """Baseline files and reports."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be written, in sentences; any of them fails the run."""
+
+
+class Session:
+    """One run."""
+
+    def __init__(self, root: Path, options: Options, settings: Settings, store: Store | None = None) -> None:
+        self.root = root
+        self.options = options
+        self.settings = settings
+        self.prices = Prices()
+        self._store = store
+        self._baselines: dict[Path, Mapping[str, Usage]] = {}
+        self._entries: dict[str, ScenarioEntry] = {}
+
+    @cached_property
+    def meter(self) -> Meter:
+        """What measures; nothing heavy is loaded before the first count."""
+        return Meter(best_counter(self._store), self.prices.tiered, self.settings.minimum_cacheable_tokens)
+
+    def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
+        """Judge one scenario and say why. Raises BaselineError where its baseline cannot be read.
+
+        When baselines are being updated, what was measured is its own baseline, unless it is stale.
+        """
+        baseline = self._baseline(place)
+        if self.options.update and not run.stale:
+            baseline = run.usage
+        judgement = judge(baseline, run.usage, settings, self.prices.cost, stale=run.stale)
+        return build.scenario(place, judgement, baseline, run, (), self.prices.cost)
+
+    def collect(self, entry: ScenarioEntry) -> None:
+        """Take in what was examined; a test that runs again replaces what it was."""
+        self._entries[entry["id"]] = entry
+
+    def finish(self) -> Outcome:
+        """Write what is to be written."""
+        outcome = Outcome(self.document())
+        if self.options.update:
+            self._update(outcome)
+        for target in self.options.reports:
+            try:
+                write_report(target, outcome.document)
+                outcome.written.append(target.path)
+            except TokenBudgetError as error:
+                outcome.problems.append(str(error))
+        return outcome
+
+    def document(self) -> Document:
+        """The JSON document of all that was collected."""
+        return build.document(
+            self._entries.values(),
+            mode=self.options.mode,
+            prices=(self.prices.source, self.prices.version),
+            commit=None,
+        )
+
+    def _baseline(self, place: Place) -> Usage | None:
+        path = self._baseline_path(place.file)
+        if path not in self._baselines:
+            self._baselines[path] = read_baselines(path)
+        return self._baselines[path].get(place.name)
+
+    def _baseline_path(self, file: str) -> Path:
+        return baseline_path(self.root / file)
+
+    def _update(self, outcome: Outcome) -> None:
+        """Write what was measured; what is stale or past a cap keeps the baseline that it has."""
+        changed: dict[Path, dict[str, Usage]] = defaultdict(dict)
+        for entry in outcome.document["scenarios"]:
+            if entry["verdict"] not in ("stale", "over") and entry["measured"] is not None:
+                place = Place(entry["id"], entry["file"], entry["line"])
+                changed[self._baseline_path(place.file)][place.name] = build.usage(entry["measured"])
+        for path, baselines in sorted(changed.items()):
+            try:
+                if write_baselines(path, baselines):
+                    outcome.written.append(path)
+            except TokenBudgetError as error:
+                outcome.problems.append(str(error))
+
+
+def write_report(target: ReportTarget, document: Document) -> None:
+    """Write one report. Raises ReportError naming the file and the fix."""
+    try:
+        write_atomically(target.path, _render(target.type, document).encode())
+    except OSError as error:
+        raise ReportError(
+            f"{target.path}: the report cannot be written: {error.strerror or error}. "
+            "Name a place that can be written to."
+        ) from error
+
+
+def _render(kind: str, document: Document) -> str:
+    if kind == "markdown":
+        from pytest_tokenbudget.reports.markdown import markdown
+
+        return markdown(document, full=True)
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
