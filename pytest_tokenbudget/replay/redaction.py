@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.compact import Interaction
 from pytest_tokenbudget.replay.json_body import as_bytes
+from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.redacted_body import redact_body
 from pytest_tokenbudget.replay.secret_text import PLACEHOLDER, Secrets
 from pytest_tokenbudget.wire.usage import decode_body

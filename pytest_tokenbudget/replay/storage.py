@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.compact import CompactError, Interaction, pack, unpack
+from pytest_tokenbudget.replay.packing import Interaction, pack
+from pytest_tokenbudget.replay.unpacking import MalformedError, unpack
 from pytest_tokenbudget.replay.yaml_text import yaml_text
 
 FORMAT = "pytest-tokenbudget"
@@ -48,7 +49,7 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
         return _interactions(_load(text))
     except _NewerVersionError as error:
         raise CassetteError(f"{path}: {error}. Upgrade pytest-tokenbudget.") from error
-    except CompactError as error:
+    except MalformedError as error:
         raise _unreadable(path, str(error)) from error
 
 
@@ -95,12 +96,12 @@ def _unreadable(path: Path, what: str) -> CassetteError:
 
 def _interactions(document: object) -> list[Interaction]:
     if not isinstance(document, dict) or "interactions" not in document:
-        raise CompactError("is no cassette: it has no `interactions`")
+        raise MalformedError("is no cassette: it has no `interactions`")
     version = document.get("version")
     if version is None:
-        raise CompactError("is truncated: it ends before its `version`")
+        raise MalformedError("is truncated: it ends before its `version`")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise CompactError(f"is of version {version!r}, which does not exist")
+        raise MalformedError(f"is of version {version!r}, which does not exist")
     if version > VERSION:
         raise _NewerVersionError(f"is of version {version}; this pytest-tokenbudget reads up to {VERSION}")
     return unpack(document["interactions"])
@@ -113,7 +114,9 @@ def _load(text: str) -> Any:
         document = yaml.load(text, Loader=_loader())  # noqa: S506
         _refuse_bombs(document)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CompactError(f"is no YAML that a cassette may hold: {' '.join(str(error).split())}") from error
+        raise MalformedError(
+            f"is no YAML that a cassette may hold: {' '.join(str(error).split())}"
+        ) from error
     return document
 
 

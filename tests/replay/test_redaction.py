@@ -16,7 +16,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.replay.compact import Interaction
+from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.redaction import redact
 from pytest_tokenbudget.replay.secret_text import Secrets, secrets_of
 from pytest_tokenbudget.replay.storage import format_cassette
