@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pytest_tokenbudget.replay.similarity import words
+from pytest_tokenbudget.replay.similarity import cosine, words
 from pytest_tokenbudget.wire.exchange import Answer, Request
 from pytest_tokenbudget.wire.prompt import Block
 
@@ -41,11 +41,14 @@ class Reply:
         return cls(frozenset(ids), "".join(text))
 
     @property
-    def keys(self) -> Iterator[str]:
-        """What it is looked up by: each of its tool uses, and its text."""
-        yield from sorted(self.ids)
-        if self.text:
-            yield f"text:{self.text}"
+    def names(self) -> list[str]:
+        """What it may be called by later: each of its tool uses, and its text, where only that is kept."""
+        return [*sorted(self.ids), *([f"text:{self.text}"] if self.text else [])]
+
+    @property
+    def calls(self) -> list[str]:
+        """What it calls an earlier answer by: tool uses, which say more than a text, or else its text."""
+        return sorted(self.ids) or self.names
 
 
 def reply(answer: Answer) -> Reply | None:
@@ -100,7 +103,14 @@ class Conversation:
     @cached_property
     def last_words(self) -> frozenset[str]:
         """Words of the last message that the agent sent (not of a prefilled answer)."""
-        return words(block.content for block in self._last())
+        return words(block.content for block in self._sent()[-1]) if self._sent() else frozenset()
+
+    def says_more_than(self, opening: Conversation) -> bool:
+        """Whether it says what an opening says, and then goes on: an earlier message is more like that one's
+        last than its own last is. Examples in front are not: they end with the question."""
+        earlier = (words(block.content for block in message) for message in self._sent()[:-1])
+        own = cosine(self.last_words, opening.last_words)
+        return any(cosine(said, opening.last_words) > own for said in earlier)
 
     @property
     def repeats_itself(self) -> bool:
@@ -113,9 +123,9 @@ class Conversation:
             block.kind == "tool_result" for message in self._messages[after + 1 :] for block in message
         )
 
-    def _last(self) -> Sequence[Block]:
-        sent = [message for message in self._messages[-2:] if message[0].role != "assistant"]
-        return sent[-1] if sent else ()
+    def _sent(self) -> list[list[Block]]:
+        """The messages that are not the assistant's."""
+        return [message for message in self._messages if message[0].role != "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +164,9 @@ class Lineage:
             return
         chain, last = conversation.chain[-1], conversation.messages[-1:]
         self._index["chain", chain].append(number)
-        for key in given.keys:
+        for key in given.names:
             self._index["chain", chain, key].append(number)
             self._index["last", *last, key].append(number)
-            self._index["answered", *conversation.chain[-2:-1], key].append(number)
             self._index["reply", key].append(number)
 
     def origin(self, conversation: Conversation) -> Origin:
@@ -188,21 +197,15 @@ class Lineage:
         """What may tell who gave the assistant turn at a position, surest first, and whether it is sure."""
         before = conversation.chain[position]
         last = conversation.messages[position - 1 : position]
-        for key in turn.keys:
+        for key in turn.calls:
             yield ("chain", before, key), True  # the whole history and the answer
-        for key in turn.keys:
+        for key in turn.calls:
             yield ("last", *last, key), True  # the answer, and the message that it answers: history trimmed
-        if position > 1:
-            for key in turn.keys:
-                yield (
-                    ("answered", conversation.chain[position - 1], key),
-                    True,
-                )  # that message alone rewritten
         for key in sorted(turn.ids):
             yield ("reply", key), True  # the tool use alone: history rewritten
         yield ("chain", before), True  # the history alone: answer rewritten
-        if turn.text:
-            yield ("reply", f"text:{turn.text}"), len(turn.text) >= _LONG_REPLY
+        if turn.text and not turn.ids:
+            yield ("reply", *turn.calls), len(turn.text) >= _LONG_REPLY
 
     def _not_examples(self, conversation: Conversation, position: int, found: Iterable[int]) -> list[int]:
         """Without those whose own request holds the turn at the same place: there it is an example."""
@@ -212,13 +215,13 @@ class Lineage:
         return [number for number, chain in others if len(chain) <= held or chain[held] != through]
 
     def _nearest(self, conversation: Conversation, position: int, found: list[int]) -> list[int]:
-        """Of several that fit: the same agent, the same head, the longest stretch of the same history."""
+        """Of several that fit: the same agent, the same head, most of the same history."""
         for same in (self._session, self._head):
             found = [number for number in found if same(number) == same(conversation)] or found
         if len(found) == 1:
             return found
         history = conversation.messages[:position]
-        shared = {number: _shared_end(history, self._conversations[number].messages) for number in found}
+        shared = {number: _shared(history, self._conversations[number].messages) for number in found}
         longest = max(shared.values())
         return [number for number in found if shared[number] == longest]
 
@@ -229,10 +232,14 @@ class Lineage:
         return (of if isinstance(of, Conversation) else self._conversations[of]).head
 
 
-def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many of the last items two sequences share."""
-    pairs = zip(reversed(one), reversed(other), strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many items two sequences share at their beginnings and at their ends."""
+    beginnings = zip(one, other, strict=False)
+    ends = zip(reversed(one), reversed(other), strict=False)
+    return sum(
+        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        for pairs in (beginnings, ends)
+    )
 
 
 def _hash(*parts: str) -> str:

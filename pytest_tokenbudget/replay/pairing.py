@@ -178,6 +178,8 @@ class Recording:
         if origin.parents:
             found = self._recorded.successors(origin.parents)
             return [index for index in found if not self._recorded.origins[index].may_open]
+        if any(turn.ids for _, turn in asked.turns):  # it has a history, and it is not that of this run
+            return []
         return [i for i in self._recorded.successors(self._served) if self._says_the_same(asked, i)]
 
     def _says_the_same(self, asked: Conversation, index: int) -> bool:
@@ -218,7 +220,7 @@ class Recording:
         last, parents = self._said.get(asked.content, (None, frozenset()))
         if last is None or is_free(asked.request) or not self.exchanges[last].answer.billed:
             return unplayed
-        if origin.parents - parents:  # short windows of a long conversation can be equal
+        if origin.sure and origin.parents - parents:  # short windows of a long conversation can be equal
             return unplayed
         said = self._recorded[last].chain[-1]
         return [index for index in unplayed if self._recorded[index].chain[-1] == said]
@@ -230,6 +232,9 @@ class Recording:
             return True
         if match.how is Paired.EXACT:
             return False
+        uncertain = match.origin.may_open or match.how is Paired.SIMILAR
+        if uncertain and self._recorded.was_said_elsewhere(asked, match.index):
+            return True
         if match.origin.parents.isdisjoint(origin.parents):
             return self._is_another_call(asked, match)
         if asked.repeats_itself and not recorded.repeats_itself:
@@ -240,11 +245,13 @@ class Recording:
         return results != recorded.tool_results(origin.position)
 
     def _is_another_call(self, asked: Conversation, match: Match) -> bool:
-        """Whether nothing supports that an opening is the recorded one: it rather repeats one that was asked
-        already, or shares nothing with it, or little where the recording has several."""
+        """Whether an opening is not the recorded one: it goes on where that one ends, or rather repeats one
+        that was asked already, or shares nothing with it, or little where the recording has several."""
         recorded = self._recorded[match.index]
         if asked.chain[-1] == recorded.chain[-1]:
             return False
+        if asked.says_more_than(recorded):
+            return True
         roots = self._recorded.roots(asked.request)
         asked_already = (self._recorded[index].words for index in roots if index in self._served)
         if any(is_rather(asked.words, other, recorded.words) for other in asked_already):

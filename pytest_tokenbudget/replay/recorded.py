@@ -28,6 +28,7 @@ class Recorded:
         self._conversations = [Conversation(exchange.request) for exchange in exchanges]
         self._successors: dict[int, list[int]] = defaultdict(list)
         self._roots: dict[tuple[str, bool], list[int]] = defaultdict(list)
+        self._by_last_message: dict[str, set[int]] = defaultdict(set)
         lineage = Lineage()
         for index, (exchange, conversation) in enumerate(zip(exchanges, self._conversations, strict=True)):
             request, origin = exchange.request, lineage.origin(conversation)
@@ -39,6 +40,8 @@ class Recorded:
                 self._successors[parent].append(index)
             if origin.may_open:
                 self._roots[_pool(request)].append(index)
+            for message in conversation.messages[-1:]:
+                self._by_last_message[message].add(index)
             if exchange.answer.billed and not is_free(request):
                 lineage.add(index, conversation, reply(exchange.answer))
 
@@ -55,6 +58,11 @@ class Recorded:
     def successors(self, parents: Iterable[int]) -> list[int]:
         """Exchanges that continue one of `parents`, each once, in order."""
         return sorted({index for parent in parents for index in self._successors.get(parent, ())})
+
+    def was_said_elsewhere(self, asked: Conversation, index: int) -> bool:
+        """Whether the last message of a request was recorded word for word, but in other requests."""
+        places = [self._by_last_message.get(message) for message in asked.messages[-1:]]
+        return any(place and index not in place for place in places)
 
     def of_the_same_api(self, request: Request, found: Iterable[int]) -> list[int]:
         """Those of `found` that use the same API as `request`; a batch is one of its own."""

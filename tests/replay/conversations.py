@@ -42,6 +42,7 @@ def result(id_: str, text: str) -> Message:
 
 
 def request(sent: Body, url: str = URL, **headers: str) -> Request:
+    """A body as it is sent."""
     raw = json.dumps(sent, separators=(",", ":")).encode()
     read = read_request("POST", url, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
     assert read is not None
@@ -125,17 +126,27 @@ def interleaved(agents: Sequence[Agent], chance: random.Random) -> Iterable[Agen
     yield from left
 
 
-def record(agents: Sequence[Agent], chance: random.Random) -> tuple[Recording, dict[tuple[int, int], int]]:
-    """Record agents in a random interleaving: the recording, and where each agent's turns are in it."""
-    exchanges: list[Exchange] = []
-    places: dict[tuple[int, int], int] = {}
+Places = dict[tuple[int, int], int]
+"""Where the turns of agents are in a recording."""
+
+
+def record_bodies(agents: Sequence[Agent], chance: random.Random) -> tuple[list[tuple[Body, Answer]], Places]:
+    """Let agents talk in a random interleaving: what they sent and heard."""
+    exchanges: list[tuple[Body, Answer]] = []
+    places: Places = {}
     for agent in interleaved(agents, chance):
         turn = agent.asked
-        asked, answer = request(agent.ask()), agent.answer(agent.number, turn)
+        asked, answer = agent.ask(), agent.answer(agent.number, turn)
         places[agent.number, turn] = len(exchanges)
-        exchanges.append(Exchange(asked, answer))
+        exchanges.append((asked, answer))
         agent.hear(answer)
-    return Recording(exchanges), places
+    return exchanges, places
+
+
+def record(agents: Sequence[Agent], chance: random.Random) -> tuple[Recording, Places]:
+    """As `record_bodies`, as a recording."""
+    exchanges, places = record_bodies(agents, chance)
+    return recording(*exchanges), places
 
 
 def replay(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import random
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from conversations import (
     is_faithful,
     play,
     record,
+    record_bodies,
     recording,
     replay,
     request,
@@ -32,9 +36,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.wire.exchange import Answer
+from pytest_tokenbudget.wire.exchange import Answer, Request
 
-# --- Subagents in any interleaving --------------------------------------------------------------------------
+# --- Subagents in any interleaving ----------------------------------------------------------------
 
 SUBAGENTS, TURNS = 8, 6
 
@@ -218,3 +222,365 @@ def test_the_same_run_in_any_order_is_exact(
         turn: (index, Paired.EXACT) for turn, index in places.items()
     }
     assert is_faithful(recorded)
+
+
+# --- One conversation, another shape --------------------------------------------------------------
+
+QUESTION = "Where is order 1017, and when does it arrive at my house?"
+Q = user(QUESTION)
+A1 = tool_use("toolu_1", "I look up the order.").message["content"]
+A2 = tool_use("toolu_2", "Now the carrier.").message["content"]
+R1, R2 = result("toolu_1", "left on Monday"), result("toolu_2", "arrives on Friday")
+DONE = text("It left on Monday and arrives on Friday.")
+B1, B2, B3 = body([Q]), body([Q, said(A1), R1]), body([Q, said(A1), R1, said(A2), R2])
+THANKS = [*B3["messages"], said(DONE.message["content"]), user("Thank you, what about the voucher then?")]
+
+
+def dependent_calls() -> Any:
+    """Two tool calls and an answer: every request holds the answer before."""
+    return recording((B1, tool_use("toolu_1")), (B2, tool_use("toolu_2")), (B3, DONE))
+
+
+def longer(sent: Body) -> Body:
+    return {**sent, "system": f"{POLICY} Never promise anything that you did not look up yourself."}
+
+
+def chat(*says: str) -> list[Body]:
+    """A conversation in texts; the answers are `Answer 0 ...`, `Answer 1 ...`."""
+    history: list[Any] = []
+    bodies = []
+    for turn, words in enumerate(says):
+        history.append(user(words))
+        bodies.append(body(list(history)))
+        history.append(said(f"Answer {turn}: this is what I can tell you about the matter, and no more."))
+    return bodies
+
+
+SAYS = (
+    "Where is order 1017, please tell me the day?",
+    "And who brings it to my house then?",
+    "Can I still use my voucher on it?",
+)
+
+
+def chat_recording() -> Any:
+    answers = (
+        text(f"Answer {turn}: this is what I can tell you about the matter, and no more.")
+        for turn in range(3)
+    )
+    return recording(*zip(chat(*SAYS), answers, strict=True))
+
+
+REFLECT = user("Check your last answer for mistakes and repeat it.")
+
+ADVERSARIES: dict[str, tuple[Callable[[], Any], list[Body]]] = {
+    # The number of calls is that of the recording, so that mere order would pass every one of them.
+    "asks the first question over and over": (dependent_calls, [B1, B1, B1]),
+    "asks it over and over, with a longer prompt": (dependent_calls, [longer(B1)] * 3),
+    "asks the second question twice": (dependent_calls, [B1, B2, B2]),
+    "asks the second question twice, with a longer prompt": (
+        dependent_calls,
+        [longer(B1), longer(B2), longer(B2)],
+    ),
+    "starts again instead of going on": (dependent_calls, [B1, B2, B1]),
+    "starts again in other words": (
+        dependent_calls,
+        [B1, B2, body("Where is order 1017 now, and when does it arrive at my house? (Second attempt)")],
+    ),
+    "swaps dependent calls": (dependent_calls, [B1, B3, B2]),
+    "swaps dependent calls, with a longer prompt": (dependent_calls, [longer(B1), longer(B3), longer(B2)]),
+    "begins in the middle": (dependent_calls, [B2, B1, B3]),
+    "forgets the tool's result": (
+        dependent_calls,
+        [B1, body([Q, said(A1), user("Well?")]), body([Q, said(A1), user("Well?"), said(A2), R2])],
+    ),
+    "forgets one of two results": (
+        lambda: recording(
+            (B1, Answer(200, {"content": [A1[-1], A2[-1]]})),
+            (
+                body(
+                    [Q, said([A1[-1], A2[-1]]), {"role": "user", "content": [*R1["content"], *R2["content"]]}]
+                ),
+                DONE,
+            ),
+        ),
+        [B1, body([Q, said([A1[-1], A2[-1]]), R1])],
+    ),
+    "reflects instead of its last call": (
+        dependent_calls,
+        [B1, B2, body([Q, said(A2), REFLECT, said("No mistakes."), REFLECT])],
+    ),
+    "reflects on its own, without the last call": (
+        dependent_calls,
+        [
+            B1,
+            B2,
+            body("Check this for mistakes: I look up the order. Now the carrier.", system="You check texts."),
+        ],
+    ),
+    "repeats a question in the same conversation": (chat_recording, chat(SAYS[0], SAYS[0], SAYS[2])),
+    "repeats the last question instead of a new one": (chat_recording, chat(SAYS[0], SAYS[1], SAYS[1])),
+    "loses its memory and asks anew": (
+        chat_recording,
+        [chat(SAYS[0])[0], chat(SAYS[1])[0], chat(SAYS[0])[0]],
+    ),
+    "asks one subagent twice and another never": (
+        lambda: recording(
+            *((body(f"Report on the {topic}."), text(topic)) for topic in ("weather", "traffic"))
+        ),
+        [body("Report on the weather."), body("Report on the weather.")],
+    ),
+    "asks one subagent twice and another never, with a longer prompt": (
+        lambda: recording(
+            *((body(f"Report on the {topic}."), text(topic)) for topic in ("weather", "traffic"))
+        ),
+        [longer(body("Report on the weather.")), longer(body("Report on the weather."))],
+    ),
+    "asks one subagent twice in other words": (
+        lambda: recording(
+            *((body(f"Report on the {topic}."), text(topic)) for topic in ("weather", "traffic"))
+        ),
+        [body("Report on the weather, please."), body("Report again on the weather.")],
+    ),
+    "drops one call and adds an unlike one": (
+        lambda: recording(
+            (body("Classify this ticket: my parcel is late."), text("delivery")),
+            (
+                body("Rate this reply from 1 to 5: it comes.", system="You review replies.", tools=[]),
+                text("5"),
+            ),
+        ),
+        [
+            body("Classify this ticket: my parcel is late."),
+            body("Zeichne eine Karte der Stadt!", system="Du bist Kartograph und zeichnest gern.", tools=[]),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIES)
+def test_another_shape_under_the_same_number_of_calls_is_told(name: str) -> None:
+    make, bodies = ADVERSARIES[name]
+    recorded = make()
+    assert len(bodies) == len(recorded.exchanges)
+    play(recorded, bodies)
+    assert not is_faithful(recorded)
+
+
+def test_the_very_same_run_of_the_adversaries_is_faithful() -> None:
+    for make, _ in ADVERSARIES.values():
+        recorded = make()
+        play(recorded, [])
+        again = recording(*((e.request, e.answer) for e in recorded.exchanges))
+        play(again, [e.request for e in recorded.exchanges])
+        assert is_faithful(again)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    answer=st.sampled_from([ok, with_tools, with_texts]),
+    change=st.sampled_from(sorted(set(CHANGES) - {summarised}, key=lambda change: change.__name__)),
+    seed=st.integers(0, 10**6),
+    mutations=st.lists(st.tuples(st.booleans(), st.integers(0, 8), st.integers(0, 8)), max_size=3),
+)
+def test_faithful_is_what_asks_everything_once_and_no_answer_before_its_question(
+    answer: Callable[[int, int], Answer],
+    change: Change,
+    seed: int,
+    mutations: list[tuple[bool, int, int]],
+) -> None:
+    """Any list of as many requests as were recorded, some of them repeated, left out or moved."""
+    exchanges, places = record_bodies([Agent(number, 3, answer) for number in range(3)], random.Random(seed))
+    recorded = recording(*exchanges)
+    turns = sorted(places, key=places.__getitem__)
+    for swap, i, j in mutations:
+        turns[i], turns[j] = (turns[j], turns[i]) if swap else (turns[j], turns[j])
+    play(recorded, [change(exchanges[places[turn]][0], Agent(turn[0], 3, answer)) for turn in turns])
+    whole = sorted(turns) == sorted(places)
+    in_order = all([t for a, t in turns if a == agent] == [0, 1, 2] for agent in range(3))
+    assert is_faithful(recorded) == (whole and in_order)
+
+
+# --- Retries, batches, sessions, counts -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [lambda sent: sent, longer])
+def test_a_retry_continues_with_the_next_recorded_attempt(change: Callable[[Body], Body]) -> None:
+    recorded = recording((B1, OVERLOADED), (B1, OVERLOADED), (B1, tool_use("toolu_1")), (B2, DONE))
+    assert play(recorded, [change(B1)] * 3 + [change(B2)]) == [0, 1, 2, 3]
+    assert is_faithful(recorded)
+    assert [pair.answer.billed for pair in recorded.pairs] == [False, False, True, True]
+
+
+def test_retries_of_concurrent_requests_do_not_mix() -> None:
+    other = body("What is your return policy, and where do I send things?")
+    recorded = recording((B1, OVERLOADED), (other, OVERLOADED), (other, text("30 days.")), (B1, DONE))
+    new = [longer(B1), longer(other), longer(B1), longer(other)]
+    assert play(recorded, new) == [0, 1, 3, 2]
+    assert is_faithful(recorded)
+
+
+def test_a_retry_that_was_not_recorded_is_a_miss() -> None:
+    recorded = recording((B1, OVERLOADED), (body([Q], model="claude-haiku-4-5"), DONE))
+    assert play(recorded, [longer(B1), longer(B1)]) == [0, None]
+
+
+def test_a_fallback_to_another_model_finds_its_own_answer() -> None:
+    fallback = body([Q], model="claude-haiku-4-5")
+    recorded = recording((B1, OVERLOADED), (B1, OVERLOADED), (fallback, DONE))
+    assert play(recorded, [longer(B1), longer(B1), longer(fallback)]) == [0, 1, 2]
+    assert is_faithful(recorded)
+
+
+def test_a_failed_attempt_that_does_not_happen_again_is_no_change() -> None:
+    recorded = recording((B1, OVERLOADED), (B1, DONE))
+    assert [exchange.answer.status for exchange in recorded.unplayed] == [200]
+
+
+def test_entries_of_a_batch_are_paired_by_their_custom_id() -> None:
+    def entry(name: str, sent: Body) -> Request:
+        return replace(request(sent), custom_id=name)
+
+    recorded = recording(*((entry(n, body(f"Rate reply {n}.")), text(n)) for n in "abc"))
+    again = [entry(n, longer(body(f"Rate reply {n}."))) for n in "cab"]
+    assert play(recorded, again) == [2, 0, 1]
+    assert is_faithful(recorded)
+    assert recorded.choose(request(body("Rate reply a."))) is None, "a batch answers no single request"
+
+
+def test_sessions_keep_twins_apart() -> None:
+    """Subagents of Claude Code that say the same in another process: their headers tell them apart."""
+    twins = [
+        [Q, said("I see."), user("go on")],
+        [Q, said("I see."), user("go on"), said("I see."), user("end")],
+    ]
+
+    def run(names: str) -> list[Request]:
+        order = [(a, t) for t in range(3) for a in names]
+        return [request(body([[Q], *twins][t]), x_claude_code_session_id=a) for a, t in order]
+
+    answers = [text("I see.")] * 6
+    recorded = recording(*zip(run("xy"), answers, strict=True))
+    played = [
+        recorded.choose(asked) for asked in [replace(r, digest=f"n{i}") for i, r in enumerate(run("pq"))]
+    ]
+    assert [match and match.index for match in played] == [0, 1, 2, 3, 4, 5]
+    assert is_faithful(recorded)
+    assert [sorted(match.origin.parents) for match in played if match] == [[], [], [0], [1], [2], [3]]
+
+
+COUNT = "https://api.anthropic.com/v1/messages/count_tokens"
+
+
+def test_token_counts_are_no_turns_and_may_be_asked_again() -> None:
+    recorded = recording((request(B1, COUNT), Answer(200, {"input_tokens": 9})), (B1, DONE))
+    assert play(recorded, [request(longer(B1), COUNT)] * 2) == [0, 0]
+    assert [pair.how for pair in recorded.token_counts] == [Paired.SIMILAR] * 2
+    assert recorded.pairs == ()
+    assert play(recorded, [B1]) == [1]
+    assert is_faithful(recorded)
+
+
+def test_a_token_count_that_nobody_asked_for_is_no_change() -> None:
+    recorded = recording((request(B1, COUNT), Answer(200, {"input_tokens": 9})), (B1, DONE))
+    play(recorded, [B1])
+    assert is_faithful(recorded)
+
+
+# --- What supports an opening ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("new", "how", "reshaped"),
+    [
+        (longer(B1), Paired.SIMILAR, False),
+        (body("Wholly another question."), Paired.SIMILAR, False),  # the same agent
+        (body(QUESTION, system="Sei kurz.", tools=[]), Paired.SIMILAR, False),  # the same question
+        (
+            body("Is my order on its way?", system="Help the people of the shop.", tools=[]),
+            Paired.ORDER,
+            False,
+        ),
+        (body("Zeichne eine Karte!", system="Du bist Kartograph.", tools=[]), Paired.ORDER, True),
+    ],
+)
+def test_the_only_opening_may_be_rewritten_but_not_into_nothing_like_it(
+    new: Body, how: Paired, reshaped: bool
+) -> None:
+    recorded = recording((B1, DONE))
+    play(recorded, [new])
+    assert [pair.how for pair in recorded.pairs] == [how]
+    assert bool(recorded.reshaped) is reshaped
+
+
+def test_examples_with_labels_are_not_taken_for_answers() -> None:
+    """Few-shot classification: the answers are texts of the prompt."""
+
+    def classify(review: str, *examples: str) -> Body:
+        shown = [m for e in examples for m in (user(f"Review: {e}"), said("good" if "love" in e else "bad"))]
+        return body([*shown, user(f"Review: {review}")], tools=[])
+
+    shown = ("I love it", "hate this", "I love you all")
+    reviews = ["awful thing", "lovely thing", "love that colour"]
+    recorded = recording(
+        *((classify(r, *shown[:2]), text("good" if "love" in r else "bad")) for r in reviews)
+    )
+    new = [longer(classify(r, *shown)) for r in reversed(reviews)]
+    assert play(recorded, new) == [2, 1, 0]
+    assert is_faithful(recorded)
+
+
+def test_a_summary_with_the_last_question_only_keeps_its_place() -> None:
+    recorded = chat_recording()
+    summary = user("In short: the order left on Monday.")
+    new = [body([summary, user(says)]) if i else body(says) for i, says in enumerate(SAYS)]
+    assert play(recorded, new) == [0, 1, 2]
+    assert is_faithful(recorded)
+
+
+def test_only_exact_leaves_everything_else_as_it_was() -> None:
+    recorded = dependent_calls()
+    assert recorded.choose_exact(request(longer(B1))) is None
+    assert recorded.choose_exact(request(B2)) is None, (
+        "the same bytes, but nobody asked the first question yet"
+    )
+    assert recorded.misses == ()
+    for index, sent in enumerate((B1, B2, B3)):
+        match = recorded.choose_exact(request(sent))
+        assert match is not None
+        assert match.index == index
+    assert is_faithful(recorded)
+
+
+def test_threads_never_share_an_answer() -> None:
+    recorded = recording(*((body(f"Question {n % 8}"), text(str(n))) for n in range(64)))
+    with ThreadPoolExecutor(16) as pool:
+        matches = list(
+            pool.map(recorded.choose, [request(longer(body(f"Question {n % 8}"))) for n in range(64)])
+        )
+    assert sorted(match.index for match in matches if match) == list(range(64))
+    assert all(match and match.index % 8 == n % 8 for n, match in enumerate(matches))
+    assert is_faithful(recorded)
+
+
+def test_the_cost_of_a_long_conversation_grows_with_its_text() -> None:
+    """Bodies grow with the square of the turns; pairing must not be worse than reading them."""
+
+    def seconds(turns: int) -> float:
+        history: list[Any] = []
+        bodies = []
+        for turn in range(turns):
+            history.append(user(f"Question {turn}: " + "why " * 200))
+            bodies.append(request(body(list(history))))
+            history.append(said(f"Answer {turn} of many answers that are given in this talk."))
+        answers = [
+            text(f"Answer {turn} of many answers that are given in this talk.") for turn in range(turns)
+        ]
+        recorded = recording(*zip(bodies, answers, strict=True))
+        new = [replace(sent, digest=f"changed {i}") for i, sent in enumerate(bodies)]
+        start = time.process_time()
+        assert play(recorded, new) == list(range(turns))
+        return time.process_time() - start
+
+    seconds(25)
+    assert seconds(200) < 30 * seconds(50)  # 16 times is the square
