@@ -22,8 +22,8 @@ class Known:
 
 
 # Text tokens that the counter's own scale is worth: a short recording says little about a long edit.
-_PRIOR = 300
-_LARGEST = 1.3
+_PRIOR = 500
+_LARGEST = 1.2
 
 
 def calibration(known: Known, counter: Counter) -> float:
