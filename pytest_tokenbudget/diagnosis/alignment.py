@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pytest_tokenbudget.diagnosis.differences import Span
 from pytest_tokenbudget.diagnosis.words import HOLE, Words
 
-_GRAM = 3
+_GRAMS = (3, 2)
+"""Words of a seed: three, or two where a template leaves no more in a row."""
 _POSITIONS = 64
 """Of one gram: repeated boilerplate says nothing about the place."""
 _RUNS = 256
@@ -29,13 +30,17 @@ class File:
     text: Words
 
     @cached_property
-    def grams(self) -> Mapping[tuple[str, ...], Sequence[int]]:
-        """Where each run of three words begins."""
-        found: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        words = self.text.words
-        for position, gram in enumerate(zip(words, words[1:], words[2:], strict=False)):
-            found[gram].append(position)
-        return found
+    def _grams(self) -> dict[int, Mapping[tuple[str, ...], Sequence[int]]]:
+        return {}
+
+    def grams(self, size: int) -> Mapping[tuple[str, ...], Sequence[int]]:
+        """Where each run of so many words begins."""
+        if size not in self._grams:
+            found: dict[tuple[str, ...], list[int]] = defaultdict(list)
+            for position, gram in enumerate(grams_of(self.text.words, size)):
+                found[gram].append(position)
+            self._grams[size] = found
+        return self._grams[size]
 
     def without(self, start: int, end: int) -> File:
         """The same file with a range of words blotted out."""
@@ -101,11 +106,19 @@ class Alignment:
         return None
 
 
-def align(query: Sequence[str], file: File) -> Alignment | None:
-    """The best chain of runs of `query` in `file`; None where not even three words in a row are there."""
-    runs = _runs(query, file)
-    if not runs:
-        return None
+def grams_of(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    """Every run of so many words."""
+    return zip(*(words[start:] for start in range(size)), strict=False)
+
+
+def alignments(query: Sequence[str], file: File) -> Iterator[Alignment]:
+    """The best chain of runs of `query` in `file`: from long seeds, then from short ones."""
+    for size in _GRAMS:
+        if runs := _runs(query, file, size):
+            yield _chained(runs, file)
+
+
+def _chained(runs: Sequence[_Run], file: File) -> Alignment:
     scores: list[float] = []
     previous: list[int | None] = []
     for index, run in enumerate(runs):
@@ -132,9 +145,7 @@ def _gain(earlier: _Run, run: _Run) -> float:
 
 
 def _overlap(earlier: _Run, run: _Run) -> int:
-    return max(
-        earlier.query + earlier.length - run.query, earlier.file + earlier.length - run.file, 0
-    )
+    return max(earlier.query + earlier.length - run.query, earlier.file + earlier.length - run.file, 0)
 
 
 def _trimmed(chain: list[_Run]) -> list[_Run]:
@@ -145,24 +156,25 @@ def _trimmed(chain: list[_Run]) -> list[_Run]:
     return kept
 
 
-def _runs(query: Sequence[str], file: File) -> list[_Run]:
+def _runs(query: Sequence[str], file: File, size: int) -> list[_Run]:
     """The longest runs of words that `query` and `file` share, by their place in the query."""
     words = file.text.words
     done: dict[int, int] = {}
     runs: list[_Run] = []
-    for start, gram in enumerate(zip(query, query[1:], query[2:], strict=False)):
-        for position in file.grams.get(gram, ())[:_POSITIONS]:
+    places = file.grams(size)
+    for start, gram in enumerate(grams_of(query, size)):
+        for position in places.get(gram, ())[:_POSITIONS]:
             diagonal = position - start
             if done.get(diagonal, 0) > start:
                 continue
-            length = _GRAM
+            length = size
             while (
                 start + length < len(query)
                 and position + length < len(words)
                 and query[start + length] == words[position + length]
             ):
                 length += 1
-            done[diagonal] = start + length - _GRAM + 1
+            done[diagonal] = start + length - size + 1
             runs.append(_Run(start, position, length))
     longest = sorted(runs, key=lambda run: -run.length)[:_RUNS]
     return sorted(longest, key=lambda run: (run.query, run.file))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pytest_tokenbudget.diagnosis.alignment import Alignment, File, align
+from pytest_tokenbudget.diagnosis.alignment import Alignment, File, alignments
 from pytest_tokenbudget.diagnosis.differences import Span, added_spans
 from pytest_tokenbudget.diagnosis.findings import Source
 from pytest_tokenbudget.diagnosis.words import read_words, word_spans
@@ -21,6 +21,8 @@ _COVERED = 0.6
 """Share of an addition that must be in a file before the file is said to hold it."""
 _LONG_ENOUGH = 4
 """Words in a row, context included, below which a match is chance."""
+_EXPLAINED = 3
+"""Words, of an addition whose other words all stand where a template has holes."""
 _NAMED = 3
 """Places that an ambiguous answer names."""
 
@@ -108,9 +110,9 @@ class SourceTree:
         if (changed := self._changed.place(query)) and changed.sources:
             return changed
         other = self._others.place(query)
-        return next((one for one in (other, changed) if one and (one.sources or one.filled)), None) or Location(
-            missing=(query.text,)
-        )
+        return next(
+            (one for one in (other, changed) if one and (one.sources or one.filled)), None
+        ) or Location(missing=(query.text,))
 
 
 class _Query:
@@ -146,20 +148,22 @@ class _Index:
         words, (start, end) = query.words, query.span
         context = [*words[:start], *words[end:]]
         files = {file.path: file for file in (*self.candidates(words[start:end]), *self.candidates(context))}
-        found = [alignment for file in files.values() if (alignment := align(words, file))]
-        placed = sorted((_Placed.of(alignment, query) for alignment in found), key=_Placed.rank, reverse=True)
+        found = [one for file in files.values() if (one := _placed(query, file))]
+        placed = sorted(found, key=_Placed.rank, reverse=True)
         if not placed:
             return None
         best = placed[0]
         if not best.holds:
             return Location(filled=best.filled, missing=best.missing) if best.filled else None
-        equals = [one for one in placed if one.holds and one.rank() == best.rank()]
+        equals = [one for one in placed if one.rank() == best.rank()]
         sources = [source for one in equals for source in _places(one, query)]
         return Location(tuple(sources[:_NAMED]), best.filled, best.missing)
 
     def candidates(self, words: Iterable[str]) -> list[File]:
         """The files that hold most of the rarest of `words`, best first."""
-        known = sorted({word for word in words if word in self._paths}, key=lambda w: (len(self._paths[w]), w))
+        known = sorted(
+            {word for word in words if word in self._paths}, key=lambda w: (len(self._paths[w]), w)
+        )
         votes = Counter(path for word in known[:_RARE] for path in self._paths[word])
         return [self._file(path) for path, _ in votes.most_common(_CANDIDATES)]
 
@@ -190,6 +194,8 @@ class _Placed:
         explained = in_span + sum(end - start for start, end in holes)
         size = query.span[1] - query.span[0]
         enough = alignment.longest >= min(_LONG_ENOUGH, len(query.words))
+        if len(holes) == len(gaps):
+            enough = enough or alignment.matched >= _EXPLAINED
         lines = alignment.lines_of(query.span)
         path = alignment.file.path
         return cls(
@@ -201,9 +207,20 @@ class _Placed:
             Source(path, lines[0], lines[1] if lines[1] > lines[0] else None) if lines else None,
         )
 
-    def rank(self) -> tuple[int, int]:
+    def rank(self) -> tuple[bool, int, int]:
         """Better places rank higher; equal ranks are ambiguous."""
-        return self.in_span, self.alignment.matched
+        return self.holds, self.in_span, self.alignment.matched
+
+
+def _placed(query: _Query, file: File) -> _Placed | None:
+    """How well `file` holds `query`."""
+    best: _Placed | None = None
+    for alignment in alignments(query.words, file):
+        one = _Placed.of(alignment, query)
+        best = one if best is None or one.rank() > best.rank() else best
+        if best.holds:
+            break
+    return best
 
 
 def _gaps(span: Span, matched: Sequence[Span]) -> list[Span]:
@@ -213,20 +230,17 @@ def _gaps(span: Span, matched: Sequence[Span]) -> list[Span]:
 
 def _places(best: _Placed, query: _Query) -> list[Source]:
     """The place of `best`, and others in the same file that hold as much."""
-    places, one = [], best
+    places: list[Source] = []
+    one = best
     while one.source and len(places) < _NAMED:
         places.append(one.source)
-        again = align(query.words, one.alignment.file.without(*one.alignment.extent))
-        if again is None:
+        again = _placed(query, one.alignment.file.without(*one.alignment.extent))
+        if again is None or again.rank() != best.rank():
             break
-        one = _Placed.of(again, query)
-        if not one.holds or one.rank() != best.rank():
-            break
+        one = again
     return places
 
 
 def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:
     first, size = wanted[0], len(wanted)
-    return any(
-        words[at : at + size] == wanted for at, word in enumerate(words) if word == first
-    )
+    return any(words[at : at + size] == wanted for at, word in enumerate(words) if word == first)

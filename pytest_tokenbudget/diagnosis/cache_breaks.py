@@ -1,0 +1,271 @@
+"""Why a turn no longer reads what it read: first block and character, kind of value, parameter, marker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from pytest_tokenbudget.diagnosis.cache_losses import Chains, Loss, count_of, losses, rank, shared
+from pytest_tokenbudget.diagnosis.comparison import Difference, compare
+from pytest_tokenbudget.diagnosis.findings import Finding, Source
+from pytest_tokenbudget.diagnosis.kinds import Kind, values_in
+from pytest_tokenbudget.diagnosis.ledger import TurnCosts
+from pytest_tokenbudget.diagnosis.places import place, text_of, tool_names
+from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
+from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
+from pytest_tokenbudget.metering.cache_chain import Chain
+from pytest_tokenbudget.metering.cache_rules import LEVELS, LOOK_BACK, minimum
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.wire.prompt import Ttl
+
+_INDEX = re.compile(r"^messages\[\d+\]")
+_TOOL = re.compile(r"(?<=tool_result) of .*")
+_END = "the last message"
+_READS = "lose the cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """One turn's break and its cause."""
+
+    turn: int
+    where: str
+    cause: str
+    """In words, where it is no difference of content."""
+    tokens: int
+    api: str | None = None
+    """The API's own word for it, of its cache diagnostics."""
+    difference: Difference | None = None
+    across: bool = False
+    """Whether the prefix differs from the recorded one rather than from an earlier turn's."""
+    effect: str = _READS
+    """What happens to the tokens."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for the turns that break for the same cause."""
+        place = _TOOL.sub("", _INDEX.sub("messages", self.where))
+        return place, self.api, self.cause
+
+
+def cache_breaks(
+    run: Run,
+    costs: Sequence[TurnCosts],
+    sources: SourceTree | None,
+    minimums: Mapping[str, int] | None = None,
+) -> tuple[list[Finding], frozenset[int]]:
+    """One finding for each cause, with what it costs a run, and the turns that they explain.
+
+    `costs` holds one entry a turn (`Ledger.split`): the cache's share is told here. `minimums` overrides the
+    shortest cacheable prefix by model.
+    """
+    groups: dict[tuple[object, ...], list[Break]] = {}
+    chains = Chains(run)
+    causes = [cause for loss in losses(run, chains) if (cause := _explain(loss, minimums or {}))]
+    explained = {cause.turn for cause in causes}
+    rest = (index for index in range(len(run.turns)) if index not in explained)
+    causes += [cause for index in rest if (cause := _lifetime(run, index, chains))]
+    for cause in causes:
+        groups.setdefault(cause.key, []).append(cause)
+    findings = [_finding(group, costs, sources) for group in groups.values()]
+    return findings, frozenset(one.turn for group in groups.values() for one in group)
+
+
+def _explain(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
+    """By what an earlier turn cached; else, where the cache was warm before the run, by what was recorded."""
+    found = _cause_of(loss, minimums)
+    if found is None and loss.warm and loss.source is not None:
+        across = replace(loss, source=None, reference=loss.recorded, before=loss.recorded)
+        found = _cause_of(across, minimums)
+    return found
+
+
+def _cause_of(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
+    return (
+        _dropped(loss)
+        or _changed(loss)
+        or _parameters(loss)
+        or _too_short(loss, minimums)
+        or _out_of_sight(loss)
+        or _moved(loss)
+    )
+
+
+def _dropped(loss: Loss) -> Break | None:
+    """No marker is left on the turn, or on the turn that wrote what it read."""
+    for before, now in ((loss.recorded, loss.now), (loss.before, loss.reference)):
+        if before.breakpoints and not now.breakpoints:
+            marks = list(_marks(before))
+            cause = f"cache_control is dropped from {listed(marks)}, so that nothing is cached"
+            return Break(loss.turn, marks[0], cause, loss.tokens, effect=_effect(loss))
+    return None
+
+
+def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
+    """Tokens that are written for another lifetime, at another price."""
+    turn = run.turns[index]
+    if turn.recorded is None:
+        return None
+    was, now = (usage.tokens.ephemeral_1h_input_tokens for usage in (turn.recorded, turn.usage))
+    if was == now:
+        return None
+    before, after = _marks(chains.recorded(index)), _marks(chains.now(index))
+    for where, ttl in after.items():
+        if before.get(where, ttl) != ttl:
+            cause = f"cache_control asks for {ttl} where it asked for {before[where]}"
+            return Break(
+                index, where, cause, abs(now - was), effect=f"are written for {ttl}, at another price"
+            )
+    return None
+
+
+def _effect(loss: Loss) -> str:
+    return _READS if loss.reads else "are no longer cached"
+
+
+def _changed(loss: Loss) -> Break | None:
+    """The content leaves that of the reference before the end of what the reference caches."""
+    reference, now = loss.reference, loss.now
+    at = shared(now, reference)
+    end = max(reference.breakpoints, default=-1)
+    if not loss.reads or at > end or (at < len(now.links) and _parted_before(loss, at)):
+        return None
+    was, new = ([link.block for link in side.links] for side in (reference, now))
+    difference = compare(was, new, at, tool_names(reference.prompt) | tool_names(now.prompt))
+    api = f"{difference.level}_changed"
+    return Break(loss.turn, difference.where, "", loss.tokens, api, difference, loss.source is None)
+
+
+def _parted_before(loss: Loss, at: int) -> bool:
+    """Whether the two turns had parted there, or before, when they were recorded (another subagent)."""
+    parted = shared(loss.recorded, loss.before)
+    if loss.source is None or parted >= len(loss.recorded.links):
+        return False
+    old, new = loss.recorded.links[parted].block, loss.now.links[at].block
+    grown = count_of(loss.now.prompt.blocks, old.level) - count_of(loss.recorded.prompt.blocks, old.level)
+    level, number, *rest = rank(old)
+    return rank(new) >= (level, number + max(grown, 0), *rest)
+
+
+def _parameters(loss: Loss) -> Break | None:
+    """Model, tool_choice, thinking, ... that differ from the reference's, and did not when recorded."""
+    across = loss.source is None
+    for level in LEVELS:
+        now, then = loss.now.scopes.get(level, {}), loss.reference.scopes.get(level, {})
+        own, was = loss.recorded.scopes.get(level, {}), loss.before.scopes.get(level, {})
+        names = [
+            name
+            for name in sorted(now.keys() | then.keys())
+            if now.get(name) != then.get(name) and own.get(name) == was.get(name)
+        ]
+        if "model" in names:
+            cause = f"{loss.now.prompt.model} cannot read what {loss.reference.prompt.model} cached"
+            return Break(loss.turn, "model", cause, loss.tokens, "model_changed", across=across)
+        if names:
+            verb = "differs" if len(names) == 1 else "differ"
+            since = "the recording" if across else "an earlier turn"
+            cause = f"{listed(names)} {verb} from {since}, which loses the cache from {level} on"
+            return Break(loss.turn, names[0], cause, loss.tokens, across=across)
+    return None
+
+
+def _too_short(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
+    if not loss.now.breakpoints or loss.now_cached:
+        return None
+    least = minimum(loss.now.model, minimums)
+    cause = f"the prefix is shorter than the {least:,} tokens that {loss.now.model} caches at least"
+    return Break(loss.turn, [*_marks(loss.now)][-1], cause, loss.tokens, effect=_effect(loss))
+
+
+def _out_of_sight(loss: Loss) -> Break | None:
+    """The cached prefix is there, but the walk back from each breakpoint ends before it."""
+    at = shared(loss.now, loss.reference)
+    ends = [position for position in loss.reference.breakpoints if position < at]
+    after = [position for position in loss.now.breakpoints if ends and position >= ends[-1]]
+    if loss.source is None or not after or min(after) - ends[-1] < LOOK_BACK:
+        return None
+    cause = (
+        f"{min(after) - ends[-1]} blocks stand between the cached prefix and the next breakpoint, "
+        f"and the API looks back over {LOOK_BACK} only"
+    )
+    return Break(loss.turn, [*_marks(loss.now)][-1], cause, loss.tokens)
+
+
+def _moved(loss: Loss) -> Break | None:
+    """A marker that is gone, or stands elsewhere, on this turn or on the one that wrote what it read."""
+    for before, now in ((loss.recorded, loss.now), (loss.before, loss.reference)):
+        was, marks = _marks(before), _marks(now)
+        gone = [where for where in was if where not in marks]
+        to = [where for where in marks if where not in was]
+        if gone:
+            moved = f"moved from {listed(gone)} to {listed(to)}" if to else f"is dropped from {listed(gone)}"
+            return Break(loss.turn, gone[-1], f"cache_control {moved}", loss.tokens, effect=_effect(loss))
+    return None
+
+
+def _marks(chain: Chain) -> dict[str, Ttl]:
+    """The places of the breakpoints, the end of the conversation by that name, and their lifetimes."""
+    names, last = tool_names(chain.prompt), len(chain.links) - 1
+    marks: dict[str, Ttl] = {}
+    for position, ttl in chain.breakpoints.items():
+        block = chain.links[position].block
+        at_end = position == last and block.level == "messages"
+        marks[_END if at_end else place(block, names).where] = ttl
+    return marks
+
+
+def _finding(group: Sequence[Break], costs: Sequence[TurnCosts], sources: SourceTree | None) -> Finding:
+    first = max(group, key=lambda one: (one.effect == _READS, not one.across))
+    alike = [one for one in group if one.effect == first.effect]
+    tokens = sum(one.tokens for one in alike)
+    amounts = [costs[one.turn].cache for one in group]
+    known = [amount for amount in amounts if amount is not None]
+    cost = sum(known, Decimal(0)) if len(known) == len(amounts) else None
+    location = _located(first.difference, sources)
+    source = (location.source or location.filled) if location else None
+    if first.difference:
+        literal = bool(location and location.source and not location.filled)
+        difference = refined(first.difference, location) if location else first.difference
+        cause = describe(difference, first.api, across=first.across, literal=literal, source=source)
+    else:
+        api = f" ({first.api})" if first.api else ""
+        cause = f"cache prefix breaks at {first.where}{api}: {first.cause}"
+    lost = f"{plural(tokens, 'token')} on {turns(one.turn for one in alike)} {first.effect}"
+    return Finding("cache_break", first.where, f"{cause}; {lost}", tokens, cost, source)
+
+
+def describe(
+    difference: Difference, api: str | None, *, across: bool, literal: bool, source: Source | None
+) -> str:
+    """One clause: where the prefix breaks, what kind of difference it is, was and now.
+
+    `across`: from the recorded prefix rather than an earlier turn's; `literal`: the new text is the
+    repository's own, so that a number in it is an edit, not a value.
+    """
+    kind = Kind.TEXT if across and literal and difference.kind.is_value else difference.kind
+    what = difference.change if difference.change in ("added", "removed") else str(kind)
+    at = f", character {difference.char:,}" if difference.change == "changed" else ""
+    words = ", ".join(filter(None, (api, what)))
+    excerpts = (("was", difference.was), ("now", difference.now))
+    pieces = [f'{side} "{text}"' for side, text in excerpts if text]
+    since = "recorded prefix" if across else "prefix that an earlier turn cached"
+    origin = f", from {source}" if source else ""
+    return (
+        f"cache prefix breaks at {difference.where}{at} ({words}), where it leaves the {since}: "
+        f"{', '.join(pieces)}{origin}"
+    )
+
+
+def refined(difference: Difference, location: Location) -> Difference:
+    """The difference, by the kind of value that was put in where there was none before."""
+    values = [value for piece in location.missing for value in values_in(piece)]
+    return replace(difference, kind=values[0][0]) if difference.kind == Kind.TEXT and values else difference
+
+
+def _located(difference: Difference | None, sources: SourceTree | None) -> Location | None:
+    if difference is None or sources is None or difference.change != "changed" or not difference.new:
+        return None
+    old = text_of(difference.old) if difference.old else ""
+    return sources.locate(old, text_of(difference.new))

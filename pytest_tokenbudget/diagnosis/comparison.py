@@ -1,0 +1,163 @@
+"""Where one chain of blocks leaves another, and how: the first block, the first character, the kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_tokenbudget.diagnosis.kinds import Kind, first_difference, is_reordered, kind_of_difference
+from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, place, text_of, to_json
+from pytest_tokenbudget.wire.prompt import Block, Level
+
+Change = Literal["changed", "added", "removed", "reordered"]
+_BEFORE, _AFTER = 24, 40
+"""Characters shown on either side of the first that differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How two chains part."""
+
+    level: Level
+    """The first level that is touched: all that follows is lost to the cache with it."""
+    change: Change
+    where: str
+    """The place in the new chain; of what was removed, in the old one."""
+    kind: Kind
+    char: int = 0
+    """Of the first character that differs, from 0, in the text of `where`."""
+    was: str = ""
+    now: str = ""
+    """Short excerpts around that character, untrusted."""
+    old: Block | None = None
+    new: Block | None = None
+
+
+def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
+    """Index of the first block that differs; None where `now` begins with the whole of `was`."""
+    for index, block in enumerate(was):
+        if index >= len(now) or now[index].digest != block.digest:
+            return index
+    return None
+
+
+def compare(
+    was: Sequence[Block], now: Sequence[Block], at: int, tools: Mapping[str, str] | None = None
+) -> Difference:
+    """How `now` leaves `was` at block `at`, the first that differs; `tools` as of `tool_names`."""
+    names = tools or {}
+    old = was[at] if at < len(was) else None
+    new = now[at] if at < len(now) else None
+    level = min((b.level for b in (old, new) if b), key=LEVEL_ORDER.__getitem__)
+    change = _change(was[at:], now[at:], level)
+    if change == "reordered":
+        where = "tools" if level == "tools" else place(now[at], names).where
+        return Difference(
+            level, change, where, Kind.ORDER, 0, _names(was, level), _names(now, level), old, new
+        )
+    if change == "added" and new:
+        return Difference(level, change, place(new, names).where, Kind.TEXT, 0, "", _start(new), None, new)
+    if change == "removed" and old:
+        return Difference(level, change, place(old, names).where, Kind.TEXT, 0, _start(old), "", old, None)
+    assert old is not None
+    assert new is not None
+    return compare_blocks(old, new, names)
+
+
+def _change(was: Sequence[Block], now: Sequence[Block], level: Level) -> Change:
+    old = [block for block in was if block.level == level]
+    new = [block for block in now if block.level == level]
+    if not old or not new:
+        return "added" if new else "removed"
+    before, after = [_identity(block) for block in old], [_identity(block) for block in new]
+    if before != after and sorted(before) == sorted(after):
+        return "reordered"
+    if before[0] == after[0]:
+        return "changed"
+    if before[0] in after[1:] and after[0] not in before:
+        return "added"
+    if after[0] in before[1:] and before[0] not in after:
+        return "removed"
+    if level == "tools" and after[0] not in before:
+        return "removed" if before[0] not in after and len(after) < len(before) else "added"
+    return "changed"
+
+
+def _identity(block: Block) -> str:
+    """What makes a block the same one in another place: of a tool its name, else its content."""
+    return str(block.content.get("name", block.digest)) if block.kind == "tool" else block.digest
+
+
+def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Difference:
+    """How one block became another."""
+    where = place(new, tools).where
+    before, after = text_of(old), text_of(new)
+    if old.kind == new.kind == "tool":
+        field = _first_field(old, new)
+        if field is None:
+            before, after = to_json(old.content), to_json(new.content)
+        else:
+            where = f"{where}.{field}"
+            before, after = (_text(block.content.get(field, "")) for block in (old, new))
+    elif before == after:
+        before, after = to_json(old.content), to_json(new.content)
+    at = first_difference(before, after)
+    kind = kind_of_difference(before, after)
+    change: Change = "reordered" if kind == Kind.ORDER and is_reordered(before, after) else "changed"
+    return Difference(new.level, change, where, kind, at, excerpt(before, at), excerpt(after, at), old, new)
+
+
+def _first_field(old: Block, new: Block) -> str | None:
+    """The first field of a tool whose value differs; None where only the order of the fields does."""
+    fields = dict.fromkeys((*new.content, *old.content))
+    return next((f for f in fields if to_json(old.content.get(f)) != to_json(new.content.get(f))), None)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else to_json(value)
+
+
+def excerpt(text: str, at: int) -> str:
+    """A short piece of `text` around the character `at`, on one line."""
+    start = max(at - _BEFORE, 0)
+    end = min(at + _AFTER, len(text))
+    piece = text[start:end].replace("\r", "").replace("\n", "\\n")
+    return f"{'…' if start else ''}{piece}{'…' if end < len(text) else ''}"
+
+
+def _start(block: Block) -> str:
+    return excerpt(text_of(block), 0)
+
+
+def _names(blocks: Sequence[Block], level: Level) -> str:
+    names = [str(block.content.get("name", block.kind)) for block in blocks if block.level == level]
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+
+
+def differences(was: Sequence[Block], now: Sequence[Block], tools: Mapping[str, str]) -> list[Difference]:
+    """Everything that differs between two prefixes, in order, tools matched by name and the rest by place."""
+    found: list[Difference] = []
+    for level in LEVEL_ORDER:
+        old = [block for block in was if block.level == level]
+        new = [block for block in now if block.level == level]
+        at = first_differing(old, new)
+        if at is None and len(old) == len(new):
+            continue
+        at = len(old) if at is None else at
+        first = compare(old, new, at, tools)
+        if first.change == "reordered" and level == "tools":
+            found.append(first)
+            pairs = _by_name(old, new)
+        elif len(old) == len(new):
+            pairs = list(zip(old, new, strict=True))
+        else:
+            found.append(first)
+            continue
+        found += [compare_blocks(a, b, tools) for a, b in pairs if a.digest != b.digest]
+    return found
+
+
+def _by_name(old: Sequence[Block], new: Sequence[Block]) -> list[tuple[Block, Block]]:
+    names = {_identity(block): block for block in old}
+    return [(names[_identity(block)], block) for block in new if _identity(block) in names]

@@ -1,0 +1,100 @@
+"""Why a scenario costs what it costs now: every cause, worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from pytest_tokenbudget.budget.compare import CostOf
+from pytest_tokenbudget.diagnosis.cache_breaks import cache_breaks
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.growth import CountOf, growth
+from pytest_tokenbudget.diagnosis.ledger import Ledger, TurnCosts
+from pytest_tokenbudget.diagnosis.parts import with_own_parts
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.diagnosis.turns import turn_changes
+from pytest_tokenbudget.diagnosis.volatile import volatile
+from pytest_tokenbudget.diagnosis.wording import plural, turns
+from pytest_tokenbudget.metering.meter import Run
+
+_FIRST = ("turns_changed", "unknown")
+"""Kinds that make every number below them doubtful: told first."""
+
+
+def diagnose(
+    run: Run,
+    *,
+    cost: CostOf,
+    count: CountOf,
+    sources: SourceTree | None = None,
+    minimums: Mapping[str, int] | None = None,
+) -> tuple[Finding, ...]:
+    """The causes of a run's difference to its recording, worst first; none where nothing differs.
+
+    `cost` prices a usage in dollars, or says None. `count` is asked for tokens of a text only where a tool
+    changed in more than one field. Without `sources`, no lines are named and no prefix is called volatile.
+    `minimums` overrides the shortest cacheable prefix by model. The tokens of all `growth` findings add up to
+    the measured difference in prompt tokens; the dollars of `growth`, `cache_break`, `cache_change`,
+    `model_changed` and `rate_changed` add up to the difference in cost of the turns that were measured.
+    """
+    run = replace(run, turns=tuple(map(with_own_parts, run.turns)))
+    ledger = Ledger(cost)
+    costs = [ledger.split(turn) for turn in run.turns]
+    breaks, broken = cache_breaks(run, costs, sources, minimums)
+    costs, changed = _settled(run, costs, broken)
+    told = [finding.where for finding in breaks]
+    findings = [
+        *turn_changes(run, costs, cost),
+        *growth(run, costs, count, sources),
+        *breaks,
+        *changed,
+        *(volatile(run, sources, told) if sources else ()),
+    ]
+    return tuple(sorted(findings, key=_rank))
+
+
+def _settled(
+    run: Run, costs: Sequence[TurnCosts], broken: frozenset[int]
+) -> tuple[list[TurnCosts], list[Finding]]:
+    """Give what the cache costs on turns without a break to a finding of its own, or to what grew there.
+
+    A turn that reads as much as before has such a rest only because sizes inside a prompt are estimated: it
+    belongs to the part that is largest.
+    """
+    settled, moved = list(costs), []
+    for index, (turn, split) in enumerate(zip(run.turns, costs, strict=True)):
+        if index in broken or not split.cache or turn.recorded is None:
+            continue
+        sizes = [abs(part.tokens) for part in turn.estimate.parts]
+        was, now = turn.recorded.tokens, turn.usage.tokens
+        slack = sum(sizes) + max(16, was.prompt_tokens // 50)
+        if any(sizes) and abs(now.cache_read_input_tokens - was.cache_read_input_tokens) <= slack:
+            largest = sizes.index(max(sizes))
+            parts = list(split.parts)
+            parts[largest] = (parts[largest] or Decimal(0)) + split.cache
+            settled[index] = replace(split, parts=tuple(parts), cache=Decimal(0))
+        else:
+            moved.append(index)
+    return settled, [_moved(run, costs, moved)] if moved else []
+
+
+def _moved(run: Run, costs: Sequence[TurnCosts], indexes: Sequence[int]) -> Finding:
+    """Tokens that another category of the cache holds, for no cause that would be a break."""
+    reads = sum(
+        run.turns[i].usage.tokens.cache_read_input_tokens - recorded.tokens.cache_read_input_tokens
+        for i in indexes
+        if (recorded := run.turns[i].recorded)
+    )
+    total = sum((costs[i].cache or Decimal(0) for i in indexes), Decimal(0))
+    more = f"{plural(abs(reads), 'token')} {'more' if reads > 0 else 'fewer'} are read from the cache"
+    what = more if reads else "other tokens are written to the cache"
+    return Finding(
+        "cache_change", turns(indexes), f"{turns(indexes)}: {what} than when recorded", reads, total
+    )
+
+
+def _rank(finding: Finding) -> tuple[bool, bool, Decimal, int]:
+    cost = finding.cost_usd or Decimal(0)
+    amount = cost or Decimal(finding.tokens or 0)
+    return finding.kind not in _FIRST, amount < 0, -abs(cost), -abs(finding.tokens or 0)

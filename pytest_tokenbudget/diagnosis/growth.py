@@ -1,0 +1,190 @@
+"""Which parts of the prompts grew, by how much, on how many turns, from which line of which file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.ledger import TurnCosts
+from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, Place, place, text_of, to_json, tool_names
+from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
+from pytest_tokenbudget.diagnosis.wording import listed, plural, signed, signed_percent
+from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.metering.meter import Run, Turn
+from pytest_tokenbudget.model import Basis
+from pytest_tokenbudget.wire.prompt import Block
+
+CountOf = Callable[[str], int]
+"""Tokens of a text, about: only to share a known difference out between the fields of a tool."""
+
+_MOST = 20
+"""Places told one by one; the rest is one finding, so that the sum still holds."""
+_OPTIONS = {
+    "framing": "framing around the blocks",
+    "model": "another tokenizer reads the same text",
+    "tools": "the tool-use prompt that the API adds",
+}
+
+
+@dataclass(slots=True)
+class _Grown:
+    """One place, added up over the turns."""
+
+    where: dict[str, None] = field(default_factory=dict)
+    by_turn: dict[int, int] = field(default_factory=dict)
+    cost: Decimal | None = Decimal(0)
+    pieces: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Tokens of each different piece of text, by what it was and is."""
+    changes: dict[str, None] = field(default_factory=dict)
+    largest: tuple[int, str, str] | None = None
+    """Tokens, old and new text of the piece that grew most."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.by_turn.values())
+
+    def add(self, turn: int, piece: _Piece) -> None:
+        self.where[piece.place.where] = None
+        self.changes[piece.change] = None
+        self.by_turn[turn] = self.by_turn.get(turn, 0) + piece.tokens
+        self.cost = None if self.cost is None or piece.cost is None else self.cost + piece.cost
+        self.pieces.setdefault(piece.key, piece.tokens)
+        if self.largest is None or piece.tokens > self.largest[0]:
+            self.largest = (piece.tokens, piece.was, piece.now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    place: Place
+    change: str
+    tokens: int
+    cost: Decimal | None
+    key: tuple[str, str]
+    was: str
+    now: str
+
+
+def growth(run: Run, costs: Sequence[TurnCosts], count: CountOf, sources: SourceTree | None) -> list[Finding]:
+    """One finding for each place that grew or shrank; their tokens add up to the measured difference.
+
+    `costs` holds one entry a turn (`Ledger.split`). Turns that cannot be counted are left out of both sums.
+    """
+    grown: dict[str, _Grown] = {}
+    recorded = 0
+    for index, turn in enumerate(run.turns):
+        if turn.basis == Basis.UNKNOWN or turn.recorded is None:
+            continue
+        recorded += turn.recorded.tokens.prompt_tokens
+        for piece in _pieces(turn, costs[index], count):
+            grown.setdefault(piece.place.group, _Grown()).add(index, piece)
+    found = [(group, one) for group, one in grown.items() if any(one.by_turn.values())]
+    found.sort(key=lambda entry: -abs(entry[1].tokens))
+    findings = [_finding(group, one, recorded, sources) for group, one in found[:_MOST]]
+    if rest := [one for _, one in found[_MOST:]]:
+        findings.append(_rest(rest))
+    return findings
+
+
+def _pieces(turn: Turn, costs: TurnCosts, count: CountOf) -> Iterator[_Piece]:
+    parts = turn.estimate.parts
+    tools: Mapping[str, str] = {}
+    if any(block.kind == TOOL_RESULT for part in parts for block in (part.was, part.now) if block):
+        tools = tool_names(turn.pair.recorded.prompt) | tool_names(turn.pair.request.prompt)
+    for part, cost in zip(parts, costs.parts, strict=True):
+        block = part.now or part.was
+        if block is None:
+            yield _Piece(Place(part.where, part.where), part.change, part.tokens, cost, ("", ""), "", "")
+        elif part.was and part.now and part.was.kind == part.now.kind == "tool":
+            yield from _fields(part, part.was, part.now, cost, count)
+        else:
+            key = (part.was.digest if part.was else "", part.now.digest if part.now else "")
+            was, now = (text_of(one) if one else "" for one in (part.was, part.now))
+            yield _Piece(place(block, tools), part.change, part.tokens, cost, key, was, now)
+
+
+def _fields(part: Part, was: Block, now: Block, cost: Decimal | None, count: CountOf) -> Iterator[_Piece]:
+    """A changed tool, split into its fields; the last one takes what is left, so that the sum holds."""
+    names = [
+        f for f in dict.fromkeys((*now.content, *was.content)) if was.content.get(f) != now.content.get(f)
+    ]
+    names.sort(key=lambda name: (name == "input_schema", name))
+    left = part.tokens
+    for name in names or [""]:
+        before, after = (_text(block.content.get(name)) for block in (was, now))
+        tokens = left if name == (names or [""])[-1] else count(after) - count(before)
+        left -= tokens
+        share = cost * tokens / part.tokens if cost is not None and part.tokens else cost and Decimal(0)
+        where = f"{now.name}.{name}" if name else now.name
+        change = "added" if not before else "removed" if not after else "changed"
+        yield _Piece(Place(where, where), change, tokens, share, (before, after), before, after)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else to_json(value)
+
+
+def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | None) -> Finding:
+    where = next(iter(grown.where)) if len(grown.where) == 1 else group
+    location = _located(grown, sources)
+    source = (location.source or location.filled) if location and len(location.sources) < 2 else None
+    text = f"{where}: {_label(grown)}{_amount(grown)}{_share(grown.tokens, recorded)}{_origin(location)}"
+    return Finding("growth", where, text, grown.tokens, grown.cost, source)
+
+
+def _label(grown: _Grown) -> str:
+    """What the tokens are, where the place alone does not say it."""
+    if label := _OPTIONS.get(next(iter(grown.where))):
+        return f"{label}, "
+    changes = list(grown.changes)
+    return "" if changes == ["changed"] else f"{listed(changes)}, "
+
+
+def _amount(grown: _Grown) -> str:
+    """`+312 tokens, re-sent on 6 turns = +1,872`."""
+    on, each, total = len(grown.by_turn), set(grown.by_turn.values()), signed(grown.tokens)
+    if on == 1:
+        return f"{total} tokens on one turn"
+    if len(each) == 1:
+        return f"{signed(each.pop())} tokens, re-sent on {plural(on, 'turn')} = {total}"
+    if len(grown.pieces) < on or len(grown.where) > 1:
+        once = f"{signed(sum(grown.pieces.values()))} tokens in {plural(len(grown.pieces), 'piece')}"
+        return f"{once}, re-sent on up to {plural(on, 'turn')} = {total}"
+    return f"{signed(min(each))} to {signed(max(each))} tokens on each of {plural(on, 'turn')} = {total}"
+
+
+def _share(tokens: int, recorded: int) -> str:
+    return f" ({signed_percent(Fraction(tokens, recorded))})" if recorded and tokens else ""
+
+
+def _located(grown: _Grown, sources: SourceTree | None) -> Location | None:
+    if sources is None or grown.largest is None or grown.largest[0] <= 0 or not grown.largest[2]:
+        return None
+    return sources.locate(grown.largest[1], grown.largest[2])
+
+
+def _origin(location: Location | None) -> str:
+    """Where the added text stands, or that it stands nowhere."""
+    if location is None:
+        return ""
+    if location.source:
+        others = [str(source) for source in location.elsewhere[:2]]
+        return f", from {location.source}" + (f", also {listed(others)}" if others else "")
+    if location.sources:
+        return f", its text stands in several places: {listed([str(source) for source in location.sources])}"
+    if location.filled:
+        return f", filled in at {location.filled}; the text itself is in no file of the repository"
+    return ", its text is in no file of the repository" if location.missing else ""
+
+
+def _rest(rest: Iterable[_Grown]) -> Finding:
+    others = list(rest)
+    tokens = sum(one.tokens for one in others)
+    costs = [one.cost for one in others]
+    cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
+    text = f"other parts: {plural(len(others), 'more place')} changed by {signed(tokens)} tokens together"
+    return Finding("growth", "other parts", text, tokens, cost)

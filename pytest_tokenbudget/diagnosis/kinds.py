@@ -1,0 +1,182 @@
+"""What kind of value differs between two texts: a date, an id, a number, a path, an order, or words."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from typing import Any
+
+from pytest_tokenbudget.diagnosis.words import words_of
+
+
+class Kind(StrEnum):
+    """Of a difference, in words for people."""
+
+    DATE = "date or time"
+    ID = "UUID or random id"
+    PATH = "path or host name"
+    COUNTER = "counter or other number"
+    ORDER = "another order"
+    TEXT = "changed text"
+
+    @property
+    def is_value(self) -> bool:
+        """Whether it is of the sort that a program fills in anew each time."""
+        return self not in (Kind.ORDER, Kind.TEXT)
+
+
+_MONTH = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
+    r"|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
+)
+_WEEKDAY = r"(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?\b"
+_TIME = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\b\.?)?"
+_ZONE = r"(?:\s?(?:Z|UTC|GMT|[A-Z]{2,4}T|[+-]\d{2}:?\d{2})\b)?"
+_CLOCK = rf"(?:(?:,?\s+(?:at\s+)?|T){_TIME}{_ZONE})?"
+_DATE = (
+    rf"(?<!\d)(?:19|20)\d{{2}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}{_CLOCK}",
+    rf"(?<!\d)\d{{1,2}}[-/.]\d{{1,2}}[-/.](?:19|20)?\d{{2}}(?!\d){_CLOCK}",
+    rf"\b(?:{_WEEKDAY},?\s+)?\d{{1,2}}(?:st|nd|rd|th|\.)?\s+(?:of\s+)?{_MONTH},?(?:\s+\d{{4}})?{_CLOCK}",
+    rf"\b(?:{_WEEKDAY},?\s+)?{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?(?!\d)(?:{_CLOCK}{_ZONE}\s+\d{{4}}|,?\s+\d{{4}}{_CLOCK}|{_CLOCK})",
+    rf"\b{_MONTH}\s+\d{{4}}\b",
+    rf"\b(?:{_WEEKDAY}|{_MONTH})",
+    rf"(?<![\d.]){_TIME}{_ZONE}",
+    r"(?<!\d)20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[T_-]?\d{4,6}Z?)?(?!\d)",
+    r"(?<![\d.])(?:1[4-9]|20)\d{8}(?:\.\d+|\d{3}|\d{6}|\d{9})?(?!\d)",  # seconds since 1970, or finer
+    r"(?<![\d.,])(?:19|20)\d{2}(?![\d.,]\d|\d)",
+)
+_ID = (
+    r"\b[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\b",
+    r"\b0x[0-9a-fA-F]{4,}\b",
+    # Six characters or more, letters and digits mixed, one word or joined by - and _: req_8Fk2, a1b2c3d4.
+    r"(?<![\w/.-])(?=[\w+-]*[A-Za-z])(?=[\w+-]*\d)(?!\d+(?:st|nd|rd|th|[a-z]{1,2})\b)[A-Za-z0-9][\w+-]{4,}[\w=](?![\w/])",
+)
+_PATH = (
+    r"\bhttps?://[^\s\"'<>)]+",
+    r"(?<![\w.])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\]+[\w.@%+~-]+)+[/\\]?",
+    r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?(?![\d.])",
+    r"\b[\w-]+@[\w-]+(?:\.[\w-]+)*",
+    r"\blocalhost(?::\d+)?\b|\bip-\d+(?:-\d+){3}\b",
+    r"\b[a-zA-Z][\w-]*(?:\.[\w-]+)*\.(?:local|internal|lan|com|net|org|io|dev|cloud|svc|home|arpa|intra|corp)\b(?::\d+)?",
+)
+_COUNTER = (r"[-+#]?\d+(?:[.,_]\d+)*%?",)
+_PATTERNS: tuple[tuple[Kind, tuple[re.Pattern[str], ...]], ...] = tuple(
+    (kind, tuple(re.compile(pattern) for pattern in patterns))
+    for kind, patterns in ((Kind.DATE, _DATE), (Kind.PATH, _PATH), (Kind.ID, _ID), (Kind.COUNTER, _COUNTER))
+)
+_UUID = re.compile(_ID[0])
+_LABELS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    (Kind.DATE, re.compile(r"\b(?:date|time|today|now|day|clock|timestamp)\b", re.IGNORECASE)),
+    (
+        Kind.ID,
+        re.compile(
+            r"(?:\b|_)(?:id|uid|uuid|guid|nonce|token|seed|session|request|trace|run|correlation|conversation|thread)"
+            r"(?:\b|_)",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        Kind.PATH,
+        re.compile(
+            r"(?:\b|_)(?:host|hostname|machine|node|pod|container|server|cwd|dir|directory|folder|path|file|home)"
+            r"(?:\b|_)",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        Kind.COUNTER,
+        re.compile(r"\b(?:turn|step|count|counter|iteration|attempt|number|no)\b|#", re.IGNORECASE),
+    ),
+)
+_WINDOW = 120
+_LABEL = re.compile(r"([\w #]{1,40})\s*(?:[:=]|\bis\b)\s*[\"'`]?[^\s:=]*$")
+_SHORT = 3
+"""Words of a value that a label in front of it may name."""
+
+
+def first_difference(was: str, now: str) -> int:
+    """Index of the first character that differs; the length of the shorter where it begins the other."""
+    low, high = 0, min(len(was), len(now))
+    while low < high:  # the longest common prefix by bisection: slices are compared in C
+        middle = (low + high + 1) // 2
+        if was.startswith(now[low:middle], low):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def kind_of_difference(was: str, now: str) -> Kind:
+    """The kind of the first value that differs between two texts."""
+    if is_reordered(was, now):
+        return Kind.ORDER
+    at = first_difference(was, now)
+    for kind, patterns in ((Kind.ID, (_UUID,)), *_PATTERNS):
+        if any(_covers(pattern, was, at) and _covers(pattern, now, at) for pattern in patterns):
+            return kind
+    return _by_label(was, now, at)
+
+
+def values_in(text: str) -> list[tuple[Kind, str]]:
+    """Dates, ids and paths in a text, in order; numbers and weekdays, which prompts are full of, left out."""
+    matches = sorted(
+        (match.start(), -match.end(), kind)
+        for kind, patterns in _PATTERNS
+        if kind != Kind.COUNTER
+        for pattern in patterns
+        for match in pattern.finditer(text)
+        if kind != Kind.DATE or any(map(str.isdigit, match[0]))
+    )
+    found: list[tuple[Kind, str]] = []
+    reached = 0
+    for start, end, kind in matches:
+        if start >= reached:
+            found.append((kind, text[start:-end]))
+            reached = -end
+    return found
+
+
+def is_reordered(was: str, now: str) -> bool:
+    """Whether two different texts hold the same, in another order: JSON with its keys, or lines, or words."""
+    if was == now:
+        return False
+    if was[:1] in ("{", "[") and now[:1] in ("{", "["):
+        try:
+            if _sorted(json.loads(was)) == _sorted(json.loads(now)):
+                return True
+        except (ValueError, RecursionError):
+            pass
+    old, new = words_of(was), words_of(now)
+    return old != new and len(old) == len(new) and sorted(old) == sorted(new)
+
+
+def _sorted(value: Any) -> str:
+    """A JSON value with every object and every list in one order."""
+    if isinstance(value, dict):
+        return (
+            "{"
+            + ",".join(sorted(f"{json.dumps(key)}:{_sorted(inner)}" for key, inner in value.items()))
+            + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ",".join(sorted(_sorted(inner) for inner in value)) + "]"
+    return json.dumps(value)
+
+
+def _covers(pattern: re.Pattern[str], text: str, at: int) -> bool:
+    """Whether a match of `pattern` holds the character at `at`, or ends there."""
+    start = max(at - _WINDOW, 0)
+    return any(match.start() <= at <= match.end() for match in pattern.finditer(text, start, at + _WINDOW))
+
+
+def _by_label(was: str, now: str, at: int) -> Kind:
+    """By what stands in front of a short value: `session: brave-otter`, `Host = alpha`."""
+    tail = first_difference(was[at:][::-1], now[at:][::-1])
+    old, new = was[at : len(was) - tail], now[at : len(now) - tail]
+    label = _LABEL.search(now, max(at - _WINDOW, 0), at)
+    if label and len(words_of(old)) <= _SHORT and len(words_of(new)) <= _SHORT and "\n" not in old + new:
+        for kind, pattern in _LABELS:
+            if pattern.search(label[1]):
+                return kind
+    return Kind.TEXT

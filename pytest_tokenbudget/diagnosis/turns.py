@@ -1,0 +1,181 @@
+"""How the turns themselves changed: more, fewer, in another order or shape, on another model, in a loop."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+
+from pytest_tokenbudget.budget.compare import CostOf
+from pytest_tokenbudget.diagnosis.comparison import excerpt
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.ledger import TurnCosts, main_rate
+from pytest_tokenbudget.diagnosis.places import text_of, to_json
+from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
+from pytest_tokenbudget.metering.cache_rules import cache_model
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Basis
+from pytest_tokenbudget.wire.exchange import Exchange, Request
+from pytest_tokenbudget.wire.prompt import Block, Prompt
+
+_NAMED = 3
+"""Turns described one by one."""
+
+
+def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Finding]:
+    """What changed about the turns, beyond what each of them sends; `costs` holds one entry a turn."""
+    return [
+        *_added(run),
+        *_removed(run, cost),
+        *_reshaped(run),
+        *_models(run, costs),
+        *_unknown(run),
+    ]
+
+
+def _added(run: Run) -> Iterator[Finding]:
+    usual = _calls_of(turn.pair.recorded.prompt for turn in run.turns)
+    usual |= _calls_of(exchange.request.prompt for exchange in run.unplayed)
+    loops = [loop for request in run.misses if (loop := _loop(run, request, usual))]
+    if loops:
+        text = f"the agent loops: {listed(list(dict.fromkeys(loops))[:_NAMED])}"
+        yield Finding("turns_changed", "loop", text)
+    openings, kin, others = _by_conversation(run, run.misses)
+    if openings:
+        text = f"the agent starts {plural(len(openings), 'subagent or conversation')} more than recorded"
+        yield Finding("turns_changed", "added", f"{text}: {_asking([*openings, *kin])}")
+    if others:
+        text = f"the agent asks {plural(len(others), 'turn')} that the recording does not have"
+        yield Finding("turns_changed", "added", f"{text}: {_asking(others)}")
+
+
+def _removed(run: Run, cost: CostOf) -> Iterator[Finding]:
+    exchanges = {id(exchange.request): exchange for exchange in run.unplayed}
+    openings, kin, others = _by_conversation(run, [exchange.request for exchange in run.unplayed])
+    if openings:
+        noun, verb = plural(len(openings), "subagent or conversation"), "is" if len(openings) == 1 else "are"
+        gone = [exchanges[id(request)] for request in (*openings, *kin)]
+        yield _fewer(gone, cost, f"{noun} of the recording {verb} not started")
+    if others:
+        noun, verb = plural(len(others), "recorded turn"), "is" if len(others) == 1 else "are"
+        gone = [exchanges[id(request)] for request in others]
+        yield _fewer(gone, cost, f"{noun} {verb} not asked for any more")
+
+
+def _fewer(gone: Sequence[Exchange], cost: CostOf, text: str) -> Finding:
+    usages = [exchange.answer.usage for exchange in gone]
+    known = [usage for usage in usages if usage is not None]
+    tokens = -sum(usage.tokens.prompt_tokens for usage in known) if len(known) == len(usages) else None
+    costs = [cost(usage) for usage in known]
+    priced = [one for one in costs if one is not None]
+    amount = -sum(priced, Decimal(0)) if len(priced) == len(usages) else None
+    asked = _asking([exchange.request for exchange in gone])
+    return Finding("turns_changed", "removed", f"{text}: {asked}", tokens, amount)
+
+
+def _reshaped(run: Run) -> Iterator[Finding]:
+    """Pairs whose requests stand at another place of the conversation than their recorded ones."""
+    pairs = {id(turn.pair): index for index, turn in enumerate(run.turns)}
+    for pair in run.reshaped[:_NAMED]:
+        index = pairs.get(id(pair))
+        was, now = pair.recorded.prompt, pair.request.prompt
+        where = f"turn {index + 1}" if index is not None else "reshaped"
+        text = f"{where}: {_shape(was, now)} ({_asked(now)})"
+        yield Finding("turns_changed", where, text)
+    if len(run.reshaped) > _NAMED:
+        text = f"{plural(len(run.reshaped) - _NAMED, 'more turn')} of another shape than recorded"
+        yield Finding("turns_changed", "reshaped", text)
+
+
+def _shape(was: Prompt, now: Prompt) -> str:
+    old, new = ([block.digest for block in prompt.level("messages")] for prompt in (was, now))
+    if old != new and sorted(old) == sorted(new):
+        return "the messages come in another order than recorded"
+    sizes = f"{plural(now.message_count, 'message')} where {was.message_count:,} were recorded"
+    return f"the conversation has another shape than recorded, {sizes}"
+
+
+def _models(run: Run, costs: Sequence[TurnCosts]) -> Iterator[Finding]:
+    switched: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, turn in enumerate(run.turns):
+        was, now = turn.pair.recorded.prompt.model, turn.pair.request.prompt.model
+        if cache_model(was) != cache_model(now):
+            switched[was, now].append(index)
+        elif turn.recorded and (before := main_rate(turn.recorded)) != (after := main_rate(turn.usage)):
+            switched[str(before), str(after)].append(index)
+    for (was, now), indexes in switched.items():
+        amounts = [costs[index].rate for index in indexes]
+        known = [amount for amount in amounts if amount is not None]
+        total = sum(known, Decimal(0)) if len(known) == len(amounts) else None
+        place = turns(indexes)
+        kind = "model_changed" if was.partition(" (")[0] != now.partition(" (")[0] else "rate_changed"
+        text = f"{place}: {now} instead of {was}"
+        yield Finding(kind, place, text if total is not None else f"{text}, a price is unknown", None, total)
+
+
+def _unknown(run: Run) -> Iterator[Finding]:
+    reasons: dict[str, list[int]] = defaultdict(list)
+    for index, turn in enumerate(run.turns):
+        if turn.basis == Basis.UNKNOWN:
+            reasons[turn.estimate.reason or "it cannot be counted offline"].append(index)
+    for reason, indexes in reasons.items():
+        yield Finding("unknown", turns(indexes), f"{turns(indexes)} cannot be counted: {reason}")
+
+
+def _calls_of(prompts: Iterable[Prompt]) -> Counter[str]:
+    """How often each tool call is made within one recorded conversation, at most."""
+    most: Counter[str] = Counter()
+    for prompt in prompts:
+        most |= Counter(_call(block) for block in prompt.blocks if block.kind == "tool_use")
+    return most
+
+
+def _loop(run: Run, request: Request, usual: Counter[str]) -> str | None:
+    """What a request shows to be asked again and again: a tool call, or the request itself."""
+    calls = Counter(_call(block) for block in request.prompt.blocks if block.kind == "tool_use")
+    again = [(call, times) for call, times in calls.items() if times > max(usual[call], 1)]
+    if again:
+        call, times = max(again, key=lambda entry: entry[1])
+        return f"{call} is called {times} times with the same arguments"
+    times = 1 + sum(turn.pair.request.digest == request.digest for turn in run.turns)
+    if times > 1:
+        return f"the same request is sent {times} times ({_asked(request.prompt)})"
+    return None
+
+
+def _call(block: Block) -> str:
+    arguments = block.content.get("input")
+    return f"{block.content.get('name')}({excerpt(to_json(arguments), 0) if arguments else ''})"
+
+
+def _by_conversation(
+    run: Run, requests: Sequence[Request]
+) -> tuple[list[Request], list[Request], list[Request]]:
+    """Those that open a conversation beside others, the later turns of these, and the rest."""
+    if not run.turns:
+        return [], [], list(requests)
+    openings, later = [], []
+    for request in requests:
+        continues = any(block.role == "assistant" for block in request.prompt.blocks)
+        (later if continues else openings).append(request)
+    heads = {_opening_of(request.prompt) for request in openings}
+    kin = [request for request in later if _opening_of(request.prompt) in heads]
+    return openings, kin, [request for request in later if _opening_of(request.prompt) not in heads]
+
+
+def _opening_of(prompt: Prompt) -> str:
+    """Digest of the first block of the conversation: turns of one conversation share it."""
+    return next((block.digest for block in prompt.blocks if block.level == "messages"), "")
+
+
+def _asking(requests: Sequence[Request]) -> str:
+    asked = "; ".join(_asked(request.prompt) for request in requests[:_NAMED])
+    return f"{asked} and {len(requests) - _NAMED:,} more" if len(requests) > _NAMED else asked
+
+
+def _asked(prompt: Prompt) -> str:
+    """What a turn asks, in short: its last message."""
+    last = next((block for block in reversed(prompt.blocks) if block.level == "messages"), None)
+    if last is None:
+        return "an empty conversation"
+    return f"{last.role} {last.kind} {excerpt(text_of(last), 0)!r}"

@@ -1,0 +1,146 @@
+"""Prefixes that differ from process to process: values that no file holds, tools and keys in hash order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+
+from pytest_tokenbudget.diagnosis.cache_breaks import describe, refined
+from pytest_tokenbudget.diagnosis.comparison import Difference, differences, excerpt
+from pytest_tokenbudget.diagnosis.findings import Finding, Source
+from pytest_tokenbudget.diagnosis.kinds import Kind, values_in
+from pytest_tokenbudget.diagnosis.ledger import last_breakpoint
+from pytest_tokenbudget.diagnosis.places import is_ignored, text_of, tool_names
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.diagnosis.wording import plural
+from pytest_tokenbudget.metering.cache_rules import LEVELS, scopes
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.wire.prompt import Block, Prompt
+
+
+def volatile(run: Run, sources: SourceTree, told: Collection[str]) -> list[Finding]:
+    """What differs from the recording in a cached prefix although no file of the repository says so.
+
+    Within the run such a prefix may be stable and cost nothing; every other process writes it anew. `told`
+    holds the places whose breaks are findings already.
+    """
+    found: dict[Hashable, Finding] = {}
+    for turn in run.turns:
+        was, now = turn.pair.recorded.prompt, turn.pair.request.prompt
+        if was is now or not (prefix := shared_prefix(now)):
+            continue
+        names = tool_names(now)
+        for difference in differences(shared_prefix(was) or prefix_of_heads(was), prefix, names):
+            key = (difference.where, difference.change, difference.kind)
+            if key not in found and difference.where not in told and (one := _finding(difference, sources)):
+                found[key] = one
+    return list(found.values())
+
+
+def shared_prefix(prompt: Prompt) -> list[Block]:
+    """The cached blocks that other conversations could share: tools, system, and marked context in front.
+
+    A breakpoint on the last block caches the conversation itself, which is nobody else's.
+    """
+    end = last_breakpoint(prompt)
+    if end < 0:
+        return []
+    front = [index for index, block in enumerate(prompt.blocks[:-1]) if block.ttl and not block.message]
+    heads = sum(block.level != "messages" for block in prompt.blocks)
+    stop = max(min(end + 1, heads), max(front, default=-1) + 1)
+    return [block for block in prompt.blocks[:stop] if not is_ignored(block)]
+
+
+def prefix_of_heads(prompt: Prompt) -> list[Block]:
+    """Tools and system."""
+    return [block for block in prompt.blocks if block.level != "messages" and not is_ignored(block)]
+
+
+def _finding(difference: Difference, sources: SourceTree) -> Finding | None:
+    if difference.change in ("added", "removed"):
+        return None  # an edit, or growth: told as such
+    if difference.change == "reordered":
+        text = describe(difference, _api(difference), across=True, literal=False, source=None)
+        text += "; unless a commit changed the order, it differs from process to process"
+        return Finding("volatile", difference.where, text)
+    assert difference.old is not None
+    assert difference.new is not None
+    location = sources.locate(text_of(difference.old), text_of(difference.new))
+    strange = [piece for piece in location.missing if _is_strange(piece, difference.kind, sources)]
+    if not strange:
+        return None
+    difference = refined(difference, location)
+    source: Source | None = location.filled
+    text = describe(difference, _api(difference), across=True, literal=False, source=source)
+    text += (
+        f'; "{excerpt(strange[0], 0)}" is in no file of the repository: every process caches its own prefix'
+    )
+    return Finding("volatile", difference.where, text, source=source)
+
+
+def _api(difference: Difference) -> str:
+    return f"{difference.level}_changed"
+
+
+def _is_strange(piece: str, kind: Kind, sources: SourceTree) -> bool:
+    """Whether a text that is not at its place in the repository comes from nowhere else in it either."""
+    return kind.is_value or bool(values_in(piece)) or not sources.holds(piece)
+
+
+def compare_prefixes(first: Sequence[Prompt], second: Sequence[Prompt]) -> list[Finding]:
+    """What differs, byte for byte, between the cached prefixes of two processes that ran one scenario.
+
+    Compared up to the last cache breakpoint; where nothing is cached, tools and system. The requests may come
+    in any order.
+    """
+    found: dict[Hashable, Finding] = {}
+    if len(first) != len(second):
+        text = f"a second process asks {plural(len(second), 'turn')}, the first {len(first):,}"
+        found["turns"] = Finding("volatile", "turns", text)
+    for one, other in _paired(first, second):
+        for difference in differences(_cached(one), _cached(other), tool_names(one) | tool_names(other)):
+            what = describe(difference, _api(difference), across=True, literal=False, source=None)
+            what = what.replace("the recorded prefix", "the prefix of another process")
+            found.setdefault((difference.where, difference.kind), Finding("volatile", difference.where, what))
+        for name in _parameters(one, other):
+            text = f"{name} differs from process to process, which loses the cache"
+            found.setdefault(name, Finding("volatile", name, text))
+    return list(found.values())
+
+
+def _cached(prompt: Prompt) -> list[Block]:
+    end = last_breakpoint(prompt)
+    if end < 0:
+        return prefix_of_heads(prompt)
+    return [block for block in prompt.blocks[: end + 1] if not is_ignored(block)]
+
+
+def _parameters(one: Prompt, other: Prompt) -> Iterator[str]:
+    was, now = scopes(one), scopes(other)
+    for level in LEVELS:
+        old, new = was.get(level, {}), now.get(level, {})
+        yield from sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _paired(first: Iterable[Prompt], second: Iterable[Prompt]) -> Iterator[tuple[Prompt, Prompt]]:
+    """Requests of both processes that are the same call: by content, by messages, by head, by order."""
+    left, right = list(first), list(second)
+    keys: tuple[Callable[[Prompt], Hashable], ...] = (
+        lambda prompt: tuple(block.digest for block in prompt.blocks),
+        lambda prompt: tuple(block.digest for block in prompt.level("messages")),
+        lambda prompt: (len(prompt.blocks), *(b.digest for b in prompt.blocks if b.level != "messages")),
+        lambda prompt: len(prompt.blocks),
+        lambda _: None,
+    )
+    for key in keys:
+        waiting: defaultdict[Hashable, list[Prompt]] = defaultdict(list)
+        for prompt in right:
+            waiting[key(prompt)].append(prompt)
+        rest = []
+        for prompt in left:
+            if waiting.get(key(prompt)):
+                yield prompt, waiting[key(prompt)].pop(0)
+            else:
+                rest.append(prompt)
+        left = rest
+        right = [prompt for prompts in waiting.values() for prompt in prompts]

@@ -1,0 +1,233 @@
+"""Recordings and runs for the tests of the diagnosis, built from request bodies through the true meter."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
+from pytest_tokenbudget.metering.cache_chain import chain
+from pytest_tokenbudget.metering.counting import Family, Memo
+from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.metering.prefix_sizes import Unsized, cheap_weights, prefix_sizes
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.replay.pairing import Recording
+from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.request import read_request
+
+Body = dict[str, Any]
+Change = Callable[[int, Body], Body | None]
+"""A turn's number and its body, to be changed in place or replaced; None drops the turn."""
+
+MODEL = "claude-sonnet-4-6"
+URL = "https://api.anthropic.com/v1/messages"
+COUNTER = Memo(BuiltinCounter())
+METER = Meter(COUNTER)
+EPHEMERAL = {"type": "ephemeral"}
+
+PRICES = {  # dollars a million tokens: input, 5m write, 1h write, read, output
+    "claude-sonnet-4-6": ("3", "3.75", "6", "0.30", "15"),
+    "claude-haiku-4-5": ("1", "1.25", "2", "0.10", "5"),
+    "claude-opus-4-8": ("5", "6.25", "10", "0.50", "25"),
+}
+
+
+def cost(usage: Usage) -> Decimal | None:
+    """Dollars of the test's own price list; None for what it does not hold."""
+    total = Decimal(0)
+    for rate, tokens in usage.by_rate.items():
+        if rate.model not in PRICES:
+            return None
+        per_million = (
+            tokens.input_tokens,
+            tokens.ephemeral_5m_input_tokens,
+            tokens.ephemeral_1h_input_tokens,
+            tokens.cache_read_input_tokens,
+            tokens.output_tokens,
+        )
+        factor = Decimal("0.5") if "batch" in rate.modifiers else Decimal(1)
+        total += factor * sum(
+            (Decimal(p) * n / 1_000_000 for p, n in zip(PRICES[rate.model], per_million, strict=True)),
+            Decimal(0),
+        )
+    return total
+
+
+def count(text: str) -> int:
+    """Tokens of a text."""
+    return COUNTER.count(text, Family.V3)
+
+
+# --- bodies -----------------------------------------------------------------------------------------------
+
+
+def text(words: str, *, marked: bool | str = False) -> dict[str, Any]:
+    return {"type": "text", "text": words} | mark(marked)
+
+
+def mark(marked: bool | str) -> dict[str, Any]:
+    if not marked:
+        return {}
+    return {"cache_control": EPHEMERAL if marked is True else {**EPHEMERAL, "ttl": marked}}
+
+
+def tool(name: str, description: str, **properties: str) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {key: {"type": "string", "description": value} for key, value in properties.items()},
+        "required": list(properties),
+    }
+    return {"name": name, "description": description, "input_schema": schema}
+
+
+def user(*content: Any) -> dict[str, Any]:
+    return {
+        "role": "user",
+        "content": content[0] if len(content) == 1 and isinstance(content[0], str) else list(content),
+    }
+
+
+def result(id_: str, output: str, **more: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": id_, "content": output, **more}
+
+
+@dataclass
+class Step:
+    """One answer of the model, and what the agent's tools then return."""
+
+    says: str = ""
+    calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    returns: Sequence[str] = ()
+    output: int = 40
+
+    def blocks(self, number: int) -> list[dict[str, Any]]:
+        said = [text(self.says)] if self.says else []
+        uses = [
+            {"type": "tool_use", "id": f"toolu_{number}_{i}", "name": name, "input": dict(arguments)}
+            for i, (name, arguments) in enumerate(self.calls)
+        ]
+        return [*said, *uses]
+
+
+@dataclass
+class Agent:
+    """An agent with a tool loop; `body` is what it sends beside the messages."""
+
+    system: Any
+    tools: list[dict[str, Any]]
+    opening: Any
+    steps: Sequence[Step]
+    rolling: bool = True
+    """Whether the last message is marked too, as agents with a growing conversation do."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def bodies(self) -> list[Body]:
+        """What it sends, turn by turn."""
+        messages = [user(self.opening) if isinstance(self.opening, str) else user(*self.opening)]
+        sent = []
+        for number, step in enumerate(self.steps):
+            sent.append(self._body(messages))
+            messages.append({"role": "assistant", "content": step.blocks(number)})
+            results = [result(f"toolu_{number}_{i}", output) for i, output in enumerate(step.returns)]
+            messages.append(user(*results) if results else user("Go on."))
+        return sent
+
+    def answers(self) -> list[tuple[list[dict[str, Any]], int]]:
+        return [(step.blocks(number), step.output) for number, step in enumerate(self.steps)]
+
+    def _body(self, messages: Sequence[Mapping[str, Any]]) -> Body:
+        body: Body = {"model": MODEL, "max_tokens": 1024, **self.more}
+        if self.system:
+            body["system"] = copy.deepcopy(self.system)
+        if self.tools:
+            body["tools"] = copy.deepcopy(self.tools)
+        body["messages"] = copy.deepcopy(list(messages))
+        if self.rolling:
+            last = body["messages"][-1]
+            if isinstance(last["content"], str):
+                last["content"] = [text(last["content"])]
+            last["content"][-1]["cache_control"] = dict(EPHEMERAL)
+        return body
+
+
+# --- recordings and runs ----------------------------------------------------------------------------------
+
+
+def request(body: Body, **headers: str) -> Request:
+    raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    found = read_request("POST", URL, {"anthropic-version": "2023-06-01", **headers}, raw)
+    assert found is not None
+    return found
+
+
+def usages(requests: Sequence[Request], outputs: Sequence[int]) -> list[Usage]:
+    """What the API would bill: sizes by the built-in counter, the split by the cache's rules, from cold."""
+    chains = [chain(one.prompt) for one in requests]
+    weights = [cheap_weights(one, COUNTER) for one in chains]
+    totals = [round(sum(w.fixed + w.share for w in weight)) for weight in weights]
+    sizes = prefix_sizes([Unsized(c, t, w) for c, t, w in zip(chains, totals, weights, strict=True)], {})
+    turns = [CacheTurn(c, s, t) for c, s, t in zip(chains, sizes, totals, strict=True)]
+    return [
+        Usage.of(
+            Rate(one.prompt.model),
+            Tokens(out.uncached, out.written_5m, out.written_1h, out.read, output),
+        )
+        for one, out, output in zip(requests, simulate(turns), outputs, strict=True)
+    ]
+
+
+def record(
+    bodies: Sequence[Body], answers: Sequence[tuple[list[dict[str, Any]], int]], *, warm: bool = False
+) -> list[Exchange]:
+    """A recording of these turns; `warm` where another process had asked the same just before."""
+    requests = [request(body) for body in bodies]
+    outputs = [output for _, output in answers]
+    before = requests if warm else []
+    billed = usages([*before, *requests], [*outputs[: len(before)], *outputs])[len(before) :]
+    return [
+        Exchange(
+            one, Answer(200, {"role": "assistant", "content": content, "stop_reason": "end_turn"}, usage)
+        )
+        for one, (content, _), usage in zip(requests, answers, billed, strict=True)
+    ]
+
+
+def replay(recorded: Sequence[Exchange], bodies: Sequence[Body], **headers: str) -> Run:
+    """The run of an agent that sends `bodies` now."""
+    recording = Recording(recorded)
+    for body in bodies:
+        recording.choose(request(body, **headers))
+    return METER.replayed(
+        recorded,
+        recording.pairs,
+        misses=recording.misses,
+        unplayed=recording.unplayed,
+        reshaped=recording.reshaped,
+    )
+
+
+def changed(bodies: Sequence[Body], change: Change) -> list[Body]:
+    """The bodies, each changed."""
+    sent = []
+    for number, body in enumerate(bodies):
+        mine = copy.deepcopy(body)
+        after = change(number, mine)
+        if after is not None:
+            sent.append(after)
+    return sent
+
+
+def pairs(run: Run) -> list[Pair]:
+    return [turn.pair for turn in run.turns]
+
+
+def findings(run: Run, sources: SourceTree | None = None) -> tuple[Finding, ...]:
+    return diagnose(run, cost=cost, count=count, sources=sources)
