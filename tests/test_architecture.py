@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"wire"},
     {"replay", "metering", "repository"},
     {"budget"},
-    {"diagnosis"},
+    {"diagnosis", "source_files"},
     {"reports"},
     {"session"},
     {"hooks", "commands"},

@@ -154,7 +154,8 @@ def _by_conversation(
     """Those that open a conversation beside others, the later turns of these, and the rest."""
     if not run.turns:
         return [], [], list(requests)
-    openings, later = [], []
+    openings: list[Request] = []
+    later: list[Request] = []
     for request in requests:
         continues = any(block.role == "assistant" for block in request.prompt.blocks)
         (later if continues else openings).append(request)

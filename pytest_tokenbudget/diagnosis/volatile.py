@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 
-from pytest_tokenbudget.diagnosis.cache_breaks import describe, refined
+from pytest_tokenbudget.diagnosis.break_text import describe, refined
 from pytest_tokenbudget.diagnosis.comparison import Difference, differences, excerpt
 from pytest_tokenbudget.diagnosis.findings import Finding, Source
 from pytest_tokenbudget.diagnosis.kinds import Kind, values_in

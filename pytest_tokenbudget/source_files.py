@@ -1,0 +1,99 @@
+"""Reads the text files that prompts can come from: what git knows of a folder, or what lies in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.errors import GitError
+from pytest_tokenbudget.repository import Repository
+
+SUFFIXES = frozenset(
+    {".md", ".markdown", ".txt", ".rst", ".j2", ".jinja", ".jinja2", ".tmpl", ".mustache", ".hbs", ".liquid"}
+    | {".yaml", ".yml", ".json", ".jsonl", ".toml", ".xml", ".html", ".prompt", ".prompty", ".py", ".pyi"}
+)
+LARGEST = 512 * 1024
+"""Bytes of a file that is still read: prompts are smaller, lock files and data sets are not."""
+MOST = 24 * 1024 * 1024
+"""Bytes that are read in all; changed files first."""
+_NOT_SOURCES = frozenset({"cassettes", "token_budgets", "__pycache__", "node_modules", "site-packages"})
+_HEAD = 2000
+"""Characters that tell what a file is."""
+
+
+def read_source_tree(folder: Path) -> SourceTree:
+    """The text files of `folder`, relative path to text, and which of them the change at hand touches.
+
+    Of a git repository: what is tracked, or new and not ignored; changed since HEAD left the default branch,
+    or else since the commit before. Recordings, baselines and reports of this tool hold prompts, but are not
+    where they come from: they are left out. Never raises for what cannot be read.
+    """
+    try:
+        repository = Repository.open(folder)
+        paths, changed = repository.files(), _changed(repository)
+    except GitError:
+        paths, changed = list(_walk(folder)), frozenset()
+    wanted = [path for path in paths if _may_hold_prompts(path)]
+    files: dict[str, str] = {}
+    left = MOST
+    for path in sorted(wanted, key=lambda path: (path not in changed, path)):
+        text = _read(folder / path)
+        if text is not None and len(text) <= left and not _is_recorded(text):
+            files[path] = text
+            left -= len(text)
+    return SourceTree(files, frozenset(changed & files.keys()))
+
+
+def _changed(repository: Repository) -> frozenset[str]:
+    """What the branch and the working tree changed; on the default branch itself, the last commit."""
+    try:
+        head = repository.commit()
+        base = repository.merge_base(repository.default_branch())
+    except GitError:
+        return _touched(repository, "HEAD")
+    if base.id != head.id:
+        return _touched(repository, base.id)
+    return _touched(repository, "HEAD") or _touched(repository, "HEAD~1")
+
+
+def _touched(repository: Repository, since: str) -> frozenset[str]:
+    try:
+        return repository.touched(since)
+    except GitError:  # no commit yet, or a history of one
+        return frozenset()
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for top, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if _is_source_folder(Path(top, name)))
+        yield from (Path(top, name).relative_to(folder).as_posix() for name in names)
+
+
+def _is_source_folder(folder: Path) -> bool:
+    hidden = folder.name.startswith(".") or folder.name in _NOT_SOURCES
+    return not hidden and not (folder / "pyvenv.cfg").exists()
+
+
+def _may_hold_prompts(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return pure.suffix.lower() in SUFFIXES and not _NOT_SOURCES.intersection(pure.parts)
+
+
+def _read(path: Path) -> str | None:
+    """The text of a file; None where it is too large, no text, or cannot be read."""
+    try:
+        if path.stat().st_size > LARGEST:
+            return None
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return None if b"\0" in content[:_HEAD] else content.decode("utf-8-sig", "replace")
+
+
+def _is_recorded(text: str) -> bool:
+    """Whether this is a cassette, or a report of this tool."""
+    head = text[:_HEAD]
+    cassette = head.startswith("interactions:") or "\ninteractions:" in head or '"interactions":' in head
+    return cassette or ('"pytest-tokenbudget"' in head and '"scenarios"' in text)
