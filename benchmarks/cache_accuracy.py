@@ -3,9 +3,13 @@
     python benchmarks/cache_accuracy.py CORPUS... [--json FILE]
 
 CORPUS is a folder with `exchanges.jsonl.gz` (one exchange a line) and/or vcr cassettes at any depth, or one
-such file. Each cassette is a sequence: it is simulated from its requests and their true totals alone, and what
-its answers report as read and written is only compared with. Sequences that start warm (their first request
-with cache activity reads) get that first read as the initial state and are counted apart.
+such file. Each cassette is simulated from its requests and their true totals alone, and what its answers
+report as read and written is only compared with. Cassettes that start warm (their first request with cache
+activity reads) get that first read as the initial state and are counted apart.
+
+The last table is of both sides: a cassette is taken for the recording, and the next one of its project, with
+as many turns and the same models, for what the agent asks now. Given the totals of the second, its split is
+told from the first, as for a changed scenario, and compared with what its own answers report.
 """
 
 from __future__ import annotations
@@ -18,25 +22,31 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import chain
+from pytest_tokenbudget.metering.cache_current import CurrentTurn
+from pytest_tokenbudget.metering.cache_difference import resplit
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn, measure, observe
 from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
-from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Known, Outcome, simulate
+from pytest_tokenbudget.metering.counting import Memo
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
 from pytest_tokenbudget.model import Tokens
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.request import read_prompt, read_request
 from pytest_tokenbudget.wire.usage import read_answer, tokens
 
+COUNTER = Memo(BuiltinCounter())
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Sequence_:
+class Cassette:
     """The billed turns of one cassette."""
 
     name: str
@@ -56,26 +66,32 @@ class Result:
     name: str
     turn: int
     model: str
-    total: int
     recorded: Tokens
-    outcome: Outcome
+    told: Tokens
     cause: str | None
     """Why the two disagree on whether something is read or written; None where they agree."""
 
     @property
     def differences(self) -> dict[str, float]:
         """Of the split, over the prompt."""
-        pairs = {
-            "read": (self.outcome.read, self.recorded.cache_read_input_tokens),
-            "written": (
-                self.outcome.written_1h + self.outcome.written_5m,
-                self.recorded.cache_creation_input_tokens,
-            ),
-            "written 5m": (self.outcome.written_5m, self.recorded.ephemeral_5m_input_tokens),
-            "written 1h": (self.outcome.written_1h, self.recorded.ephemeral_1h_input_tokens),
-            "uncached": (self.outcome.uncached, self.recorded.input_tokens),
+        counts = {
+            "read": "cache_read_input_tokens",
+            "written": "cache_creation_input_tokens",
+            "written 5m": "ephemeral_5m_input_tokens",
+            "written 1h": "ephemeral_1h_input_tokens",
+            "uncached": "input_tokens",
         }
-        return {name: abs(one - other) / self.total for name, (one, other) in pairs.items()}
+        return {
+            name: abs(getattr(self.told, count) - getattr(self.recorded, count)) / self.recorded.prompt_tokens
+            for name, count in counts.items()
+        }
+
+
+def agree(told: Tokens, recorded: Tokens) -> bool:
+    """Whether both read something or both do not, and both write something or both do not."""
+    return bool(told.cache_read_input_tokens) == bool(recorded.cache_read_input_tokens) and bool(
+        told.cache_creation_input_tokens
+    ) == bool(recorded.cache_creation_input_tokens)
 
 
 def main() -> None:
@@ -93,7 +109,7 @@ def main() -> None:
 # -- reading ------------------------------------------------------------------------------------------------
 
 
-def read(paths: Iterable[Path]) -> Iterator[Sequence_]:
+def read(paths: Iterable[Path]) -> Iterator[Cassette]:
     """Every cassette of the given files and folders."""
     for path in paths:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -101,10 +117,10 @@ def read(paths: Iterable[Path]) -> Iterator[Sequence_]:
             if file.name.endswith(".jsonl.gz"):
                 yield from read_exchanges(file)
             elif file.suffix in (".yaml", ".yml"):
-                yield Sequence_(str(file), tuple(read_cassette(file)))
+                yield Cassette(str(file), tuple(read_cassette(file)))
 
 
-def distinct(sequences: Iterable[Sequence_]) -> Iterator[Sequence_]:
+def distinct(sequences: Iterable[Cassette]) -> Iterator[Cassette]:
     """Sequences with turns, each once: a corpus may hold a cassette in both forms."""
     seen = set()
     for sequence in sequences:
@@ -114,7 +130,7 @@ def distinct(sequences: Iterable[Sequence_]) -> Iterator[Sequence_]:
             yield sequence
 
 
-def read_exchanges(path: Path) -> Iterator[Sequence_]:
+def read_exchanges(path: Path) -> Iterator[Cassette]:
     """The sequences of a file of parsed exchanges, by repository and cassette, in order."""
     rows = defaultdict(list)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -123,7 +139,7 @@ def read_exchanges(path: Path) -> Iterator[Sequence_]:
             rows[row["repo"], row["file"]].append(row)
     for (repo, file), its in rows.items():
         its.sort(key=lambda row: row["index_in_cassette"])
-        yield Sequence_(f"{repo} {file}", tuple(filter(None, map(from_row, its))))
+        yield Cassette(f"{repo} {file}", tuple(filter(None, map(from_row, its))))
 
 
 def from_row(row: Mapping[str, Any]) -> RecordedTurn | None:
@@ -172,7 +188,7 @@ def _first(value: object) -> str:
 # -- comparing ----------------------------------------------------------------------------------------------
 
 
-def report(sequences: Sequence[Sequence_]) -> dict[str, Any]:
+def report(sequences: Sequence[Cassette]) -> dict[str, Any]:
     """The whole document: figures of the cold and of the warm sequences, and what is left out."""
     left_out: Counter[str] = Counter()
     cold: list[Result] = []
@@ -183,22 +199,24 @@ def report(sequences: Sequence[Sequence_]) -> dict[str, Any]:
         (warm if sequence.warm else cold).extend(compare(sequence, left_out))
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "sequences": len(sequences),
+        "cassettes": len(sequences),
         "left_out": dict(left_out),
         "cold": figures(cold),
         "warm": figures(warm),
+        "both sides": figures(list(both_sides(sequences))),
     }
 
 
-def compare(sequence: Sequence_, left_out: Counter[str]) -> Iterator[Result]:
+def compare(sequence: Cassette, left_out: Counter[str]) -> Iterator[Result]:
     """The requests with cache activity, recorded or simulated, beside what is simulated of them."""
-    turns = measure(sequence.turns, [chain(turn.prompt) for turn in sequence.turns], {})
-    known, first = Known(), -1
+    turns = measure(sequence.turns, [chain(turn.prompt) for turn in sequence.turns], {}, COUNTER)
+    shown: Mapping[int, Shown] = {}
+    first = -1
     if sequence.warm:
         first = next(index for index, turn in enumerate(sequence.turns) if turn.cached)
         told = [t.tokens if index == first else None for index, t in enumerate(sequence.turns)]
-        known, _ = observe(turns, told, {})
-    outcomes = simulate(turns, known=known)
+        shown, _ = observe(turns, told, {})
+    outcomes = simulate(turns, shown=shown)
     for index, (was, turn, outcome) in enumerate(zip(sequence.turns, turns, outcomes, strict=True)):
         if (not was.cached and not outcome.through_5m) or was.tokens is None:
             continue
@@ -208,11 +226,29 @@ def compare(sequence: Sequence_, left_out: Counter[str]) -> Iterator[Result]:
         if index == first:
             left_out["the first read of a warm sequence, which is the initial state"] += 1
             continue
-        right = bool(outcome.read) == bool(was.tokens.cache_read_input_tokens) and bool(
-            outcome.through_5m - outcome.read
-        ) == bool(was.tokens.cache_creation_input_tokens)
-        cause = None if right else why(was.tokens, turn, outcome)
-        yield Result(sequence.name, index, turn.chain.prompt.model, turn.total, was.tokens, outcome, cause)
+        told = Tokens(outcome.uncached, outcome.written_5m, outcome.written_1h, outcome.read)
+        cause = None if agree(told, was.tokens) else why(was.tokens, turn, outcome)
+        yield Result(sequence.name, index, was.prompt.model, was.tokens, told, cause)
+
+
+def both_sides(sequences: Sequence[Cassette]) -> Iterator[Result]:
+    """Each cassette told from its neighbour: see the module's text."""
+    groups: dict[tuple[object, ...], list[Cassette]] = defaultdict(list)
+    for sequence in sequences:
+        if all(turn.tokens and not_simulated(turn.prompt) is None for turn in sequence.turns):
+            key = (sequence.name.split()[0], *(turn.prompt.model for turn in sequence.turns))
+            groups[key].append(sequence)
+    for group in groups.values():
+        for one, other in pairwise(group):
+            if not any(turn.cached for turn in (*one.turns, *other.turns)) or one.warm != other.warm:
+                continue
+            asked = [CurrentTurn(t.prompt, t.tokens.prompt_tokens) for t in other.turns if t.tokens]
+            for index, split in enumerate(resplit(one.turns, asked, counter=COUNTER)):
+                truth, told = other.turns[index].tokens, split.tokens
+                if truth and told and (other.turns[index].cached or told.prompt_tokens > told.input_tokens):
+                    miss = split.now.miss if split.now else None
+                    cause = None if agree(told, truth) else f"simulated {miss.cause if miss else 'a read'}"
+                    yield Result(other.name, index, other.turns[index].prompt.model, truth, told, cause)
 
 
 def why(recorded: Tokens, turn: CacheTurn, outcome: Outcome) -> str:
@@ -224,7 +260,8 @@ def why(recorded: Tokens, turn: CacheTurn, outcome: Outcome) -> str:
         return f"not cached: {outcome.through_5m} tokens, minimum {minimum(turn.chain.model, {})}"
     if not outcome.through_5m:
         size = turn.sizes[max(turn.chain.breakpoints)]
-        return f"cached {read + written} tokens below the minimum {minimum(turn.chain.model, {})} (simulated {size})"
+        least = minimum(turn.chain.model, {})
+        return f"cached {read + written} tokens below the minimum {least} (simulated {size})"
     if read and not outcome.read:
         cause = outcome.miss.cause if outcome.miss else None
         return f"read a prefix that no turn of the recording wrote, or that should be lost ({cause})"
@@ -265,22 +302,20 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def listed(result: Result) -> dict[str, Any]:
-    recorded, outcome = result.recorded, result.outcome
+    def split(tokens: Tokens) -> dict[str, int]:
+        return {
+            "read": tokens.cache_read_input_tokens,
+            "written_1h": tokens.ephemeral_1h_input_tokens,
+            "written_5m": tokens.ephemeral_5m_input_tokens,
+        }
+
     return {
-        "sequence": result.name,
+        "cassette": result.name,
         "turn": result.turn,
         "model": result.model,
-        "prompt_tokens": result.total,
-        "recorded": {
-            "read": recorded.cache_read_input_tokens,
-            "written_1h": recorded.ephemeral_1h_input_tokens,
-            "written_5m": recorded.ephemeral_5m_input_tokens,
-        },
-        "simulated": {
-            "read": outcome.read,
-            "written_1h": outcome.written_1h,
-            "written_5m": outcome.written_5m,
-        },
+        "prompt_tokens": result.recorded.prompt_tokens,
+        "recorded": split(result.recorded),
+        "simulated": split(result.told),
         "cause": result.cause,
     }
 
@@ -289,14 +324,15 @@ def listed(result: Result) -> dict[str, Any]:
 
 
 def print_tables(document: Mapping[str, Any]) -> None:
-    print(f"{document['date']}: {document['sequences']} sequences")
-    for name in ("cold", "warm"):
+    print(f"{document['date']}: {document['cassettes']} cassettes")
+    for name in ("cold", "warm", "both sides"):
         its = document[name]
         print(f"\n{name}: {its['requests']} requests with cache activity")
         if not its["requests"]:
             continue
         print(
-            f"  reads something and writes something, both right: {its['both_right']} ({its['share_right']:.1%})"
+            "  reads something and writes something, both right: "
+            f"{its['both_right']} ({its['share_right']:.1%})"
         )
         print("  error of the split over the prompt       median     p90     p95     max")
         for part, row in its["split"].items():
@@ -305,7 +341,7 @@ def print_tables(document: Mapping[str, Any]) -> None:
         for kind in ("disagreements", "split_off_by_more_than_3_percent"):
             for row in its[kind]:
                 was, now = (tuple(row[side].values()) for side in ("recorded", "simulated"))
-                print(f"  {kind.replace('_', ' ')}: {row['sequence']} turn {row['turn']} ({row['model']},")
+                print(f"  {kind.replace('_', ' ')}: {row['cassette']} turn {row['turn']} ({row['model']},")
                 print(f"    {row['prompt_tokens']} tokens): read, 1h, 5m recorded {was}, simulated {now}")
                 if row["cause"]:
                     print(f"    {row['cause']}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import Chain, chain, same_prompt
 from pytest_tokenbudget.metering.cache_rules import tool_prompt
-from pytest_tokenbudget.metering.counting import Counter, Family, Memo, family
+from pytest_tokenbudget.metering.counting import Counter, Family, family
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.prefix_sizes import (
     Unsized,
@@ -35,11 +34,12 @@ class CurrentTurn:
 
 
 def measure_current(
-    recorded: Sequence[CacheTurn], current: Sequence[CurrentTurn | None]
+    recorded: Sequence[CacheTurn], current: Sequence[CurrentTurn | None], counter: Counter
 ) -> tuple[CacheTurn | None, ...]:
     """The turns as asked now, each beside the recorded one that answers it; None where it is not asked.
 
-    A turn whose prompt tokens are unknown takes the recorded ones, so that it can stand in its place.
+    An unchanged turn is the recorded one. A turn whose prompt tokens are unknown is measured by its weights,
+    so that it can stand in its place.
     """
     prefixes: dict[str, int] = {}
     blocks: dict[tuple[Family, str], int] = {}
@@ -49,22 +49,24 @@ def measure_current(
             prefixes.setdefault(link.key, size)
             blocks.setdefault((family(turn.chain.prompt.model), link.digest), size - begin)
             begin = size
-    counter = Memo(BuiltinCounter())
+    turns: list[CacheTurn | None] = [None] * len(current)
     asked: dict[int, Unsized] = {}
     for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
         if now is None:
             continue
-        its = was.chain if same_prompt(now.prompt, was.chain.prompt) else chain(now.prompt)
-        total = was.total if now.prompt_tokens is None else now.prompt_tokens
-        if its.links and was.sizes:
+        if same_prompt(now.prompt, was.chain.prompt):
+            turns[index] = was
+            continue
+        its = chain(now.prompt)
+        if its.links and was.sizes and now.prompt_tokens is not None:
             after = was.total - was.sizes[-1]
-            prefixes.setdefault(its.links[-1].key, max(total - after, 0))
-        asked[index] = Unsized(its, total, _weights(its, was.chain, now.parts, blocks, counter))
-    turns: list[CacheTurn | None] = [None] * len(current)
-    for (index, unsized), sizes in zip(
-        asked.items(), prefix_sizes(list(asked.values()), prefixes), strict=True
-    ):
-        turns[index] = replace(recorded[index], chain=unsized.chain, sizes=sizes, total=unsized.total)
+            prefixes.setdefault(its.links[-1].key, max(now.prompt_tokens - after, 0))
+        weights = _weights(its, was.chain, now.parts, blocks, counter)
+        asked[index] = Unsized(its, now.prompt_tokens, weights)
+    measured = prefix_sizes(list(asked.values()), prefixes)
+    for (index, unsized), sizes in zip(asked.items(), measured, strict=True):
+        total = unsized.whole(sizes)
+        turns[index] = replace(recorded[index], chain=unsized.chain, sizes=sizes, total=total)
     return tuple(turns)
 
 
@@ -74,27 +76,21 @@ def _weights(
     """By position: the size of a block that was recorded, else what was counted, else a cheap weight."""
     kin = family(its.prompt.model)
     counted = {part.now.where: part for part in parts if part.now is not None}
+    # What tools and a forced choice add after the system prompt is counted to the first message.
+    first, more = first_message(its), tool_prompt(its.prompt)[1] - tool_prompt(was.prompt)[1]
     weights: list[Weight | None] = []
-    for link in its.links:
+    for position, link in enumerate(its.links):
+        added = more if position == first else 0
         part = counted.get(link.block.where)
         size = blocks.get((kin, link.digest))
         before = blocks.get((kin, part.was.digest)) if part and part.was else 0
         if size is not None:
-            weights.append(Weight(fixed=size))
+            weights.append(Weight(fixed=max(size + added, 0)))
         elif part is not None and before is not None:
-            weights.append(Weight(share=max(before + part.tokens, 0)))
+            weights.append(Weight(fixed=max(added, 0), share=max(before + part.tokens, 0)))
         else:
             weights.append(None)
-    if None in weights:
-        cheap = cheap_weights(its, counter)
-        weights = [weight or cheap[position] for position, weight in enumerate(weights)]
-    return _with_tool_prompt([weight for weight in weights if weight], its, was)
-
-
-def _with_tool_prompt(weights: list[Weight], its: Chain, was: Chain) -> tuple[Weight, ...]:
-    """What tools and a forced choice add after the system prompt is counted to the first message."""
-    first = first_message(its)
-    if first is not None:
-        more = tool_prompt(its.prompt)[1] - tool_prompt(was.prompt)[1]
-        weights[first] = replace(weights[first], fixed=max(weights[first].fixed + more, 0))
-    return tuple(weights)
+    if None not in weights:
+        return tuple(weight for weight in weights if weight)
+    cheap = cheap_weights(its, counter)
+    return tuple(weight or cheap[position] for position, weight in enumerate(weights))

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import Chain, same_prompt
 from pytest_tokenbudget.metering.cache_current import CurrentTurn, measure_current
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
 from pytest_tokenbudget.metering.cache_rules import not_simulated, refused
+from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.prompt_cache import Outcome, simulate
 from pytest_tokenbudget.model import Tokens
 
@@ -38,12 +40,14 @@ def resplit(
     current: Sequence[CurrentTurn | None],
     *,
     minimums: Mapping[str, int] | None = None,
+    counter: Counter | None = None,
 ) -> tuple[Split, ...]:
     """Split each current prompt into read, written and uncached tokens.
 
     Both sequences hold the same turns, in recorded order: `current` has None where a recorded turn is not
     asked for any more. The recorded order serves for both sides, since that in which concurrent requests are
-    asked is chance. `minimums` overrides the shortest cacheable prefix by model.
+    asked is chance. `minimums` overrides the shortest cacheable prefix by model. Of `counter` proportions are
+    taken only, so no tokenizer is needed: hand in one `Memo(BuiltinCounter())` for many runs.
     """
     same = [
         now is not None and same_prompt(now.prompt, was.prompt)
@@ -52,10 +56,11 @@ def resplit(
     if all(same):
         return tuple(Split(turn.tokens) for turn in recorded)
     changed = same.index(False)
-    recording = study(recorded, minimums)
-    turns = measure_current(recording.turns, current)
-    before = simulate(recording.turns, known=recording.known, minimums=recording.minimums)
-    after = simulate(turns, known=recording.known, minimums=recording.minimums)
+    counter = counter or Memo(BuiltinCounter())
+    recording = study(recorded, minimums or {}, counter)
+    turns = measure_current(recording.turns, current, counter)
+    before = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
+    after = simulate(turns, shown=recording.shown, minimums=recording.minimums)
     splits = []
     for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
         turn = turns[index]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import Chain, chain
 from pytest_tokenbudget.metering.cache_rules import LEVELS, MINIMUMS, NEWEST_MINIMUM, minimum, not_simulated
-from pytest_tokenbudget.metering.counting import Memo
+from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.prefix_sizes import Unsized, cheap_weights, prefix_sizes
-from pytest_tokenbudget.metering.prompt_cache import Cache, CacheTurn, Known, visible
+from pytest_tokenbudget.metering.prompt_cache import Cache, CacheTurn, Shown, visible
 from pytest_tokenbudget.model import Tokens
 from pytest_tokenbudget.wire.prompt import Level, Prompt
 
 _CLOSE = 0.1
 """How far an interpolated size may be off what was read, as a part of it, to be taken for that prefix."""
+
+_LENIENT = Shown(ageless=True, loose=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,85 +47,95 @@ class Recording:
     """A recording, ready to be simulated."""
 
     turns: tuple[CacheTurn, ...]
-    known: Known
+    shown: Mapping[int, Shown]
+    """By turn."""
     minimums: Mapping[str, int]
     """The given overrides, and by model what the recording shows."""
 
 
-def study(recorded: Sequence[RecordedTurn], minimums: Mapping[str, int] | None = None) -> Recording:
-    """Measure every prefix of a recording, and find what its requests alone do not explain."""
+def study(recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter: Counter) -> Recording:
+    """Measure every prefix of a recording, and find what its requests alone do not explain.
+
+    `minimums` overrides the tables; `counter` is for sharing out known totals, so a cheap one will do.
+    """
     exact: dict[str, int] = {}
     chains = [chain(turn.prompt) for turn in recorded]
     for turn, its in zip(recorded, chains, strict=True):
         if turn.cached and its.breakpoints and not_simulated(turn.prompt) is None:
             exact.setdefault(its.links[max(its.breakpoints)].key, turn.cached)
-    turns = measure(recorded, chains, exact)
+    turns = measure(recorded, chains, exact, counter)
     seen = [turn.tokens if not_simulated(turn.prompt) is None else None for turn in recorded]
-    shown = {**(minimums or {}), **_shown_minimums(turns, seen, minimums or {})}
-    known, hits = observe(turns, seen, shown)
+    minimums = {**minimums, **_shown_minimums(turns, seen, minimums)}
+    shown, hits = observe(turns, seen, minimums)
     for index, position in hits.items():
         tokens = seen[index]
         assert tokens is not None
-        exact[chains[index].links[position].key] = tokens.cache_read_input_tokens
-    return Recording(measure(recorded, chains, exact), known, shown)
+        exact.setdefault(chains[index].links[position].key, tokens.cache_read_input_tokens)
+    return Recording(measure(recorded, chains, exact, counter), shown, minimums)
 
 
 def measure(
-    recorded: Sequence[RecordedTurn], chains: Sequence[Chain], exact: Mapping[str, int]
+    recorded: Sequence[RecordedTurn], chains: Sequence[Chain], exact: Mapping[str, int], counter: Counter
 ) -> tuple[CacheTurn, ...]:
     """The recorded turns with the tokens of their prefixes; `exact` holds known ones by key."""
-    counter = Memo(BuiltinCounter())
-    unsized = []
-    for turn, its in zip(recorded, chains, strict=True):
-        weights = cheap_weights(its, counter)
-        total = turn.tokens.prompt_tokens if turn.tokens else round(sum(w.fixed + w.share for w in weights))
-        unsized.append(Unsized(its, total, weights))
+    unsized = [
+        Unsized(its, turn.tokens.prompt_tokens if turn.tokens else None, cheap_weights(its, counter))
+        for turn, its in zip(recorded, chains, strict=True)
+    ]
     return tuple(
-        CacheTurn(its.chain, sizes, its.total, turn.began, turn.sent)
+        CacheTurn(its.chain, sizes, its.whole(sizes), turn.began, turn.sent)
         for its, sizes, turn in zip(unsized, prefix_sizes(unsized, exact), recorded, strict=True)
     )
 
 
 def observe(
     turns: Sequence[CacheTurn], recorded: Sequence[Tokens | None], minimums: Mapping[str, int]
-) -> tuple[Known, dict[int, int]]:
-    """What was warm, unreadable or not cached at all, so that the simulation reads what was recorded.
+) -> tuple[dict[int, Shown], dict[int, int]]:
+    """By turn, what makes the simulation read what was recorded, and the position up to which it was read.
 
-    None among `recorded`: that turn tells nothing. Also gives the position up to which each turn read.
+    None among `recorded`: that turn tells nothing.
     """
     cache = Cache(minimums)
-    warm: dict[int, tuple[Chain, int]] = {}
-    blind: dict[int, frozenset[tuple[int, Level]]] = {}
-    off: set[int] = set()
+    shown: dict[int, Shown] = {}
     hits: dict[int, int] = {}
     for index, (turn, tokens) in enumerate(zip(turns, recorded, strict=True)):
         marked = cache.cacheable(turn)
         if tokens is not None and marked:
-            read = tokens.cache_read_input_tokens
-            if not read and not tokens.cache_creation_input_tokens:
-                off.add(index)
-            readable = [p for p in visible(marked) if cache.can_read(turn, p)]
-            hit = _what_was_read(turn, tokens, marked, readable) if read else None
-            blind[index] = _unreadable(cache, turn, readable, hit)
+            hit = _what_was_read(cache, turn, tokens, marked)
+            shown[index] = _shown(cache, turn, tokens, marked, hit)
             if hit is not None:
                 hits[index] = hit
-                if not cache.can_read(turn, hit, blind[index]):
-                    warm[index] = turn.chain, hit
-                    cache.warm(index, turn.chain, hit, turn.began)
-        cache.ask(index, turn, blind=blind.get(index, frozenset()), off=index in off)
-    return Known(warm, blind, frozenset(off)), hits
+        cache.ask(index, turn, shown.get(index, Shown()))
+    return shown, hits
 
 
-def _what_was_read(turn: CacheTurn, tokens: Tokens, marked: Sequence[int], readable: Sequence[int]) -> int:
-    """Position of the end of what was read: the one that its size fits, rather cached than not."""
+def _shown(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequence[int], hit: int | None) -> Shown:
+    if hit is None and not tokens.cache_creation_input_tokens:
+        return Shown(off=True)
+    readable = [p for p in visible(marked) if cache.can_read(turn, p, Shown())]
+    shown = Shown(blind=_unreadable(cache, turn, readable, hit))
+    if hit is None:
+        return shown
+    for explained in (shown, replace(shown, ageless=True), replace(shown, ageless=True, loose=True)):
+        if cache.can_read(turn, hit, explained):
+            return explained
+    # Whoever wrote it probably set the same breakpoints, so that what they end is there, too.
+    return replace(shown, warm=(turn.chain, (*(p for p in marked if p < hit), hit)))
+
+
+def _what_was_read(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequence[int]) -> int | None:
+    """Position of the end of what was read: the one that its size fits, rather a cached or a marked one."""
     read = tokens.cache_read_input_tokens
+    if not read:
+        return None
     if not tokens.cache_creation_input_tokens:
         return marked[-1]
 
     def off_by(position: int) -> int:
         return abs(turn.sizes[position] - read)
 
-    for candidates in (readable, marked):
+    cached = [p for p in visible(marked) if cache.can_read(turn, p, _LENIENT)]
+    for candidates in (cached, marked):
         nearest = min(candidates, key=off_by, default=None)
         if nearest is not None and off_by(nearest) <= _CLOSE * read:
             return nearest
@@ -138,7 +149,7 @@ def _unreadable(
     links = turn.chain.links
     passed = [p for p in readable if hit is None or p > hit]
     first = 0 if hit is None else min((LEVELS.index(links[p].block.level) for p in passed), default=0)
-    writers = {writer for p in passed for writer in cache.writers(turn, p)}
+    writers = {writer for p in passed for writer in cache.writers(turn, p, Shown())}
     return frozenset((writer, level) for writer in writers for level in LEVELS[first:])
 
 

@@ -29,10 +29,16 @@ class Unsized:
     """One turn whose prefixes are to be measured."""
 
     chain: Chain
-    total: int
-    """Tokens of the whole prompt."""
+    total: int | None
+    """Tokens of the whole prompt; None where they are not known: the weights are then taken as sizes."""
     weights: Sequence[Weight]
     """By position."""
+
+    def whole(self, sizes: tuple[int, ...]) -> int:
+        """Tokens of the whole prompt, whose prefixes have these `sizes`."""
+        if self.total is not None:
+            return self.total
+        return (sizes[-1] if sizes else 0) + after_last_block(self.chain.prompt)
 
 
 def cheap_weights(chain: Chain, counter: Counter) -> tuple[Weight, ...]:
@@ -63,16 +69,15 @@ def prefix_sizes(turns: Sequence[Unsized], exact: Mapping[str, int]) -> tuple[tu
     """
     sizes = dict(exact)
     for turn in turns:
-        if turn.chain.links:
+        if turn.chain.links and turn.total is not None:
             end = max(turn.total - after_last_block(turn.chain.prompt), 0)
             sizes.setdefault(turn.chain.links[-1].key, end)
-    measured = []
-    for turn in turns:
-        its = _between_known(turn, sizes)
-        measured.append(its)
-        for link, size in zip(turn.chain.links, its, strict=True):
+    measured: dict[int, tuple[int, ...]] = {}
+    for index in sorted(range(len(turns)), key=lambda index: turns[index].total is None):
+        measured[index] = _between_known(turns[index], sizes)
+        for link, size in zip(turns[index].chain.links, measured[index], strict=True):
             sizes.setdefault(link.key, size)
-    return tuple(measured)
+    return tuple(measured[index] for index in range(len(turns)))
 
 
 def _between_known(turn: Unsized, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -81,7 +86,7 @@ def _between_known(turn: Unsized, sizes: Mapping[str, int]) -> tuple[int, ...]:
     limit = turn.total
     for position in reversed(range(len(turn.chain.links))):
         size = sizes.get(turn.chain.links[position].key)
-        if size is not None and size <= limit:
+        if size is not None and (limit is None or size <= limit):
             known.append((position, size))
             limit = size
     measured: list[int] = []
@@ -89,7 +94,9 @@ def _between_known(turn: Unsized, sizes: Mapping[str, int]) -> tuple[int, ...]:
     for position, end in reversed(known):
         measured += _shared_out(begin, end, turn.weights[len(measured) : position + 1])
         begin = end
-    return (*measured, *_shared_out(begin, turn.total, turn.weights[len(measured) :]))
+    rest = turn.weights[len(measured) :]
+    end = turn.total if turn.total is not None else begin + round(sum(w.fixed + w.share for w in rest))
+    return (*measured, *_shared_out(begin, end, rest))
 
 
 def _shared_out(begin: int, end: int, weights: Sequence[Weight]) -> list[int]:

@@ -9,7 +9,7 @@ after it (else A), and C of the last breakpoint: A read, B - A written for an ho
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pytest_tokenbudget.metering.cache_chain import Chain
@@ -62,40 +62,39 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a recording shows of its cache beyond its own requests: the initial state, and its accidents."""
+class Shown:
+    """What a recording shows of its cache at one turn, beyond what its requests explain."""
 
-    warm: Mapping[int, tuple[Chain, int]] = field(default_factory=dict)
-    """By turn: a prefix (a chain and a position on it) that was in the cache just before this turn, and
-    that no turn had written, or that had outlived its time."""
-    blind: Mapping[int, frozenset[tuple[int, Level]]] = field(default_factory=dict)
-    """By turn: the earlier turns whose entries of a level it could not read (concurrent calls, evictions)."""
-    off: frozenset[int] = frozenset()
-    """Turns that cached nothing although they could have."""
+    warm: tuple[Chain, tuple[int, ...]] | None = None
+    """A chain and positions on it: prefixes that were in the cache though no turn had written them, the
+    initial state among them."""
+    blind: frozenset[tuple[int, Level]] = frozenset()
+    """Earlier turns whose entries of a level it could not read: concurrent calls, evictions."""
+    ageless: bool = False
+    """Whether it read what had outlived its time."""
+    loose: bool = False
+    """Whether it read what was cached under other parameters: those that differ cost nothing here."""
+    off: bool = False
+    """Whether it cached nothing although it could have."""
 
 
 def simulate(
     turns: Sequence[CacheTurn | None],
     *,
-    known: Known | None = None,
+    shown: Mapping[int, Shown] | None = None,
     minimums: Mapping[str, int] | None = None,
 ) -> tuple[Outcome, ...]:
     """What each turn reads and writes, in order; a turn that is None does not happen: an empty outcome.
 
-    `minimums` overrides the shortest cacheable prefix by model. Linear in the blocks of all turns.
+    `shown` is what a recording shows, by turn: the initial state of the cache, and its accidents. `minimums`
+    overrides the shortest cacheable prefix by model. Linear in the blocks of all turns.
     """
-    known = known or Known()
     cache = Cache(minimums or {})
-    outcomes = []
-    for index, turn in enumerate(turns):
-        if turn is None:
-            outcomes.append(Outcome())
-            continue
-        if index in known.warm:
-            cache.warm(index, *known.warm[index], turn.began)
-        blind = known.blind.get(index, frozenset())
-        outcomes.append(cache.ask(index, turn, blind=blind, off=index in known.off))
-    return tuple(outcomes)
+    shown = shown or {}
+    return tuple(
+        Outcome() if turn is None else cache.ask(index, turn, shown.get(index, Shown()))
+        for index, turn in enumerate(turns)
+    )
 
 
 @dataclass(slots=True)
@@ -112,26 +111,17 @@ class Cache:
     def __init__(self, minimums: Mapping[str, int]) -> None:
         self._minimums = minimums
         self._entries: dict[str, _Entry] = {}
+        self._by_text: dict[tuple[str, str], _Entry] = {}
         self._paths = CachedPaths()
 
-    def warm(self, index: int, chain: Chain, position: int, now: datetime | None) -> None:
-        """Let a prefix be in the cache just before a turn; its writer is -1 - index."""
-        self._write(chain.links[position].key, -1 - index, chain.breakpoints.get(position, "5m"), now)
-        self._paths.add(-1 - index, chain, position)
-
-    def ask(
-        self,
-        index: int,
-        turn: CacheTurn,
-        *,
-        blind: frozenset[tuple[int, Level]] = frozenset(),
-        off: bool = False,
-    ) -> Outcome:
+    def ask(self, index: int, turn: CacheTurn, shown: Shown) -> Outcome:
         """Bill one turn and enter what it writes. Turns come in order."""
-        marked = () if off else self.cacheable(turn)
-        hit = next((p for p in visible(marked) if self.can_read(turn, p, blind)), None)
-        source = -1 if hit is None else max(self.writers(turn, hit))
-        miss = self._miss(turn, marked, hit, off)
+        if shown.warm:
+            self._warm(index, *shown.warm, turn.began)
+        marked = () if shown.off else self.cacheable(turn)
+        hit = next((p for p in visible(marked) if self.can_read(turn, p, shown)), None)
+        source = -1 if hit is None else max(self.writers(turn, hit, shown))
+        miss = self._miss(turn, marked, hit, shown)
         self._enter(index, turn, marked, hit)
         read = 0 if hit is None else turn.sizes[hit]
         new = [p for p in marked if hit is None or p > hit]
@@ -153,23 +143,33 @@ class Cache:
         shortest = minimum(turn.chain.model, self._minimums)
         return tuple(p for p in turn.chain.breakpoints if turn.sizes[p] >= shortest)
 
-    def can_read(
-        self, turn: CacheTurn, position: int, blind: frozenset[tuple[int, Level]] = frozenset()
-    ) -> bool:
+    def can_read(self, turn: CacheTurn, position: int, shown: Shown) -> bool:
         """Whether a prefix is cached, alive, and was written by a turn that this one is not blind to."""
-        link = turn.chain.links[position]
-        entry = self._entries.get(link.key)
-        if entry is None or _expired(entry, turn.began):
+        entry = self._entry(turn, position, shown)
+        if entry is None or (_expired(entry, turn.began) and not shown.ageless):
             return False
+        level = turn.chain.links[position].block.level
         return any(
-            (writer, link.block.level) not in blind and not _later(began, turn.sent)
+            (writer, level) not in shown.blind and not _later(began, turn.sent)
             for writer, began in entry.writers.items()
         )
 
-    def writers(self, turn: CacheTurn, position: int) -> Collection[int]:
-        """Which turns wrote a prefix that is cached; negative where it was there before a turn."""
-        entry = self._entries.get(turn.chain.links[position].key)
+    def writers(self, turn: CacheTurn, position: int, shown: Shown) -> Collection[int]:
+        """Which turns wrote a cached prefix; negative where it was there before a turn (-1 - turn)."""
+        entry = self._entry(turn, position, shown)
         return entry.writers.keys() if entry else ()
+
+    def _entry(self, turn: CacheTurn, position: int, shown: Shown) -> _Entry | None:
+        link = turn.chain.links[position]
+        entry = self._entries.get(link.key)
+        if entry is None and shown.loose:
+            entry = self._by_text.get((turn.chain.model, link.text))
+        return entry
+
+    def _warm(self, index: int, chain: Chain, positions: Sequence[int], now: datetime | None) -> None:
+        for position in positions:
+            self._write(chain, position, -1 - index, now)
+        self._paths.add(-1 - index, chain, max(positions))
 
     def _enter(self, index: int, turn: CacheTurn, marked: tuple[int, ...], hit: int | None) -> None:
         links = turn.chain.links
@@ -179,26 +179,28 @@ class Cache:
                 entry.used = turn.began  # to read a prefix is to use those in it, and use refreshes
         for position in marked:
             if hit is None or position > hit or links[position].key not in self._entries:
-                self._write(links[position].key, index, turn.chain.breakpoints[position], turn.began)
+                self._write(turn.chain, position, index, turn.began)
         if marked:
             self._paths.add(index, turn.chain, marked[-1])
 
-    def _write(self, key: str, writer: int, ttl: Ttl, now: datetime | None) -> None:
-        entry = self._entries.get(key)
+    def _write(self, chain: Chain, position: int, writer: int, now: datetime | None) -> None:
+        link = chain.links[position]
+        ttl = chain.breakpoints.get(position, "5m")
+        entry = self._entries.get(link.key)
         if entry is None or _expired(entry, now):
-            self._entries[key] = _Entry({writer: now}, ttl, now)
-            return
+            entry = _Entry({}, ttl, now)
+            self._entries[link.key] = self._by_text[chain.model, link.text] = entry
         entry.writers[writer] = now
         entry.used = now
         if ttl == "1h":
             entry.ttl = ttl
 
-    def _miss(self, turn: CacheTurn, marked: tuple[int, ...], hit: int | None, off: bool) -> Miss | None:
+    def _miss(self, turn: CacheTurn, marked: tuple[int, ...], hit: int | None, shown: Shown) -> Miss | None:
         """The nearest chain says what was lost; the breakpoints and the entries say why."""
         miss = self._paths.miss(turn.chain, turn.sizes, hit)
         if not marked:
             unable: Cause = "below_minimum" if turn.chain.breakpoints else "no_breakpoint"
-            return replace(miss or Miss("cold"), cause="unexplained" if off else unable)
+            return replace(miss or Miss("cold"), cause="unexplained" if shown.off else unable)
         if miss is None:
             return Miss("cold") if hit is None else None
         if miss.cause != "moved":

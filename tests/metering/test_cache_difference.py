@@ -1,0 +1,447 @@
+"""The recorded split, corrected by the simulated difference: against an API with a cache of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.metering.cache_current import CurrentTurn
+from pytest_tokenbudget.metering.cache_difference import Split, resplit
+from pytest_tokenbudget.metering.cache_recording import RecordedTurn
+from pytest_tokenbudget.metering.counting import Family
+from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.model import Tokens
+from pytest_tokenbudget.wire.prompt import Block, Prompt, parse_prompt
+
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+MARK = {"cache_control": {"type": "ephemeral"}}
+HOUR = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+AFTER = 3
+"""Tokens after the last block."""
+
+
+def words(count: int, name: str) -> str:
+    """A text that this API counts as so many tokens."""
+    return " ".join([name] * count)
+
+
+def text(count: int, name: str, mark: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"type": "text", "text": words(count, name), **(mark or {})}
+
+
+def ask(system: list[Any], *messages: dict[str, Any], **body: Any) -> Prompt:
+    turns = [{"role": "user" if n % 2 == 0 else "assistant", "content": [m]} for n, m in enumerate(messages)]
+    return parse_prompt({"model": "claude-sonnet-4-5", "system": system, "messages": turns, **body})
+
+
+def size_of(block: Block) -> int:
+    return len(str(block.content.get("text", "")).split())
+
+
+@dataclass
+class Api:
+    """The documented cache over texts whose tokens are their words."""
+
+    minimum: int = 1024
+    entries: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    sees: Mapping[int, set[int]] = field(default_factory=dict)
+    """By request: the earlier ones whose answers had begun; all of them where it is not named."""
+    requests: int = 0
+
+    def answer(self, prompt: Prompt) -> Tokens:
+        index, self.requests = self.requests, self.requests + 1
+        names, ends, total = [], [], 0
+        for block in prompt.blocks:
+            thinking = str(prompt.options.get("thinking", "")) if block.level == "messages" else ""
+            names.append((block.digest, thinking))
+            total += size_of(block)
+            ends.append(total)
+        marks = [(p, b.ttl) for p, b in enumerate(prompt.blocks) if b.ttl and ends[p] >= self.minimum]
+        seen = self.sees.get(index, set(range(-1, index)))
+        hit = max(
+            (
+                position
+                for mark, _ in marks
+                for position in range(max(mark - 19, 0), mark + 1)
+                if self.entries.get(tuple(names[: position + 1])) in seen
+            ),
+            default=-1,
+        )
+        a = ends[hit] if hit >= 0 else 0
+        b = max([ends[p] for p, ttl in marks if p > hit and ttl == "1h"], default=a)
+        c = max([ends[p] for p, _ in marks if p > hit], default=a)
+        for position, _ in marks:
+            self.entries.setdefault(tuple(names[: position + 1]), index)
+        return Tokens(total + AFTER - c, c - b, b - a, a, output_tokens=5)
+
+
+class Words:
+    """In proportion to the tokens, but off by a half, as a cheap counter may be."""
+
+    name, exact = "words", False
+
+    def count(self, text: str, family: Family) -> int:
+        return round(1.5 * len(text.split()))
+
+
+def record(prompts: Sequence[Prompt], api: Api | None = None) -> list[RecordedTurn]:
+    api = api or Api()
+    return [RecordedTurn(prompt, api.answer(prompt)) for prompt in prompts]
+
+
+def parts(was: Prompt, now: Prompt) -> tuple[Part, ...]:
+    """The difference by place, as counting would find it."""
+    old, new = {b.where: b for b in was.blocks}, {b.where: b for b in now.blocks}
+    found = []
+    for where in old | new:
+        a, b = old.get(where), new.get(where)
+        tokens = (size_of(b) if b else 0) - (size_of(a) if a else 0)
+        if a is None or b is None or a.digest != b.digest:
+            change = "added" if a is None else "removed" if b is None else "changed"
+            found.append(Part(where, change, tokens, a, b))  # type: ignore[arg-type]
+    return tuple(found)
+
+
+def current(was: RecordedTurn, prompt: Prompt | None) -> CurrentTurn | None:
+    if prompt is None:
+        return None
+    total = sum(map(size_of, prompt.blocks)) + AFTER
+    return CurrentTurn(prompt, total, parts(was.prompt, prompt))
+
+
+def changed(
+    recorded: Sequence[RecordedTurn], prompts: Sequence[Prompt | None], **options: Any
+) -> list[Split]:
+    now = [current(*each) for each in zip(recorded, prompts, strict=True)]
+    return list(resplit(recorded, now, counter=Words(), **options))
+
+
+def split(tokens: Tokens | None) -> tuple[int, ...] | None:
+    """Read, written for an hour, for five minutes, uncached."""
+    if tokens is None:
+        return None
+    hour, minutes = tokens.ephemeral_1h_input_tokens, tokens.ephemeral_5m_input_tokens
+    return tokens.cache_read_input_tokens, hour, minutes, tokens.input_tokens
+
+
+def agent(
+    system: int = 2000,
+    name: str = "system",
+    mark: Any = MARK,
+    rolling: Any = MARK,
+    turns: int = 4,
+    **body: Any,
+) -> list[Prompt]:
+    """A loop that marks its system prompt and, as it goes on, its last message."""
+    prompts = []
+    for turn in range(turns):
+        history = [text(100 + n, f"m{n}") for n in range(2 * turn)]
+        last = text(100 + 2 * turn, f"m{2 * turn}", rolling)
+        prompts.append(ask([text(system, name, mark)], *history, last, **body))
+    return prompts
+
+
+def truth(prompts: Sequence[Prompt | None], api: Api | None = None) -> list[tuple[int, ...] | None]:
+    api = api or Api()
+    return [None if prompt is None else split(api.answer(prompt)) for prompt in prompts]
+
+
+def edited(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first message says something else in every turn after the first."""
+    return [
+        prompts[0],
+        *(
+            ask(
+                [text(2000, "system", MARK)],
+                text(120, "edited"),
+                *(dict(b.content) | ({**MARK} if b.ttl else {}) for b in prompt.blocks[2:]),
+            )
+            for prompt in prompts[1:]
+        ),
+    ]
+
+
+THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+CHANGES: dict[str, tuple[list[Prompt], list[Prompt | None]]] = {
+    "the system prompt grew": (agent(), [*agent(2100, "other")]),
+    "the system prompt shrank": (agent(), [*agent(1900, "other")]),
+    "the system prompt differs on every turn": (
+        agent(),
+        [agent(2000, f"now{turn}")[turn] for turn in range(4)],
+    ),
+    "the marks are gone": (agent(), [*agent(mark=None, rolling=None)]),
+    "the system mark is gone": (agent(), [*agent(mark=None)]),
+    "only the system prompt stays marked": (agent(), [*agent(rolling=None)]),
+    "the marks are new": (agent(mark=None, rolling=None), [*agent()]),
+    "an hour instead": (agent(), [*agent(mark=HOUR)]),
+    "the prompt fell below the minimum": (agent(1100, rolling=None), [*agent(700, "other", rolling=None)]),
+    "the prompt passed the minimum": (agent(900, rolling=None), [*agent(1100, "other", rolling=None)]),
+    "the first turn is not asked any more": (agent(), [None, *agent()[1:]]),
+    "the second turn is not asked any more": (agent(), [agent()[0], None, *agent()[2:]]),
+    "one turn thinks": (agent(), [*agent()[:2], agent(**THINKING)[2], agent()[3]]),
+    "the first message is edited in later turns": (agent(), [*edited(agent())]),
+    "the history is cut": (agent(), [*agent()[:3], agent()[1]]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_run_is_split_as_the_api_would(change: str) -> None:
+    before, now = CHANGES[change]
+    splits = changed(record(before), now)
+    for one, expected in zip(splits, truth(now), strict=True):
+        found = split(one.tokens)
+        assert (found is None) is (expected is None)
+        if found is not None and expected is not None:
+            assert sum(found) == sum(expected)
+            assert [bool(part) for part in found] == [bool(part) for part in expected]
+            assert found == pytest.approx(expected, abs=3)
+
+
+def test_an_unchanged_run_keeps_its_numbers_and_is_not_simulated() -> None:
+    recorded = record(agent())
+    assert changed(recorded, agent()) == [Split(turn.tokens) for turn in recorded]
+
+
+def test_streaming_is_no_change() -> None:
+    recorded = record(agent())
+    streamed = [replace(prompt, stream=True) for prompt in agent()]
+    assert [one.now for one in changed(recorded, streamed)] == [None] * 4
+
+
+def test_an_unchanged_turn_whose_prefix_is_no_longer_written_is_told_right() -> None:
+    one = ask([text(2000, "system", MARK)], text(10, "one"))
+    two = ask([text(2000, "system", MARK)], text(20, "two"))
+    recorded = record([one, two])
+    assert split(recorded[1].tokens) == (2000, 0, 0, 23)
+    other = ask([text(2000, "other", MARK)], text(10, "one"))
+    assert [split(each.tokens) for each in changed(recorded, [other, two])] == [
+        (0, 0, 2000, 13),
+        (0, 0, 2000, 23),
+    ]
+
+
+def test_turns_before_the_first_change_stay_as_recorded_whatever_they_say() -> None:
+    recorded = record(agent())
+    odd = replace(recorded[0], tokens=Tokens(7, 1, 2, 2093, 5))
+    splits = changed([odd, *recorded[1:]], [*agent()[:3], agent(2000, "other")[3]])
+    assert splits[0].tokens == odd.tokens
+
+
+# -- what a recording shows of its cache --------------------------------------------------------------------
+
+
+def test_a_warm_start_is_the_initial_state() -> None:
+    api = Api()
+    record(agent()[:1], api)
+    recorded = record(agent(), api)
+    assert split(recorded[0].tokens) == (2100, 0, 0, 3)
+    longer = [replace_last(prompt) for prompt in agent()]
+    assert split(changed(recorded, longer)[0].tokens) == pytest.approx((2000, 0, 110, 3), abs=3)
+    other = changed(recorded, [*agent(2000, "other")])
+    assert [split(one.tokens) for one in other][:2] == [(0, 0, 2100, 3), (2100, 0, 203, 3)]
+
+
+def replace_last(prompt: Prompt) -> Prompt:
+    """The last message is ten words longer and of other words."""
+    *history, last = (dict(block.content) | ({**MARK} if block.ttl else {}) for block in prompt.blocks[1:])
+    return ask([text(2000, "system", MARK)], *history, text(len(last["text"].split()) + 10, "longer", MARK))
+
+
+def test_concurrent_first_calls_write_on_both_sides() -> None:
+    prompts = [ask([text(2000, "system", MARK)], text(10 + n, f"m{n}", MARK)) for n in range(3)]
+    now = [ask([text(2100, "other", MARK)], text(10 + n, f"m{n}", MARK)) for n in range(3)]
+    sees = {0: set(), 1: set(), 2: {0, 1}}
+    recorded = record(prompts, Api(sees=sees))
+    assert [split(turn.tokens)[0] for turn in recorded] == [0, 0, 2000]
+    found = [split(one.tokens) for one in changed(recorded, now)]
+    assert found == truth(now, Api(sees=sees))
+
+
+def test_lifetimes_follow_the_recorded_dates() -> None:
+    prompts = agent(turns=2)
+    recorded = [
+        replace(turn, began=START + timedelta(seconds=seconds))
+        for turn, seconds in zip(record(prompts), (0, 400), strict=True)
+    ]
+    outlived = changed(recorded, [*agent(2100, "other", turns=2)])
+    assert split(outlived[1].tokens) == (2200, 0, 203, 3), "as recorded, it outlives its time"
+    expired = [recorded[0], replace(recorded[1], tokens=Tokens(3, 2303, 0, 0, 5))]
+    found = changed(expired, [*agent(2100, "other", turns=2)])
+    assert split(found[1].tokens) == (0, 0, 2403, 3)
+    hour = changed(expired, [*agent(2100, "other", mark=HOUR, rolling=HOUR, turns=2)])
+    assert split(hour[1].tokens) == (2200, 203, 0, 3)
+
+
+def test_a_parameter_that_the_recording_shows_to_cost_nothing_costs_nothing_now() -> None:
+    """The documented table is not the last word: what was read under another parameter is read again."""
+    forced = {"tool_choice": {"type": "any"}, "tools": [{"name": "t"}]}
+    prompts = [agent(tools=[{"name": "t"}])[0], *agent(**forced)[1:]]
+    now = [agent(2100, "other", tools=[{"name": "t"}])[0], *agent(2100, "other", **forced)[1:]]
+    found = changed(record(prompts), [*now])
+    assert [split(one.tokens) for one in found] == truth(now)
+
+
+def test_a_recording_that_never_cached_stays_so() -> None:
+    """A gateway that drops cache_control, or does not report it."""
+    recorded = [replace(t, tokens=Tokens(t.tokens.prompt_tokens)) for t in record(agent(5000)) if t.tokens]
+    assert split(changed(recorded, [*agent(5100, "other")])[0].tokens) == (0, 0, 0, 5203)
+
+
+def test_a_recording_shows_a_higher_minimum() -> None:
+    recorded = record(agent(1500, rolling=None), Api(minimum=2048))
+    assert split(changed(recorded, [*agent(1600, "other", rolling=None)])[0].tokens) == (0, 0, 0, 1703)
+    assert split(changed(recorded, [*agent(2100, "other", rolling=None)])[0].tokens) == pytest.approx(
+        (0, 0, 2100, 103), abs=3
+    )
+
+
+def test_a_recording_shows_a_lower_minimum() -> None:
+    recorded = record(agent(700, rolling=None), Api(minimum=512))
+    assert split(recorded[0].tokens) == (0, 0, 700, 103)
+    assert split(changed(recorded, [*agent(800, "other", rolling=None)])[0].tokens) == (0, 0, 800, 103)
+
+
+def test_minimums_can_be_set() -> None:
+    recorded = record(agent(mark=None, rolling=None))
+    found = changed(recorded, [*agent(rolling=None)], minimums={"claude-sonnet-4-5": 4096})
+    assert split(found[0].tokens) == (0, 0, 0, 2103)
+
+
+# -- what cannot be told ------------------------------------------------------------------------------------
+
+PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "x"}}
+
+
+def with_pdf(prompts: Sequence[Prompt]) -> list[Prompt]:
+    return [
+        ask([dict(p.blocks[0].content) | MARK], PDF, text(5, "so"), text(100, "last", MARK)) for p in prompts
+    ]
+
+
+def test_a_turn_that_is_not_simulated_stands_while_nothing_changed() -> None:
+    recorded = record([*agent()[:1], *with_pdf(agent()[:1])])
+    same = changed(recorded, [agent()[0], with_pdf(agent()[:1])[0]])
+    assert [(one.tokens, one.note) for one in same] == [(turn.tokens, None) for turn in recorded]
+
+
+def test_a_turn_that_is_not_simulated_says_so_once_something_changed() -> None:
+    recorded = record([*agent()[:1], *with_pdf(agent()[:1])])
+    found = changed(recorded, [agent(2100, "other")[0], with_pdf(agent()[:1])[0]])
+    assert found[0].note is None
+    assert found[1].note == "messages[0].content[0]: a PDF or file has no known size"
+    assert found[1].tokens == recorded[1].tokens
+
+
+def test_growth_of_a_turn_that_is_not_simulated_is_uncached() -> None:
+    recorded = record(with_pdf(agent()[:1]))
+    (found,) = changed(recorded, with_pdf(agent(2050, "other")[:1]))
+    assert found.note is not None
+    assert split(recorded[0].tokens) == (0, 0, 2105, 3)
+    assert split(found.tokens) == (0, 0, 2105, 53)
+
+
+def test_a_pdf_without_any_cache_needs_no_simulation() -> None:
+    plain = [ask([text(2000, "system")], PDF)]
+    (found,) = changed(record(plain), [ask([text(2100, "other")], PDF)])
+    assert (split(found.tokens), found.note) == ((0, 0, 0, 2103), None)
+
+
+def test_a_cache_that_the_request_does_not_ask_for_is_not_explained() -> None:
+    recorded = [RecordedTurn(agent(mark=None, rolling=None)[0], Tokens(100, 5, 0, 1998, 5))]
+    (found,) = changed(recorded, [agent(2010, "other", mark=None, rolling=None)[0]])
+    assert found.note == "the recorded answer reports a cache that the request does not ask for"
+    assert split(found.tokens) == (1998, 0, 5, 110)
+
+
+def test_more_breakpoints_than_the_api_takes() -> None:
+    plain = ask([text(2000, "s")], *(text(10, f"m{n}") for n in range(5)))
+    marked = ask([text(2000, "s")], *(text(10, f"m{n}", MARK) for n in range(5)))
+    (found,) = changed(record([plain]), [marked])
+    assert found.note == "5 cache breakpoints: the API refuses more than 4"
+
+
+def test_unknown_prompt_tokens_leave_the_recorded_ones_and_the_later_turns_are_still_told() -> None:
+    recorded = record(agent())
+    now = [current(*each) for each in zip(recorded, agent(2100, "other"), strict=True)]
+    assert now[1] is not None
+    now[1] = replace(now[1], prompt_tokens=None)
+    splits = resplit(recorded, now, counter=Words())
+    assert splits[1].tokens == recorded[1].tokens
+    assert split(splits[2].tokens) == (2403, 0, 207, 3)
+
+
+def test_an_answer_without_usage_has_no_split_but_a_place_in_the_cache() -> None:
+    prompts = agent()
+    recorded = [replace(turn, tokens=None) if n == 0 else turn for n, turn in enumerate(record(prompts))]
+    splits = changed(recorded, [*agent(2100, "other")])
+    assert splits[0].tokens is None
+    assert split(splits[1].tokens) == (2200, 0, 203, 3)
+
+
+# -- whatever changes ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[list[RecordedTurn], list[Prompt | None]]:
+    """A recorded run, perhaps with a split that the cache does not explain, and the same run edited."""
+    mark = st.sampled_from([None, MARK])
+
+    def conversation() -> list[Prompt]:
+        system = text(draw(st.sampled_from([600, 1500, 3000])), draw(st.sampled_from("ab")), draw(mark))
+        said = [
+            text(draw(st.integers(1, 400)), draw(st.sampled_from("cde")), draw(mark))
+            for _ in range(draw(st.integers(1, 3)))
+        ]
+        return [ask([system], *said[: n + 1]) for n in range(len(said))]
+
+    before = [prompt for _ in range(draw(st.integers(1, 2))) for prompt in conversation()]
+    recorded = record(before)
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(before) - 1))
+        tokens = recorded[at].tokens
+        assert tokens is not None
+        read = draw(st.integers(0, tokens.prompt_tokens))
+        recorded[at] = replace(recorded[at], tokens=Tokens(tokens.prompt_tokens - read, 0, 0, read, 5))
+    now: list[Prompt | None] = list(before)
+    for _ in range(draw(st.integers(0, 2))):
+        other = conversation()
+        now[draw(st.integers(0, len(now) - 1))] = draw(st.sampled_from([None, *other]))
+    return recorded, now
+
+
+@given(runs())
+def test_totals_are_kept_and_nothing_is_negative(run: tuple[list[RecordedTurn], list[Prompt | None]]) -> None:
+    recorded, now = run
+    changed_yet = False
+    for was, prompt, found in zip(recorded, now, changed(recorded, now), strict=True):
+        changed_yet = changed_yet or prompt != was.prompt
+        if prompt is None:
+            assert found.tokens is None
+            continue
+        assert found.tokens is not None
+        assert found.tokens.prompt_tokens == sum(map(size_of, prompt.blocks)) + AFTER
+        assert found.tokens.output_tokens == 5
+        assert min(split(found.tokens) or ()) >= 0
+        if not changed_yet:
+            assert found.tokens == was.tokens
+
+
+@given(runs())
+def test_asking_the_same_again_after_a_detour_gives_the_same(
+    run: tuple[list[RecordedTurn], list[Prompt | None]],
+) -> None:
+    """An unchanged turn whose surroundings changed without touching its prefix stays as recorded."""
+    recorded, _ = run
+    elsewhere = ask([text(3000, "z", MARK)], text(50, "z", MARK))
+    extra = record([elsewhere])
+    now: list[Prompt | None] = [ask([text(3100, "y", MARK)], text(50, "y", MARK))]
+    splits = changed([*extra, *recorded], [*now, *(turn.prompt for turn in recorded)])
+    assert [one.tokens for one in splits[1:] if one.note is None] == [
+        turn.tokens for turn, one in zip(recorded, splits[1:], strict=True) if one.note is None
+    ]
