@@ -16,7 +16,7 @@ _LINKED = re.compile(
     r"|(?P<scheme>:)(?=//)"
     r"|(?P<host>\bwww)(?=\.)"
     r"|(?P<emoji>:)(?=[a-z+-][\w+-]*:)"
-    r"|(?P<commit>\b[0-9a-f]{6})(?=[0-9a-f])",
+    r"|(?P<commit>\b[0-9a-f]{7,}\b)",
     re.IGNORECASE,
 )
 
@@ -52,7 +52,9 @@ def html_code(text: str) -> str:
 
 
 def _break(found: re.Match[str]) -> str:
-    return found[0] + _BREAK
+    if found["commit"] is None:
+        return found[0] + _BREAK
+    return _BREAK.join(re.findall(".{1,6}", found[0]))  # GitHub takes seven digits for a commit
 
 
 def command_data(text: str) -> str:

@@ -186,7 +186,7 @@ def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
     if shown:
         listed = []
         for name, one in zip(view.short_names(shown), shown, strict=True):
-            (its,) = rows(one)
+            its = rows(one)[0]
             listed.append([_name(name), *map(prose, (its.now, its.change, its.limit, cost_cell(one)))])
         headers = ("Scenario", "Prompt tokens", "Change", "Limit", "Cost a run")
         yield tables.markdown(headers, listed, (False, *[True] * 4))
@@ -199,7 +199,7 @@ def _footer(document: Document) -> str:
     prices = document["prices"]
     parts = [_MODES[document["mode"]], f"prices of {prose(prices['source'])} {prose(prices['version'])}"]
     if document["commit"]:
-        parts.insert(0, f"commit {html_code(document['commit'][:12])}")
+        parts.insert(0, f"commit {code(document['commit'][:12])}")
     if any(one["basis"] == "estimated" for one in document["scenarios"]):
         parts.append("\\~ is estimated")
     return " · ".join(parts)

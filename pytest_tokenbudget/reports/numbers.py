@@ -24,13 +24,11 @@ def plural(number: int, noun: str) -> str:
 
 def percent(ratio: float, digits: int = 1) -> str:
     """`39.0%` of 0.39, with as many decimals as it takes to be neither 0 % nor 100 % unless it is."""
-    for precision in range(digits, _MOST_DIGITS):
-        if not any(
-            float(f"{abs(ratio) * 100:.{precision}f}") == edge and not isclose(abs(ratio) * 100, edge)
-            for edge in (0.0, 100.0)
-        ):
-            break
-    return f"{ratio * 100:,.{precision}f}%".replace("-", MINUS)
+    size = abs(ratio) * 100
+    for edge in (0.0, 100.0):
+        if not isclose(size, edge, abs_tol=1e-7):
+            digits = apart(size, edge, digits)
+    return f"{ratio * 100:,.{digits}f}%".replace("-", MINUS)
 
 
 def money(dollars: float, digits: int | None = None) -> str:

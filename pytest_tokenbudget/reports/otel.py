@@ -138,4 +138,4 @@ def _value(value: Value) -> Json:
 
 def _id(size: int, *parts: object) -> str:
     """As many bytes in hexadecimal, the same for the same parts."""
-    return sha256("\0".join(map(str, parts)).encode()).hexdigest()[: 2 * size]
+    return sha256("\0".join(map(str, parts)).encode("utf-8", "backslashreplace")).hexdigest()[: 2 * size]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from posixpath import commonpath
+from posixpath import commonprefix
 
 from pytest_tokenbudget.model import Verdict
 from pytest_tokenbudget.reports.document import (
@@ -80,16 +80,17 @@ def short_names(scenarios: Sequence[ScenarioEntry]) -> list[str]:
     files = {name.partition("::")[0] for name in names}
     if len(files) == 1:
         return [name.partition("::")[2] or name for name in names]
-    shared = commonpath(files) if all("/" in file for file in files) else ""
-    return [name.removeprefix(f"{shared}/") for name in names]
+    shared = commonprefix(list(files))
+    return [name[shared.rfind("/") + 1 :] for name in names]
 
 
 def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
     """The scenarios of one verdict and the same causes together: one prompt changes, many tests fail."""
     groups: dict[object, list[ScenarioEntry]] = {}
     for one in scenarios:
-        places = [(found["kind"], found["where"], place(found)) for found in causes(one)]
-        groups.setdefault((one["verdict"], *places), []).append(one)
+        reasons: list[object] = [(found["kind"], found["where"], place(found)) for found in causes(one)]
+        reasons = reasons or [limit["metric"] for limit in _exceeded(one)]
+        groups.setdefault((one["verdict"], *reasons), []).append(one)
     return list(groups.values())
 
 
@@ -184,8 +185,8 @@ def _verdicts(document: Document) -> str:
     failing = [(verdicts[verdict], word) for verdict, word in words.items() if verdicts[verdict]]
     if not failing:
         verb = "is" if number == 1 else "are"
-        cheaper = verdicts["improved"]
-        return f"{every} {verb} within budget" + (f", {cheaper:,} of them cheaper" if cheaper else "")
+        cheaper = f", {verdicts['improved']:,} cheaper" if verdicts["improved"] else ""
+        return f"{every} {verb} within budget{cheaper}" if number else "No scenario was measured"
     (first, word), *others = failing
     start = f"{first:,} of {every} {'is' if first == 1 else 'are'} {word}"
     return ", ".join([start, *(f"{n:,} {'is' if n == 1 else 'are'} {word}" for n, word in others)])

@@ -7,7 +7,7 @@ by its own answers turn for turn, a prefix that is written once and read after, 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytest_tokenbudget.reports.document import (
@@ -35,7 +35,7 @@ PRICES = {SONNET: (2.0, 10.0, 0.2), HAIKU: (1.0, 5.0, 0.1), OPUS: (4.0, 20.0, 0.
 COMMIT = "9f2c41d07b8e5a63c1d0f4b7a92e86d3510c7ea4"
 
 
-def document(scenarios: Sequence[ScenarioEntry], mode: str = "replay") -> Document:
+def document(scenarios: Iterable[ScenarioEntry], mode: str = "replay") -> Document:
     listed = sorted(scenarios, key=lambda one: one["id"])
     return {
         "version": 1,

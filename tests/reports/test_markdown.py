@@ -1,0 +1,171 @@
+"""The Markdown report: golden files, GitHub's limits, and no text of a prompt that is more than text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import cmarkgfm
+import pytest
+from cmarkgfm.cmark import Options
+from documents import SONNET, finding, loop, many, scenario
+from documents import document as made
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import documents as any_document
+from strategies import hostile
+
+from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
+from pytest_tokenbudget.reports.markdown import markdown, marker
+from pytest_tokenbudget.reports.text import plain
+
+OURS = {
+    "h3", "p", "br", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "strong", "em", "code", "pre",
+    "details", "summary", "sub",
+}  # fmt: skip
+LINKED = re.compile(r"@\w|#\d|\bGH-\d|://|\bwww\.|\b[0-9a-f]{7,40}\b", re.IGNORECASE)
+"""What GitHub makes a mention, a reference, an address or a commit of, wherever it is not code."""
+
+
+class Page(HTMLParser):
+    """The elements of a page, the cells of its tables by row, and its text in and outside of code."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.rows: list[list[str]] = []
+        self.text, self.comments = "", []  # type: str, list[str]
+        self.inside: list[str] = []
+        self.feed(cmarkgfm.github_flavored_markdown_to_html(source, options=Options.CMARK_OPT_UNSAFE))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert not [name for name, _ in attrs if name not in ("align", "lang")], "no attribute of anybody's"
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag != "br":
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.inside.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "code" not in self.inside:
+            self.text += data
+        if {"td", "th"} & set(self.inside):
+            self.rows[-1][-1] += data
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "runs"),
+    [("green", False, None), ("each", False, None), ("each", True, 30_000), ("many", False, None)],
+)
+def test_golden(documents: Any, golden: Any, name: str, full: bool, runs: float | None) -> None:
+    text = markdown(documents[name], full=full, runs_per_month=runs)
+    golden(f"{name}{'-full' if full else ''}.md", text)
+
+
+def test_is_quiet_when_nothing_changed(documents: Any) -> None:
+    text = markdown(documents["green"])
+    assert text == ("<!-- pytest-tokenbudget -->\n\n14 scenarios are within budget, nothing changed.\n")
+    assert markdown(documents["green"], full=True) == text
+
+
+def test_a_change_within_budget_is_told_but_folded() -> None:
+    one = scenario("tests/test_a.py::test_b", "within", loop(SONNET, 1000, [10]), loop(SONNET, 1010, [10]))
+    page = Page(markdown(made([one])))
+    assert "1 scenario is within budget: +10 prompt tokens (+0.9%)" in page.text
+    assert "details" in page.tags
+
+
+def test_markers_tell_jobs_apart() -> None:
+    assert marker("py3.12") == "<!-- pytest-tokenbudget py3.12 -->"
+    assert markdown(made([]), suffix="a (b)").startswith("<!-- pytest-tokenbudget a (b) -->\n")
+    for bad in ("-->", "a--b", "a\nb", "<x>", "-", "--!>"):
+        with pytest.raises(ReportError, match="suffix"):
+            marker(bad)
+
+
+def test_costs_a_month_by_scenario() -> None:
+    was, now = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
+    both = [scenario(f"tests/test_a.py::test_{n}", "over", was, now) for n in "ab"]
+    cells = Page(markdown(made(both), runs_per_month={"tests/test_a.py::test_a": 1000})).rows
+    assert [row[5] for row in cells[:3]] == ["Cost a run,a month", "+$0.0025+$2.50", "+$0.0025"]
+
+
+def test_short_form_fits_a_comment_and_says_what_it_left_out() -> None:
+    document = many(2000)
+    text = markdown(document)
+    assert len(text) < 60_000
+    assert "_And 1,350 more, too many for this page" in text
+    whole = markdown(document, full=True)
+    assert len(whole.encode()) < 1_000_000
+    assert len(whole) > len(text)
+
+
+def test_cuts_by_rows_however_long_the_text() -> None:
+    was, now = loop(SONNET, 1000, [10] * 8), loop(SONNET, 2000, [10] * 8)
+    long = [
+        finding("growth", f"system[{n}]", "|`@*_" * 120, tokens=n, at="p/" + "x|" * 200 + ":3")
+        for n in range(9)
+    ]
+    listed = [
+        scenario(f"tests/test_{n}.py::" + "|" * 300, "over", was, now, findings=long[:n]) for n in range(9)
+    ]
+    for full, most in ((False, 60_000), (True, 1_000_000)):
+        text = markdown(made(listed * 20), full=full)
+        assert len(text.encode()) <= most
+        rows = Page(text).rows
+        assert {len(row) for row in rows} <= {5, 6, 7, 8, 10}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@octocat and @org/team", "#123", "GH-7", "owner/repo#1", "http://evil.example/x", "www.evil.example",
+        "a@b.co", "mailto:a@b.co", "![i](http://x.y)", "[l](javascript:x)", "<img src=x onerror=y>", "**b**",
+        "_i_ ~~s~~", "`code", "a | b", "a\\|b", "\\", "&lt;b&gt;", "&#64;octocat", "# h", "```", "a\nb",
+        "$x$", "[a]: http://x", "9f2c41d07b8e5a63c1d0f4b7a92e86d3510c7ea4", "<!-- x", "</td>", ":tada:",
+    ],
+)  # fmt: skip
+def test_text_stays_text(text: str) -> None:
+    page = Page(f"| a | b |\n|---|---|\n| {prose(text)} | {code(text, cell=True)} |\n\n- x {prose(text)}\n")
+    assert [cell.replace("\u200b", "") for cell in page.rows[1]] == [plain(text)] * 2
+    assert page.tags <= OURS
+    assert not LINKED.search(page.text)
+
+
+@given(hostile)
+def test_no_text_breaks_out_of_its_cell(text: str) -> None:
+    page = Page(
+        f"| a | b |\n|---|---|\n| {prose(text)} | {code(text, cell=True)} |\n\n"
+        f"- x {prose(text)} {code(text)}\n\n"
+        f"<details><summary>{html(text)}{html_code(text)}</summary></details>\n"
+    )
+    assert [len(row) for row in page.rows] == [2, 2]
+    assert page.tags <= OURS
+    assert not page.comments
+    assert not LINKED.search(page.text)
+    assert "\x1b" not in page.text
+
+
+@given(any_document(), st.booleans(), st.none() | st.floats(0, 1e6))
+def test_no_document_writes_markup(document: Any, full: bool, runs: float | None) -> None:
+    text = markdown(document, full=full, runs_per_month=runs)
+    page = Page(text)
+    assert page.tags <= OURS
+    assert page.comments == [" pytest-tokenbudget "]
+    assert not page.inside
+    assert not LINKED.search(page.text)
+    widths = [len(row) for row in page.rows]
+    heads = [len(re.split(r"(?<!\\)\|", line)) - 2 for line in text.splitlines() if re.match(r"\|:?-", line)]
+    assert set(widths) <= set(heads)
+    assert all(line.isprintable() for line in text.replace("\u200b", "").split("\n"))

@@ -1,0 +1,72 @@
+"""Shards: order-free, whole or refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from documents import HAIKU, document, loop, many, scenario
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.reports.document import validate
+from pytest_tokenbudget.reports.merge import merge
+
+WHOLE = many(40)
+SMALL, LARGE = loop(HAIKU, 500, [10]), loop(HAIKU, 900, [10])
+
+
+@given(st.lists(st.integers(0, 3), min_size=40, max_size=40), st.permutations("abcd"))
+def test_any_split_in_any_order_merges_to_the_whole(shards: list[int], names: list[str]) -> None:
+    parts = {
+        name: document([one for one, its in zip(WHOLE["scenarios"], shards, strict=True) if its == shard])
+        for shard, name in enumerate(names)
+    }
+    merged = merge(parts, shards=4)
+    assert merged.document == WHOLE
+    validate(merged.document)
+    empty = [name for shard, name in enumerate(names) if shard not in shards]
+    assert merged.notes == tuple(f"{name} holds no scenario." for name in sorted(empty))
+
+
+def test_one_document_is_itself() -> None:
+    assert merge({"a.json": WHOLE}).document == WHOLE
+
+
+def test_equal_doubles_are_taken_once() -> None:
+    merged = merge({"a.json": WHOLE, "b.json": copy.deepcopy(WHOLE)})
+    assert merged.document == WHOLE
+    assert merged.notes == ("40 scenarios were in more than one file, and the same in each.",)
+
+
+def other(**changes: Any) -> Any:
+    return {**document([scenario("b.py::test", "within", SMALL, SMALL)]), **changes}
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (document([scenario("a.py::test", "over", SMALL, LARGE)]),
+         "a.json and b.json disagree about a.py::test"),
+        (other(commit="abc"), "a.json and b.json are not of one run: commit 9f2c41d"),
+        (other(commit=None), "are not of one run: commit 9f2c41d07b8e5a63c1d0f4b7a92e86d3510c7ea4 and None"),
+        (other(mode="live"), "are not of one run: mode replay and live"),
+        (other(prices={"source": "genai-prices", "version": "0.3"}),
+         "are not of one run: prices genai-prices 0.2.3 and genai-prices 0.3"),
+        (other(tool={"name": "pytest-tokenbudget", "version": "9"}), "are not of one run: tool"),
+    ],
+)  # fmt: skip
+def test_refuses_what_does_not_belong_together(second: Any, said: str) -> None:
+    first = document([scenario("a.py::test", "within", SMALL, SMALL)])
+    with pytest.raises(ReportError) as caught:
+        merge({"b.json": second, "a.json": first})
+    assert said in str(caught.value)
+
+
+def test_says_what_is_missing() -> None:
+    with pytest.raises(ReportError, match=r"2 of 3 shards are here: a\.json, b\.json\."):
+        merge({"b.json": WHOLE, "a.json": WHOLE}, shards=3)
+    with pytest.raises(ReportError, match="There is no document to merge"):
+        merge({})

@@ -1,0 +1,113 @@
+"""The terminal's section and the failure text: golden files, silence, colours, and no line too wide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import SONNET, finding, loop, scenario
+from documents import document as made
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import documents as any_document
+
+from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports.terminal import failure_text, summary, summary_lines
+from pytest_tokenbudget.reports.text import width
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "verbosity", "ascii_only"),
+    [
+        ("green", 80, 1, False),
+        ("each", 80, 0, False),
+        ("each", 120, 0, False),
+        ("each", 80, -1, False),
+        ("each", 80, 1, False),
+        ("each", 80, 0, True),
+        ("each", 60, 0, False),
+        ("many", 80, 0, False),
+        ("many", 120, -1, False),
+    ],
+)
+def test_golden(
+    documents: Any, golden: Any, name: str, columns: int, verbosity: int, ascii_only: bool
+) -> None:
+    lines = summary_lines(documents[name], columns=columns, verbosity=verbosity, ascii_only=ascii_only)
+    form = {-1: "quiet", 0: "plain", 1: "verbose"}[verbosity] + ("-ascii" if ascii_only else "")
+    text = "".join(f"{line.style:7}|{line.text}\n" for line in lines)
+    golden(f"{name}-{columns}-{form}.txt", text)
+
+
+def test_failure_texts(documents: Any, golden: Any) -> None:
+    failing = [one for one in view.worst_first(documents["each"]["scenarios"]) if view.fails(one)]
+    texts = [failure_text(one) for one in failing]
+    assert all(3 <= len(text.splitlines()) <= 12 or "is new" in text for text in texts)
+    golden("failures.txt", "\n\n".join(texts) + "\n")
+    assert all(failure_text(one, ascii_only=True).isascii() for one in failing)
+
+
+def test_silent_when_there_is_nothing_to_say(documents: Any) -> None:
+    assert summary_lines(documents["green"]) == []
+    assert summary_lines(documents["green"], verbosity=-1) == []
+    assert summary_lines(made([]), verbosity=2) == []
+
+
+def test_one_line_a_scenario_when_asked(documents: Any) -> None:
+    lines = summary_lines(documents["green"], columns=120, verbosity=1)
+    assert len([line for line in lines if "test_" in line.text]) == 14
+
+
+def test_writes_colours_as_markup_only(documents: Any) -> None:
+    written: list[tuple[str, dict[str, bool]]] = []
+    summary(documents["each"], lambda line, **markup: written.append((line, markup)), columns=100)
+    assert {name for _, markup in written for name in markup} == {"red", "yellow", "green", "bold"}
+    assert all(text.isprintable() for text, _ in written)
+    unpriced = next(markup for text, markup in written if "test_three_researchers" in text)
+    assert unpriced == {"red": True}
+
+
+@given(any_document(), st.integers(1, 200), st.sampled_from([-1, 0, 1, 2]), st.booleans())
+def test_no_line_is_too_wide_or_unprintable(
+    document: Any, columns: int, verbosity: int, ascii_only: bool
+) -> None:
+    for line in summary_lines(document, columns=columns, verbosity=verbosity, ascii_only=ascii_only):
+        assert width(line.text) <= max(columns, 40)
+        assert line.text.isprintable()
+        assert line.text.isascii() or not ascii_only
+
+
+@given(any_document(), st.booleans())
+def test_failure_texts_are_printable(document: Any, ascii_only: bool) -> None:
+    for one in document["scenarios"]:
+        if view.fails(one):
+            text = failure_text(one, ascii_only=ascii_only)
+            assert all(line.isprintable() for line in text.split("\n"))
+            assert text.isascii() or not ascii_only
+
+
+def test_a_command_goes_on_over_lines_and_leaves_out_what_no_line_holds() -> None:
+    def tail(node_id: str, columns: int) -> list[str]:
+        one = scenario(node_id, "new", None, loop(SONNET, 10, [1]))
+        lines = [line.text for line in summary_lines(made([one]), columns=columns)]
+        return lines[lines.index("Write the first baseline:") : -1]
+
+    assert tail("tests/test_a_long_name.py::test_one[a|b]", 60) == [
+        "Write the first baseline:",
+        "  pytest --token-budget --token-budget-update \\",
+        "    'tests/test_a_long_name.py::test_one[a|b]'",
+    ]
+    assert tail("tests/" + "x" * 60 + ".py::test_one", 60)[1:] == [
+        "  pytest --token-budget --token-budget-update"
+    ]
+
+
+def test_one_cause_is_told_once() -> None:
+    grown = finding("growth", "system[0]", "system[0] grew", at="prompts/a.md:3")
+    one, two = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
+    both = [scenario(f"tests/test_a.py::test_{n}", "over", one, two, findings=[grown]) for n in range(3)]
+    text = "\n".join(line.text for line in summary_lines(made(both)))
+    assert text.count("system[0] grew") == 1
+    assert "2 more for the same reason" in text
+    text = "\n".join(line.text for line in summary_lines(made(both), verbosity=1))
+    assert text.count("system[0] grew") == 3

@@ -1,0 +1,157 @@
+"""The schema, and the run-time check that walks it: what jsonschema refuses is refused, with file and key."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from documents import all_green, many, one_of_each
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import documents as any_document
+
+from pytest_tokenbudget.budget.compare import judge
+from pytest_tokenbudget.config import Caps, ScenarioSettings
+from pytest_tokenbudget.diagnosis.findings import Finding, Source
+from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.reports import build
+from pytest_tokenbudget.reports.document import load, totals, validate
+from pytest_tokenbudget.reports.validation import problems, schema
+
+JUDGE = jsonschema.Draft202012Validator(schema())
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place inside `value`."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from paths(item, (*path, key))
+
+
+EACH = one_of_each()
+PLACES = list(paths(EACH))
+JUNK = st.sampled_from([None, True, -1, 0, 1.5, 3, "", "over", "x", [], {}, [None], {"x": 1}, 10**30])
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_documents_are_valid() -> None:
+    for document in (all_green(), one_of_each(), many(50)):
+        JUDGE.validate(document)
+        assert validate(document) is document
+
+
+@given(any_document())
+def test_generated_documents_are_valid(document: Any) -> None:
+    assert list(problems(document)) == []
+    JUDGE.validate(document)
+
+
+def test_what_a_run_builds_is_valid() -> None:
+    used = Usage.of(Rate("claude-sonnet-5", ("batch",)), Tokens(12, 3400, 0, 2000, 80, 1), turns=2)
+
+    def cost(usage: Usage) -> Decimal | None:
+        return Decimal("0.0123") * usage.turns
+
+    place = build.Place("tests/test_a.py::test_b[x]", "tests/test_a.py", 7)
+    caps = ScenarioSettings(caps=Caps(max_prompt_tokens=10, max_cost_usd=Decimal("0.001")))
+    finding = Finding("growth", "system[0]", "it grew", 10, Decimal("0.1"), Source("prompts/a.md", 3, 9))
+    entries = [
+        build.scenario(place, judge(used, used, caps, cost), used, Run(), [finding], cost),
+        build.scenario(place, judge(None, used, ScenarioSettings(), cost), None, Run(), [], cost),
+        build.scenario(place, judge(used, used, caps, cost, stale=True), used, Run(), [], cost),
+    ]
+    document = build.document(entries, mode="replay", prices=("p", "1"), commit=None)
+    JUDGE.validate(document)
+    validate(document)
+
+
+@given(st.data())
+def test_refuses_what_jsonschema_refuses(data: st.DataObject) -> None:
+    document: Any = copy.deepcopy(EACH)
+    *parents, key = data.draw(st.sampled_from(PLACES))
+    holder = document
+    for step in parents:
+        holder = holder[step]
+    change = data.draw(st.sampled_from(["replace", "delete", "add"]))
+    if change == "replace":
+        holder[key] = data.draw(JUNK)
+    elif change == "delete":
+        del holder[key]
+    elif isinstance(holder, dict):
+        holder["another"] = data.draw(JUNK)
+    assert bool(list(problems(document))) == (not JUDGE.is_valid(document))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is not JSON"),
+        ('{"version": 1,', "is not JSON"),
+        ('{"version": NaN}', "NaN is not a JSON number"),
+        ("[]", 'must be an object, not a list'),
+        ("{}", "version is missing"),
+        ('{"version": 2, "anything": []}', "a newer pytest-tokenbudget; this one reads version 1. Upgrade"),
+        (json.dumps({**EACH, "version": "1"}), 'version must be 1, not "1"'),
+        (json.dumps({**EACH, "extra": 1}), "extra is not a key of this version"),
+        (json.dumps({**EACH, "mode": "reply"}), '"replay" or "record" or "live", not "reply"'),
+        (
+            json.dumps({**EACH, "scenarios": [{**EACH["scenarios"][0], "line": 0}]}),
+            "scenarios[0].line must be at least 1, not 0",
+        ),
+        (
+            json.dumps({**EACH, "scenarios": [{**EACH["scenarios"][0], "measured": {"turns": 1}}]}),
+            "scenarios[0].measured.input_tokens is missing",
+        ),
+        ("[" * 100_000, "is not JSON"),
+    ],
+)  # fmt: skip
+def test_names_the_file_the_key_and_the_way_out(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(ReportError) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+    assert said in str(caught.value)
+    assert "--token-budget-report=json:" in str(caught.value) or "pip install -U" in str(caught.value)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="cannot be read: No such file"):
+        load(tmp_path / "none.json")
+    with pytest.raises(ReportError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ReportError, match="is not UTF-8 text"):
+        load(tmp_path / "binary.json")
+
+
+def test_reads_back_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(EACH), encoding="utf-8")
+    assert load(path) == EACH
+
+
+def test_totals_compare_like_with_like() -> None:
+    summed = totals(EACH["scenarios"])
+    assert summed["verdicts"] == {"over": 5, "stale": 1, "new": 2, "improved": 1, "within": 6}
+    both = [one for one in EACH["scenarios"] if one["baseline"] and one["verdict"] != "stale"]
+    for side in ("baseline", "measured"):
+        whole = summed[side]  # type: ignore[literal-required]
+        assert whole["prompt_tokens"] == sum(one[side]["prompt_tokens"] for one in both)  # type: ignore[literal-required]
+        assert whole["prompt_tokens"] == sum(rate["prompt_tokens"] for rate in whole["models"].values())
+    assert summed["measured"]["cost_usd"] is None, "one model has no price"
+    assert summed["baseline"]["cost_usd"] == pytest.approx(
+        sum(one["baseline"]["cost_usd"] or 0 for one in both if one["baseline"])
+    )

@@ -1,0 +1,219 @@
+"""What every report shows: order, headline, rows, causes and the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import HAIKU, NEW_MODEL, SONNET, document, finding, loop, scenario, used
+
+from pytest_tokenbudget.reports.rows import cost_cell, row, rows
+from pytest_tokenbudget.reports.view import (
+    amount,
+    by_cause,
+    headline,
+    place,
+    sentence,
+    short_names,
+    ways_out,
+    worst_first,
+)
+
+TEST = "tests/test_a.py::test_"
+SMALL, LARGE = loop(HAIKU, 1000, [10]), loop(HAIKU, 1600, [10])
+UPDATE = "pytest --token-budget --token-budget-update"
+RECORD = "pytest --token-budget --token-budget-record=changed"
+CAPS = f"max_prompt_tokens and max_turns in the marker of {TEST}a or in [tool.tokenbudget]"
+
+
+def one(name: str, verdict: str = "within", was: Any = SMALL, now: Any = SMALL, **more: Any) -> Any:
+    return scenario(TEST + name, verdict, was, now, **more)
+
+
+UNKNOWN_NOW = {"now": [None], "models": [HAIKU]}
+
+
+def test_worst_first() -> None:
+    dear, dearest = loop(SONNET, 3000, [10]), loop(SONNET, 9000, [10])
+    unpriced = loop(NEW_MODEL, 1000, [10])
+    listed = [
+        one("within"),
+        one("improved", "improved", LARGE, SMALL),
+        one("new", "new", None, SMALL),
+        one("stale", "stale", **UNKNOWN_NOW),
+        one("over_little", "over", SMALL, LARGE),
+        one("over_more", "over", SMALL, dear),
+        one("over_most", "over", SMALL, dearest),
+        one("over_unknown", "over", SMALL, unpriced),
+    ]
+    order = [name["id"].removeprefix(TEST) for name in worst_first(listed)]
+    assert order == [
+        "over_unknown", "over_most", "over_more", "over_little", "stale", "new", "improved", "within",
+    ]  # fmt: skip
+    assert worst_first(reversed(listed)) == worst_first(listed)
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "said"),
+    [
+        ([], "No scenario was measured"),
+        ([one("a")], "1 scenario is within budget, nothing changed"),
+        ([one("a"), one("b")], "2 scenarios are within budget, nothing changed"),
+        ([one("a", "new", None)], "1 of 1 scenario is new"),
+        (
+            [one("a", "over", SMALL, LARGE), one("b"), one("c", "stale", **UNKNOWN_NOW)],
+            (
+                "1 of 3 scenarios is over budget, 1 is stale: "
+                "+600 prompt tokens (+28.3%), +$0.00075 a run (+27.6%)"
+            ),
+        ),
+        (
+            [one("a", "improved", LARGE, SMALL)],
+            (
+                "1 scenario is within budget, 1 cheaper: "
+                "−600 prompt tokens (−36.1%), −$0.00075 a run (−35.5%)"
+            ),
+        ),
+        (
+            [one("a", "over", SMALL, LARGE, basis="estimated")],
+            "1 of 1 scenario is over budget: ~+600 prompt tokens (+56.6%), ~+$0.00075 a run (+55.1%)",
+        ),
+        (
+            [one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10])), one("b", "over", SMALL, LARGE)],
+            (
+                "2 of 2 scenarios are over budget: +600 prompt tokens (+28.3%), +$0.00075 a run (+55.1%), "
+                "the cost of 1 scenario unknown"
+            ),
+        ),
+        (
+            [one("a", "within", SMALL, LARGE), one("b", "within", LARGE, SMALL)],
+            "2 scenarios are within budget: the same in all",
+        ),
+        (
+            [one("a", "over", SMALL, loop(HAIKU, 1000, [90]))],
+            "1 of 1 scenario is over budget: +80 output tokens (+800.0%), +$0.00040 a run (+29.4%)",
+        ),
+    ],
+)  # fmt: skip
+def test_headline(scenarios: Any, said: str) -> None:
+    assert headline(document(scenarios)) == said
+
+
+def cells(metric: str, was: Any, now: Any, limit: Any, change: Any, basis: str = "counted") -> list[str]:
+    entry: Any = {"metric": metric, "baseline": was, "measured": now, "limit": limit, "change": change}
+    shown = row({**entry, "over": True}, one("a", basis=basis))
+    return [shown.metric, shown.baseline, shown.now, shown.change, shown.limit]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (("prompt_tokens", 4812, 6690, 5053, 0.39), ["prompt tokens", "4,812", "6,690", "+39.0%", "5,053"]),
+        (("prompt_tokens", 4812, 6690, 5053, 0.39, "estimated"),
+         ["prompt tokens", "4,812", "~6,690", "~+39.0%", "5,053"]),
+        (("output_tokens", 10, 30, 20, 2, "estimated"), ["output tokens", "10", "30", "+200.0%", "20"]),
+        (("turns", 6, 7, 6, 1 / 6), ["turns", "6", "7", "+16.7%", "6"]),
+        (("cache_share", 0.81, 0.0, 0.76, -0.81), ["cache share", "81.0%", "0.0%", "−81.0 pts", "76.0%"]),
+        (("cache_share", 0.81, 0.7599, 0.76, -0.0501),
+         ["cache share", "81.00%", "75.99%", "−5.0 pts", "76.00%"]),
+        (("cost_usd", 0.0241, 0.02532, 0.0253, 0.05), ["cost", "$0.02410", "$0.02532", "+5.0%", "$0.02530"]),
+        (("cost_usd", 0.0241, None, 0.0253, None), ["cost", "$0.0241", "unknown", "–", "$0.0253"]),
+        (("max_cost_usd", None, 1.5, 1, None), ["max cost", "–", "$1.50", "–", "$1.00"]),
+        (("max_turns", None, 5, 4, None), ["max turns", "–", "5", "–", "4"]),
+        (("prompt_tokens", 100, 105.4, 105, 0.054), ["prompt tokens", "100.0", "105.4", "+5.4%", "105.0"]),
+    ],
+)  # fmt: skip
+def test_a_row_tells_what_is_measured_from_what_is_allowed(given: Any, shown: list[str]) -> None:
+    assert cells(*given) == shown
+
+
+def test_rows_say_why_there_is_no_number() -> None:
+    (stale,) = rows(one("a", "stale", **UNKNOWN_NOW))
+    (new,) = rows(one("a", "new", None))
+    assert (stale.baseline, stale.now, stale.limit) == ("1,060", "stale", "–")
+    assert (new.baseline, new.now, new.limit) == ("new", "1,060", "–")
+
+
+@pytest.mark.parametrize(
+    ("entry", "shown"),
+    [
+        (one("a", "over", SMALL, LARGE), "+$0.00075"),
+        (one("a", "over", SMALL, LARGE, basis="estimated"), "~+$0.00075"),
+        (one("a", "improved", LARGE, SMALL), "−$0.00075"),
+        (one("a"), "$0.00"),
+        (one("a", "new", None), "$0.0014"),
+        (one("a", "stale", **UNKNOWN_NOW), "–"),
+        (one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10])), "unknown"),
+        (one("a", "over", loop(NEW_MODEL, 1000, [10]), SMALL), "unknown"),
+    ],
+)
+def test_cost_cell(entry: Any, shown: str) -> None:
+    assert cost_cell(entry) == shown
+
+
+def test_findings() -> None:
+    grown = finding("growth", "system[0]", "it\ngrew by 500 tokens", tokens=500, cost=0.01, at="a b.md:3")
+    assert sentence(grown) == r"system[0]: it\ngrew by 500 tokens"
+    assert place(grown) == "a b.md:3"
+    assert amount(grown) == "+$0.0100 a run", "the tokens are in the sentence"
+    assert amount(finding("growth", "", "it shrank", tokens=-500)) == "−500 tokens a run"
+    assert amount(finding("interval", "", "about", tokens=38)) == ""
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "said"),
+    [
+        ([one("a[x|y]", "over", SMALL, LARGE)], [f"If this is meant, accept it: {UPDATE} '{TEST}a[x|y]'"]),
+        ([one("a", "over", SMALL, LARGE), one("b", "over", SMALL, LARGE)],
+         [f"If this is meant, accept it: {UPDATE}"]),
+        ([one("a", "new", None)], [f"Write the first baseline: {UPDATE} {TEST}a"]),
+        ([scenario("tests/conftest.py::fixture agent [session]", "new", None, SMALL)],
+         [f"Write the first baseline: {UPDATE} tests/conftest.py"]),
+        ([one("a", "stale", **UNKNOWN_NOW)],
+         [f"Record what changed (needs an API key): {RECORD} {TEST}a"]),
+        ([one("a", "over", SMALL, SMALL, caps={"max_prompt_tokens": 9, "max_turns": 0})],
+         [f"A cap is raised by hand: {CAPS}"]),
+        ([one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10]))],
+         ["Bring the missing price: pip install -U genai-prices",
+          f"If this is meant, accept it: {UPDATE} {TEST}a"]),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_ways_out(scenarios: Any, said: list[str]) -> None:
+    assert [str(way_out) for way_out in ways_out(scenarios)] == said
+
+
+def test_by_cause_puts_together_only_what_has_the_same_reason() -> None:
+    cause = finding("growth", "system[0]", "it grew", at="a.md:3")
+    elsewhere = finding("growth", "system[0]", "it grew", at="b.md:3")
+    listed = [
+        one("a", "over", SMALL, LARGE, findings=[cause]),
+        one("b", "over", SMALL, LARGE, findings=[elsewhere]),
+        one("c", "over", SMALL, LARGE, findings=[cause]),
+        one("d", "over", SMALL, SMALL, caps={"max_turns": 0}),
+        one("e", "over", SMALL, SMALL, caps={"max_prompt_tokens": 0}),
+        one("f", "new", None),
+        one("g", "new", None),
+    ]
+    groups = [[name["id"][-1] for name in group] for group in by_cause(listed)]
+    assert groups == [["a", "c"], ["b"], ["d"], ["e"], ["f", "g"]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        (["tests/a/test_x.py::test_a", "tests/a/test_x.py::test_b[c/d]"], ["test_a", "test_b[c/d]"]),
+        (["tests/a/test_x.py::t", "tests/a/b/test_y.py::t"], ["test_x.py::t", "b/test_y.py::t"]),
+        (["test_x.py::t", "tests/test_y.py::t"], ["test_x.py::t", "tests/test_y.py::t"]),
+        (["test_x.py", "test_y.py"], ["test_x.py", "test_y.py"]),
+        ([], []),
+    ],
+)
+def test_short_names(ids: list[str], names: list[str]) -> None:
+    assert short_names([scenario(name, "within", SMALL, SMALL) for name in ids]) == names
+
+
+def test_a_turn_keeps_its_counts_apart() -> None:
+    turn = used(SONNET, 60, 4000, 300, 12)
+    assert turn["prompt_tokens"] == 4360
+    assert turn["cost_usd"] == pytest.approx(0.01030)
