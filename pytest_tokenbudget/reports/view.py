@@ -76,7 +76,12 @@ def is_news(scenario: ScenarioEntry) -> bool:
 
 def short_names(scenarios: Sequence[ScenarioEntry]) -> list[str]:
     """The ids in printable form, without the folders, or the file, that all of them share."""
-    names = [plain(one["id"]) for one in scenarios]
+    return short_ids([one["id"] for one in scenarios])
+
+
+def short_ids(ids: Sequence[str]) -> list[str]:
+    """The same of ids alone."""
+    names = list(map(plain, ids))
     files = {name.partition("::")[0] for name in names}
     if len(files) == 1:
         return [name.partition("::")[2] or name for name in names]
@@ -197,20 +202,20 @@ def _moved(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
     about = "~" if any(one["basis"] == "estimated" for one in compared) else ""
     counts: tuple[Count, ...] = ("prompt_tokens", "output_tokens")
     parts = [
-        f"{about}{_growth(now[name], was[name], count, METRICS[name])}"
+        f"{about}{growth(now[name], was[name], count, METRICS[name])}"
         for name in counts
         if now[name] != was[name]
     ]
     priced = [one for one in compared if not unpriced(one)]
     before, after = _cost(one["baseline"] for one in priced), _cost(one["measured"] for one in priced)
     if round(after - before, 10):
-        parts.append(f"{about}{_growth(after, before, money, 'a run')}")
+        parts.append(f"{about}{growth(after, before, money, 'a run')}")
     if unknown := len(compared) - len(priced):
         parts.append(f"the cost of {plural(unknown, 'scenario')} unknown")
     return parts
 
 
-def _growth(now: float, was: float, shown: Callable[[float], str], unit: str) -> str:
+def growth(now: float, was: float, shown: Callable[[float], str], unit: str) -> str:
     """`+4,120 prompt tokens (+18.0%)`."""
     change = now - was
     text = f"{signed(change, shown(change))} {unit}"
