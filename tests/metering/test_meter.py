@@ -1,0 +1,142 @@
+"""A run out of its turns: what is recorded, what is counted, what cannot be told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pytest_tokenbudget.metering.counting import Family
+from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
+from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.request import read_request
+
+MODEL = "claude-sonnet-4-6"
+
+
+class Words:
+    """An exact counter of a language in which every word is a token."""
+
+    name = "words"
+    exact = True
+
+    def count(self, text: str, family: Family) -> int:
+        return len(text.split())
+
+
+METER = Meter(Words())
+
+
+def request(system: str = "Be brief.", *turns: str, model: str = MODEL, **options: Any) -> Request:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns or ("Hello",))]
+    body = {"model": model, "max_tokens": 9, "system": system, "messages": messages, **options}
+    read = read_request("POST", "https://x.test/v1/messages", {}, json.dumps(body).encode())
+    assert read is not None
+    return read
+
+
+def answer(status: int = 200, text: str = "Hi.", model: str = MODEL, **tokens: int) -> Answer:
+    if status != 200:
+        return Answer(status, error="overloaded_error")
+    message = {"role": "assistant", "content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
+    return Answer(200, message, Usage.of(Rate(model), Tokens(**tokens)))
+
+
+def pair(index: int, exchange: Exchange, now: Request, how: Paired = Paired.LINEAGE) -> Pair:
+    return Pair(index, now, exchange.request, exchange.answer, how)
+
+
+def test_the_same_request_keeps_its_recorded_numbers() -> None:
+    exchange = Exchange(request(), answer(input_tokens=20, cache_read_input_tokens=1500, output_tokens=4))
+    run = METER.replayed([exchange], [pair(0, exchange, exchange.request, Paired.EXACT)])
+    assert run.usage == exchange.answer.usage
+    assert run.basis == Basis.RECORDED
+    assert not run.stale
+
+
+def test_a_changed_prompt_is_the_recorded_one_plus_what_changed() -> None:
+    exchange = Exchange(request("Be brief."), answer(input_tokens=20, output_tokens=4))
+    now = request("Be brief and friendly and never rude.")
+    run = METER.replayed([exchange], [pair(0, exchange, now)])
+    assert run.usage.tokens == Tokens(input_tokens=25, output_tokens=4)
+    assert run.basis == Basis.COUNTED
+    assert [(part.where, part.tokens) for part in run.turns[0].estimate.parts] == [("system[0]", 5)]
+    assert run.turns[0].recorded == exchange.answer.usage
+
+
+def test_failed_attempts_are_no_turns() -> None:
+    failed, served = (
+        Exchange(request(), answer(529)),
+        Exchange(request(), answer(input_tokens=20, output_tokens=4)),
+    )
+    pairs = [pair(0, failed, failed.request, Paired.EXACT), pair(1, served, served.request, Paired.EXACT)]
+    assert METER.replayed([failed, served], pairs).usage == served.answer.usage
+
+
+def test_a_token_count_is_no_turn() -> None:
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}).encode()
+    asked = read_request("POST", "https://x.test/v1/messages/count_tokens", {}, body)
+    assert asked is not None
+    exchange = Exchange(asked, Answer(200, {"input_tokens": 8}, Usage()))
+    assert METER.replayed([exchange], [pair(0, exchange, asked, Paired.EXACT)]).usage == Usage()
+
+
+def test_turns_come_in_recorded_order_whatever_the_order_of_arrival() -> None:
+    exchanges = [
+        Exchange(request("A", f"Question {n}"), answer(input_tokens=10 + n, output_tokens=1))
+        for n in range(4)
+    ]
+    pairs = [pair(n, exchanges[n], exchanges[n].request, Paired.EXACT) for n in (2, 0, 3, 1)]
+    run = METER.replayed(exchanges, pairs)
+    assert [turn.pair.index for turn in run.turns] == [0, 1, 2, 3]
+    assert run == METER.replayed(exchanges, sorted(pairs, key=lambda one: one.index))
+
+
+def test_another_model_is_priced_as_that_model() -> None:
+    exchange = Exchange(request(), answer(model="claude-sonnet-4-6", input_tokens=20, output_tokens=4))
+    run = METER.replayed([exchange], [pair(0, exchange, request(model="claude-opus-4-6"))])
+    assert list(run.usage.by_rate) == [Rate("claude-opus-4-6")]
+
+
+def test_an_answer_that_does_not_say_what_it_billed_is_unknown() -> None:
+    exchange = Exchange(request(), Answer(200, error="the stream was cut off"))
+    run = METER.replayed([exchange], [pair(0, exchange, exchange.request, Paired.EXACT)])
+    assert run.basis == Basis.UNKNOWN
+    assert run.stale
+    assert "the stream was cut off" in str(run.turns[0].estimate.reason)
+
+
+def test_what_else_an_answer_bills_stays_beside_its_changed_prompt() -> None:
+    usage = Usage.of(Rate(MODEL), Tokens(input_tokens=20, output_tokens=4)) + Usage.of(
+        Rate("claude-opus-4-6"), Tokens(input_tokens=900, output_tokens=70), turns=0
+    )
+    exchange = Exchange(request("One"), Answer(200, {"content": []}, usage))
+    run = METER.replayed([exchange], [pair(0, exchange, request("One and two"))])
+    assert run.usage.by_rate[Rate(MODEL)].input_tokens == 22
+    assert run.usage.by_rate[Rate("claude-opus-4-6")] == Tokens(input_tokens=900, output_tokens=70)
+    assert run.usage.turns == 1
+
+
+@pytest.mark.parametrize("left", ["misses", "unplayed", "reshaped"])
+def test_a_run_that_left_its_recording_is_stale(left: str) -> None:
+    exchange = Exchange(request(), answer(input_tokens=20, output_tokens=4))
+    asked = pair(0, exchange, exchange.request, Paired.EXACT)
+    values = {"misses": [request("New")], "unplayed": [exchange], "reshaped": [asked]}
+    run = METER.replayed([exchange], [asked], **{left: values[left]})  # type: ignore[arg-type]
+    assert run.stale
+
+
+def test_real_calls_bill_what_their_own_answers_say() -> None:
+    run = METER.called([Exchange(request(), answer(input_tokens=20, output_tokens=4))])
+    assert run.basis == Basis.LIVE
+    assert run.usage.tokens.total == 24
+
+
+def test_joined_runs_add_up() -> None:
+    exchange = Exchange(request(), answer(input_tokens=20, output_tokens=4))
+    run = METER.replayed([exchange], [pair(0, exchange, exchange.request, Paired.EXACT)])
+    assert (run + run).usage.tokens.total == 48
+    assert (run + run).usage.turns == 2
