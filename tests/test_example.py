@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from budgeted import against, judged, run
 from messages_api import MessagesApi
 from messages_api.support_model import answer
 
@@ -30,26 +26,6 @@ SCENARIOS = {
 """Each scenario, and words of the customer's message that stand in all of its requests."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """What `pytest --token-budget` said: exit status, text, and the document by scenario."""
-
-    status: int
-    output: str
-    document: Mapping[str, Any]
-
-    @property
-    def scenarios(self) -> Mapping[str, Mapping[str, Any]]:
-        return {entry["id"].partition("::")[2]: entry for entry in self.document["scenarios"]}
-
-    @property
-    def verdicts(self) -> set[str]:
-        return {entry["verdict"] for entry in self.document["scenarios"]}
-
-    def over(self, scenario: str) -> set[str]:
-        return {limit["metric"] for limit in self.scenarios[scenario]["limits"] if limit["over"]}
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the example that a test may change."""
@@ -58,31 +34,10 @@ def project(tmp_path: Path) -> Path:
     return copy
 
 
-def run(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC_")}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-        cwd=project,
-        env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-
-
-def judged(project: Path, *arguments: str) -> Run:
-    report = project / "report.json"
-    done = run(project, "--token-budget", f"--token-budget-report=json:{report}", *arguments)
-    assert report.exists(), done.stdout + done.stderr
-    return Run(done.returncode, done.stdout, json.loads(report.read_text("utf-8")))
-
-
 def charged(project: Path) -> dict[str, int]:
     """Prompt tokens of each scenario as the server charges them when the changed agent really calls it."""
     with MessagesApi(answer) as api:
-        done = run(
-            project, "--token-budget-disable", ANTHROPIC_BASE_URL=api.url, ANTHROPIC_API_KEY="sk-ant-test"
-        )
+        done = run(project, "--token-budget-disable", **against(api.url))
         assert done.returncode == 0, done.stdout + done.stderr
     return {
         scenario: sum(c.usage.prompt_tokens for c in api.charges if words in _first_message(c.body))
@@ -244,8 +199,7 @@ def test_recording_once_more_changes_no_baseline(project: Path) -> None:
     """The server is deterministic: recorded anew, the same agent costs the same."""
     before = (project / "tests/token_budgets/test_support.yaml").read_bytes()
     with MessagesApi(answer) as api:
-        made_up = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": "sk-ant-test"}
-        done = run(project, "--token-budget-record=all", **made_up)
+        done = run(project, "--token-budget-record=all", **against(api.url))
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(api.charges) == sum(len(entry["turns"]) for entry in judged(project).document["scenarios"])
     run(project, "--token-budget", "--token-budget-update")
