@@ -19,13 +19,20 @@ def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     widths = [max(len(row[index]) for row in cells) for index in range(len(names))]
     right = [all(row[index][:1] in "-0123456789n" for row in cells[1:]) for index in range(len(names))]
     lines = [
-        "| " + " | ".join(
+        "| "
+        + " | ".join(
             cell.rjust(width) if aligned else cell.ljust(width)
             for cell, width, aligned in zip(row, widths, right, strict=True)
-        ) + " |"
+        )
+        + " |"
         for row in cells
     ]
-    rule = "|" + "|".join(
-        "-" * (width + 1) + (":" if aligned else "-") for width, aligned in zip(widths, right, strict=True)
-    ) + "|"
+    rule = (
+        "|"
+        + "|".join(
+            "-" * (width + 1) + (":" if aligned else "-")
+            for width, aligned in zip(widths, right, strict=True)
+        )
+        + "|"
+    )
     return "\n".join([lines[0], rule, *lines[1:]])

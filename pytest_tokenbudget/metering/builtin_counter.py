@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect
 from collections import Counter as Multiset
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -85,11 +86,8 @@ def features(piece: str, known: Mapping[str, float]) -> Iterator[tuple[str, floa
 
 def _word(piece: str, known: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     if not piece.isascii():
-        wide = sum(char > "\u2e80" for char in piece)
-        yield "wide letters", wide
-        if wide < len(piece):
-            yield "foreign word", 1
-            yield "foreign letters", len(piece) - wide
+        for script, letters in Multiset(map(_script, piece)).items():
+            yield script, letters
         return
     if not (piece.islower() or piece.isupper() or piece.istitle()):
         parts = _SUBWORDS.findall(piece)
@@ -118,8 +116,38 @@ def _marks(piece: str) -> Iterator[tuple[str, float]]:
     if plain:
         yield "marks", 1
         yield "marks length", plain
-    if plain < len(marks):
-        yield "symbols", sum("\x7f" < mark < "\U00010000" for mark in marks)
-        yield "emoji", sum(mark >= "\U00010000" for mark in marks)
+    for script, number in Multiset(_script(mark) for mark in marks if not mark.isascii()).items():
+        yield script if script != "latin" else "symbols", number
     if piece != marks:
         yield "beside a space", 1
+
+
+# Where a script begins, and the name of its weight.
+_SCRIPTS = (
+    (0x0000, "latin"),
+    (0x0370, "greek"),
+    (0x0400, "cyrillic"),
+    (0x0530, "symbols"),
+    (0x0590, "hebrew"),
+    (0x0600, "arabic"),
+    (0x0780, "indic"),
+    (0x0E00, "thai"),
+    (0x1000, "indic"),
+    (0x1E00, "latin"),
+    (0x2000, "symbols"),
+    (0x3040, "kana"),
+    (0x3100, "han"),
+    (0xA000, "indic"),
+    (0xAC00, "hangul"),
+    (0xD7B0, "symbols"),
+    (0xF900, "han"),
+    (0xFB00, "symbols"),
+    (0x10000, "emoji"),
+    (0x20000, "han"),
+    (0xE0000, "emoji"),
+)
+_BEGINNINGS = [begin for begin, _ in _SCRIPTS]
+
+
+def _script(char: str) -> str:
+    return _SCRIPTS[bisect(_BEGINNINGS, ord(char)) - 1][1]

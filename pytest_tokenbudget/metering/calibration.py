@@ -31,21 +31,46 @@ def calibration(known: Known, counter: Counter) -> float:
 
     1 for an exact counter, and where the recorded prompt holds what cannot be counted.
     """
-    if counter.exact:
+    total = None if counter.exact else _total(known, counter)
+    if total is None:
         return 1.0
-    kin = family(known.prompt.model)
-    rendered = [item.rendered() for item in items(known.prompt)]
-    constants = sum(item.place.framing for item in items(known.prompt))
-    rendered += render_options(known.prompt).values()
-    if any(one.unknown for one in rendered):
-        return 1.0
-    constants += sum(one.tokens for one in rendered)
-    counted = sum(counter.count(text, kin) for one in rendered for text in one.texts)
-    scale = (known.prompt_tokens - constants + _PRIOR) / (counted + _PRIOR)
+    scale = (known.prompt_tokens - total.constants + _PRIOR) / (total.counted + _PRIOR)
     return min(_LARGEST, max(1 / _LARGEST, scale))
 
 
+def drift(known: Known, counter: Counter) -> int:
+    """How far the constants of a recorded request seem to be off: what its texts do not explain of its total.
+
+    The tool-use prompt changes on the server; this tells by how much at most, where an option changes.
+    """
+    total = _total(known, counter)
+    if total is None:
+        return 0
+    apart = abs(known.prompt_tokens - total.constants - total.counted)
+    return max(0, round(apart - (2 if counter.exact else 2 + 0.1 * total.counted)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Total:
+    constants: int
+    counted: int
+
+
+def _total(known: Known, counter: Counter) -> _Total | None:
+    """Of a whole prompt; None where it holds what cannot be counted."""
+    kin = family(known.prompt.model)
+    placed = items(known.prompt)
+    rendered = [item.rendered() for item in placed] + list(render_options(known.prompt).values())
+    if known.looped or any(one.unknown for one in rendered):
+        return None
+    constants = sum(item.place.framing for item in placed) + sum(one.tokens for one in rendered)
+    return _Total(constants, sum(counter.count(text, kin) for one in rendered for text in one.texts))
+
+
 def doubt(edited: float, constants: int, *, exact: bool) -> float:
-    """Half the width of the interval of a difference: at least nine of ten truths lie within."""
-    rate = 0.02 if exact else 0.12
-    return 1 + constants + rate * edited
+    """Half the width of the interval of a difference: at least nine of ten truths lie within.
+
+    `edited` is in tokens of text that was taken out or put in; `constants` is what they may be off. The rates
+    are from `benchmarks/accuracy.py`.
+    """
+    return 1 + constants + (0.01 if exact else 0.12) * edited

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pytest_tokenbudget.metering.calibration import Known, calibration
+from pytest_tokenbudget.metering.calibration import Known, calibration, drift
 from pytest_tokenbudget.metering.counting import Counter, family
 from pytest_tokenbudget.metering.difference import Item, difference
 from pytest_tokenbudget.metering.history import assistant_messages
 from pytest_tokenbudget.metering.overheads import overhead
-from pytest_tokenbudget.metering.rendering import Rendered, render_options
+from pytest_tokenbudget.metering.rendering import THINKING, Rendered, render_options
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 
@@ -77,7 +77,10 @@ class _Comparison:
         for name in sorted(old.keys() | new.keys()):
             was, now = old.get(name, Rendered()), new.get(name, Rendered())
             if was != now:
-                yield _piece(name, self._size(was, self._was.model), self._size(now, self._now.model))
+                piece = _piece(name, self._size(was, self._was.model), self._size(now, self._now.model))
+                if name in ("tools", "tool_choice"):
+                    piece = replace(piece, doubt=piece.doubt + drift(self._known, self._counter))
+                yield piece
 
     def _read_anew(self, same: Iterable[tuple[Item, Item]]) -> Iterator[Piece]:
         """Another tokenizer reads every block anew: one piece for all of them."""
@@ -101,7 +104,8 @@ class _Comparison:
             message = [items[id(block)] for block in blocks]
             if digest in self._answers and not any(item.place.dropped for item in message):
                 share = self._answers[digest] / len(message)
-                sizes |= {id(item): Size(share) for item in message}
+                thought = any(item.block.kind in THINKING for item in message)
+                sizes |= {id(item): Size(share, doubt=2 if thought else 0) for item in message}
         for item in items.values():
             if id(item) not in sizes:
                 size = self._size(item.rendered(), item.model)

@@ -68,6 +68,8 @@ class Overhead:
     system: int = 0
     thinking: int = 29
     adaptive: int = 0
+    interleaved: int = 148
+    """With tools and the beta for interleaved thinking, beside `thinking`."""
     escapes: bool = False
     """Whether tool definitions are written with `\\u` escapes."""
     keeps_thinking: bool = True

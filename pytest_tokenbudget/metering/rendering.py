@@ -103,7 +103,7 @@ class _Placing:
             elif last is not None and block.message != last.message:
                 frame += around.merged
             name = self._tools.get(str(block.content.get("tool_use_id")), "") if results > 1 else None
-            dropped = block.kind in _THINKING and (block.message or 0) < self._loop
+            dropped = block.kind in THINKING and (block.message or 0) < self._loop
             yield Place(frame, name if block.kind == "tool_result" else None, dropped)
             frame, last = 0, block
 
@@ -147,12 +147,12 @@ def _content(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
         return _image(content, model)
     if kind == "document":
         return _document(content, model)
-    if kind in _THINKING:
+    if kind in THINKING:
         return Rendered(unknown="thinking is billed in full, and its text is a summary")
     return Rendered(unknown=f"a {kind} block")
 
 
-_THINKING = frozenset({"thinking", "redacted_thinking"})
+THINKING = frozenset({"thinking", "redacted_thinking"})
 
 
 def _tool(content: Mapping[str, Any], model: str) -> Rendered:
@@ -183,23 +183,30 @@ def _result(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
     """A result alone is bare; among several each names its tool."""
     inner = content.get("content")
     parts = [inner] if isinstance(inner, str) else inner if isinstance(inner, list) else []
-    texts, other = [], Rendered()
+    texts: list[str] = []
+    other = Rendered()
     if content.get("is_error") is True:
         other += Rendered(tokens=framing(model).is_error, doubt=1)
+    before = "text"
     for part in parts:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, Mapping):
-            rendered = _content(part, Place(0), model)
-            if part.get("type") == "text":
-                texts += rendered.texts
-            else:
-                other += rendered
+        part = {"type": "text", "text": part} if isinstance(part, str) else _mapping(part)
+        kind, rendered = str(part.get("type")), _content(part, Place(0), model)
+        if kind == "text":
+            texts += rendered.texts
+        else:
+            other += rendered
+        if (before, kind) != ("text", "text"):
+            other += Rendered(tokens=_AROUND_IN_RESULT.get(kind, 0), doubt=6)
+        before = kind
     text = "".join(texts)
     if place.tool is None:
         return Rendered((f"<function_results>{text}</function_results>",)) + other
     named = f"<result>\n<name>{place.tool}</name>\n<output>{text}</output>\n</result>"
     return Rendered((named,)) + other
+
+
+# Tokens around what is no text in a tool result, and around text that follows it; from few recordings.
+_AROUND_IN_RESULT = {"image": 12, "document": 6, "text": 12}
 
 
 def _image(content: Mapping[str, Any], model: str) -> Rendered:
@@ -241,15 +248,14 @@ def render_options(prompt: Prompt) -> dict[str, Rendered]:
     found = {name: _option(name, value, prompt) for name, value in prompt.options.items()}
     found["tool_choice"] = _tool_choice(prompt)
     if any(block.level == "tools" for block in prompt.blocks):
-        found["tools"] = Rendered(tokens=overhead(prompt.model).tools)
-    shaping = sorted(prompt.betas & _SHAPING_BETAS)
-    if shaping:
-        found["betas"] = Rendered((" ".join(shaping),), unknown=f"the beta {', '.join(shaping)}")
+        found["tools"] = Rendered(tokens=overhead(prompt.model).tools, doubt=3)
+    if _SHAPING_BETAS & prompt.betas:
+        found["betas"] = Rendered(unknown=f"the beta {', '.join(sorted(_SHAPING_BETAS & prompt.betas))}")
     return {name: rendered for name, rendered in found.items() if rendered != Rendered()}
 
 
 # Betas that change what the model is shown of an otherwise unchanged request.
-_SHAPING_BETAS = frozenset({"interleaved-thinking-2025-05-14", "token-efficient-tools-2025-02-19"})
+_SHAPING_BETAS = frozenset({"token-efficient-tools-2025-02-19"})
 _NOT_SHOWN = frozenset({"speed", "tool_choice", "betas", "fallbacks"})
 
 
@@ -257,9 +263,7 @@ def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
     if name in _NOT_SHOWN:
         return Rendered()
     if name == "thinking":
-        kind = _mapping(value).get("type")
-        tokens = {"enabled": overhead(prompt.model).thinking, "adaptive": overhead(prompt.model).adaptive}
-        return Rendered(tokens=tokens.get(str(kind), 0), doubt=2 if kind in tokens else 0)
+        return _thinking(str(_mapping(value).get("type")), prompt)
     if name == "output_format":
         return _format(value, prompt.model)
     if name == "output_config":
@@ -268,6 +272,15 @@ def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
             rendered += Rendered(tokens=framing(prompt.model).task_budget, doubt=2)
         return rendered
     return Rendered((json.dumps(value, default=str),), unknown=f"the option {name}")
+
+
+def _thinking(kind: str, prompt: Prompt) -> Rendered:
+    extra = overhead(prompt.model)
+    if kind == "enabled":
+        interleaved = any(beta.startswith("interleaved-thinking") for beta in prompt.betas)
+        between = extra.interleaved if interleaved and prompt.level("tools") else 0
+        return Rendered(tokens=extra.thinking + between, doubt=2)
+    return Rendered(tokens=extra.adaptive, doubt=2) if kind == "adaptive" else Rendered()
 
 
 def _format(value: object, model: str) -> Rendered:
@@ -283,9 +296,9 @@ def _tool_choice(prompt: Prompt) -> Rendered:
     if not prompt.level("tools"):
         return Rendered()
     if choice.get("type") == "any":
-        return Rendered(tokens=extra.any_tool - extra.tools)
+        return Rendered(tokens=extra.any_tool - extra.tools, doubt=3)
     if choice.get("type") == "tool":
-        return Rendered((str(choice.get("name", "")),), extra.one_tool - extra.tools)
+        return Rendered((str(choice.get("name", "")),), extra.one_tool - extra.tools, doubt=5)
     return Rendered()
 
 
