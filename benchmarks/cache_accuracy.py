@@ -32,7 +32,7 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import chain
 from pytest_tokenbudget.metering.cache_current import CurrentTurn
 from pytest_tokenbudget.metering.cache_difference import resplit
-from pytest_tokenbudget.metering.cache_recording import RecordedTurn, measure, observe
+from pytest_tokenbudget.metering.cache_recording import RecordedTurn, lay_out, measure, observe
 from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
 from pytest_tokenbudget.metering.counting import Memo
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
@@ -116,7 +116,7 @@ def read(paths: Iterable[Path]) -> Iterator[Cassette]:
         for file in files:
             if file.name.endswith(".jsonl.gz"):
                 yield from read_exchanges(file)
-            elif file.suffix in (".yaml", ".yml"):
+            elif file.name.endswith((".yaml", ".yml", ".yaml.gz")):
                 yield Cassette(str(file), tuple(read_cassette(file)))
 
 
@@ -153,7 +153,8 @@ def from_row(row: Mapping[str, Any]) -> RecordedTurn | None:
 
 def read_cassette(path: Path) -> Iterator[RecordedTurn]:
     """The billed turns of a vcr cassette, whatever serializer wrote it."""
-    with path.open(encoding="utf-8") as file:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
         document = yaml.load(file, Loader=YAML)
     for interaction in (document or {}).get("interactions") or ():
         asked, answered = interaction.get("request") or {}, interaction.get("response") or {}
@@ -209,12 +210,13 @@ def report(sequences: Sequence[Cassette]) -> dict[str, Any]:
 
 def compare(sequence: Cassette, left_out: Counter[str]) -> Iterator[Result]:
     """The requests with cache activity, recorded or simulated, beside what is simulated of them."""
-    turns = measure(sequence.turns, [chain(turn.prompt) for turn in sequence.turns], {}, COUNTER)
+    told = [turn.tokens if not_simulated(turn.prompt) is None else None for turn in sequence.turns]
+    turns = measure(sequence.turns, lay_out(sequence.turns, told, COUNTER), {})
     shown: Mapping[int, Shown] = {}
     first = -1
     if sequence.warm:
         first = next(index for index, turn in enumerate(sequence.turns) if turn.cached)
-        told = [t.tokens if index == first else None for index, t in enumerate(sequence.turns)]
+        told = [tokens if index == first else None for index, tokens in enumerate(told)]
         shown, _ = observe(turns, told, {})
     outcomes = simulate(turns, shown=shown)
     for index, (was, turn, outcome) in enumerate(zip(sequence.turns, turns, outcomes, strict=True)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.metering.cache_chain import Chain, chain, same_prompt
-from pytest_tokenbudget.metering.cache_rules import tool_prompt
+from pytest_tokenbudget.metering.cache_rules import not_simulated, tool_prompt
 from pytest_tokenbudget.metering.counting import Counter, Family, family
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.prefix_sizes import (
@@ -44,10 +44,10 @@ def measure_current(
     prefixes: dict[str, int] = {}
     blocks: dict[tuple[Family, str], int] = {}
     for turn in recorded:
-        begin = 0
+        kin, begin = family(turn.chain.prompt.model), 0
         for link, size in zip(turn.chain.links, turn.sizes, strict=True):
             prefixes.setdefault(link.key, size)
-            blocks.setdefault((family(turn.chain.prompt.model), link.digest), size - begin)
+            blocks.setdefault((kin, link.digest), size - begin)
             begin = size
     turns: list[CacheTurn | None] = [None] * len(current)
     asked: dict[int, Unsized] = {}
@@ -58,11 +58,11 @@ def measure_current(
             turns[index] = was
             continue
         its = chain(now.prompt)
-        if its.links and was.sizes and now.prompt_tokens is not None:
+        total = now.prompt_tokens if not_simulated(now.prompt) is None else None
+        if its.links and was.sizes and total is not None:
             after = was.total - was.sizes[-1]
-            prefixes.setdefault(its.links[-1].key, max(now.prompt_tokens - after, 0))
-        weights = _weights(its, was.chain, now.parts, blocks, counter)
-        asked[index] = Unsized(its, now.prompt_tokens, weights)
+            prefixes.setdefault(its.links[-1].key, max(total - after, 0))
+        asked[index] = Unsized(its, total, _weights(its, was.chain, now.parts, blocks, counter))
     measured = prefix_sizes(list(asked.values()), prefixes)
     for (index, unsized), sizes in zip(asked.items(), measured, strict=True):
         total = unsized.whole(sizes)

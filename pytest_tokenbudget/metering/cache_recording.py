@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -35,11 +35,7 @@ class RecordedTurn:
     @property
     def cached(self) -> int:
         """Tokens read and written."""
-        return (
-            self.tokens.cache_read_input_tokens + self.tokens.cache_creation_input_tokens
-            if self.tokens
-            else 0
-        )
+        return _cached(self.tokens) if self.tokens else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +54,54 @@ def study(recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter
 
     `minimums` overrides the tables; `counter` is for sharing out known totals, so a cheap one will do.
     """
+    told = [turn.tokens if not_simulated(turn.prompt) is None else None for turn in recorded]
+    laid_out = lay_out(recorded, told, counter)
     exact: dict[str, int] = {}
+    for tokens, its in zip(told, laid_out, strict=True):
+        if tokens and its.chain.breakpoints and (cached := _cached(tokens)):
+            exact.setdefault(its.chain.links[max(its.chain.breakpoints)].key, cached)
+    turns = measure(recorded, laid_out, exact)
+    minimums = {**minimums, **_shown_minimums(turns, told, minimums)}
+    shown, hits = observe(turns, told, minimums)
+    for index, (tokens, its) in enumerate(zip(told, laid_out, strict=True)):
+        for position, size in _ends(its.chain, tokens, hits.get(index)) if tokens else ():
+            exact.setdefault(its.chain.links[position].key, size)
+    return Recording(measure(recorded, laid_out, exact), shown, minimums)
+
+
+def lay_out(
+    recorded: Sequence[RecordedTurn], told: Sequence[Tokens | None], counter: Counter
+) -> list[Unsized]:
+    """The turns' prefixes, to be measured by the totals that the answers told."""
     chains = [chain(turn.prompt) for turn in recorded]
-    for turn, its in zip(recorded, chains, strict=True):
-        if turn.cached and its.breakpoints and not_simulated(turn.prompt) is None:
-            exact.setdefault(its.links[max(its.breakpoints)].key, turn.cached)
-    turns = measure(recorded, chains, exact, counter)
-    seen = [turn.tokens if not_simulated(turn.prompt) is None else None for turn in recorded]
-    minimums = {**minimums, **_shown_minimums(turns, seen, minimums)}
-    shown, hits = observe(turns, seen, minimums)
-    for index, position in hits.items():
-        tokens = seen[index]
-        assert tokens is not None
-        exact.setdefault(chains[index].links[position].key, tokens.cache_read_input_tokens)
-    return Recording(measure(recorded, chains, exact, counter), shown, minimums)
+    return [
+        Unsized(its, tokens.prompt_tokens if tokens else None, cheap_weights(its, counter))
+        for its, tokens in zip(chains, told, strict=True)
+    ]
 
 
 def measure(
-    recorded: Sequence[RecordedTurn], chains: Sequence[Chain], exact: Mapping[str, int], counter: Counter
+    recorded: Sequence[RecordedTurn], laid_out: Sequence[Unsized], exact: Mapping[str, int]
 ) -> tuple[CacheTurn, ...]:
     """The recorded turns with the tokens of their prefixes; `exact` holds known ones by key."""
-    unsized = [
-        Unsized(its, turn.tokens.prompt_tokens if turn.tokens else None, cheap_weights(its, counter))
-        for turn, its in zip(recorded, chains, strict=True)
-    ]
     return tuple(
         CacheTurn(its.chain, sizes, its.whole(sizes), turn.began, turn.sent)
-        for its, sizes, turn in zip(unsized, prefix_sizes(unsized, exact), recorded, strict=True)
+        for its, sizes, turn in zip(laid_out, prefix_sizes(laid_out, exact), recorded, strict=True)
     )
+
+
+def _ends(its: Chain, tokens: Tokens, hit: int | None) -> Iterator[tuple[int, int]]:
+    """Positions and exact sizes of the prefixes that were read, and written for an hour."""
+    read, hour = tokens.cache_read_input_tokens, tokens.ephemeral_1h_input_tokens
+    if hit is not None:
+        yield hit, read
+    marks = [p for p, ttl in its.breakpoints.items() if ttl == "1h" and (hit is None or p > hit)]
+    if hour and marks:
+        yield marks[-1], read + hour
+
+
+def _cached(tokens: Tokens) -> int:
+    return tokens.cache_read_input_tokens + tokens.cache_creation_input_tokens
 
 
 def observe(
@@ -166,9 +182,8 @@ def _shown_minimums(
     plain: dict[str, list[int]] = {}
     for turn, tokens in zip(turns, recorded, strict=True):
         if tokens is not None and turn.chain.breakpoints:
-            was = tokens.cache_read_input_tokens + tokens.cache_creation_input_tokens
             size = turn.sizes[max(turn.chain.breakpoints)]
-            (cached if was else plain).setdefault(turn.chain.model, []).append(size)
+            (cached if _cached(tokens) else plain).setdefault(turn.chain.model, []).append(size)
     shown = {}
     for model in cached.keys() | plain.keys():
         assumed = minimum(model, overrides)

@@ -44,6 +44,9 @@ _OUTSIDE_THE_PROMPT = ("prompt-caching-", "extended-cache-ttl-", "cache-diagnosi
 _WEB_TOOLS = ("web_search_", "web_fetch_")
 _SERVER_TOOLS = (*_WEB_TOOLS, "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
 
+_PLAIN = frozenset({"text", "tool_use", "thinking", "redacted_thinking"})
+"""Content that holds no other content: no image, no document."""
+
 
 def cache_model(model: str) -> str:
     """The model that a cache entry belongs to: `sonnet-4-5` for its alias, its snapshots and every platform.
@@ -120,7 +123,7 @@ def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
             {
                 "speed": "fast" if options.get("speed") == "fast" else "",
                 "web_tools": ",".join(sorted({_type(b) for b in prompt.blocks if _is_tool(b, _WEB_TOOLS)})),
-                "citations": "on" if any(map(_cites, _contents(prompt))) else "",
+                "citations": "on" if any(_cites(content) for _, content in _contents(prompt)) else "",
                 "output_format": _text(output.get("format") or options.get("output_format")),
             }
         ),
@@ -128,7 +131,9 @@ def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
             {
                 "tool_choice": "" if choice.get("type") == "auto" else _text(_tool_choice(choice)),
                 "disable_parallel_tool_use": "on" if choice.get("disable_parallel_tool_use") else "",
-                "images": "on" if any(c.get("type") == "image" for c in _contents(prompt)) else "",
+                "images": "on"
+                if any(content.get("type") == "image" for _, content in _contents(prompt))
+                else "",
                 "context_management": _text(options.get("context_management")),
             }
             | (thinking if late else {})
@@ -146,11 +151,11 @@ def not_simulated(prompt: Prompt) -> str | None:
         if prompt.options.get(option):
             return f"{option}: server tools bill rounds that the request does not show"
     for block in prompt.blocks:
-        if _is_tool(block, _SERVER_TOOLS) or _is_server_content(block.kind):
+        if _is_tool(block, _SERVER_TOOLS) or _is_server_content(block):
             return f"{block.where}: server tools bill rounds that the request does not show"
-        for content in _with_nested(block):
-            if (problem := _unreadable(content)) is not None:
-                return f"{block.where}: {problem}"
+    for where, content in _contents(prompt):
+        if (problem := _unreadable(content)) is not None:
+            return f"{where}: {problem}"
     return None
 
 
@@ -164,11 +169,9 @@ def refused(breakpoints: Mapping[int, Ttl]) -> str | None:
     return None
 
 
-def _is_server_content(kind: str) -> bool:
-    return (
-        kind in ("server_tool_use", "container_upload")
-        or kind.startswith("mcp_tool")
-        or (kind.endswith("_tool_result"))
+def _is_server_content(block: Block) -> bool:
+    return block.kind in ("server_tool_use", "mcp_tool_use", "container_upload") or block.kind.endswith(
+        "_tool_result"
     )
 
 
@@ -181,16 +184,14 @@ def _unreadable(content: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _contents(prompt: Prompt) -> Iterator[Mapping[str, Any]]:
+def _contents(prompt: Prompt) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Images, documents and other content of the messages that is no plain text, that in results included."""
     for block in prompt.blocks:
-        if block.level == "messages":
-            yield from _with_nested(block)
-
-
-def _with_nested(block: Block) -> Iterator[Mapping[str, Any]]:
-    yield block.content
-    if block.kind == "tool_result" and isinstance(inner := block.content.get("content"), list):
-        yield from (item for item in inner if isinstance(item, Mapping))
+        if block.level != "messages" or block.kind in _PLAIN:
+            continue
+        yield block.where, block.content
+        if block.kind == "tool_result" and isinstance(inner := block.content.get("content"), list):
+            yield from ((block.where, item) for item in inner if isinstance(item, Mapping))
 
 
 def _cites(content: Mapping[str, Any]) -> bool:
