@@ -89,3 +89,8 @@ def to_json(value: Any) -> str:
 def is_ignored(block: Block) -> bool:
     """Whether the API itself leaves a block out of the cached prefix."""
     return block.level == "system" and str(block.content.get("text", "")).startswith(ATTRIBUTION)
+
+
+def opening_of(prompt: Prompt) -> str:
+    """Digest of the first block of the conversation: turns of one conversation share it."""
+    return next((block.digest for block in prompt.blocks if block.level == "messages"), "")

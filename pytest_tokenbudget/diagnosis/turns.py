@@ -10,7 +10,7 @@ from pytest_tokenbudget.budget.compare import CostOf
 from pytest_tokenbudget.diagnosis.comparison import excerpt
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.ledger import TurnCosts, main_rate
-from pytest_tokenbudget.diagnosis.places import text_of, to_json
+from pytest_tokenbudget.diagnosis.places import opening_of, text_of, to_json
 from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
 from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.meter import Run
@@ -159,14 +159,9 @@ def _by_conversation(
     for request in requests:
         continues = any(block.role == "assistant" for block in request.prompt.blocks)
         (later if continues else openings).append(request)
-    heads = {_opening_of(request.prompt) for request in openings}
-    kin = [request for request in later if _opening_of(request.prompt) in heads]
-    return openings, kin, [request for request in later if _opening_of(request.prompt) not in heads]
-
-
-def _opening_of(prompt: Prompt) -> str:
-    """Digest of the first block of the conversation: turns of one conversation share it."""
-    return next((block.digest for block in prompt.blocks if block.level == "messages"), "")
+    heads = {opening_of(request.prompt) for request in openings}
+    kin = [request for request in later if opening_of(request.prompt) in heads]
+    return openings, kin, [request for request in later if opening_of(request.prompt) not in heads]
 
 
 def _asking(requests: Sequence[Request]) -> str:

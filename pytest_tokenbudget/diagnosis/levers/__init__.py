@@ -1,0 +1,1 @@
+"""What would be cheaper: levers of one run and of a suite, computed offline. Pure."""

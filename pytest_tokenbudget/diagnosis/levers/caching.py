@@ -1,0 +1,145 @@
+"""What another placing of cache breakpoints would save, writes included, for five minutes and for an hour."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.ledger import main_rate
+from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
+from pytest_tokenbudget.diagnosis.places import place
+from pytest_tokenbudget.diagnosis.wording import listed, plural
+from pytest_tokenbudget.metering.cache_rules import not_simulated
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
+from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.wire.prompt import Ttl
+
+Marks = tuple[int, ...]
+"""Positions of the breakpoints of one turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Placing:
+    """Breakpoints of every turn, and what the run then costs, from a cold cache."""
+
+    marks: tuple[Marks, ...]
+    cost: Decimal
+    read: int
+    written: int
+
+
+def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
+    """Where breakpoints should stand, if that is cheaper than where they stand."""
+    asked = [one for one in run.asked if one.chain.links and not_simulated(one.prompt) is None]
+    bench = _Bench(run, asked, minimums)
+    now = bench.as_they_are() if asked else None
+    if now is None:
+        return
+    heads = _stable_heads(asked)
+    options = [
+        tuple(_marks(head) for head in heads),
+        tuple(_marks(head, _end(one)) for head, one in zip(heads, asked, strict=True)),
+    ]
+    placings = [found for marks in options if (found := bench.placed(marks, "5m"))]
+    best = min(placings, key=lambda placing: placing.cost, default=now)
+    if best.cost < now.cost:
+        yield _finding(run, asked, now, best, bench.placed(best.marks, "1h"))
+
+
+def _finding(
+    run: LaidOut, asked: Sequence[Asked], now: _Placing, best: _Placing, hour: _Placing | None
+) -> Finding:
+    saved, read = now.cost - best.cost, best.read - now.read
+    there, here = _places(asked, best.marks), _places(asked, now.marks)
+    instead = f" instead of {listed(here[:3])}" if here else ", where nothing is marked now,"
+    if read > 0:
+        effect = f"read {plural(read, 'token')} more from the cache"
+    else:
+        effect = f"write {plural(now.written - best.written, 'token')} fewer that no turn of the run reads"
+    text = (
+        f"cache_control at {listed(there[:3])}{instead} would {effect}: saves {run.saving(saved)} at 5m, "
+        "writes included"
+    )
+    if hour is not None:
+        gain = now.cost - hour.cost
+        text += f"; {run.saving(gain)} at 1h" if gain > 0 else "; at 1h it would cost more than it saves"
+    return Finding("lever_caching", there[0], text, -max(read, 0), -saved)
+
+
+def _marks(*positions: int | None) -> Marks:
+    return tuple(sorted({position for position in positions if position is not None}))
+
+
+def _end(one: Asked) -> int | None:
+    """Where a breakpoint on the last message stands."""
+    last = len(one.chain.links) - 1
+    return last if one.chain.links[last].block.level == "messages" else None
+
+
+def _stable_heads(asked: Sequence[Asked]) -> list[int | None]:
+    """By turn: the end of the longest prefix of tools and system that another turn shares."""
+    seen = Counter(link.text for one in asked for link in one.chain.links if link.block.level != "messages")
+    heads: list[int | None] = []
+    for one in asked:
+        shared = [
+            position
+            for position, link in enumerate(one.chain.links)
+            if link.block.level != "messages" and seen[link.text] > 1
+        ]
+        heads.append(shared[-1] if shared else None)
+    return heads
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Simulates the turns of a run under other breakpoints."""
+
+    run: LaidOut
+    asked: Sequence[Asked]
+    minimums: Mapping[str, int]
+
+    def as_they_are(self) -> _Placing | None:
+        """Under their own breakpoints; None where a price is unknown."""
+        return self._priced([one.cached for one in self.asked])
+
+    def placed(self, marks: Sequence[Marks], ttl: Ttl) -> _Placing | None:
+        """Under these."""
+        turns = (one.cached for one in self.asked)
+        return self._priced([_marked(turn, own, ttl) for turn, own in zip(turns, marks, strict=True)])
+
+    def _priced(self, turns: Sequence[CacheTurn]) -> _Placing | None:
+        total, read, written = Decimal(0), 0, 0
+        for one, outcome in zip(self.asked, simulate(turns, minimums=self.minimums), strict=True):
+            tokens = replace(
+                one.tokens,
+                input_tokens=outcome.uncached,
+                ephemeral_5m_input_tokens=outcome.written_5m,
+                ephemeral_1h_input_tokens=outcome.written_1h,
+                cache_read_input_tokens=outcome.read,
+            )
+            cost = self.run.cost_of(Usage.of(main_rate(one.turn.usage), tokens))
+            if cost is None:
+                return None
+            total += cost
+            read += outcome.read
+            written += tokens.cache_creation_input_tokens
+        return _Placing(tuple(tuple(turn.chain.breakpoints) for turn in turns), total, read, written)
+
+
+def _marked(turn: CacheTurn, marks: Marks, ttl: Ttl) -> CacheTurn:
+    return replace(turn, chain=replace(turn.chain, breakpoints=dict.fromkeys(marks, ttl)))
+
+
+def _places(asked: Sequence[Asked], marks: Sequence[Marks]) -> list[str]:
+    named = (_where(one, mark) for one, own in zip(asked, marks, strict=True) for mark in own)
+    return list(dict.fromkeys(named))
+
+
+def _where(one: Asked, position: int) -> str:
+    block = one.chain.links[position].block
+    if block.level == "messages" and position == len(one.chain.links) - 1:
+        return "the last message"
+    return place(block, {}).where

@@ -1,0 +1,178 @@
+"""What conversations drag along: blocks that are re-sent turn after turn, and how fast the prompt grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
+from pytest_tokenbudget.diagnosis.places import opening_of, place, tool_names
+from pytest_tokenbudget.diagnosis.wording import percent, plural
+from pytest_tokenbudget.wire.prompt import Block
+
+_TOLD = 3
+"""Blocks told one by one."""
+_LEAST_TURNS = 4
+"""Of a conversation, below which its growth has no shape."""
+_FASTER = 1.5
+"""How much more a conversation may add in its second half than in its first and still be linear."""
+_SUMMARY = Fraction(1, 10)
+"""Of the history, what a compaction is taken to leave."""
+
+
+@dataclass(slots=True)
+class _Dragged:
+    """One block, on the turns that send it."""
+
+    where: str
+    size: int
+    sent: list[Asked] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    """Its place in the chain of each of these turns."""
+    price: list[Decimal | None] = field(default_factory=list)
+    """What it cost on each."""
+
+    @property
+    def again(self) -> int:
+        """Tokens of every turn but the first."""
+        return self.size * (len(self.sent) - 1)
+
+
+def context(run: LaidOut, share: Fraction) -> Iterator[Finding]:
+    """What to leave out of the history; only what is at least `share` of the run's prompt tokens."""
+    limit = share * run.prompt_tokens
+    dragged = sorted(_dragged(run), key=lambda block: -block.again)
+    for block in dragged[:_TOLD]:
+        if block.again and block.again >= limit:
+            yield _dropped(run, block)
+    for turns in run.conversations.values():
+        if len(turns) >= _LEAST_TURNS and (finding := _compaction(run, turns, limit)):
+            yield finding
+
+
+def _dragged(run: LaidOut) -> list[_Dragged]:
+    found: dict[tuple[str, str, str], _Dragged] = {}
+    for one in run.asked:
+        names, opening = tool_names(one.prompt), opening_of(one.prompt)
+        rows = zip(one.chain.links, one.sizes, one.counts, strict=True)
+        for position, (link, size, count) in enumerate(rows):
+            if link.block.level != "messages" or _is_task(link.block):
+                continue
+            key = (opening, link.block.where, link.digest)
+            if key not in found:
+                found[key] = _Dragged(place(link.block, names).where, size)
+            unit = run.unit(one, count)
+            found[key].sent.append(one)
+            found[key].position.append(position)
+            found[key].price.append(None if unit is None else unit * found[key].size)
+    return list(found.values())
+
+
+def _is_task(block: Block) -> bool:
+    """Whether a block is what the conversation is about: nobody can leave it out."""
+    return block.message == 0 and block.kind == "text"
+
+
+def _dropped(run: LaidOut, block: _Dragged) -> Finding:
+    turns = len(block.sent) - 1
+    share = percent(Fraction(block.again, run.prompt_tokens))
+    text = (
+        f"{block.where}: {block.size:,} tokens of turn {block.sent[0].index + 1}, re-sent on "
+        f"{plural(turns, 'turn')}: {block.again:,} tokens, {share} of the run"
+    )
+    best, amount = _best_cut(run, block)
+    if amount is None:
+        return Finding(
+            "lever_context", block.where, f"{text}; drop or shorten it once it is read", -block.again
+        )
+    if amount <= 0:
+        text += "; it is read from the cache, and dropping it would cost more than it saves"
+        return Finding("lever_context", block.where, text, -block.again, Decimal(0))
+    cut = block.sent[best]
+    text += (
+        f"; dropping it from turn {cut.index + 1} on saves {run.saving(amount)}, the cache's rewrite included"
+    )
+    return Finding("lever_context", block.where, text, -block.size * (len(block.sent) - best), -amount)
+
+
+def _best_cut(run: LaidOut, block: _Dragged) -> tuple[int, Decimal | None]:
+    """From which of its turns on dropping the block saves most, and how much.
+
+    What stands behind it was read from the cache on that turn, and has to be written anew, once.
+    """
+    best: tuple[int, Decimal | None] = (1, None)
+    rest = Decimal(0)
+    for index in range(len(block.sent) - 1, 0, -1):
+        one, price = block.sent[index], block.price[index]
+        read, write = (
+            run.unit(one, name) for name in ("cache_read_input_tokens", "ephemeral_5m_input_tokens")
+        )
+        if price is None or read is None or write is None:
+            return 1, None
+        rest += price
+        behind = one.tokens.cache_read_input_tokens - one.cached.sizes[block.position[index]]
+        amount = rest - max(behind, 0) * (write - read)
+        if best[1] is None or amount > best[1]:
+            best = index, amount
+    return best
+
+
+def _compaction(run: LaidOut, turns: Sequence[Asked], limit: Fraction) -> Finding | None:
+    """How a conversation grows, and after which turn a summary of it would save most."""
+    totals = [one.tokens.prompt_tokens for one in turns]
+    steps = [after - before for before, after in pairwise(totals)]
+    saved, amount, after = max(_compactions(run, turns), key=lambda option: option[1])
+    if amount <= 0 or saved < limit:
+        return None
+    half = len(steps) // 2
+    early, late = sum(steps[:half]) / half, sum(steps[half:]) / (len(steps) - half)
+    shape = "faster and faster" if late > _FASTER * max(early, 1) else "steadily"
+    text = (
+        f"the conversation of turns {turns[0].index + 1} to {turns[-1].index + 1} grows {shape}, by about "
+        f"{sum(steps) // len(steps):,} tokens a turn, from {totals[0]:,} to {totals[-1]:,}; compacting it "
+        f"to a tenth after turn {turns[after].index + 1} would save {saved:,} tokens, {run.saving(amount)}, "
+        "the summary's own cost included"
+    )
+    return Finding("lever_context", "messages", text, -saved, -amount)
+
+
+def _compactions(run: LaidOut, turns: Sequence[Asked]) -> Iterator[tuple[int, Decimal, int]]:
+    """For each turn after which the history could be replaced: tokens and dollars saved, and that turn."""
+    yield 0, Decimal(0), 0
+    prices = [_price_of_history(run, one) for one in turns]
+    known = [price for price in prices if price is not None]
+    if len(known) < len(prices):
+        return
+    for after in range(1, len(turns) - 1):
+        one = turns[after]
+        caches = one.tokens.prompt_tokens > one.tokens.input_tokens
+        reading = run.unit(one, "cache_read_input_tokens" if caches else "input_tokens")
+        writing = run.unit(one, "ephemeral_5m_input_tokens") if caches else Decimal(0)
+        output = run.unit(one, "output_tokens")
+        if reading is None or writing is None or output is None:
+            return
+        history = one.tokens.prompt_tokens - one.head
+        summary = round(history * _SUMMARY)
+        spent = one.tokens.prompt_tokens * reading + summary * (output + writing)
+        later = known[after + 1 :]
+        yield (history - summary) * len(later), (history - summary) * sum(later) - spent, after
+
+
+def _price_of_history(run: LaidOut, one: Asked) -> Decimal | None:
+    """Dollars of a token of the messages, on the average of one turn."""
+    tokens: dict[str, int] = {}
+    for size, count, link in zip(one.sizes, one.counts, one.chain.links, strict=True):
+        if link.block.level == "messages":
+            tokens[count] = tokens.get(count, 0) + size
+    units = {count: run.unit(one, count) for count in tokens}
+    known = {count: unit for count, unit in units.items() if unit is not None}
+    if len(known) < len(units):
+        return None
+    total = sum(tokens.values())
+    return (
+        sum((known[count] * tokens[count] for count in tokens), Decimal(0)) / total if total else Decimal(0)
+    )

@@ -1,0 +1,107 @@
+"""What turns would cost elsewhere: on smaller models, or in a message batch. Prices, not quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from types import MappingProxyType
+
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.ledger import main_rate
+from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
+from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural, turns
+from pytest_tokenbudget.model import Tokens, Usage
+
+CheaperModels = Callable[[str], Sequence[str]]
+"""The models that cost less than a model, dearest first."""
+
+_SHORT = 200
+"""Output tokens up to which an answer is short."""
+_MODELS = 2
+"""Smaller models that are priced."""
+
+
+def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
+    """By model: its turns with short answers and no tool use, priced on the next smaller models.
+
+    A model reads nothing that another has cached: where a turn uses the cache, it is priced without.
+    """
+    simple: dict[str, list[Asked]] = {}
+    for one in run.asked:
+        if one.tokens.output_tokens <= _SHORT and not _uses_tools(one):
+            simple.setdefault(main_rate(one.turn.usage).model, []).append(one)
+    for model, asked in simple.items():
+        now = run.cost_of(sum((one.turn.usage for one in asked), Usage()))
+        prices = [(name, price) for name in cheaper(model) if (price := _on(run, asked, name)) is not None]
+        lower = [(name, price) for name, price in prices if now is not None and price < now][:_MODELS]
+        if now is None or not lower:
+            continue
+        where = turns(one.index for one in asked)
+        longest = max(one.tokens.output_tokens for one in asked)
+        others = listed([f"{dollars(price)} on {name}" for name, price in lower])
+        text = (
+            f"{where} on {model} {'costs' if len(asked) == 1 else 'cost'} {dollars(now)} a run, with no tool "
+            f"use and at most {longest:,} output tokens; the same counts cost {others}, without its cache: up "
+            f"to {run.saving(now - lower[-1][1])} less. A price, not a judgement of quality"
+        )
+        yield Finding("lever_routing", where, text, None, lower[0][1] - now)
+
+
+def batching(run: LaidOut) -> Iterator[Finding]:
+    """The run through the Message Batches API, at half price; for scenarios that nobody waits for."""
+    usage = sum((one.turn.usage for one in run.asked), Usage())
+    if run.cost is None or any("batch" in rate.modifiers for rate in usage.by_rate):
+        return
+    batched = run.cost_of(_at_batch_rate(usage))
+    cold = run.cost_of(_at_batch_rate(sum((_uncached(one) for one in run.asked), Usage())))
+    if batched is None or cold is None or batched >= run.cost:
+        return
+    rounds = max(map(len, run.conversations.values()), default=0)
+    text = (
+        f"as message batches the run costs {dollars(batched)} instead of {dollars(run.cost)}: "
+        f"saves {run.saving(run.cost - batched)}"
+    )
+    if usage.tokens.cache_read_input_tokens:
+        text += f"; cache hits are best effort in a batch, without any it costs {dollars(cold)}"
+    if rounds > 1:
+        text += f"; its longest conversation takes {plural(rounds, 'round')}, each of up to 24 hours"
+    yield Finding("lever_batching", "run", text, None, batched - run.cost)
+
+
+def _uses_tools(one: Asked) -> bool:
+    message = one.turn.pair.answer.message or {}
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else []
+    return any(
+        isinstance(block, dict) and str(block.get("type", "")).endswith("tool_use") for block in blocks
+    )
+
+
+def _on(run: LaidOut, asked: Sequence[Asked], model: str) -> Decimal | None:
+    usages = []
+    for one in asked:
+        rate = main_rate(one.turn.usage)
+        kept = tuple(word for word in rate.modifiers if word not in ("long", "fast"))
+        usages.append(Usage.of(replace(rate, model=model, modifiers=kept), _without_cache(one.tokens)))
+    return run.cost_of(sum(usages, Usage()))
+
+
+def _uncached(one: Asked) -> Usage:
+    return Usage.of(main_rate(one.turn.usage), _without_cache(one.tokens))
+
+
+def _without_cache(tokens: Tokens) -> Tokens:
+    return Tokens(
+        input_tokens=tokens.prompt_tokens,
+        output_tokens=tokens.output_tokens,
+        web_search_requests=tokens.web_search_requests,
+    )
+
+
+def _at_batch_rate(usage: Usage) -> Usage:
+    rates = {
+        replace(rate, modifiers=(*(m for m in rate.modifiers if m != "fast"), "batch")): tokens
+        for rate, tokens in usage.by_rate.items()
+    }
+    return Usage(usage.turns, MappingProxyType(rates))
