@@ -134,7 +134,7 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._read_body()
-        if self.path == "/" and self.command in ("GET", "HEAD"):
+        if self.command == "HEAD" or (self.command, self.path) == ("GET", "/"):
             reply = Reply(200, {"content-type": ["application/json"]}, b"{}")  # whether anybody is there
         else:
             reply = self._ask(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from pytest_tokenbudget.replay.guard import PLACEHOLDER_KEY, NetworkGuard
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.proxy import Handler, Proxy, Reply, api_error, new_key
 from pytest_tokenbudget.replay.redaction import redact
-from pytest_tokenbudget.replay.storage import format_cassette
+from pytest_tokenbudget.replay.storage import format_cassette, read_cassette, write_cassette
 from pytest_tokenbudget.replay.upstream import Upstream
 from pytest_tokenbudget.wire.events import assemble, disassemble
 from pytest_tokenbudget.wire.sse import read_sse, write_sse
@@ -127,11 +128,11 @@ def test_what_the_child_sends_reaches_the_handler_whole() -> None:
     ]
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_health(method: str) -> None:
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("HEAD", "/"), ("HEAD", "/api/hello")])
+def test_health(method: str, path: str) -> None:
     with Proxy(answer) as proxy:
         connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc)
-        connection.request(method, "/")
+        connection.request(method, path)
         response = connection.getresponse()
         assert (response.status, response.read()) == (200, b"{}" if method == "GET" else b"")
         connection.close()
@@ -446,3 +447,47 @@ def test_the_typescript_sdk(node_project: Path, recording: bool) -> None:
     assert [str(failure) for failure in proxy.failures] == ["Not recorded."]
     assert len(kept) == (4 if recording else 0)
     assert REAL_KEY not in format_cassette(redact(kept))
+
+
+@pytest.fixture(scope="session")
+def claude_code() -> Path:
+    """The command that ships in the claude-agent-sdk wheel."""
+    found = importlib.util.find_spec("claude_agent_sdk")
+    if found is None or found.origin is None:
+        pytest.skip("claude-agent-sdk is not installed")
+    return Path(found.origin).parent / "_bundled" / "claude"
+
+
+@pytest.mark.frameworks
+def test_claude_code_records_and_replays(claude_code: Path, tmp_path: Path) -> None:
+    """A tool loop of two turns; in replay it runs elsewhere, so that no request is the same to the byte."""
+
+    def api_handler(method: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:
+        said = message("All done.") | {"stop_reason": "end_turn"}
+        if b"tool_result" not in content:
+            call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "echo hello"}}
+            said |= {"content": [call], "stop_reason": "tool_use"}
+        return Reply(200, SSE, iter([write_sse([event]) for event in disassemble(said)]))
+
+    def run(proxy: Proxy, name: str) -> str:
+        home = tmp_path / name
+        home.mkdir()
+        environment = {"PATH": os.environ["PATH"], "HOME": str(home), **proxy.environment}
+        command = [claude_code, "-p", "Say hello.", "--output-format", "json", "--allowedTools", "Bash"]
+        done = subprocess.run(
+            command, cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        result: str = json.loads(done.stdout)["result"]
+        return result
+
+    kept = Kept()
+    with Proxy(api_handler) as api, kept.proxy(api) as proxy:
+        assert run(proxy, "recorded") == "All done."
+    write_cassette(tmp_path / "cassette.yaml", redact(kept))
+    recorded = [answer for _, answer in read_cassette(tmp_path / "cassette.yaml")]
+    replies = iter([Reply(one["status"]["code"], one["headers"], one["body"]["string"]) for one in recorded])
+    with Proxy(lambda *_: next(replies)) as proxy:
+        assert run(proxy, "replayed") == "All done."
+    assert len(recorded) == 2
+    assert proxy.failures == list(replies) == []
