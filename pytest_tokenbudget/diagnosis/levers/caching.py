@@ -38,14 +38,11 @@ def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
     now = bench.as_they_are() if asked else None
     if now is None:
         return
-    heads = _stable_heads(asked)
-    options = [
-        tuple(_marks(head) for head in heads),
-        tuple(_marks(head, _end(one)) for head, one in zip(heads, asked, strict=True)),
-    ]
+    heads = [_marks(head, *_own_heads(one)) for head, one in zip(_stable_heads(asked), asked, strict=True)]
+    options = [heads, [_marks(*head, _end(one)) for head, one in zip(heads, asked, strict=True)]]
     placings = [found for marks in options if (found := bench.placed(marks, "5m"))]
     best = min(placings, key=lambda placing: placing.cost, default=now)
-    if best.cost < now.cost:
+    if best.cost < now.cost and (best.read > now.read or len(asked) > 1):
         yield _finding(run, asked, now, best, bench.placed(best.marks, "1h"))
 
 
@@ -57,20 +54,25 @@ def _finding(
     instead = f" instead of {listed(here[:3])}" if here else ", where nothing is marked now,"
     if read > 0:
         effect = f"read {plural(read, 'token')} more from the cache"
+    elif (unread := now.written - best.written) > 0:
+        effect = f"write {plural(unread, 'token')} fewer that no turn of the run reads"
     else:
-        effect = f"write {plural(now.written - best.written, 'token')} fewer that no turn of the run reads"
-    text = (
-        f"cache_control at {listed(there[:3])}{instead} would {effect}: saves {run.saving(saved)} at 5m, "
-        "writes included"
-    )
+        effect = "be written at the lower price, for turns that follow each other within five minutes"
+    at = f"cache_control at {listed(there[:3])}" if there else "no cache_control"
+    text = f"{at}{instead} would {effect}: saves {run.saving(saved)} at 5m, writes included"
     if hour is not None:
         gain = now.cost - hour.cost
-        text += f"; {run.saving(gain)} at 1h" if gain > 0 else "; at 1h it would cost more than it saves"
-    return Finding("lever_caching", there[0], text, -max(read, 0), -saved)
+        text += f"; {run.saving(gain)} at 1h" if gain > 0 else "; nothing at 1h, which is written at 2x"
+    return Finding("lever_caching", (there or here)[0], text, -max(read, 0), -saved)
 
 
 def _marks(*positions: int | None) -> Marks:
     return tuple(sorted({position for position in positions if position is not None}))
+
+
+def _own_heads(one: Asked) -> Marks:
+    """The breakpoints in tools and system that are there: what the run does not read, another run may."""
+    return tuple(p for p in one.chain.breakpoints if one.chain.links[p].block.level != "messages")
 
 
 def _end(one: Asked) -> int | None:

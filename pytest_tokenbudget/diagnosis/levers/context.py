@@ -16,6 +16,8 @@ from pytest_tokenbudget.wire.prompt import Block
 
 _TOLD = 3
 """Blocks told one by one."""
+_LEAST_TOKENS = 500
+"""Of a run, below which nothing is worth a change of the agent."""
 _LEAST_TURNS = 4
 """Of a conversation, below which its growth has no shape."""
 _FASTER = 1.5
@@ -44,10 +46,10 @@ class _Dragged:
 
 def context(run: LaidOut, share: Fraction) -> Iterator[Finding]:
     """What to leave out of the history; only what is at least `share` of the run's prompt tokens."""
-    limit = share * run.prompt_tokens
+    limit = max(share * run.prompt_tokens, Fraction(_LEAST_TOKENS))
     dragged = sorted(_dragged(run), key=lambda block: -block.again)
     for block in dragged[:_TOLD]:
-        if block.again and block.again >= limit:
+        if block.again >= limit:
             yield _dropped(run, block)
     for turns in run.conversations.values():
         if len(turns) >= _LEAST_TURNS and (finding := _compaction(run, turns, limit)):

@@ -40,10 +40,10 @@ def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
         where = turns(one.index for one in asked)
         longest = max(one.tokens.output_tokens for one in asked)
         others = listed([f"{dollars(price)} on {name}" for name, price in lower])
+        verb = "costs" if len(asked) == 1 else "cost"
         text = (
-            f"{where} on {model} {'costs' if len(asked) == 1 else 'cost'} {dollars(now)} a run, with no tool "
-            f"use and at most {longest:,} output tokens; the same counts cost {others}, without its cache: up "
-            f"to {run.saving(now - lower[-1][1])} less. A price, not a judgement of quality"
+            f"{where} on {model} {verb} {dollars(now)} a run, with no tool use and at most {longest:,} output tokens; the same counts cost {others}, without its cache: "
+            f"up to {run.saving(now - lower[-1][1])} less. A price, not a judgement of quality"
         )
         yield Finding("lever_routing", where, text, None, lower[0][1] - now)
 
