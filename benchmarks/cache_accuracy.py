@@ -210,7 +210,7 @@ def report(sequences: Sequence[Cassette]) -> dict[str, Any]:
 
 def compare(sequence: Cassette, left_out: Counter[str]) -> Iterator[Result]:
     """The requests with cache activity, recorded or simulated, beside what is simulated of them."""
-    told = [turn.tokens if not_simulated(turn.prompt) is None else None for turn in sequence.turns]
+    told = [turn.tokens if turn.tells else None for turn in sequence.turns]
     turns = measure(sequence.turns, lay_out(sequence.turns, told, COUNTER), {})
     shown: Mapping[int, Shown] = {}
     first = -1
@@ -237,7 +237,7 @@ def both_sides(sequences: Sequence[Cassette]) -> Iterator[Result]:
     """Each cassette told from its neighbour: see the module's text."""
     groups: dict[tuple[object, ...], list[Cassette]] = defaultdict(list)
     for sequence in sequences:
-        if all(turn.tokens and not_simulated(turn.prompt) is None for turn in sequence.turns):
+        if all(turn.tells for turn in sequence.turns):
             key = (sequence.name.split()[0], *(turn.prompt.model for turn in sequence.turns))
             groups[key].append(sequence)
     for group in groups.values():

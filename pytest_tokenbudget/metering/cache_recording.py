@@ -33,6 +33,11 @@ class RecordedTurn:
     """When it was sent, where the recording tells, on the same clock."""
 
     @property
+    def tells(self) -> bool:
+        """Whether its split says something about the cache; a refusal bills nothing and says nothing."""
+        return bool(self.tokens and self.tokens.prompt_tokens) and not_simulated(self.prompt) is None
+
+    @property
     def cached(self) -> int:
         """Tokens read and written."""
         return _cached(self.tokens) if self.tokens else 0
@@ -54,7 +59,7 @@ def study(recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter
 
     `minimums` overrides the tables; `counter` is for sharing out known totals, so a cheap one will do.
     """
-    told = [turn.tokens if not_simulated(turn.prompt) is None else None for turn in recorded]
+    told = [turn.tokens if turn.tells else None for turn in recorded]
     laid_out = lay_out(recorded, told, counter)
     exact: dict[str, int] = {}
     for tokens, its in zip(told, laid_out, strict=True):

@@ -376,11 +376,13 @@ def test_unknown_prompt_tokens_leave_the_recorded_ones_and_the_later_turns_are_s
     assert split(splits[2].tokens) == (2403, 0, 207, 3)
 
 
-def test_an_answer_without_usage_has_no_split_but_a_place_in_the_cache() -> None:
-    prompts = agent()
-    recorded = [replace(turn, tokens=None) if n == 0 else turn for n, turn in enumerate(record(prompts))]
+@pytest.mark.parametrize(
+    "told", [None, Tokens()], ids=["an aborted stream", "a refusal, which is not billed"]
+)
+def test_an_answer_that_tells_nothing_still_has_a_place_in_the_cache(told: Tokens | None) -> None:
+    recorded = record(agent())
+    recorded[0] = replace(recorded[0], tokens=told)
     splits = changed(recorded, [*agent(2100, "other")])
-    assert splits[0].tokens is None
     assert split(splits[1].tokens) == (2200, 0, 203, 3)
 
 
