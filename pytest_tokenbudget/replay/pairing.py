@@ -11,37 +11,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.lineage import Conversation, Lineage, Origin, reply
-from pytest_tokenbudget.replay.recorded import Recorded, is_free
-from pytest_tokenbudget.replay.similarity import alike, cosine, holds, is_rather
+from pytest_tokenbudget.replay.recorded import Match, Recorded, is_free
+from pytest_tokenbudget.replay.shape import is_reshaped
+from pytest_tokenbudget.replay.similarity import alike, cosine, holds
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
-
-_SHARES_NOTHING = 0.1
-"""Cosine similarity of two prompts below which nothing says that they are the same call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The recorded exchange that answers a request."""
-
-    index: int
-    """Among the recording's exchanges, from 0."""
-    how: Paired
-    origin: Origin
-    """What the request continues."""
 
 
 class Recording:
     """The exchanges of one cassette, and the requests of this run as they are paired with them. Thread-safe.
 
-    An exchange answers one request only, except token counts, which are free and may be asked for again.
+    An exchange answers one request only, except token counts, which are free and may be asked for again. With
+    `repeats`, an exchange that is asked for again counts as if it had been recorded once more.
     """
 
-    def __init__(self, exchanges: Sequence[Exchange] = ()) -> None:
-        self.exchanges = tuple(exchanges)
+    def __init__(self, exchanges: Sequence[Exchange] = (), *, repeats: bool = False) -> None:
+        self.exchanges = list(exchanges)
+        self._repeats = repeats
         self._recorded = Recorded(self.exchanges)
         self._lock = threading.Lock()
         self._new = Lineage()  # requests of this run, each under the number of the exchange that answered it
@@ -84,13 +72,18 @@ class Recording:
             if index not in self._served and exchange.answer.billed and not is_free(exchange.request)
         )
 
-    def choose(self, request: Request) -> Match | None:
-        """Pair a request with the exchange that answers it, which then answers no other. None: a miss."""
+    def choose(self, request: Request, *, required: bool = True) -> Match | None:
+        """Pair a request with the exchange that answers it, which then answers no other.
+
+        None where there is none: a miss, if an answer is `required`.
+        """
         conversation = Conversation(request)
         with self._lock:
-            match = self._find(conversation, self._new.origin(conversation))
+            origin = self._new.origin(conversation)
+            match = self._find(conversation, origin) or self._repeated(conversation, origin)
             if match is None:
-                self._misses.append(request)
+                if required:
+                    self._misses.append(request)
             else:
                 self._keep(conversation, match)
             return match
@@ -100,7 +93,7 @@ class Recording:
         conversation = Conversation(request)
         with self._lock:
             match = self._same_bytes(conversation, self._new.origin(conversation))
-            if match is None or self._is_reshaped(conversation, match):
+            if match is None or is_reshaped(conversation, match, self._recorded, self._served):
                 return None
             self._keep(conversation, match)
             return match
@@ -112,7 +105,7 @@ class Recording:
             self._served[match.index] = conversation
             self._token_counts.append(pair)
             return
-        if self._is_reshaped(conversation, match):
+        if is_reshaped(conversation, match, self._recorded, self._served):
             self._reshaped.append(pair)
         self._pairs.append(pair)
         self._served[match.index] = conversation
@@ -155,6 +148,15 @@ class Recording:
         found = self._unplayed(asked, self._recorded.by_digest[digest])
         how = next(pair.how for pair in reversed(self._pairs) if pair.index == failed)
         return Match(found[0], how, origin) if found else None
+
+    def _repeated(self, asked: Conversation, origin: Origin) -> Match | None:
+        """What answered the same request before, where that may be asked again."""
+        last = self._last.get(asked.request.digest)
+        if last is None or not self._repeats:
+            return None
+        self.exchanges.append(self.exchanges[last])
+        how = next(pair.how for pair in reversed(self._pairs) if pair.index == last)
+        return Match(self._recorded.repeat(last), how, origin)
 
     def _opening(self, asked: Conversation, origin: Origin) -> Match | None:
         """Pair a request that opens a conversation, or that continues one without showing it for certain."""
@@ -224,38 +226,3 @@ class Recording:
             return unplayed
         said = self._recorded[last].chain[-1]
         return [index for index in unplayed if self._recorded[index].chain[-1] == said]
-
-    def _is_reshaped(self, asked: Conversation, match: Match) -> bool:
-        """Whether a request has another place in the conversations than the recorded one."""
-        recorded, origin = self._recorded[match.index], self._recorded.origins[match.index]
-        if not match.origin.agrees(origin):
-            return True
-        if match.how is Paired.EXACT:
-            return False
-        uncertain = match.origin.may_open or match.how is Paired.SIMILAR
-        if uncertain and self._recorded.was_said_elsewhere(asked, match.index):
-            return True
-        if match.origin.parents.isdisjoint(origin.parents):
-            return self._is_another_call(asked, match)
-        if asked.repeats_itself and not recorded.repeats_itself:
-            return True
-        if match.origin.position < 0:
-            return False
-        results = asked.tool_results(match.origin.position)
-        return results != recorded.tool_results(origin.position)
-
-    def _is_another_call(self, asked: Conversation, match: Match) -> bool:
-        """Whether an opening is not the recorded one: it goes on where that one ends, or rather repeats one
-        that was asked already, or shares nothing with it, or little where the recording has several."""
-        recorded = self._recorded[match.index]
-        if asked.chain[-1] == recorded.chain[-1]:
-            return False
-        if asked.says_more_than(recorded):
-            return True
-        roots = self._recorded.roots(asked.request)
-        asked_already = (self._recorded[index].words for index in roots if index in self._served)
-        if any(is_rather(asked.words, other, recorded.words) for other in asked_already):
-            return True
-        if match.how is not Paired.ORDER:
-            return False
-        return len(roots) > 1 or self._recorded.shared(asked, match.index) < _SHARES_NOTHING

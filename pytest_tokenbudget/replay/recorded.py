@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.lineage import Conversation, Lineage, Origin, reply
 from pytest_tokenbudget.replay.similarity import alike, cosine
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 
 _Key = TypeVar("_Key", str, int)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The recorded exchange that answers a request."""
+
+    index: int
+    """Among the recording's exchanges, from 0."""
+    how: Paired
+    origin: Origin
+    """What the request continues."""
 
 
 def is_free(request: Request) -> bool:
@@ -19,7 +32,7 @@ def is_free(request: Request) -> bool:
 
 
 class Recorded:
-    """The exchanges of a cassette, by number. Does not change."""
+    """The exchanges of a cassette, by number."""
 
     def __init__(self, exchanges: Sequence[Exchange]) -> None:
         self.by_digest: dict[str, list[int]] = defaultdict(list)
@@ -50,6 +63,12 @@ class Recorded:
 
     def __len__(self) -> int:
         return len(self._conversations)
+
+    def repeat(self, index: int) -> int:
+        """Let an exchange count once more; the number of the copy."""
+        self._conversations.append(self[index])
+        self.origins.append(self.origins[index])
+        return len(self._conversations) - 1
 
     def roots(self, request: Request) -> list[int]:
         """Exchanges of the same API as `request` that may open a conversation."""
