@@ -19,6 +19,9 @@ _CLOSE = 0.1
 
 _LENIENT = Shown(ageless=True, loose=True)
 
+_DOUBT = 0.05
+"""How far above a minimum, as a part of it, an interpolated size must be to contradict it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedTurn:
@@ -51,7 +54,7 @@ class Recording:
     shown: Mapping[int, Shown]
     """By turn."""
     minimums: Mapping[str, int]
-    """The given overrides, and by model what the recording shows."""
+    """The given overrides, and what the recording shows of models that they do not name."""
 
 
 def study(recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter: Counter) -> Recording:
@@ -193,9 +196,10 @@ def _shown_minimums(
     for model in cached.keys() | plain.keys():
         assumed = minimum(model, overrides)
         least = min(cached.get(model, []), default=steps[-1])
-        higher = [step for step in steps if max(plain.get(model, []), default=0) < step <= least]
+        longest = max(plain.get(model, []), default=0)
+        higher = [step for step in steps if longest < step <= least]
         if least < assumed:
             shown[model] = least
-        elif higher and higher[0] > assumed:
+        elif higher and longest > assumed * (1 + _DOUBT):
             shown[model] = higher[0]
     return shown
