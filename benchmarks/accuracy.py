@@ -167,7 +167,7 @@ def unknowns(done: Sequence[Result]) -> str:
     """A table: what cannot be counted, and why."""
     mine = [one for one in done if one.counter == EXACT]
     reasons = Counter(
-        reason.partition(": ")[2] for one in mine if one.reason for reason in one.reason.split("; ")[:1]
+        reason.rpartition(": ")[2] for one in mine if one.reason for reason in one.reason.split("; ")[:1]
     )
     rows = [[reason, number, f"{number / len(mine):.1%}"] for reason, number in reasons.most_common()]
     total = sum(reasons.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pytest_tokenbudget.metering.calibration import Known, calibration, drift
 from pytest_tokenbudget.metering.counting import Counter, family
@@ -44,7 +44,13 @@ class Size:
 
 def compare(known: Known, new: Prompt, counter: Counter, answers: Mapping[str, int]) -> tuple[Piece, ...]:
     """The pieces of `new` minus `known`; none where both ask the same, which counts nothing."""
+    if _asks(known.prompt) == _asks(new):
+        return ()
     return tuple(_Comparison(known, new, counter, answers).pieces())
+
+
+def _asks(prompt: Prompt) -> object:
+    return prompt.model, [block.digest for block in prompt.blocks], prompt.options, prompt.betas
 
 
 class _Comparison:
@@ -102,7 +108,7 @@ class _Comparison:
         sizes: dict[int, Size] = {}
         for digest, blocks in assistant_messages(item.block for item in items.values()):
             message = [items[id(block)] for block in blocks]
-            if digest in self._answers and not any(item.place.dropped for item in message):
+            if digest in self._answers and not any(item.place.surroundings.dropped for item in message):
                 share = self._answers[digest] / len(message)
                 thought = any(item.block.kind in THINKING for item in message)
                 sizes |= {id(item): Size(share, doubt=2 if thought else 0) for item in message}
@@ -137,13 +143,19 @@ def _piece(where: str, was: Size, now: Size, before: Item | None = None, after: 
 
 def _edited(was: Size, now: Size) -> float:
     """Tokens between what both texts begin and end with: those taken out, or those put in if more."""
-    shorter = min(len(was.text), len(now.text))
-    begin = _common(was.text, now.text, shorter)
-    end = _common(was.text[begin:][::-1], now.text[begin:][::-1], shorter - begin)
+    same = _same(was.text, now.text)
     return max(
-        (size.counted * (len(size.text) - begin - end) / len(size.text) for size in (was, now) if size.text),
+        (size.counted * (1 - same / len(size.text)) for size in (was, now) if size.text),
         default=0.0,
     )
+
+
+@lru_cache(maxsize=256)  # the same edit comes back on every turn
+def _same(was: str, now: str) -> int:
+    """How many characters both texts begin and end with."""
+    shorter = min(len(was), len(now))
+    begin = _common(was, now, shorter)
+    return begin + _common(was[begin:][::-1], now[begin:][::-1], shorter - begin)
 
 
 def _common(a: str, b: str, most: int) -> int:

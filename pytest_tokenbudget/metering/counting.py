@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -43,6 +44,7 @@ _NAME = re.compile(
 )
 
 
+@lru_cache(maxsize=256)
 def short_name(model: str) -> str | None:
     """`sonnet-4-5`, `3-5-haiku`, ... of a Claude model's id as any platform writes it, or None.
 
@@ -120,24 +122,25 @@ class Memo:
         self.exact = counter.exact
         self._counter = counter
         self._store = store
-        self._counts: dict[str, int] = {}
+        self._counts: dict[tuple[Family, str], int] = {}
 
     def count(self, text: str, family: Family) -> int:
         """As the counter that it remembers for."""
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        key = f"{self.name.replace(' ', '-')}/{family}/{digest}"
-        count = self._counts.get(key)
+        count = self._counts.get((family, text))
         if count is None:
-            count = self._counts[key] = self._stored(key, text, family)
+            count = self._counts[family, text] = self._stored(text, family)
         return count
 
-    def _stored(self, key: str, text: str, family: Family) -> int:
-        kept = None if self._store is None else self._store.get(f"tokenbudget/counts/{key}", None)
+    def _stored(self, text: str, family: Family) -> int:
+        if self._store is None:
+            return self._counter.count(text, family)
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        key = f"tokenbudget/counts/{self.name.replace(' ', '-')}/{family}/{digest}"
+        kept = self._store.get(key, None)
         if isinstance(kept, int):
             return kept
         count = self._counter.count(text, family)
-        if self._store is not None:
-            self._store.set(f"tokenbudget/counts/{key}", count)
+        self._store.set(key, count)
         return count
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 
 from pytest_tokenbudget.metering.rendering import Place, Rendered, places, render
 from pytest_tokenbudget.wire.prompt import Block, Prompt
@@ -21,7 +21,7 @@ class Item:
 
     def rendered(self) -> Rendered:
         """As the model is shown it."""
-        return render(self.block, self.place, self.model)
+        return render(self.block, self.place.surroundings, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,48 +54,44 @@ def difference(was: Prompt, now: Prompt) -> Difference:
     the same neighbours, or by its name if it is a tool.
     """
     matched: dict[int, Item] = {}  # by index in the new prompt
-    old, new = list(items(was)), list(items(now))
+    before, after = items(was), items(now)
+    old, new = list(before), list(after)
     for key in (_sent, _shown):
-        pairs = list(_pairs(old, new, key))
-        matched |= {after.index: before for before, after in pairs}
-        old = _without(old, (before for before, _ in pairs))
-        new = _without(new, (after for _, after in pairs))
-    same = tuple((matched[item.index], item) for item in items(now) if item.index in matched)
-    gaps_old = _gaps(len(was.blocks), {before.index: before.index for before, _ in same})
-    gaps_new = _gaps(len(now.blocks), {after.index: before.index for before, after in same})
-    changed = list(_pairs(old, new, _tool_name))
-    old, new = _without(old, (a for a, _ in changed)), _without(new, (b for _, b in changed))
-    gaps = {id(item): gaps_old[item.index] for item in old} | {id(item): gaps_new[item.index] for item in new}
-    changed += list(_pairs(old, new, lambda item: (gaps[id(item)], *_sort(item.block))))
-    old, new = _without(old, (a for a, _ in changed)), _without(new, (b for _, b in changed))
+        for a, b in _take_pairs(old, new, key):
+            matched[b.index] = a
+    same = tuple((matched[item.index], item) for item in after if item.index in matched)
+    gaps = _gaps(before, {a.index: a.index for a, _ in same})
+    gaps |= _gaps(after, {b.index: a.index for a, b in same})
+    changed = _take_pairs(old, new, _tool_name)
+    changed += _take_pairs(old, new, lambda item: (gaps[id(item)], *_sort(item.block)))
     changes = [
-        *(((after.index, 1), Change(before, after)) for before, after in changed),
-        *(((after.index, 1), Change(None, after)) for after in new),
-        *(((before.index, 0), Change(before, None)) for before in old),
+        *(((b.index, 1), Change(a, b)) for a, b in changed),
+        *(((b.index, 1), Change(None, b)) for b in new),
+        *(((a.index, 0), Change(a, None)) for a in old),
     ]
     return Difference(same, tuple(change for _, change in sorted(changes, key=lambda entry: entry[0])))
 
 
-def _pairs(
-    old: Iterable[Item], new: Iterable[Item], key: Callable[[Item], Hashable | None]
-) -> Iterator[tuple[Item, Item]]:
-    """The n-th old item of a key with the n-th new one."""
+def _take_pairs(
+    old: list[Item], new: list[Item], key: Callable[[Item], Hashable | None]
+) -> list[tuple[Item, Item]]:
+    """The n-th old item of a key with the n-th new one; what is paired is taken out of both lists."""
     waiting: defaultdict[Hashable, deque[Item]] = defaultdict(deque)
     for item in old:
         waiting[key(item)].append(item)
+    pairs = []
     for item in new:
         found = key(item)
         if found is not None and waiting.get(found):
-            yield waiting[found].popleft(), item
-
-
-def _without(items: list[Item], taken: Iterable[Item]) -> list[Item]:
-    gone = {item.index for item in taken}
-    return [item for item in items if item.index not in gone]
+            pairs.append((waiting[found].popleft(), item))
+    taken = {id(item) for pair in pairs for item in pair}
+    for items_left in (old, new):
+        items_left[:] = [item for item in items_left if id(item) not in taken]
+    return pairs
 
 
 def _sent(item: Item) -> Hashable:
-    return item.block.digest, replace(item.place, framing=0)
+    return item.block.digest, item.place.surroundings
 
 
 def _shown(item: Item) -> Hashable | None:
@@ -113,10 +109,10 @@ def _sort(block: Block) -> tuple[str, str | None, str]:
     return block.level, block.role, block.kind
 
 
-def _gaps(length: int, matched: dict[int, int]) -> list[int]:
-    """For each block, the old index of the matched block before it; -1 where there is none."""
-    gaps, last = [], -1
-    for index in range(length):
-        gaps.append(last)
-        last = matched.get(index, last)
+def _gaps(its: Iterable[Item], matched: dict[int, int]) -> dict[int, int]:
+    """For each item's id, the old index of the matched block before it; -1 where there is none."""
+    gaps, last = {}, -1
+    for item in its:
+        gaps[id(item)] = last
+        last = matched.get(item.index, last)
     return gaps

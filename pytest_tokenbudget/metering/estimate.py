@@ -10,7 +10,7 @@ from typing import Literal
 
 from pytest_tokenbudget.metering.calibration import Known, doubt
 from pytest_tokenbudget.metering.comparison import Piece, compare
-from pytest_tokenbudget.metering.counting import Counter
+from pytest_tokenbudget.metering.counting import Counter, is_known
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
@@ -43,7 +43,7 @@ class Estimate:
     parts: tuple[Part, ...] = ()
     """They add up to `prompt_tokens` minus the recorded prompt tokens."""
     reason: str | None = None
-    """Of an unknown: what cannot be counted, and where."""
+    """What cannot be counted, and where; or why an exact counter only estimates."""
 
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -68,7 +68,7 @@ def estimate(
         measured = _Measured.of(other, new, counter, answers)
         if measured.half_width < best.half_width:
             best = measured
-    return best.estimate(recorded.prompt_tokens, exact=counter.exact)
+    return best.estimate(recorded.prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +79,35 @@ class _Measured:
     pieces: tuple[Piece, ...]
     half_width: float
     """Of the interval: 0 where nothing changed, infinite where it cannot be counted."""
+    basis: Basis
+    reason: str | None = None
 
     @classmethod
     def of(cls, base: Known, new: Prompt, counter: Counter, answers: Mapping[str, int]) -> _Measured:
         pieces = compare(base, new, counter, answers)
         if not pieces:
-            return cls(base, (), 0.0)
+            return cls(base, (), 0.0, Basis.RECORDED)
+        reasons = [f"{piece.where}: {piece.unknown}" for piece in pieces if piece.unknown]
         if base.looped:
-            several = "the API ran tools of its own within the recorded request, and billed several prompts"
-            pieces = (Piece("recorded", 0, unknown=several), *pieces)
-        if any(piece.unknown for piece in pieces):
-            return cls(base, pieces, math.inf)
-        edited = sum(piece.edited for piece in pieces)
+            reasons.insert(
+                0, "the API ran tools of its own for the recorded answer, and billed several prompts"
+            )
+        if reasons:
+            return cls(base, pieces, math.inf, Basis.UNKNOWN, "; ".join(reasons))
         constants = sum(piece.doubt for piece in pieces)
-        return cls(base, pieces, doubt(edited, constants, exact=counter.exact))
+        known = is_known(new.model)
+        half_width = doubt(sum(piece.edited for piece in pieces), constants, exact=counter.exact and known)
+        basis = Basis.COUNTED if counter.exact and known and not constants else Basis.ESTIMATED
+        reason = None if known else f"{new.model} is not a known model: read as the newest ones are"
+        return cls(base, pieces, half_width, basis, reason)
 
-    def estimate(self, recorded_prompt_tokens: int, *, exact: bool) -> Estimate:
-        if math.isinf(self.half_width):
-            reasons = [f"{piece.where}: {piece.unknown}" for piece in self.pieces if piece.unknown]
-            return Estimate(None, Basis.UNKNOWN, reason="; ".join(reasons))
+    def estimate(self, recorded_prompt_tokens: int) -> Estimate:
+        if self.basis is Basis.UNKNOWN:
+            return Estimate(None, self.basis, reason=self.reason)
         parts = _parts(self.pieces, self.base.prompt_tokens - recorded_prompt_tokens)
         total = recorded_prompt_tokens + sum(part.tokens for part in parts)
         half = math.ceil(self.half_width)
-        basis = Basis.RECORDED
-        if self.pieces:
-            basis = Basis.COUNTED if exact and not any(p.doubt for p in self.pieces) else Basis.ESTIMATED
-        return Estimate(total, basis, max(0, total - half), total + half, parts)
+        return Estimate(total, self.basis, max(0, total - half), total + half, parts, self.reason)
 
 
 def _parts(pieces: tuple[Piece, ...], apart: int) -> tuple[Part, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -43,15 +44,26 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Surroundings:
     """What a block's neighbours decide about its rendering."""
 
-    framing: int
-    """Tokens around it."""
     tool: str | None = None
     """Of a `tool_result` among several in one message: the name of the tool that it answers."""
     dropped: bool = False
-    """Whether it is thinking that the API leaves out."""
+    """Whether the API leaves it out: earlier thinking, or a deferred tool that nothing has found."""
+
+
+ALONE = Surroundings()
+_DROPPED = Surroundings(dropped=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a block stands in its prompt."""
+
+    framing: int
+    """Tokens around it."""
+    surroundings: Surroundings = ALONE
 
 
 def places(prompt: Prompt) -> tuple[Place, ...]:
@@ -69,6 +81,7 @@ class _Placing:
             for block in prompt.blocks
             if block.kind == "tool_use"
         }
+        self._hides_deferred = not any(map(_finds_tools, prompt.blocks))
         # Where earlier thinking is left out, it stays within the running tool loop: after the last user
         # message that is not of tool results.
         self._loop = 0 if self._overhead.keeps_thinking else _loop_start(prompt.blocks)
@@ -80,10 +93,12 @@ class _Placing:
             if level[0] == "messages":
                 yield from self._turn(blocks, first)
             else:
-                extra = self._overhead.system if level[0] == "system" else 0
-                each = 1 if level[0] == "tools" else 0
-                yield Place(first + extra + each)
-                yield from (Place(each) for _ in blocks[1:])
+                first += self._overhead.system if level[0] == "system" else 0
+                for block in blocks:
+                    hidden = self._hides_deferred and block.content.get("defer_loading") is True
+                    each = int(level[0] == "tools" and not hidden)
+                    yield Place(first + each, _DROPPED if hidden else ALONE)
+                    first = 0
             first = 0
 
     def _turn(self, blocks: list[Block], first: int) -> Iterator[Place]:
@@ -103,8 +118,12 @@ class _Placing:
             elif last is not None and block.message != last.message:
                 frame += around.merged
             name = self._tools.get(str(block.content.get("tool_use_id")), "") if results > 1 else None
-            dropped = block.kind in THINKING and (block.message or 0) < self._loop
-            yield Place(frame, name if block.kind == "tool_result" else None, dropped)
+            surroundings = ALONE
+            if block.kind in THINKING and (block.message or 0) < self._loop:
+                surroundings = _DROPPED
+            elif block.kind == "tool_result" and name is not None:
+                surroundings = Surroundings(tool=name)
+            yield Place(frame, surroundings)
             frame, last = 0, block
 
     def _frame(self, blocks: list[Block], calls: int, results: int) -> int:
@@ -118,6 +137,15 @@ class _Placing:
         return opening + (0 if prefill else around.message)
 
 
+def _finds_tools(block: Block) -> bool:
+    """Whether it may bring deferred tools into the prompt."""
+    if block.level == "tools":
+        return str(block.content.get("type", "")).startswith("tool_search")
+    inner = block.content.get("content")
+    parts = inner if isinstance(inner, list) else [block.content]
+    return any(isinstance(part, Mapping) and "tool_reference" in str(part.get("type")) for part in parts)
+
+
 def _loop_start(blocks: tuple[Block, ...]) -> int:
     """Index of the last user message that holds anything else than tool results."""
     for block in reversed(blocks):
@@ -126,23 +154,24 @@ def _loop_start(blocks: tuple[Block, ...]) -> int:
     return 0
 
 
-def render(block: Block, place: Place, model: str) -> Rendered:
-    """`block` at its `place`, without the framing."""
+@lru_cache(maxsize=256)  # the same blocks come back on every turn
+def render(block: Block, around: Surroundings, model: str) -> Rendered:
+    """`block` as it is shown among its neighbours, without the framing."""
+    if around.dropped:
+        return Rendered()
     if block.kind == "tool":
         return _tool(block.content, model)
-    if place.dropped:
-        return Rendered()
-    return _content(block.content, place, model)
+    return _content(block.content, around, model)
 
 
-def _content(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
+def _content(content: Mapping[str, Any], around: Surroundings, model: str) -> Rendered:
     kind = str(content.get("type", "text"))
     if kind == "text":
         return Rendered((str(content.get("text", "")),))
     if kind == "tool_use":
         return Rendered((_call(content),))
     if kind == "tool_result":
-        return _result(content, place, model)
+        return _result(content, around, model)
     if kind == "image":
         return _image(content, model)
     if kind == "document":
@@ -179,7 +208,7 @@ def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _result(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
+def _result(content: Mapping[str, Any], around: Surroundings, model: str) -> Rendered:
     """A result alone is bare; among several each names its tool."""
     inner = content.get("content")
     parts = [inner] if isinstance(inner, str) else inner if isinstance(inner, list) else []
@@ -190,7 +219,7 @@ def _result(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
     before = "text"
     for part in parts:
         part = {"type": "text", "text": part} if isinstance(part, str) else _mapping(part)
-        kind, rendered = str(part.get("type")), _content(part, Place(0), model)
+        kind, rendered = str(part.get("type")), _content(part, ALONE, model)
         if kind == "text":
             texts += rendered.texts
         else:
@@ -199,9 +228,9 @@ def _result(content: Mapping[str, Any], place: Place, model: str) -> Rendered:
             other += Rendered(tokens=_AROUND_IN_RESULT.get(kind, 0), doubt=6)
         before = kind
     text = "".join(texts)
-    if place.tool is None:
+    if around.tool is None:
         return Rendered((f"<function_results>{text}</function_results>",)) + other
-    named = f"<result>\n<name>{place.tool}</name>\n<output>{text}</output>\n</result>"
+    named = f"<result>\n<name>{around.tool}</name>\n<output>{text}</output>\n</result>"
     return Rendered((named,)) + other
 
 
@@ -313,7 +342,7 @@ def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float
     before_tools = overhead(prompt.model).tools
     weights = []
     for block, place in zip(prompt.blocks, places(prompt), strict=True):
-        rendered = render(block, place, prompt.model)
+        rendered = render(block, place.surroundings, prompt.model)
         texts = rendered.texts if rendered.unknown is None else (json.dumps(block.content, default=str),)
         weight = place.framing + rendered.tokens + sum(counter.count(text, kin) for text in texts)
         if block.level == "tools":
