@@ -145,19 +145,15 @@ def differences(was: Sequence[Block], now: Sequence[Block], tools: Mapping[str, 
         if at is None and len(old) == len(new):
             continue
         at = len(old) if at is None else at
-        first = compare(old, new, at, tools)
-        if first.change == "reordered" and level == "tools":
-            found.append(first)
-            pairs = _by_name(old, new)
-        elif len(old) == len(new):
-            pairs = list(zip(old, new, strict=True))
-        else:
-            found.append(first)
-            continue
-        found += [compare_blocks(a, b, tools) for a, b in pairs if a.digest != b.digest]
+        reordered = _change(old[at:], new[at:], level) == "reordered"
+        if reordered or len(old) != len(new):
+            found.append(compare(old, new, at, tools))
+        pairs = _by_identity(old, new) if reordered else list(zip(old, new, strict=False))
+        if len(old) == len(new):
+            found += [compare_blocks(a, b, tools) for a, b in pairs if a.digest != b.digest]
     return found
 
 
-def _by_name(old: Sequence[Block], new: Sequence[Block]) -> list[tuple[Block, Block]]:
+def _by_identity(old: Sequence[Block], new: Sequence[Block]) -> list[tuple[Block, Block]]:
     names = {_identity(block): block for block in old}
     return [(names[_identity(block)], block) for block in new if _identity(block) in names]

@@ -9,9 +9,9 @@ from decimal import Decimal
 from pytest_tokenbudget.budget.compare import CostOf
 from pytest_tokenbudget.diagnosis.cache_breaks import cache_breaks
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.growth import CountOf, growth
+from pytest_tokenbudget.diagnosis.growth import growth
 from pytest_tokenbudget.diagnosis.ledger import Ledger, TurnCosts
-from pytest_tokenbudget.diagnosis.parts import with_own_parts
+from pytest_tokenbudget.diagnosis.parts import CountOf, with_own_parts
 from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.turns import turn_changes
 from pytest_tokenbudget.diagnosis.volatile import volatile
@@ -32,13 +32,15 @@ def diagnose(
 ) -> tuple[Finding, ...]:
     """The causes of a run's difference to its recording, worst first; none where nothing differs.
 
-    `cost` prices a usage in dollars, or says None. `count` is asked for tokens of a text only where a tool
-    changed in more than one field. Without `sources`, no lines are named and no prefix is called volatile.
-    `minimums` overrides the shortest cacheable prefix by model. The tokens of all `growth` findings add up to
-    the measured difference in prompt tokens; the dollars of `growth`, `cache_break`, `cache_change`,
-    `model_changed` and `rate_changed` add up to the difference in cost of the turns that were measured.
+    `cost` prices a usage in dollars, or says None. `count` counts a text, about: it is asked only to share a
+    known difference out, between the fields of a tool, or where a turn was counted from another turn. Without
+    `sources`, no lines are named and no prefix is called volatile. `minimums` overrides the shortest cacheable
+    prefix by model.
+
+    The tokens of all `growth` findings add up to the measured difference in prompt tokens; the dollars of
+    `growth`, `cache_break`, `cache_change`, `model_changed` and `rate_changed` to the difference in cost.
     """
-    run = replace(run, turns=tuple(map(with_own_parts, run.turns)))
+    run = replace(run, turns=tuple(with_own_parts(turn, count) for turn in run.turns))
     ledger = Ledger(cost)
     costs = [ledger.split(turn) for turn in run.turns]
     breaks, broken = cache_breaks(run, costs, sources, minimums)

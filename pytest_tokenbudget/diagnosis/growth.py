@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.ledger import TurnCosts
+from pytest_tokenbudget.diagnosis.parts import CountOf
 from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, Place, place, text_of, to_json, tool_names
 from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
 from pytest_tokenbudget.diagnosis.wording import listed, plural, signed, signed_percent
@@ -17,16 +18,27 @@ from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.prompt import Block
 
-CountOf = Callable[[str], int]
-"""Tokens of a text, about: only to share a known difference out between the fields of a tool."""
-
+_TOOLS = 3
+"""Tools that came or went at once and are told one by one."""
 _MOST = 20
 """Places told one by one; the rest is one finding, so that the sum still holds."""
-_OPTIONS = {
+_LABELS = {
     "framing": "framing around the blocks",
     "model": "another tokenizer reads the same text",
     "tools": "the tool-use prompt that the API adds",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What one part of one turn adds to one place."""
+
+    place: Place
+    change: str
+    tokens: int
+    cost: Decimal | None
+    was: str = ""
+    now: str = ""
 
 
 @dataclass(slots=True)
@@ -34,37 +46,38 @@ class _Grown:
     """One place, added up over the turns."""
 
     where: dict[str, None] = field(default_factory=dict)
+    changes: dict[str, None] = field(default_factory=dict)
     by_turn: dict[int, int] = field(default_factory=dict)
     cost: Decimal | None = Decimal(0)
     pieces: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Tokens of each different piece of text, by what it was and is."""
-    changes: dict[str, None] = field(default_factory=dict)
-    largest: tuple[int, str, str] | None = None
-    """Tokens, old and new text of the piece that grew most."""
+    """Tokens of each different piece of text, by what it was and what it is."""
 
     @property
     def tokens(self) -> int:
+        """A run."""
         return sum(self.by_turn.values())
 
     def add(self, turn: int, piece: _Piece) -> None:
+        """Add what one turn holds."""
         self.where[piece.place.where] = None
         self.changes[piece.change] = None
         self.by_turn[turn] = self.by_turn.get(turn, 0) + piece.tokens
         self.cost = None if self.cost is None or piece.cost is None else self.cost + piece.cost
-        self.pieces.setdefault(piece.key, piece.tokens)
-        if self.largest is None or piece.tokens > self.largest[0]:
-            self.largest = (piece.tokens, piece.was, piece.now)
+        self.pieces.setdefault((piece.was, piece.now), piece.tokens)
 
+    def join(self, other: _Grown) -> None:
+        """Add another place."""
+        self.where |= other.where
+        self.changes |= other.changes
+        for turn, tokens in other.by_turn.items():
+            self.by_turn[turn] = self.by_turn.get(turn, 0) + tokens
+        self.cost = None if self.cost is None or other.cost is None else self.cost + other.cost
+        self.pieces |= other.pieces
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    place: Place
-    change: str
-    tokens: int
-    cost: Decimal | None
-    key: tuple[str, str]
-    was: str
-    now: str
+    def locate(self, sources: SourceTree | None) -> Location | None:
+        """Where the text of the piece that grew most stands in the repository."""
+        (was, now), tokens = max(self.pieces.items(), key=lambda piece: piece[1])
+        return sources.locate(was, now) if sources and now and tokens > 0 else None
 
 
 def growth(run: Run, costs: Sequence[TurnCosts], count: CountOf, sources: SourceTree | None) -> list[Finding]:
@@ -80,12 +93,13 @@ def growth(run: Run, costs: Sequence[TurnCosts], count: CountOf, sources: Source
         recorded += turn.recorded.tokens.prompt_tokens
         for piece in _pieces(turn, costs[index], count):
             grown.setdefault(piece.place.group, _Grown()).add(index, piece)
+    _join_tools(grown)
     found = [(group, one) for group, one in grown.items() if any(one.by_turn.values())]
     found.sort(key=lambda entry: -abs(entry[1].tokens))
-    findings = [_finding(group, one, recorded, sources) for group, one in found[:_MOST]]
-    if rest := [one for _, one in found[_MOST:]]:
-        findings.append(_rest(rest))
-    return findings
+    if len(found) > _MOST:
+        rest = _joined(one for _, one in found[_MOST:])
+        found = [*found[:_MOST], (f"{len(found) - _MOST:,} other places", rest)]
+    return [_finding(group, one, recorded, sources) for group, one in found]
 
 
 def _pieces(turn: Turn, costs: TurnCosts, count: CountOf) -> Iterator[_Piece]:
@@ -96,30 +110,31 @@ def _pieces(turn: Turn, costs: TurnCosts, count: CountOf) -> Iterator[_Piece]:
     for part, cost in zip(parts, costs.parts, strict=True):
         block = part.now or part.was
         if block is None:
-            yield _Piece(Place(part.where, part.where), part.change, part.tokens, cost, ("", ""), "", "")
+            yield _Piece(Place(part.where, part.where), part.change, part.tokens, cost)
         elif part.was and part.now and part.was.kind == part.now.kind == "tool":
             yield from _fields(part, part.was, part.now, cost, count)
         else:
-            key = (part.was.digest if part.was else "", part.now.digest if part.now else "")
             was, now = (text_of(one) if one else "" for one in (part.was, part.now))
-            yield _Piece(place(block, tools), part.change, part.tokens, cost, key, was, now)
+            yield _Piece(place(block, tools), part.change, part.tokens, cost, was, now)
 
 
 def _fields(part: Part, was: Block, now: Block, cost: Decimal | None, count: CountOf) -> Iterator[_Piece]:
     """A changed tool, split into its fields; the last one takes what is left, so that the sum holds."""
-    names = [
-        f for f in dict.fromkeys((*now.content, *was.content)) if was.content.get(f) != now.content.get(f)
-    ]
-    names.sort(key=lambda name: (name == "input_schema", name))
+    texts = {
+        name: (_text(was.content.get(name)), _text(now.content.get(name)))
+        for name in dict.fromkeys((*now.content, *was.content))
+    }
+    changed = {name: pair for name, pair in texts.items() if pair[0] != pair[1]} or {"": ("", "")}
     left = part.tokens
-    for name in names or [""]:
-        before, after = (_text(block.content.get(name)) for block in (was, now))
-        tokens = left if name == (names or [""])[-1] else count(after) - count(before)
+    last = "input_schema" if "input_schema" in changed else list(changed)[-1]
+    for name in (*(name for name in changed if name != last), last):
+        before, after = changed[name]
+        tokens = left if name == last else count(after) - count(before)
         left -= tokens
-        share = cost * tokens / part.tokens if cost is not None and part.tokens else cost and Decimal(0)
+        share = cost * tokens / part.tokens if cost and part.tokens else cost
         where = f"{now.name}.{name}" if name else now.name
-        change = "added" if not before else "removed" if not after else "changed"
-        yield _Piece(Place(where, where), change, tokens, share, (before, after), before, after)
+        change = "changed" if bool(before) == bool(after) else "added" if after else "removed"
+        yield _Piece(Place(where, where), change, tokens, share, before, after)
 
 
 def _text(value: object) -> str:
@@ -128,17 +143,37 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else to_json(value)
 
 
+def _join_tools(grown: dict[str, _Grown]) -> None:
+    """Make many tools that came or went at once one place."""
+    for change in ("added", "removed"):
+        tools = [
+            group
+            for group, one in grown.items()
+            if group.startswith("tools[") and group.endswith("]") and list(one.changes) == [change]
+        ]
+        if len(tools) > _TOOLS:
+            grown[f"{len(tools)} tools"] = _joined(grown.pop(group) for group in tools)
+
+
+def _joined(several: Iterable[_Grown]) -> _Grown:
+    total = _Grown()
+    for one in several:
+        total.join(one)
+    return total
+
+
 def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | None) -> Finding:
     where = next(iter(grown.where)) if len(grown.where) == 1 else group
-    location = _located(grown, sources)
+    location = grown.locate(sources)
     source = (location.source or location.filled) if location and len(location.sources) < 2 else None
-    text = f"{where}: {_label(grown)}{_amount(grown)}{_share(grown.tokens, recorded)}{_origin(location)}"
+    share = Fraction(grown.tokens, recorded or 1)
+    text = f"{where}: {_label(grown)}{_amount(grown)} ({signed_percent(share)}){_origin(location)}"
     return Finding("growth", where, text, grown.tokens, grown.cost, source)
 
 
 def _label(grown: _Grown) -> str:
     """What the tokens are, where the place alone does not say it."""
-    if label := _OPTIONS.get(next(iter(grown.where))):
+    if label := _LABELS.get(next(iter(grown.where))):
         return f"{label}, "
     changes = list(grown.changes)
     return "" if changes == ["changed"] else f"{listed(changes)}, "
@@ -151,20 +186,10 @@ def _amount(grown: _Grown) -> str:
         return f"{total} tokens on one turn"
     if len(each) == 1:
         return f"{signed(each.pop())} tokens, re-sent on {plural(on, 'turn')} = {total}"
-    if len(grown.pieces) < on or len(grown.where) > 1:
+    if len(grown.where) > 1:
         once = f"{signed(sum(grown.pieces.values()))} tokens in {plural(len(grown.pieces), 'piece')}"
         return f"{once}, re-sent on up to {plural(on, 'turn')} = {total}"
     return f"{signed(min(each))} to {signed(max(each))} tokens on each of {plural(on, 'turn')} = {total}"
-
-
-def _share(tokens: int, recorded: int) -> str:
-    return f" ({signed_percent(Fraction(tokens, recorded))})" if recorded and tokens else ""
-
-
-def _located(grown: _Grown, sources: SourceTree | None) -> Location | None:
-    if sources is None or grown.largest is None or grown.largest[0] <= 0 or not grown.largest[2]:
-        return None
-    return sources.locate(grown.largest[1], grown.largest[2])
 
 
 def _origin(location: Location | None) -> str:
@@ -179,12 +204,3 @@ def _origin(location: Location | None) -> str:
     if location.filled:
         return f", filled in at {location.filled}; the text itself is in no file of the repository"
     return ", its text is in no file of the repository" if location.missing else ""
-
-
-def _rest(rest: Iterable[_Grown]) -> Finding:
-    others = list(rest)
-    tokens = sum(one.tokens for one in others)
-    costs = [one.cost for one in others]
-    cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
-    text = f"other parts: {plural(len(others), 'more place')} changed by {signed(tokens)} tokens together"
-    return Finding("growth", "other parts", text, tokens, cost)

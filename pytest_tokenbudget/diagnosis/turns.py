@@ -107,6 +107,8 @@ def _models(run: Run, costs: Sequence[TurnCosts]) -> Iterator[Finding]:
         amounts = [costs[index].rate for index in indexes]
         known = [amount for amount in amounts if amount is not None]
         total = sum(known, Decimal(0)) if len(known) == len(amounts) else None
+        if total is not None and not any(known) and cache_model(was) == cache_model(now):
+            continue  # another name of the same model, at the same price
         place = turns(indexes)
         kind = "model_changed" if was.partition(" (")[0] != now.partition(" (")[0] else "rate_changed"
         text = f"{place}: {now} instead of {was}"

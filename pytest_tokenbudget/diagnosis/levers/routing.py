@@ -42,8 +42,9 @@ def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
         others = listed([f"{dollars(price)} on {name}" for name, price in lower])
         verb = "costs" if len(asked) == 1 else "cost"
         text = (
-            f"{where} on {model} {verb} {dollars(now)} a run, with no tool use and at most {longest:,} output tokens; the same counts cost {others}, without its cache: "
-            f"up to {run.saving(now - lower[-1][1])} less. A price, not a judgement of quality"
+            f"{where} on {model} {verb} {dollars(now)} a run, with no tool use and at most {longest:,} "
+            f"output tokens; the same counts cost {others}, without its cache: up to "
+            f"{run.saving(now - lower[-1][1])} less. A price, not a judgement of quality"
         )
         yield Finding("lever_routing", where, text, None, lower[0][1] - now)
 
