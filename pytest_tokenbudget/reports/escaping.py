@@ -12,11 +12,11 @@ _BREAK = "\u200b"
 _MARKUP = re.compile(r"([\\`*_\[\]~$])")
 _LINKED = re.compile(
     r"(?P<mention>@)(?=\w)"
-    r"|(?P<reference>#|\bGH-)(?=\d)"
+    r"|(?P<reference>#|GH-)(?=\d)"
     r"|(?P<scheme>:)(?=//)"
-    r"|(?P<host>\bwww)(?=\.)"
+    r"|(?P<host>www)(?=\.)"
     r"|(?P<emoji>:)(?=[a-z+-][\w+-]*:)"
-    r"|(?P<commit>\b[0-9a-f]{7,}\b)",
+    r"|(?P<commit>[0-9a-f]{7,})",
     re.IGNORECASE,
 )
 

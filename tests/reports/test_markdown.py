@@ -25,7 +25,7 @@ OURS = {
     "h3", "p", "br", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "strong", "em", "code", "pre",
     "details", "summary", "sub",
 }  # fmt: skip
-LINKED = re.compile(r"@\w|#\d|\bGH-\d|://|\bwww\.|\b[0-9a-f]{7,40}\b", re.IGNORECASE)
+LINKED = re.compile(r"@\w|#\d|GH-\d|://|www\.|[0-9a-f]{7}", re.IGNORECASE)
 """What GitHub makes a mention, a reference, an address or a commit of, wherever it is not code."""
 
 
@@ -44,6 +44,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert not [name for name, _ in attrs if name not in ("align", "lang")], "no attribute of anybody's"
         self.tags.add(tag)
+        self.text += "\n"
         if tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
@@ -53,6 +54,7 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.inside.pop() == tag
+        self.text += "\n"
 
     def handle_data(self, data: str) -> None:
         if "code" not in self.inside:
