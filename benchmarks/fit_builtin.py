@@ -30,7 +30,7 @@ from pytest_tokenbudget.metering import builtin_counter
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter, features, pieces
 from pytest_tokenbudget.metering.counting import CTOK_FRAME, Family
 from pytest_tokenbudget.metering.difference import items
-from pytest_tokenbudget.metering.rendering import render_options
+from pytest_tokenbudget.metering.prompt_options import render_options
 
 SAMPLES = (
     "Die Bundesregierung hat am Mittwoch beschlossen, die Förderung erneuerbarer Energien im kommenden Jahr "

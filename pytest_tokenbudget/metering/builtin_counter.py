@@ -58,7 +58,9 @@ class BuiltinCounter:
 def _shipped() -> dict[str, dict[str, float]]:
     """Weights by family; the tokenizer of 4.7 is that of 4.8."""
     found = json.loads(files(__package__).joinpath("builtin_counter.json").read_text("utf-8"))
-    weights: dict[str, dict[str, float]] = {family: dict(found["weights"][family]) for family in ("3.0", "4.8")}
+    weights: dict[str, dict[str, float]] = {
+        family: dict(found["weights"][family]) for family in ("3.0", "4.8")
+    }
     for costs, pieces in found["pieces"].items():
         for family, cost in zip(weights, costs.split("/"), strict=True):
             weights[family] |= dict.fromkeys((f"={piece}" for piece in pieces), float(cost))
@@ -86,8 +88,7 @@ def features(piece: str, known: Mapping[str, float]) -> Iterator[tuple[str, floa
 
 def _word(piece: str, known: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     if not piece.isascii():
-        for script, letters in Multiset(map(_script, piece)).items():
-            yield script, letters
+        yield from Multiset(map(_script, piece)).items()
         return
     if not (piece.islower() or piece.isupper() or piece.istitle()):
         parts = _SUBWORDS.findall(piece)

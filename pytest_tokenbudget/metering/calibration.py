@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pytest_tokenbudget.metering.counting import Counter, family
 from pytest_tokenbudget.metering.difference import items
-from pytest_tokenbudget.metering.rendering import render_options
+from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.wire.prompt import Prompt
 
 

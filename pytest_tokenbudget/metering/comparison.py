@@ -11,7 +11,9 @@ from pytest_tokenbudget.metering.counting import Counter, family
 from pytest_tokenbudget.metering.difference import Item, difference
 from pytest_tokenbudget.metering.history import assistant_messages
 from pytest_tokenbudget.metering.overheads import overhead
-from pytest_tokenbudget.metering.rendering import THINKING, Rendered, render_options
+from pytest_tokenbudget.metering.places import THINKING
+from pytest_tokenbudget.metering.prompt_options import render_options
+from pytest_tokenbudget.metering.rendering import Rendered
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 

@@ -6,7 +6,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
-from pytest_tokenbudget.metering.rendering import Place, Rendered, places, render
+from pytest_tokenbudget.metering.places import Place, places
+from pytest_tokenbudget.metering.rendering import Rendered, render
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 

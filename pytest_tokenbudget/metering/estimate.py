@@ -47,6 +47,7 @@ class Estimate:
 
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
+_WELL_ENOUGH = 0.01  # of the prompt
 
 
 def estimate(
@@ -59,12 +60,14 @@ def estimate(
 ) -> Estimate:
     """Prompt tokens of `new`: those of the request that it is paired with, plus the difference.
 
-    `near` holds a few other recorded requests of the scenario (the turns before and after this one): the one
-    that differs least is counted from. `answers` holds what earlier answers of the scenario add to a prompt
-    (`history.fed_back_tokens`), so that no verbatim assistant turn is counted.
+    `near` holds a few other recorded requests of the scenario (the turns before and after this one): where
+    the paired one tells little, the one that differs least is counted from. `answers` holds what earlier
+    answers of the scenario add to a prompt (`history.fed_back_tokens`), so that no verbatim assistant turn
+    is counted.
     """
     best = _Measured.of(recorded, new, counter, answers)
-    for other in near if best.pieces else ():
+    # What is counted well enough gains nothing from another base.
+    for other in near if best.half_width > _WELL_ENOUGH * recorded.prompt_tokens else ():
         measured = _Measured.of(other, new, counter, answers)
         if measured.half_width < best.half_width:
             best = measured

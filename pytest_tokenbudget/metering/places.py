@@ -1,0 +1,124 @@
+"""What the neighbours of a block decide: the framing around it, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from pytest_tokenbudget.metering.overheads import framing, overhead
+from pytest_tokenbudget.wire.prompt import Block, Prompt
+
+THINKING = frozenset({"thinking", "redacted_thinking"})
+"""The kinds of blocks that hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a block's neighbours decide about its rendering."""
+
+    tool: str | None = None
+    """Of a `tool_result` among several in one message: the name of the tool that it answers."""
+    dropped: bool = False
+    """Whether the API leaves it out: earlier thinking, or a deferred tool that nothing has found."""
+
+
+ALONE = Surroundings()
+_DROPPED = Surroundings(dropped=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a block stands in its prompt."""
+
+    framing: int
+    """Tokens around it."""
+    surroundings: Surroundings = ALONE
+
+
+def places(prompt: Prompt) -> tuple[Place, ...]:
+    """One place a block, in order; the framing of a message is with its first block."""
+    return tuple(_Placing(prompt).walk())
+
+
+class _Placing:
+    def __init__(self, prompt: Prompt) -> None:
+        self._blocks = prompt.blocks
+        self._around = framing(prompt.model)
+        self._overhead = overhead(prompt.model)
+        self._tools = {
+            str(block.content.get("id")): str(block.content.get("name"))
+            for block in prompt.blocks
+            if block.kind == "tool_use"
+        }
+        self._hides_deferred = not any(map(_finds_tools, prompt.blocks))
+        # Where earlier thinking is left out, it stays within the running tool loop: after the last user
+        # message that is not of tool results.
+        self._loop = 0 if self._overhead.keeps_thinking else _loop_start(prompt.blocks)
+
+    def walk(self) -> Iterator[Place]:
+        first = self._around.prompt
+        for level, grouped in groupby(self._blocks, lambda block: (block.level, block.role)):
+            blocks = list(grouped)
+            if level[0] == "messages":
+                yield from self._turn(blocks, first)
+            else:
+                first += self._overhead.system if level[0] == "system" else 0
+                for block in blocks:
+                    hidden = self._hides_deferred and block.content.get("defer_loading") is True
+                    each = int(level[0] == "tools" and not hidden)
+                    yield Place(first + each, _DROPPED if hidden else ALONE)
+                    first = 0
+            first = 0
+
+    def _turn(self, blocks: list[Block], first: int) -> Iterator[Place]:
+        """The messages of one role in a row, which the API merges."""
+        around = self._around
+        calls, results = (sum(block.kind == kind for block in blocks) for kind in ("tool_use", "tool_result"))
+        frame = first + self._frame(blocks, calls, results)
+        last: Block | None = None
+        for block in blocks:
+            before = None if last is None else last.kind
+            if block.kind == "tool_use" == before:
+                frame += around.tool_call
+            elif block.kind == "tool_result" == before:
+                frame += 1
+            elif before == "tool_result":
+                frame += around.after_results
+            elif last is not None and block.message != last.message:
+                frame += around.merged
+            name = self._tools.get(str(block.content.get("tool_use_id")), "") if results > 1 else None
+            surroundings = ALONE
+            if block.kind in THINKING and (block.message or 0) < self._loop:
+                surroundings = _DROPPED
+            elif block.kind == "tool_result" and name is not None:
+                surroundings = Surroundings(tool=name)
+            yield Place(frame, surroundings)
+            frame, last = 0, block
+
+    def _frame(self, blocks: list[Block], calls: int, results: int) -> int:
+        around = self._around
+        opening = around.opening if blocks[0].message == 0 and blocks[0].role == "assistant" else 0
+        if calls:
+            return opening + around.tool_call + around.calls
+        if results:
+            return around.tool_results + (around.several_results if results > 1 else 0)
+        prefill = blocks[0].role == "assistant" and blocks[-1] is self._blocks[-1]
+        return opening + (0 if prefill else around.message)
+
+
+def _finds_tools(block: Block) -> bool:
+    """Whether it may bring deferred tools into the prompt."""
+    if block.level == "tools":
+        return str(block.content.get("type", "")).startswith("tool_search")
+    inner = block.content.get("content")
+    parts = inner if isinstance(inner, list) else [block.content]
+    return any(isinstance(part, Mapping) and "tool_reference" in str(part.get("type")) for part in parts)
+
+
+def _loop_start(blocks: tuple[Block, ...]) -> int:
+    """Index of the last user message that holds anything else than tool results."""
+    for block in reversed(blocks):
+        if block.role == "user" and block.kind != "tool_result":
+            return block.message or 0
+    return 0

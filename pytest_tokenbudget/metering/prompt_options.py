@@ -1,0 +1,72 @@
+"""What a request's options add to the prompt: the tool-use prompt, thinking, output formats."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pytest_tokenbudget.metering.overheads import framing, overhead
+from pytest_tokenbudget.metering.rendering import Rendered, as_mapping
+from pytest_tokenbudget.wire.prompt import Prompt
+
+
+def render_options(prompt: Prompt) -> dict[str, Rendered]:
+    """What of a request's options is in the prompt, by option; `tools` is the tool-use prompt.
+
+    An option that adds nothing is left out, so that adding it is no difference.
+    """
+    found = {name: _option(name, value, prompt) for name, value in prompt.options.items()}
+    found["tool_choice"] = _tool_choice(prompt)
+    if any(block.level == "tools" for block in prompt.blocks):
+        found["tools"] = Rendered(tokens=overhead(prompt.model).tools, doubt=3)
+    if _SHAPING_BETAS & prompt.betas:
+        found["betas"] = Rendered(unknown=f"the beta {', '.join(sorted(_SHAPING_BETAS & prompt.betas))}")
+    return {name: rendered for name, rendered in found.items() if rendered != Rendered()}
+
+
+# Betas that change what the model is shown of an otherwise unchanged request.
+_SHAPING_BETAS = frozenset({"token-efficient-tools-2025-02-19"})
+_NOT_SHOWN = frozenset({"speed", "tool_choice", "betas", "fallbacks"})
+
+
+def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
+    if name in _NOT_SHOWN:
+        return Rendered()
+    if name == "thinking":
+        return _thinking(str(as_mapping(value).get("type")), prompt)
+    if name == "output_format":
+        return _format(value, prompt.model)
+    if name == "output_config":
+        rendered = _format(as_mapping(value).get("format"), prompt.model)
+        if as_mapping(value).get("task_budget"):
+            rendered += Rendered(tokens=framing(prompt.model).task_budget, doubt=2)
+        return rendered
+    return Rendered((json.dumps(value, default=str),), unknown=f"the option {name}")
+
+
+def _thinking(kind: str, prompt: Prompt) -> Rendered:
+    extra = overhead(prompt.model)
+    if kind == "enabled":
+        interleaved = any(beta.startswith("interleaved-thinking") for beta in prompt.betas)
+        between = extra.interleaved if interleaved and prompt.level("tools") else 0
+        return Rendered(tokens=extra.thinking + between, doubt=2)
+    return Rendered(tokens=extra.adaptive, doubt=2) if kind == "adaptive" else Rendered()
+
+
+def _format(value: object, model: str) -> Rendered:
+    schema = as_mapping(value).get("schema")
+    if schema is None:
+        return Rendered()
+    return Rendered((json.dumps(schema, indent=2, ensure_ascii=False),), framing(model).schema, doubt=1)
+
+
+def _tool_choice(prompt: Prompt) -> Rendered:
+    choice = as_mapping(prompt.options.get("tool_choice"))
+    extra = overhead(prompt.model)
+    if not prompt.level("tools"):
+        return Rendered()
+    if choice.get("type") == "any":
+        return Rendered(tokens=extra.any_tool - extra.tools, doubt=3)
+    if choice.get("type") == "tool":
+        return Rendered((str(choice.get("name", "")),), extra.one_tool - extra.tools, doubt=5)
+    return Rendered()
