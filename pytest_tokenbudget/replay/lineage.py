@@ -107,7 +107,9 @@ class Conversation:
 
     def says_more_than(self, opening: Conversation) -> bool:
         """Whether it says what an opening says, and then goes on: an earlier message is more like that one's
-        last than its own last is. Examples in front are not: they end with the question."""
+        last than its own last is. Examples in front are no such thing: they end with the question."""
+        if len(self.messages) <= len(opening.messages):
+            return False
         earlier = (words(block.content for block in message) for message in self._sent()[:-1])
         own = cosine(self.last_words, opening.last_words)
         return any(cosine(said, opening.last_words) > own for said in earlier)

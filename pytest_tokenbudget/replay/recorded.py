@@ -100,12 +100,13 @@ class Recorded:
         heads = _telling_apart({self[index].head: self[index].head_words for index in found})
         said = _telling_apart({index: self._said(index, self[index]) for index in found})
 
-        def rank(index: int) -> tuple[float, float, bool, bool, int]:
+        def rank(index: int) -> tuple[float, bool, float, bool, bool, int]:
             recorded, says = self[index], self._said(index, asked)
             differing = cosine(asked.head_words, heads[recorded.head]) + cosine(says, said[index])
             whole = cosine(says, self._said(index, recorded))
             now, then = asked.request.prompt, recorded.request.prompt
-            return differing, whole, now.model == then.model, now.stream == then.stream, -index
+            same = (asked.head == recorded.head, whole, now.model == then.model, now.stream == then.stream)
+            return (differing, *same, -index)
 
         return max(found, key=rank)
 
