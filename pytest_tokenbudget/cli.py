@@ -1,1 +1,167 @@
 """The `tokenbudget` command: translation only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pytest_tokenbudget import __version__
+from pytest_tokenbudget.errors import TokenBudgetError
+
+Command = Callable[[argparse.Namespace, list[str]], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Its exit status is 0, pytest's own, or 2 with the reason on standard error."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    if rest and not given.for_pytest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    run: Command = given.run
+    try:
+        status = run(given, rest[1:] if rest[:1] == ["--"] else rest)
+        sys.stdout.flush()
+    except TokenBudgetError as error:
+        print(f"tokenbudget {given.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader has seen enough; nothing is left to be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tokenbudget",
+        description="Token budgets of the scenarios of a pytest suite. Run it where you run pytest.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"pytest-tokenbudget {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Command, text: str, *, for_pytest: bool = False) -> argparse.ArgumentParser:
+        usage = " All other arguments go to pytest." if for_pytest else ""
+        command = commands.add_parser(name, help=text, description=f"{text}{usage}", allow_abbrev=False)
+        command.set_defaults(run=run, for_pytest=for_pytest)
+        return command
+
+    _add_suite(add)
+    _add_reports(add)
+    _add_git(add)
+    return parser
+
+
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def _add_suite(add: Add) -> None:
+    add("update", _update, "Replay, and write the baselines of new and changed scenarios.", for_pytest=True)
+    advise = add("advise", _advise, "Replay, and tell what would be cheaper.", for_pytest=True)
+    advise.add_argument("--format", choices=("terminal", "markdown", "json"), default="terminal")
+    show = add("show", _show, "Show the baselines below this folder.")
+    show.add_argument("paths", nargs="*", metavar="PATH", help="of these test files and folders only")
+    show.add_argument("--format", choices=("terminal", "json"), default="terminal")
+
+
+def _add_reports(add: Add) -> None:
+    report = add("report", _report, "Tell a JSON document in another form; several are merged first.")
+    report.add_argument("documents", nargs="+", type=Path, metavar="IN")
+    formats = ("terminal", "markdown", "markdown-comment", "github", "otel", "html")
+    report.add_argument("--format", choices=formats, default="terminal")
+    report.add_argument("--diff", type=Path, metavar="JSON", help="of `tokenbudget diff`, below the Markdown")
+    report.add_argument("-o", "--output", type=Path, metavar="FILE")
+    merge = add("merge", _merge, "Merge the JSON documents of several shards.")
+    merge.add_argument("documents", nargs="+", type=Path, metavar="IN")
+    merge.add_argument("-o", "--output", type=Path, metavar="FILE", required=True)
+    merge.add_argument("--expect", type=int, metavar="N", help="how many shards there are")
+    comment = add("comment", _comment, "Comment on the pull request of a workflow run, in GitHub Actions.")
+    comment.add_argument("documents", nargs="+", type=Path, metavar="IN")
+    comment.add_argument("--diff", type=Path, metavar="JSON", help="of `tokenbudget diff`")
+    comment.add_argument(
+        "--suffix", default="", metavar="NAME", help="tells the comments of several jobs apart"
+    )
+    comment.add_argument("--author", metavar="LOGIN", help="whose token it is, if not the workflow's own")
+
+
+def _add_git(add: Add) -> None:
+    diff = add("diff", _diff, "Compare the baselines with those where HEAD left BASE, the default branch.")
+    diff.add_argument("base", nargs="?", metavar="BASE")
+    diff.add_argument("--report", type=Path, metavar="JSON", help="a document of now")
+    diff.add_argument("--base-report", type=Path, metavar="JSON", help="of BASE: what failed there already?")
+    diff.add_argument("--format", choices=("terminal", "markdown", "json"), default="terminal")
+    diff.add_argument("-o", "--output", type=Path, metavar="FILE")
+    history = add("history", _history, "Show how the baselines changed, commit by commit.")
+    history.add_argument("--format", choices=("terminal", "json", "html"), default="terminal")
+    history.add_argument("--commits", type=int, default=100, metavar="N", help="the newest N (100)")
+    history.add_argument("-o", "--output", type=Path, metavar="FILE")
+    blame = add("blame", _blame, "Replay every commit of a range: which one moved what?", for_pytest=True)
+    blame.add_argument("range", metavar="BASE..HEAD")
+    blame.add_argument("--format", choices=("terminal", "json"), default="terminal")
+    blame.add_argument("--documents", type=Path, metavar="FOLDER", help="keep each commit's JSON document")
+
+
+def _update(_given: argparse.Namespace, rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import update
+
+    return update.run(Path.cwd(), rest)
+
+
+def _advise(given: argparse.Namespace, rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import advise
+
+    return advise.run(Path.cwd(), rest, given.format)
+
+
+def _show(given: argparse.Namespace, _rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import show
+
+    return show.run(Path.cwd(), given.paths, given.format)
+
+
+def _report(given: argparse.Namespace, _rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import report
+
+    return report.run(Path.cwd(), given.documents, given.format, given.diff, given.output)
+
+
+def _merge(given: argparse.Namespace, _rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import merge
+
+    return merge.run(given.documents, given.output, given.expect)
+
+
+def _comment(given: argparse.Namespace, _rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import comment
+
+    author = given.author or comment.AUTHOR
+    return comment.run(given.documents, os.environ, diff=given.diff, suffix=given.suffix, author=author)
+
+
+def _diff(given: argparse.Namespace, _rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import diff
+
+    return diff.run(
+        Path.cwd(),
+        given.base,
+        report=given.report,
+        base_report=given.base_report,
+        form=given.format,
+        destination=given.output,
+    )
+
+
+def _history(given: argparse.Namespace, _rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import history
+
+    return history.run(Path.cwd(), given.format, given.commits, given.output)
+
+
+def _blame(given: argparse.Namespace, rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import blame
+
+    return blame.run(Path.cwd(), given.range, rest, form=given.format, documents=given.documents)

@@ -31,6 +31,10 @@ class GitError(TokenBudgetError):
     """What git does not have or cannot say: a base, a shallow history, no repository."""
 
 
+class GitHubError(TokenBudgetError):
+    """What GitHub refuses, or does not answer."""
+
+
 class ReplayMiss(BaseException):
     """The recording cannot answer a request.
 

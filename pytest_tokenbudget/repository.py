@@ -28,7 +28,7 @@ _SET_BY_HOOKS = frozenset(
 )
 """A hook hands these to all that it starts; here, and in other working trees, the folder decides."""
 _CONFIG = ("-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false")
-_FORMAT = "--format=%x01%H%x1f%P%x1f%cI%x1f%s"
+_FORMAT = "--format=%x01%H%x1f%T%x1f%P%x1f%cI%x1f%s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Commit:
 
     id: str
     """Full hash."""
+    tree: str
+    """Hash of all that it holds: two commits with one tree are the same code."""
     parents: tuple[str, ...]
     date: str
     """Of the committer, ISO 8601 with its offset."""
@@ -171,7 +173,7 @@ class Repository:
 
     @contextmanager
     def worktree(self) -> Iterator[tuple[Path, Callable[[str], None]]]:
-        """Another working tree, gone afterwards whatever happens: its top, and what checks out a commit there.
+        """Another working tree, gone afterwards whatever happens: its top, and what checks out a commit.
 
         Nothing of one commit is left when the next is checked out; hooks do not run.
         """
@@ -201,9 +203,9 @@ class Repository:
 
 
 def _commit(text: str) -> Commit:
-    hash_, parents, date, subject = text.removeprefix("\x01").split("\x1f", 3)
+    hash_, tree, parents, date, subject = text.removeprefix("\x01").split("\x1f", 4)
     readable = os.fsencode(subject).decode(errors="replace").strip()
-    return Commit(hash_, tuple(parents.split()), date, readable)
+    return Commit(hash_, tree, tuple(parents.split()), date, readable)
 
 
 def _globs(patterns: Iterable[str]) -> list[str]:

@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+from pytest_tokenbudget.budget.compare import CostOf
+from pytest_tokenbudget.budget.trend import Series
+from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import TokensEntry, add
 
 VERSION = 1
@@ -46,6 +49,24 @@ class History(TypedDict):
     prices: dict[str, str]
     commits: list[CommitEntry]
     scenarios: dict[str, list[PointEntry]]
+
+
+def from_trends(
+    commits: Sequence[CommitEntry], trends: Mapping[str, Series], prices: Mapping[str, str], cost: CostOf
+) -> History:
+    """HISTORY of the `trends` of scenarios over `commits`."""
+    return {
+        "version": VERSION,
+        "prices": dict(prices),
+        "commits": list(commits),
+        "scenarios": {
+            name: [
+                {"commit": place, "tokens": None if usage is None else build.tokens(usage, cost)}
+                for place, usage in series
+            ]
+            for name, series in trends.items()
+        },
+    }
 
 
 def states(points: Sequence[PointEntry], commits: int) -> list[TokensEntry | None]:

@@ -1,0 +1,56 @@
+"""Where a command writes: standard output, or a file that is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.files import write_atomically
+from pytest_tokenbudget.reports.terminal import Line
+
+_STYLES = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
+_COLUMNS = 100
+"""Where no terminal says how wide it is: the log of a CI job."""
+
+
+def write_text(text: str, destination: Path | None) -> None:
+    """Write a report to `destination`, or to standard output. Raises ReportError naming the file."""
+    if destination is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_atomically(destination, text.encode())
+    except OSError as error:
+        reason = error.strerror or error
+        raise ReportError(f"{destination} cannot be written: {reason}. Name another file with -o.") from error
+    tell(f"Wrote {destination}")
+
+
+def write_lines(lines: Iterable[Line], destination: Path | None) -> None:
+    """Write lines of a terminal; in colour only to a terminal."""
+    colour = destination is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    write_text("".join(f"{_styled(line) if colour else line.text}\n" for line in lines), destination)
+
+
+def tell(text: str) -> None:
+    """Say something that is not the output itself."""
+    sys.stderr.write(f"{text}\n")
+
+
+def columns() -> int:
+    """How wide a line may be."""
+    return shutil.get_terminal_size((_COLUMNS, 24)).columns
+
+
+def ascii_only() -> bool:
+    """Whether standard output shows nothing else."""
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    return not encoding.startswith("utf")
+
+
+def _styled(line: Line) -> str:
+    return f"\x1b[{_STYLES[line.style]}m{line.text}\x1b[0m" if line.style in _STYLES else line.text

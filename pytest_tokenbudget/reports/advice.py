@@ -1,0 +1,190 @@
+"""What a suite could save: the levers of all scenarios, the dearest scenarios, and the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import quantiles
+from typing import TypedDict
+
+from pytest_tokenbudget.reports import tables, view
+from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
+from pytest_tokenbudget.reports.escaping import code, prose
+from pytest_tokenbudget.reports.layout import named_table
+from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
+from pytest_tokenbudget.reports.terminal import Line, Paper
+from pytest_tokenbudget.reports.text import plain, wrap
+
+_FENCE = 1.5
+"""Tukey's: an outlier is further above the upper quartile than this many times the quartiles are apart."""
+_ENOUGH = 8
+"""Scenarios, below which quartiles say nothing."""
+
+
+class LeverEntry(TypedDict):
+    """One way to spend fewer, in all scenarios that it is found in."""
+
+    kind: str
+    where: str
+    text: str
+    source: str
+    """`file:line`, or nothing."""
+    tokens: int | None
+    """Over the scenarios, a run of each, signed; null where unknown of any."""
+    cost_usd: float | None
+    scenarios: list[str]
+
+
+class OutlierEntry(TypedDict):
+    """A scenario that costs far more than the others."""
+
+    id: str
+    cost_usd: float
+    share: float
+    """Of what one run of the whole suite costs, 0 to 1."""
+
+
+class Advice(TypedDict):
+    """What `tokenbudget advise --format json` writes."""
+
+    version: int
+    prices: dict[str, str]
+    runs_per_month: int | None
+    scenarios: int
+    totals: TokensEntry
+    """Of every scenario that could be measured, a run of each."""
+    levers: list[LeverEntry]
+    """What saves most first."""
+    outliers: list[OutlierEntry]
+
+
+def advice(document: Document, runs_per_month: int | None) -> Advice:
+    """The advice that `document` holds."""
+    measured = [(one["id"], one["measured"]) for one in document["scenarios"] if one["measured"] is not None]
+    totals = add([tokens for _, tokens in measured])
+    return {
+        "version": 1,
+        "prices": document["prices"],
+        "runs_per_month": runs_per_month,
+        "scenarios": len(document["scenarios"]),
+        "totals": totals,
+        "levers": _levers(document["scenarios"]),
+        "outliers": _outliers({name: tokens["cost_usd"] for name, tokens in measured}),
+    }
+
+
+def _levers(scenarios: Sequence[ScenarioEntry]) -> list[LeverEntry]:
+    groups: dict[tuple[str, str, str], list[tuple[str, FindingEntry]]] = {}
+    for one in scenarios:
+        for found in view.levers(one):
+            key = found["kind"], found["where"], view.place(found) or found["text"]
+            groups.setdefault(key, []).append((one["id"], found))
+    levers = [_lever(group) for group in groups.values()]
+
+    def saving(lever: LeverEntry) -> tuple[float, str, str]:
+        cost = lever["cost_usd"]
+        return float("inf") if cost is None else cost, lever["kind"], lever["where"]
+
+    return sorted(levers, key=saving)
+
+
+def _lever(group: Sequence[tuple[str, FindingEntry]]) -> LeverEntry:
+    dearest = min((found for _, found in group), key=lambda found: found["cost_usd"] or 0.0)
+    tokens, costs = [f["tokens"] for _, f in group], [f["cost_usd"] for _, f in group]
+    counts, dollars = [n for n in tokens if n is not None], [n for n in costs if n is not None]
+    return {
+        "kind": dearest["kind"],
+        "where": dearest["where"],
+        "text": dearest["text"],
+        "source": view.place(dearest),
+        "tokens": sum(counts) if len(counts) == len(tokens) else None,
+        "cost_usd": round(sum(dollars), 10) if len(dollars) == len(costs) else None,
+        "scenarios": list(dict.fromkeys(name for name, _ in group)),
+    }
+
+
+def _outliers(costs: Mapping[str, float | None]) -> list[OutlierEntry]:
+    known = {name: cost for name, cost in costs.items() if cost is not None}
+    if len(known) < _ENOUGH:
+        return []
+    lower, _, upper = quantiles(known.values(), n=4)
+    total = sum(known.values())
+    found = [(cost, name) for name, cost in known.items() if cost > upper + _FENCE * (upper - lower)]
+    return [
+        {"id": name, "cost_usd": cost, "share": cost / total} for cost, name in sorted(found, reverse=True)
+    ]
+
+
+def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> list[Line]:
+    """The whole, what to do about it, and where it goes."""
+    paper = Paper(columns, ascii_only)
+    lines = [Line(text, "bold") for text in wrap(_headline(found), columns)]
+    for number, lever in enumerate(found["levers"], 1):
+        lines.append(Line())
+        title = f"{number}. {_saving(lever, found['runs_per_month'])}"
+        lines += [Line(text, "green") for text in wrap(title, columns, "", "   ")]
+        lines += [Line(text) for text in wrap(_sentence(lever), columns, "   ", "   ")]
+        lines += [Line(text) for text in wrap(_where(lever), columns, "   ", "   ")]
+    if found["outliers"]:
+        names = view.short_ids([one["id"] for one in found["outliers"]])
+        cells = [[money(one["cost_usd"]), percent(one["share"])] for one in found["outliers"]]
+        lines += [
+            Line(),
+            *named_table(names, ("far above the others", "a run", "of the suite"), cells, paper),
+        ]
+    return lines
+
+
+def advice_markdown(found: Advice) -> str:
+    """The same in Markdown."""
+    blocks = [f"### {prose(_headline(found))}"]
+    runs = found["runs_per_month"]
+    items = [
+        f"1. **{prose(_saving(lever, runs))}**: {prose(_sentence(lever))} ({prose(_where(lever))})"
+        for lever in found["levers"]
+    ]
+    if items:
+        blocks.append("\n".join(items))
+    if found["outliers"]:
+        rows = [
+            [code(o["id"], cell=True), money(o["cost_usd"]), percent(o["share"])] for o in found["outliers"]
+        ]
+        headers = ("Far above the others", "A run", "Of the suite")
+        blocks.append(tables.markdown(headers, rows, (False, True, True)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _headline(found: Advice) -> str:
+    return ", ".join(_parts(found))
+
+
+def _parts(found: Advice) -> Iterator[str]:
+    totals, runs = found["totals"], found["runs_per_month"]
+    cost, prompt = totals["cost_usd"], totals["prompt_tokens"]
+    yield f"{plural(found['scenarios'], 'scenario')}: {count(prompt)} prompt tokens a run"
+    if prompt:
+        yield f"{percent(totals['cache_read_input_tokens'] / prompt)} of them read from the cache"
+    yield f"{count(totals['output_tokens'])} output tokens"
+    yield f"cost {UNKNOWN}" if cost is None else f"{money(cost)} a run"
+    if cost is not None and runs is not None:
+        yield f"{money(cost * runs)} a month"
+    if not found["levers"]:
+        yield "nothing found that would be cheaper"
+
+
+def _saving(lever: LeverEntry, runs: int | None) -> str:
+    cost = lever["cost_usd"]
+    if cost is None:
+        return f"{plain(lever['kind'].removeprefix('lever_').replace('_', ' '))}: saving {UNKNOWN}"
+    month = f", {signed(cost, money(cost * runs))} a month" if runs is not None else ""
+    return f"{signed(cost, money(cost))} a run{month}"
+
+
+def _sentence(lever: LeverEntry) -> str:
+    text, where = plain(lever["text"]), plain(lever["where"])
+    return text if not where or where in text else f"{where}: {text}"
+
+
+def _where(lever: LeverEntry) -> str:
+    names = lever["scenarios"]
+    others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+    return ", ".join(filter(None, (lever["source"], f"in {plain(names[0]) if names else NONE}{others}")))

@@ -1,0 +1,76 @@
+"""Which commit moved which scenario, told in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports.blame import Blame, BlamedCommit, MoveEntry
+from pytest_tokenbudget.reports.diff_text import CHANGE_HEADERS, change_cells
+from pytest_tokenbudget.reports.layout import named_table
+from pytest_tokenbudget.reports.numbers import plural
+from pytest_tokenbudget.reports.terminal import Line, Paper
+from pytest_tokenbudget.reports.text import plain, to_ascii, wrap
+
+_WORDS = {
+    "stale": "became stale",
+    "again": "measured again",
+    "failed": "not measured: its test failed",
+    "skipped": "not measured: its test was skipped",
+}
+
+
+def blame_lines(blame: Blame, *, columns: int, ascii_only: bool = False) -> list[Line]:
+    """Commit by commit, what it moved."""
+    paper = Paper(columns, ascii_only)
+    first, *others = blame["commits"]
+    lines = [Line(f"{blame['range']}: {plural(len(others), 'commit')}, held against", "bold")]
+    lines += [Line(text) for text in wrap(_title(first), columns)]
+    lines += [Line(text) for text in wrap(plain(first["note"]), columns, "  ", "  ")]
+    for one, before in zip(others, blame["commits"], strict=False):
+        lines += [Line(), *(Line(text, "bold") for text in wrap(_title(one), columns))]
+        lines += _commit(one, before["commit"], paper)
+    return [Line(to_ascii(line.text), line.style) for line in lines] if ascii_only else lines
+
+
+def _title(one: BlamedCommit) -> str:
+    return f"{one['commit'][:7]} {one['date'][:10]} {plain(one['subject'])}"
+
+
+def _commit(one: BlamedCommit, before: str, paper: Paper) -> Iterator[Line]:
+    if one["merge"]:
+        short = one["commit"][:7]
+        inside = f"A merge, taken as one; its own commits: tokenbudget blame {short}^1..{short}^2"
+        yield from map(Line, wrap(inside, paper.columns, "  ", "  "))
+    if one["note"]:
+        style = "yellow" if one["state"] == "failed" else ""
+        yield from (Line(text, style) for text in wrap(plain(one["note"]), paper.columns, "  ", "  "))
+    moves = one["moves"]
+    if moves:
+        names = view.short_ids([move["id"] for move in moves])
+        cells = [change_cells(_word(move), move["before"], move["now"]) for move in moves]
+        yield from named_table(names, ("scenario", *CHANGE_HEADERS), cells, paper)
+    elif one["state"] == "measured":
+        yield Line("  moved nothing")
+    for move in moves:
+        yield from (
+            Line(text) for note in _notes(move, before) for text in wrap(note, paper.columns, "  ", "    ")
+        )
+
+
+def _word(move: MoveEntry) -> str:
+    before, now = move["before"], move["now"]
+    if move["what"] == "moved" and before is not None and now is not None:
+        was, is_now = (side["prompt_tokens"] + side["output_tokens"] for side in (before, now))
+        return "shifted" if was == is_now else "grew" if is_now > was else "shrank"
+    return _WORDS.get(move["what"], move["what"])
+
+
+def _notes(move: MoveEntry, before: str) -> Iterator[str]:
+    name = plain(move["id"])
+    if move["was"]:
+        yield f"{name} was {plain(move['was'])}"
+    if move["rerecorded"]:
+        yield f"{name} was recorded anew, so its answers may have moved it too"
+    if move["since"] not in (None, before) and move["now"] is not None:
+        yield f"{name} was last measured at {(move['since'] or '')[:7]}"
