@@ -38,7 +38,7 @@ def _error(group: list[ScenarioEntry]) -> str:
     if worst["verdict"] == "over":
         text += map(str, rows(worst))
     text += [view.sentence(finding) for finding in found[:1]]
-    text += [f"{len(alike):,} more for the same reason"] * bool(alike)
+    text += [f"{len(alike):,} more like it"] * bool(alike)
     text += map(str, view.ways_out(group))
     message = command_data("\n".join(text))
     title = command_property(f"Token budget: {worst['verdict']}")

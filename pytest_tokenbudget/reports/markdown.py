@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
 from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
 from pytest_tokenbudget.reports.numbers import count, plural, signed
-from pytest_tokenbudget.reports.rows import Row, cost_cell, row, rows
+from pytest_tokenbudget.reports.rows import cost_cell, row, rows
 from pytest_tokenbudget.reports.text import crop, shorten
 from pytest_tokenbudget.reports.turns import turn_table
 
@@ -35,6 +36,16 @@ _MODES = {
 _SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How much of a document is written."""
+
+    rows: int
+    details: int
+    every: bool
+    """Every scenario is a row; else the first few of each cause."""
+
+
 def markdown(
     document: Document, *, full: bool = False, suffix: str = "", runs_per_month: RunsPerMonth = None
 ) -> str:
@@ -48,8 +59,8 @@ def markdown(
         return f"{marker(suffix)}\n\n{prose(view.headline(document))}.\n"
     text = ""
     for most, details in _SUMMARY if full else _COMMENT:
-        blocks = [marker(suffix), *_blocks(document, most, details, runs_per_month)]
-        text = "\n\n".join(blocks) + "\n"
+        cut = Cut(most, details, every=full)
+        text = "\n\n".join([marker(suffix), *_blocks(document, cut, runs_per_month)]) + "\n"
         if len(text.encode()) <= _SUMMARY_BYTES if full else len(text) <= _COMMENT_CHARACTERS:
             break
     return text
@@ -65,48 +76,47 @@ def marker(suffix: str = "") -> str:
     return f"<!-- pytest-tokenbudget{f' {suffix}' if suffix else ''} -->"
 
 
-def _blocks(document: Document, most: int, details: int, runs: RunsPerMonth) -> Iterator[str]:
+def _blocks(document: Document, cut: Cut, runs: RunsPerMonth) -> Iterator[str]:
     listed = view.worst_first(document["scenarios"])
     told = [one for one in listed if one["verdict"] != "within"]
     within = [one for one in listed if one["verdict"] == "within"]
     failing = [one for one in told if view.fails(one)]
+    shown = [(one, 0) for one in told] if cut.every else view.some_of_each_cause(told)
     yield f"### {prose(view.headline(document))}"
-    if told[:most]:
-        yield _table(told[:most], runs)
-    if len(told) > most:
-        yield f"_And {len(told) - most:,} more, too many for this page: `tokenbudget show` lists them all._"
+    if shown[: cut.rows]:
+        yield _table(shown[: cut.rows], runs)
+    if left := len(told) - sum(1 + alike for _, alike in shown[: cut.rows]):
+        yield f"_And {left:,} more, too many for this page: `tokenbudget show` lists them all._"
     yield from _ways_out(failing)
-    groups = view.by_cause(failing)
-    for group in groups[:details]:
+    for group in view.by_cause(failing)[: cut.details]:
         yield from _details(*group)
     if within:
-        yield from _within(within, most)
+        yield from _within(within, cut.rows)
     yield f"<sub>{_footer(document)}</sub>"
 
 
-def _table(scenarios: Sequence[ScenarioEntry], runs: RunsPerMonth) -> str:
+def _table(shown: Sequence[tuple[ScenarioEntry, int]], runs: RunsPerMonth) -> str:
     """One row a scenario, narrow enough for a comment: what belongs together stands below each other."""
-    by_month = any(_runs(one, runs) is not None for one in scenarios)
+    by_month = any(_runs(one, runs) is not None for one, _ in shown)
     cost = "Cost a run,<br>a month" if by_month else "Cost a run"
     listed = []
-    for name, one in zip(view.short_names(scenarios), scenarios, strict=True):
+    for name, (one, alike) in zip(view.short_names([one for one, _ in shown]), shown, strict=True):
         its = rows(one)
-        columns = zip(*((shown.baseline, shown.now, shown.change, shown.limit) for shown in its), strict=True)
+        columns = zip(*((each.baseline, each.now, each.change, each.limit) for each in its), strict=True)
         numbers = ["<br>".join(map(_number, column)) for column in columns]
-        costs = [
-            cost_cell(one),
-            *(cost_cell(one, number) for number in [_runs(one, runs)] if number is not None),
-        ]
-        listed.append([_about(name, one, its), *numbers, "<br>".join(map(_number, costs))])
+        month = _runs(one, runs)
+        costs = [cost_cell(one)] if month is None else [cost_cell(one), cost_cell(one, month)]
+        listed.append([_about(name, one, alike), *numbers, "<br>".join(map(_number, costs))])
     headers = ("Scenario and cause", "Baseline", "Now", "Change", "Limit", cost)
     return tables.markdown(headers, listed, (False, *[True] * 5))
 
 
-def _about(name: str, scenario: ScenarioEntry, its: Sequence[Row]) -> str:
+def _about(name: str, scenario: ScenarioEntry, alike: int) -> str:
     verdict = _VERDICTS[scenario["verdict"]]
     if scenario["verdict"] not in ("new", "stale"):
-        verdict += f": {', '.join(shown.metric for shown in its)}"
-    return "<br>".join(filter(None, (_name(name), verdict, _why(scenario))))
+        verdict += f": {', '.join(each.metric for each in rows(scenario))}"
+    more = f"_and {alike:,} more like it_" if alike else ""
+    return "<br>".join(filter(None, (_name(name), verdict, _why(scenario), more)))
 
 
 def _name(name: str) -> str:
@@ -148,7 +158,7 @@ def _details(scenario: ScenarioEntry, *alike: ScenarioEntry) -> Iterator[str]:
     """What a reviewer unfolds: every limit, the turns, all causes and what would be cheaper."""
     turns = turn_table(scenario, _TURNS)
     facts = [scenario["verdict"], plural(len(scenario["turns"]), "turn"), *turns.facts]
-    more = f" (and {len(alike):,} more for the same reason)" if alike else ""
+    more = f" (and {len(alike):,} more like it)" if alike else ""
     yield f"<details><summary>{html_code(scenario['id'])}: {html(', '.join(facts))}{more}</summary>"
     findings = [*view.causes(scenario), *view.levers(scenario)]
     if findings:

@@ -98,15 +98,16 @@ def summary_lines(
     if not told:
         return []
     failing = [one for one in told if view.fails(one)]
-    shown, detailed = told[:_SCENARIOS], view.by_cause(failing)[:_DETAILS]
     if verbosity > 0:
-        shown, detailed = told, [[one] for one in failing]
-    lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_table(shown, paper)]
-    if len(told) > len(shown):
-        lines.append(Line(f"and {len(told) - len(shown):,} more: -v shows them all"))
-    for one, *alike in detailed if verbosity >= 0 else ():
-        lines += [Line(), *_details(one, paper, None if verbosity > 0 else _TURNS)]
-        lines += [Line(f"  {len(alike):,} more for the same reason: -v shows them all")] * bool(alike)
+        shown, detailed, most, turns = [(one, 0) for one in told], failing, None, None
+    else:
+        shown, most, turns = view.some_of_each_cause(told), _SCENARIOS, _TURNS
+        detailed = [group[0] for group in view.by_cause(failing)][:_DETAILS]
+    lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_table(shown[:most], paper)]
+    if left := len(told) - sum(1 + alike for _, alike in shown[:most]):
+        lines.append(Line(f"and {left:,} more: -v shows them all"))
+    for one in detailed if verbosity >= 0 else ():
+        lines += [Line(), *_details(one, paper, turns)]
     lines.append(Line())
     lines += [line for way_out in view.ways_out(failing) for line in _way_out(way_out, paper)]
     lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
@@ -118,10 +119,10 @@ def _fitted(line: Line, paper: Paper) -> Line:
     return Line(crop(text, paper.columns, paper.mark), line.style)
 
 
-def _table(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
+def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator[Line]:
     """One row a metric; the name once, in a line of its own where the numbers leave too little room."""
-    names = view.short_names(scenarios)
-    found = [rows(one) for one in scenarios]
+    scenarios = [one for one, _ in shown]
+    names, found = view.short_names(scenarios), [rows(one) for one in scenarios]
     cells = [
         _cells(one, row, cost=index == 0)
         for one, its in zip(scenarios, found, strict=True)
@@ -142,11 +143,13 @@ def _table(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
     )
     yield Line(header, "bold")
     lines = iter(body)
-    for name, one, its in zip(names, scenarios, found, strict=True):
+    for name, (one, alike), its in zip(names, shown, found, strict=True):
         style = "red" if unpriced(one) else _COLORS.get(one["verdict"], "")
         if not inline:
             yield Line(shorten(name, paper.columns, paper.mark), style)
         yield from (Line(next(lines), style) for _ in its)
+        if alike:
+            yield Line(f"  {alike:,} more like it: -v shows them all", style)
 
 
 def _cells(scenario: ScenarioEntry, row: Row, cost: bool) -> tuple[str, ...]:

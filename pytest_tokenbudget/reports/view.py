@@ -20,6 +20,8 @@ from pytest_tokenbudget.reports.numbers import count, money, percent, plural, si
 from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
 from pytest_tokenbudget.reports.text import plain
 
+_OF_EACH_CAUSE = 3
+
 UPDATE = ("pytest", "--token-budget", "--token-budget-update")
 UPGRADE_PRICES = ("pip", "install", "-U", "genai-prices")
 RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
@@ -97,6 +99,15 @@ def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
         reasons = reasons or [limit["metric"] for limit in _exceeded(one)]
         groups.setdefault((one["verdict"], *reasons), []).append(one)
     return list(groups.values())
+
+
+def some_of_each_cause(scenarios: Sequence[ScenarioEntry]) -> list[tuple[ScenarioEntry, int]]:
+    """The three first of each cause, the last of them with the number of those left out."""
+    shown = []
+    for group in by_cause(scenarios):
+        first, left = group[:_OF_EACH_CAUSE], len(group[_OF_EACH_CAUSE:])
+        shown += [(one, 0) for one in first[:-1]] + [(first[-1], left)]
+    return shown
 
 
 def levers(scenario: ScenarioEntry) -> list[FindingEntry]:

@@ -9,7 +9,7 @@ from typing import Any
 import cmarkgfm
 import pytest
 from cmarkgfm.cmark import Options
-from documents import SONNET, finding, loop, many, scenario
+from documents import SONNET, finding, loop, scenario
 from documents import document as made
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,30 +103,35 @@ def test_costs_a_month_by_scenario() -> None:
     assert [row[5] for row in cells[:3]] == ["Cost a run,a month", "+$0.0025+$2.50", "+$0.0025"]
 
 
-def test_short_form_fits_a_comment_and_says_what_it_left_out() -> None:
-    document = many(2000)
-    text = markdown(document)
-    assert len(text) < 60_000
-    assert "_And 1,350 more, too many for this page" in text
-    whole = markdown(document, full=True)
-    assert len(whole.encode()) < 1_000_000
-    assert len(whole) > len(text)
+def suite(number: int, hostile_text: str = "") -> Any:
+    """As many scenarios, each over for a reason of its own."""
+    was, now = loop(SONNET, 1000, [10] * 4), loop(SONNET, 2000, [10] * 4)
+    causes = [
+        finding("growth", f"system[{n}]{hostile_text}", f"it grew {hostile_text}", at="p.md:3")
+        for n in range(number)
+    ]
+    return made(
+        scenario(f"tests/test_{n}.py::test{hostile_text}", "over", was, now, findings=[cause])
+        for n, cause in enumerate(causes)
+    )
 
 
-def test_cuts_by_rows_however_long_the_text() -> None:
-    was, now = loop(SONNET, 1000, [10] * 8), loop(SONNET, 2000, [10] * 8)
-    long = [
-        finding("growth", f"system[{n}]", "|`@*_" * 120, tokens=n, at="p/" + "x|" * 200 + ":3")
-        for n in range(9)
-    ]
-    listed = [
-        scenario(f"tests/test_{n}.py::" + "|" * 300, "over", was, now, findings=long[:n]) for n in range(9)
-    ]
-    for full, most in ((False, 60_000), (True, 1_000_000)):
-        text = markdown(made(listed * 20), full=full)
-        assert len(text.encode()) <= most
-        rows = Page(text).rows
-        assert {len(row) for row in rows} <= {5, 6, 7, 8, 10}
+def test_one_cause_is_three_rows_and_a_number(documents: Any) -> None:
+    short, whole = (Page(markdown(documents["many"], full=full)) for full in (False, True))
+    assert len([row for row in short.rows if "over" in row[0]]) == 3
+    assert "and 197 more like it" in short.text
+    assert len([row for row in whole.rows if "over" in row[0]]) == 200
+
+
+@pytest.mark.parametrize(("full", "most"), [(False, 60_000), (True, 1_000_000)])
+@pytest.mark.parametrize("hostile_text", ["", "|`@*_<" * 100])
+def test_cuts_by_rows_and_says_how_many(full: bool, most: int, hostile_text: str) -> None:
+    text = markdown(suite(3000, hostile_text), full=full)
+    assert len(text.encode() if full else text) <= most
+    rows = [row for row in Page(text).rows if "over:" in row[0]]
+    assert rows
+    found = re.search(r"_And ([\d,]+) more, too many for this page", text)
+    assert len(rows) + (int(found[1].replace(",", "")) if found else 0) == 3000
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,22 @@ def test_a_command_goes_on_over_lines_and_leaves_out_what_no_line_holds() -> Non
 def test_one_cause_is_told_once() -> None:
     grown = finding("growth", "system[0]", "system[0] grew", at="prompts/a.md:3")
     one, two = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
-    both = [scenario(f"tests/test_a.py::test_{n}", "over", one, two, findings=[grown]) for n in range(3)]
-    text = "\n".join(line.text for line in summary_lines(made(both)))
+    all_over = [scenario(f"tests/test_a.py::test_{n}", "over", one, two, findings=[grown]) for n in range(5)]
+    text = "\n".join(line.text for line in summary_lines(made(all_over)))
     assert text.count("system[0] grew") == 1
-    assert "2 more for the same reason" in text
-    text = "\n".join(line.text for line in summary_lines(made(both), verbosity=1))
-    assert text.count("system[0] grew") == 3
+    assert "  2 more like it: -v shows them all" in text
+    text = "\n".join(line.text for line in summary_lines(made(all_over), verbosity=1))
+    assert text.count("system[0] grew") == 5
+    assert "more" not in text
+
+
+def test_many_causes_are_cut_and_counted() -> None:
+    one, two = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
+    causes = [finding("growth", f"system[{n}]", "it grew") for n in range(30)]
+    all_over = [
+        scenario(f"tests/test_a.py::test_{n}", "over", one, two, findings=[cause])
+        for n, cause in enumerate(causes)
+    ]
+    lines = [line.text for line in summary_lines(made(all_over))]
+    assert "and 10 more: -v shows them all" in lines
+    assert len([line for line in lines if line.endswith(": over")]) == 10
