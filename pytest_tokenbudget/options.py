@@ -11,6 +11,9 @@ from typing import Literal, get_args
 
 from pytest_tokenbudget.errors import SettingsError
 
+MARKER = "token_budget"
+"""Of a test that is a scenario."""
+
 Counting = Literal["offline", "api"]
 ReportType = Literal["json", "markdown", "html"]
 _REPORT_TYPES: tuple[str, ...] = get_args(ReportType)

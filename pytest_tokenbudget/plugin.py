@@ -8,9 +8,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.options import Options, RecordMode, parse_reports, parse_spend
+from pytest_tokenbudget.options import MARKER, Options, RecordMode, parse_reports, parse_spend
 
-MARKER = "token_budget"
 _MARKER_HELP = (
     "token_budget(*, tolerance=None, max_prompt_tokens=None, max_output_tokens=None, max_cost_usd=None, "
     "max_turns=None, runs_per_month=None, batchable=False): a scenario, a test that drives an agent: "

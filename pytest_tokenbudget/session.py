@@ -15,16 +15,25 @@ from pathlib import Path
 from pytest_tokenbudget.budget.baselines import baseline_path, read_baselines, write_baselines
 from pytest_tokenbudget.budget.compare import judge
 from pytest_tokenbudget.config import ScenarioSettings, Settings
-from pytest_tokenbudget.errors import ReportError, TokenBudgetError
+from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.levers.advise import advise
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import write_atomically
-from pytest_tokenbudget.metering.counting import Store, best_counter
+from pytest_tokenbudget.metering.counting import Family, Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.model import Basis, Usage, Verdict
 from pytest_tokenbudget.options import Options, ReportTarget
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+from pytest_tokenbudget.reports.terminal import failure_text
+from pytest_tokenbudget.repository import Repository
+from pytest_tokenbudget.scenario import Scenario
+from pytest_tokenbudget.source_files import read_source_tree
+from pytest_tokenbudget.wire.exchange import Request
 
 
 @dataclass(slots=True)
@@ -36,6 +45,16 @@ class Outcome:
     """Baseline files and reports."""
     problems: list[str] = field(default_factory=list)
     """What could not be written, in sentences; any of them fails the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What one scenario came to."""
+
+    entry: ScenarioEntry | None = None
+    """Its entry of the document, where it was judged."""
+    failure: str | None = None
+    """Why its test fails."""
 
 
 class Session:
@@ -55,6 +74,32 @@ class Session:
         """What measures; nothing heavy is loaded before the first count."""
         return Meter(best_counter(self._store), self.prices.tiered, self.settings.minimum_cacheable_tokens)
 
+    def before_call(self, request: Request) -> None:
+        """Asked before each real call that costs money. Raises what stops it."""
+
+    @cached_property
+    def _sources(self) -> SourceTree:
+        """The files that prompts may come from, read when something changed."""
+        return read_source_tree(self.root)
+
+    def conclude(self, scenario: Scenario) -> Conclusion:
+        """Measure a scenario that is over, keep its new recording, and judge it where that is asked.
+
+        Raises an error of the catalogue for a baseline or a cassette that cannot be read or written.
+        """
+        if not scenario.touched and self._baseline(scenario.place) is None:
+            return Conclusion()
+        run = scenario.run(self.meter, self.options)
+        if not scenario.touched:
+            run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
+        if not run.problems and not run.misses:
+            scenario.save(self.settings.redact)
+        if not self.options.judge and not run.problems and not run.misses:
+            return Conclusion()
+        entry = self.examine(scenario.place, scenario.settings, run)
+        failure = failure_text(entry) if Verdict(entry["verdict"]).fails else None
+        return Conclusion(entry if self.options.judge else None, failure)
+
     def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
         """Judge one scenario and say why. Raises BaselineError where its baseline cannot be read.
 
@@ -63,8 +108,33 @@ class Session:
         baseline = self._baseline(place)
         if self.options.update and not run.stale:
             baseline = run.usage
-        judgement = judge(baseline, run.usage, settings, self.prices.cost, stale=run.stale)
-        return build.scenario(place, judgement, baseline, run, (), self.prices.cost)
+        cost = self.prices.cost
+        judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)
+        return build.scenario(place, judgement, baseline, run, self._findings(run, settings), cost)
+
+    def _findings(self, run: Run, settings: ScenarioSettings) -> tuple[Finding, ...]:
+        """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
+        problems = (Finding("problem", "run", problem) for problem in run.problems)
+        unpriced = (
+            Finding("unpriced_model", str(rate), f"no price is known for {rate}")
+            for rate in self.prices.unpriced(run.usage)
+        )
+        causes = diagnose(
+            run,
+            cost=self.prices.cost,
+            count=lambda text: self.meter.counter.count(text, Family.V3),
+            sources=self._sources if run.basis != Basis.RECORDED else None,
+            minimums=self.settings.minimum_cacheable_tokens,
+        )
+        levers = advise(
+            run,
+            cost=self.prices.cost,
+            cheaper=self.prices.cheaper_models,
+            runs_per_month=settings.runs_per_month,
+            batchable=settings.batchable,
+            minimums=self.settings.minimum_cacheable_tokens,
+        )
+        return (*problems, *unpriced, *causes, *levers)
 
     def collect(self, entry: ScenarioEntry) -> None:
         """Take in what was examined; a test that runs again replaces what it was."""
@@ -89,8 +159,14 @@ class Session:
             self._entries.values(),
             mode=self.options.mode,
             prices=(self.prices.source, self.prices.version),
-            commit=None,
+            commit=self._commit(),
         )
+
+    def _commit(self) -> str | None:
+        try:
+            return Repository.open(self.root).commit().id
+        except GitError:
+            return None
 
     def _baseline(self, place: Place) -> Usage | None:
         path = self._baseline_path(place.file)

@@ -93,17 +93,17 @@ def tokens(used: Usage, cost: CostOf) -> TokensEntry:
 
 
 def _rate(rate: Rate, counts: Tokens, cost: CostOf) -> RateEntry:
-    entry: RateEntry = {
+    searches = {"web_search_requests": counts.web_search_requests} if counts.web_search_requests else {}
+    entry = {
         **_counts(counts),
         "cost_usd": dollars(cost(Usage.of(rate, counts))),
         "cache_creation": {
             "ephemeral_5m_input_tokens": counts.ephemeral_5m_input_tokens,
             "ephemeral_1h_input_tokens": counts.ephemeral_1h_input_tokens,
         },
+        **searches,
     }
-    if counts.web_search_requests:
-        entry["web_search_requests"] = counts.web_search_requests
-    return entry
+    return cast("RateEntry", entry)
 
 
 def usage(table: TokensEntry) -> Usage:

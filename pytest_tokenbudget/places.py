@@ -1,0 +1,87 @@
+"""Which scenario a test or a fixture is: its name, its place, its settings, its cassette."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_tokenbudget.config import ScenarioSettings, Settings, override
+from pytest_tokenbudget.errors import SettingsError
+from pytest_tokenbudget.options import MARKER
+from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.scenario import Scenario, cassette_path
+
+
+def is_marked(item: pytest.Item) -> bool:
+    """Whether a test says that it is a scenario."""
+    return item.get_closest_marker(MARKER) is not None
+
+
+def scenario_of(item: pytest.Item, settings: Settings) -> Scenario:
+    """The scenario that a test is. Raises SettingsError for a marker that cannot be used.
+
+    A marked test has a cassette of its own, unless pytest-recording gives it one.
+    """
+    place = _place(item)
+    cassette = None
+    if is_marked(item) and not _is_recorded_by_another(item):
+        test_class = getattr(item, "cls", None)
+        cassette = cassette_path(item.path, item.name, test_class.__name__ if test_class else None)
+    return Scenario(place, _settings(item, settings, place.id), cassette)
+
+
+def teardown_of(scenario: Scenario) -> Scenario:
+    """The account of what a test's teardown calls."""
+    place = Place(f"{scenario.place.id} (teardown)", scenario.place.file, scenario.place.line)
+    cassette = scenario.cassette and scenario.cassette.with_suffix(".teardown.yaml")
+    return Scenario(place, scenario.settings, cassette)
+
+
+def fixture_scenario(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, settings: Settings, *, own: bool
+) -> Scenario:
+    """The scenario that a fixture of wider scope is; `own`: with a cassette of its own.
+
+    It is placed where the fixture is defined, or, where that is outside of the suite, where it is used.
+    """
+    root, node = request.config.rootpath, request.node
+    function = inspect.unwrap(fixturedef.func)
+    code = getattr(function, "__code__", None)
+    path = Path(code.co_filename) if code else root / "conftest.py"
+    line = code.co_firstlineno if code else 1
+    if not path.is_relative_to(root):
+        path, line = (node.path if node.path.is_file() else node.path / "conftest.py"), 1
+    file = path.relative_to(root).as_posix()
+    name = f"fixture {fixturedef.argname}"
+    if hasattr(request, "param"):
+        name += f"[{getattr(request, 'param_index', 0)}]"
+    if node.nodeid not in ("", file):
+        name += f" of {node.nodeid.removeprefix(f'{file}::')}"
+    cassette = cassette_path(path, name.replace(" ", "_")) if own else None
+    return Scenario(Place(f"{file}::{name}", file, line), settings.scenario, cassette)
+
+
+def _place(item: pytest.Item) -> Place:
+    file, line, _ = item.location
+    return Place(item.nodeid, Path(file).as_posix(), (line or 0) + 1)
+
+
+def _settings(item: pytest.Item, settings: Settings, where: str) -> ScenarioSettings:
+    found = settings.scenario
+    for marker in reversed(list(item.iter_markers(MARKER))):
+        if marker.args:
+            raise SettingsError(
+                f"{where}: @pytest.mark.{MARKER} takes keywords only, not {marker.args[0]!r}. "
+                f'Write, for example, @pytest.mark.{MARKER}(tolerance="10%").'
+            )
+        found = override(found, marker.kwargs, f"{where}: @pytest.mark.{MARKER}")
+    return found
+
+
+def _is_recorded_by_another(item: pytest.Item) -> bool:
+    """Whether pytest-recording opens this test's cassette, at the very path that would be ours."""
+    recording = item.config.pluginmanager.has_plugin("recording")
+    return recording and item.get_closest_marker("vcr") is not None

@@ -1,0 +1,145 @@
+"""A scenario while it runs: its cassette, the account of what it asks, and what that comes to."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_tokenbudget.config import ScenarioSettings
+from pytest_tokenbudget.errors import TokenBudgetError
+from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.options import Options, RecordMode
+from pytest_tokenbudget.replay.guard import NetworkGuard, placeholder_environment
+from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.redaction import redact
+from pytest_tokenbudget.replay.secret_text import secrets_of
+from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
+from pytest_tokenbudget.replay.traffic import Traffic
+from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.wire.exchange import Pair, Request
+
+_FORBIDDEN = "<>?%*:|\"'/\\"
+_LONGEST_NAME = 255
+"""Bytes of a file name on the common file systems."""
+
+
+def cassette_path(test_file: Path, test: str, test_class: str | None = None) -> Path:
+    """Where the cassette of a test is: where pytest-recording puts it, so that a suite can have either."""
+    name = f"{test_class}.{test}" if test_class else test
+    for character in _FORBIDDEN:
+        name = name.replace(character, "-")
+    if len(f"{name}.yaml".encode()) > _LONGEST_NAME:
+        digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+        name = f"{name[: _LONGEST_NAME - len('.yaml') - len(digest) - 3]}...{digest}"
+    return test_file.parent / "cassettes" / test_file.stem / f"{name}.yaml"
+
+
+@dataclass(slots=True)
+class Scenario:
+    """One test, one fixture of wider scope, or the teardown of a test. Its ledgers fill while it runs."""
+
+    place: Place
+    settings: ScenarioSettings
+    cassette: Path | None = None
+    """Of its own; None where only cassettes of the user's are metered."""
+    own: Ledger | None = None
+    adopted: list[Ledger] = field(default_factory=list)
+    """Of the cassettes that the user's code opened."""
+    refusals: list[str] = field(default_factory=list)
+    """Connections that went past the HTTP libraries."""
+    failed: bool = False
+    """It broke off: nothing is to be judged."""
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """All accounts, its own first."""
+        return (*([self.own] if self.own else ()), *self.adopted)
+
+    @property
+    def touched(self) -> bool:
+        """Whether there is anything to judge: something was asked, or was recorded and is to be asked."""
+        return bool(self.refusals) or any(
+            ledger.recording.exchanges or ledger.recording.misses or ledger.calls or ledger.problems
+            for ledger in self.ledgers
+        )
+
+    def open(self, options: Options, before_call: Callable[[Request], None] | None) -> Ledger:
+        """Read its cassette and begin its account. Raises CassetteError."""
+        assert self.cassette is not None
+        exists = self.cassette.exists()
+        mode = options.record
+        if mode == RecordMode.ONCE and exists:
+            mode = RecordMode.NONE
+        fresh = options.live or mode == RecordMode.ALL
+        recorded: Sequence[Interaction] = read_cassette(self.cassette) if exists and not fresh else ()
+        rules = Rules(
+            calls=options.live or mode != RecordMode.NONE,
+            exact=mode == RecordMode.CHANGED,
+            before_call=before_call,
+        )
+        self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
+        return self.own
+
+    def _command(self, exists: bool) -> str:
+        mode = RecordMode.CHANGED if exists else RecordMode.ONCE
+        return f"pytest {shlex.quote(self.place.id)} --token-budget-record={mode}"
+
+    @contextlib.contextmanager
+    def fenced(self, allowed_hosts: Sequence[str]) -> Iterator[None]:
+        """In replay: no network, and placeholders where credentials are missing."""
+        guard = NetworkGuard(self.place.id, allowed_hosts)
+        with placeholder_environment(), guard:
+            try:
+                yield
+            finally:
+                self.refusals += guard.refusals
+
+    def run(self, meter: Meter, options: Options) -> Run:
+        """What it did so far, measured."""
+        runs = [self._run(ledger, meter, options) for ledger in self.ledgers]
+        return sum(runs, Run(problems=tuple(self.refusals)))
+
+    def _run(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
+        problems = Run(problems=tuple(ledger.problems))
+        if options.live:
+            return meter.called(ledger.calls) + problems
+        if ledger.rules.calls:
+            return self._as_recorded(ledger, meter) + problems
+        recording = ledger.recording
+        return problems + meter.replayed(
+            recording.exchanges,
+            recording.pairs,
+            misses=recording.misses,
+            unplayed=recording.unplayed,
+            reshaped=recording.reshaped,
+        )
+
+    def _as_recorded(self, ledger: Ledger, meter: Meter) -> Run:
+        """What the new recording says: every answer is to its very request."""
+        try:
+            exchanges = Traffic(ledger.interactions()).exchanges
+        except TokenBudgetError as error:
+            return Run(problems=(str(error),))
+        pairs = [Pair(n, e.request, e.request, e.answer, Paired.EXACT) for n, e in enumerate(exchanges)]
+        return meter.replayed(exchanges, pairs)
+
+    def save(self, patterns: Sequence[str]) -> bool:
+        """Write what was recorded over its cassette, without secrets; whether there was anything new.
+
+        `patterns` are the user's own secrets. Raises CassetteError or RecordingError and leaves the old one.
+        """
+        ledger = self.own
+        if ledger is None or self.cassette is None or not ledger.rules.calls:
+            return False
+        if not ledger.calls and not ledger.recording.unplayed:
+            return False
+        clean = redact(ledger.interactions(), secrets=secrets_of(os.environ), patterns=patterns)
+        write_cassette(self.cassette, clean)
+        return True

@@ -1,0 +1,76 @@
+"""What the process that collects does: take in what was examined, write it, and tell it at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+
+import pytest
+
+from pytest_tokenbudget.reports.document import ScenarioEntry
+from pytest_tokenbudget.reports.terminal import failure_text, summary
+from pytest_tokenbudget.session import Outcome, Session
+
+ENTRIES = "token_budget"
+"""Attribute of a test report that carries entries of the document from where they were examined."""
+
+
+class Summary:
+    """The controller's part."""
+
+    def __init__(self, config: pytest.Config, session: Session) -> None:
+        self._config = config
+        self._session = session
+        self._outcome: Outcome | None = None
+        self._unreported: dict[str, ScenarioEntry] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect; what fails without a failing test of its own (a fixture) is reported later."""
+        for entry in getattr(report, ENTRIES, ()):
+            self._session.collect(entry)
+            if "::fixture " in entry["id"] and entry["verdict"] in ("over", "new", "stale"):
+                self._unreported[entry["id"]] = entry
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Report fixtures that fail their budget as failures of their own."""
+        result = yield
+        for entry in self._unreported.values():
+            report = pytest.TestReport(
+                nodeid=entry["id"],
+                location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),
+                keywords={},
+                outcome="failed",
+                longrepr=failure_text(entry),
+                when="call",
+            )
+            self._config.hook.pytest_runtest_logreport(report=report)
+        return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write baselines and reports; what cannot be written fails the run."""
+        self._outcome = self._session.finish()
+        if self._outcome.problems and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """One section; nothing when there is nothing to say."""
+        if self._outcome is None:
+            return
+
+        def write_line(text: str, /, **markup: bool) -> None:
+            terminalreporter.write_line(text, **markup)
+
+        encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
+        summary(
+            self._outcome.document,
+            write_line,
+            columns=self._config.get_terminal_writer().fullwidth,
+            verbosity=self._config.get_verbosity(),
+            ascii_only=not encoding.lower().replace("-", "").startswith("utf"),
+        )
+        for path in self._outcome.written:
+            terminalreporter.write_line(f"wrote {path}")
+        for problem in self._outcome.problems:
+            terminalreporter.write_line(problem, red=True)
