@@ -14,7 +14,7 @@ import argparse
 import importlib.util
 import json
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class CharsCounter:
     name = CHARS
     exact = True  # so that it is not calibrated
 
-    def count(self, text: str, family: Family) -> int:
+    def count(self, text: str, family: Family) -> int:  # noqa: ARG002
         return math.ceil(len(text) / 4)
 
 
@@ -57,7 +57,7 @@ class LitellmCounter:
 
         self._count = token_counter
 
-    def count(self, text: str, family: Family) -> int:
+    def count(self, text: str, family: Family) -> int:  # noqa: ARG002
         return int(self._count(model="claude-3-opus-20240229", text=text)) if text else 0
 
 
@@ -138,9 +138,8 @@ def errors(done: Sequence[Result], groups: Iterable[tuple[str, Callable[[Result]
         row: list[object] = [f"{title} ({len(first)}; {len({one.project for one in first})})"]
         for name in names:
             mine = [one for one in chosen if one.counter == name]
-            row.append(
-                f"{_both(one.off / one.size for one in mine)}; {_both(one.off / one.prompt_tokens for one in mine)}"
-            )
+            over_edit = _both(one.off / one.size for one in mine)
+            row.append(f"{over_edit}; {_both(one.off / one.prompt_tokens for one in mine)}")
         rows.append(row)
     return table(["edit (pairs; projects)", *names], rows)
 
@@ -148,6 +147,23 @@ def errors(done: Sequence[Result], groups: Iterable[tuple[str, Callable[[Result]
 def _both(values: Iterable[float]) -> str:
     listed = list(values)
     return "/".join(f"{quantile(listed, part):.3f}" for part in (0.5, 0.9))
+
+
+def targets(done: Sequence[Result]) -> str:
+    """A table: the worst nine of ten single text or tool edits, against what was promised."""
+    rows = []
+    for name, of_edit, of_prompt in ((EXACT, 0.03, 0.01), (BUILTIN, 0.12, 0.06)):
+        mine = [one for one in done if one.counter == name and one.known and one.edit in TEXT_OR_TOOL]
+        over = {
+            "the edit": ([one.off / one.size for one in mine], of_edit),
+            "what the prompt grew by": ([one.off / max(1, abs(one.grew)) for one in mine], of_edit),
+            "the prompt": ([one.off / one.prompt_tokens for one in mine], of_prompt),
+        }
+        rows += [
+            [name, what, len(found), f"{quantile(found, 0.9):.1%}", f"{most:.0%}"]
+            for what, (found, most) in over.items()
+        ]
+    return table(["counter", "error over", "pairs", "p90", "at most"], rows)
 
 
 def intervals(done: Sequence[Result]) -> str:
@@ -166,9 +182,8 @@ def intervals(done: Sequence[Result]) -> str:
 def unknowns(done: Sequence[Result]) -> str:
     """A table: what cannot be counted, and why."""
     mine = [one for one in done if one.counter == EXACT]
-    reasons = Counter(
-        reason.rpartition(": ")[2] for one in mine if one.reason for reason in one.reason.split("; ")[:1]
-    )
+    first = [(one.reason or "").partition("; ")[0] for one in mine if not one.known]
+    reasons = Counter(reason.rpartition(": ")[2] for reason in first)
     rows = [[reason, number, f"{number / len(mine):.1%}"] for reason, number in reasons.most_common()]
     total = sum(reasons.values())
     return table(["reason", "pairs", "share"], [*rows, ["all", total, f"{total / len(mine):.1%}"]])
@@ -188,8 +203,9 @@ def main() -> None:
     done = results([pair for pair in found if pair.comparable], _counters(recorded, arguments.shipped))
     print(f"{len(recorded)} recorded requests, {len(found)} pairs.")
     print(
-        f"{len(outside)} pairs left out: the API ran tools of its own for the second, and billed several prompts.\n"
+        f"{len(outside)} left out: the API ran tools of its own for the second, and billed several prompts.\n"
     )
+    print(targets(done), "\n")
     kinds = sorted({one.edit for one in done})
     print("Errors over the edit, median/p90; over the prompt, median/p90:\n")
     single = ("single text or tool edits", lambda one: one.edit in TEXT_OR_TOOL)
