@@ -26,15 +26,22 @@ def volatile(run: Run, sources: SourceTree, told: Collection[str]) -> list[Findi
     """
     found: dict[Hashable, Finding] = {}
     for turn in run.turns:
-        was, now = turn.pair.recorded.prompt, turn.pair.request.prompt
-        if was is now or not (prefix := shared_prefix(now)):
-            continue
-        names = tool_names(now)
-        for difference in differences(shared_prefix(was) or prefix_of_heads(was), prefix, names):
+        for difference in _changes(turn.pair.recorded.prompt, turn.pair.request.prompt):
             key = (difference.where, difference.change, difference.kind)
             if key not in found and difference.where not in told and (one := _finding(difference, sources)):
                 found[key] = one
     return list(found.values())
+
+
+def is_lasting(was: Prompt, now: Prompt, sources: SourceTree) -> bool:
+    """Whether what changed in a cached prefix is the repository's, so that every process sends the same."""
+    return not any(_finding(difference, sources) for difference in _changes(was, now))
+
+
+def _changes(was: Prompt, now: Prompt) -> list[Difference]:
+    if was is now or not (prefix := shared_prefix(now)):
+        return []
+    return differences(shared_prefix(was) or prefix_of_heads(was), prefix, tool_names(now))
 
 
 def shared_prefix(prompt: Prompt) -> list[Block]:

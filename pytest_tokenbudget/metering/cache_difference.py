@@ -7,7 +7,7 @@ both sides cancels, and an unchanged run keeps its recorded numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
@@ -16,7 +16,7 @@ from pytest_tokenbudget.metering.cache_current import CurrentTurn, measure_curre
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
 from pytest_tokenbudget.metering.cache_rules import not_simulated, refused
 from pytest_tokenbudget.metering.counting import Counter, Memo
-from pytest_tokenbudget.metering.prompt_cache import Outcome, simulate
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
 from pytest_tokenbudget.model import Tokens
 
 
@@ -41,6 +41,7 @@ def resplit(
     *,
     minimums: Mapping[str, int] | None = None,
     counter: Counter | None = None,
+    lasting: Callable[[int], bool] = lambda _: True,
 ) -> tuple[Split, ...]:
     """Split each current prompt into read, written and uncached tokens.
 
@@ -48,6 +49,10 @@ def resplit(
     asked for any more. The recorded order serves for both sides, since that in which concurrent requests are
     asked is chance. `minimums` overrides the shortest cacheable prefix by model. Of `counter` proportions are
     taken only, so no tokenizer is needed: hand in one `Memo(BuiltinCounter())` for many runs.
+
+    What was in the cache before the recording, an earlier run had written. Earlier runs of the changed agent
+    will have written its changed prefix just so, unless it is another one in every process: `lasting` says of
+    a turn whether its prefix is the same in all of them.
     """
     same = [
         now is not None and same_prompt(now.prompt, was.prompt)
@@ -60,7 +65,11 @@ def resplit(
     recording = study(recorded, minimums or {}, counter)
     turns = measure_current(recording.turns, current, counter)
     before = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
-    after = simulate(turns, shown=recording.shown, minimums=recording.minimums)
+    shown = {
+        index: _carried_over(known, turns[index]) if known.warm and lasting(index) else known
+        for index, known in recording.shown.items()
+    }
+    after = simulate(turns, shown=shown, minimums=recording.minimums)
     splits = []
     for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
         turn = turns[index]
@@ -72,6 +81,32 @@ def resplit(
             tokens = _shifted(tokens, before[index], after[index], now.prompt_tokens, known=note is None)
         splits.append(Split(tokens, note, before[index], after[index]))
     return tuple(splits)
+
+
+def _carried_over(shown: Shown, now: CacheTurn | None) -> Shown:
+    """With the current turn's prefixes in the cache where the recorded turn's were."""
+    if shown.warm is None or now is None:
+        return shown
+    chain, positions = shown.warm
+    found = sorted(
+        {p for position in positions if (p := _counterpart(chain, position, now.chain)) is not None}
+    )
+    return replace(shown, warm=(now.chain, tuple(found))) if found else shown
+
+
+def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
+    """The position on `now` of what ends at `position` on `was`: the end of a level, else the same place.
+
+    A breakpoint has a breakpoint for its counterpart: nobody writes a prefix whose mark is gone.
+    """
+    block = was.links[position].block
+    level = [p for p, link in enumerate(now.links) if link.block.level == block.level]
+    ends_level = position + 1 == len(was.links) or was.links[position + 1].block.level != block.level
+    if not ends_level:
+        level = [p for p in level if now.links[p].block.where == block.where]
+    if not level or (position in was.breakpoints and level[-1] not in now.breakpoints):
+        return None
+    return level[-1]
 
 
 def _why_unknown(was: RecordedTurn, before: Chain, now: Chain) -> str | None:

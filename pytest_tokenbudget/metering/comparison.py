@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from pytest_tokenbudget.metering.calibration import Known, calibration, drift
-from pytest_tokenbudget.metering.counting import Counter, family
+from pytest_tokenbudget.metering.counting import Counter, family, short_name
 from pytest_tokenbudget.metering.difference import Item, difference
 from pytest_tokenbudget.metering.history import assistant_messages
 from pytest_tokenbudget.metering.overheads import overhead
@@ -77,8 +77,8 @@ class _Comparison:
         framing = sum(now.place.framing - was.place.framing for was, now in apart.same)
         if framing:
             yield Piece("framing", framing)
-        if not _reads_alike(self._was.model, self._now.model):
-            yield from self._read_anew(apart.same)
+        if _name(self._was.model) != _name(self._now.model):
+            yield self._model(apart.same)
 
     def _options(self) -> Iterator[Piece]:
         old, new = render_options(self._was), render_options(self._now)
@@ -90,17 +90,19 @@ class _Comparison:
                     piece = replace(piece, doubt=piece.doubt + drift(self._known, self._counter))
                 yield piece
 
-    def _read_anew(self, same: Iterable[tuple[Item, Item]]) -> Iterator[Piece]:
-        """Another tokenizer reads every block anew: one piece for all of them."""
+    def _model(self, same: Iterable[tuple[Item, Item]]) -> Piece:
+        """What another model makes of unchanged blocks: another tokenizer reads every one anew."""
+        if _reads_alike(self._was.model, self._now.model):
+            return Piece("model", 0, doubt=2)
         sizes = [
             (self._size(was.rendered(), was.model), self._size(now.rendered(), now.model))
             for was, now in same
         ]
-        yield Piece(
+        return Piece(
             "model",
             tokens=sum(now.tokens - was.tokens for was, now in sizes),
             edited=sum(max(was.counted, now.counted) for was, now in sizes),
-            doubt=sum(now.doubt for _, now in sizes) + 10,
+            doubt=sum(now.doubt for _, now in sizes) + 5,
             unknown=next((now.unknown for _, now in sizes if now.unknown), None),
         )
 
@@ -170,6 +172,10 @@ def _common(a: str, b: str, most: int) -> int:
         else:
             most = middle - 1
     return low
+
+
+def _name(model: str) -> str:
+    return short_name(model) or model
 
 
 def _reads_alike(was: str, now: str) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_current import CurrentTurn
 from pytest_tokenbudget.metering.cache_difference import Split, resplit
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn
 from pytest_tokenbudget.metering.calibration import Known
-from pytest_tokenbudget.metering.counting import Counter
+from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.estimate import Estimate, estimate
 from pytest_tokenbudget.metering.history import fed_back_tokens, looped
 from pytest_tokenbudget.metering.prompt_cache import Outcome
@@ -94,6 +95,10 @@ class Meter:
     """Marks the usage of one answer that is priced as a long one (`Prices.tiered`)."""
     minimums: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Shortest cacheable prefix by model, over the built-in table."""
+    lasting: Callable[[Pair], bool] = lambda _: True
+    """Whether the changed prefix of a request is the same in every process, so that it can be warm."""
+    weights: Counter = field(default_factory=lambda: Memo(BuiltinCounter()))
+    """Shares known totals out over blocks; only its proportions count."""
 
     def replayed(
         self,
@@ -182,7 +187,15 @@ class Meter:
             else None
             for number in recorded
         ]
-        return dict(zip(recorded, resplit(was, now, minimums=self.minimums), strict=True))
+        order = list(recorded)
+        splits = resplit(
+            was,
+            now,
+            minimums=self.minimums,
+            counter=self.weights,
+            lasting=lambda place: order[place] in asked and self.lasting(asked[order[place]]),
+        )
+        return dict(zip(order, splits, strict=True))
 
     def _turn(self, pair: Pair, found: Estimate, split: Split) -> Turn:
         recorded = pair.answer.usage

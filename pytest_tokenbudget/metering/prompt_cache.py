@@ -178,7 +178,8 @@ class Cache:
             if entry is not None and not _expired(entry, turn.began):
                 entry.used = turn.began  # to read a prefix is to use those in it, and use refreshes
         for position in marked:
-            if hit is None or position > hit or links[position].key not in self._entries:
+            entry = self._entries.get(links[position].key)
+            if hit is None or position > hit or entry is None or _expired(entry, turn.began):
                 self._write(turn.chain, position, index, turn.began)
         if marked:
             self._paths.add(index, turn.chain, marked[-1])

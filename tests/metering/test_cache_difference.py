@@ -242,9 +242,28 @@ def test_a_warm_start_is_the_initial_state() -> None:
     recorded = record(agent(), api)
     assert split(recorded[0].tokens) == (2100, 0, 0, 3)
     longer = [replace_last(prompt) for prompt in agent()]
-    assert split(changed(recorded, longer)[0].tokens) == pytest.approx((2000, 0, 110, 3), abs=3)
-    other = changed(recorded, [*agent(2000, "other")])
+    per_process = changed(recorded, longer, lasting=lambda _: False)
+    assert split(per_process[0].tokens) == pytest.approx((2000, 0, 110, 3), abs=3)
+    other = changed(recorded, [*agent(2000, "other")], lasting=lambda _: False)
     assert [split(one.tokens) for one in other][:2] == [(0, 0, 2100, 3), (2100, 0, 203, 3)]
+
+
+def test_a_prefix_that_was_warm_stays_warm_when_every_process_sends_the_changed_one() -> None:
+    api = Api()
+    record(agent()[:1], api)
+    recorded = record(agent(), api)
+    now = agent(2200, "other")
+    warm = Api()
+    record(now[:1], warm)
+    assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
+
+
+def test_a_prefix_that_lost_its_mark_is_cold() -> None:
+    api = Api()
+    record(agent()[:1], api)
+    recorded = record(agent(), api)
+    unmarked = [replace(p, blocks=tuple(replace(b, ttl=None) for b in p.blocks)) for p in agent()]
+    assert {split(one.tokens)[0] for one in changed(recorded, unmarked)} == {0}
 
 
 def replace_last(prompt: Prompt) -> Prompt:
