@@ -14,7 +14,7 @@ PYTHON := $(shell scripts/find-python)
 endif
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 $(if $(VERSION),,$(error Needs a Python from 3.11 to 3.14; set PYTHON to one))
-BIN = .venv-$(1)-$(VERSION)/bin
+BIN = $(CURDIR)/.venv-$(1)-$(VERSION)/bin
 TEST = $(call BIN,test)/python
 LINT = $(call BIN,lint)/python
 PIP = -m pip --disable-pip-version-check
