@@ -185,9 +185,9 @@ def _finding(finding: FindingEntry) -> str:
     """A list item. It begins with a word of ours, so that no text can begin a block inside it."""
     lever = finding["kind"].startswith("lever_")
     label = "could be cheaper" if lever else prose(finding["kind"].replace("_", " "))
-    facts = [code(view.place(finding))] if finding["source"] else []
-    facts += [prose(amount)] if (amount := view.amount(finding)) else []
-    return f"- **{label}**: {prose(view.sentence(finding))}{' (' + ', '.join(facts) + ')' if facts else ''}"
+    facts = [code(fact) if fact == view.place(finding) else prose(fact) for fact in view.facts(finding)]
+    more = f" ({', '.join(facts)})" if facts else ""
+    return f"- **{label}**: {prose(view.sentence(finding))}{more}"
 
 
 def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:

@@ -26,8 +26,6 @@ from pytest_tokenbudget.reports.view import WayOut
 
 _LEAST_COLUMNS = 40
 """Below this nothing is laid out; the longest option of a command still fits."""
-_LEAST_NAME = 24
-"""Columns for a scenario's name, below which it gets a line of its own."""
 _FAILURE_COLUMNS = 100
 _SCENARIOS, _DETAILS, _TURNS, _CAUSES = 20, 10, 12, 3
 """How much of a long run is shown without -v."""
@@ -130,7 +128,7 @@ def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator
     ]
     taken = sum(2 + max(map(width, column)) for column in zip(_HEADERS[1:], *cells, strict=True))
     room = paper.columns - taken
-    inline = room >= min(_LEAST_NAME, max(map(width, names)))
+    inline = room >= max(_least_width(name, paper) for name in names)
     labels = [
         shorten(name, room, paper.mark) if inline and index == 0 else ""
         for name, its in zip(names, found, strict=True)
@@ -150,6 +148,12 @@ def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator
         yield from (Line(next(lines), style) for _ in its)
         if alike:
             yield Line(f"  {alike:,} more like it: -v shows them all", style)
+
+
+def _least_width(name: str, paper: Paper) -> int:
+    """Columns that a name needs to be known again: without its path, when it has one."""
+    path, separator, last = name.rpartition("::")
+    return min(width(name), width(paper.mark + separator + last)) if path else width(name)
 
 
 def _cells(scenario: ScenarioEntry, row: Row, cost: bool) -> tuple[str, ...]:
@@ -186,8 +190,7 @@ def _turn_lines(table: TurnTable, columns: int) -> list[str]:
 
 def _cause(finding: FindingEntry, columns: int) -> Iterator[str]:
     yield from wrap(view.sentence(finding), columns, "  * ", "    ")
-    facts = ", ".join(filter(None, (view.place(finding), view.amount(finding))))
-    yield from wrap(facts, columns, "    ", "    ")
+    yield from wrap(", ".join(view.facts(finding)), columns, "    ", "    ")
 
 
 def _way_out(way_out: WayOut, paper: Paper) -> Iterator[Line]:

@@ -127,15 +127,19 @@ def place(finding: FindingEntry) -> str:
     return f"{plain(source['file'])}:{source['line']}" if source else ""
 
 
-def amount(finding: FindingEntry) -> str:
-    """`+1,872 tokens, +$0.0094 a run`, as far as it is known and not said by the sentence."""
+def facts(finding: FindingEntry) -> list[str]:
+    """Its place, tokens and dollars, as far as they are known and its sentence does not say them."""
     tokens, cost, text = finding["tokens"], finding["cost_usd"], finding["text"]
-    parts = []
+    amounts = []
     if tokens and finding["kind"] != "interval" and count(abs(tokens)) not in text:
-        parts.append(f"{signed(tokens, count(tokens))} tokens")
+        amounts.append(f"{signed(tokens, count(tokens))} tokens")
     if cost and "$" not in text:
-        parts.append(signed(cost, money(cost)))
-    return f"{', '.join(parts)} a run" if parts else ""
+        amounts.append(signed(cost, money(cost)))
+    where = place(finding)
+    return [
+        *([where] if where and where not in sentence(finding) else []),
+        *([f"{', '.join(amounts)} a run"] if amounts else []),
+    ]
 
 
 def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:

@@ -9,10 +9,9 @@ from documents import HAIKU, NEW_MODEL, SONNET, document, finding, loop, scenari
 
 from pytest_tokenbudget.reports.rows import cost_cell, row, rows
 from pytest_tokenbudget.reports.view import (
-    amount,
     by_cause,
+    facts,
     headline,
-    place,
     sentence,
     short_names,
     ways_out,
@@ -154,10 +153,10 @@ def test_cost_cell(entry: Any, shown: str) -> None:
 def test_findings() -> None:
     grown = finding("growth", "system[0]", "it\ngrew by 500 tokens", tokens=500, cost=0.01, at="a b.md:3")
     assert sentence(grown) == r"system[0]: it\ngrew by 500 tokens"
-    assert place(grown) == "a b.md:3"
-    assert amount(grown) == "+$0.0100 a run", "the tokens are in the sentence"
-    assert amount(finding("growth", "", "it shrank", tokens=-500)) == "−500 tokens a run"
-    assert amount(finding("interval", "", "about", tokens=38)) == ""
+    assert facts(grown) == ["a b.md:3", "+$0.0100 a run"], "the tokens are in the sentence"
+    assert facts(finding("growth", "", "it shrank", tokens=-500, cost=-1)) == ["−500 tokens, −$1.00 a run"]
+    assert facts(finding("growth", "", "it grew in a.md:3-9", at="a.md:3")) == []
+    assert facts(finding("interval", "", "about", tokens=38)) == []
 
 
 @pytest.mark.parametrize(
