@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pytest_tokenbudget.errors import CassetteError, ReplayMiss
+from pytest_tokenbudget.errors import CassetteError, ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.replay.calls import Call, Calls
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
@@ -34,7 +34,7 @@ class Rules:
     free_hosts: frozenset[str] = frozenset()
     """Hosts whose traffic, beside model calls, passes by unrecorded; loopback always does."""
     before_call: Callable[[Request], None] | None = None
-    """Asked before a real model call; what it raises stops the call."""
+    """Asked before a real model call; what it raises stops the call, past the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Ledger:
         self._command = command
         self._traffic = Traffic(interactions)
         self.recording = Recording(self._traffic.exchanges, repeats=self.rules.repeats)
+        self._carriers = dict(zip(map(id, self._traffic.exchanges), self._traffic.carriers, strict=True))
         self._calls = Calls(name)
         self._lock = threading.Lock()
         self._played: set[int] = set()
@@ -123,7 +124,11 @@ class Ledger:
         if sent.request.endpoint.api == "batch_create":
             return self._created(sent, sent.request)
         match = self._choose(sent.request)
-        return None if match is None else self._traffic.carriers[match.index]
+        return None if match is None else self._carrier(match)
+
+    def _carrier(self, match: Match) -> int:
+        """Of the interaction that holds an exchange; one that was repeated is the same object."""
+        return self._carriers[id(self.recording.exchanges[match.index])]
 
     def _choose(self, request: Request) -> Match | None:
         if self.rules.exact:
@@ -138,7 +143,7 @@ class Ledger:
         if self.rules.exact and not self._unplayed(self._traffic.batches.get(request.digest, ())):
             return None
         matches = [self._choose(entry) for entry in sent.entries]
-        found = {self._traffic.carriers[match.index] if match else None for match in matches}
+        found = {self._carrier(match) if match else None for match in matches}
         if len(found) != 1 or (number := found.pop()) is None:
             return None
         created = parse_body(answer_body(self._traffic.interactions[number][1])) or {}
@@ -176,7 +181,10 @@ class Ledger:
         """Return where a request may be really sent; else raise."""
         if self.rules.calls:
             if self.rules.before_call and sent.request and sent.costs:
-                self.rules.before_call(sent.request)
+                try:
+                    self.rules.before_call(sent.request)
+                except TokenBudgetError as error:
+                    self.refuse(f"{self.name}: {error}")
             return
         if self._passes_by(sent):
             return

@@ -68,7 +68,10 @@ class Recorded:
         """Let an exchange count once more; the number of the copy."""
         self._conversations.append(self[index])
         self.origins.append(self.origins[index])
-        return len(self._conversations) - 1
+        copy = len(self._conversations) - 1
+        for message in self[index].messages[-1:]:
+            self._by_last_message[message].add(copy)
+        return copy
 
     def roots(self, request: Request) -> list[int]:
         """Exchanges of the same API as `request` that may open a conversation."""

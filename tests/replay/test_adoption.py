@@ -1,0 +1,287 @@
+"""Suites that have cassettes of their own: metered as they are, and none of it breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import vcr
+from clients import COMMAND, is_faithful, sdk
+from vcr.cassette import Cassette
+
+from messages_api import MessagesApi
+from pytest_tokenbudget.errors import ReplayMiss
+from pytest_tokenbudget.replay.cassette import Ledgers, adopt, route
+from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.packing import Interaction
+
+BRIEF, KIND = "Be brief.", "Be brief and kind."
+URL = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def ledgers() -> Iterator[list[Ledger]]:
+    """Of the cassettes that the test opens."""
+    made: list[Ledger] = []
+
+    def ledger_of(path: str, interactions: Sequence[Interaction], rules: Rules) -> Ledger:
+        made.append(Ledger("test_it", COMMAND, interactions, rules))
+        return made[-1]
+
+    with adopt(ledger_of):
+        yield made
+
+
+@pytest.fixture
+def cassette(tmp_path: Path) -> Path:
+    """A user's cassette of two questions and something else, made by vcrpy alone."""
+    path = tmp_path / "cassettes" / "test_it.yaml"
+    with MessagesApi(lambda body: f"You said: {body['messages'][-1]['content']}") as api:
+        with vcr.use_cassette(str(path)):
+            sdk(api.url, "Hello", BRIEF)
+            sdk(api.url, "Bye", BRIEF)
+            httpx2.get(f"{api.url}/_charges", headers={"x-api-key": "sk"})
+        path.write_text(path.read_text().replace(api.url, URL))
+    return path
+
+
+def hows(ledger: Ledger) -> list[str]:
+    return [pair.how.value for pair in ledger.recording.pairs]
+
+
+# --- every way to open a cassette -----------------------------------------------------------------
+
+
+def through_a_context_manager(path: Path, play: Callable[[], None]) -> None:
+    with vcr.use_cassette(str(path)):
+        play()
+
+
+def through_a_decorator(path: Path, play: Callable[[], None]) -> None:
+    vcr.use_cassette(str(path), record_mode="none")(play)()
+
+
+def through_an_instance(path: Path, play: Callable[[], None]) -> None:
+    my_vcr = vcr.VCR(cassette_library_dir=str(path.parent), match_on=["uri", "body"], record_mode="none")
+    with my_vcr.use_cassette(path.name) as cassette:
+        play()
+    assert cassette.play_count == 2
+    assert len(cassette) == 3
+
+
+def through_an_injected_cassette(path: Path, play: Callable[[], None]) -> None:
+    @vcr.use_cassette(str(path), inject_cassette=True)
+    def test(cassette: Cassette) -> None:
+        play()
+        assert cassette.play_count == 2
+
+    test()
+
+
+def through_a_subclass(path: Path, play: Callable[[], None]) -> None:
+    class Loud(Cassette):  # type: ignore[misc]
+        @classmethod
+        def load(cls, **options: Any) -> Loud:
+            return super().load(**options)
+
+    with Loud.use(path=str(path), record_mode="none"):
+        play()
+
+
+WAYS = [
+    through_a_context_manager,
+    through_a_decorator,
+    through_an_instance,
+    through_an_injected_cassette,
+    through_a_subclass,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("system", [BRIEF, KIND])
+def test_every_way_to_open_a_cassette_is_metered(
+    way: Callable[[Path, Callable[[], None]], None], system: str, cassette: Path, ledgers: list[Ledger]
+) -> None:
+    before, heard = cassette.read_bytes(), []
+    way(cassette, lambda: heard.extend(sdk(URL, words, system) for words in ("Bye", "Hello")))
+    assert heard == ["You said: Bye", "You said: Hello"]
+    (ledger,) = ledgers
+    assert hows(ledger) == (["exact"] * 2 if system == BRIEF else ["similar"] * 2)
+    assert is_faithful(ledger)
+    assert cassette.read_bytes() == before
+
+
+def test_a_decorator_that_took_the_class_before(cassette: Path) -> None:
+    decorate = vcr.use_cassette(str(cassette), record_mode="none")
+    made: list[Ledger] = []
+
+    def ledger_of(path: str, interactions: Sequence[Interaction], rules: Rules) -> Ledger:
+        made.append(Ledger("test_it", COMMAND, interactions, rules))
+        return made[-1]
+
+    with adopt(ledger_of):
+        decorate(lambda: sdk(URL, "Hello", KIND))()
+    assert [hows(ledger) for ledger in made] == [["similar"]]
+    with pytest.raises(Exception, match="Connection error"):  # vcr's own again, which has no match_on body
+        decorate(lambda: [sdk(URL, "Hello", KIND) for _ in range(3)])()
+
+
+def test_nested_cassettes_each_have_their_ledger(cassette: Path, ledgers: list[Ledger]) -> None:
+    with vcr.use_cassette(str(cassette)):
+        sdk(URL, "Hello", BRIEF)
+        with vcr.use_cassette(str(cassette)):
+            sdk(URL, "Bye", BRIEF)
+    assert [hows(ledger) for ledger in ledgers] == [["exact"], ["exact"]]
+    assert [len(ledger.recording.unplayed) for ledger in ledgers] == [1, 1]
+
+
+def test_a_cassette_of_the_user_inside_a_scenario(cassette: Path, ledgers: list[Ledger]) -> None:
+    scenario, own = Ledger("scenario", COMMAND), Ledgers()
+    with route(own), own.using(scenario):
+        with vcr.use_cassette(str(cassette)):
+            sdk(URL, "Hello", BRIEF)
+        with pytest.raises(ReplayMiss, match="scenario: the recording has no answer"):
+            sdk(URL, "Bye", BRIEF)
+    assert hows(ledgers[0]) == ["exact"]
+
+
+# --- what the user has configured -----------------------------------------------------------------
+
+
+def test_other_traffic_is_matched_and_missed_as_the_user_has_it(
+    cassette: Path, ledgers: list[Ledger]
+) -> None:
+    with vcr.use_cassette(str(cassette), record_mode="none"):
+        assert httpx2.get(f"{URL}/_charges").status_code == 200
+        with pytest.raises(vcr.errors.CannotOverwriteExistingCassetteException):
+            httpx2.get(f"{URL}/_charges")
+    assert ledgers[0].problems == []
+
+
+def test_filters_see_the_request_before_it_is_compared(tmp_path: Path, ledgers: list[Ledger]) -> None:
+    """A filter that takes out what differs on every run keeps the request the same to the letter."""
+    path, today = tmp_path / "test_it.yaml", iter(("2026-01-01", "2026-02-02"))
+
+    def without_date(request: Any) -> Any:
+        request.body = request.body.replace(b"2026-01-01", b"DATE").replace(b"2026-02-02", b"DATE")
+        request.uri = "https://hidden/"
+        return request
+
+    options: Any = {"before_record_request": without_date, "filter_headers": ["authorization"]}
+    with MessagesApi(lambda body: "Hello") as api:
+        for _ in range(2):
+            with vcr.use_cassette(str(path), **options):
+                sdk(api.url, "Hello", f"Today is {next(today)}.")
+    second = ledgers[1]
+    assert [len(ledger.calls) for ledger in ledgers] == [1, 0]
+    assert hows(second) == ["exact"]
+
+
+class Zipped:
+    """A persister of the user."""
+
+    @staticmethod
+    def load_cassette(path: str, serializer: Any) -> Any:
+        text = gzip.decompress(Path(f"{path}.gz").read_bytes()).decode()
+        return vcr.serialize.deserialize(text, serializer)
+
+    @staticmethod
+    def save_cassette(path: str, cassette: Any, serializer: Any) -> None:
+        Path(f"{path}.gz").write_bytes(gzip.compress(vcr.serialize.serialize(cassette, serializer).encode()))
+
+
+def test_the_users_persister_and_serializer_read_and_write(
+    cassette: Path, tmp_path: Path, ledgers: list[Ledger]
+) -> None:
+    my_vcr = vcr.VCR(record_mode="none", serializer="json")
+    my_vcr.register_persister(Zipped)
+    text = json.dumps(vcr.serializers.yamlserializer.deserialize(cassette.read_text()))
+    (tmp_path / "zipped.gz").write_bytes(gzip.compress(text.encode()))
+    with my_vcr.use_cassette(str(tmp_path / "zipped")):
+        sdk(URL, "Hello", KIND)
+    assert hows(ledgers[0]) == ["similar"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"ignore_localhost": True},
+        {"ignore_hosts": ["127.0.0.1"]},
+        {"before_record_request": lambda request: None if "messages" in request.path else request},
+    ],
+)
+def test_options_that_hide_model_calls_are_refused_by_name(
+    option: dict[str, Any], cassette: Path, ledgers: list[Ledger]
+) -> None:
+    expected = "an option of the cassette .* sends POST /v1/messages .* past it, unmetered"
+    with vcr.use_cassette(str(cassette), **option), pytest.raises(ReplayMiss, match=expected):
+        sdk(URL, "Hello", BRIEF)
+    assert len(ledgers[0].problems) == 1
+
+
+def test_drop_unused_requests_keeps_what_was_played(cassette: Path, ledgers: list[Ledger]) -> None:
+    with vcr.use_cassette(str(cassette), drop_unused_requests=True):
+        sdk(URL, "Bye", KIND)
+    assert "You said: Bye" in cassette.read_text()
+    assert "You said: Hello" not in cassette.read_text()
+
+
+def test_playback_repeats_are_served_and_each_is_a_turn(cassette: Path, ledgers: list[Ledger]) -> None:
+    with vcr.use_cassette(str(cassette), allow_playback_repeats=True):
+        for words in ("Hello", "Hello", "Bye", "Hello"):
+            sdk(URL, words, KIND)
+    (ledger,) = ledgers
+    assert [pair.index for pair in ledger.recording.pairs] == [0, 2, 1, 3]
+    assert len(ledger.recording.exchanges) == 4
+    assert is_faithful(ledger)
+
+
+# --- record modes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["none", "once"])
+def test_a_miss_where_nothing_is_recorded(mode: str, cassette: Path, ledgers: list[Ledger]) -> None:
+    with vcr.use_cassette(str(cassette), record_mode=mode), contextlib.suppress(ReplayMiss):
+        for _ in range(2):
+            sdk(URL, "Hello", BRIEF)
+    assert len(ledgers[0].recording.misses) == 1
+
+
+def test_what_the_user_records_is_metered_and_written_by_vcr(tmp_path: Path, ledgers: list[Ledger]) -> None:
+    path = tmp_path / "test_it.yaml"
+    with MessagesApi(lambda body: "Hello") as api:
+        for _ in range(2):
+            with vcr.use_cassette(str(path)):
+                sdk(api.url, "Hello", BRIEF)
+    assert len(api.charges) == 1
+    recorded, replayed = ledgers
+    assert [exchange.answer.usage for exchange in recorded.calls] == [
+        pair.answer.usage for pair in replayed.recording.pairs
+    ]
+    assert hows(replayed) == ["exact"]
+
+
+def test_new_episodes_replays_what_it_can_and_records_the_rest(tmp_path: Path, ledgers: list[Ledger]) -> None:
+    path = tmp_path / "test_it.yaml"
+    with MessagesApi(lambda body: "Hello") as api:
+        for system, words in ((BRIEF, ["Hello"]), (KIND, ["Hello", "Bye"])):
+            with vcr.use_cassette(str(path), record_mode="new_episodes"):
+                for word in words:
+                    sdk(api.url, word, system)
+    assert len(api.charges) == 2
+    assert hows(ledgers[1]) == ["similar"]
+    assert len(ledgers[1].calls) == 1
+    assert ledgers[1].recording.misses == ()
+
+
+def test_all_records_everything_anew(cassette: Path, ledgers: list[Ledger]) -> None:
+    with MessagesApi(lambda body: "Hello") as api, vcr.use_cassette(str(cassette), record_mode="all"):
+        sdk(api.url, "Hello", BRIEF)
+    assert len(ledgers[0].calls) == 1
+    assert ledgers[0].recording.pairs == ()

@@ -1,0 +1,405 @@
+"""Through vcrpy with real clients: recorded against a server, replayed without one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anthropic
+import httpx2
+import pytest
+import requests
+from clients import (
+    CALLS,
+    CLIENTS,
+    COMMAND,
+    MODEL,
+    Say,
+    agent,
+    body,
+    client,
+    is_faithful,
+    record,
+    replay,
+    replaying,
+    running,
+    script,
+    sdk,
+    sdk_async,
+    sdk_stream,
+)
+
+from messages_api import ApiError, MessagesApi
+from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
+from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.replay.cassette import Ledgers, check_vcr, route
+from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_recorded_then_replayed_with_the_server_down(
+    name: str, compressed: bool, tmp_path: Path, network: list[str]
+) -> None:
+    say, heard = CLIENTS[name], []
+    questions = [("Hello", "Be brief."), ("Bye", "Be brief.")]
+    with MessagesApi(script, gzip=compressed) as api:
+        recorded = record(lambda: heard.extend(say(api.url, *question) for question in questions))
+        charged = [charge.usage.prompt_tokens for charge in api.charges]
+    assert heard == ["You said: Hello", "You said: Bye"]
+
+    write_cassette(tmp_path / "test_it.yaml", recorded)
+    interactions = read_cassette(tmp_path / "test_it.yaml")
+    network.clear()
+    heard.clear()
+    ledger = replay(interactions, lambda: heard.extend(say(api.url, *question) for question in questions))
+    assert heard == ["You said: Hello", "You said: Bye"]
+    assert [pair.how for pair in ledger.recording.pairs] == [Paired.EXACT, Paired.EXACT]
+    assert [
+        pair.answer.usage.tokens.prompt_tokens for pair in ledger.recording.pairs if pair.answer.usage
+    ] == charged
+
+    longer = [(words, f"{system} Say hello first.") for words, system in reversed(questions)]
+    heard.clear()
+    ledger = replay(interactions, lambda: heard.extend(say(api.url, *question) for question in longer))
+    assert heard == ["You said: Bye", "You said: Hello"]
+    assert [pair.how for pair in ledger.recording.pairs] == [Paired.SIMILAR, Paired.SIMILAR]
+    assert not ledger.recording.reshaped
+    assert network == []
+
+
+@pytest.mark.parametrize("then", CLIENTS)
+@pytest.mark.parametrize("first", ["sdk", "sdk async stream", "requests", "aiohttp"])
+def test_any_client_reads_what_another_has_recorded(
+    first: str, then: str, recordings: dict[str, Any]
+) -> None:
+    """Also a stream what was recorded without one, and the reverse."""
+    url, interactions = recordings[first]
+    ledger = replay(interactions, lambda: CLIENTS[then](url, "Hello", "Be brief."))
+    assert len(ledger.recording.pairs) == 1
+    assert not ledger.problems
+
+
+@pytest.fixture(scope="module")
+def recordings() -> dict[str, Any]:
+    recorded = {}
+    with MessagesApi(script, gzip=True) as api:
+        for name, say in CLIENTS.items():
+            recorded[name] = (api.url, record(lambda say=say: say(api.url, "Hello", "Be brief.")))
+    return recorded
+
+
+# --- an agent -------------------------------------------------------------------------------------
+
+
+def test_an_agent_with_another_prompt_goes_the_recorded_way(api: MessagesApi) -> None:
+    recorded = record(agent(api.url))
+    with replaying(recorded) as ledger:
+        assert agent(api.url, "Be brief and kind.")() == "It left on Monday."
+    assert [pair.how for pair in ledger.recording.pairs] == [Paired.SIMILAR, Paired.LINEAGE]
+    assert is_faithful(ledger)
+
+
+def test_eight_agents_in_threads_and_tasks(api: MessagesApi) -> None:
+    def each(system: str) -> Callable[[], None]:
+        def run() -> None:
+            with ThreadPoolExecutor(8) as pool:
+                for answer in [pool.submit(sdk, api.url, f"Hello {n}", system) for n in range(8)]:
+                    heard.append(answer.result())
+
+        return run
+
+    heard: list[str] = []
+    recorded = record(each("Be brief."))
+    told, heard = heard, []
+    ledger = replay(recorded, each("Be brief and kind."))
+    assert heard == told == [f"You said: Hello {n}" for n in range(8)]
+    assert is_faithful(ledger)
+
+    async def gather() -> list[str]:
+        async with anthropic.AsyncAnthropic(base_url=api.url, api_key="sk-ant-test") as client:
+            asked = [
+                client.messages.create(**body(f"Hello {n}", system="Be kind.")) for n in reversed(range(8))
+            ]
+            return [answer.content[0].text for answer in await asyncio.gather(*asked)]
+
+    with replaying(recorded) as ledger:
+        assert asyncio.run(gather()) == heard[::-1]
+    assert is_faithful(ledger)
+
+
+# --- failed attempts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("say", [sdk, sdk_stream, sdk_async])
+def test_retries_are_replayed_without_waiting_and_cost_nothing(api: MessagesApi, say: Say) -> None:
+    api.fail_next(ApiError(429, retry_after=1.0), ApiError(529))
+    recorded = record(lambda: say(api.url, "Hello", "Be brief."))
+    start = time.monotonic()
+    ledger = replay(recorded, lambda: say(api.url, "Hello", "Be brief and kind."))
+    assert time.monotonic() - start < 0.8
+    assert [pair.answer.status for pair in ledger.recording.pairs] == [429, 529, 200]
+    assert is_faithful(ledger)
+
+
+def test_a_stream_that_breaks_off_with_an_error_is_replayed_as_one(api: MessagesApi) -> None:
+    """The API may send an error after status 200: the SDK raises it, and what it billed is not known."""
+    api.fail_next(ApiError(529, in_stream=True))
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger, pytest.raises(anthropic.APIError):
+        sdk_stream(api.url, "Hello", "Be brief.")
+    with pytest.raises(RecordingError, match="not whole: overloaded_error"):
+        ledger.interactions()
+
+
+# --- misses ---------------------------------------------------------------------------------------
+
+
+def test_a_miss_names_the_request_and_the_command(api: MessagesApi) -> None:
+    recorded = record(lambda: sdk(api.url, "Hello", "Be brief."))
+
+    def twice() -> None:
+        sdk(api.url, "Hello", "Be brief.")
+        sdk(api.url, "Hello", "Be brief.")
+
+    with replaying(recorded) as ledger, pytest.raises(ReplayMiss) as caught:
+        twice()
+    assert str(caught.value) == (
+        'test_it: the recording has no answer to POST /v1/messages (claude-haiku-4-5): "Hello". '
+        f"The agent asks for more than was recorded, or for the same again. Record it: {COMMAND}"
+    )
+    assert len(ledger.recording.misses) == 1
+
+
+@pytest.mark.parametrize("words", ["Hello " * 100, "Hello\n\n  again", [{"type": "text", "text": "Hello"}]])
+def test_a_miss_quotes_the_first_words_on_one_line(words: Any) -> None:
+    with (
+        replaying([]),
+        pytest.raises(ReplayMiss, match=r'\(claude-haiku-4-5\): "Hello[^\n]{0,76}"\.') as caught,
+    ):
+        client("http://127.0.0.1:9").messages.create(**body(words))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_miss_gets_past_what_agents_do_about_errors() -> None:
+    """Its retries, `except Exception`, `return_exceptions=True`, another thread: it is kept in any case."""
+    url = "http://127.0.0.1:9"
+
+    def careless() -> None:
+        with contextlib.suppress(Exception):
+            sdk(url, "Hello", "Be brief.")
+
+    start = time.monotonic()
+    with replaying([]) as ledger, pytest.raises(ReplayMiss):
+        careless()
+    assert time.monotonic() - start < 0.5, "it was retried"
+    assert len(ledger.recording.misses) == 1
+
+    async def gather() -> None:
+        async with anthropic.AsyncAnthropic(base_url=url, api_key="sk-ant-test") as client:
+            await asyncio.gather(
+                *(client.messages.create(**body(f"Hello {n}")) for n in range(2)), return_exceptions=True
+            )
+
+    with replaying([]) as ledger, contextlib.suppress(ReplayMiss):
+        asyncio.run(gather())
+    assert len(ledger.recording.misses) == 2
+
+    def swallow() -> None:
+        with contextlib.suppress(BaseException):
+            sdk(url, "Hello", "Be brief.")
+
+    with replaying([]) as ledger:
+        thread = threading.Thread(target=swallow)
+        thread.start()
+        thread.join()
+    assert len(ledger.recording.misses) == 1
+
+
+# --- what is no turn ------------------------------------------------------------------------------
+
+
+def test_token_counts_are_replayed_and_are_no_turns(api: MessagesApi) -> None:
+    counted: list[int] = []
+
+    def play(system: str = "Be brief.") -> None:
+        with client(api.url) as sync:
+            asked: Any = {"model": MODEL, "messages": body()["messages"], "system": system}
+            counted.append(sync.messages.count_tokens(**asked).input_tokens)
+            sync.messages.create(**body(system=system))
+
+    recorded = record(play)
+    ledger = replay(recorded, play)
+    assert counted[0] == counted[1]
+    assert len(ledger.recording.pairs) == 1
+    assert [pair.how for pair in ledger.recording.token_counts] == [Paired.EXACT]
+    ledger = replay(recorded, lambda: play("Be brief and kind."))
+    assert [pair.how for pair in ledger.recording.token_counts] == [Paired.SIMILAR]
+    assert is_faithful(ledger)
+
+
+def test_a_batch_is_paired_entry_by_entry_and_polled_as_often_as_it_takes(api: MessagesApi) -> None:
+    results: dict[str, str] = {}
+
+    def play(names: Sequence[str] = ("a", "b"), system: str = "Be brief.", polls: int = 3) -> None:
+        results.clear()
+        with client(api.url) as sync:
+            entries: Any = [
+                {"custom_id": name, "params": body(f"Hello {name[-1]}", system=system)} for name in names
+            ]
+            batch = sync.messages.batches.create(requests=entries)
+            for _ in range(polls):
+                sync.messages.batches.retrieve(batch.id)
+            for entry in sync.messages.batches.results(batch.id):
+                results[entry.custom_id] = entry.result.message.content[0].text  # type: ignore[union-attr]
+
+    recorded = record(play)
+    told = dict(results)
+    assert told == {"a": "You said: Hello a", "b": "You said: Hello b"}
+    for changes in ({}, {"system": "Be brief and kind."}, {"polls": 9}, {"names": ("b", "a")}):
+        ledger = replay(recorded, lambda changes=changes: play(**changes))
+        assert results == told
+        assert len(ledger.recording.pairs) == 2
+        assert is_faithful(ledger)
+    assert {rate.modifiers for pair in ledger.recording.pairs for rate in pair.answer.usage.by_rate} == {
+        ("batch",)
+    }
+
+    ledger = replay(recorded, lambda: play(("new-a", "new-b"), "Be brief and kind."))
+    assert results == {"new-a": "You said: Hello a", "new-b": "You said: Hello b"}
+    assert is_faithful(ledger)
+
+    ledger = replay(recorded, lambda: play(("a",)))
+    assert len(ledger.recording.unplayed) == 1
+    with replaying(recorded) as ledger, pytest.raises(ReplayMiss, match="Hello a"):
+        play(("a", "b", "c"))
+    assert len(ledger.recording.misses) == 1
+
+
+# --- other traffic --------------------------------------------------------------------------------
+
+
+class _Weather(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(302 if self.path == "/old" else 200)
+        content = json.dumps({"path": self.path}).encode()
+        if self.path == "/old":
+            self.send_header("location", "/weather?city=Bern")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def weather() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Weather)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_server_of_the_test_itself_passes_by(weather: str) -> None:
+    with replaying([]) as ledger:
+        assert httpx2.get(f"{weather}/weather").json() == {"path": "/weather"}
+    assert not ledger.problems
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
+        httpx2.get(f"{weather}/weather")
+    assert ledger.interactions() == []
+
+
+WEATHER: Interaction = (
+    {"method": "GET", "uri": "https://weather.test/now?city=Bern&unit=C", "body": None, "headers": {}},
+    {"status": {"code": 200, "message": "OK"}, "headers": {}, "body": {"string": b"snow"}},
+)
+
+
+def test_other_traffic_is_replayed_by_its_address_in_order() -> None:
+    second = (WEATHER[0], {**WEATHER[1], "body": {"string": b"rain"}})
+    with replaying([WEATHER, second]) as ledger:
+        assert httpx2.get("https://weather.test/now?unit=C&city=Bern").text == "snow"
+        assert requests.get("https://weather.test/now?city=Bern&unit=C").text == "rain"
+        with pytest.raises(ReplayMiss, match=r"no answer to GET https://weather.test/now"):
+            requests.get("https://weather.test/now?city=Bern&unit=C")
+    assert len(ledger.problems) == 1
+
+
+def test_a_redirect_that_aiohttp_follows() -> None:
+    moved: Interaction = (
+        {"method": "GET", "uri": "https://weather.test/old", "body": None, "headers": {}},
+        {
+            "status": {"code": 302, "message": "Found"},
+            "headers": {"location": ["/now?city=Bern&unit=C"]},
+            "body": {"string": b""},
+        },
+    )
+
+    async def get() -> str:
+        async with aiohttp.ClientSession() as session, session.get("https://weather.test/old") as answer:
+            return await answer.text()
+
+    with replaying([moved, WEATHER]) as ledger:
+        assert asyncio.run(get()) == "snow"
+    assert not ledger.problems
+
+
+def test_other_traffic_is_refused_but_for_allowed_hosts() -> None:
+    with replaying([]) as ledger, pytest.raises(ReplayMiss, match="nothing reaches the network in replay"):
+        httpx2.get("https://weather.test/now")
+    assert len(ledger.problems) == 1
+    with replaying([], free_hosts=frozenset({"weather.test"})) as ledger, pytest.raises(httpx2.ConnectError):
+        httpx2.get("https://weather.test/now")  # there is no such host
+    assert not ledger.problems
+
+
+def test_what_spends_tokens_past_the_meter_is_told() -> None:
+    url = "https://bedrock-runtime.us-east-1.amazonaws.com/model/anthropic.claude-sonnet-4-5/converse"
+    with replaying([]) as ledger, contextlib.suppress(ReplayMiss):
+        httpx2.post(url, json={})
+    assert ledger.warnings == [
+        "Bedrock's Converse API is not the Messages API; use invoke, or the SDK's AnthropicBedrock"
+    ]
+
+
+# --- whose requests these are ---------------------------------------------------------------------
+
+
+def test_the_ledger_on_top_answers_and_what_began_is_finished_where_it_began(api: MessagesApi) -> None:
+    test, fixture = Ledger("test_it", COMMAND, (), CALLS), Ledger("fixture", COMMAND, (), CALLS)
+    ledgers = Ledgers()
+    api.delay = 0.4
+    with route(ledgers), ledgers.using(test), ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(sdk, api.url, "Hello", "Be brief.")
+        time.sleep(0.2)
+        with ledgers.using(fixture):
+            slow.result()
+            sdk(api.url, "Bye", "Be brief.")
+        sdk(api.url, "Why", "Be brief.")
+    said = [[e.request.prompt.blocks[-1].content["text"] for e in ledger.calls] for ledger in (test, fixture)]
+    assert said == [["Hello", "Why"], ["Bye"]]
+
+
+# --- vcrpy itself ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "good"), [("8.1.1", False), ("7.0", False), ("8.2.0", True), ("10.0rc1", True)]
+)
+def test_an_old_vcrpy_is_refused(version: str, good: bool) -> None:
+    with contextlib.nullcontext() if good else pytest.raises(CassetteError, match=r"vcrpy>=8\.2"):
+        check_vcr(version)

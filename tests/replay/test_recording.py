@@ -1,0 +1,171 @@
+"""Recording: what is really called, and what a new cassette holds of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+from clients import CALLS, COMMAND, agent, body, record, replaying, running, sdk
+
+from messages_api import MessagesApi
+from pytest_tokenbudget.errors import RecordingError
+from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.traffic import Sent
+
+
+def test_only_what_changed_is_called_anew(api: MessagesApi) -> None:
+    """--token-budget-record=changed"""
+    questions = ("Hello", "Bye", "Why")
+    first = record(lambda: [sdk(api.url, words, "Be brief.") for words in questions])
+    asked = len(api.requests)
+    rules = {"calls": True, "exact": True}
+
+    with replaying(first, **rules) as ledger:
+        for words in ("Hello", "Hello again", "Why"):
+            sdk(api.url, words, "Be brief.")
+    assert len(api.requests) == asked + 1
+    assert [pair.how for pair in ledger.recording.pairs] == [Paired.EXACT, Paired.EXACT]
+    assert [exchange.request.prompt.blocks[-1].content["text"] for exchange in ledger.calls] == [
+        "Hello again"
+    ]
+    second = ledger.interactions()
+    assert [json.loads(request["body"])["messages"][0]["content"] for request, _ in second] == [
+        "Hello",
+        "Hello again",
+        "Why",
+    ]
+    assert second[0][0] is not first[0][0]
+    assert second[0] == (first[0][0], {key: value for key, value in first[0][1].items() if key != "timing"})
+
+    with replaying(second) as ledger:
+        for words in ("Hello", "Hello again", "Why"):
+            sdk(api.url, words, "Be brief.")
+    assert {pair.how for pair in ledger.recording.pairs} == {Paired.EXACT}
+
+
+def test_a_new_answer_leads_to_new_calls(api: MessagesApi) -> None:
+    first = record(agent(api.url))
+    with replaying(first, calls=True, exact=True) as ledger:
+        agent(api.url, "Be brief and kind.")()
+    assert ledger.recording.pairs == ()
+    assert len(ledger.calls) == 2
+
+
+def test_what_stands_before_a_call_can_stop_it(api: MessagesApi) -> None:
+    """--token-budget-max-spend"""
+
+    class SpentError(BaseException):
+        pass
+
+    def stop(_: object) -> None:
+        raise SpentError
+
+    with pytest.raises(SpentError):
+        record(lambda: sdk(api.url, "Hello", "Be brief."), before_call=stop)
+    assert api.requests == []
+
+
+def test_requests_are_kept_in_the_order_they_were_sent() -> None:
+    """vcr keeps them in the order of their answers."""
+
+    def slow_first(sent: Any) -> str:
+        time.sleep(0.4 if sent["messages"][0]["content"] == "Hello" else 0)
+        return "Bye"
+
+    def both(url: str) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            slow = pool.submit(sdk, url, "Hello", "Be brief.")
+            time.sleep(0.15)
+            sdk(url, "Bye", "Be brief.")
+            slow.result()
+
+    with MessagesApi(slow_first) as api:
+        interactions = record(lambda: both(api.url))
+    assert [json.loads(request["body"])["messages"][0]["content"] for request, _ in interactions] == [
+        "Hello",
+        "Bye",
+    ]
+    slow, quick = (answer["timing"] for _, answer in interactions)
+    assert slow["started"] == 0
+    assert slow["started"] < quick["started"] < quick["answered"] < slow["answered"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_answers_are_kept_decompressed(coding: str) -> None:
+    """A cassette that was made where zstd is known would not be readable elsewhere."""
+    plain = json.dumps(
+        {"type": "message", "content": [], "usage": {"input_tokens": 1, "output_tokens": 1}}
+    ).encode()
+    packed = compressed(coding, plain)
+    ledger = Ledger("test_it", COMMAND, (), CALLS)
+    sent = Sent.of(
+        {
+            "method": "POST",
+            "uri": "https://gate/v1/messages",
+            "body": json.dumps(body()).encode(),
+            "headers": {},
+        }
+    )
+    assert ledger.find(sent) is None
+    headers = {
+        "Content-Encoding": [coding],
+        "Content-Length": [str(len(packed))],
+        "content-type": ["application/json"],
+    }
+    ledger.finish(
+        ledger.begin(sent),
+        {"status": {"code": 200, "message": "OK"}, "headers": headers, "body": {"string": packed}},
+    )
+    ((_, answer),) = ledger.interactions()
+    assert answer["body"] == {"string": plain}
+    assert answer["headers"] == {"content-type": ["application/json"]}
+
+
+def compressed(coding: str, content: bytes) -> bytes:
+    if coding == "gzip":
+        return gzip.compress(content)
+    module = pytest.importorskip({"br": "brotli", "zstd": "zstandard"}[coding])
+    return bytes(module.compress(content))
+
+
+def test_an_answer_that_does_not_end_is_not_recorded(api: MessagesApi) -> None:
+    """An agent gives up a stream that never ends; vcr keeps nothing of it, and nobody would know."""
+    api.delay = 2.0
+
+    async def impatient() -> None:
+        async with anthropic.AsyncAnthropic(base_url=api.url, api_key="sk-ant-test", max_retries=0) as client:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await client.messages.create(**body())
+
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
+        asyncio.run(impatient())
+    with pytest.raises(
+        RecordingError, match=r'the answer to POST /v1/messages .*"Hello" did not end\. Nothing was'
+    ):
+        ledger.interactions()
+
+
+def test_a_connection_that_failed_and_was_tried_again_is_recorded(api: MessagesApi) -> None:
+    ledger = Ledger("test_it", COMMAND, (), CALLS)
+    sent = Sent.of(
+        {
+            "method": "POST",
+            "uri": f"{api.url}/v1/messages",
+            "body": json.dumps(body()).encode(),
+            "headers": {},
+        }
+    )
+    ledger.begin(sent)  # the connection was refused
+    with running(ledger):
+        httpx2.post(f"{api.url}/v1/messages", content=json.dumps(body()), headers={"x-api-key": "sk"})
+    assert len(ledger.interactions()) == 1
