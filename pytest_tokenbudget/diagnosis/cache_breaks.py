@@ -47,7 +47,7 @@ class Break:
     def key(self) -> tuple[object, ...]:
         """Equal for the turns that break for the same cause."""
         place = _TOOL.sub("", _INDEX.sub("messages", self.where))
-        return place, self.api, self.cause
+        return place, self.api, "" if self.api else self.cause
 
 
 def cache_breaks(

@@ -53,9 +53,8 @@ def compare(
     change = _change(was[at:], now[at:], level)
     if change == "reordered":
         where = "tools" if level == "tools" else place(now[at], names).where
-        return Difference(
-            level, change, where, Kind.ORDER, 0, _names(was, level), _names(now, level), old, new
-        )
+        before, after = (_names(side) if level == "tools" else _start(side[at]) for side in (was, now))
+        return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new)
     if change == "added" and new:
         return Difference(level, change, place(new, names).where, Kind.TEXT, 0, "", _start(new), None, new)
     if change == "removed" and old:
@@ -75,13 +74,17 @@ def _change(was: Sequence[Block], now: Sequence[Block], level: Level) -> Change:
         return "reordered"
     if before[0] == after[0]:
         return "changed"
-    if before[0] in after[1:] and after[0] not in before:
-        return "added"
-    if after[0] in before[1:] and before[0] not in after:
-        return "removed"
-    if level == "tools" and after[0] not in before:
-        return "removed" if before[0] not in after and len(after) < len(before) else "added"
-    return "changed"
+    # How far each side's next block stands off on the other side: what comes in between was added, or removed.
+    gone = before.index(after[0]) if after[0] in before else None
+    come = after.index(before[0]) if before[0] in after else None
+    if gone is None and come is None:
+        return _replaced(before, after) if level == "tools" else "changed"
+    return "added" if gone is None or (come is not None and come <= gone) else "removed"
+
+
+def _replaced(before: Sequence[str], after: Sequence[str]) -> Change:
+    """Of tools by other names: whether there are more or fewer of them."""
+    return "removed" if len(after) < len(before) else "added"
 
 
 def _identity(block: Block) -> str:
@@ -103,7 +106,7 @@ def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Differen
     elif before == after:
         before, after = to_json(old.content), to_json(new.content)
     at = first_difference(before, after)
-    kind = kind_of_difference(before, after)
+    kind = kind_of_difference(before, after) if old.kind == new.kind else Kind.TEXT
     change: Change = "reordered" if kind == Kind.ORDER and is_reordered(before, after) else "changed"
     return Difference(new.level, change, where, kind, at, excerpt(before, at), excerpt(after, at), old, new)
 
@@ -130,8 +133,9 @@ def _start(block: Block) -> str:
     return excerpt(text_of(block), 0)
 
 
-def _names(blocks: Sequence[Block], level: Level) -> str:
-    names = [str(block.content.get("name", block.kind)) for block in blocks if block.level == level]
+def _names(blocks: Sequence[Block]) -> str:
+    """Of the first tools."""
+    names = [str(block.content.get("name", block.kind)) for block in blocks if block.level == "tools"]
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.ledger import TurnCosts
 from pytest_tokenbudget.diagnosis.parts import CountOf
-from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, Place, place, text_of, to_json, tool_names
+from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, Place, place, prose, text_of, to_json, tool_names
 from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
 from pytest_tokenbudget.diagnosis.wording import listed, plural, signed, signed_percent
 from pytest_tokenbudget.metering.estimate import Part
@@ -134,7 +134,8 @@ def _fields(part: Part, was: Block, now: Block, cost: Decimal | None, count: Cou
         share = cost * tokens / part.tokens if cost and part.tokens else cost
         where = f"{now.name}.{name}" if name else now.name
         change = "changed" if bool(before) == bool(after) else "added" if after else "removed"
-        yield _Piece(Place(where, where), change, tokens, share, before, after)
+        words = (prose(block.content.get(name, "")) for block in (was, now))
+        yield _Piece(Place(where, where), change, tokens, share, *words)
 
 
 def _text(value: object) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_tokenbudget.wire.prompt import Block, Prompt
+from pytest_tokenbudget.wire.prompt import Block, Level, Prompt
 
-LEVEL_ORDER = {"tools": 0, "system": 1, "messages": 2}
+LEVEL_ORDER: dict[Level, int] = {"tools": 0, "system": 1, "messages": 2}
 ATTRIBUTION = "x-anthropic-billing-header:"
 """Begins a system block of Claude Code that the API strips before it caches (LLM gateway protocol)."""
 TOOL_RESULT = "tool_result"
@@ -51,11 +51,11 @@ def text_of(block: Block) -> str:
     if block.kind == "text":
         return str(content.get("text", ""))
     if block.kind == "tool":
-        return "\n".join(strings(content))
+        return prose(content)
     if block.kind == TOOL_RESULT:
         return _text_of_result(content.get("content"))
     if block.kind == "document":
-        return "\n".join(strings(content))
+        return prose(content)
     return to_json(content)
 
 
@@ -79,6 +79,11 @@ def strings(value: object) -> Iterator[str]:
             yield from strings(inner)
     else:
         yield str(value)
+
+
+def prose(value: object) -> str:
+    """The words of a JSON-like value, without what structures them: as files of any format hold them."""
+    return "\n".join(strings(value))
 
 
 def to_json(value: Any) -> str:

@@ -187,11 +187,11 @@ def usages(requests: Sequence[Request], outputs: Sequence[int]) -> list[Usage]:
 def record(
     bodies: Sequence[Body], answers: Sequence[tuple[list[dict[str, Any]], int]], *, warm: bool = False
 ) -> list[Exchange]:
-    """A recording of these turns; `warm` where another process had asked the same just before."""
+    """A recording of these turns; `warm` where another conversation over the same prompt had just begun."""
     requests = [request(body) for body in bodies]
     outputs = [output for _, output in answers]
-    before = requests if warm else []
-    billed = usages([*before, *requests], [*outputs[: len(before)], *outputs])[len(before) :]
+    other = [request({**bodies[0], "messages": [user(text("Something else.", marked=True))]})] if warm else []
+    billed = usages([*other, *requests], [1 for _ in other] + outputs)[len(other) :]
     return [
         Exchange(
             one, Answer(200, {"role": "assistant", "content": content, "stop_reason": "end_turn"}, usage)
@@ -231,3 +231,90 @@ def pairs(run: Run) -> list[Pair]:
 
 def findings(run: Run, sources: SourceTree | None = None) -> tuple[Finding, ...]:
     return diagnose(run, cost=cost, count=count, sources=sources)
+
+
+# --- the agent that is changed, and the repository that it lives in ----------------------------------------
+
+RULES = "\n".join(
+    f"{i}. When a customer asks about topic {i}, look it up before you answer, and cite the page."
+    for i in range(1, 61)
+)
+HANDBOOK = (
+    f"You are the support agent of a mail-order shop for bicycle parts.\n\n{RULES}\n\nNever promise a date.\n"
+)
+SEARCH = tool(
+    "search",
+    "Search the handbook for a topic and return its passages.",
+    query="What to look for, in plain words.",
+)
+GET_ORDER = tool(
+    "get_order", "Look up an order by its number.", order="Number of the order, FW- and five digits."
+)
+REFUND = tool(
+    "refund", "Give a customer the money back.", order="Number of the order.", reason="Why, in one sentence."
+)
+PASSAGES = " ".join(
+    f"Passage {i}: the saddle clamp is tightened to {i} newton metres and checked after a ride."
+    for i in range(20)
+)
+QUESTION = "My saddle is loose. What do I do with order FW-10023?"
+
+FILES = {
+    "agent/prompts/handbook.md": HANDBOOK,
+    "agent/tools.json": json.dumps([SEARCH, GET_ORDER, REFUND], indent=2),
+    "agent/agent.py": 'def system(texts):\n    return "\\n".join(texts)\n',
+    "tests/test_agent.py": f'def test_saddle(ask):\n    assert ask("{QUESTION}")\n',
+    "README.md": "# Support agent\n\nAnswers the customers of a shop.\n",
+}
+
+
+def support_agent(**other: Any) -> Agent:
+    """Four turns over a cached handbook and tools, and a conversation that is cached as it grows."""
+    given: dict[str, Any] = {
+        "system": [text(HANDBOOK, marked=True)],
+        "tools": [SEARCH, GET_ORDER, REFUND],
+        "opening": QUESTION,
+        "steps": [
+            Step("Let me look.", [("search", {"query": "saddle"})], [PASSAGES]),
+            Step(
+                "", [("get_order", {"order": "FW-10023"})], ["FW-10023: saddle and bolt, delivered on 3 May."]
+            ),
+            Step("", [("search", {"query": "torque"})], [PASSAGES.replace("saddle", "bolt")]),
+            Step("Tighten it to 12 newton metres."),
+        ],
+    }
+    return Agent(**given | other)
+
+
+def several(*agents: Agent) -> tuple[list[Body], list[tuple[list[dict[str, Any]], int]]]:
+    """The bodies and answers of agents that run one after the other in one scenario."""
+    return [body for one in agents for body in one.bodies()], [a for one in agents for a in one.answers()]
+
+
+def contents(body: Body) -> list[dict[str, Any]]:
+    """Every content block of the messages; a string becomes a block."""
+    for message in body["messages"]:
+        if isinstance(message["content"], str):
+            message["content"] = [text(message["content"])]
+    return [block for message in body["messages"] for block in message["content"]]
+
+
+def results(body: Body) -> list[dict[str, Any]]:
+    return [block for block in contents(body) if block["type"] == "tool_result"]
+
+
+def subagents(**other: Any) -> Agent:
+    """Three conversations over one handbook and the same tools, told as one agent."""
+    parts = ("saddle", "chain", "pump")
+    bodies, answers = several(
+        *(support_agent(opening=f"Research the {part} for us.", **other) for part in parts)
+    )
+
+    class Several(Agent):
+        def bodies(self) -> list[Body]:
+            return copy.deepcopy(bodies)
+
+        def answers(self) -> list[tuple[list[dict[str, Any]], int]]:
+            return answers
+
+    return Several(None, [], "", [])

@@ -1,0 +1,439 @@
+"""Seeded breaks of the cached prefix: first block and character, kind of value, line, what it costs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from changes import (
+    HANDBOOK_LINES,
+    LONGER,
+    LONGER_FILE,
+    NOW,
+    TEMPLATE,
+    UUIDS,
+    WEATHER,
+    WHO,
+    Case,
+    before_system,
+    each,
+    every_result,
+    mark_system,
+    mark_tools,
+    on,
+    put,
+    question,
+    system,
+    tools_file,
+    unmark,
+)
+from seeded import (
+    GET_ORDER,
+    HANDBOOK,
+    REFUND,
+    RULES,
+    SEARCH,
+    Body,
+    contents,
+    results,
+    subagents,
+    support_agent,
+    text,
+    tool,
+)
+
+PIXEL = {
+    "type": "image",
+    "source": {
+        "type": "base64",
+        "media_type": "image/png",
+        "data": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA"
+        "60e6kgAAAABJRU5ErkJggg==",
+    },
+}
+
+
+def per_turn(name: str, line: str, values: tuple[str, ...], kind: str, line_of: str = "") -> Case:
+    """A value in front of the system prompt that differs on every turn."""
+    found = {
+        "cache_break system[0]": ("system_changed", kind, "on turns 2-4 lose the cache", line_of),
+        "growth system[0]": ("", line_of),
+    }
+    return Case(name, each(before_system(line, *values)), found, TEMPLATE)
+
+
+def reversed_keys(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(reversed(schema.items()))
+
+
+def clear_old_results(_: int, body: Body) -> None:
+    for block in results(body)[:-1]:
+        block["content"] = "[cleared]"
+
+
+def notes_in_front_of_results(_: int, body: Body) -> None:
+    """More blocks in one message than the API looks back over, and the breakpoint behind them."""
+    contents(body)
+    for message in body["messages"][2:3]:
+        message["content"][:0] = [text(f"note {i}") for i in range(25)]
+
+
+def order_of_inputs(turn: int, body: Body) -> None:
+    for block in contents(body):
+        if block["type"] == "tool_use":
+            given = {"limit": 5, **block["input"]}
+            block["input"] = given if turn % 2 else dict(reversed(given.items()))
+
+
+BREAKS = [
+    per_turn(
+        "an ISO time",
+        "Current time: {}.",
+        ("2026-11-21T10:00:01Z", "2026-11-21T10:00:07Z", "2026-11-21T10:01:00Z", "2026-11-21T10:02:31Z"),
+        "date or time",
+        NOW,
+    ),
+    per_turn(
+        "a written time",
+        "Current time: {}.",
+        (
+            "Sat Nov 21 10:00:01 2026",
+            "Sat Nov 21 10:00:02 2026",
+            "Sat Nov 21 10:00:09 2026",
+            "Sun Nov 22 0:00:09 2026",
+        ),
+        "date or time",
+        NOW,
+    ),
+    per_turn(
+        "seconds since 1970",
+        "Started {}",
+        ("1763719201", "1763719207", "1763719290", "1763719999"),
+        "date or time",
+    ),
+    per_turn("a UUID", "Session: {} on web", UUIDS, "UUID or random id", WHO),
+    per_turn(
+        "a random id", "Trace req_{}", ("8Fk2LmQ9", "Aa7dE0wq", "pp3Lm9Zk", "0qK2mmZ1"), "UUID or random id"
+    ),
+    per_turn(
+        "an object's address",
+        "Tools: <Box at 0x{}>",
+        ("7f3a12b0", "7f3a99c4", "7f1112b0", "7f00ffb0"),
+        "random id",
+    ),
+    per_turn("a counter", "Turn {} of this conversation", ("1", "2", "3", "4"), "counter"),
+    per_turn(
+        "tokens left",
+        "You have {} tokens left",
+        ("98,112", "91,004", "77,310", "5"),
+        "counter or other number",
+    ),
+    per_turn("a path", "Work in /tmp/agent-{}/shop", ("a81x", "b22y", "c37z", "d40w"), "path or host name"),
+    per_turn("a host", "Host: {}", ("blue", "green", "red", "grey"), "path or host name"),
+    per_turn(
+        "a host name",
+        "Served by {}",
+        ("ip-10-0-0-1", "ip-10-0-4-2", "ip-10-1-0-3", "ip-10-9-0-4"),
+        "host name",
+    ),
+    Case(
+        "a counter at the end of a tool's description",
+        each(lambda turn, body: body["tools"][1].update(description=f"Look up an order. Call {turn + 1}.")),
+        {
+            "cache_break tools[get_order].description": (
+                "tools_changed, counter",
+                "character 23",
+                "turns 2-4",
+                "",
+            ),
+            "growth tools[get_order].description": ("", ""),
+        },
+    ),
+    Case(
+        "tools in another order on every other turn",
+        each(on(1, 3, step=lambda _, body: body["tools"].reverse())),
+        {
+            "cache_break tools": (
+                "tools_changed, another order",
+                'was "search, get_order, refund"',
+                'now "refund, get_order, search"',
+                "",
+            )
+        },
+    ),
+    Case(
+        "keys of a schema in another order",
+        each(
+            on(
+                1,
+                3,
+                step=lambda _, body: body["tools"][0].update(
+                    input_schema=reversed_keys(body["tools"][0]["input_schema"])
+                ),
+            )
+        ),
+        {
+            "cache_break tools[search].input_schema": ("tools_changed, another order", "turns 2-4", ""),
+            "growth tools[search].input_schema": ("", ""),
+        },
+    ),
+    Case(
+        "keys of a tool's input in another order",
+        each(order_of_inputs),
+        {"cache_break messages[1] assistant tool_use": ("messages_changed, another order", "")},
+        before=each(lambda _, body: order_of_inputs(0, body)),
+    ),
+    Case(
+        "a tool that comes on the third turn",
+        each(on(2, 3, step=lambda _, body: body["tools"].append(copy.deepcopy(WEATHER)))),
+        {
+            "cache_break tools[weather]": ("tools_changed, added", "turn 3 lose", ""),
+            "growth tools[weather]": ("re-sent on 2 turns", "agent/tools.json:56-67"),
+        },
+        tools_file(SEARCH, GET_ORDER, REFUND, WEATHER),
+    ),
+    Case(
+        "a tool that goes on the third turn",
+        each(on(2, 3, step=lambda _, body: body["tools"].pop(1))),
+        {
+            "cache_break tools[get_order]": ("tools_changed, removed", "turn 3 lose", ""),
+            "growth tools[get_order]": ("removed", ""),
+        },
+    ),
+    Case(
+        "old tool results cleared",
+        each(clear_old_results),
+        {
+            "cache_break messages[2] tool_result of search": ("messages_changed", 'now "[cleared]"', ""),
+            "growth messages[2] tool_result of search": ("−", ""),
+            "growth messages[4] tool_result of get_order": ("−", ""),
+        },
+    ),
+    Case(
+        "results that are looked up anew",
+        each(every_result(lambda turn, words: f"{words} (looked up at 10:00:0{turn})", "toolu_0_")),
+        {
+            "cache_break messages[2] tool_result of search": (
+                "messages_changed, date or time",
+                "turns 3 and 4",
+                "",
+            ),
+            "growth messages[2] tool_result of search": ("", ""),
+        },
+    ),
+    Case(
+        "a date in the first message, filled in anew",
+        each(question(lambda turn, words: f"[10:0{turn}] {words}")),
+        {
+            "cache_break messages[0] user text": (
+                "messages_changed, date or time",
+                "character 5",
+                "turns 2-4",
+                "",
+            ),
+            "growth messages[0] user text": ("", ""),
+        },
+    ),
+    Case(
+        "all breakpoints dropped",
+        each(unmark("system", "messages")),
+        {
+            "cache_break system[0]": (
+                "cache_control is dropped from system[0] and the last message",
+                "turns 2-4",
+                "",
+            )
+        },
+    ),
+    Case(
+        "the moving breakpoint dropped",
+        each(unmark("messages")),
+        {"cache_break the last message": ("cache_control is dropped from the last message", "turns 2-4", "")},
+    ),
+    Case(
+        "the breakpoint moved before what it covered",
+        each(unmark("system"), mark_tools),
+        {"cache_break system[0]": ("cache_control moved from system[0] to tools[refund]", "turns 2-4", "")},
+        agent=lambda: support_agent(
+            rolling=False, tools=[tool(f"t{i}", "Does a lot. " * 30, q="What.") for i in range(8)] + [REFUND]
+        ),
+    ),
+    Case(
+        "an hour instead of five minutes",
+        each(mark_system("1h")),
+        {"cache_break system[0]": ("asks for 1h where it asked for 5m", "on turn 1 are written for 1h", "")},
+    ),
+    Case(
+        "five minutes instead of an hour",
+        each(mark_system("5m")),
+        {"cache_break system[0]": ("asks for 5m where it asked for 1h", "on turn 1 are written for 5m", "")},
+        before=each(mark_system("1h")),
+    ),
+    Case(
+        "a prompt too short to be cached",
+        each(system(lambda _, words: words.replace(RULES, "Be brief."))),
+        {
+            "cache_break system[0]": ("shorter than the 1,024 tokens", "turns 2-4", ""),
+            "growth system[0]": ("−", ""),
+        },
+        agent=lambda: support_agent(rolling=False),
+    ),
+    Case(
+        "more blocks in a turn than the API looks back over",
+        each(notes_in_front_of_results),
+        {
+            "cache_break the last message": (
+                "28 blocks stand between",
+                "looks back over 20 only",
+                "turn 2",
+                "",
+            ),
+            "growth messages[2] user text": ("re-sent on 3 turns", ""),
+            "growth framing": ("", ""),
+        },
+        agent=lambda: support_agent(system=HANDBOOK),
+    ),
+    Case(
+        "another model on one turn",
+        each(on(1, step=put(model="claude-haiku-4-5"))),
+        {
+            "model_changed turn 2": ("claude-haiku-4-5 instead of claude-sonnet-4-6", ""),
+            "cache_break model": (
+                "model_changed",
+                "claude-haiku-4-5 cannot read what claude-sonnet-4-6 cached",
+                "",
+            ),
+            "growth framing": ("", ""),
+            "growth tools": ("", ""),
+        },
+    ),
+    Case(
+        "a forced tool on one turn",
+        each(on(2, step=put(tool_choice={"type": "any"}))),
+        {
+            "cache_break tool_choice": ("loses the cache from messages on", "turns 3 and 4", ""),
+            "growth tool_choice": ("", ""),
+        },
+    ),
+    Case(
+        "no parallel calls from the second turn on",
+        each(on(1, 2, 3, step=put(tool_choice={"type": "auto", "disable_parallel_tool_use": True}))),
+        {"cache_break disable_parallel_tool_use": ("loses the cache from messages on", "turn 2", "")},
+    ),
+    Case(
+        "thinking from the second turn on",
+        each(on(1, 2, 3, step=put(thinking={"type": "enabled", "budget_tokens": 2000}))),
+        {
+            "cache_break thinking": ("loses the cache from tools on", "turn 2", ""),
+            "growth thinking": ("", ""),
+        },
+    ),
+    Case(
+        "less effort from the third turn on",
+        each(on(2, 3, step=put(output_config={"effort": "low"}))),
+        {"cache_break effort": ("loses the cache from tools on", "turn 3", "")},
+    ),
+    Case(
+        "an image in the third turn",
+        each(on(2, 3, step=lambda _, body: body["messages"][4]["content"].insert(0, copy.deepcopy(PIXEL)))),
+        {
+            "cache_break images": ("loses the cache from messages on", ""),
+            "growth messages[4] user image": ("added", "re-sent on 2 turns", ""),
+            "growth framing": ("", ""),
+        },
+    ),
+    Case(
+        "text that changes on the second turn",
+        each(on(1, 2, 3, step=system(lambda _, words: words.replace("Never promise", "Do not promise")))),
+        {
+            "cache_break system[0]": (
+                "system_changed, changed text",
+                'was "',
+                "Never promise",
+                "Do not promise",
+                "agent/prompts/handbook.md:64",
+            ),
+            "growth system[0]": ("", "agent/prompts/handbook.md:64"),
+        },
+        {"agent/prompts/handbook.md": HANDBOOK.replace("Never promise", "Do not promise")},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", BREAKS, ids=str)
+def test_cache_breaks(case: Case) -> None:
+    case.check()
+
+
+SHARED = [
+    Case(
+        "an edit of a prefix that was warm",
+        each(system(lambda _, words: words.replace("Never promise a date.\n", LONGER))),
+        {
+            "growth system[0]": ("", HANDBOOK_LINES),
+        },
+        LONGER_FILE,
+        warm=True,
+    ),
+    Case(
+        "a time of the process before a prefix that was warm",
+        each(before_system("Current time: {}.", "2026-11-21T10:00:01Z")),
+        {
+            "volatile system[0]": ("system_changed, date or time", "leaves the recorded prefix", NOW),
+            "growth system[0]": ("", NOW),
+        },
+        TEMPLATE,
+        warm=True,
+    ),
+    Case(
+        "another time on every turn before a prefix that was warm",
+        each(before_system("Current time: {}.", "10:00:01", "10:00:04", "10:00:07", "10:01:00")),
+        {
+            "cache_break system[0]": ("date or time", "leaves the prefix that an earlier turn cached", NOW),
+            "growth system[0]": ("", NOW),
+        },
+        TEMPLATE,
+        warm=True,
+    ),
+    Case(
+        "another model than the one that was warm",
+        each(put(model="claude-haiku-4-5")),
+        {
+            "model_changed turns 1-4": ("claude-haiku-4-5 instead of claude-sonnet-4-6", ""),
+            "cache_break model": ("model_changed", "turn 1 lose the cache", ""),
+            "cache_break the last message": ("shorter than the 4,096 tokens", "turns 2-4", ""),
+            "growth tools": ("", ""),
+            "growth framing": ("", ""),
+        },
+        warm=True,
+    ),
+    Case(
+        "an id for each subagent",
+        each(before_system("Session: {} on web", *(UUIDS[i // 4] for i in range(12)))),
+        {
+            "cache_break system[0]": ("system_changed, UUID or random id", "on turns 5 and 9", WHO),
+            "growth system[0]": ("re-sent on 12 turns", WHO),
+        },
+        TEMPLATE,
+        agent=subagents,
+    ),
+    Case(
+        "the breakpoint that subagents share is dropped",
+        each(unmark("system")),
+        {"cache_break system[0]": ("cache_control is dropped from system[0]", "on turns 5 and 9", "")},
+        agent=subagents,
+    ),
+    Case(
+        "the question of every subagent grows",
+        each(question(lambda _, words: words + " Answer in two sentences, and name the page that says so.")),
+        {"growth messages[0] user text": ("12 turns", "")},
+        agent=subagents,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", SHARED, ids=str)
+def test_what_is_shared_with_other_conversations(case: Case) -> None:
+    case.check()

@@ -1,0 +1,126 @@
+"""All causes together: silence where nothing matters, order, what is unknown."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from changes import Case, each, mark_system, mark_tools, on, put, question, system, unmark
+from seeded import (
+    FILES,
+    HANDBOOK,
+    PRICES,
+    RULES,
+    Body,
+    cost,
+    findings,
+    results,
+    subagents,
+    support_agent,
+    text,
+)
+
+from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+
+
+def as_lists(_: int, body: Body) -> None:
+    for block in results(body):
+        block["content"] = [text(block["content"])]
+
+
+def in_two_blocks(_: int, body: Body) -> None:
+    whole = body["system"][0]["text"]
+    cut = whole.index("31. When")
+    body["system"] = [text(whole[:cut]), text(whole[cut:], marked=True)]
+
+
+HARMLESS = [
+    Case("nothing", each()),
+    Case("metadata", each(put(metadata={"user_id": "u-17"}))),
+    Case("another limit on the output", each(put(max_tokens=4096))),
+    Case("stop sequences and temperature", each(put(stop_sequences=["\n\n"], temperature=0.2, top_p=0.9))),
+    Case("streaming", each(put(stream=True))),
+    Case(
+        "the system prompt as a list",
+        each(),
+        before=each(lambda _, body: body.update(system=body["system"][0]["text"])),
+        agent=lambda: support_agent(system=[text(HANDBOOK)], rolling=False),
+    ),
+    Case("tool results as lists", each(as_lists)),
+    Case("the system prompt in two blocks", each(in_two_blocks)),
+    Case("one more breakpoint", each(mark_tools)),
+    Case("the breakpoint of the system prompt under that of the conversation", each(unmark("system"))),
+    Case(
+        "automatic caching instead of a moving breakpoint",
+        each(unmark("messages"), put(cache_control={"type": "ephemeral"})),
+    ),
+    Case("five minutes said aloud", each(mark_system("5m"))),
+    Case("tool_choice auto said aloud", each(put(tool_choice={"type": "auto"}))),
+    Case(
+        "the order of the keys of a message",
+        each(lambda _, body: body.update(messages=[dict(reversed(m.items())) for m in body["messages"]])),
+    ),
+    Case("the order of the keys of the body", lambda _, body: dict(reversed(body.items()))),
+    Case("a beta header about caching", each(), headers={"anthropic-beta": "extended-cache-ttl-2025-04-11"}),
+    Case("nothing, warm", each(), warm=True),
+    Case("one more breakpoint, warm", each(mark_tools), warm=True),
+    Case("nothing, with subagents", each(), agent=subagents),
+]
+
+
+@pytest.mark.parametrize("case", HARMLESS, ids=str)
+def test_harmless_changes_bring_no_finding(case: Case) -> None:
+    case.check()
+
+
+def test_unknown_turns_are_told_and_left_out_of_the_sums() -> None:
+    pdf = {
+        "type": "document",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="},
+    }
+    case = Case(
+        "a PDF from the third turn on",
+        each(on(2, 3, step=lambda _, body: body["messages"][4]["content"].insert(0, copy.deepcopy(pdf)))),
+        {"unknown turns 3 and 4": ("cannot be counted", "application/pdf", "")},
+    )
+    case.check()
+
+
+def test_an_unknown_price_is_no_price() -> None:
+    case = Case("a model that nobody knows", each(put(model="claude-nova-9")))
+    told = findings(case.run())
+    assert {one.kind for one in told} >= {"model_changed", "growth"}
+    assert all(one.cost_usd is None for one in told)
+    assert next(one for one in told if one.kind == "model_changed").text.endswith("a price is unknown")
+
+
+def test_the_same_model_by_another_name_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRICES, "claude-sonnet-4-6-20260217", PRICES["claude-sonnet-4-6"])
+    case = Case("a snapshot's id", each(put(model="claude-sonnet-4-6-20260217")))
+    assert not findings(case.run())
+
+
+def test_worst_first() -> None:
+    case = Case(
+        "a large part, a small one, and one that shrinks",
+        each(
+            system(lambda _, words: words.replace(RULES, RULES + "\n" + RULES)),
+            question(lambda _, words: words + " Thanks."),
+            lambda _, body: body["tools"].pop(),
+        ),
+    )
+    told = findings(case.run())
+    assert [one.where for one in told if one.kind == "growth"] == [
+        "system[0]",
+        "messages[0] user text",
+        "tools[refund]",
+    ]
+
+
+def test_nothing_is_laid_out_or_counted_where_nothing_changed() -> None:
+    def refuse(_: str) -> int:
+        raise AssertionError("counted")
+
+    run = Case("nothing", each()).run()
+    assert diagnose(run, cost=cost, count=refuse, sources=SourceTree(FILES)) == ()

@@ -1,0 +1,232 @@
+"""Seeded growth: the part, the turns and the line of each; the parts add up."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+from changes import (
+    HANDBOOK_LINES,
+    LONGER,
+    LONGER_FILE,
+    SEARCH_BOTH,
+    SEARCH_LIMIT,
+    SEARCH_LONGER,
+    WEATHER,
+    Case,
+    adds_up,
+    each,
+    grow,
+    question,
+    system,
+    tools_file,
+    with_tools,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seeded import (
+    FILES,
+    GET_ORDER,
+    HANDBOOK,
+    REFUND,
+    SEARCH,
+    Body,
+    contents,
+    findings,
+    results,
+    text,
+    tool,
+    user,
+)
+
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+
+GROWTH = [
+    Case(
+        "system prompt grows by two lines",
+        each(system(lambda _, words: words.replace("Never promise a date.\n", LONGER))),
+        {"growth system[0]": ("re-sent on 4 turns", HANDBOOK_LINES)},
+        LONGER_FILE,
+    ),
+    Case(
+        "a line in the middle of the system prompt",
+        each(
+            system(lambda _, words: words.replace("31. When", "Be brief about what follows here.\n31. When"))
+        ),
+        {"growth system[0]": ("re-sent on 4 turns", "agent/prompts/handbook.md:33")},
+        {
+            "agent/prompts/handbook.md": HANDBOOK.replace(
+                "31. When", "Be brief about what follows here.\n31. When"
+            )
+        },
+    ),
+    Case(
+        "a sentence in the middle of a line",
+        each(
+            system(
+                lambda _, words: words.replace(
+                    "cite the page.\n30.", "cite the page. Or say that it has none.\n30."
+                )
+            )
+        ),
+        {"growth system[0]": ("re-sent on 4 turns", "agent/prompts/handbook.md:31")},
+        {
+            "agent/prompts/handbook.md": HANDBOOK.replace(
+                "cite the page.\n30.", "cite the page. Or say that it has none.\n30."
+            )
+        },
+    ),
+    Case(
+        "system prompt shrinks",
+        each(system(lambda _, words: words.replace("Never promise a date.\n", ""))),
+        {"growth system[0]": ("−", "re-sent on 4 turns", "")},
+    ),
+    Case(
+        "a second system block",
+        each(
+            lambda _, body: body["system"].append(text("Speak to people as you would to a friend of yours."))
+        ),
+        {"growth system[1]": ("added", "re-sent on 4 turns", "agent/agent.py:1-2")},
+        {"agent/agent.py": 'TONE = "Speak " \\\n    "to people as you would to a friend of yours."\n'},
+    ),
+    Case(
+        "a tool's description grows",
+        with_tools(SEARCH_LONGER, GET_ORDER, REFUND),
+        {"growth tools[search].description": ("re-sent on 4 turns", "agent/tools.json:4")},
+        tools_file(SEARCH_LONGER, GET_ORDER, REFUND),
+    ),
+    Case(
+        "a tool's schema grows",
+        with_tools(SEARCH_LIMIT, GET_ORDER, REFUND),
+        {"growth tools[search].input_schema": ("re-sent on 4 turns", "agent/tools.json:12-14")},
+        tools_file(SEARCH_LIMIT, GET_ORDER, REFUND),
+    ),
+    Case(
+        "both grow",
+        with_tools(SEARCH_BOTH, GET_ORDER, REFUND),
+        {
+            "growth tools[search].description": ("re-sent on 4 turns", "agent/tools.json:4"),
+            "growth tools[search].input_schema": ("re-sent on 4 turns", "agent/tools.json:12-14"),
+        },
+        tools_file(SEARCH_BOTH, GET_ORDER, REFUND),
+    ),
+    Case(
+        "a tool more",
+        with_tools(SEARCH, GET_ORDER, REFUND, WEATHER),
+        {"growth tools[weather]": ("added", "re-sent on 4 turns", "agent/tools.json:56-67")},
+        tools_file(SEARCH, GET_ORDER, REFUND, WEATHER),
+    ),
+    Case("a tool less", with_tools(SEARCH, GET_ORDER), {"growth tools[refund]": ("removed", "−", "")}),
+    Case(
+        "a server of tools more",
+        with_tools(
+            SEARCH, GET_ORDER, REFUND, *(tool(f"mcp_{i}", f"Does thing {i}.", a="What.") for i in range(20))
+        ),
+        {"growth 20 tools": ("added", "re-sent on 4 turns", "")},
+    ),
+    Case(
+        "one tool result grows, and is dragged along",
+        each(grow("toolu_0_")),
+        {"growth messages[2] tool_result of search": ("re-sent on 3 turns", "no file of the repository", "")},
+    ),
+    Case(
+        "every result of one tool grows",
+        each(grow("toolu_0_"), grow("toolu_2_")),
+        {"growth tool_results of search": ("in 2 pieces", "re-sent on up to 3 turns", "")},
+    ),
+    Case(
+        "the question grows",
+        each(question(lambda _, words: words.replace("loose.", "loose, and it creaks on every climb."))),
+        {"growth messages[0] user text": ("re-sent on 4 turns", "tests/test_agent.py:2")},
+        {
+            "tests/test_agent.py": FILES["tests/test_agent.py"].replace(
+                "loose.", "loose, and it creaks on every climb."
+            )
+        },
+    ),
+    Case(
+        "a document in front of the question",
+        each(
+            lambda _, body: (
+                contents(body),
+                body["messages"][0]["content"].insert(0, text("The manual says so. " * 9)),
+            )
+        ),
+        {
+            "growth messages[0] user text": ("added", "re-sent on 4 turns", ""),
+            "growth framing": ("−3 tokens", ""),
+        },
+    ),
+    Case(
+        "examples in front of the conversation",
+        each(
+            lambda _, body: body["messages"].__setitem__(
+                slice(0, 0),
+                [
+                    user("How long is a refund?"),
+                    {"role": "assistant", "content": "Five working days, page 7."},
+                ],
+            )
+        ),
+        {
+            "growth messages[0] user text": ("added", "re-sent on 4 turns", ""),
+            "growth messages[1] assistant text": ("added", "re-sent on 4 turns", ""),
+        },
+    ),
+    Case(
+        "an output format",
+        each(
+            lambda _, body: body.update(
+                output_config={
+                    "format": {"type": "json_schema", "schema": {"type": "object", "properties": {}}}
+                }
+            )
+        ),
+        {"growth output_config": ("re-sent on 4 turns", "")},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", GROWTH, ids=str)
+def test_growth(case: Case) -> None:
+    case.check()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lines=st.lists(
+        st.sampled_from(["Be brief.", "Be kind.", "Ask first.", "", "Never guess a number."]), max_size=6
+    ),
+    description=st.sampled_from(
+        [SEARCH["description"], "Search.", SEARCH["description"] + " And say where."]
+    ),
+    limit=st.booleans(),
+    appendix=st.integers(0, 5),
+    example=st.booleans(),
+)
+def test_parts_add_up_whatever_changes_together(
+    lines: list[str], description: str, limit: bool, appendix: int, example: bool
+) -> None:
+    schema = SEARCH_LIMIT if limit else SEARCH
+
+    def change(_: int, body: Body) -> Body:
+        body["system"][0]["text"] += "\n".join(lines)
+        body["tools"][0] = {**copy.deepcopy(schema), "description": description}
+        for block in results(body)[:appendix]:
+            block["content"] += " " + "Appendix. " * appendix
+        if example:
+            body["messages"][:0] = [user("How long?"), {"role": "assistant", "content": "Five days."}]
+        return body
+
+    case = Case("all together", change)
+    run = case.run()
+    adds_up(run, findings(run, SourceTree(FILES)))
+
+
+def test_a_cause_is_told_in_one_sentence() -> None:
+    case = next(case for case in GROWTH if case.name == "system prompt grows by two lines")
+    (finding,) = findings(case.run(), SourceTree({**FILES, **case.files}, frozenset(case.files)))
+    assert finding.source is not None
+    amount = r"system\[0\]: \+\d+ tokens, re-sent on 4 turns = \+\d+ \(\+\d\.\d %\)"
+    assert re.fullmatch(rf"{amount}, from {re.escape(str(finding.source))}", finding.text)
