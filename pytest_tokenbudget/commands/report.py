@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from pytest_tokenbudget.commands import history, merge, output
+from pytest_tokenbudget.commands.artifact import inputs
 from pytest_tokenbudget.config import load_settings
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.reports import view
@@ -24,12 +25,13 @@ FORMATS = ("terminal", "markdown", "markdown-comment", "github", "otel", "html")
 def run(
     folder: Path, paths: Sequence[Path], form: str, diff: Path | None = None, destination: Path | None = None
 ) -> int:
-    """Write the report. `diff`, a DIFF as JSON, goes below the Markdown. Raises ReportError."""
-    document = merge.read(paths)
+    """Write the report of files or artifact folders; a DIFF goes below the Markdown. Raises ReportError."""
+    given = inputs(paths, diff)
+    document = merge.read(given.documents)
     if form == "terminal":
         output.write_lines(_terminal(document), destination)
     else:
-        output.write_text(_text(folder, document, form, diff), destination)
+        output.write_text(_text(folder, document, form, given.diff), destination)
     return 0
 
 
