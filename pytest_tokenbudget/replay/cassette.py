@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.calls import Call
-from pytest_tokenbudget.replay.ledger import Found, Ledger, Rules
+from pytest_tokenbudget.replay.ledger import Ledger, Rules
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.pending import Pending
 from pytest_tokenbudget.replay.traffic import Sent, body_bytes
 
 _OLDEST = (8, 2)
@@ -63,57 +63,13 @@ class Ledgers:
             self._stack.remove(ledger)
 
 
-class _Pending:
-    """What was decided about requests of vcr, until vcr comes back for it.
-
-    Kept by the id of the request object, which vcr's stubs pass on as it is, and with it, to keep the id its.
-    """
-
-    def __init__(self) -> None:
-        self._found: dict[int, tuple[VcrRequest, Found]] = {}
-        self._calls: dict[int, tuple[VcrRequest, Ledger, Call]] = {}
-
-    def ask(self, request: VcrRequest, ledger: Ledger, sent: Sent) -> bool:
-        """Whether the ledger has the answer; else a call has begun. Raises ReplayMiss."""
-        found = ledger.find(sent)
-        if found is None:
-            self._calls[id(request)] = (request, ledger, ledger.begin(sent))
-            return False
-        self._found[id(request)] = (request, found)
-        return True
-
-    def take(self, request: VcrRequest) -> Found | None:
-        """The answer that was found; None for a request that was not asked about."""
-        _, found = self._found.pop(id(request), (None, None))
-        return found
-
-    def finish(self, request: VcrRequest, answer: Mapping[str, Any]) -> bool:
-        """A call is answered. False where none had begun.
-
-        vcr's aiohttp stub tells a redirected request by a new object of the same method and address.
-        """
-        key = id(request)
-        if key not in self._calls:
-            same = (key for key, (begun, *_) in self._calls.items() if _is_same(begun, request))
-            key = next(same, 0)
-        if key not in self._calls:
-            return False
-        _, ledger, call = self._calls.pop(key)
-        ledger.finish(call, answer)
-        return True
-
-
-def _is_same(one: VcrRequest, other: VcrRequest) -> bool:
-    return bool(one.method == other.method and one.uri == other.uri)
-
-
 class Router(Cassette):  # type: ignore[misc]  # vcr has no types
     """A cassette without contents of its own: every request goes to the ledger on top."""
 
     def __init__(self, ledgers: Ledgers) -> None:
         super().__init__(path="", record_mode=RecordMode.NONE)
         self._ledgers = ledgers
-        self._pending = _Pending()
+        self._pending = Pending()
 
     @classmethod
     def load(cls, *, ledgers: Ledgers, **_: Any) -> Router:
@@ -170,7 +126,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
 
     def adopt(self, ledger_of: LedgerOf) -> None:
         """Give the cassette, as it was read, its ledger."""
-        self._pending = _Pending()
+        self._pending = Pending()
         rerecorded = self.record_mode == RecordMode.ALL
         rules = Rules(calls=rerecorded or not self.write_protected, repeats=self.allow_playback_repeats)
         held = [] if rerecorded else [(_plain(request), answer) for request, answer in self.data]
@@ -215,21 +171,39 @@ def adopt(ledger_of: LedgerOf) -> Iterator[None]:
     `ledger_of` makes the ledger of one, and so says whose cassette it is. Every way to open a cassette goes
     through `Cassette.load`, also that of decorators which have taken the class long before.
     """
-    original = Cassette.__dict__["load"]
-
-    def load(cls: type[Cassette], /, **options: Any) -> Cassette:
-        if issubclass(cls, _Adopted):  # called by a subclass's own `load`
-            return original.__func__(cls, **options)
-        kind = _Adopted if cls is Cassette else type(cls.__name__, (_Adopted, cls), {})
-        cassette = original.__func__(kind, **options)
-        cassette.adopt(ledger_of)
-        return cassette
-
-    Cassette.load = classmethod(load)
+    adoption = _Adoption(ledger_of, Cassette.__dict__["load"])
+    Cassette.load = adoption.load
     try:
         yield
     finally:
-        Cassette.load = original
+        adoption.end()
+
+
+class _Adoption:
+    """One replacement of `Cassette.load`; several may end in any order."""
+
+    def __init__(self, ledger_of: LedgerOf, original: Any) -> None:
+        self.original = original
+        self.active = True
+        self.load = classmethod(self._load)
+        self._ledger_of = ledger_of
+
+    def _load(self, cls: type[Cassette], /, **options: Any) -> Cassette:
+        load = self.original.__func__
+        if not self.active or issubclass(cls, _Adopted):  # the latter from a subclass's own `load`
+            return load(cls, **options)
+        kind = _Adopted if cls is Cassette else type(cls.__name__, (_Adopted, cls), {})
+        cassette = load(kind, **options)
+        cassette.adopt(self._ledger_of)
+        return cassette
+
+    def end(self) -> None:
+        """Take the replacement back, and those below it that have ended meanwhile."""
+        self.active = False
+        while isinstance(owner := getattr(Cassette.__dict__["load"].__func__, "__self__", None), _Adoption):
+            if owner.active:
+                break
+            Cassette.load = owner.original
 
 
 def _plain(request: VcrRequest) -> dict[str, Any]:

@@ -285,3 +285,26 @@ def test_all_records_everything_anew(cassette: Path, ledgers: list[Ledger]) -> N
         sdk(api.url, "Hello", BRIEF)
     assert len(ledgers[0].calls) == 1
     assert ledgers[0].recording.pairs == ()
+
+
+def test_adoptions_may_end_in_any_order(cassette: Path) -> None:
+    before = Cassette.__dict__["load"]
+    made: list[str] = []
+
+    def called(name: str) -> Any:
+        def ledger_of(path: str, interactions: Sequence[Interaction], rules: Rules) -> Ledger:
+            made.append(name)
+            return Ledger(name, COMMAND, interactions, rules)
+
+        return adopt(ledger_of)
+
+    outer, inner = called("outer"), called("inner")
+    outer.__enter__()
+    inner.__enter__()
+    for ending in (None, outer, inner):
+        if ending:
+            ending.__exit__(None, None, None)
+        with vcr.use_cassette(str(cassette)):
+            pass
+    assert made == ["inner", "inner"]
+    assert Cassette.__dict__["load"] is before
