@@ -9,9 +9,8 @@ from typing import TypedDict
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
 from pytest_tokenbudget.reports.escaping import code, prose
-from pytest_tokenbudget.reports.layout import named_table
+from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
-from pytest_tokenbudget.reports.terminal import Line, Paper
 from pytest_tokenbudget.reports.text import plain, wrap
 
 _FENCE = 1.5

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.blame import Blame, BlamedCommit, MoveEntry
 from pytest_tokenbudget.reports.diff_text import CHANGE_HEADERS, change_cells
-from pytest_tokenbudget.reports.layout import named_table
+from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.numbers import plural
-from pytest_tokenbudget.reports.terminal import Line, Paper
 from pytest_tokenbudget.reports.text import plain, to_ascii, wrap
 
 _WORDS = {

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_tokenbudget.reports.document import TokensEntry, add
-from pytest_tokenbudget.reports.layout import named_table
+from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural
-from pytest_tokenbudget.reports.terminal import Line, Paper
 from pytest_tokenbudget.reports.view import short_ids
 
 _HEADERS = ("scenario", "turns", "prompt", "uncached", "written", "read", "output", "cache share", "a run")

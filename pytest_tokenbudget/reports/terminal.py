@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
-from pytest_tokenbudget.reports.numbers import plural
+from pytest_tokenbudget.reports.layout import Line, Paper, named_blocks
+from pytest_tokenbudget.reports.numbers import NONE, plural
 from pytest_tokenbudget.reports.rows import Row, cost_cell, rows, unpriced
-from pytest_tokenbudget.reports.text import (
-    ELLIPSIS,
-    ascii_strings,
-    crop,
-    plain,
-    shorten,
-    to_ascii,
-    width,
-    wrap,
-)
+from pytest_tokenbudget.reports.text import ascii_strings, plain, shorten, to_ascii, width, wrap
 from pytest_tokenbudget.reports.turns import TurnTable, turn_table
 from pytest_tokenbudget.reports.view import WayOut
+
+__all__ = ["Line", "Paper", "failure_text", "summary", "summary_lines"]
 
 _LEAST_COLUMNS = 40
 """Below this nothing is laid out; the longest option of a command still fits."""
@@ -33,9 +26,8 @@ _HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a 
 _NUMBERS = (False, False, True, True, True, True, True)
 _COLORS: Mapping[str, str] = {"over": "red", "stale": "yellow", "new": "yellow", "improved": "green"}
 _REASONS: Mapping[str, str] = {
-    "over": "{} is over its token budget",
-    "stale": "{} is stale: its recording no longer answers what the agent asks",
-    "new": "{} is new: it has no token baseline to be held against",
+    "stale": "Stale: the recording no longer answers what the agent asks",
+    "new": "New: there is no token baseline to be held against",
 }
 
 
@@ -44,27 +36,6 @@ class WriteLine(Protocol):
 
     def __call__(self, line: str, /, **markup: bool) -> object:
         """Write one line in the colours of `markup`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line and how it is written: `red`, `yellow`, `green`, `bold`, or plain."""
-
-    text: str = ""
-    style: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """What the lines are written on."""
-
-    columns: int
-    ascii_only: bool
-
-    @property
-    def mark(self) -> str:
-        """What stands for what was cut."""
-        return "..." if self.ascii_only else ELLIPSIS
 
 
 def summary(
@@ -109,51 +80,19 @@ def summary_lines(
     lines.append(Line())
     lines += [line for way_out in view.ways_out(failing) for line in _way_out(way_out, paper)]
     lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
-    return [_fitted(line, paper) for line in lines]
-
-
-def _fitted(line: Line, paper: Paper) -> Line:
-    text = to_ascii(line.text) if paper.ascii_only else line.text
-    return Line(crop(text, paper.columns, paper.mark), line.style)
+    return list(map(paper.fitted, lines))
 
 
 def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator[Line]:
-    """One row a metric; the name once, in a line of its own where the numbers leave too little room."""
     scenarios = [one for one, _ in shown]
-    names, found = view.short_names(scenarios), [rows(one) for one in scenarios]
-    cells = [
-        _cells(one, row, cost=index == 0)
-        for one, its in zip(scenarios, found, strict=True)
-        for index, row in enumerate(its)
-    ]
-    taken = sum(2 + max(map(width, column)) for column in zip(_HEADERS[1:], *cells, strict=True))
-    room = paper.columns - taken
-    inline = room >= max(_least_width(name, paper) for name in names)
-    labels = [
-        shorten(name, room, paper.mark) if inline and index == 0 else ""
-        for name, its in zip(names, found, strict=True)
-        for index in range(len(its))
-    ]
-    header, *body = tables.terminal(
-        _HEADERS if inline else ("", *_HEADERS[1:]),
-        [(label, *row) for label, row in zip(labels, cells, strict=True)],
-        _NUMBERS,
-    )
+    groups = [[_cells(one, row, cost=index == 0) for index, row in enumerate(rows(one))] for one in scenarios]
+    header, blocks = named_blocks(view.short_names(scenarios), _HEADERS, groups, paper, _NUMBERS)
     yield Line(header, "bold")
-    lines = iter(body)
-    for name, (one, alike), its in zip(names, shown, found, strict=True):
+    for (one, alike), block in zip(shown, blocks, strict=True):
         style = "red" if unpriced(one) else _COLORS.get(one["verdict"], "")
-        if not inline:
-            yield Line(shorten(name, paper.columns, paper.mark), style)
-        yield from (Line(next(lines), style) for _ in its)
+        yield from (Line(text, style) for text in block)
         if alike:
             yield Line(f"  {alike:,} more like it: -v shows them all", style)
-
-
-def _least_width(name: str, paper: Paper) -> int:
-    """Columns that a name needs to be known again: without its path, when it has one."""
-    path, separator, last = name.rpartition("::")
-    return min(width(name), width(paper.mark + separator + last)) if path else width(name)
 
 
 def _cells(scenario: ScenarioEntry, row: Row, cost: bool) -> tuple[str, ...]:
@@ -216,12 +155,13 @@ def _pasteable(command: Sequence[str], columns: int) -> Iterator[str]:
 
 
 def failure_text(scenario: ScenarioEntry, *, ascii_only: bool = False) -> str:
-    """Why this scenario's test fails, in about ten lines: verdict, numbers, limits, causes, the way out."""
+    """Why a test fails, in about ten lines: verdict, numbers, limits, causes, the way out.
+
+    Stands under the test's name, so it does not repeat it; pytest's short summary shows the first line.
+    """
     if ascii_only:
         scenario = ascii_strings(scenario)
-    lines = [_REASONS[scenario["verdict"]].format(plain(scenario["id"]))]
-    if scenario["verdict"] == "over":
-        lines += ["  " + line for line in _exceeded(scenario)]
+    lines = _over(scenario) if scenario["verdict"] == "over" else [_REASONS[scenario["verdict"]]]
     for finding in view.causes(scenario)[:_CAUSES]:
         lines += _cause(finding, _FAILURE_COLUMNS)
     lines += [str(way_out) for way_out in view.ways_out([scenario])]
@@ -229,6 +169,10 @@ def failure_text(scenario: ScenarioEntry, *, ascii_only: bool = False) -> str:
     return to_ascii(text) if ascii_only else text
 
 
-def _exceeded(scenario: ScenarioEntry) -> list[str]:
-    cells = [(row.metric, row.baseline, row.now, row.change, row.limit) for row in rows(scenario)]
-    return tables.terminal(("", *_HEADERS[2:6]), cells, _NUMBERS[1:6])
+def _over(scenario: ScenarioEntry) -> list[str]:
+    """What pytest repeats in its short summary, and the numbers."""
+    its = rows(scenario)
+    said = [f"{row.metric} {row.now if row.change == NONE else row.change}" for row in its]
+    cells = [(row.metric, row.baseline, row.now, row.change, row.limit) for row in its]
+    table = tables.terminal(("", *_HEADERS[2:6]), cells, _NUMBERS[1:6])
+    return [f"Over budget: {', '.join(said)}", *("  " + line for line in table)]

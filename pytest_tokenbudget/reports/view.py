@@ -20,7 +20,7 @@ from pytest_tokenbudget.reports.numbers import count, money, percent, plural, si
 from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
 from pytest_tokenbudget.reports.text import plain
 
-_OF_EACH_CAUSE = 3
+_FEW, _OF_EACH_CAUSE = 12, 3
 
 UPDATE = ("pytest", "--token-budget", "--token-budget-update")
 UPGRADE_PRICES = ("pip", "install", "-U", "genai-prices")
@@ -102,7 +102,9 @@ def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
 
 
 def some_of_each_cause(scenarios: Sequence[ScenarioEntry]) -> list[tuple[ScenarioEntry, int]]:
-    """The three first of each cause, the last of them with the number of those left out."""
+    """The three first of each cause, the last of them with the number of those left out; all when few."""
+    if len(scenarios) <= _FEW:
+        return [(one, 0) for one in scenarios]
     shown = []
     for group in by_cause(scenarios):
         first, left = group[:_OF_EACH_CAUSE], len(group[_OF_EACH_CAUSE:])
