@@ -68,15 +68,15 @@ def summary_lines(
         return []
     failing = [one for one in told if view.fails(one)]
     if verbosity > 0:
-        shown, detailed, most, turns = [(one, 0) for one in told], failing, None, None
+        shown, groups, most, turns = [(one, 0) for one in told], [[one] for one in failing], None, None
     else:
         shown, most, turns = view.some_of_each_cause(told), _SCENARIOS, _TURNS
-        detailed = [group[0] for group in view.by_cause(failing)][:_DETAILS]
+        groups = view.by_cause(failing)[:_DETAILS]
     lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_table(shown[:most], paper)]
     if left := len(told) - sum(1 + alike for _, alike in shown[:most]):
         lines.append(Line(f"and {left:,} more: -v shows them all"))
-    for one in detailed if verbosity >= 0 else ():
-        lines += [Line(), *_details(one, paper, turns)]
+    for group in groups if verbosity >= 0 else ():
+        lines += [Line(), *_details(group, paper, turns)]
     lines.append(Line())
     lines += [line for way_out in view.ways_out(failing) for line in _way_out(way_out, paper)]
     lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
@@ -100,10 +100,12 @@ def _cells(scenario: ScenarioEntry, row: Row, cost: bool) -> tuple[str, ...]:
     return row.metric.removesuffix(" tokens"), row.baseline, row.now, row.change, row.limit, dollars
 
 
-def _details(scenario: ScenarioEntry, paper: Paper, most: int | None) -> Iterator[Line]:
-    """The turns of what failed, and why."""
-    name = shorten(plain(scenario["id"]), paper.columns - len(": stale"), paper.mark)
-    yield Line(f"{name}: {scenario['verdict']}", _COLORS[scenario["verdict"]])
+def _details(group: Sequence[ScenarioEntry], paper: Paper, most: int | None) -> Iterator[Line]:
+    """The turns of the first of a group that failed for one reason, and the reason."""
+    scenario, *alike = group
+    verdict = f": {scenario['verdict']}{f' ({len(alike):,} more like it)' if alike else ''}"
+    name = shorten(plain(scenario["id"]), paper.columns - len(verdict), paper.mark)
+    yield Line(name + verdict, _COLORS[scenario["verdict"]])
     table, turns = turn_table(scenario, most), len(scenario["turns"])
     if table.rows:
         facts = [plural(turns, "turn"), *table.facts]
