@@ -158,23 +158,29 @@ def _trimmed(chain: list[_Run]) -> list[_Run]:
 
 def _runs(query: Sequence[str], file: File, size: int) -> list[_Run]:
     """The longest runs of words that `query` and `file` share, by their place in the query."""
-    words = file.text.words
     done: dict[int, int] = {}
     runs: list[_Run] = []
     places = file.grams(size)
     for start, gram in enumerate(grams_of(query, size)):
         for position in places.get(gram, ())[:_POSITIONS]:
-            diagonal = position - start
-            if done.get(diagonal, 0) > start:
-                continue
-            length = size
-            while (
-                start + length < len(query)
-                and position + length < len(words)
-                and query[start + length] == words[position + length]
-            ):
-                length += 1
-            done[diagonal] = start + length - size + 1
-            runs.append(_Run(start, position, length))
+            if done.get(position - start, 0) <= start:
+                run = _grown(query, file.text.words, start, position)
+                done[position - start] = run.query + run.length - size + 1
+                runs.append(run)
     longest = sorted(runs, key=lambda run: -run.length)[:_RUNS]
     return sorted(longest, key=lambda run: (run.query, run.file))
+
+
+def _grown(query: Sequence[str], words: Sequence[str], start: int, position: int) -> _Run:
+    """The whole run that two equal words are part of."""
+    end = 0
+    while (
+        start + end < len(query)
+        and position + end < len(words)
+        and query[start + end] == words[position + end]
+    ):
+        end += 1
+    begin = 0
+    while begin < min(start, position) and query[start - begin - 1] == words[position - begin - 1]:
+        begin += 1
+    return _Run(start - begin, position - begin, begin + end)

@@ -74,7 +74,7 @@ def _change(was: Sequence[Block], now: Sequence[Block], level: Level) -> Change:
         return "reordered"
     if before[0] == after[0]:
         return "changed"
-    # How far each side's next block stands off on the other side: what comes in between was added, or removed.
+    # How far off each side's next block stands on the other: what comes in between was added, or removed.
     gone = before.index(after[0]) if after[0] in before else None
     come = after.index(before[0]) if before[0] in after else None
     if gone is None and come is None:

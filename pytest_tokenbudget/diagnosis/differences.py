@@ -32,8 +32,8 @@ def added_spans(was: str, now: str) -> list[Span]:
         before = [word for line in old[i:j] for word in line]
         after = [word for line in new[k:m] for word in line]
         fresh = _word_spans(before, after) if before else [(0, len(after))]
-        spans += [(starts[k] + start, starts[k] + end) for start, end in fresh]
-    return list(_merged(spans))
+        spans += [(starts[k] + start, starts[k] + end) for start, end in _merged(fresh)]
+    return spans
 
 
 def _line_words(text: str) -> list[tuple[str, ...]]:

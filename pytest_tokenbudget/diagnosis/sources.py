@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pytest_tokenbudget.diagnosis.alignment import Alignment, File, alignments
+from pytest_tokenbudget.diagnosis.alignment import Alignment, File, alignments, grams_of
 from pytest_tokenbudget.diagnosis.differences import Span, added_spans
 from pytest_tokenbudget.diagnosis.findings import Source
-from pytest_tokenbudget.diagnosis.words import read_words, word_spans
+from pytest_tokenbudget.diagnosis.words import read_words, word_spans, words_of
 
 _CONTEXT = 24
 """Unchanged words on either side of an addition that help to place it."""
 _RARE = 12
 """Words that choose the files worth a look: the rarest in the repository."""
-_CANDIDATES = 6
+_CANDIDATES, _POOL = 6, 256
+"""Files that are looked into, and those of which they are chosen."""
 _COVERED = 0.6
 """Share of an addition that must be in a file before the file is said to hold it."""
 _LONG_ENOUGH = 4
@@ -82,8 +83,7 @@ class SourceTree:
 
     def holds(self, text: str) -> bool:
         """Whether any file holds `text`, word for word."""
-        query = _Query(text, (0, len(word_spans(text))))
-        words = query.words
+        words = words_of(text)
         if not words:
             return True
         for index in (self._changed, self._others):
@@ -159,13 +159,17 @@ class _Index:
         sources = [source for one in equals for source in _places(one, query)]
         return Location(tuple(sources[:_NAMED]), best.filled, best.missing)
 
-    def candidates(self, words: Iterable[str]) -> list[File]:
-        """The files that hold most of the rarest of `words`, best first."""
+    def candidates(self, words: Sequence[str]) -> list[File]:
+        """The files that hold most of the rarest of `words`; if many do, most of them in a row."""
         known = sorted(
             {word for word in words if word in self._paths}, key=lambda w: (len(self._paths[w]), w)
         )
-        votes = Counter(path for word in known[:_RARE] for path in self._paths[word])
-        return [self._file(path) for path, _ in votes.most_common(_CANDIDATES)]
+        votes = Counter(path for word in known[:_RARE] for path in self._paths[word]).most_common(_POOL)
+        if len(votes) > _CANDIDATES and votes[_CANDIDATES - 1][1] == votes[_CANDIDATES][1]:
+            wanted = set(grams_of(words, 3))
+            shared = {path: len(wanted & self._file(path).grams(3).keys()) for path, _ in votes}
+            votes.sort(key=lambda vote: (-vote[1], -shared[vote[0]]))
+        return [self._file(path) for path, _ in votes[:_CANDIDATES]]
 
     def _file(self, path: str) -> File:
         if path not in self._files:

@@ -193,7 +193,7 @@ def test_growth(case: Case) -> None:
     case.check()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     lines=st.lists(
         st.sampled_from(["Be brief.", "Be kind.", "Ask first.", "", "Never guess a number."]), max_size=6

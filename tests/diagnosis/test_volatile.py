@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from changes import NOW, TEMPLATE, WHO, Case, before_system, each
+from changes import NOW, TEMPLATE, WHO, Case, before_system, each, put, question, unchanged
+from seeded import HANDBOOK, Agent, Change, changed, request, subagents, support_agent, text
+
+from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
+from pytest_tokenbudget.wire.prompt import Prompt
 
 
 def per_process(name: str, line: str, value: str, kind: str, source: str = "") -> Case:
@@ -52,3 +56,88 @@ VOLATILE = [
 @pytest.mark.parametrize("case", VOLATILE, ids=str)
 def test_volatile_prefixes(case: Case) -> None:
     case.check()
+
+
+# --- the same scenario in two processes --------------------------------------------------------------------
+
+
+def prompts(change: Change = unchanged, agent: Agent | None = None) -> list[Prompt]:
+    return [request(body).prompt for body in changed((agent or support_agent()).bodies(), change)]
+
+
+STABILITY: list[tuple[str, Change, Change, dict[str, tuple[str, ...]]]] = [
+    ("the same", unchanged, unchanged, {}),
+    (
+        "another clock",
+        each(before_system("Current time: {}.", "2026-11-21T10:00:01Z")),
+        each(before_system("Current time: {}.", "2027-01-01T00:00:00Z")),
+        {"system[0]": ("character 17", "date or time", "the prefix of another process")},
+    ),
+    (
+        "another hash seed, in the tools and in a schema",
+        unchanged,
+        each(
+            lambda _, body: body["tools"].reverse(),
+            lambda _, body: body["tools"][0]["input_schema"]["required"].reverse(),
+        ),
+        {"tools": ("another order",), "tools[refund].input_schema": ("another order",)},
+    ),
+    (
+        "another working directory, in the system prompt and the first message",
+        each(
+            before_system("You work in {}.", "/home/a/shop"),
+            question(lambda _, words: f"(/home/a/shop) {words}"),
+        ),
+        each(before_system("You work in {}.", "/tmp/b"), question(lambda _, words: f"(/tmp/b) {words}")),
+        {"system[0]": ("path or host name",), "messages[0] user text": ("path or host name",)},
+    ),
+    (
+        "an option",
+        unchanged,
+        each(put(tool_choice={"type": "any"})),
+        {"tool_choice": ("differs from process to process",)},
+    ),
+    ("what is no part of the prompt", unchanged, each(put(metadata={"user_id": "7"}, max_tokens=7)), {}),
+]
+
+
+@pytest.mark.parametrize(("name", "one", "other", "found"), STABILITY, ids=[row[0] for row in STABILITY])
+def test_prefixes_of_two_processes(
+    name: str, one: Change, other: Change, found: dict[str, tuple[str, ...]]
+) -> None:
+    told = compare_prefixes(prompts(one), prompts(other))
+    assert {finding.where for finding in told} == set(found), told
+    assert len(told) == len(found)
+    for finding in told:
+        assert finding.kind == "volatile"
+        for phrase in found[finding.where]:
+            assert phrase in finding.text
+
+
+def test_concurrent_requests_are_compared_with_their_own() -> None:
+    bodies = subagents().bodies()
+    shuffled = [bodies[i] for i in (4, 0, 8, 1, 5, 9, 2, 10, 6, 3, 7, 11)]
+    assert compare_prefixes([request(b).prompt for b in bodies], [request(b).prompt for b in shuffled]) == []
+
+
+def test_a_process_that_asks_more_is_told() -> None:
+    told = compare_prefixes(prompts(), prompts()[:3])
+    assert [one.text for one in told] == ["a second process asks 3 turns, the first 4"]
+
+
+def test_without_breakpoints_tools_and_system_are_compared() -> None:
+    bare = support_agent(system=HANDBOOK, rolling=False)
+    other = each(lambda _, body: body.update(system=body["system"] + "Host: blue"))
+    (told,) = compare_prefixes(prompts(agent=bare), prompts(other, bare))
+    assert told.where == "system[0]"
+    later = each(question(lambda _, words: words + " Thanks."))
+    assert compare_prefixes(prompts(agent=bare), prompts(later, bare)) == []
+
+
+def test_the_attribution_block_of_claude_code_is_not_compared() -> None:
+    def attributed(value: str) -> Change:
+        return each(
+            lambda _, body: body["system"].insert(0, text(f"x-anthropic-billing-header: cch={value};"))
+        )
+
+    assert compare_prefixes(prompts(attributed("a1")), prompts(attributed("b2"))) == []

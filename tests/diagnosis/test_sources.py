@@ -1,0 +1,183 @@
+"""The line of an added text, however the file holds it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+
+BEFORE = "You are the agent of a shop.\nAnswer in the language of the customer.\nNever promise a date.\n"
+ADDED = "Ask for the number of the order before you look anything up."
+AFTER = BEFORE.replace("Never", f"{ADDED}\nNever")
+LINES = AFTER.splitlines()
+
+
+def literal(lines: list[str]) -> str:
+    return "\n".join(f'    "{line}\\n"' for line in lines)
+
+
+FORMS = [
+    ("prompts/a.md", AFTER, "3"),
+    ("prompts/a.txt", AFTER.replace("\n", "\r\n"), "3"),
+    ("prompts/a.j2", "{% block system %}\n" + AFTER + "{% endblock %}\n", "4"),
+    ("prompts/a.yaml", "system: |\n" + "".join(f"  {line}\n" for line in LINES), "4"),
+    ("prompts/folded.yaml", "system: >\n" + "\n".join(f"  {word}" for word in AFTER.split()), "16-27"),
+    ("prompts/quoted.yaml", f"system: {json.dumps(AFTER)}\n", "1"),
+    ("prompts/a.json", json.dumps({"name": "x", "system": AFTER}, indent=1), "3"),
+    ("prompts/ascii.json", json.dumps({"system": AFTER.replace("anything", "änything")}, indent=1), "2"),
+    ("prompts/a.toml", 'system = """\n' + AFTER + '"""\n', "4"),
+    ("prompts/a.xml", f"<prompt>\n<p>{LINES[0]}</p>\n<p>{LINES[1]}</p>\n<p>{ADDED}</p>\n</prompt>\n", "4"),
+    ("agent/triple.py", f'X = """\\\n{AFTER}"""\n', "4"),
+    ("agent/joined.py", f"X = (\n{literal(LINES)}\n)\n", "4"),
+    ("agent/plus.py", 'X = "' + '\\n" + \\\n    "'.join(LINES) + '"\n', "3"),
+    ("agent/single.py", f"X = {AFTER!r}\n", "1"),
+    (
+        "agent/dedent.py",
+        "X = dedent('''\n" + "".join(f"        {line}\n" for line in LINES) + "    ''')\n",
+        "4",
+    ),
+    ("agent/list.py", "X = '\\n'.join([\n" + "".join(f"    {line!r},\n" for line in LINES) + "])\n", "4"),
+    ("agent/doc.py", f'def agent():\n    """Do it.\n\n    {ADDED}\n    """\n', "4"),
+    (
+        "agent/wrapped.py",
+        (
+            'X = """You are the agent of a shop.\nAnswer in the language of the customer. Ask for the\n'
+            'number of the order before you look\nanything up. Never promise a date."""'
+        ),
+        "2-4",
+    ),
+    ("agent/broken.py", f'def (:\n  it\'s "{ADDED}"\n', "2"),
+    ("agent/comment.py", f"# don't\nX = \"{ADDED}\"  # it's\n", "2"),
+]
+
+
+@pytest.mark.parametrize(("path", "content", "lines"), FORMS, ids=[row[0] for row in FORMS])
+def test_line_in_every_form_of_file(path: str, content: str, lines: str) -> None:
+    now = AFTER.replace("anything", "änything") if "ascii" in path else AFTER
+    tree = SourceTree({"README.md": "# A shop\n\nIt has an agent.\n", path: content})
+    assert str(tree.locate(BEFORE, now).source) == f"{path}:{lines}"
+
+
+TEMPLATES = [
+    (
+        "f-string",
+        "a.py",
+        'X = f"""Hello {user.name}!\nYou have {len(items):>3} items in your basket.\n{rest}"""',
+        "2",
+    ),
+    ("nested quotes", "a.py", "X = f\"Hello {d['x']}! You have {n['y']} items in your basket.\"\n", "1"),
+    ("str.format", "a.py", 'X = "Hello {name}!\\n" \\\n    "You have {count} items in your basket."\n', "2"),
+    ("percent", "a.py", "X = '''Hello %(name)s!\nYou have %d items in your basket.''' % x\n", "2"),
+    ("string.Template", "a.txt", "Hello $name!\nYou have ${count} items in your basket.\n", "2"),
+    (
+        "Jinja",
+        "a.j2",
+        "Hello {{ name }}!\n{% if items %}\nYou have {{ items|length }} items in your basket.\n",
+        "3",
+    ),
+    ("escaped braces", "a.py", 'X = f"Hello {name}!\\nYou have {count} items in your basket. {{}}"\n', "1"),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "content", "line"), TEMPLATES, ids=[row[0] for row in TEMPLATES])
+def test_line_of_a_template_that_was_filled(name: str, path: str, content: str, line: str) -> None:
+    tree = SourceTree({path: content, "other.md": "You have to pay. Hello there! Items are in the basket.\n"})
+    location = tree.locate("Hello Ann!\n", "Hello Ann!\nYou have 17 items in your basket.\n")
+    assert str(location.source) == f"{path}:{line}"
+
+
+def test_only_the_added_lines_of_a_text() -> None:
+    text = "".join(f"Line {i} says something of its own, number {i * 7}.\n" for i in range(40))
+    longer = text.replace("Line 20", "A first new line.\nA second new line.\nLine 20")
+    tree = SourceTree({"a.md": longer})
+    assert str(tree.locate(text, longer).source) == "a.md:21-22"
+
+
+def test_the_largest_of_several_additions_is_the_line_and_the_others_are_named() -> None:
+    text = "".join(f"Line {i} says something of its own, number {i * 7}.\n" for i in range(40))
+    longer = text.replace("Line 5 ", "One short new line.\nLine 5 ")
+    longer = longer.replace("Line 20", "A first new line, long.\nA second new line.\nLine 20")
+    location = SourceTree({"a.md": longer}).locate(text, longer)
+    assert str(location.source) == "a.md:22-23"
+    assert [str(source) for source in location.elsewhere] == ["a.md:6"]
+
+
+def test_a_changed_word_is_found_by_what_stands_around_it() -> None:
+    was = "Answer in at most 5 sentences, and name the page.\n"
+    tree = SourceTree({"a.md": "Five: 7, 7, 7.\n", "b.md": f"# Rules\n\n{was.replace('5', '7')}"})
+    assert str(tree.locate(was, was.replace("5", "7")).source) == "b.md:3"
+
+
+def test_changed_files_come_first() -> None:
+    files = {"old.md": AFTER, "new.md": f"# New\n\n{AFTER}"}
+    assert str(SourceTree(files, frozenset({"new.md"})).locate(BEFORE, AFTER).source) == "new.md:5"
+
+
+def test_what_stands_in_several_places_is_ambiguous_and_up_to_three_are_named() -> None:
+    files = {f"{name}.md": AFTER for name in "abcd"}
+    location = SourceTree(files).locate(BEFORE, AFTER)
+    assert location.source is None
+    assert [str(source) for source in location.sources] == ["a.md:3", "b.md:3", "c.md:3"]
+
+
+def test_twice_in_one_file_is_ambiguous_too() -> None:
+    location = SourceTree({"a.md": f"{AFTER}\n---\n\n{AFTER}"}).locate(BEFORE, AFTER)
+    assert location.source is None
+    assert [str(source) for source in location.sources] == ["a.md:3", "a.md:10"]
+
+
+def test_context_decides_between_two_places() -> None:
+    line = "Ask before you pay."
+    files = {
+        "a.md": f"Refunds take five days.\n{line}\nNever promise.\n",
+        "b.md": f"Parcels are late.\n{line}\nWait.\n",
+    }
+    was, now = "Parcels are late.\nWait.\n", f"Parcels are late.\n{line}\nWait.\n"
+    assert str(SourceTree(files).locate(was, now).source) == "b.md:2"
+
+
+@pytest.mark.parametrize("now", ["Mr Jones wants all of it in verse today.", "x", "Answer customer never."])
+def test_what_no_file_holds_is_not_found(now: str) -> None:
+    location = SourceTree({"a.md": BEFORE}).locate("", now)
+    assert location.sources == ()
+    assert location.missing == (now.removesuffix("."),) or location.missing == (now,)
+
+
+def test_a_value_is_filled_in_at_the_line_of_its_hole() -> None:
+    tree = SourceTree({"a.py": 'X = f"Be kind.\\n" \\\n    f"Today is {date}, so hurry.\\n"\n'})
+    location = tree.locate(
+        "Be kind.\nToday is 2026-11-20, so hurry.\n", "Be kind.\nToday is 2026-11-21, so hurry.\n"
+    )
+    assert location.source is None
+    assert str(location.filled) == "a.py:2"
+    assert location.missing == ("21",)
+
+
+def test_an_empty_tree_finds_nothing() -> None:
+    assert SourceTree({}).locate("", "Be kind.").missing == ("Be kind.",)
+    assert SourceTree({}).locate("a b", "a").sources == ()
+
+
+def test_holds() -> None:
+    tree = SourceTree({"a.md": AFTER, "b.py": 'X = "Acme & Sons"\n'}, frozenset({"a.md"}))
+    assert tree.holds("number of the order")
+    assert tree.holds("Acme & Sons")
+    assert not tree.holds("Sons & Acme")
+    assert not tree.holds("Jones")
+    assert tree.holds("")
+
+
+def test_the_index_is_linear_and_asked_many_times_at_little_cost() -> None:
+    files = {
+        f"p/{i}.md": "".join(f"File {i}, line {j}: {i * j} of them.\n" for j in range(200))
+        for i in range(200)
+    }
+    tree = SourceTree(files)
+    start = time.process_time()
+    for i in range(0, 200, 2):
+        line = f"File {i}, line 77: {i * 77} of them."
+        assert str(tree.locate("", line).source) == f"p/{i}.md:78"
+    assert time.process_time() - start < 5

@@ -1,0 +1,169 @@
+"""More turns, fewer, of another shape, in a loop, on another model: told as such."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from changes import adds_up
+from seeded import (
+    MODEL,
+    PASSAGES,
+    Agent,
+    Body,
+    Step,
+    cost,
+    findings,
+    record,
+    replay,
+    request,
+    result,
+    subagents,
+    support_agent,
+    user,
+)
+
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+
+
+def told(bodies: Sequence[Body], agent: Agent | None = None) -> list[Finding]:
+    """The findings of an agent that sends `bodies` where the support agent was recorded."""
+    recorded = agent or support_agent()
+    run = replay(record(recorded.bodies(), recorded.answers()), bodies)
+    found = findings(run)
+    adds_up(run, found)
+    return list(found)
+
+
+def continued(body: Body, *messages: Any) -> Body:
+    longer = copy.deepcopy(body)
+    longer["messages"] += messages
+    return longer
+
+
+def calls(id_: str, name: str, **arguments: str) -> Body:
+    use = {"type": "tool_use", "id": id_, "name": name, "input": arguments}
+    return {"role": "assistant", "content": [use]}
+
+
+BODIES = support_agent().bodies()
+SAID = {"role": "assistant", "content": "Tighten it to 12 newton metres."}
+
+
+def test_a_turn_more() -> None:
+    (found,) = told([*BODIES, continued(BODIES[-1], SAID, user("Check your answer once more."))])
+    assert (found.kind, found.where) == ("turns_changed", "added")
+    assert "asks 1 turn that the recording does not have" in found.text
+    assert "Check your answer once more." in found.text
+    assert found.tokens is None, "nobody knows what an unrecorded turn costs"
+
+
+def test_a_turn_less() -> None:
+    (found,) = told(BODIES[:-1])
+    assert (found.kind, found.where) == ("turns_changed", "removed")
+    assert "1 recorded turn is not asked for any more" in found.text
+    lost = record(BODIES, support_agent().answers())[-1].answer.usage
+    assert lost is not None
+    assert found.tokens == -lost.tokens.prompt_tokens
+    assert found.cost_usd == -(cost(lost) or 0)
+
+
+def test_a_loop_over_a_tool_is_named_with_its_arguments_and_how_often() -> None:
+    looping = continued(
+        BODIES[-1], calls("toolu_9", "search", query="saddle"), user(result("toolu_9", PASSAGES))
+    )
+    loop, added = told([*BODIES, looping])
+    assert (loop.kind, loop.where) == ("turns_changed", "loop")
+    assert 'search({"query": "saddle"}) is called 2 times with the same arguments' in loop.text
+    assert added.where == "added"
+
+
+def test_a_call_that_the_recording_repeats_too_is_no_loop() -> None:
+    poll = Step("", [("get_order", {"order": "FW-1"})], ["on its way"])
+    agent = support_agent(steps=[poll, poll, Step("It is on its way.")])
+    bodies = agent.bodies()
+    extra = continued(bodies[-1], {"role": "assistant", "content": "It is on its way."}, user("And now?"))
+    (found,) = told([*bodies, extra], agent)
+    assert found.where == "added"
+
+
+def test_the_same_request_again_is_a_loop() -> None:
+    loop, added = told([*BODIES, BODIES[1]])
+    assert "the same request is sent 2 times" in loop.text
+    assert added.where == "added"
+
+
+def test_a_subagent_less_with_what_it_cost() -> None:
+    agent = subagents()
+    (found,) = told(agent.bodies()[:8], agent)
+    assert "1 subagent or conversation of the recording is not started" in found.text
+    assert "Research the pump for us." in found.text
+    assert "1 more" in found.text
+    assert found.tokens is not None
+    assert found.tokens < 0
+
+
+def test_a_subagent_more() -> None:
+    agent = subagents()
+    recorded = record(agent.bodies()[:8], agent.answers()[:8])
+    (found,) = findings(replay(recorded, agent.bodies()))
+    assert (found.kind, found.where) == ("turns_changed", "added")
+    assert "starts 1 subagent or conversation more than recorded" in found.text
+    assert "Research the pump for us." in found.text
+
+
+def reshaped(now: Body, was: Body) -> Finding:
+    """The finding about a turn that is paired with a recorded one of another place."""
+    run = replay(record(BODIES, support_agent().answers()), BODIES)
+    pair = replace(run.turns[0].pair, request=request(now), recorded=request(was))
+    turn = replace(run.turns[0], pair=pair)
+    (found,) = findings(replace(run, turns=(turn, *run.turns[1:]), reshaped=(pair,)))
+    return found
+
+
+def test_another_shape_of_a_conversation() -> None:
+    found = reshaped(BODIES[2], BODIES[0])
+    assert (found.kind, found.where) == ("turns_changed", "turn 1")
+    assert "another shape than recorded, 5 messages where 1 were recorded" in found.text
+
+
+def test_messages_in_another_order() -> None:
+    swapped = copy.deepcopy(BODIES[2])
+    swapped["messages"][1:3], swapped["messages"][3:5] = swapped["messages"][3:5], swapped["messages"][1:3]
+    assert "the messages come in another order than recorded" in reshaped(swapped, BODIES[2]).text
+
+
+def test_concurrent_conversations_in_another_order_are_no_change() -> None:
+    agent = subagents()
+    bodies = agent.bodies()
+    assert told([bodies[i] for i in (4, 0, 8, 1, 5, 9, 2, 10, 6, 3, 7, 11)], agent) == []
+
+
+def test_a_model_that_is_switched_says_what_it_costs() -> None:
+    bodies = copy.deepcopy(BODIES)
+    bodies[0]["model"] = "claude-opus-4-8"
+    found = {one.kind: one for one in told(bodies)}
+    assert found["model_changed"].text.startswith(f"turn 1: claude-opus-4-8 instead of {MODEL}")
+    assert found["model_changed"].cost_usd is not None
+    assert found["model_changed"].cost_usd > 0
+
+
+def test_another_rate_of_the_same_model() -> None:
+    run = replay(record(BODIES, support_agent().answers()), BODIES)
+    dear = Usage.of(Rate("claude-haiku-4-5"), Tokens(input_tokens=10))
+    first = replace(
+        run.turns[0], recorded=Usage.of(Rate("claude-opus-4-8"), Tokens(input_tokens=10)), usage=dear
+    )
+    (found,) = findings(Run((first,)))
+    assert (found.kind, found.where) == ("model_changed", "turn 1")
+    long = replace(first, usage=Usage.of(Rate("claude-opus-4-8", ("batch",)), Tokens(input_tokens=10)))
+    (found,) = findings(Run((long,)))
+    assert (found.kind, found.text) == (
+        "rate_changed",
+        "turn 1: claude-opus-4-8 (batch) instead of claude-opus-4-8",
+    )
+    assert found.cost_usd == -cost(first.recorded or Usage()) / 2  # type: ignore[operator]
