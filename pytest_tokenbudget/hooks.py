@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -50,7 +51,7 @@ class Scenarios:
         self._stage = Stage(
             session.options,
             allowed_hosts=session.settings.allowed_hosts,
-            before_call=session.before_call,
+            spending=session.spending(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
         )
         self._examined: list[ScenarioEntry] = []
         self._fixtures_of_scenarios: set[str] = set()

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from pytest_tokenbudget.replay.secret_text import secrets_of
 from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.wire.exchange import Pair, Request
+from pytest_tokenbudget.spending import Spending
+from pytest_tokenbudget.wire.exchange import Pair
 
 _FORBIDDEN = "<>?%*:|\"'/\\"
 _LONGEST_NAME = 255
@@ -70,7 +71,7 @@ class Scenario:
             for ledger in self.ledgers
         )
 
-    def open(self, options: Options, before_call: Callable[[Request], None] | None) -> Ledger:
+    def open(self, options: Options, spending: Spending | None) -> Ledger:
         """Read its cassette and begin its account. Raises CassetteError."""
         assert self.cassette is not None
         exists = self.cassette.exists()
@@ -82,7 +83,8 @@ class Scenario:
         rules = Rules(
             calls=options.live or mode != RecordMode.NONE,
             exact=mode == RecordMode.CHANGED,
-            before_call=before_call,
+            before_call=spending.before_call if spending else None,
+            after_call=spending.after_call if spending else None,
         )
         self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
         return self.own

@@ -33,7 +33,7 @@ from pytest_tokenbudget.reports.terminal import failure_text
 from pytest_tokenbudget.repository import Repository
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.source_files import read_source_tree
-from pytest_tokenbudget.wire.exchange import Request
+from pytest_tokenbudget.spending import Spending
 
 
 @dataclass(slots=True)
@@ -74,8 +74,10 @@ class Session:
         """What measures; nothing heavy is loaded before the first count."""
         return Meter(best_counter(self._store), self.prices.tiered, self.settings.minimum_cacheable_tokens)
 
-    def before_call(self, request: Request) -> None:
-        """Asked before each real call that costs money. Raises what stops it."""
+    def spending(self, processes: int) -> Spending | None:
+        """The limit on real calls, an equal share of it for each of several processes; None without one."""
+        limit = self.options.max_spend
+        return None if limit is None else Spending(limit / processes, self.prices)
 
     @cached_property
     def _sources(self) -> SourceTree:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.options import Options
 from pytest_tokenbudget.replay.ledger import Ledger, Rules
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.scenario import Scenario
-from pytest_tokenbudget.wire.exchange import Request
+from pytest_tokenbudget.spending import Spending
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.replay.cassette import Ledgers
@@ -27,11 +27,11 @@ class Stage:
         options: Options,
         *,
         allowed_hosts: Sequence[str] = (),
-        before_call: Callable[[Request], None] | None = None,
+        spending: Spending | None = None,
     ) -> None:
         self._options = options
         self._allowed_hosts = allowed_hosts
-        self._before_call = before_call
+        self._spending = spending
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
         self._ledgers: Ledgers | None = None
         self._routed = False
@@ -48,7 +48,7 @@ class Stage:
         with contextlib.ExitStack() as opening:
             opening.enter_context(cassette.adopt(self._adopted))
             if scenario.cassette is not None:
-                ledger = scenario.own or scenario.open(self._options, self._before_call)
+                ledger = scenario.own or scenario.open(self._options, self._spending)
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:
                     opening.enter_context(cassette.route(self._ledgers))

@@ -35,6 +35,8 @@ class Rules:
     """Hosts whose traffic, beside model calls, passes by unrecorded; loopback always does."""
     before_call: Callable[[Request], None] | None = None
     """Asked before a real model call; what it raises stops the call, past the agent."""
+    after_call: Callable[[Request, Mapping[str, Any]], None] | None = None
+    """Told the answer to a real model call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Ledger:
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
         """Its whole answer is there."""
         self._calls.finish(call, answer)
+        if self.rules.after_call and call.sent.request and call.sent.costs and call.answer is not None:
+            self.rules.after_call(call.sent.request, call.answer)
 
     def refuse(self, problem: str) -> NoReturn:
         """Keep a problem, and raise it past the agent."""
@@ -182,7 +186,8 @@ class Ledger:
         if self.rules.calls:
             if self.rules.before_call and sent.request and sent.costs:
                 try:
-                    self.rules.before_call(sent.request)
+                    for request in sent.entries or (sent.request,):
+                        self.rules.before_call(request)
                 except TokenBudgetError as error:
                     self.refuse(f"{self.name}: {error}")
             return

@@ -64,6 +64,8 @@ class Prompt:
     automatic_ttl: Ttl | None = None
     """Set when the request asks for automatic caching (`cache_control` at the top level)."""
     stream: bool = False
+    max_tokens: int | None = field(default=None, compare=False)
+    """The longest answer that is asked for; it shapes neither prompt nor cache."""
 
     def level(self, level: Level) -> tuple[Block, ...]:
         """The blocks of one level, in order."""
@@ -93,6 +95,7 @@ def parse_prompt(
         betas=frozenset(betas) | frozenset(in_body if isinstance(in_body, list) else ()),
         automatic_ttl=_ttl(body),
         stream=stream or body.get("stream") is True,
+        max_tokens=most if isinstance(most := body.get("max_tokens"), int) else None,
     )
 
 
