@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pytest_tokenbudget.metering.counting import Counter, family
 from pytest_tokenbudget.metering.difference import items
+from pytest_tokenbudget.metering.places import envelope
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.wire.prompt import Prompt
 
@@ -64,6 +65,7 @@ def _total(known: Known, counter: Counter) -> _Total | None:
     if known.looped or any(one.unknown for one in rendered):
         return None
     constants = sum(item.place.framing for item in placed) + sum(one.tokens for one in rendered)
+    constants += envelope(known.prompt)
     return _Total(constants, sum(counter.count(text, kin) for one in rendered for text in one.texts))
 
 

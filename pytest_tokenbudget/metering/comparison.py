@@ -11,7 +11,7 @@ from pytest_tokenbudget.metering.counting import Counter, family, short_name
 from pytest_tokenbudget.metering.difference import Item, difference
 from pytest_tokenbudget.metering.history import assistant_messages
 from pytest_tokenbudget.metering.overheads import overhead
-from pytest_tokenbudget.metering.places import THINKING
+from pytest_tokenbudget.metering.places import THINKING, envelope
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered
 from pytest_tokenbudget.wire.prompt import Block, Prompt
@@ -75,6 +75,7 @@ class _Comparison:
             yield _piece(item.block.where, was, now, change.was, change.now)
         yield from self._options()
         framing = sum(now.place.framing - was.place.framing for was, now in apart.same)
+        framing += envelope(self._now) - envelope(self._was)
         if framing:
             yield Piece("framing", framing)
         if _name(self._was.model) != _name(self._now.model):

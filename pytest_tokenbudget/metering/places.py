@@ -36,6 +36,14 @@ class Place:
     surroundings: Surroundings = ALONE
 
 
+def envelope(prompt: Prompt) -> int:
+    """Tokens around the whole prompt."""
+    if not prompt.blocks:
+        return 0
+    system = overhead(prompt.model).system if prompt.level("system") else 0
+    return framing(prompt.model).prompt + system
+
+
 def places(prompt: Prompt) -> tuple[Place, ...]:
     """One place a block, in order; the framing of a message is with its first block."""
     return tuple(_Placing(prompt).walk())
@@ -57,25 +65,23 @@ class _Placing:
         self._loop = 0 if self._overhead.keeps_thinking else _loop_start(prompt.blocks)
 
     def walk(self) -> Iterator[Place]:
-        first = self._around.prompt
-        for level, grouped in groupby(self._blocks, lambda block: (block.level, block.role)):
-            blocks = list(grouped)
-            if level[0] == "messages":
-                yield from self._turn(blocks, first)
+        for (level, _), blocks in groupby(self._blocks, lambda block: (block.level, block.role)):
+            if level == "messages":
+                yield from self._turn(list(blocks))
+            elif level == "tools":
+                yield from map(self._tool, blocks)
             else:
-                first += self._overhead.system if level[0] == "system" else 0
-                for block in blocks:
-                    hidden = self._hides_deferred and block.content.get("defer_loading") is True
-                    each = int(level[0] == "tools" and not hidden)
-                    yield Place(first + each, _DROPPED if hidden else ALONE)
-                    first = 0
-            first = 0
+                yield from (Place(0) for _ in blocks)
 
-    def _turn(self, blocks: list[Block], first: int) -> Iterator[Place]:
+    def _tool(self, block: Block) -> Place:
+        hidden = self._hides_deferred and block.content.get("defer_loading") is True
+        return Place(0, _DROPPED) if hidden else Place(1)
+
+    def _turn(self, blocks: list[Block]) -> Iterator[Place]:
         """The messages of one role in a row, which the API merges."""
         around = self._around
         calls, results = (sum(block.kind == kind for block in blocks) for kind in ("tool_use", "tool_result"))
-        frame = first + self._frame(blocks, calls, results)
+        frame = self._frame(blocks, calls, results)
         last: Block | None = None
         for block in blocks:
             before = None if last is None else last.kind

@@ -15,7 +15,7 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.counting import Counter, family
 from pytest_tokenbudget.metering.images import image_size, image_tokens
 from pytest_tokenbudget.metering.overheads import framing, overhead
-from pytest_tokenbudget.metering.places import ALONE, THINKING, Surroundings, places
+from pytest_tokenbudget.metering.places import ALONE, THINKING, Surroundings, envelope, places
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 _NS = "antml:"
@@ -140,9 +140,7 @@ def _image(content: Mapping[str, Any], model: str) -> Rendered:
 def _document(content: Mapping[str, Any], model: str) -> Rendered:
     source = as_mapping(content.get("source"))
     if source.get("type") != "text":
-        return Rendered(
-            unknown=f"a document by {source.get('type', '?')} {source.get('media_type', '')}".rstrip()
-        )
+        return Rendered(unknown=f"a document ({source.get('media_type') or 'by ' + str(source.get('type'))})")
     if as_mapping(content.get("citations")).get("enabled"):
         return Rendered(unknown="a document with citations")
     around = framing(model)
@@ -164,13 +162,14 @@ def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float
     """
     counter = counter or BuiltinCounter()
     kin = family(prompt.model)
-    before_tools = overhead(prompt.model).tools
+    around = envelope(prompt)
+    if prompt.level("tools"):
+        around += overhead(prompt.model).tools
     weights = []
     for block, place in zip(prompt.blocks, places(prompt), strict=True):
         rendered = render(block, place.surroundings, prompt.model)
         texts = rendered.texts if rendered.unknown is None else (json.dumps(block.content, default=str),)
-        weight = place.framing + rendered.tokens + sum(counter.count(text, kin) for text in texts)
-        if block.level == "tools":
-            weight, before_tools = weight + before_tools, 0
-        weights.append(float(weight))
+        counted = sum(counter.count(text, kin) for text in texts)
+        weights.append(float(around + place.framing + rendered.tokens + counted))
+        around = 0
     return tuple(weights)

@@ -1,0 +1,469 @@
+"""Tokens of a changed request: recorded plus the difference, its parts, its basis and its interval."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.metering.calibration import Known
+from pytest_tokenbudget.metering.counting import Family
+from pytest_tokenbudget.metering.estimate import Estimate, estimate
+from pytest_tokenbudget.metering.history import fed_back_tokens, looped, message_digest
+from pytest_tokenbudget.model import Basis
+from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
+
+ROOT = Path(__file__).parents[2]
+CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", ROOT.parent / "shared" / "corpus"))
+MODEL = "claude-haiku-4-5"
+RECORDED = 1000
+
+TOOL = 8 + 1
+"""Words of a tool definition, and the line break after it."""
+
+CALL = {"type": "tool_use", "id": "t1", "name": "add", "input": {"x": 1}}
+RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "three"}
+EPHEMERAL = {"type": "ephemeral"}
+PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}}
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+class Words:
+    """An exact counter of words, so that the arithmetic of a test can be followed."""
+
+    name, exact = "words", True
+
+    def __init__(self) -> None:
+        self.counted: list[str] = []
+
+    def count(self, text: str, family: Family) -> int:
+        self.counted.append(text)
+        return len(text.split())
+
+
+class Never:
+    """A counter that must not be asked."""
+
+    name, exact = "never", True
+
+    def count(self, text: str, family: Family) -> int:
+        raise AssertionError(f"counted {text!r}")
+
+
+def text(value: str, **more: Any) -> dict[str, Any]:
+    return {"type": "text", "text": value, **more}
+
+
+def tool(name: str, description: str = "does it", **more: Any) -> dict[str, Any]:
+    return {"name": name, "description": description, "input_schema": {"type": "object"}, **more}
+
+
+def body(**changed: Any) -> dict[str, Any]:
+    """A request of a tool loop, with `changed` keys instead of its own."""
+    return {
+        "model": MODEL,
+        "system": [text("you are an agent"), text("today is monday")],
+        "tools": [tool("add"), tool("sub")],
+        "messages": [
+            {"role": "user", "content": [text("how much is it")]},
+            {"role": "assistant", "content": [copy.deepcopy(CALL)]},
+            {"role": "user", "content": [copy.deepcopy(RESULT)]},
+        ],
+        **changed,
+    }
+
+
+def edited(path: str, value: Any) -> dict[str, Any]:
+    """The request with the value at `path` (`system.0.text`) replaced, or set."""
+    changed = copy.deepcopy(body())
+    *steps, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    place: Any = changed
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    return changed
+
+
+def known(request: dict[str, Any], prompt_tokens: int = RECORDED, **more: Any) -> Known:
+    return Known(parse_prompt(request), prompt_tokens, **more)
+
+
+def made(now: dict[str, Any], was: dict[str, Any] | None = None, **more: Any) -> Estimate:
+    return estimate(known(was or body()), parse_prompt(now), more.pop("counter", None) or Words(), **more)
+
+
+def parts(result: Estimate) -> list[tuple[str, str, int]]:
+    return [(part.where, part.change, part.tokens) for part in result.parts]
+
+
+MARKED = copy.deepcopy(body())
+MARKED["system"][0]["cache_control"] = EPHEMERAL
+MARKED["tools"][1]["cache_control"] = EPHEMERAL
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        body(),
+        MARKED,
+        body(cache_control=EPHEMERAL),
+        body(max_tokens=5, temperature=0.5, stream=True, metadata={"user_id": "u"}),
+        body(model="us.anthropic.claude-haiku-4-5-20251001-v1:0"),
+        body(tool_choice={"type": "auto"}),
+        body(thinking={"type": "disabled"}),
+        body(output_config={"effort": "low"}),
+        body(tools=[tool("sub"), tool("add")]),
+        body(tools=[tool("add", strict=True), tool("sub", type="custom")]),
+        edited("messages.2.content.0.is_error", False),
+        edited("messages.2.content.0.content", [text("three", cache_control=EPHEMERAL)]),
+        edited("messages.0.content", "how much is it"),
+    ],
+)
+def test_what_the_model_is_not_shown_is_no_difference(now: dict[str, Any]) -> None:
+    assert made(now, counter=Never()) == Estimate(RECORDED, Basis.RECORDED, RECORDED, RECORDED)
+
+
+def test_ids_are_no_difference() -> None:
+    now = edited("messages.1.content.0.id", "t9")
+    now["messages"][2]["content"][0]["tool_use_id"] = "t9"
+    assert made(now, counter=Never()).basis is Basis.RECORDED
+
+
+def test_an_unchanged_request_loads_no_tokenizer() -> None:
+    script = (
+        "import sys\n"
+        "from pytest_tokenbudget.metering.counting import best_counter\n"
+        "from pytest_tokenbudget.metering.estimate import Known, estimate\n"
+        "from pytest_tokenbudget.wire.prompt import parse_prompt\n"
+        "messages = [{'role': 'user', 'content': 'hi'}]\n"
+        "prompt = parse_prompt({'model': 'claude-haiku-4-5', 'messages': messages})\n"
+        "assert estimate(Known(prompt, 8), prompt, best_counter()).prompt_tokens == 8\n"
+        "assert 'ctok' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (edited("system.1.text", "today is tuesday and it rains"), [("system[1]", "changed", 3)]),
+        (edited("messages.0.content.0.text", "how"), [("messages[0].content[0]", "changed", -3)]),
+        (edited("tools.1.description", "does it well"), [("tools[1]", "changed", 1)]),
+        (edited("messages.2.content.0.content", "three or four"), [("messages[2].content[0]", "changed", 2)]),
+        (body(system=[text("you are an agent")]), [("system[1]", "removed", -3)]),
+        (body(system=[text("new"), *body()["system"]]), [("system[0]", "added", 1)]),
+        (body(tools=[tool("sub")]), [("tools[0]", "removed", -TOOL)]),
+        (body(tools=[tool("add"), tool("mul"), tool("sub")]), [("tools[1]", "added", TOOL)]),
+    ],
+)  # fmt: skip
+def test_a_changed_block_is_counted_whole_then_and_now(
+    now: dict[str, Any], expected: list[tuple[str, str, int]]
+) -> None:
+    result = made(now)
+    assert parts(result) == expected
+    assert result.prompt_tokens == RECORDED + sum(tokens for *_, tokens in expected)
+    assert result.basis is Basis.COUNTED
+
+
+def test_a_part_shows_the_block_then_and_now() -> None:
+    [part] = made(edited("system.1.text", "today is tuesday")).parts
+    assert part.was is not None
+    assert part.now is not None
+    assert (part.was.content["text"], part.now.content["text"]) == ("today is monday", "today is tuesday")
+
+
+def test_a_block_of_two_hundred_costs_two_counts() -> None:
+    words = [text(f"block number {number}") for number in range(200)]
+    was = body(messages=[{"role": "user", "content": words}])
+    now = copy.deepcopy(was)
+    now["messages"][0]["content"][100]["text"] = "another one"
+    counter = Words()
+    result = made(now, was, counter=counter)
+    assert parts(result) == [("messages[0].content[100]", "changed", -1)]
+    assert sorted(counter.counted) == ["another one", "block number 100"]
+
+
+def test_an_insertion_shifts_what_follows_without_counting_it() -> None:
+    messages = [{"role": ("user", "assistant")[n % 2], "content": f"message {n}"} for n in range(301)]
+    counter = Words()
+    more = [{"role": "user", "content": "one more"}, {"role": "assistant", "content": "well then"}]
+    result = made(body(messages=[*more, *messages]), body(messages=messages), counter=counter)
+    added = [part for part in parts(result) if part[1] == "added"]
+    assert [where for where, *_ in added] == ["messages[0].content[0]", "messages[1].content[0]"]
+    assert sorted(counter.counted) == ["one more", "well then"]
+    assert result.prompt_tokens == RECORDED + 4 + 2 * 3
+
+
+ANSWER = {"content": [text("it is three")], "stop_reason": "end_turn"}
+NEXT = [
+    {"role": "assistant", "content": [text("it is three", citations=None)]},
+    {"role": "user", "content": "thanks"},
+]
+
+
+def test_an_answer_fed_back_counts_what_it_was_billed() -> None:
+    counter = Words()
+    answers = fed_back_tokens(parse_prompt(body()), ANSWER, 40)
+    result = made(body(messages=[*body()["messages"], *NEXT]), counter=counter, answers=answers)
+    assert result.prompt_tokens == RECORDED + 40 + 3 + 1
+    assert counter.counted == ["thanks"]
+
+
+def test_an_answer_that_was_cut_short_gets_its_end_when_it_comes_back() -> None:
+    prompt = parse_prompt(body())
+    key = message_digest(ANSWER["content"])  # type: ignore[arg-type]
+    assert fed_back_tokens(prompt, ANSWER, 40) == {key: 40}
+    assert fed_back_tokens(prompt, {**ANSWER, "stop_reason": "max_tokens"}, 40) == {key: 43}
+
+
+@pytest.mark.parametrize(
+    ("request_body", "content"),
+    [
+        (body(tool_choice={"type": "any"}), [{"type": "tool_use", "name": "add", "input": {}}]),
+        (body(), [{"type": "tool_use", "name": "add", "input": {"x": [1]}}]),
+        (body(), [{"type": "server_tool_use", "name": "web_search", "input": {}}, text("found")]),
+        (body(), []),
+    ],
+)
+def test_an_answer_whose_tokens_tell_nothing_is_not_reused(
+    request_body: dict[str, Any], content: list[Any]
+) -> None:
+    assert fed_back_tokens(parse_prompt(request_body), {"content": content}, 40) == {}
+
+
+THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "s"}
+START = [{"role": "user", "content": "go"}]
+LOOP = [*START, {"role": "assistant", "content": [THOUGHT, CALL]}, {"role": "user", "content": [RESULT]}]
+
+
+def test_thinking_of_a_known_answer_is_in_what_it_was_billed() -> None:
+    was = body(messages=START)
+    answers = fed_back_tokens(parse_prompt(was), {"content": [THOUGHT, CALL], "stop_reason": "tool_use"}, 90)
+    result = made(body(messages=LOOP), was, answers=answers)
+    assert result.prompt_tokens == RECORDED + 90 + 2 + 1
+    assert result.basis is Basis.ESTIMATED
+
+
+def test_thinking_of_no_known_answer_is_unknown() -> None:
+    result = made(body(messages=LOOP), body(messages=START))
+    assert (result.prompt_tokens, result.basis) == (None, Basis.UNKNOWN)
+    assert result.reason is not None
+    assert result.reason.startswith("messages[1].content[0]: thinking")
+
+
+def test_thinking_that_the_api_leaves_out_counts_nothing() -> None:
+    asked = [*START, {"role": "assistant", "content": [THOUGHT, text("well")]}, *START]
+    result = made(body(messages=asked), body(messages=START))
+    assert result.prompt_tokens == RECORDED + (3 + 1) + (3 + 1)
+
+
+CALL_SHOWN = '<invoke name="add">\n<parameter name="x">1</parameter>\n</invoke>'
+
+UNCOUNTABLE = [
+    ("messages.0.content", [PDF], "a document (application/pdf)"),
+    ("messages.0.content", [{"type": "image", "source": {"type": "url", "url": "u"}}], "an image by url"),
+    ("messages.0.content", [{"type": "compaction", "content": "x"}], "a compaction block"),
+    ("tools", [SEARCH], "the tool web_search_20250305 of the API's own"),
+    ("mcp_servers", [{"name": "m", "url": "u"}], "the option mcp_servers"),
+    ("context_management", {"edits": []}, "the option context_management"),
+    ("container", "c_1", "the option container"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "reason"), UNCOUNTABLE)
+def test_what_cannot_be_counted_is_unknown_when_it_changed(path: str, value: Any, reason: str) -> None:
+    for was, now in ((body(), edited(path, value)), (edited(path, value), body())):
+        result = made(now, was)
+        assert (result.prompt_tokens, result.basis, result.low, result.high) == (
+            None,
+            Basis.UNKNOWN,
+            None,
+            None,
+        )
+        assert reason in (result.reason or "")
+
+
+@pytest.mark.parametrize(("path", "value", "reason"), UNCOUNTABLE)
+def test_what_cannot_be_counted_cancels_where_it_did_not_change(path: str, value: Any, reason: str) -> None:
+    was = edited(path, value)
+    now = copy.deepcopy(was) | {"system": "you are"}
+    assert made(was, was, counter=Never()).basis is Basis.RECORDED
+    assert made(now, was).prompt_tokens == RECORDED + 2 - 4 - 3
+
+
+def test_a_prompt_that_was_billed_more_than_once_is_no_base() -> None:
+    answer = {"content": [{"type": "server_tool_use", "name": "web_search"}, text("found")]}
+    assert looped(answer)
+    assert not looped(ANSWER)
+    recorded = known(body(), looped=True)
+    assert estimate(recorded, parse_prompt(body()), Never()).prompt_tokens == RECORDED
+    result = estimate(recorded, parse_prompt(edited("system.0.text", "you")), Words())
+    assert result.basis is Basis.UNKNOWN
+    assert "several prompts" in (result.reason or "")
+
+
+def test_options_are_parts_of_their_own() -> None:
+    assert parts(made(body(thinking={"type": "enabled", "budget_tokens": 1024}))) == [
+        ("thinking", "changed", 29)
+    ]
+    forced = made(body(tool_choice={"type": "any"}))
+    assert parts(forced) == [("tool_choice", "changed", 588 - 496)]
+    assert forced.basis is Basis.ESTIMATED
+
+
+def test_tools_bring_the_tool_use_prompt() -> None:
+    result = made(body(), body(tools=[]))
+    assert ("tools", "changed", 496) in parts(result)
+    assert result.prompt_tokens == RECORDED + 496 + 2 * TOOL
+
+
+def test_a_constant_that_does_not_fit_the_recording_widens_the_interval() -> None:
+    words = 4 + 3 + 7 + 1 + 7 + 1 + 4 + 5 + 1  # all that is counted of the request below, roughly
+    near_total = estimate(
+        known(body(), 496 + words), parse_prompt(body(tool_choice={"type": "any"})), Words()
+    )
+    drifted = estimate(known(body(), 310 + words), parse_prompt(body(tool_choice={"type": "any"})), Words())
+    assert near_total.high is not None
+    assert drifted.high is not None
+    assert drifted.prompt_tokens is not None
+    assert near_total.prompt_tokens is not None
+    assert drifted.high - drifted.prompt_tokens > near_total.high - near_total.prompt_tokens + 100
+
+
+def test_another_model_reads_the_prompt_anew() -> None:
+    class ByFamily(Words):
+        def count(self, text: str, family: Family) -> int:
+            return super().count(text, family) * (2 if family is Family.V48 else 1)
+
+    result = made(body(model="claude-opus-4-8"), counter=ByFamily())
+    found = {part.where: part.tokens for part in result.parts}
+    words = 4 + 3 + 2 * 8 + 4 + len(CALL_SHOWN.split()) + 1
+    assert found["model"] == words
+    assert found["tools"] == 290 - 496
+    assert result.basis is Basis.ESTIMATED
+
+
+def test_another_model_with_the_same_tokenizer_changes_constants_only() -> None:
+    result = made(body(model="claude-sonnet-4-0"))
+    assert {part.where: part.tokens for part in result.parts} == {"tools": 313 - 496, "model": 0}
+    assert result.low is not None
+    assert result.high is not None
+    assert result.low < result.high
+
+
+def test_a_model_that_is_not_known_is_estimated_and_said() -> None:
+    model = "claude-opus-9"
+    result = made(edited("system.0.text", "you") | {"model": model}, body(model=model))
+    assert result.prompt_tokens == RECORDED - 3
+    assert result.basis is Basis.ESTIMATED
+    assert model in (result.reason or "")
+
+
+def test_a_nearer_request_is_counted_from_where_the_paired_one_tells_nothing() -> None:
+    with_file = edited("messages.0.content", [PDF, text("how much is it")])
+    now = copy.deepcopy(with_file)
+    now["system"][0]["text"] = "you"
+    result = made(now, body(), near=[known(body(system="x"), 10), known(with_file, 2600)])
+    assert result.prompt_tokens == 2600 - 3
+    assert parts(result) == [("system[0]", "changed", -3), ("framing", "changed", 2600 - RECORDED)]
+
+
+def test_the_very_request_of_another_turn_is_recorded() -> None:
+    now = body(system="entirely something else " * 1000)
+    result = made(now, near=[known(now, 777)])
+    assert (result.prompt_tokens, result.basis) == (777, Basis.RECORDED)
+    assert sum(part.tokens for part in result.parts) == 777 - RECORDED
+
+
+class Rough(Words):
+    name, exact = "rough", False
+
+
+def test_a_rough_counter_is_calibrated_on_the_recording() -> None:
+    request = {"model": MODEL, "system": "word " * 4000, "messages": [{"role": "user", "content": "go"}]}
+    now = {**request, "system": "word " * 5000}
+    fits = estimate(known(request, 4008), parse_prompt(now), Rough())
+    more = estimate(known(request, 4800), parse_prompt(now), Rough())
+    assert fits.prompt_tokens == 5008
+    assert more.prompt_tokens == pytest.approx(4800 + 1000 * 4800 / 4008, abs=25)
+    assert fits.basis is Basis.ESTIMATED
+
+
+def test_a_recording_that_holds_what_cannot_be_counted_calibrates_nothing() -> None:
+    request = {"model": MODEL, "system": "word", "messages": [{"role": "user", "content": [PDF]}]}
+    result = estimate(known(request, 4000), parse_prompt({**request, "system": "word word"}), Rough())
+    assert result.prompt_tokens == 4001
+
+
+_WORDS = st.lists(st.sampled_from(["alpha", "beta", "gamma"]), max_size=4).map(" ".join)
+_MESSAGES = st.lists(_WORDS, min_size=1, max_size=6)
+
+
+def conversation(words: list[str], system: str, tools: list[str]) -> Prompt:
+    messages = [{"role": ("user", "assistant")[n % 2], "content": word} for n, word in enumerate(words)]
+    return parse_prompt(
+        {"model": MODEL, "system": system, "tools": [tool(name) for name in tools], "messages": messages}
+    )
+
+
+_PROMPTS = st.builds(conversation, _MESSAGES, _WORDS, st.lists(st.sampled_from(["a", "b", "c"]), max_size=3))
+
+
+@pytest.mark.parametrize("counter", [Words(), Rough()])
+@given(was=_PROMPTS, now=_PROMPTS)
+def test_parts_add_up_and_the_interval_holds_the_estimate(counter: Words, was: Prompt, now: Prompt) -> None:
+    result = estimate(Known(was, RECORDED), now, counter)
+    assert result.prompt_tokens is not None
+    assert result.low is not None
+    assert result.high is not None
+    assert sum(part.tokens for part in result.parts) == result.prompt_tokens - RECORDED
+    assert result.low <= result.prompt_tokens <= result.high
+    assert (result.basis is Basis.RECORDED) == (result.low == result.high)
+
+
+@given(was=_PROMPTS, now=_PROMPTS)
+def test_there_and_back_is_nothing(was: Prompt, now: Prompt) -> None:
+    there = estimate(Known(was, 10_000), now, Words())
+    assert there.prompt_tokens is not None
+    assert estimate(Known(now, there.prompt_tokens), was, Words()).prompt_tokens == 10_000
+
+
+@pytest.mark.skipif(not CORPUS.exists(), reason="no recorded traffic here")
+@pytest.mark.skipif(importlib.util.find_spec("ctok") is None, reason="ctok needs Python 3.12 or newer")
+def test_recorded_pairs_come_out_as_promised(tmp_path: Path) -> None:
+    """The proof of `docs/accuracy.md`, with the shipped weights; the script refits them."""
+    done = tmp_path / "pairs.json"
+    script = [sys.executable, ROOT / "benchmarks" / "accuracy.py", CORPUS, "--shipped", "--json", done]
+    subprocess.run(script, check=True, capture_output=True, cwd=ROOT)
+    pairs = json.loads(done.read_text(encoding="utf-8"))
+    for counter, of_edit, of_prompt in (("ctok", 0.03, 0.01), ("built-in", 0.12, 0.06)):
+        mine = [one for one in pairs if one["counter"] == counter]
+        counted = [one for one in mine if one["error"] is not None]
+        single = [one for one in counted if one["edit"] in SINGLE]
+        assert len(single) > 300
+        assert share(abs(one["error"]) <= of_edit * one["size"] for one in single) >= 0.9
+        assert share(abs(one["error"]) <= of_prompt * one["prompt_tokens"] for one in single) >= 0.9
+        assert share(abs(one["error"]) <= one["half_width"] for one in counted) >= 0.9
+        assert share(one["half_width"] <= 0.15 * one["size"] for one in counted) >= 0.5
+        assert len(counted) >= 0.85 * len(mine)
+
+
+SINGLE = {
+    *("text turn", "tool turn", "message text edited", "system prompt changed"),
+    *("tool schema edited", "tool added or removed"),
+}
+
+
+def share(holds: Iterable[bool]) -> float:
+    found = list(holds)
+    return sum(found) / len(found)
