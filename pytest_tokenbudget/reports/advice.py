@@ -67,7 +67,7 @@ def advice(document: Document, runs_per_month: int | None) -> Advice:
         "scenarios": len(document["scenarios"]),
         "totals": totals,
         "levers": _levers(document["scenarios"]),
-        "outliers": _outliers({name: tokens["cost_usd"] for name, tokens in measured}),
+        "outliers": outliers({name: tokens["cost_usd"] for name, tokens in measured}),
     }
 
 
@@ -101,7 +101,8 @@ def _lever(group: Sequence[tuple[str, FindingEntry]]) -> LeverEntry:
     }
 
 
-def _outliers(costs: Mapping[str, float | None]) -> list[OutlierEntry]:
+def outliers(costs: Mapping[str, float | None]) -> list[OutlierEntry]:
+    """The scenarios that cost far more than the others, the dearest first; of fewer than eight, none."""
     known = {name: cost for name, cost in costs.items() if cost is not None}
     if len(known) < _ENOUGH:
         return []
