@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from pytest_tokenbudget.model import Paired
@@ -13,6 +15,10 @@ from pytest_tokenbudget.replay.similarity import alike, cosine
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 
 _Key = TypeVar("_Key", str, int)
+_FEW = 8
+"""Candidates that are compared word for word; of more, those that share telling words."""
+_TELLING = 64
+"""Rarest words kept of one opening."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,8 @@ class Recorded:
         """
         found = [index for index in found if self[index].chain[-1] == asked.chain[-1]] or found
         found = [index for index in found if self[index].messages[-1:] == asked.messages[-1:]] or found
+        if len(found) > _FEW:
+            found = self._shortlist(asked, found)
         if len(found) == 1:
             return found[0]
         heads = _telling_apart({self[index].head: self[index].head_words for index in found})
@@ -112,6 +120,39 @@ class Recorded:
             return (differing, *same, -index)
 
         return max(found, key=rank)
+
+    def is_told_by(self, words: AbstractSet[str], index: int) -> bool:
+        """Whether there is a word among them that no other opening has."""
+        return any(self._telling.get(word) == [index] for word in words & self[index].words)
+
+    def _shortlist(self, asked: Conversation, found: Sequence[int]) -> Sequence[int]:
+        """Of many openings the few that share the most words by which they differ, and a few without such."""
+        if not all(self.origins[index].may_open for index in found):
+            return found
+        told = Counter(
+            index for word in asked.words | asked.head_words for index in self._telling.get(word, ())
+        )
+        known = set(found)
+        best = [index for index, _ in told.most_common() if index in known]
+        return best[:_FEW] + [index for index in found if index not in self._told][:_FEW] or found[:_FEW]
+
+    @cached_property
+    def _telling(self) -> dict[str, list[int]]:
+        """By word, the openings that differ by it: of each its rarest, where less than half have them."""
+        roots = [index for roots in self._roots.values() for index in roots]
+        texts = [self[index].words | self[index].head_words for index in roots]
+        count = Counter(word for text in texts for word in text)
+        telling: dict[str, list[int]] = defaultdict(list)
+        for index, text in zip(roots, texts, strict=True):
+            rare = sorted((count[word], word) for word in text if 2 * count[word] <= len(roots))
+            for _, word in rare[:_TELLING]:
+                telling[word].append(index)
+        return telling
+
+    @cached_property
+    def _told(self) -> frozenset[int]:
+        """The openings that differ by words."""
+        return frozenset(index for indices in self._telling.values() for index in indices)
 
     def _said(self, index: int, conversation: Conversation) -> frozenset[str]:
         """What is compared with a recorded request: all that opens a conversation, or what was added last."""

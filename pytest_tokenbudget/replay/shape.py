@@ -45,7 +45,9 @@ def _is_another_call(asked: Conversation, match: Match, recorded: Recorded, serv
         return True
     roots = recorded.roots(asked.request)
     asked_already = (recorded[index].words for index in roots if index in served)
-    if any(is_rather(asked.words, other, then.words) for other in asked_already):
+    if not recorded.is_told_by(asked.words, match.index) and any(
+        is_rather(asked.words, other, then.words) for other in asked_already
+    ):
         return True
     if match.how is not Paired.ORDER:
         return False
