@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ class Pair:
         return not looped(self.now.message)
 
 
-def pairs(recorded: Iterable[Recorded]) -> Iterator[Pair]:
-    """Pairs within a project and a model, each two prompts once."""
+def pairs(recorded: Sequence[Recorded]) -> Iterator[Pair]:
+    """Pairs within a project: of one model, each two prompts once; and one prompt asked of two models."""
+    yield from _other_model(recorded)
     groups: defaultdict[tuple[str, str], list[Recorded]] = defaultdict(list)
     answers: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for one in recorded:
@@ -51,6 +53,15 @@ def pairs(recorded: Iterable[Recorded]) -> Iterator[Pair]:
                 if len(both) == 2 and both not in seen:
                     seen.add(both)
                     yield Pair(other, now, answers[other.project, other.file])
+
+
+def _other_model(recorded: Iterable[Recorded]) -> Iterator[Pair]:
+    same: defaultdict[tuple[str, str], dict[str, Recorded]] = defaultdict(dict)
+    for one in recorded:
+        same[one.project, one.content].setdefault(one.model, one)
+    for models in same.values():
+        ordered = list(models.values())
+        yield from (Pair(was, now, {}) for was, now in itertools.pairwise(ordered))
 
 
 def _earlier(group: Sequence[Recorded], now: Recorded) -> list[Recorded]:
@@ -91,6 +102,8 @@ TEXT_OR_TOOL = (
 
 def kind_of_edit(pieces: Sequence[Piece]) -> str:
     """One name for what was edited; `several` where it was more than one kind of thing."""
+    if any(piece.where == "model" for piece in pieces):
+        return "model changed"
     kinds = {_kind(piece) for piece in pieces} - {None}
     if "tool turn" in kinds:
         kinds -= {"text turn"}  # what the model said before a call
