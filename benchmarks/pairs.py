@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from corpus import Recorded
 
@@ -61,7 +61,7 @@ def _other_model(recorded: Iterable[Recorded]) -> Iterator[Pair]:
         same[one.project, one.content].setdefault(one.model, one)
     for models in same.values():
         ordered = list(models.values())
-        yield from (Pair(was, now, {}) for was, now in itertools.pairwise(ordered))
+        yield from (Pair(was, now, {}) for was, now in pairwise(ordered))
 
 
 def _earlier(group: Sequence[Recorded], now: Recorded) -> list[Recorded]:
