@@ -12,7 +12,7 @@ import pytest
 from pytest_tokenbudget import places
 from pytest_tokenbudget.config import load_settings
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
-from pytest_tokenbudget.options import Options
+from pytest_tokenbudget.options import MARKER, SAMPLE, Options
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.junit import properties
 from pytest_tokenbudget.scenario import Scenario
@@ -34,9 +34,9 @@ def activate(config: pytest.Config, options: Options) -> None:
         return
     try:
         settings = load_settings(config.rootpath)
+        session = Session(config.rootpath, options, settings, getattr(config, "cache", None))
     except TokenBudgetError as error:
         raise pytest.UsageError(str(error)) from None
-    session = Session(config.rootpath, options, settings, getattr(config, "cache", None))
     config.pluginmanager.register(Scenarios(config, session), "tokenbudget-scenarios")
     if options.judge and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")
@@ -62,6 +62,14 @@ class Scenarios:
         for item in items:
             if places.is_marked(item):
                 self._fixtures_of_scenarios.update(getattr(item, "fixturenames", ()))
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run a marked test as often as samples are asked for."""
+        samples = self._session.options.samples
+        if samples > 1 and metafunc.definition.get_closest_marker(MARKER):
+            metafunc.fixturenames.append(SAMPLE)
+            numbers = range(1, samples + 1)
+            metafunc.parametrize(SAMPLE, numbers, ids=[f"{SAMPLE}{number}" for number in numbers])
 
     # --- tests ----------------------------------------------------------------------------------------------
 

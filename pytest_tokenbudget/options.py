@@ -13,6 +13,8 @@ from pytest_tokenbudget.errors import SettingsError
 
 MARKER = "token_budget"
 """Of a test that is a scenario."""
+SAMPLE = "token_budget_sample"
+"""The parameter that runs a test several times."""
 
 Counting = Literal["offline", "api"]
 ReportType = Literal["json", "markdown", "html"]

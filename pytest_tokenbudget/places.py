@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 
 from pytest_tokenbudget.config import ScenarioSettings, Settings, override
 from pytest_tokenbudget.errors import SettingsError
-from pytest_tokenbudget.options import MARKER
+from pytest_tokenbudget.options import MARKER, SAMPLE
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.scenario import Scenario, cassette_path
+
+_SAMPLE = re.compile(rf"\[{SAMPLE}\d+\]$|-{SAMPLE}\d+(?=\]$)|(?<=\[){SAMPLE}\d+-")
 
 
 def is_marked(item: pytest.Item) -> bool:
@@ -29,7 +32,9 @@ def scenario_of(item: pytest.Item, settings: Settings) -> Scenario:
     cassette = None
     if is_marked(item) and not _is_recorded_by_another(item):
         test_class = getattr(item, "cls", None)
-        cassette = cassette_path(item.path, item.name, test_class.__name__ if test_class else None)
+        cassette = cassette_path(
+            item.path, without_sample(item.name), test_class.__name__ if test_class else None
+        )
     return Scenario(place, _settings(item, settings, place.id), cassette)
 
 
@@ -66,7 +71,12 @@ def fixture_scenario(
 
 def _place(item: pytest.Item) -> Place:
     file, line, _ = item.location
-    return Place(item.nodeid, Path(file).as_posix(), (line or 0) + 1)
+    return Place(without_sample(item.nodeid), Path(file).as_posix(), (line or 0) + 1)
+
+
+def without_sample(text: str) -> str:
+    """A node id or a name without the parameter of a sample: all samples are one scenario."""
+    return _SAMPLE.sub("", text)
 
 
 def _settings(item: pytest.Item, settings: Settings, where: str) -> ScenarioSettings:

@@ -91,12 +91,12 @@ def _activate(config: pytest.Config) -> None:
 
 def _options(config: pytest.Config) -> Options:
     invocation = config.invocation_params.dir
-    update = config.getoption("--token-budget-update")
+    update, live = config.getoption("--token-budget-update"), config.getoption("--token-budget-live")
     options = Options(
-        judge=config.getoption("--token-budget") or update,
+        judge=config.getoption("--token-budget") or update or live,
         update=update,
         record=RecordMode(config.getoption("--token-budget-record")),
-        live=config.getoption("--token-budget-live"),
+        live=live,
         samples=config.getoption("--token-budget-samples"),
         count=config.getoption("--token-budget-count"),
         max_spend=parse_spend(config.getoption("--token-budget-max-spend")),

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pytest_tokenbudget.config import ScenarioSettings
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.options import Options, RecordMode
 from pytest_tokenbudget.replay.guard import NetworkGuard, placeholder_environment

@@ -6,6 +6,7 @@ Knows no pytest. Under several processes, each has a session that examines; the 
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from pytest_tokenbudget.budget.baselines import baseline_path, read_baselines, write_baselines
 from pytest_tokenbudget.budget.compare import judge
 from pytest_tokenbudget.config import ScenarioSettings, Settings
+from pytest_tokenbudget.count_api import ApiCounter
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.levers.advise import advise
@@ -22,13 +24,15 @@ from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import write_atomically
 from pytest_tokenbudget.metering.counting import Family, Store, best_counter
-from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.pricing import Prices
+from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Basis, Usage, Verdict
 from pytest_tokenbudget.options import Options, ReportTarget
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+from pytest_tokenbudget.reports.samples import merge_samples
 from pytest_tokenbudget.reports.terminal import failure_text
 from pytest_tokenbudget.repository import Repository
 from pytest_tokenbudget.scenario import Scenario
@@ -65,9 +69,10 @@ class Session:
         self.options = options
         self.settings = settings
         self.prices = Prices()
+        self.api = ApiCounter(os.environ, store) if options.count == "api" else None
         self._store = store
         self._baselines: dict[Path, Mapping[str, Usage]] = {}
-        self._entries: dict[str, ScenarioEntry] = {}
+        self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
 
     @cached_property
     def meter(self) -> Meter:
@@ -99,7 +104,9 @@ class Session:
         if not self.options.judge and not run.problems and not run.misses:
             return Conclusion()
         entry = self.examine(scenario.place, scenario.settings, run)
-        failure = failure_text(entry) if Verdict(entry["verdict"]).fails else None
+        # Of live runs, the controller judges all samples together.
+        failed = Verdict(entry["verdict"]).fails and (run.stale or not self.options.live)
+        failure = failure_text(entry) if failed else None
         return Conclusion(entry if self.options.judge else None, failure)
 
     def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
@@ -139,8 +146,15 @@ class Session:
         return (*problems, *unpriced, *causes, *levers)
 
     def collect(self, entry: ScenarioEntry) -> None:
-        """Take in what was examined; a test that runs again replaces what it was."""
-        self._entries[entry["id"]] = entry
+        """Take in what was examined: one more sample of a live run, else what replaces an earlier try."""
+        if not self.options.live:
+            self._entries[entry["id"]].clear()
+        self._entries[entry["id"]].append(entry)
+
+    @property
+    def entries(self) -> list[ScenarioEntry]:
+        """One entry for each scenario so far."""
+        return [merge_samples(samples, self.prices.cost) for samples in self._entries.values()]
 
     def finish(self) -> Outcome:
         """Write what is to be written."""
@@ -158,7 +172,7 @@ class Session:
     def document(self) -> Document:
         """The JSON document of all that was collected."""
         return build.document(
-            self._entries.values(),
+            self.entries,
             mode=self.options.mode,
             prices=(self.prices.source, self.prices.version),
             commit=self._commit(),

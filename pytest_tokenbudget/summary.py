@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_tokenbudget.reports.document import ScenarioEntry
+from pytest_tokenbudget.model import Verdict
 from pytest_tokenbudget.reports.terminal import failure_text, summary
 from pytest_tokenbudget.session import Outcome, Session
 
@@ -22,20 +22,20 @@ class Summary:
         self._config = config
         self._session = session
         self._outcome: Outcome | None = None
-        self._unreported: dict[str, ScenarioEntry] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect; what fails without a failing test of its own (a fixture) is reported later."""
         for entry in getattr(report, ENTRIES, ()):
             self._session.collect(entry)
-            if "::fixture " in entry["id"] and entry["verdict"] in ("over", "new", "stale"):
-                self._unreported[entry["id"]] = entry
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Report fixtures that fail their budget as failures of their own."""
+        """Report what no test of its own has failed for: fixtures, and the samples of live runs together."""
         result = yield
-        for entry in self._unreported.values():
+        live = self._session.options.live
+        for entry in self._session.entries:
+            if not Verdict(entry["verdict"]).fails or not (live or "::fixture " in entry["id"]):
+                continue
             report = pytest.TestReport(
                 nodeid=entry["id"],
                 location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),

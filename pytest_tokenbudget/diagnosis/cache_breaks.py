@@ -17,7 +17,7 @@ from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
 from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
 from pytest_tokenbudget.metering.cache_chain import Chain
 from pytest_tokenbudget.metering.cache_rules import LEVELS, LOOK_BACK, minimum
-from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.wire.prompt import Ttl
 
 _INDEX = re.compile(r"^messages\[\d+\]")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, text_of
 from pytest_tokenbudget.metering.cache_chain import Chain, chain
-from pytest_tokenbudget.metering.meter import Run, Turn
+from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Tokens
 from pytest_tokenbudget.wire.prompt import Block, Level
 

@@ -16,7 +16,7 @@ from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.turns import turn_changes
 from pytest_tokenbudget.diagnosis.volatile import volatile
 from pytest_tokenbudget.diagnosis.wording import plural, turns
-from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.run import Run
 
 _FIRST = ("turns_changed", "unknown")
 """Kinds that make every number below them doubtful: told first."""

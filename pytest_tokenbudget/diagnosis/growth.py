@@ -14,7 +14,7 @@ from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, Place, place, prose
 from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
 from pytest_tokenbudget.diagnosis.wording import listed, plural, signed, signed_percent
 from pytest_tokenbudget.metering.estimate import Part
-from pytest_tokenbudget.metering.meter import Run, Turn
+from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.prompt import Block
 

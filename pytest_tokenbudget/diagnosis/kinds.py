@@ -147,8 +147,23 @@ def is_reordered(was: str, now: str) -> bool:
                 return True
         except (ValueError, RecursionError):
             pass
-    old, new = words_of(was), words_of(now)
+    old, new = (words_of(text) for text in _apart(was, now))
     return old != new and len(old) == len(new) and sorted(old) == sorted(new)
+
+
+def _apart(was: str, now: str) -> tuple[str, str]:
+    """The whole words between what both texts begin and end with: all that two long prompts differ in."""
+    start = first_difference(was, now)
+    tail = first_difference(was[start:][::-1], now[start:][::-1])
+    while start and _is_inside_word(was, start):
+        start -= 1
+    while tail and _is_inside_word(was, len(was) - tail):
+        tail -= 1
+    return was[start : len(was) - tail], now[start : len(now) - tail]
+
+
+def _is_inside_word(text: str, at: int) -> bool:
+    return (text[at - 1].isalnum() or text[at - 1] == "_") and at < len(text) and text[at].isalnum()
 
 
 def _sorted(value: Any) -> str:

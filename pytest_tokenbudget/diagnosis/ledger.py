@@ -18,7 +18,7 @@ from types import MappingProxyType
 from pytest_tokenbudget.budget.compare import CostOf
 from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.metering.estimate import Part
-from pytest_tokenbudget.metering.meter import Turn
+from pytest_tokenbudget.metering.run import Turn
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.metering.difference import difference
 from pytest_tokenbudget.metering.estimate import Part
-from pytest_tokenbudget.metering.meter import Turn
+from pytest_tokenbudget.metering.run import Turn
 from pytest_tokenbudget.wire.prompt import Block
 
 CountOf = Callable[[str], int]

@@ -13,7 +13,7 @@ from pytest_tokenbudget.diagnosis.ledger import TurnCosts, main_rate
 from pytest_tokenbudget.diagnosis.places import opening_of, text_of, to_json
 from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
 from pytest_tokenbudget.metering.cache_rules import cache_model
-from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt

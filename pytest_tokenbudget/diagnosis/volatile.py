@@ -14,7 +14,7 @@ from pytest_tokenbudget.diagnosis.places import is_ignored, text_of, tool_names
 from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.wording import plural
 from pytest_tokenbudget.metering.cache_rules import LEVELS, scopes
-from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 

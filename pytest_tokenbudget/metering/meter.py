@@ -14,76 +14,13 @@ from pytest_tokenbudget.metering.calibration import Known
 from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.estimate import Estimate, estimate
 from pytest_tokenbudget.metering.history import fed_back_tokens, looped
-from pytest_tokenbudget.metering.prompt_cache import Outcome
+from pytest_tokenbudget.metering.recount import CountPrompts, recounted
+from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One billed turn of a run."""
-
-    pair: Pair
-    usage: Usage
-    """Now. Where the basis is unknown: as recorded, and never to be judged."""
-    recorded: Usage | None
-    """What the recorded answer billed, for the recorded request; None for a real call of this run."""
-    estimate: Estimate
-    """How the prompt tokens of `usage` were found, and the parts of their difference."""
-    cache_note: str | None = None
-    """Why the split into uncached, written and read is not simulated (server tools, PDFs, URL images)."""
-    cache_before: Outcome | None = None
-    """The simulated cache at the recorded request; None where nothing in the run changed."""
-    cache_now: Outcome | None = None
-    """The simulated cache at this request; None where nothing in the run changed."""
-
-    @property
-    def basis(self) -> Basis:
-        """Of the prompt tokens; output tokens are always the recorded answer's."""
-        return self.estimate.basis
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one scenario did: its turns in recorded order, and how it left the recording. `a + b` joins."""
-
-    turns: tuple[Turn, ...] = ()
-    misses: tuple[Request, ...] = ()
-    """Requests that the recording cannot answer."""
-    unplayed: tuple[Exchange, ...] = ()
-    """Recorded turns that nobody asked for any more."""
-    reshaped: tuple[Pair, ...] = ()
-    """Pairs whose place in the conversation is another than the recorded one's."""
-    problems: tuple[str, ...] = ()
-    """What else keeps this run from being judged, in plain sentences."""
-
-    @property
-    def usage(self) -> Usage:
-        """All turns together."""
-        return sum((turn.usage for turn in self.turns), Usage())
-
-    @property
-    def basis(self) -> Basis:
-        """The weakest of the turns'."""
-        return Basis.weakest(turn.basis for turn in self.turns)
-
-    @property
-    def stale(self) -> bool:
-        """Whether the recording no longer answers what the agent asks, turn for turn, in numbers."""
-        left = self.misses or self.unplayed or self.reshaped or self.problems
-        return bool(left) or self.basis == Basis.UNKNOWN
-
-    def __add__(self, other: Run) -> Run:
-        return Run(
-            self.turns + other.turns,
-            self.misses + other.misses,
-            self.unplayed + other.unplayed,
-            self.reshaped + other.reshaped,
-            self.problems + other.problems,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +34,8 @@ class Meter:
     """Shortest cacheable prefix by model, over the built-in table."""
     lasting: Callable[[Pair], bool] = lambda _: True
     """Whether the changed prefix of a request is the same in every process, so that it can be warm."""
+    recount: CountPrompts | None = None
+    """Counts changed prompts exactly, where somebody can be asked."""
     weights: Counter = field(default_factory=lambda: Memo(BuiltinCounter()))
     """Shares known totals out over blocks; only its proportions count."""
 
@@ -157,7 +96,17 @@ class Meter:
                 around = order[max(place - _NEAR, 0) : place] + order[place + 1 : place + 1 + _NEAR]
                 near = [known[other] for other in around if other in known]
                 found[number] = self._estimate(asked[number], known.get(number), near, answers)
-        return found
+        return found if self.recount is None else self._recounted(found, asked, known)
+
+    def _recounted(
+        self, found: Mapping[int, Estimate], asked: Mapping[int, Pair], known: Mapping[int, Known]
+    ) -> dict[int, Estimate]:
+        assert self.recount is not None
+        numbers = [number for number in found if number in known]
+        prompts = [(asked[n].recorded.prompt, asked[n].request.prompt) for n in numbers]
+        totals = [known[n].prompt_tokens for n in numbers]
+        exact = recounted([found[n] for n in numbers], prompts, totals, self.recount)
+        return {**found, **dict(zip(numbers, exact, strict=True))}
 
     def _estimate(
         self, pair: Pair, known: Known | None, near: Sequence[Known], answers: Mapping[str, int]

@@ -11,7 +11,7 @@ from typing import cast
 from pytest_tokenbudget import __version__
 from pytest_tokenbudget.budget.compare import CostOf, Judgement, Limit, Number
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.metering.meter import Run, Turn
+from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Rate, Tokens, Usage
 from pytest_tokenbudget.reports.document import (
     VERSION,

@@ -99,6 +99,22 @@ def parse_prompt(
     )
 
 
+def body_of(prompt: Prompt) -> dict[str, Any]:
+    """A request body that holds the same prompt, without cache markers: what count_tokens takes."""
+    messages: list[dict[str, Any]] = []
+    last: int | None = None
+    for block in prompt.level("messages"):
+        if block.message != last:
+            messages.append({"role": block.role, "content": []})
+            last = block.message
+        messages[-1]["content"].append(dict(block.content))
+    body: dict[str, Any] = {"model": prompt.model, "messages": messages, **prompt.options}
+    for level in ("tools", "system"):
+        if blocks := prompt.level(level):
+            body[level] = [dict(block.content) for block in blocks]
+    return body
+
+
 def _tools(tools: object) -> Iterator[Block]:
     for index, tool in enumerate(_mappings(tools)):
         yield _block("tools", f"tools[{index}]", tool, kind="tool")

@@ -31,7 +31,7 @@ from seeded import (
 
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.sources import SourceTree
-from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.run import Run
 
 MEASURED = ("growth", "cache_break", "cache_change", "model_changed", "rate_changed")
 """Kinds whose dollars are the difference in cost."""

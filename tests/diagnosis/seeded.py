@@ -15,9 +15,10 @@ from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import chain
 from pytest_tokenbudget.metering.counting import Family, Memo
-from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.prefix_sizes import Unsized, cheap_weights, prefix_sizes
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
+from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request

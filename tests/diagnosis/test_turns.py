@@ -26,7 +26,7 @@ from seeded import (
 )
 
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 
 

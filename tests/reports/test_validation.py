@@ -20,7 +20,7 @@ from pytest_tokenbudget.budget.compare import judge
 from pytest_tokenbudget.config import Caps, ScenarioSettings
 from pytest_tokenbudget.diagnosis.findings import Finding, Source
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import load, totals, validate

@@ -13,7 +13,7 @@ from pytest_tokenbudget.diagnosis.levers.laid_out import LaidOut, lay_out
 from pytest_tokenbudget.diagnosis.levers.outliers import outliers, shared_prefixes
 from pytest_tokenbudget.diagnosis.levers.parallelism import parallelism
 from pytest_tokenbudget.diagnosis.levers.routing import CheaperModels, batching, routing
-from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.run import Run
 
 WORTH = Fraction(1, 20)
 """Of a run's cost (or, where that is unknown, of its prompt tokens): below it a lever is not told."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -25,53 +27,66 @@ _FASTER = 1.5
 _SUMMARY = Fraction(1, 10)
 """Of the history, what a compaction is taken to leave."""
 
+_Key = tuple[str, str, str]
+"""Of a block: its conversation, its place there, its content."""
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class _Dragged:
-    """One block, on the turns that send it."""
+    """One block of a conversation that several turns send."""
 
-    where: str
+    key: _Key
     size: int
-    sent: list[Asked] = field(default_factory=list)
-    position: list[int] = field(default_factory=list)
-    """Its place in the chain of each of these turns."""
-    price: list[Decimal | None] = field(default_factory=list)
-    """What it cost on each."""
+    turns: int
 
     @property
     def again(self) -> int:
         """Tokens of every turn but the first."""
-        return self.size * (len(self.sent) - 1)
+        return self.size * (self.turns - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """The block, on one turn."""
+
+    asked: Asked
+    position: int
+    price: Decimal | None
 
 
 def context(run: LaidOut, share: Fraction) -> Iterator[Finding]:
     """What to leave out of the history; only what is at least `share` of the run's prompt tokens."""
     limit = max(share * run.prompt_tokens, Fraction(_LEAST_TOKENS))
-    dragged = sorted(_dragged(run), key=lambda block: -block.again)
-    for block in dragged[:_TOLD]:
+    for block in heapq.nlargest(_TOLD, _dragged(run), key=lambda block: block.again):
         if block.again >= limit:
-            yield _dropped(run, block)
+            yield _dropped(run, block, _sent(run, block))
     for turns in run.conversations.values():
         if len(turns) >= _LEAST_TURNS and (finding := _compaction(run, turns, limit)):
             yield finding
 
 
-def _dragged(run: LaidOut) -> list[_Dragged]:
-    found: dict[tuple[str, str, str], _Dragged] = {}
+def _dragged(run: LaidOut) -> Iterator[_Dragged]:
+    turns: Counter[_Key] = Counter()
+    sizes: dict[_Key, int] = {}
     for one in run.asked:
-        names, opening = tool_names(one.prompt), opening_of(one.prompt)
-        rows = zip(one.chain.links, one.sizes, one.counts, strict=True)
-        for position, (link, size, count) in enumerate(rows):
-            if link.block.level != "messages" or _is_task(link.block):
-                continue
-            key = (opening, link.block.where, link.digest)
-            if key not in found:
-                found[key] = _Dragged(place(link.block, names).where, size)
-            unit = run.unit(one, count)
-            found[key].sent.append(one)
-            found[key].position.append(position)
-            found[key].price.append(None if unit is None else unit * found[key].size)
-    return list(found.values())
+        opening = opening_of(one.prompt)
+        for link, size in zip(one.chain.links, one.sizes, strict=True):
+            if link.block.level == "messages" and not _is_task(link.block):
+                key = (opening, link.block.where, link.digest)
+                turns[key] += 1
+                sizes.setdefault(key, size)
+    return (_Dragged(key, size, turns[key]) for key, size in sizes.items())
+
+
+def _sent(run: LaidOut, block: _Dragged) -> list[_Sent]:
+    opening, *place_and_digest = block.key
+    found = []
+    for one in run.conversations[opening]:
+        for position, link in enumerate(one.chain.links):
+            if [link.block.where, link.digest] == place_and_digest:
+                unit = run.unit(one, one.counts[position])
+                found.append(_Sent(one, position, None if unit is None else unit * block.size))
+    return found
 
 
 def _is_task(block: Block) -> bool:
@@ -79,44 +94,41 @@ def _is_task(block: Block) -> bool:
     return block.message == 0 and block.kind == "text"
 
 
-def _dropped(run: LaidOut, block: _Dragged) -> Finding:
-    turns = len(block.sent) - 1
-    share = percent(Fraction(block.again, run.prompt_tokens))
+def _dropped(run: LaidOut, block: _Dragged, sent: Sequence[_Sent]) -> Finding:
+    first = sent[0]
+    where = place(first.asked.chain.links[first.position].block, tool_names(first.asked.prompt)).where
     text = (
-        f"{block.where}: {block.size:,} tokens of turn {block.sent[0].index + 1}, re-sent on "
-        f"{plural(turns, 'turn')}: {block.again:,} tokens, {share} of the run"
+        f"{where}: {block.size:,} tokens of turn {first.asked.index + 1}, re-sent on "
+        f"{plural(block.turns - 1, 'turn')}: {block.again:,} tokens, "
+        f"{percent(Fraction(block.again, run.prompt_tokens))} of the run"
     )
-    best, amount = _best_cut(run, block)
+    best, amount = _best_cut(run, sent)
     if amount is None:
-        return Finding(
-            "lever_context", block.where, f"{text}; drop or shorten it once it is read", -block.again
-        )
+        return Finding("lever_context", where, f"{text}; drop or shorten it once it is read", -block.again)
     if amount <= 0:
         text += "; it is read from the cache, and dropping it would cost more than it saves"
-        return Finding("lever_context", block.where, text, -block.again, Decimal(0))
-    cut = block.sent[best]
-    text += (
-        f"; dropping it from turn {cut.index + 1} on saves {run.saving(amount)}, the cache's rewrite included"
-    )
-    return Finding("lever_context", block.where, text, -block.size * (len(block.sent) - best), -amount)
+        return Finding("lever_context", where, text, -block.again, Decimal(0))
+    cut = sent[best].asked.index + 1
+    text += f"; dropping it from turn {cut} on saves {run.saving(amount)}, the cache's rewrite included"
+    return Finding("lever_context", where, text, -block.size * (len(sent) - best), -amount)
 
 
-def _best_cut(run: LaidOut, block: _Dragged) -> tuple[int, Decimal | None]:
+def _best_cut(run: LaidOut, sent: Sequence[_Sent]) -> tuple[int, Decimal | None]:
     """From which of its turns on dropping the block saves most, and how much.
 
     What stands behind it was read from the cache on that turn, and has to be written anew, once.
     """
     best: tuple[int, Decimal | None] = (1, None)
     rest = Decimal(0)
-    for index in range(len(block.sent) - 1, 0, -1):
-        one, price = block.sent[index], block.price[index]
+    for index in range(len(sent) - 1, 0, -1):
+        one, price = sent[index].asked, sent[index].price
         read, write = (
             run.unit(one, name) for name in ("cache_read_input_tokens", "ephemeral_5m_input_tokens")
         )
         if price is None or read is None or write is None:
             return 1, None
         rest += price
-        behind = one.tokens.cache_read_input_tokens - one.cached.sizes[block.position[index]]
+        behind = one.tokens.cache_read_input_tokens - one.cached.sizes[sent[index].position]
         amount = rest - max(behind, 0) * (write - read)
         if best[1] is None or amount > best[1]:
             best = index, amount

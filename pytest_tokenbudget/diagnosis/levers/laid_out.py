@@ -17,8 +17,8 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import Chain
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
 from pytest_tokenbudget.metering.counting import Memo
-from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn
+from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Tokens, Usage
 from pytest_tokenbudget.wire.prompt import Prompt
 
