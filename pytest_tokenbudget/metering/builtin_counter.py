@@ -48,7 +48,7 @@ class BuiltinCounter:
         for piece, times in Multiset(pieces(text)).items():
             weight = self._pieces.get((family, piece))
             if weight is None:
-                weight = sum(weights[name] * value for name, value in features(piece, weights))
+                weight = sum(weights.get(name, 1.0) * value for name, value in features(piece, weights))
                 self._pieces[family, piece] = weight
             total += times * weight
         return max(total, 1.0 if text else 0.0)

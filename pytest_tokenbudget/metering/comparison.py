@@ -114,9 +114,7 @@ class _Comparison:
         for digest, blocks in assistant_messages(item.block for item in items.values()):
             message = [items[id(block)] for block in blocks]
             if digest in self._answers and not any(item.place.surroundings.dropped for item in message):
-                share = self._answers[digest] / len(message)
-                thought = any(item.block.kind in THINKING for item in message)
-                sizes |= {id(item): Size(share, doubt=2 if thought else 0) for item in message}
+                sizes |= _billed(message, self._answers[digest])
         for item in items.values():
             if id(item) not in sizes:
                 size = self._size(item.rendered(), item.model)
@@ -132,6 +130,16 @@ class _Comparison:
     @cached_property
     def _scale(self) -> float:
         return calibration(self._known, self._counter)
+
+
+def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
+    """An answer's tokens, shared out among its blocks by their length."""
+    doubt = 2 if any(item.block.kind in THINKING for item in message) else 0
+    lengths = [len(str(item.block.content)) for item in message]
+    return {
+        id(item): Size(output_tokens * length / sum(lengths), doubt=doubt)
+        for item, length in zip(message, lengths, strict=True)
+    }
 
 
 def _piece(where: str, was: Size, now: Size, before: Item | None = None, after: Item | None = None) -> Piece:

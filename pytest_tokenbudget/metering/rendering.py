@@ -158,7 +158,8 @@ def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float
     """Approximate tokens of each block of `prompt`, framing included, cheaply: no tokenizer is loaded.
 
     One weight a block, in order, for splitting a known total over the chain; never negative. What cannot be
-    counted offline gets a quarter of the characters of its JSON. Hand in one `Memo` for many prompts of one conversation.
+    counted offline weighs a quarter of the characters of its JSON. Hand in one `Memo` for many prompts of one
+    conversation.
     """
     counter = counter or BuiltinCounter()
     kin = family(prompt.model)
