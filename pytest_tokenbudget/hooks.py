@@ -17,6 +17,7 @@ from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.junit import properties
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.session import Session
+from pytest_tokenbudget.stability import move_clock
 from pytest_tokenbudget.stage import Stage
 from pytest_tokenbudget.summary import ENTRIES, Summary
 
@@ -37,6 +38,7 @@ def activate(config: pytest.Config, options: Options) -> None:
         session = Session(config.rootpath, options, settings, getattr(config, "cache", None))
     except TokenBudgetError as error:
         raise pytest.UsageError(str(error)) from None
+    move_clock()
     config.pluginmanager.register(Scenarios(config, session), "tokenbudget-scenarios")
     if options.judge and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")

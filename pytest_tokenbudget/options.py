@@ -55,6 +55,8 @@ class Options:
     max_spend: Decimal | None = None
     reports: tuple[ReportTarget, ...] = ()
     stability: bool = False
+    prompts: Path | None = None
+    """Folder that what is asked is kept in, for a stability check."""
 
     @property
     def mode(self) -> str:

@@ -5,6 +5,10 @@ Kept light on purpose: this module is imported by every pytest run on a machine 
 
 from __future__ import annotations
 
+import argparse
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from pytest_tokenbudget.errors import TokenBudgetError
@@ -60,6 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Replay each scenario once more in another process, clock and folder, and compare the prompts.",
     )
+    group.addoption("--token-budget-prompts", help=argparse.SUPPRESS)
     group.addoption("--token-budget-disable", action="store_true", help="Do nothing at all.")
 
 
@@ -89,6 +94,16 @@ def _activate(config: pytest.Config) -> None:
     hooks.activate(config, config.stash[OPTIONS])
 
 
+def _prompts_folder(config: pytest.Config) -> Path | None:
+    """Where a stability check keeps its prompts: this run makes the folder, workers are told."""
+    if config.getoption("--token-budget-stability") and not config.getoption("--token-budget-prompts"):
+        folder = tempfile.TemporaryDirectory(prefix="token-budget-")
+        config.add_cleanup(folder.cleanup)
+        config.option.token_budget_prompts = folder.name
+    given = config.getoption("--token-budget-prompts")
+    return Path(given) if given else None
+
+
 def _options(config: pytest.Config) -> Options:
     invocation = config.invocation_params.dir
     update, live = config.getoption("--token-budget-update"), config.getoption("--token-budget-live")
@@ -102,6 +117,7 @@ def _options(config: pytest.Config) -> Options:
         max_spend=parse_spend(config.getoption("--token-budget-max-spend")),
         reports=parse_reports(config.getoption("--token-budget-report"), invocation),
         stability=config.getoption("--token-budget-stability"),
+        prompts=_prompts_folder(config),
     )
     options.check()
     return options

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,14 @@ from pytest_tokenbudget.repository import Repository
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.source_files import read_source_tree
 from pytest_tokenbudget.spending import Spending
+from pytest_tokenbudget.stability import (
+    clock_problem,
+    differences,
+    keep_prompts,
+    kept_prompts,
+    replay_again,
+    unstable_text,
+)
 
 
 @dataclass(slots=True)
@@ -71,6 +80,7 @@ class Session:
         self.prices = Prices()
         self.api = ApiCounter(os.environ, store) if options.count == "api" else None
         self._store = store
+        self._problems: list[str] = []
         self._baselines: dict[Path, Mapping[str, Usage]] = {}
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
 
@@ -103,6 +113,9 @@ class Session:
             scenario.save(self.settings.redact)
         if not self.options.judge and not run.problems and not run.misses:
             return Conclusion()
+        if self.options.prompts:
+            prompts = [turn.pair.request.prompt for turn in run.turns]
+            keep_prompts(self.options.prompts, scenario.place.id, prompts)
         entry = self.examine(scenario.place, scenario.settings, run)
         # Of live runs, the controller judges all samples together.
         failed = Verdict(entry["verdict"]).fails and (run.stale or not self.options.live)
@@ -156,9 +169,32 @@ class Session:
         """One entry for each scenario so far."""
         return [merge_samples(samples, self.prices.cost) for samples in self._entries.values()]
 
+    def unstable(self, arguments: Sequence[str], invoked_in: Path) -> list[tuple[ScenarioEntry, str]]:
+        """Replay once more elsewhere; entries whose prompts differ there, with what differs.
+
+        The findings are added to the entries. What keeps the check from being made fails the run.
+        """
+        folder = self.options.prompts
+        assert folder is not None
+        try:
+            with tempfile.TemporaryDirectory(prefix="token-budget-") as second:
+                files = sorted({self.root / one[0]["file"] for one in self._entries.values() if one})
+                replay_again(Path(second), files, arguments, invoked_in, self.root)
+                found = differences(kept_prompts(folder), kept_prompts(Path(second)))
+        except TokenBudgetError as error:
+            self._problems.append(str(error))
+            return []
+        self._problems += [problem] if (problem := clock_problem()) else []
+        told = []
+        for name, findings in found.items():
+            for entry in self._entries[name]:
+                entry["findings"] += [build.finding(one) for one in findings]
+            told.append((self._entries[name][-1], unstable_text(findings)))
+        return told
+
     def finish(self) -> Outcome:
         """Write what is to be written."""
-        outcome = Outcome(self.document())
+        outcome = Outcome(self.document(), problems=list(self._problems))
         if self.options.update:
             self._update(outcome)
         for target in self.options.reports:

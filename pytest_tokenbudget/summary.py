@@ -8,6 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_tokenbudget.model import Verdict
+from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.terminal import failure_text, summary
 from pytest_tokenbudget.session import Outcome, Session
 
@@ -30,22 +31,28 @@ class Summary:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Report what no test of its own has failed for: fixtures, and the samples of live runs together."""
+        """Report what no test of its own has failed for: fixtures, live runs, prompts that are not stable."""
         result = yield
         live = self._session.options.live
         for entry in self._session.entries:
-            if not Verdict(entry["verdict"]).fails or not (live or "::fixture " in entry["id"]):
-                continue
-            report = pytest.TestReport(
-                nodeid=entry["id"],
-                location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),
-                keywords={},
-                outcome="failed",
-                longrepr=failure_text(entry),
-                when="call",
-            )
-            self._config.hook.pytest_runtest_logreport(report=report)
+            if Verdict(entry["verdict"]).fails and (live or "::fixture " in entry["id"]):
+                self._fail(entry, failure_text(entry))
+        if self._session.options.stability:
+            invoked = self._config.invocation_params
+            for entry, text in self._session.unstable(invoked.args, invoked.dir):
+                self._fail(entry, text)
         return result
+
+    def _fail(self, entry: ScenarioEntry, text: str) -> None:
+        report = pytest.TestReport(
+            nodeid=entry["id"],
+            location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),
+            keywords={},
+            outcome="failed",
+            longrepr=text,
+            when="call",
+        )
+        self._config.hook.pytest_runtest_logreport(report=report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"budget"},
     {"diagnosis", "source_files"},
     {"reports"},
-    {"source_files", "count_api", "spending", "scenario", "session", "stage"},
+    {"source_files", "count_api", "spending", "stability", "scenario", "session", "stage"},
     {"hooks", "places", "summary", "commands"},
     {"plugin", "cli", "__main__"},
 ]
@@ -38,6 +38,7 @@ OWNERS = {
     "genai_prices": {"metering/pricing.py"},
     "tabulate": {"reports/tables.py"},
     "jinja2": {"reports/dashboard.py"},
+    "time_machine": {"stability.py"},
     "pytest": {"plugin.py", "hooks.py", "places.py", "summary.py"},
 }
 PURE = ("wire", "metering", "budget", "diagnosis", "reports")

@@ -65,7 +65,7 @@ def scenario(
         "measured": None if run.basis == Basis.UNKNOWN else tokens(run.usage, cost),
         "limits": [_limit(limit) for limit in judgement.limits],
         "turns": [_turn(index, turn, cost) for index, turn in enumerate(run.turns)],
-        "findings": [_finding(finding) for finding in findings],
+        "findings": [finding(one) for one in findings],
     }
 
 
@@ -169,13 +169,14 @@ def _turn(index: int, turn: Turn, cost: CostOf) -> TurnEntry:
     }
 
 
-def _finding(finding: Finding) -> FindingEntry:
-    source = finding.source
+def finding(found: Finding) -> FindingEntry:
+    """A finding of the document."""
+    source = found.source
     return {
-        "kind": finding.kind,
-        "where": finding.where,
-        "tokens": finding.tokens,
-        "cost_usd": dollars(finding.cost_usd),
-        "text": finding.text,
+        "kind": found.kind,
+        "where": found.where,
+        "tokens": found.tokens,
+        "cost_usd": dollars(found.cost_usd),
+        "text": found.text,
         "source": None if source is None else {"file": source.file, "line": source.line},
     }

@@ -99,20 +99,28 @@ def parse_prompt(
     )
 
 
-def body_of(prompt: Prompt) -> dict[str, Any]:
-    """A request body that holds the same prompt, without cache markers: what count_tokens takes."""
+def body_of(prompt: Prompt, *, marked: bool = False) -> dict[str, Any]:
+    """A request body that holds the same prompt; its cache markers only where `marked`."""
     messages: list[dict[str, Any]] = []
     last: int | None = None
     for block in prompt.level("messages"):
         if block.message != last:
             messages.append({"role": block.role, "content": []})
             last = block.message
-        messages[-1]["content"].append(dict(block.content))
+        messages[-1]["content"].append(_content_of(block, marked=marked))
     body: dict[str, Any] = {"model": prompt.model, "messages": messages, **prompt.options}
-    for level in ("tools", "system"):
+    levels: tuple[Level, ...] = ("tools", "system")
+    for level in levels:
         if blocks := prompt.level(level):
-            body[level] = [dict(block.content) for block in blocks]
+            body[level] = [_content_of(block, marked=marked) for block in blocks]
+    if marked and prompt.automatic_ttl:
+        body["cache_control"] = {"type": "ephemeral", "ttl": prompt.automatic_ttl}
     return body
+
+
+def _content_of(block: Block, *, marked: bool) -> dict[str, Any]:
+    mark = {"cache_control": {"type": "ephemeral", "ttl": block.ttl}} if marked and block.ttl else {}
+    return {**block.content, **mark}
 
 
 def _tools(tools: object) -> Iterator[Block]:
