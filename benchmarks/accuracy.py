@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -47,12 +48,13 @@ class CharsCounter:
 
 
 class LitellmCounter:
-    """The tokenizer of Claude 2 that litellm brings along, as it is used for every Claude model."""
+    """What litellm, offline, takes for the tokenizer of every Claude since 3: another maker's."""
 
     name = LITELLM
     exact = True
 
     def __init__(self) -> None:
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or it asks the network
         from litellm import token_counter
 
         self._count = token_counter
