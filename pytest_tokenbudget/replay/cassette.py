@@ -78,16 +78,23 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
 
     @property
     def write_protected(self) -> bool:
-        """False: the ledger itself refuses what may not be called."""
-        return False
+        """Whether vcr is to open no connection before the request is known."""
+        return not self._ledgers.top.rules.calls
+
+    def filter_request(self, request: VcrRequest) -> VcrRequest | None:
+        """None for what is neither recorded nor refused: in replay, all that the ledger let pass."""
+        return None if self.write_protected else request
 
     def can_play_response_for(self, request: VcrRequest) -> bool:
         """Ask the ledger. Raises ReplayMiss."""
-        return self._pending.ask(request, self._ledgers.top, Sent.of(_plain(request)))
+        found = self._pending.is_found(request)
+        if found is None:
+            found = self._pending.ask(request, self._ledgers.top, Sent.of(_plain(request)))
+        return found
 
     def play_response(self, request: VcrRequest) -> dict[str, Any]:
         """What the ledger has found."""
-        found = self._pending.take(request)
+        found = self._pending.found(request)
         if found is not None:
             return found.answer
         answer: dict[str, Any] = super().play_response(request)  # raises: nobody asked whether there is one
@@ -130,17 +137,20 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         rerecorded = self.record_mode == RecordMode.ALL
         rules = Rules(calls=rerecorded or not self.write_protected, repeats=self.allow_playback_repeats)
         held = [] if rerecorded else [(_plain(request), answer) for request, answer in self.data]
-        self.ledger = ledger_of(str(self.path), held, rules)
+        self.ledger = ledger_of(str(self._path), held, rules)
 
     def can_play_response_for(self, request: VcrRequest) -> bool:
         """Ask the ledger for Messages traffic. Raises ReplayMiss."""
+        found = self._pending.is_found(request)
+        if found is not None:
+            return found
         live = Sent.of(_plain(request))
         if live.request is None or self.ledger is None:
             return bool(super().can_play_response_for(request))
         kept = self._before_record_request(request)
         if not kept and not self.ledger.rules.calls:
             self.ledger.refuse(
-                f"{self.ledger.name}: an option of the cassette {self.path} (ignore_hosts, ignore_localhost "
+                f"{self.ledger.name}: an option of the cassette {self._path} (ignore_hosts, ignore_localhost "
                 f"or before_record_request) sends {live} past it, unmetered. Let the option keep model calls."
             )
         sent = Sent.of(_plain(kept), live.url) if kept else live
@@ -148,11 +158,11 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
 
     def play_response(self, request: VcrRequest) -> dict[str, Any]:
         """What the ledger has found; booked as vcr does it."""
-        found = self._pending.take(request)
+        found = self._pending.found(request)
         if found is None:
             answer: dict[str, Any] = super().play_response(request)
             return answer
-        if not self.play_counts[found.number] and found.number < self._loaded_count:
+        if not self.play_counts[found.number]:
             self._played_interactions.append(self.data[found.number])
         self.play_counts[found.number] += 1
         return found.answer

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.replay.calls import Call
 from pytest_tokenbudget.replay.ledger import Found, Ledger
@@ -17,45 +19,52 @@ class HttpRequest(Protocol):
     uri: str
 
 
-class Pending:
-    """What was decided about requests of vcr, until vcr comes back for it.
+@dataclass(frozen=True, slots=True)
+class _Ongoing:
+    """A real call and the ledger that it belongs to."""
 
-    Kept by the id of the request object, which vcr's stubs pass on as it is, and with it, to keep the id its.
+    ledger: Ledger
+    call: Call
+
+
+class Pending:
+    """What was decided about requests of vcr: an answer was found, or a real call is under way.
+
+    vcr's stubs pass a request object on as it is, and ask about the same one again, even when it was answered
+    long ago (before they open a connection anew): what was decided once stays decided.
     """
 
     def __init__(self) -> None:
-        self._found: dict[int, tuple[HttpRequest, Found]] = {}
-        self._calls: dict[int, tuple[HttpRequest, Ledger, Call]] = {}
+        self._decided: WeakKeyDictionary[HttpRequest, Found | _Ongoing] = WeakKeyDictionary()
+
+    def is_found(self, request: HttpRequest) -> bool | None:
+        """Whether an answer was found; None where nothing is decided yet."""
+        decision = self._decided.get(request)
+        return None if decision is None else isinstance(decision, Found)
 
     def ask(self, request: HttpRequest, ledger: Ledger, sent: Sent) -> bool:
-        """Whether the ledger has the answer; else a call has begun. Raises ReplayMiss."""
+        """Whether the ledger has the answer; else a call begins. Raises ReplayMiss."""
         found = ledger.find(sent)
-        if found is None:
-            self._calls[id(request)] = (request, ledger, ledger.begin(sent))
-            return False
-        self._found[id(request)] = (request, found)
-        return True
+        self._decided[request] = found or _Ongoing(ledger, ledger.begin(sent))
+        return found is not None
 
-    def take(self, request: HttpRequest) -> Found | None:
-        """The answer that was found; None for a request that was not asked about."""
-        _, found = self._found.pop(id(request), (None, None))
-        return found
+    def found(self, request: HttpRequest) -> Found | None:
+        """The answer that was found, if there is one."""
+        decision = self._decided.get(request)
+        return decision if isinstance(decision, Found) else None
 
     def finish(self, request: HttpRequest, answer: Mapping[str, Any]) -> bool:
-        """A call is answered. False where none had begun.
-
-        vcr's aiohttp stub tells a redirected request by a new object of the same method and address.
-        """
-        key = id(request)
-        if key not in self._calls:
-            same = (key for key, (begun, *_) in self._calls.items() if _is_same(begun, request))
-            key = next(same, 0)
-        if key not in self._calls:
+        """A call is answered. False where none had begun."""
+        decision = self._decided.get(request) or self._redirected(request)
+        if not isinstance(decision, _Ongoing):
             return False
-        _, ledger, call = self._calls.pop(key)
-        ledger.finish(call, answer)
+        decision.ledger.finish(decision.call, answer)
         return True
 
-
-def _is_same(one: HttpRequest, other: HttpRequest) -> bool:
-    return bool(one.method == other.method and one.uri == other.uri)
+    def _redirected(self, request: HttpRequest) -> _Ongoing | None:
+        """A call whose answer redirects: vcr's aiohttp stub tells it by a new request object."""
+        for begun, decision in list(self._decided.items()):
+            same = (begun.method, begun.uri) == (request.method, request.uri)
+            if same and isinstance(decision, _Ongoing) and decision.call.answer is None:
+                return decision
+        return None

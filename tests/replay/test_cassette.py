@@ -316,7 +316,8 @@ def weather() -> Iterator[str]:
 
 def test_a_server_of_the_test_itself_passes_by(weather: str) -> None:
     with replaying([]) as ledger:
-        assert httpx2.get(f"{weather}/weather").json() == {"path": "/weather"}
+        for get in (httpx2.get, requests.get):
+            assert get(f"{weather}/weather").json() == {"path": "/weather"}
     assert not ledger.problems
     with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
         httpx2.get(f"{weather}/weather")
@@ -339,6 +340,20 @@ def test_other_traffic_is_replayed_by_its_address_in_order() -> None:
     assert len(ledger.problems) == 1
 
 
+def test_a_connection_that_is_kept_alive_asks_once_for_each_request(api: MessagesApi) -> None:
+    """vcr's stub of http.client asks again about the request before, when it opens the connection anew."""
+
+    def play() -> None:
+        with requests.Session() as session:
+            for words in ("Hello", "Bye", "Hello"):
+                session.post(f"{api.url}/v1/messages", json=body(words), headers={"x-api-key": "sk"})
+
+    recorded = record(play)
+    ledger = replay(recorded, play)
+    assert [pair.index for pair in ledger.recording.pairs] == [0, 1, 2]
+    assert is_faithful(ledger)
+
+
 def test_a_redirect_that_aiohttp_follows() -> None:
     moved: Interaction = (
         {"method": "GET", "uri": "https://weather.test/old", "body": None, "headers": {}},
@@ -356,6 +371,22 @@ def test_a_redirect_that_aiohttp_follows() -> None:
     with replaying([moved, WEATHER]) as ledger:
         assert asyncio.run(get()) == "snow"
     assert not ledger.problems
+
+
+def test_a_redirect_that_aiohttp_follows_is_recorded_whole(
+    weather: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_tokenbudget.replay.ledger._LOOPBACK", frozenset())
+
+    async def get() -> str:
+        async with aiohttp.ClientSession() as session, session.get(f"{weather}/old") as answer:
+            return await answer.text()
+
+    heard: list[str] = []
+    recorded = record(lambda: heard.append(asyncio.run(get())))
+    assert [answer["status"]["code"] for _, answer in recorded] == [302, 200]
+    with replaying(recorded):
+        assert [asyncio.run(get())] == heard
 
 
 def test_other_traffic_is_refused_but_for_allowed_hosts() -> None:
