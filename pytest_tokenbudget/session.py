@@ -5,7 +5,6 @@ Knows no pytest. Under several processes, each has a session that examines; the 
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections import defaultdict
@@ -22,14 +21,15 @@ from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.levers.advise import advise
 from pytest_tokenbudget.diagnosis.sources import SourceTree
-from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
-from pytest_tokenbudget.files import write_atomically
+from pytest_tokenbudget.diagnosis.volatile import is_lasting
+from pytest_tokenbudget.errors import GitError, TokenBudgetError
 from pytest_tokenbudget.metering.counting import Family, Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Basis, Usage, Verdict
-from pytest_tokenbudget.options import Options, ReportTarget
+from pytest_tokenbudget.options import Options
+from pytest_tokenbudget.report_files import write_report
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
@@ -87,7 +87,13 @@ class Session:
     @cached_property
     def meter(self) -> Meter:
         """What measures; nothing heavy is loaded before the first count."""
-        return Meter(best_counter(self._store), self.prices.tiered, self.settings.minimum_cacheable_tokens)
+        return Meter(
+            best_counter(self._store),
+            self.prices.tiered,
+            self.settings.minimum_cacheable_tokens,
+            lasting=lambda pair: is_lasting(pair.recorded.prompt, pair.request.prompt, self._sources),
+            recount=self.api.count if self.api else None,
+        )
 
     def spending(self, processes: int) -> Spending | None:
         """The limit on real calls, an equal share of it for each of several processes; None without one."""
@@ -199,7 +205,7 @@ class Session:
             self._update(outcome)
         for target in self.options.reports:
             try:
-                write_report(target, outcome.document)
+                write_report(target, outcome.document, self.settings.scenario.runs_per_month)
                 outcome.written.append(target.path)
             except TokenBudgetError as error:
                 outcome.problems.append(str(error))
@@ -242,22 +248,3 @@ class Session:
                     outcome.written.append(path)
             except TokenBudgetError as error:
                 outcome.problems.append(str(error))
-
-
-def write_report(target: ReportTarget, document: Document) -> None:
-    """Write one report. Raises ReportError naming the file and the fix."""
-    try:
-        write_atomically(target.path, _render(target.type, document).encode())
-    except OSError as error:
-        raise ReportError(
-            f"{target.path}: the report cannot be written: {error.strerror or error}. "
-            "Name a place that can be written to."
-        ) from error
-
-
-def _render(kind: str, document: Document) -> str:
-    if kind == "markdown":
-        from pytest_tokenbudget.reports.markdown import markdown
-
-        return markdown(document, full=True)
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
