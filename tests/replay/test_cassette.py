@@ -139,6 +139,44 @@ def test_eight_agents_in_threads_and_tasks(api: MessagesApi) -> None:
     assert is_faithful(ledger)
 
 
+# --- clouds ---------------------------------------------------------------------------------------
+
+BEDROCK: Any = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 100, "messages": body()["messages"]}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_bedrock_through_boto3(api: MessagesApi, stream: bool) -> None:
+    boto3 = pytest.importorskip("boto3")
+
+    def play(**more: Any) -> str:
+        client = boto3.client(
+            "bedrock-runtime",
+            endpoint_url=api.url,
+            region_name="us-east-1",
+            aws_access_key_id="a",
+            aws_secret_access_key="b",
+        )
+        asked = {
+            "modelId": "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+            "body": json.dumps({**BEDROCK, **more}),
+        }
+        if not stream:
+            return json.loads(client.invoke_model(**asked)["body"].read())["content"][0]["text"]
+        pieces = client.invoke_model_with_response_stream(**asked)["body"]
+        events = [json.loads(piece["chunk"]["bytes"]) for piece in pieces]
+        return "".join(e["delta"].get("text", "") for e in events if e["type"] == "content_block_delta")
+
+    recorded = record(play)
+    for more in ({}, {"system": "Be kind."}):
+        with replaying(recorded) as ledger:
+            assert play(**more) == "You said: Hello"
+        assert is_faithful(ledger)
+        (pair,) = ledger.recording.pairs
+        assert pair.how is (Paired.SIMILAR if more else Paired.EXACT)
+        assert pair.answer.usage
+        assert [rate.modifiers for rate in pair.answer.usage.by_rate] == [("aws", "regional")]
+
+
 # --- failed attempts ------------------------------------------------------------------------------
 
 
