@@ -1,4 +1,4 @@
-"""What would make a run or a suite cheaper, the largest saving first."""
+"""What would make a run cheaper, the largest saving first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.levers.caching import caching
 from pytest_tokenbudget.diagnosis.levers.context import context
 from pytest_tokenbudget.diagnosis.levers.laid_out import LaidOut, lay_out
-from pytest_tokenbudget.diagnosis.levers.outliers import outliers, shared_prefixes
 from pytest_tokenbudget.diagnosis.levers.parallelism import parallelism
 from pytest_tokenbudget.diagnosis.levers.routing import CheaperModels, batching, routing
 from pytest_tokenbudget.metering.run import Run
@@ -47,14 +46,6 @@ def advise(
         *parallelism(laid_out),
     ]
     return tuple(sorted((one for one in found if _is_worth(one, laid_out, worth)), key=_saving))
-
-
-def advise_suite(
-    runs: Mapping[str, Run], *, cost: CostOf, minimums: Mapping[str, int] | None = None
-) -> tuple[Finding, ...]:
-    """Where the spend of a suite is, and what its scenarios could share; `runs` by scenario."""
-    suite = {name: lay_out(run, cost, minimums=minimums) for name, run in runs.items()}
-    return (*outliers(suite), *shared_prefixes(suite, minimums or {}))
 
 
 def _is_worth(finding: Finding, run: LaidOut, worth: Fraction) -> bool:

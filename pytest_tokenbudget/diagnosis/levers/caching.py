@@ -10,12 +10,15 @@ from decimal import Decimal
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.ledger import main_rate
 from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
-from pytest_tokenbudget.diagnosis.places import place
-from pytest_tokenbudget.diagnosis.wording import listed, plural
-from pytest_tokenbudget.metering.cache_rules import not_simulated
+from pytest_tokenbudget.diagnosis.places import opening_of, place
+from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural
+from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.wire.prompt import Ttl
+
+_HEADS = 3
+"""Breakpoints of tools and system that leave one of the four for the conversation."""
 
 Marks = tuple[int, ...]
 """Positions of the breakpoints of one turn."""
@@ -38,12 +41,15 @@ def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
     now = bench.as_they_are() if asked else None
     if now is None:
         return
-    heads = [_marks(head, *_own_heads(one)) for head, one in zip(_stable_heads(asked), asked, strict=True)]
+    shared, own = _shared_heads(asked), [_own_heads(run, one) for one in asked]
+    heads = [_marks(end, *marks)[-_HEADS:] for end, marks in zip(shared, own, strict=True)]
     options = [heads, [_marks(*head, _end(one)) for head, one in zip(heads, asked, strict=True)]]
     placings = [found for marks in options if (found := bench.placed(marks, "5m"))]
     best = min(placings, key=lambda placing: placing.cost, default=now)
     if best.cost < now.cost and (best.read > now.read or len(asked) > 1):
         yield _finding(run, asked, now, best, bench.placed(best.marks, "1h"))
+    elif finding := _across_runs(run, asked, minimums):
+        yield finding
 
 
 def _finding(
@@ -66,13 +72,57 @@ def _finding(
     return Finding("lever_caching", (there or here)[0], text, -max(read, 0), -saved)
 
 
+def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, int]) -> Finding | None:
+    """Tools and system that no breakpoint ends, and that another run, as recorded, begins with too."""
+    heads = [(one, end) for one in asked if (end := _unmarked_head(run, one, minimums)) is not None]
+    if not heads:
+        return None
+    one, end = max(heads, key=lambda head: head[0].cached.sizes[head[1]])
+    tokens = one.cached.sizes[end]
+    billed = run.unit(one, one.counts[end])
+    read, write = (run.unit(one, name) for name in ("cache_read_input_tokens", "ephemeral_5m_input_tokens"))
+    if billed is None or read is None or write is None or billed <= read:
+        return None
+    saved, first = tokens * (billed - read), tokens * (write - billed)
+    where = _where(one, end)
+    text = (
+        f"{where} ends {plural(tokens, 'token')} that every run begins with and no breakpoint ends; "
+        f"cache_control there saves {run.saving(saved)} for runs within five minutes of another"
+    )
+    if first > 0:
+        text += f", of which the first pays {dollars(first)} more to write them"
+    return Finding("lever_caching", where, text, -tokens, -saved)
+
+
+def _unmarked_head(run: LaidOut, one: Asked, minimums: Mapping[str, int]) -> int | None:
+    """Where tools and system end, if they are long enough, stable, as recorded, and without a breakpoint."""
+    end = sum(link.block.level != "messages" for link in one.chain.links) - 1
+    if end < 0 or any(position <= end for position in one.chain.breakpoints):
+        return None
+    if one.cached.sizes[end] < minimum(one.chain.model, minimums) or not _is_stable(run, one, end):
+        return None
+    was, now = (
+        [block.digest for block in request.prompt.blocks if block.level != "messages"]
+        for request in (one.turn.pair.recorded, one.turn.pair.request)
+    )
+    return end if was == now else None
+
+
 def _marks(*positions: int | None) -> Marks:
     return tuple(sorted({position for position in positions if position is not None}))
 
 
-def _own_heads(one: Asked) -> Marks:
+def _own_heads(run: LaidOut, one: Asked) -> Marks:
     """The breakpoints in tools and system that are there: what the run does not read, another run may."""
-    return tuple(p for p in one.chain.breakpoints if one.chain.links[p].block.level != "messages")
+    marks = (p for p in one.chain.breakpoints if one.chain.links[p].block.level != "messages")
+    return tuple(p for p in marks if _is_stable(run, one, p))
+
+
+def _is_stable(run: LaidOut, one: Asked, position: int) -> bool:
+    """Whether no turn of the same conversation begins otherwise."""
+    text = one.chain.links[position].text
+    others = run.conversations[opening_of(one.prompt)]
+    return all(len(o.chain.links) > position and o.chain.links[position].text == text for o in others)
 
 
 def _end(one: Asked) -> int | None:
@@ -81,7 +131,7 @@ def _end(one: Asked) -> int | None:
     return last if one.chain.links[last].block.level == "messages" else None
 
 
-def _stable_heads(asked: Sequence[Asked]) -> list[int | None]:
+def _shared_heads(asked: Sequence[Asked]) -> list[int | None]:
     """By turn: the end of the longest prefix of tools and system that another turn shares."""
     seen = Counter(link.text for one in asked for link in one.chain.links if link.block.level != "messages")
     heads: list[int | None] = []

@@ -1,0 +1,324 @@
+"""What would be cheaper: the place, the change, and a saving that a simulation of the change confirms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from changes import Case, each, put, system, unmark
+from seeded import (
+    EPHEMERAL,
+    PASSAGES,
+    Agent,
+    Step,
+    changed,
+    contents,
+    cost,
+    record,
+    replay,
+    several,
+    subagents,
+    support_agent,
+    text,
+)
+
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.levers.advise import advise
+from pytest_tokenbudget.diagnosis.levers.outliers import outliers
+from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+
+CHEAPER = {
+    "claude-opus-4-8": ("claude-sonnet-4-6", "claude-haiku-4-5"),
+    "claude-sonnet-4-6": ("claude-haiku-4-5",),
+}
+
+
+def run_of(agent: Agent, *steps: Any) -> Run:
+    """A recorded agent, unchanged since."""
+    bodies = changed(agent.bodies(), each(*steps))
+    return replay(record(bodies, agent.answers()), bodies)
+
+
+def levers(run: Run, kind: str, **options: Any) -> list[Finding]:
+    found = advise(run, cost=cost, cheaper=lambda model: CHEAPER.get(model, ()), **options)
+    return [one for one in found if one.kind == f"lever_{kind}"]
+
+
+def dollars(run: Run) -> Decimal:
+    return sum((cost(turn.usage) or Decimal(0) for turn in run.turns), Decimal(0))
+
+
+UNMARKED = unmark("system", "messages")
+
+
+class TestCaching:
+    @pytest.mark.parametrize(
+        ("steps", "instead"),
+        [
+            ((UNMARKED,), "where nothing is marked now"),
+            ((unmark("messages"),), "instead of system[0]"),
+        ],
+        ids=["unmarked", "marked too early"],
+    )
+    def test_a_breakpoint_where_it_pays_saves_what_it_says(self, steps: Sequence[Any], instead: str) -> None:
+        run = run_of(support_agent(), *steps)
+        (lever,) = levers(run, "caching")
+        best = run_of(support_agent())
+        assert lever.where == "system[0]"
+        assert "cache_control at system[0] and the last message" in lever.text
+        assert instead in lever.text
+        assert lever.cost_usd == pytest.approx(dollars(best) - dollars(run))
+        reads = [sum(t.usage.tokens.cache_read_input_tokens for t in one.turns) for one in (best, run)]
+        assert lever.tokens == reads[1] - reads[0]
+
+    def test_a_breakpoint_too_late_is_moved_before_what_changes(self) -> None:
+        def late(turn: int, body: Any) -> None:
+            body["system"].append(text(f"It is 10:0{turn}.", marked=True))
+
+        (lever,) = levers(run_of(support_agent(), UNMARKED, late), "caching")
+        assert "cache_control at system[0] instead of system[1]" in lever.text
+        assert "at 1h" in lever.text
+        assert lever.cost_usd is not None
+        assert lever.cost_usd < 0
+
+    def test_what_is_cached_as_well_as_can_be_brings_no_advice(self) -> None:
+        assert levers(run_of(support_agent()), "caching") == []
+
+    def test_below_the_minimum_nothing_is_advised(self) -> None:
+        short = support_agent(system=[text("Be brief.")], tools=[], rolling=False)
+        assert levers(run_of(short, put(model="claude-haiku-4-5")), "caching") == []
+
+    def test_a_prefix_that_changes_on_every_turn_is_not_advised(self) -> None:
+        times = system(lambda turn, words: f"10:0{turn}\n{words}")
+        first = each(UNMARKED, times, lambda _, body: body.update(tools=[]))
+        bodies = changed(support_agent().bodies(), first)
+        run = replay(record(bodies, support_agent().answers()), bodies)
+        assert levers(run, "caching") == []
+
+    def test_an_hour_that_no_turn_needs(self) -> None:
+        def hour(_: int, body: Any) -> None:
+            body["system"][0]["cache_control"] = {**EPHEMERAL, "ttl": "1h"}
+
+        (lever,) = levers(
+            run_of(support_agent(rolling=False, steps=[Step("Yes."), Step("No.")]), hour), "caching"
+        )
+        assert "instead of system[0]" in lever.text
+
+    def test_one_turn_by_itself_is_marked_for_the_runs_after_it(self) -> None:
+        (lever,) = levers(run_of(support_agent(steps=[Step("Yes.")]), UNMARKED), "caching")
+        assert lever.where == "system[0]"
+        assert "that every run begins with and no breakpoint ends" in lever.text
+        assert "for runs within five minutes of another" in lever.text
+        assert "the first pays" in lever.text
+
+    def test_a_breakpoint_that_only_other_runs_read_is_left_alone(self) -> None:
+        assert levers(run_of(support_agent(steps=[Step("Yes.")], rolling=False)), "caching") == []
+
+    def test_an_unknown_price_gives_no_advice_in_dollars(self) -> None:
+        assert levers(run_of(support_agent(), UNMARKED, put(model="claude-nova-9")), "caching") == []
+
+
+LONG = " ".join(f"Row {i}: a long table that somebody asked for, with {i} columns." for i in range(400))
+DRAGGING = support_agent(
+    steps=[
+        Step("", [("search", {"query": "all"})], [LONG]),
+        *(Step("", [("search", {"query": f"q{i}"})], [PASSAGES]) for i in range(8)),
+        Step("Done.", output=20),
+    ]
+)
+
+
+class TestContext:
+    def test_what_is_dragged_along(self) -> None:
+        run = run_of(DRAGGING, UNMARKED)
+        lever = next(
+            one for one in levers(run, "context") if one.where == "messages[2] tool_result of search"
+        )
+        size = int(lever.text.split(" tokens of turn 2")[0].rpartition(": ")[2].replace(",", ""))
+        assert f"re-sent on 8 turns: {8 * size:,} tokens" in lever.text
+        assert "% of the run" in lever.text
+        assert "dropping it from turn 3 on saves" in lever.text
+        assert lever.tokens == -8 * size
+        price = Decimal("3") / 1_000_000
+        assert lever.cost_usd == pytest.approx(-8 * size * price), "uncached: every token at the full price"
+
+    def test_dropping_what_is_cached_saves_a_tenth_and_pays_for_the_rewrite(self) -> None:
+        plain, cached = (
+            next(one for one in levers(run, "context") if one.where == "messages[2] tool_result of search")
+            for run in (run_of(DRAGGING, UNMARKED), run_of(DRAGGING))
+        )
+        assert plain.cost_usd is not None
+        assert cached.cost_usd is not None
+        assert plain.cost_usd < cached.cost_usd <= 0
+        assert float(cached.cost_usd) >= float(plain.cost_usd) / 9
+
+    def test_growth_and_compaction(self) -> None:
+        lever = next(one for one in levers(run_of(DRAGGING, UNMARKED), "context") if one.where == "messages")
+        assert "the conversation of turns 1 to 10 grows steadily, by about" in lever.text
+        assert "compacting it to a tenth after turn 2 would save" in lever.text
+        assert "the summary's own cost included" in lever.text
+        assert lever.cost_usd is not None
+        assert lever.cost_usd < 0
+
+    def test_a_conversation_that_grows_faster_and_faster(self) -> None:
+        agent = support_agent(
+            steps=[
+                Step("", [("search", {"query": str(i)})], [PASSAGES * (1 + i * i // 5)]) for i in range(12)
+            ]
+        )
+        lever = next(one for one in levers(run_of(agent, UNMARKED), "context") if one.where == "messages")
+        assert "grows faster and faster" in lever.text
+
+    def test_small_conversations_bring_no_advice(self) -> None:
+        agent = support_agent(steps=[Step("Yes."), Step("No."), Step("Yes."), Step("No.")])
+        assert levers(run_of(agent, UNMARKED), "context") == []
+
+    def test_the_question_itself_is_never_to_be_dropped(self) -> None:
+        agent = support_agent(opening=LONG, steps=[Step("Yes."), Step("No."), Step("Yes.")])
+        assert all(one.where != "messages[0] user text" for one in levers(run_of(agent, UNMARKED), "context"))
+
+
+class TestRouting:
+    def test_short_answers_without_tools_are_priced_on_smaller_models(self) -> None:
+        agent = support_agent(steps=[Step("Yes.", output=3)], system="Be brief.", tools=[], rolling=False)
+        run = run_of(agent, put(model="claude-opus-4-8"))
+        (lever,) = levers(run, "routing")
+        prompt = run.turns[0].usage.tokens.prompt_tokens
+        assert lever.where == "turn 1"
+        assert "on claude-sonnet-4-6" in lever.text
+        assert "on claude-haiku-4-5" in lever.text
+        assert "not a judgement of quality" in lever.text
+        sonnet = Usage.of(Rate("claude-sonnet-4-6"), Tokens(input_tokens=prompt, output_tokens=3))
+        assert lever.cost_usd == pytest.approx((cost(sonnet) or 0) - dollars(run))
+
+    def test_turns_that_use_tools_or_answer_at_length_are_left_out(self) -> None:
+        agent = support_agent(
+            steps=[Step("", [("search", {"query": "q"})], ["r"], output=20), Step("Long.", output=900)]
+        )
+        assert levers(run_of(agent), "routing") == []
+
+    def test_what_the_cache_makes_cheaper_already_is_not_told(self) -> None:
+        agent = support_agent(steps=[Step("Yes."), *(Step("No.", output=3) for _ in range(9))])
+        for lever in levers(run_of(agent), "routing", worth=Fraction(0)):
+            assert lever.cost_usd is not None
+            assert lever.cost_usd < 0
+
+
+class TestBatching:
+    def test_half_price_and_what_the_cache_then_is(self) -> None:
+        run = run_of(support_agent())
+        (lever,) = levers(run, "batching", batchable=True)
+        assert lever.cost_usd == pytest.approx(-dollars(run) / 2)
+        assert "best effort" in lever.text
+        assert "takes 4 rounds" in lever.text
+
+    def test_only_where_it_is_wanted(self) -> None:
+        assert levers(run_of(support_agent()), "batching") == []
+
+
+class TestParallelism:
+    def test_independent_calls(self) -> None:
+        parts = ("saddle", "chain", "pump")
+        agents = [
+            support_agent(opening=f"Look into the {part}.", steps=[Step(f"The {part} is fine.")])
+            for part in parts
+        ]
+        bodies, answers = several(*agents)
+        run = replay(record(bodies, answers), bodies)
+        (lever,) = levers(run, "parallelism")
+        assert lever.where == "turns 1-3"
+        assert "3 calls, none of which holds an earlier one's answer" in lever.text
+
+    @pytest.mark.parametrize(
+        "second",
+        ["They said: The saddle needs a new clamp. Write it up.", "Write up: the saddle needs\na new clamp."],
+        ids=["verbatim", "in other white space"],
+    )
+    def test_a_call_that_holds_the_answer_before_it(self, second: str) -> None:
+        first = support_agent(opening="Look into the saddle.", steps=[Step("the saddle needs a new clamp.")])
+        then = support_agent(opening=second.replace("The saddle", "the saddle"), steps=[Step("Done.")])
+        bodies, answers = several(first, then)
+        assert levers(replay(record(bodies, answers), bodies), "parallelism") == []
+
+    def test_a_call_that_a_tool_use_asked_for(self) -> None:
+        asks = Step("", [("task", {"prompt": "Research the pump of this brand."})], ["fine"])
+        main = support_agent(steps=[asks])
+        child = support_agent(opening="Research the pump of this brand.", steps=[Step("It is fine.")])
+        bodies, answers = several(main, child)
+        assert levers(replay(record(bodies, answers), bodies), "parallelism") == []
+
+    def test_a_conversation_is_no_parallelism(self) -> None:
+        assert levers(run_of(support_agent()), "parallelism") == []
+
+
+class TestOutliers:
+    @staticmethod
+    def turn(tokens: int) -> Usage:
+        return Usage.of(Rate("claude-sonnet-4-6"), Tokens(input_tokens=tokens))
+
+    def test_shares_and_what_is_far_from_the_rest(self) -> None:
+        suite = {f"test_{i}": [self.turn(1000 + 10 * i)] for i in range(19)} | {
+            "test_big": [self.turn(20_000)] * 2
+        }
+        few, big, *turns = outliers(suite, cost)
+        assert few.where == "suite"
+        assert few.text == "5 % of scenarios, 66 % of spend: test_big"
+        assert few.cost_usd == cost(self.turn(40_000))
+        assert big.where == "test_big"
+        assert "test_big is far from the rest: $0.120 a run, 37 times the median scenario" in big.text
+        assert [one.text for one in turns] == [
+            "turn 1 of test_big alone holds 33 % of the suite",
+            "turn 2 of test_big alone holds 33 % of the suite",
+        ]
+
+    def test_by_tokens_where_a_price_is_unknown(self) -> None:
+        suite = {f"test_{i}": [self.turn(1000)] for i in range(9)}
+        suite["test_new"] = [Usage.of(Rate("claude-nova-9"), Tokens(input_tokens=1000))]
+        few = next(iter(outliers(suite, cost)))
+        assert "of tokens" in few.text
+        assert few.cost_usd is None
+
+    def test_a_few_scenarios_are_no_distribution(self) -> None:
+        assert list(outliers({"a": [self.turn(1)], "b": [self.turn(10**6)]}, cost)) == []
+        assert list(outliers({}, cost)) == []
+
+    def test_equal_scenarios_have_no_outlier(self) -> None:
+        found = list(outliers({f"test_{i}": [self.turn(1000)] for i in range(20)}, cost))
+        assert [one.where for one in found] == ["suite"]
+
+
+def test_the_largest_saving_comes_first_and_the_month_is_told() -> None:
+    found = advise(
+        run_of(DRAGGING, UNMARKED),
+        cost=cost,
+        cheaper=lambda model: CHEAPER.get(model, ()),
+        runs_per_month=1000,
+        batchable=True,
+    )
+    amounts = [one.cost_usd for one in found if one.cost_usd is not None]
+    assert amounts == sorted(amounts)
+    assert all("a month" in one.text for one in found if one.kind in ("lever_caching", "lever_batching"))
+
+
+def test_below_the_set_share_nothing_is_told() -> None:
+    found = advise(run_of(subagents()), cost=cost, cheaper=lambda _: (), worth=Fraction(99, 100))
+    assert [one.kind for one in found if one.cost_usd is not None] == []
+
+
+def test_a_run_without_turns_has_no_levers() -> None:
+    assert advise(Run(), cost=cost, cheaper=lambda _: ()) == ()
+
+
+def test_turns_that_cannot_be_counted_are_left_out() -> None:
+    pdf = {
+        "type": "document",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="},
+    }
+    run = Case(
+        "", each(lambda _, body: (contents(body), body["messages"][0]["content"].insert(0, dict(pdf))))
+    ).run()
+    assert advise(run, cost=cost, cheaper=lambda _: ()) == ()

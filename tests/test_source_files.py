@@ -1,0 +1,102 @@
+"""Which files of a repository prompts are looked for in, and which of them count as changed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_tokenbudget.source_files import LARGEST, read_source_tree
+
+Git = Callable[..., None]
+
+
+@pytest.fixture
+def git(tmp_path: Path) -> Git:
+    """A repository with one commit on `main`, and git in it."""
+
+    def run(*arguments: str) -> None:
+        who = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    write(tmp_path, "prompts/support.md", "Be kind.\n")
+    write(tmp_path, "agent.py", 'X = "Be brief."\n')
+    write(tmp_path, ".gitignore", "secret/\n")
+    run("init", "--initial-branch=main")
+    run("add", ".")
+    run("commit", "-m", "Begin")
+    return run
+
+
+def write(root: Path, path: str, content: str | bytes) -> None:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def test_tracked_and_new_files_but_not_ignored_ones(tmp_path: Path, git: Git) -> None:
+    write(tmp_path, "prompts/new.txt", "New.\n")
+    write(tmp_path, "secret/prompt.md", "Hidden.\n")
+    tree = read_source_tree(tmp_path)
+    assert dict(tree.files) == {
+        "agent.py": 'X = "Be brief."\n',
+        "prompts/support.md": "Be kind.\n",
+        "prompts/new.txt": "New.\n",
+    }
+
+
+def test_changed_since_the_branch_began(tmp_path: Path, git: Git) -> None:
+    git("checkout", "-b", "topic")
+    write(tmp_path, "prompts/support.md", "Be kind and brief.\n")
+    git("commit", "-am", "Grow")
+    write(tmp_path, "agent.py", 'X = "Be very brief."\n')
+    assert read_source_tree(tmp_path).changed == {"prompts/support.md", "agent.py"}
+
+
+def test_on_the_default_branch_the_working_tree_else_the_last_commit(tmp_path: Path, git: Git) -> None:
+    assert read_source_tree(tmp_path).changed == frozenset()
+    write(tmp_path, "prompts/support.md", "Be kind and brief.\n")
+    assert read_source_tree(tmp_path).changed == {"prompts/support.md"}
+    git("commit", "-am", "Grow")
+    assert read_source_tree(tmp_path).changed == {"prompts/support.md"}
+
+
+def test_without_git_what_lies_there(tmp_path: Path) -> None:
+    write(tmp_path, "prompts/support.md", "Be kind.\n")
+    for path in (".hidden/a.md", "venv/lib/a.py", "node_modules/x/README.md", "pkg/__pycache__/a.py"):
+        write(tmp_path, path, "no")
+    write(tmp_path, "venv/pyvenv.cfg", "home = /usr\n")
+    tree = read_source_tree(tmp_path)
+    assert set(tree.files) == {"prompts/support.md"}
+    assert tree.changed == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("tests/cassettes/test_agent/test_a.yaml", "Be kind.\n"),
+        ("tests/recorded.yaml", "interactions:\n- request:\n    body: Be kind.\n"),
+        ("tests/recorded.json", '{"version": 1, "interactions": [{"request": {"body": "Be kind."}}]}'),
+        ("tests/token_budgets/test_agent.yaml", "version: 1\n"),
+        ("report.json", '{"version": 1, "tool": {"name": "pytest-tokenbudget"}, "scenarios": []}'),
+        ("photo.png", b"\x89PNG\0\0"),
+        ("binary.md", b"Be\0kind"),
+        ("large.json", " " * (LARGEST + 1)),
+        ("program.rs", "Be kind."),
+    ],
+)
+def test_what_is_no_source_of_prompts(tmp_path: Path, git: Git, path: str, content: str | bytes) -> None:
+    write(tmp_path, path, content)
+    assert set(read_source_tree(tmp_path).files) == {"agent.py", "prompts/support.md"}
+
+
+def test_a_folder_inside_of_a_repository_sees_its_own_files(tmp_path: Path, git: Git) -> None:
+    assert dict(read_source_tree(tmp_path / "prompts").files) == {"support.md": "Be kind.\n"}
+
+
+def test_odd_bytes_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    write(tmp_path, "a.md", b"\xef\xbb\xbfBe kind.")
+    write(tmp_path, "b.md", b"Be \xff kind.")
+    assert dict(read_source_tree(tmp_path).files) == {"a.md": "Be kind.", "b.md": "Be \ufffd kind."}
