@@ -1,0 +1,226 @@
+"""Charts as SVG text: geometry only, without a script and without a size of their own.
+
+What is drawn stretches to the room it gets; words stand outside of what is stretched, at places in percent,
+so that they keep their size on a phone. Words are escaped here, and are printable already. Colours come from
+the page's style sheet; the attributes beside the classes serve where a content policy blocks that. What a
+colour says, a pattern or a word says too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil
+
+from pytest_tokenbudget.reports.axes import HEIGHT, Axis, Values, axis_from_zero, steps
+
+Shown = Callable[[float], str]
+"""How a number is written beside an axis."""
+
+KINDS = ("read", "written", "uncached", "output")
+"""From the bottom of a stack to its top; also the classes of what is drawn."""
+_FILLS = {"read": "#a9c9ea", "written": "url(#written)", "uncached": "#2f6fb3", "output": "#16324f"}
+_BLUE = _FILLS["uncached"]
+_LINE = f'fill="none" stroke="{_BLUE}" stroke-width="1.5"'
+_AREAS = 'shape-rendering="crispEdges"'
+_STEADY = 'vector-effect="non-scaling-stroke"'
+"""Of a line that is as thick as it says, however it is stretched."""
+_NUMBERED = 12
+"""Turns with a number below their bar; of more turns, every so manieth."""
+PATTERNS = (
+    '<svg class="defs" width="0" height="0" aria-hidden="true"><defs>'
+    '<pattern id="written" width="8" height="10" patternUnits="userSpaceOnUse">'
+    '<rect class="paper" width="8" height="10" fill="#fbe3b5"/>'
+    '<rect class="ink" width="8" height="4" fill="#d98e16"/></pattern></defs></svg>'
+)
+"""What the stacks are filled with; once a page. Stripes lie, so that stretching does not change them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A column of a stack: its parts in the order of KINDS, None where unknown, and what it was in all."""
+
+    parts: Sequence[int] | None
+    was: int | None = None
+
+
+def sparkline(name: str, values: Values, axis: Axis, label: str, kind: str = "") -> str:
+    """A trend in a cell of a table. Its path is called `name`, for `trend` to draw it again."""
+    drawn = f'<path id="{escape(name)}" class="line" {_STEADY} d="{steps(values, axis)}"/>'
+    if values and values[-1] is not None:
+        drawn += _dots([(len(values), axis.y(values[-1]))], kind)
+    return (
+        f'<svg class="spark" role="img" aria-label="{escape(label)}" width="110" height="24" '
+        f'viewBox="0 0 {len(values)} {HEIGHT}" preserveAspectRatio="none" {_LINE}>{drawn}</svg>'
+    )
+
+
+def trend(
+    values: Values,
+    axis: Axis,
+    label: str,
+    shown: Shown,
+    ends: tuple[str, str],
+    *,
+    notes: Sequence[str] = (),
+    height: int = 120,
+) -> str:
+    """A line over the commits; `notes`, one a commit, are told when it is pointed at."""
+    drawn = f'<path class="line" {_STEADY} d="{steps(values, axis)}"/>{_notes(notes)}'
+    plot = _plot(drawn, len(values), axis, shown, height, _LINE)
+    return _over_commits(plot, label, ends, height)
+
+
+def trend_again(
+    name: str,
+    values: Values,
+    axis: Axis,
+    label: str,
+    shown: Shown,
+    ends: tuple[str, str],
+    *,
+    dots: Sequence[int] = (),
+    height: int = 120,
+) -> str:
+    """The sparkline called `name` in large, with an axis, and with dots at those commits."""
+    places = [(dot, axis.y(value)) for dot in dots if (value := values[dot]) is not None]
+    drawn = f'<use href="#{escape(name)}"/>{_dots(places)}'
+    plot = _plot(drawn, len(values), axis, shown, height, _LINE)
+    return _over_commits(plot, label, ends, height)
+
+
+def stacked_trend(
+    columns: Sequence[Sequence[int]],
+    label: str,
+    shown: Shown,
+    ends: tuple[str, str],
+    *,
+    notes: Sequence[str] = (),
+    height: int = 180,
+) -> str:
+    """Areas over the commits; each of `columns` holds the parts in the order of KINDS."""
+    axis = axis_from_zero(max((sum(parts) for parts in columns), default=0), 1)
+    drawn = ""
+    for index in reversed(range(len(KINDS))):  # the whole first, each lower part over it: no gaps
+        if any(parts[index] for parts in columns):
+            tops = [sum(parts[: index + 1]) for parts in columns]
+            drawn += _filled(KINDS[index], f"{steps(tops, axis)}V{HEIGHT}H0Z")
+    plot = _plot(drawn + _notes(notes), len(columns), axis, shown, height, _AREAS)
+    return _over_commits(plot, label, ends, height)
+
+
+def stacked_bars(bars: Sequence[Bar], label: str, shown: Shown, *, height: int = 120) -> str:
+    """A bar a turn, a line across it at what it was; an unknown turn is an empty, dashed frame."""
+    number = len(bars)
+    most = max([0, *(sum(bar.parts or ()) for bar in bars), *(bar.was or 0 for bar in bars)])
+    axis = axis_from_zero(most, 1)
+    drawn = ""
+    for index in reversed(range(len(KINDS))):
+        tops = [
+            (place, axis.y(sum(bar.parts[: index + 1])))
+            for place, bar in enumerate(bars)
+            if bar.parts and bar.parts[index]
+        ]
+        drawn += _filled(KINDS[index], "".join(_bar(place, top) for place, top in tops))
+    unknown = [_bar(p, axis.y(bar.was or axis.high)) for p, bar in enumerate(bars) if bar.parts is None]
+    drawn += _outlined("unknown", "".join(unknown))
+    moved = [(p, bar) for p, bar in enumerate(bars) if bar.parts and bar.was not in (None, sum(bar.parts))]
+    drawn += _outlined("was", "".join(f"M{10 * place} {axis.y(bar.was or 0)}h10" for place, bar in moved))
+    plot = _plot(drawn, 10 * number, axis, shown, height, _AREAS)
+    return _chart(label, height, plot + _numbers(number, height), str(min(44 * number, 640)))
+
+
+def stack(parts: Sequence[int], most: float, label: str) -> str:
+    """One lying bar; `most` is what the whole width stands for."""
+    drawn, start = "", 0.0
+    for kind, part in zip(KINDS, parts, strict=True):
+        width = part / most * 100 if most else 0
+        if width:
+            place = f'x="{start:.2f}%" width="{width:.2f}%" height="20"'
+            drawn += f'<rect class="{kind}" {place} fill="{_FILLS[kind]}"/>'
+        start += width
+    return (
+        f'<svg class="stack" role="img" aria-label="{escape(label)}" width="100%" height="20">{drawn}</svg>'
+    )
+
+
+def share(part: float) -> str:
+    """A bar for a cell whose words say the same; 1 is the whole width."""
+    end = min(max(part, 0), 1) * 64
+    return (
+        '<svg class="share" aria-hidden="true" width="64" height="5" viewBox="0 0 64 5" '
+        f'preserveAspectRatio="none"><path d="M0 2.5h{end:.3g}" stroke="{_BLUE}" stroke-width="5"/></svg>'
+    )
+
+
+def swatch(kind: str) -> str:
+    """The colour of a kind, for a legend."""
+    return (
+        '<svg class="swatch" aria-hidden="true" width="12" height="12">'
+        f'<rect class="{kind}" width="12" height="12" fill="{_FILLS[kind]}"/></svg>'
+    )
+
+
+def _over_commits(plot: str, label: str, ends: tuple[str, str], height: int) -> str:
+    first, last = map(escape, ends)
+    y = height + 17
+    words = f'<text y="{y}">{first}</text><text x="100%" y="{y}" text-anchor="end">{last}</text>'
+    return _chart(label, height, plot + words)
+
+
+def _chart(label: str, height: int, inner: str, width: str = "100%") -> str:
+    return (
+        f'<svg class="chart" role="img" aria-label="{escape(label)}" width="{width}" height="{height + 22}" '
+        f'overflow="visible">{inner}</svg>'
+    )
+
+
+def _plot(drawn: str, columns: int, axis: Axis, shown: Shown, height: int, style: str) -> str:
+    """What is stretched, over thin lines at the ticks, whose numbers stand in the margin to the left."""
+    places = [(axis.y(tick), escape(shown(tick))) for tick in axis.ticks]
+    lines = "".join(f"M0 {y}h{columns}" for y, _ in places)
+    words = "".join(f'<text y="{round(y * height / HEIGHT)}">{text}</text>' for y, text in places)
+    return (
+        f'<svg class="plot" height="{height}" viewBox="0 0 {max(columns, 1)} {HEIGHT}" '
+        f'preserveAspectRatio="none" {style}><path class="grid" {_STEADY} stroke="#8884" d="{lines}"/>{drawn}'
+        f'</svg><g transform="translate(-6 4)" text-anchor="end">{words}</g>'
+    )
+
+
+def _numbers(turns: int, height: int) -> str:
+    """Turns count from 1."""
+    every = ceil(turns / _NUMBERED) or 1
+    words = "".join(
+        f'<text x="{(turn - 0.5) / turns * 100:.4g}%">{turn}</text>' for turn in range(1, turns + 1, every)
+    )
+    return f'<g transform="translate(0 {height + 17})" text-anchor="middle">{words}</g>'
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "".join(
+        f'<rect class="note" x="{place}" width="1" height="{HEIGHT}" fill-opacity="0" stroke="none">'
+        f"<title>{escape(note)}</title></rect>"
+        for place, note in enumerate(notes)
+    )
+
+
+def _filled(kind: str, path: str) -> str:
+    return f'<path class="{kind}" d="{path}" fill="{_FILLS[kind]}"/>' if path else ""
+
+
+def _outlined(kind: str, path: str) -> str:
+    return f'<path class="{kind}" {_STEADY} {_LINE} d="{path}"/>' if path else ""
+
+
+def _bar(place: int, y: int) -> str:
+    return f"M{10 * place + 1} {y}h8V{HEIGHT}h-8z"
+
+
+def _dots(places: Sequence[tuple[int, int]], kind: str = "") -> str:
+    """Round however they are stretched: lines of no length with round ends."""
+    if not places:
+        return ""
+    path = "".join(f"M{x} {y}h0" for x, y in places)
+    name = f"dot {kind}" if kind else "dot"
+    return f'<path class="{name}" {_STEADY} d="{path}" stroke-width="6" stroke-linecap="round"/>'

@@ -1,0 +1,129 @@
+"""The whole page, out of a run, a history, or both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports.document import Document
+from pytest_tokenbudget.reports.history import History
+from pytest_tokenbudget.reports.markdown import RunsPerMonth
+from pytest_tokenbudget.reports.numbers import plural
+from pytest_tokenbudget.reports.page import table
+from pytest_tokenbudget.reports.page.decisions import Decisions, decisions
+from pytest_tokenbudget.reports.page.details import Details, details
+from pytest_tokenbudget.reports.page.spend import MODEL_HEADERS, Lever, ModelRow, Spend, levers, models, spend
+from pytest_tokenbudget.reports.page.subjects import Past, Subject, subjects
+from pytest_tokenbudget.reports.page.suite import Figure, Totals, figures, totals
+from pytest_tokenbudget.reports.page.table import Cell
+from pytest_tokenbudget.reports.page.trend import Trend, trend
+from pytest_tokenbudget.reports.text import plain
+
+_MODES = {
+    "replay": "replayed from recordings",
+    "record": "recorded from real calls",
+    "live": "measured by real calls",
+}
+_BASES = {
+    "recorded": "recorded: the answer to this very request said so",
+    "live": "live: a real call of this run said so",
+    "counted": "counted: recorded, plus the exact count of what changed",
+    "estimated": "estimated, marked ~: recorded, plus a calibrated estimate of what changed",
+    "unknown": "unknown: it cannot be told, and is never added up as 0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRow:
+    """One scenario of the table, and what unfolds below it."""
+
+    subject: Subject
+    cells: Sequence[Cell]
+    details: Details
+    trend: Trend | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that is shown."""
+
+    judged: bool
+    """Whether there was a run."""
+    headline: str
+    facts: Sequence[str]
+    verdicts: Sequence[tuple[str, int]]
+    """Of a run, those that are there, the worst first."""
+    then: str
+    """What the time is called that everything is compared with."""
+    totals: Totals
+    decisions: Decisions | None
+    figures: Sequence[Figure]
+    columns: Sequence[str]
+    rows: Sequence[ScenarioRow]
+    spend: Spend
+    models: Sequence[ModelRow]
+    model_headers: Sequence[str]
+    levers: Sequence[Lever]
+    bases: Sequence[tuple[str, int]]
+    """What the numbers are based on, and how many scenarios."""
+
+
+def page(document: Document | None, history: History | None, runs_per_month: RunsPerMonth) -> Page:
+    """The page; with neither a run nor a history, one that says so."""
+    past = Past(history["commits"]) if history and history["commits"] else None
+    listed = subjects(document, history, runs_per_month)
+    columns = table.columns(listed, judged=document is not None)
+    runs = runs_per_month if isinstance(runs_per_month, int | float) else None
+    verdicts = document["totals"]["verdicts"] if document else {}
+    then = "baseline" if document else "first baseline"
+    return Page(
+        judged=document is not None,
+        headline=view.headline(document) if document else _trend_headline(listed, past),
+        facts=list(_facts(document, history, past)),
+        verdicts=[(name, number) for name, number in verdicts.items() if number],
+        then=then,
+        totals=totals(listed, then, alarmed=bool(verdicts.get("over"))),
+        decisions=decisions(document, listed) if document else None,
+        figures=figures(history, past) if history and past else [],
+        columns=[column.title for column in columns],
+        rows=[_row(one, columns, past) for one in listed],
+        spend=spend(listed),
+        models=models(listed),
+        model_headers=MODEL_HEADERS,
+        levers=levers(document, runs) if document else [],
+        bases=_bases(document) if document else [],
+    )
+
+
+def _row(one: Subject, columns: Sequence[table.Column], past: Past | None) -> ScenarioRow:
+    cells = [column.cell(one) for column in columns]
+    return ScenarioRow(one, cells, details(one), trend(one, past) if past else None)
+
+
+def _trend_headline(listed: Sequence[Subject], past: Past | None) -> str:
+    if past is None:
+        return "No commit holds a baseline yet"
+    return f"{plural(len(listed), 'baseline')} over {plural(len(past.commits), 'commit')}"
+
+
+def _facts(document: Document | None, history: History | None, past: Past | None) -> Iterator[str]:
+    if document:
+        if document["commit"]:
+            yield f"commit {plain(document['commit'][:12])}"
+        yield _MODES[document["mode"]]
+    if past:
+        number = plural(len(past.commits), "commit")
+        yield f"history of {number} from {past.date(0)} to {past.date(-1)}"
+    priced = document or history
+    if priced:
+        prices = priced["prices"]
+        yield f"prices of {plain(prices['source'])} {plain(prices['version'])}"
+    if document:
+        yield f"{plain(document['tool']['name'])} {plain(document['tool']['version'])}"
+
+
+def _bases(document: Document) -> list[tuple[str, int]]:
+    found = Counter(one["basis"] for one in document["scenarios"])
+    return [(words, found[basis]) for basis, words in _BASES.items() if found[basis]]  # type: ignore[index]
