@@ -34,8 +34,8 @@ def diagnose(
 
     `cost` prices a usage in dollars, or says None. `count` counts a text, about: it is asked only to share a
     known difference out, between the fields of a tool, or where a turn was counted from another turn. Without
-    `sources`, no lines are named and no prefix is called volatile. `minimums` overrides the shortest
-    cacheable prefix by model.
+    `sources`, no lines are named, and no text is called volatile. `minimums` overrides the shortest cacheable
+    prefix by model.
 
     The tokens of all `growth` findings add up to the measured difference in prompt tokens; the dollars of
     `growth`, `cache_break`, `cache_change`, `model_changed` and `rate_changed` to the difference in cost.
@@ -51,7 +51,7 @@ def diagnose(
         *growth(run, costs, count, sources),
         *breaks,
         *changed,
-        *(volatile(run, sources, told) if sources else ()),
+        *volatile(run, sources, told),
     ]
     return tuple(sorted(findings, key=_rank))
 

@@ -18,11 +18,11 @@ from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 
-def volatile(run: Run, sources: SourceTree, told: Collection[str]) -> list[Finding]:
+def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> list[Finding]:
     """What differs from the recording in a cached prefix although no file of the repository says so.
 
     Within the run such a prefix may be stable and cost nothing; every other process writes it anew. `told`
-    holds the places whose breaks are findings already.
+    holds the places whose breaks are findings already. Without `sources` only another order is told.
     """
     found: dict[Hashable, Finding] = {}
     for turn in run.turns:
@@ -63,15 +63,15 @@ def prefix_of_heads(prompt: Prompt) -> list[Block]:
     return [block for block in prompt.blocks if block.level != "messages" and not is_ignored(block)]
 
 
-def _finding(difference: Difference, sources: SourceTree) -> Finding | None:
+def _finding(difference: Difference, sources: SourceTree | None) -> Finding | None:
     if difference.change in ("added", "removed"):
         return None  # an edit, or growth: told as such
     if difference.change == "reordered":
         text = describe(difference, _api(difference), across=True, literal=False, source=None)
         text += "; unless a commit changed the order, it differs from process to process"
         return Finding("volatile", difference.where, text)
-    assert difference.old is not None
-    assert difference.new is not None
+    if sources is None or difference.old is None or difference.new is None:
+        return None
     location = sources.locate(text_of(difference.old), text_of(difference.new))
     strange = [piece for piece in location.missing if _is_strange(piece, difference.kind, sources)]
     if not strange:

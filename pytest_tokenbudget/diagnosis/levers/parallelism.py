@@ -7,9 +7,12 @@ from typing import Any
 
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
-from pytest_tokenbudget.diagnosis.places import opening_of, strings, text_of
+from pytest_tokenbudget.diagnosis.places import strings, text_of
 from pytest_tokenbudget.diagnosis.wording import plural, turns
 from pytest_tokenbudget.diagnosis.words import words_of
+
+_LABEL = 20
+"""Output tokens up to which an answer decides something rather than says it."""
 
 
 def parallelism(run: LaidOut) -> Iterator[Finding]:
@@ -18,16 +21,19 @@ def parallelism(run: LaidOut) -> Iterator[Finding]:
     Only turns that open a conversation are looked at: what continues one depends on the turn before.
     """
     stretch: list[Asked] = []
-    answers: list[tuple[str, ...]] = []
     for one in run.asked:
-        independent = not _continues(one) and not any(_holds(one, answer) for answer in answers)
-        if independent and opening_of(one.prompt):
-            stretch.append(one)
-        else:
+        opens = not _continues(one)
+        if not opens or any(_decides(before) or _holds(one, _said(before)) for before in stretch):
             yield from _told(stretch)
-            stretch, answers = ([] if _continues(one) else [one]), []
-        answers.append(_said(one))
+            stretch = []
+        if opens:
+            stretch.append(one)
     yield from _told(stretch)
+
+
+def _decides(one: Asked) -> bool:
+    """Whether an answer is a label rather than a text: what is called next may well depend on it."""
+    return one.tokens.output_tokens <= _LABEL
 
 
 def _told(stretch: list[Asked]) -> Iterator[Finding]:
