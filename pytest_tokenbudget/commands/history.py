@@ -7,7 +7,10 @@ from pathlib import Path
 
 from pytest_tokenbudget.budget.trend import trends
 from pytest_tokenbudget.commands import committed, output
+from pytest_tokenbudget.config import load_settings
+from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.metering.pricing import Prices
+from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import History, from_trends
 from pytest_tokenbudget.reports.trend_text import history_lines
 from pytest_tokenbudget.repository import Repository
@@ -24,7 +27,26 @@ def run(folder: Path, form: str, most: int, destination: Path | None) -> int:
         output.write_lines(lines, destination)
     elif form == "json":
         output.write_text(json.dumps(history, separators=(",", ":"), ensure_ascii=False) + "\n", destination)
+    else:
+        output.write_text(_page(folder, None, history), destination)
     return 0
+
+
+def page(folder: Path, document: Document) -> str:
+    """The HTML page of a run, with the history of its baselines where git has one."""
+    try:
+        history = read(Repository.open(folder))
+    except GitError as error:
+        output.tell(f"The page has no trends. {error}")
+        history = None
+    return _page(folder, document, history)
+
+
+def _page(folder: Path, document: Document | None, history: History | None) -> str:
+    from pytest_tokenbudget.reports.dashboard import dashboard
+
+    runs = load_settings(folder).scenario.runs_per_month
+    return dashboard(document, history, runs_per_month=runs)
 
 
 def read(repository: Repository, most: int = COMMITS) -> History:

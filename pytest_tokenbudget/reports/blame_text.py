@@ -6,17 +6,12 @@ from collections.abc import Iterator
 
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.blame import Blame, BlamedCommit, MoveEntry
-from pytest_tokenbudget.reports.diff_text import CHANGE_HEADERS, change_cells
+from pytest_tokenbudget.reports.diff_text import CHANGE_HEADERS, SPARE_HEADERS, change_cells
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
-from pytest_tokenbudget.reports.numbers import plural
+from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, plural
 from pytest_tokenbudget.reports.text import plain, to_ascii, wrap
 
-_WORDS = {
-    "stale": "became stale",
-    "again": "measured again",
-    "failed": "not measured: its test failed",
-    "skipped": "not measured: its test was skipped",
-}
+_UNTOLD = {"stale": "stale", "failed": "its test failed", "skipped": "its test was skipped"}
 
 
 def blame_lines(blame: Blame, *, columns: int, ascii_only: bool = False) -> list[Line]:
@@ -47,8 +42,9 @@ def _commit(one: BlamedCommit, before: str, paper: Paper) -> Iterator[Line]:
     moves = one["moves"]
     if moves:
         names = view.short_ids([move["id"] for move in moves])
-        cells = [change_cells(_word(move), move["before"], move["now"]) for move in moves]
-        yield from named_table(names, ("scenario", *CHANGE_HEADERS), cells, paper)
+        yield from named_table(
+            names, ("scenario", *CHANGE_HEADERS), list(map(_cells, moves)), paper, SPARE_HEADERS
+        )
     elif one["state"] == "measured":
         yield Line("  moved nothing")
     for move in moves:
@@ -57,12 +53,16 @@ def _commit(one: BlamedCommit, before: str, paper: Paper) -> Iterator[Line]:
         )
 
 
-def _word(move: MoveEntry) -> str:
+def _cells(move: MoveEntry) -> list[str]:
     before, now = move["before"], move["now"]
-    if move["what"] == "moved" and before is not None and now is not None:
-        was, is_now = (side["prompt_tokens"] + side["output_tokens"] for side in (before, now))
-        return "shifted" if was == is_now else "grew" if is_now > was else "shrank"
-    return _WORDS.get(move["what"], move["what"])
+    word = move["what"]
+    if word in _UNTOLD:
+        was = NONE if before is None else count(before["prompt_tokens"])
+        return [_UNTOLD[word], was, UNKNOWN, NONE, NONE, NONE, NONE]
+    if word == "moved" and before is not None and now is not None:
+        was_total, is_now = (side["prompt_tokens"] + side["output_tokens"] for side in (before, now))
+        word = "shifted" if was_total == is_now else "grew" if is_now > was_total else "shrank"
+    return change_cells("as before" if word == "again" else word, before, now)
 
 
 def _notes(move: MoveEntry, before: str) -> Iterator[str]:

@@ -16,6 +16,8 @@ from pytest_tokenbudget.reports.text import plain, shorten, wrap
 _MOVED = ("raised", "lowered", "shifted")
 _ORDER = (*_MOVED, "added", "removed", "renamed")
 CHANGE_HEADERS = ("", "prompt was", "now", "change", "output", "turns", "cost a run")
+SPARE_HEADERS = ("turns", "output", "prompt was", "now")
+"""What a narrow terminal does without, in this order."""
 _MATCHED = {"file": "its file was moved", "tokens": "the only one with these tokens"}
 _NAME_COLUMNS = 44
 _COMMENT_ROWS, _COMMENT_CHARACTERS = 15, 5_000
@@ -62,7 +64,10 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
     told = [one for one in _sorted(diff) if one["change"] != "renamed"]
     if told:
         names = view.short_ids([one["id"] for one in told])
-        lines += [Line(), *named_table(names, ("scenario", *CHANGE_HEADERS), list(map(_cells, told)), paper)]
+        lines += [
+            Line(),
+            *named_table(names, ("scenario", *CHANGE_HEADERS), list(map(_cells, told)), paper, SPARE_HEADERS),
+        ]
     notes = [_renamed(one) for one in _sorted(diff) if one["was"] != one["id"]]
     notes += [_already(one) for one in diff["already"] or ()]
     if notes:

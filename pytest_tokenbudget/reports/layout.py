@@ -36,16 +36,29 @@ class Paper:
 
 
 def named_table(
-    names: Sequence[str], headers: Sequence[str], cells: Sequence[Sequence[str]], paper: Paper
+    names: Sequence[str],
+    headers: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    paper: Paper,
+    spare: Sequence[str] = (),
 ) -> Iterator[Line]:
-    """The header and one row a name; all cells to the right. `headers[0]` is that of the names."""
+    """The header and one row a name; all cells to the right. `headers[0]` is that of the names.
+
+    Where the paper is too narrow, the `spare` columns are left out, the first of them first.
+    """
     if paper.ascii_only:
         names, cells = list(map(to_ascii, names)), [list(map(to_ascii, row)) for row in cells]
-    numbers = (False, *[True] * (len(headers) - 1))
-    header, blocks = named_blocks(names, headers, [[row] for row in cells], paper, numbers)
-    yield Line(header, "bold")
+    columns = list(zip(headers[1:], *cells, strict=True))
+    for header in spare:
+        if _room(columns, paper) >= 0:
+            break
+        columns = [column for column in columns if column[0] != header]
+    kept, *rows = zip(*columns, strict=True)
+    numbers = (False, *[True] * len(columns))
+    first, blocks = named_blocks(names, (headers[0], *kept), [[row] for row in rows], paper, numbers)
+    yield paper.fitted(Line(first, "bold"))
     for block in blocks:
-        yield from map(Line, block)
+        yield from (paper.fitted(Line(line)) for line in block)
 
 
 def named_blocks(
@@ -57,9 +70,8 @@ def named_blocks(
 ) -> tuple[str, list[list[str]]]:
     """The header, and the lines of each name for its group of rows."""
     cells = [row for group in groups for row in group]
-    columns = zip(headers[1:], *cells, strict=True)
-    room = paper.columns - sum(2 + max(map(width, column)) for column in columns)
-    inline = room >= max((_least_width(name, paper) for name in names), default=0)
+    room = _room(list(zip(headers[1:], *cells, strict=True)), paper)
+    inline = room >= max([width(headers[0]), *(_least_width(name, paper) for name in names)])
     labels = [
         shorten(name, room, paper.mark) if inline and index == 0 else ""
         for name, group in zip(names, groups, strict=True)
@@ -72,6 +84,11 @@ def named_blocks(
     return header, [
         [*first, *(next(lines) for _ in group)] for first, group in zip(alone, groups, strict=True)
     ]
+
+
+def _room(columns: Sequence[Sequence[str]], paper: Paper) -> int:
+    """What columns of a table leave of the paper."""
+    return paper.columns - sum(2 + max(map(width, column)) for column in columns)
 
 
 def _least_width(name: str, paper: Paper) -> int:

@@ -10,7 +10,8 @@ from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural
 from pytest_tokenbudget.reports.view import short_ids
 
-_HEADERS = ("scenario", "turns", "prompt", "uncached", "written", "read", "output", "cache share", "a run")
+_HEADERS = ("scenario", "turns", "prompt", "written", "read", "output", "cache share", "a run")
+_SPARE = ("turns", "written", "read", "cache share", "output")
 _TOTAL = "total"
 
 
@@ -41,7 +42,7 @@ def suite_lines(
     names = [*short_ids(list(baselines)), _TOTAL]
     headers = _HEADERS if runs_per_month is None else (*_HEADERS, "a month")
     cells = [_cells(one, runs_per_month) for one in (*baselines.values(), add(list(baselines.values())))]
-    lines = list(named_table(names, headers, cells, Paper(columns, ascii_only)))
+    lines = list(named_table(names, headers, cells, Paper(columns, ascii_only), _SPARE))
     about = [plural(len(baselines), "scenario"), f"prices of {' '.join(prices.values())}"]
     if runs_per_month is not None:
         about.append(f"a month is {plural(runs_per_month, 'run')} of each")
@@ -53,7 +54,6 @@ def _cells(one: TokensEntry, runs_per_month: int | None) -> list[str]:
     cells = [
         count(one["turns"]),
         count(prompt),
-        count(one["input_tokens"]),
         count(one["cache_creation_input_tokens"]),
         count(one["cache_read_input_tokens"]),
         count(one["output_tokens"]),

@@ -11,7 +11,8 @@ from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, perc
 from pytest_tokenbudget.reports.text import plain, wrap
 from pytest_tokenbudget.reports.view import short_ids
 
-_HEADERS = ("scenario", "prompt then", "now", "change", "a run then", "now", "trend of prompt")
+_HEADERS = ("scenario", "prompt then", "now", "change", "a run then", "a run now", "trend of prompt")
+_SPARE = ("a run then", "a run now", "prompt then")
 _TREND = 20
 """Characters of a trend, one a commit; of more commits, that many, evenly apart and with both ends."""
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
@@ -30,7 +31,7 @@ def history_lines(history: History, *, columns: int, ascii_only: bool = False) -
     paper = Paper(columns, ascii_only)
     rows: list[Sequence[TokensEntry | None]] = [suite(history), *(moved[name] for name in ordered)]
     cells = [_cells(values, _ASCII_BARS if ascii_only else _BARS) for values in rows]
-    lines = list(named_table([_SUITE, *short_ids(ordered)], _HEADERS, cells, paper))
+    lines = list(named_table([_SUITE, *short_ids(ordered)], _HEADERS, cells, paper, _SPARE))
     since, until = commits[0], commits[-1]
     steady = len(series) - len(moved)
     first, last = (f"{one['commit'][:7]} ({one['date'][:10]})" for one in (since, until))

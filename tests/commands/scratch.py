@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -51,10 +52,11 @@ class Scratch:
         scratch.git("config", "commit.gpgsign", "false")
         return scratch
 
-    def git(self, *arguments: str, **variables: str) -> str:
+    def git(self, *arguments: str, given: str | None = None, **variables: str) -> str:
         done = subprocess.run(
             ["git", "-C", str(self.top), *arguments],
             env=environment(os.environ) | variables,
+            input=given,
             capture_output=True,
             text=True,
         )
@@ -88,9 +90,18 @@ class Scratch:
                 status = int(exit_.code or 0)
         return Done(status, *(stream.buffer.getvalue().decode() for stream in streams))  # type: ignore[attr-defined]
 
+    def pytest(self, *arguments: str, **variables: str) -> None:
+        """`pytest ARGUMENTS`, which pass, in a process of its own."""
+        command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        done = subprocess.run(
+            command, cwd=self.top, env=os.environ | variables, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def json(self, *arguments: str, folder: str = ".") -> Any:
         """What a command writes as JSON."""
-        done = self.run(*arguments, "--format", "json", folder=folder)
+        command, *rest = arguments
+        done = self.run(command, "--format", "json", *rest, folder=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 
