@@ -10,6 +10,7 @@ from typing import Any
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.files import write_atomically
 from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.yaml_files import dump_yaml, load_yaml
 
 VERSION = 1
 _UPDATE = "pytest --token-budget --token-budget-update"
@@ -45,13 +46,10 @@ def read_baselines(path: Path) -> Mapping[str, Usage]:
 
 def parse_baselines(text: str, where: str) -> Mapping[str, Usage]:
     """Read the text of a baseline file; `where` names it in errors."""
-    import yaml
-
     try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise BaselineError(f"{where}: is no YAML: {reason}. {_restore(where)}") from error
+        document = load_yaml(text)
+    except ValueError as error:
+        raise BaselineError(f"{where}: is no YAML: {error}. {_restore(where)}") from error
     if not isinstance(document, dict) or "version" not in document:
         raise BaselineError(f"{where}: is no baseline file: it has no `version`. {_restore(where)}")
     version = document["version"]
@@ -97,12 +95,9 @@ def _count(value: object, where: str) -> int:
 
 def format_baselines(baselines: Mapping[str, Usage]) -> str:
     """The text of a baseline file: sorted, one value a line, the same bytes for the same baselines."""
-    import yaml
-
     scenarios = {name: _as_table(baselines[name]) for name in sorted(baselines)}
     document = {"version": VERSION, "scenarios": scenarios}
-    body: str = yaml.safe_dump(document, sort_keys=False, width=10_000)
-    return _HEADER + body
+    return _HEADER + dump_yaml(document)
 
 
 def _as_table(usage: Usage) -> dict[str, Any]:

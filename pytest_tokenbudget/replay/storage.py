@@ -5,27 +5,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
+from pytest_tokenbudget.files import write_atomically
 from pytest_tokenbudget.replay.packing import Interaction, pack
 from pytest_tokenbudget.replay.unpacking import MalformedError, unpack
 from pytest_tokenbudget.replay.yaml_text import yaml_text
+from pytest_tokenbudget.yaml_files import load_yaml
 
 FORMAT = "pytest-tokenbudget"
 VERSION = 1
 _HEADER = "# Recorded model calls, for replay. Review them like code; record them anew with "
 _RECORD = "pytest --token-budget-record=all"
-_MAX_DEPTH = 100  # levels of YAML; libyaml's composer overflows the C stack without a bound
-_MAX_GROWTH = 20  # how many times larger than its values aliases may make a document
-_FREE_GROWTH = 1_000_000
-_RESOLVED = ("null", "bool", "int", "float")  # everything else without quotes is text: dates too
 
 
 def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
@@ -46,7 +40,7 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
     if not text.strip():
         raise _unreadable(path, "is empty")
     try:
-        return _interactions(_load(text))
+        return _interactions(_document(text))
     except _NewerVersionError as error:
         raise CassetteError(f"{path}: {error}. Upgrade pytest-tokenbudget.") from error
     except MalformedError as error:
@@ -62,8 +56,7 @@ def write_cassette(path: str | os.PathLike[str], interactions: Sequence[Interact
     path = Path(os.path.realpath(path))  # a link stays a link
     try:
         content = format_cassette(interactions).encode()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        write_atomically(path, content)
     except (TypeError, ValueError, KeyError) as error:
         raise CassetteError(
             f"{path}: cannot be written: {error}. What was on disk is untouched. A cassette cannot hold the "
@@ -94,6 +87,13 @@ def _unreadable(path: Path, what: str) -> CassetteError:
     )
 
 
+def _document(text: str) -> object:
+    try:
+        return load_yaml(text)
+    except ValueError as error:
+        raise MalformedError(f"is no YAML that a cassette may hold: {error}") from error
+
+
 def _interactions(document: object) -> list[Interaction]:
     if not isinstance(document, dict) or "interactions" not in document:
         raise MalformedError("is no cassette: it has no `interactions`")
@@ -105,82 +105,3 @@ def _interactions(document: object) -> list[Interaction]:
     if version > VERSION:
         raise _NewerVersionError(f"is of version {version}; this pytest-tokenbudget reads up to {VERSION}")
     return unpack(document["interactions"])
-
-
-def _load(text: str) -> Any:
-    import yaml
-
-    try:
-        document = yaml.load(text, Loader=_loader())  # noqa: S506
-        _refuse_bombs(document)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise MalformedError(
-            f"is no YAML that a cassette may hold: {' '.join(str(error).split())}"
-        ) from error
-    return document
-
-
-@functools.cache
-def _loader() -> type:
-    """A safe loader, libyaml's where it is installed, that bounds depth and knows no merge keys."""
-    import yaml
-    from yaml.constructor import ConstructorError
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        depth = 0
-
-        def descend_resolver(self, *_: Any) -> None:
-            self.depth += 1
-            if self.depth > _MAX_DEPTH:
-                raise ConstructorError(None, None, f"nested deeper than {_MAX_DEPTH} levels", None)
-
-        def ascend_resolver(self) -> None:
-            self.depth -= 1
-
-        def flatten_mapping(self, node: Any) -> None:
-            """Leave `<<` alone: merging merged mappings grows without bound."""
-
-    tags = tuple(f"tag:yaml.org,2002:{name}" for name in _RESOLVED)
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag in tags]
-        for first, resolvers in Loader.yaml_implicit_resolvers.items()
-    }
-    for tag in ("str", "unicode"):  # as vcr's own loader reads them
-        Loader.add_constructor(f"tag:yaml.org,2002:python/{tag}", Loader.construct_scalar)
-    Loader.add_constructor("tag:yaml.org,2002:python/tuple", Loader.construct_sequence)
-    return Loader
-
-
-def _refuse_bombs(document: object) -> None:
-    """Raise ValueError where aliases make a document endless, or many times what is written down."""
-    written: dict[int, int] = {}  # by identity: what a value takes without what it holds
-    whole: dict[int, int] = {}  # with what it holds, aliases followed
-
-    def size(value: object) -> int:
-        if not isinstance(value, (dict, list, str, bytes)):
-            return 1
-        if id(value) in whole:
-            return whole[id(value)]
-        if id(value) in written:
-            raise ValueError("an alias refers to what it is part of")
-        written[id(value)] = len(value) + 1
-        items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        whole[id(value)] = written[id(value)] + sum(map(size, items))
-        return whole[id(value)]
-
-    if size(document) > _FREE_GROWTH + _MAX_GROWTH * sum(written.values()):
-        raise ValueError("its aliases make it many times larger than the file")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

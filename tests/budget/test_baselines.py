@@ -79,6 +79,7 @@ def test_nothing_new_leaves_every_byte(tmp_path: Path) -> None:
         (TEXT.replace("output_tokens", "outputs"), "unknown key 'outputs'"),
         ("version: 1\nscenarios: !!python/object/apply:os.system [id]\n", "is no YAML"),
         ("<<<<<<< HEAD\n" + TEXT, "is no YAML"),
+        ("[" * 200_000, "is no YAML"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_the_fix(tmp_path: Path, text: str, says: str) -> None:

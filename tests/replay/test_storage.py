@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_tokenbudget import yaml_files
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay import storage, unpacking
 from pytest_tokenbudget.replay.packing import Interaction
@@ -43,9 +44,9 @@ def any_loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delattr(yaml, "CSafeLoader")
     elif not hasattr(yaml, "CSafeLoader"):
         pytest.skip("PyYAML was built without libyaml")
-    storage._loader.cache_clear()
+    yaml_files._loader.cache_clear()
     yield
-    storage._loader.cache_clear()
+    yaml_files._loader.cache_clear()
 
 
 def interaction(body: bytes | None, answer: bytes = b'{"id":"msg_1"}', **headers: str) -> Interaction:
@@ -180,7 +181,7 @@ INTERACTIONS = st.lists(
 @given(INTERACTIONS)
 def test_any_interactions_come_back_and_give_the_same_file_again(recorded: list[Interaction]) -> None:
     text = format_cassette(recorded)
-    again = storage._interactions(storage._load(text))
+    again = storage._interactions(yaml_files.load_yaml(text))
     assert again == recorded
     assert format_cassette(again) == text
 
