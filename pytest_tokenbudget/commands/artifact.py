@@ -18,7 +18,7 @@ class Inputs:
 
 
 def inputs(given: Sequence[Path], diff: Path | None = None) -> Inputs:
-    """`given` with folders taken for what is in them. The first DIFF of a folder serves where none is named."""
+    """`given`, folders taken for what is in them; the first DIFF of one serves where none is named."""
     folders = [path for path in given if path.is_dir()]
     found = [folder / DIFF for folder in folders if (folder / DIFF).is_file()]
     documents = tuple(path / DOCUMENT if path in folders else path for path in given)

@@ -9,50 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_suite import PROMPT, RULE, TESTS
 from scratch import Scratch
 
-from messages_api import MessagesApi
 from pytest_tokenbudget.reports.blame_text import blame_lines
 
-AGENT = """
-import json
-import os
-import urllib.request
-from pathlib import Path
-
-PROMPT = Path(__file__).with_name("prompt.md").read_text("utf-8")
-
-
-def ask(words):
-    body = {"model": "claude-haiku-4-5", "max_tokens": 99, "system": PROMPT}
-    body["messages"] = [{"role": "user", "content": words}]
-    url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com") + "/v1/messages"
-    headers = {"content-type": "application/json", "x-api-key": os.environ["ANTHROPIC_API_KEY"]}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)["content"][0]["text"]
-"""
-TESTS = """
-import pytest
-from agent import ask
-
-
-@pytest.mark.token_budget
-def test_first():
-    assert ask("first")
-
-
-@pytest.mark.token_budget
-def test_second():
-    assert ask("second")
-"""
-PROMPT = "You are a clerk who files letters and answers briefly. " * 10
-RULE = "Never promise a delivery date that the system does not show. " * 10
 SLOW = """
 import pathlib
 import time
@@ -63,40 +28,6 @@ def test_slow():
     time.sleep(60)
 """
 FIRST, SECOND = "tests/test_agent.py::test_first", "tests/test_agent.py::test_second"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Other plugins of this environment take longer to load than a replay."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("recorded")
-    (folder / "src/agent").mkdir(parents=True)
-    (folder / "tests").mkdir()
-    (folder / "src/agent/__init__.py").write_text(AGENT, "utf-8")
-    (folder / "src/agent/prompt.md").write_text(PROMPT, "utf-8")
-    (folder / "tests/test_agent.py").write_text(TESTS, "utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\naddopts = -p tokenbudget\npythonpath = src\n", "utf-8")
-    (folder / ".gitignore").write_text("__pycache__/\n", "utf-8")
-    with MessagesApi(lambda body: "Filed.") as api:
-        key = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": "sk-ant-api03-test-key"}
-        Scratch(folder).pytest("--token-budget-record=once", **key)
-    Scratch(folder).pytest("--token-budget", "--token-budget-update")
-    return folder
-
-
-@pytest.fixture
-def repo(recorded: Path, tmp_path: Path) -> Scratch:
-    """One commit: a suite that is within its budget."""
-    shutil.copytree(recorded, tmp_path / "repo")
-    scratch = Scratch.create(tmp_path / "repo")
-    scratch.commit("Begin")
-    return scratch
 
 
 def moves(found: Any) -> list[dict[str, tuple[str, int | None, int | None]]]:
@@ -179,7 +110,7 @@ def test_a_merge_is_one_step_and_says_where_to_look(repo: Scratch) -> None:
     assert [one["subject"] for one in part["commits"]] == ["Begin", "Rule 1", "Rule 2"]
 
 
-def test_of_a_part_of_the_repository(recorded: Path, tmp_path: Path) -> None:
+def test_of_a_part_of_the_repository(recorded: Path, tmp_path: Path, quick: None) -> None:
     """The folder that it runs in is where pytest runs, in every commit; a commit without it is said."""
     scratch = Scratch.create(tmp_path / "repo")
     scratch.commit("Before there was a part")

@@ -1,0 +1,36 @@
+"""Fixtures of the commands that run a suite."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import agent_suite
+import pytest
+from scratch import Scratch
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other plugins of this environment take longer to load than a replay."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The suite, recorded once."""
+    folder = tmp_path_factory.mktemp("recorded") / "suite"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        agent_suite.record(folder)
+    return folder
+
+
+@pytest.fixture
+def repo(recorded: Path, tmp_path: Path, quick: None) -> Scratch:
+    """A repository of one commit: a suite that is within its budget."""
+    shutil.copytree(recorded, tmp_path / "repo")
+    scratch = Scratch.create(tmp_path / "repo")
+    scratch.commit("Begin")
+    return scratch

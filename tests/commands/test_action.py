@@ -1,0 +1,121 @@
+"""The steps of the composite action, run by a shell as GitHub runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from agent_suite import PROMPT, RULE
+from scratch import Scratch
+
+ACTION = Path(__file__).parents[2] / ".github/actions/token-budget/action.yml"
+STEPS = yaml.safe_load(ACTION.read_text("utf-8"))["runs"]["steps"]
+
+
+@dataclass
+class Job:
+    """What a job that uses the action came to."""
+
+    statuses: list[int] = field(default_factory=list)
+    log: str = ""
+    summary: str = ""
+    files: dict[str, Any] = field(default_factory=dict)
+
+
+def use(repo: Scratch, temporary: Path, folder: str = ".", base: str = "", arguments: str = "") -> Job:
+    """Run every step that has a script; a failing one does not keep the others from running."""
+    inputs = {
+        "python": f"{sys.executable} -B",
+        "pytest-args": arguments,
+        "base": base,
+        "working-directory": folder,
+    }
+    job = Job()
+    summary = temporary / "summary.md"
+    for step in (step for step in STEPS if "run" in step):
+        if "inputs.base != ''" in step.get("if", "") and not base:
+            continue
+        given = {
+            name: inputs[value.removeprefix("${{ inputs.").removesuffix(" }}")]
+            for name, value in step["env"].items()
+        }
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+            cwd=repo.top / folder,
+            env=os.environ | given | {"RUNNER_TEMP": str(temporary), "GITHUB_STEP_SUMMARY": str(summary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        job.statuses.append(done.returncode)
+        job.log += done.stdout
+    job.summary = summary.read_text("utf-8") if summary.exists() else ""
+    artifact = temporary / "token-budget"
+    job.files = {path.name: json.loads(path.read_text("utf-8")) for path in artifact.iterdir()}
+    return job
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    (tmp_path / "runner").mkdir()
+    return tmp_path / "runner"
+
+
+def test_within_budget(repo: Scratch, temporary: Path) -> None:
+    job = use(repo, temporary)
+    assert job.statuses == [0, 0]
+    assert "2 scenarios are within budget, nothing changed" in job.summary
+    assert "::error" not in job.log
+    assert set(job.files) == {"token-budget.json"}
+
+
+def test_over_budget_in_a_part_of_the_repository(
+    recorded: Path, tmp_path: Path, temporary: Path, quick: None
+) -> None:
+    """The status is pytest's; summary, annotations and document are there all the same."""
+    shutil.copytree(recorded, tmp_path / "repo/part")
+    repo = Scratch.create(tmp_path / "repo")
+    repo.commit("Begin")
+    repo.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    repo.write("part/src/agent/prompt.md", PROMPT + RULE)
+    job = use(repo, temporary, folder="part", base="main", arguments="-k 'first or nothing'")
+    assert job.statuses == [1, 0, 0]
+    assert "1 of 1 scenario is over budget" in job.summary
+    (annotation,) = [line for line in job.log.splitlines() if line.startswith("::error")]
+    assert "file=part/src/agent/prompt.md,line=1," in annotation
+    assert set(job.files) == {"token-budget.json", "token-budget-diff.json"}
+    assert job.files["token-budget-diff.json"]["scenarios"] == []
+
+
+def test_an_update_is_shown_beside_the_verdict(repo: Scratch, temporary: Path) -> None:
+    repo.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    repo.write("src/agent/prompt.md", PROMPT + RULE)
+    assert repo.run("update", "-q").returncode == 0
+    job = use(repo, temporary, base="main")
+    assert job.statuses == [0, 0, 0]
+    assert "Baselines since origin/main" in job.summary
+    assert "2 raised" in job.summary
+
+
+def test_a_shallow_clone_says_so_and_goes_on(repo: Scratch, tmp_path: Path, temporary: Path) -> None:
+    repo.commit("Second")
+    clone = repo.shallow(tmp_path / "clone")
+    job = use(clone, temporary, base="elsewhere")
+    assert job.statuses == [0, 0, 0]
+    assert "fetch-depth: 0" in job.log
+    assert "::notice title=Token budget::The baselines were not compared" in job.log
+
+
+def test_a_suite_that_cannot_run(repo: Scratch, temporary: Path) -> None:
+    repo.write("tests/test_agent.py", "def (:\n")
+    job = use(repo, temporary)
+    assert job.statuses[0] == 2
+    assert job.statuses[1] == 0
