@@ -1,9 +1,14 @@
-"""Runs a scratch suite with pytest in a process of its own, as users run theirs, and reads what it said."""
+"""Runs pytest on a scratch project, as its users run it, and reads what it said.
+
+In this process where that is the same, for speed: a process of its own imports the SDK for seconds.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,13 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import pytest_tokenbudget
+
+KEY = "sk-ant-api03-test-key"
+
 
 @dataclass(frozen=True)
-class Run:
-    """What a judged run said: exit status, text, and the document by scenario."""
+class Done:
+    """A finished run."""
 
     status: int
     output: str
+    """Standard output and standard error."""
+
+
+@dataclass(frozen=True)
+class Judged(Done):
+    """A finished run under --token-budget."""
+
     document: Mapping[str, Any]
 
     @property
@@ -34,28 +52,58 @@ class Run:
         return {limit["metric"] for limit in self.scenarios[scenario]["limits"] if limit["over"]}
 
 
-def run(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`pytest ARGUMENTS` in `project`, without the caller's key or server unless given."""
+class Project:
+    """A folder with tests, run without the caller's key or server unless they are given."""
+
+    def __init__(self, path: Path, pytester: pytest.Pytester) -> None:
+        self.path = path
+        self._pytester = pytester
+
+    def run(self, *arguments: str, url: str | None = None) -> Done:
+        """`pytest ARGUMENTS`, in this process; `url` is the server for real calls."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.path)
+            for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
+                patch.delenv(name)
+            for name, value in _server(url).items():
+                patch.setenv(name, value)
+            done = self._pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+        return Done(int(done.ret), f"{done.stdout}\n{done.stderr}")
+
+    def judge(self, *arguments: str, url: str | None = None) -> Judged:
+        """`pytest --token-budget`, offline but for `url`, with its JSON document."""
+        report = self.path / "report.json"
+        report.unlink(missing_ok=True)
+        done = self.run("--token-budget", f"--token-budget-report=json:{report}", *arguments, url=url)
+        assert report.exists(), done.output
+        return Judged(done.status, done.output, json.loads(report.read_text("utf-8")))
+
+
+def run_apart(folder: Path, *arguments: str, url: str | None = None) -> Done:
+    """`pytest ARGUMENTS` in a process of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC_")}
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-        cwd=project,
-        env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "100", **environment},
+        cwd=folder,
+        env={**inherited, **_server(url), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
     )
+    return Done(done.returncode, done.stdout + done.stderr)
 
 
-def judged(project: Path, *arguments: str) -> Run:
-    """`pytest --token-budget`, offline, with its JSON document."""
-    report = project / "report.json"
-    report.unlink(missing_ok=True)
-    done = run(project, "--token-budget", f"--token-budget-report=json:{report}", *arguments)
-    assert report.exists(), done.stdout + done.stderr
-    return Run(done.returncode, done.stdout, json.loads(report.read_text("utf-8")))
+def _server(url: str | None) -> dict[str, str]:
+    return {} if url is None else {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": KEY}
 
 
-def against(url: str) -> dict[str, str]:
-    """The environment for real calls against a server."""
-    return {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "sk-ant-api03-test-key"}
+def preload() -> None:
+    """Import what every run in this process would import again, for pytester forgets its modules.
+
+    Call it in a fixture of the module or the session, which comes before `pytester`.
+    """
+    for name in ("anthropic", "vcr", "genai_prices", "tabulate", "jinja2"):
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(pytest_tokenbudget.__path__, "pytest_tokenbudget."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)

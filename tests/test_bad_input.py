@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from budgeted import against, run
+from budgeted import KEY, Project, preload, run_apart
 from messages_api import SECRETS, MessagesApi
 
 SUITE = """
@@ -23,6 +23,7 @@ def test_one():
     with anthropic.Anthropic() as client:
         client.messages.create(model="claude-haiku-4-5", max_tokens=99, messages=messages)
 """
+PYPROJECT = '[tool.pytest.ini_options]\nasyncio_default_fixture_loop_scope = "function"\n'
 CASSETTE = Path("cassettes/test_bad/test_one.yaml")
 BASELINE = Path("token_budgets/test_bad.yaml")
 
@@ -33,22 +34,24 @@ def answer(body: Mapping[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    preload()
     folder = tmp_path_factory.mktemp("bad")
     (folder / "test_bad.py").write_text(SUITE, "utf-8")
-    (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\n", "utf-8")
+    (folder / "pyproject.toml").write_text(PYPROJECT, "utf-8")
     with MessagesApi(answer) as api:
-        done = run(folder, "--token-budget-record=once", **against(api.url))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert run(folder, "--token-budget", "--token-budget-update").returncode == 0
+        done = run_apart(folder, "--token-budget-record=once", url=api.url)
+    assert done.status == 0, done.output
+    done = run_apart(folder, "--token-budget", "--token-budget-update")
+    assert done.status == 0, done.output
     return folder
 
 
 @pytest.fixture
-def suite(recorded: Path, tmp_path: Path) -> Path:
+def suite(recorded: Path, tmp_path: Path, pytester: pytest.Pytester) -> Project:
     """A good suite of one scenario, for a test to spoil."""
     copy = tmp_path / "suite"
     shutil.copytree(recorded, copy)
-    return copy
+    return Project(copy, pytester)
 
 
 def cut(text: str) -> str:
@@ -75,19 +78,18 @@ def another_shape(text: str) -> str:
     return "- just\n- a list\n"
 
 
-def refused(suite: Path, *arguments: str) -> str:
+def refused(suite: Project, *arguments: str) -> str:
     """The output of a run that fails without a traceback of the plugin's own."""
-    done = run(suite, *arguments)
-    output = done.stdout + done.stderr
-    assert done.returncode in (1, 4), output
-    assert "INTERNALERROR" not in output
-    assert "Traceback" not in output
-    return output
+    done = suite.run(*arguments)
+    assert done.status in (1, 4), done.output
+    assert "INTERNALERROR" not in done.output
+    assert "Traceback" not in done.output
+    return done.output
 
 
 @pytest.mark.parametrize("spoil", [nothing, cut, not_yaml, binary, another_shape])
-def test_spoiled_cassette(suite: Path, spoil: Callable[[str], str]) -> None:
-    file = suite / CASSETTE
+def test_spoiled_cassette(suite: Project, spoil: Callable[[str], str]) -> None:
+    file = suite.path / CASSETTE
     file.write_text(spoil(file.read_text("utf-8")), "utf-8")
     spoiled = file.read_bytes()
     output = refused(suite, "--token-budget")
@@ -96,17 +98,17 @@ def test_spoiled_cassette(suite: Path, spoil: Callable[[str], str]) -> None:
     assert file.read_bytes() == spoiled
 
 
-def test_missing_cassette(suite: Path) -> None:
-    (suite / CASSETTE).unlink()
+def test_missing_cassette(suite: Project) -> None:
+    (suite.path / CASSETTE).unlink()
     output = refused(suite, "--token-budget")
     assert "--token-budget-record=once" in output
     assert "test_one" in output
-    assert not (suite / CASSETTE).exists()
+    assert not (suite.path / CASSETTE).exists()
 
 
 @pytest.mark.parametrize("spoil", [nothing, cut, not_yaml, binary, another_shape, newer])
-def test_spoiled_baselines(suite: Path, spoil: Callable[[str], str]) -> None:
-    file = suite / BASELINE
+def test_spoiled_baselines(suite: Project, spoil: Callable[[str], str]) -> None:
+    file = suite.path / BASELINE
     file.write_text(spoil(file.read_text("utf-8")), "utf-8")
     spoiled = file.read_bytes()
     for arguments in (["--token-budget"], ["--token-budget", "--token-budget-update"]):
@@ -115,12 +117,12 @@ def test_spoiled_baselines(suite: Path, spoil: Callable[[str], str]) -> None:
         assert file.read_bytes() == spoiled
 
 
-def test_missing_baselines_are_new_and_name_the_command(suite: Path) -> None:
-    (suite / BASELINE).unlink()
+def test_missing_baselines_are_new_and_name_the_command(suite: Project) -> None:
+    (suite.path / BASELINE).unlink()
     output = refused(suite, "--token-budget")
     assert "is new" in output
     assert "--token-budget-update" in output
-    assert not (suite / BASELINE).exists()
+    assert not (suite.path / BASELINE).exists()
 
 
 @pytest.mark.parametrize(
@@ -134,8 +136,8 @@ def test_missing_baselines_are_new_and_name_the_command(suite: Path) -> None:
         ("5", "keyword"),
     ],
 )
-def test_bad_marker(suite: Path, marker: str, complaint: str) -> None:
-    file = suite / "test_bad.py"
+def test_bad_marker(suite: Project, marker: str, complaint: str) -> None:
+    file = suite.path / "test_bad.py"
     file.write_text(SUITE.replace("mark.token_budget", f"mark.token_budget({marker})"), "utf-8")
     output = refused(suite, "--token-budget")
     assert complaint in output
@@ -146,10 +148,8 @@ def test_bad_marker(suite: Path, marker: str, complaint: str) -> None:
     ("settings", "complaint"),
     [("tolerance = 'lots'", "lots"), ("tolerence = '5%'", "tolerence"), ("redact = ['(']", "redact")],
 )
-def test_bad_settings(suite: Path, settings: str, complaint: str) -> None:
-    (suite / "pyproject.toml").write_text(
-        f"[tool.pytest.ini_options]\n[tool.tokenbudget]\n{settings}\n", "utf-8"
-    )
+def test_bad_settings(suite: Project, settings: str, complaint: str) -> None:
+    (suite.path / "pyproject.toml").write_text(f"{PYPROJECT}[tool.tokenbudget]\n{settings}\n", "utf-8")
     output = refused(suite, "--token-budget")
     assert complaint in output
     assert "pyproject.toml" in output
@@ -166,35 +166,35 @@ def test_bad_settings(suite: Path, settings: str, complaint: str) -> None:
         ("--token-budget-samples=0", "samples"),
     ],
 )
-def test_bad_options(suite: Path, option: str, complaint: str) -> None:
+def test_bad_options(suite: Project, option: str, complaint: str) -> None:
     assert complaint in refused(suite, "--token-budget", option)
 
 
-def test_a_report_cannot_be_written_over_a_folder(suite: Path) -> None:
-    (suite / "out.json").mkdir()
+def test_a_report_cannot_be_written_over_a_folder(suite: Project) -> None:
+    (suite.path / "out.json").mkdir()
     assert "out.json" in refused(suite, "--token-budget", "--token-budget-report=json:out.json")
 
 
-def test_an_update_that_cannot_write_says_so(suite: Path) -> None:
+def test_an_update_that_cannot_write_says_so(suite: Project) -> None:
     """A file where the folder should be: even root cannot write below it."""
-    shutil.rmtree(suite / BASELINE.parent)
-    (suite / BASELINE.parent).write_text("taken", "utf-8")
+    shutil.rmtree(suite.path / BASELINE.parent)
+    (suite.path / BASELINE.parent).write_text("taken", "utf-8")
     output = refused(suite, "--token-budget", "--token-budget-update")
     assert BASELINE.parent.name in output
-    assert (suite / BASELINE.parent).read_text("utf-8") == "taken"
+    assert (suite.path / BASELINE.parent).read_text("utf-8") == "taken"
 
 
-def test_recording_needs_a_key(suite: Path) -> None:
-    (suite / CASSETTE).unlink()
+def test_recording_needs_a_key(suite: Project) -> None:
+    (suite.path / CASSETTE).unlink()
     output = refused(suite, "--token-budget-record=once")
     assert "ANTHROPIC_API_KEY" in output
-    assert not (suite / CASSETTE).exists()
+    assert not (suite.path / CASSETTE).exists()
 
 
-def test_secrets_never_reach_the_cassette(suite: Path) -> None:
+def test_secrets_never_reach_the_cassette(suite: Project) -> None:
     with MessagesApi(answer) as api:
-        done = run(suite, "--token-budget-record=all", **against(api.url))
-    assert done.returncode == 0, done.stdout + done.stderr
-    text = (suite / CASSETTE).read_text("utf-8")
-    for secret in (*SECRETS, against(api.url)["ANTHROPIC_API_KEY"], "req_011test"):
+        done = suite.run("--token-budget-record=all", url=api.url)
+    assert done.status == 0, done.output
+    text = (suite.path / CASSETTE).read_text("utf-8")
+    for secret in (*SECRETS, KEY, "req_011test"):
         assert secret not in text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from budgeted import against, judged, run
+from budgeted import Project, preload, run_apart
 from messages_api import MessagesApi
 
 SUITE = """
@@ -76,6 +76,7 @@ async def test_anyio():
 def test_unmarked():
     assert SYSTEM
 """
+INI = "[pytest]\naddopts = --strict-markers\nasyncio_default_fixture_loop_scope = function\n"
 COUNT = 10
 
 
@@ -84,37 +85,43 @@ def echo(body: Mapping[str, Any]) -> str:
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite that was recorded and given its baselines."""
+    preload()
     folder = tmp_path_factory.mktemp("kinds")
     (folder / "test_kinds.py").write_text(SUITE, "utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n", "utf-8")
+    (folder / "pytest.ini").write_text(INI, "utf-8")
     with MessagesApi(echo) as api:
-        recorded = run(folder, "--token-budget-record=once", **against(api.url))
-    assert recorded.returncode == 0, recorded.stdout + recorded.stderr
+        done = run_apart(folder, "--token-budget-record=once", url=api.url)
+    assert done.status == 0, done.output
     assert len(api.charges) == COUNT
-    updated = run(folder, "--token-budget", "--token-budget-update")
-    assert updated.returncode == 0, updated.stdout + updated.stderr
+    done = run_apart(folder, "--token-budget", "--token-budget-update")
+    assert done.status == 0, done.output
     return folder
 
 
-def test_every_kind_is_within(suite: Path) -> None:
-    result = judged(suite)
+@pytest.fixture
+def suite(recorded: Path, pytester: pytest.Pytester) -> Project:
+    return Project(recorded, pytester)
+
+
+def test_every_kind_is_within(suite: Project) -> None:
+    result = suite.judge()
     assert (result.status, result.verdicts) == (0, {"within"}), result.output
     assert len(result.scenarios) == COUNT
     assert {entry["basis"] for entry in result.document["scenarios"]} == {"recorded"}
 
 
-def test_every_kind_has_files_of_its_own(suite: Path) -> None:
-    assert len(list((suite / "cassettes/test_kinds").iterdir())) == COUNT
-    assert [path.name for path in (suite / "token_budgets").iterdir()] == ["test_kinds.yaml"]
+def test_every_kind_has_files_of_its_own(suite: Project) -> None:
+    assert len(list((suite.path / "cassettes/test_kinds").iterdir())) == COUNT
+    assert [path.name for path in (suite.path / "token_budgets").iterdir()] == ["test_kinds.yaml"]
 
 
 @pytest.mark.parametrize(
     "arguments", [("-n", "2"), ("-p", "no:randomly"), ("--reruns", "1"), ("-v",), ("-q",)], ids=" ".join
 )
-def test_however_it_is_run_the_document_is_the_same(suite: Path, arguments: tuple[str, ...]) -> None:
-    assert judged(suite, *arguments).document == judged(suite).document
+def test_however_it_is_run_the_document_is_the_same(suite: Project, arguments: tuple[str, ...]) -> None:
+    assert suite.judge(*arguments).document == suite.judge().document
 
 
 @pytest.mark.parametrize(
@@ -127,28 +134,30 @@ def test_however_it_is_run_the_document_is_the_same(suite: Path, arguments: tupl
     ],
     ids=["-k", "class", "nested", "parameter"],
 )
-def test_a_partial_run_judges_what_it_ran(suite: Path, arguments: tuple[str, ...], names: set[str]) -> None:
-    result = judged(suite, *arguments)
+def test_a_partial_run_judges_what_it_ran(
+    suite: Project, arguments: tuple[str, ...], names: set[str]
+) -> None:
+    result = suite.judge(*arguments)
     assert (result.status, set(result.scenarios)) == (0, names), result.output
 
 
 def test_without_the_flag_scenarios_replay_and_nothing_is_judged(
-    suite: Path, monkeypatch: pytest.MonkeyPatch
+    suite: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIMES", "40")
-    done = run(suite)
-    assert done.returncode == 0, done.stdout
-    assert f"{COUNT + 1} passed" in done.stdout
-    assert "token budget" not in done.stdout.lower()
+    done = suite.run()
+    assert done.status == 0, done.output
+    assert f"{COUNT + 1} passed" in done.output
+    assert "token budget" not in done.output.lower()
 
 
-def test_growth_fails_every_kind_in_the_call_phase(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_fails_every_kind_in_the_call_phase(suite: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMES", "40")
-    result = judged(suite, f"--junitxml={suite / 'junit.xml'}")
+    result = suite.judge(f"--junitxml={suite.path / 'junit.xml'}")
     assert (result.status, result.verdicts) == (1, {"over"}), result.output
     assert f"{COUNT} failed, 1 passed" in result.output
     assert "error" not in result.output.splitlines()[-1]
     assert "Traceback" not in result.output
-    junit = (suite / "junit.xml").read_text("utf-8")
+    junit = (suite.path / "junit.xml").read_text("utf-8")
     assert junit.count("<failure") == COUNT
     assert "Over budget: " in junit
