@@ -218,7 +218,7 @@ class _Adoption:
 
 def _plain(request: VcrRequest) -> dict[str, Any]:
     """A request of vcr as a cassette keeps it, its body as it is sent."""
-    headers = {str(name): [_text(value)] for name, value in request.headers.items()}
+    headers = {_text(name): [_text(value)] for name, value in request.headers.items()}
     return {
         "method": request.method,
         "uri": request.uri,

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.lineage import Conversation, Lineage, Origin, reply
+from pytest_tokenbudget.replay.conversation import Conversation, reply
+from pytest_tokenbudget.replay.lineage import Lineage, Origin
 from pytest_tokenbudget.replay.recorded import Match, Recorded, is_free
 from pytest_tokenbudget.replay.shape import is_reshaped
 from pytest_tokenbudget.replay.similarity import alike, cosine, holds
@@ -189,7 +190,7 @@ class Recording:
         if index in self._served or self._recorded.origins[index].may_open:
             return False
         recorded = self._recorded[index]
-        if asked.messages[-1:] == recorded.messages[-1:]:
+        if asked.last == recorded.last:
             return True
         parents = self._recorded.origins[index].parents & self._served.keys()
         known = frozenset[str]().union(*(self._served[parent].words for parent in parents))

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import TypeVar
 
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.lineage import Conversation, Lineage, Origin, reply
+from pytest_tokenbudget.replay.conversation import Conversation, reply
+from pytest_tokenbudget.replay.lineage import Lineage, Origin
 from pytest_tokenbudget.replay.similarity import alike, cosine
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 
@@ -47,7 +48,7 @@ class Recorded:
         self._conversations = [Conversation(exchange.request) for exchange in exchanges]
         self._successors: dict[int, list[int]] = defaultdict(list)
         self._roots: dict[tuple[str, bool], list[int]] = defaultdict(list)
-        self._by_last_message: dict[str, set[int]] = defaultdict(set)
+        self._by_last: dict[str, set[int]] = defaultdict(set)
         lineage = Lineage()
         for index, (exchange, conversation) in enumerate(zip(exchanges, self._conversations, strict=True)):
             request, origin = exchange.request, lineage.origin(conversation)
@@ -59,8 +60,7 @@ class Recorded:
                 self._successors[parent].append(index)
             if origin.may_open:
                 self._roots[_pool(request)].append(index)
-            for message in conversation.messages[-1:]:
-                self._by_last_message[message].add(index)
+            self._by_last[conversation.last].add(index)
             if exchange.answer.billed and not is_free(request):
                 lineage.add(index, conversation, reply(exchange.answer))
 
@@ -75,8 +75,7 @@ class Recorded:
         self._conversations.append(self[index])
         self.origins.append(self.origins[index])
         copy = len(self._conversations) - 1
-        for message in self[index].messages[-1:]:
-            self._by_last_message[message].add(copy)
+        self._by_last[self[index].last].add(copy)
         return copy
 
     def roots(self, request: Request) -> list[int]:
@@ -89,8 +88,8 @@ class Recorded:
 
     def was_said_elsewhere(self, asked: Conversation, index: int) -> bool:
         """Whether the last message of a request was recorded word for word, but in other requests."""
-        places = [self._by_last_message.get(message) for message in asked.messages[-1:]]
-        return any(place and index not in place for place in places)
+        places = self._by_last.get(asked.last)
+        return places is not None and index not in places
 
     def of_the_same_api(self, request: Request, found: Iterable[int]) -> list[int]:
         """Those of `found` that use the same API as `request`; a batch is one of its own."""
@@ -103,7 +102,7 @@ class Recorded:
         and system and in what was added last; then the same model and streaming; then the recorded order.
         """
         found = [index for index in found if self[index].chain[-1] == asked.chain[-1]] or found
-        found = [index for index in found if self[index].messages[-1:] == asked.messages[-1:]] or found
+        found = [index for index in found if self[index].last == asked.last] or found
         if len(found) > _FEW:
             found = self._shortlist(asked, found)
         if len(found) == 1:

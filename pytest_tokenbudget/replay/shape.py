@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.lineage import Conversation
+from pytest_tokenbudget.replay.conversation import Conversation
 from pytest_tokenbudget.replay.recorded import Match, Recorded
 from pytest_tokenbudget.replay.similarity import is_rather
 

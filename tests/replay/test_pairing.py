@@ -583,7 +583,7 @@ def test_the_cost_of_a_long_conversation_grows_with_its_text() -> None:
         return time.process_time() - start
 
     seconds(25)
-    assert seconds(200) < 30 * seconds(50)  # 16 times is the square
+    assert seconds(120) < 30 * seconds(30)  # 16 times is the square
 
 
 def test_many_openings_are_told_apart_without_comparing_all_with_all() -> None:
@@ -607,3 +607,29 @@ def test_many_openings_are_told_apart_without_comparing_all_with_all() -> None:
 
     seconds(10)
     assert seconds(240) < 9 * seconds(60)
+
+
+def test_a_prefilled_answer_is_no_turn_of_the_history() -> None:
+    """The agent begins the answer itself, and keeps the whole of it."""
+    prefill = said("{")
+    first = body([Q, prefill])
+    second = body([Q, said('{"order": 1017}'), user("And who brings it?"), prefill])
+    recorded = recording((first, text('"order": 1017}')), (second, text('"carrier": "van"}')))
+    assert [origin.parents for origin in recorded._recorded.origins] == [frozenset(), frozenset({0})]
+    assert play(recorded, [longer(first), longer(second)]) == [0, 1]
+    assert is_faithful(recorded)
+    again = recording((first, text('"order": 1017}')), (second, text('"carrier": "van"}')))
+    assert play(again, [longer(first), longer(first)]) == [0, None]
+
+
+def test_system_messages_in_the_course_of_a_conversation_are_not_what_is_said() -> None:
+    reminder = {"role": "system", "content": "The folder is /home/one, and the date is not known."}
+    other = {"role": "system", "content": "The folder is /home/two, and the date is not known."}
+
+    def ask(words: str, told: Body) -> Body:
+        return body([user(words), told])
+
+    questions = ["Where is order 1017 now?", "What is in the box of order 1018?"]
+    recorded = recording(*((ask(words, reminder), text(words)) for words in questions))
+    assert play(recorded, [ask(words, other) for words in reversed(questions)]) == [1, 0]
+    assert is_faithful(recorded)

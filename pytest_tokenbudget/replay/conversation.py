@@ -1,0 +1,148 @@
+"""A request seen as a conversation: its messages as a hash chain, and the answers that it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pytest_tokenbudget.replay.similarity import cosine, words
+from pytest_tokenbudget.wire.exchange import Answer, Request
+from pytest_tokenbudget.wire.prompt import Block
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What makes an answer recognisable in a later request, whatever a framework does to the rest of it."""
+
+    ids: frozenset[str] = frozenset()
+    """Of its tool uses."""
+    text: str = ""
+    """Its text without white space: frameworks strip, join and split text blocks."""
+
+    @classmethod
+    def of(cls, contents: Iterable[Mapping[str, Any]]) -> Reply:
+        """The reply that an assistant's content blocks are."""
+        ids: set[str] = set()
+        text: list[str] = []
+        for content in contents:
+            kind = content.get("type")
+            if kind == "text":
+                text.append("".join(str(content.get("text", "")).split()))
+            elif isinstance(kind, str) and kind.endswith("tool_use") and content.get("id"):
+                ids.add(str(content["id"]))
+        return cls(frozenset(ids), "".join(text))
+
+    @property
+    def names(self) -> list[str]:
+        """What it may be called by later: each of its tool uses, and its text, where only that is kept."""
+        return [*sorted(self.ids), *([f"text:{self.text}"] if self.text else [])]
+
+    @property
+    def calls(self) -> list[str]:
+        """What it calls an earlier answer by: tool uses, which say more than a text, or else its text."""
+        return sorted(self.ids) or self.names
+
+
+def reply(answer: Answer) -> Reply | None:
+    """The reply in an answer; None where there is no message."""
+    content = answer.message.get("content") if answer.message else None
+    if not isinstance(content, list):
+        return None
+    return Reply.of(block for block in content if isinstance(block, Mapping))
+
+
+class Conversation:
+    """A request seen as a conversation: its head (tools and system) and a hash chain of its messages.
+
+    Cache markers play no part, since a block's digest leaves them out. Words are taken when they are needed.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        blocks = request.prompt.blocks
+        messages = [block for block in blocks if block.level == "messages"]
+        self._head = [block for block in blocks if block.level != "messages"]
+        self._messages = [
+            list(group) for _, group in itertools.groupby(messages, lambda block: block.message)
+        ]
+        self.head = _digest(self._head)
+        self.messages = tuple(map(_digest, self._messages))
+        """One digest a message."""
+        self.chain = tuple(itertools.accumulate(self.messages, _hash, initial=""))
+        """`chain[n]` stands for the first n messages."""
+        self.turns = tuple(
+            (position, Reply.of(block.content for block in message))
+            for position, message in enumerate(self._messages)
+            if _is_assistants(message)
+        )
+        """The assistant's turns: their positions among the messages, and their replies."""
+        self.asked = max(
+            (n for n, message in enumerate(self._messages, 1) if not _is_assistants(message)), default=0
+        )
+        """How many of its messages are asked; what follows is the beginning of the answer (a prefill)."""
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """What the request says, whatever its model, options and cache markers are."""
+        return self.head, self.chain[-1]
+
+    @cached_property
+    def head_words(self) -> frozenset[str]:
+        """Words of tools and system."""
+        return words(block.content for block in self._head)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Words of all messages."""
+        return words(block.content for message in self._messages for block in message)
+
+    @cached_property
+    def last_words(self) -> frozenset[str]:
+        """Words of the last message that is the user's."""
+        return words(block.content for block in self._said[-1]) if self._said else frozenset()
+
+    @cached_property
+    def last(self) -> str:
+        """Digest of the last message that is the user's; empty where there is none."""
+        return _digest(self._said[-1]) if self._said else ""
+
+    def says_more_than(self, opening: Conversation) -> bool:
+        """Whether it says what an opening says, and then goes on: an earlier message is more like that one's
+        last than its own last is. Examples in front are no such thing: they end with the question."""
+        if len(self.messages) <= len(opening.messages):
+            return False
+        earlier = (words(block.content for block in message) for message in self._said[:-1])
+        own = cosine(self.last_words, opening.last_words)
+        return any(cosine(said, opening.last_words) > own for said in earlier)
+
+    @property
+    def repeats_itself(self) -> bool:
+        """Whether its last message, of four words or more, was said before in the same conversation."""
+        return len(self.last_words) >= 4 and self.messages.count(self.last) > 1
+
+    def tool_results(self, after: int) -> int:
+        """How many tool results follow the message at a position."""
+        return sum(
+            block.kind == "tool_result" for message in self._messages[after + 1 :] for block in message
+        )
+
+    @cached_property
+    def _said(self) -> list[list[Block]]:
+        """The messages that are the user's."""
+        return [message for message in self._messages if message[0].role == "user"]
+
+
+def _is_assistants(message: Sequence[Block]) -> bool:
+    return message[0].role == "assistant"
+
+
+def _digest(blocks: Iterable[Block]) -> str:
+    return _hash(*(block.digest for block in blocks))
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
