@@ -30,7 +30,8 @@ def trends(snapshots: Iterable[Snapshot]) -> dict[str, Series]:
     for place, snapshot in enumerate(snapshots):
         now = snapshot.baselines
         for new, (old, _) in renames(before, now, snapshot.moved).items():
-            living[new] = living.pop(old)
+            if new not in ended:  # else it is the one that had this name before, come back
+                living[new] = living.pop(old)
         for name in living.keys() - now.keys():
             living[name].append((place, None))
             ended[name] = living.pop(name)

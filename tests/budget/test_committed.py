@@ -1,0 +1,242 @@
+"""Two sets of baselines, and many: what changed, what was renamed, what became of each scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.budget.baselines import format_baselines, parse_baselines
+from pytest_tokenbudget.budget.committed import (
+    Direction,
+    Matched,
+    by_id,
+    changes,
+    is_baseline_file,
+    module_of,
+    renames,
+)
+from pytest_tokenbudget.budget.trend import Series, Snapshot, trends
+from pytest_tokenbudget.budget.versions import VersionReader
+from pytest_tokenbudget.errors import BaselineError
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+
+SONNET, TOMORROW = Rate("claude-sonnet-4-6"), Rate("claude-of-tomorrow")
+
+
+def use(count: int, output: int = 0, read: int = 0, rate: Rate = SONNET) -> Usage:
+    return Usage.of(rate, Tokens(count, cache_read_input_tokens=read, output_tokens=output))
+
+
+def cost(usage: Usage) -> Decimal | None:
+    """A dollar for an uncached token, five for one of the answer, a dime for one that is read."""
+    if TOMORROW in usage.by_rate:
+        return None
+    tokens = usage.tokens
+    return tokens.input_tokens + 5 * tokens.output_tokens + Decimal(tokens.cache_read_input_tokens) / 10
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [
+        ("tests/token_budgets/test_a.yaml", "tests/test_a.py"),
+        ("token_budgets/test_a.yaml", "test_a.py"),
+        ("token_budgets/deep/token_budgets/conftest.yaml", "token_budgets/deep/conftest.py"),
+    ],
+)
+def test_the_module_of_a_baseline_file(path: str, module: str) -> None:
+    assert is_baseline_file(path)
+    assert module_of(path) == module
+
+
+@pytest.mark.parametrize(
+    "path", ["tests/test_a.yaml", "token_budgets/a/b.yaml", "token_budgets.yaml", "a.py"]
+)
+def test_other_files(path: str) -> None:
+    assert not is_baseline_file(path)
+
+
+def test_by_id() -> None:
+    files = {"b/token_budgets/b.yaml": {"x[1::2]": use(1)}, "token_budgets/a.yaml": {"C::x": use(2)}}
+    assert by_id(files) == {"b/b.py::x[1::2]": use(1), "a.py::C::x": use(2)}
+
+
+Counts = Mapping[str, int]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        pytest.param({"a.py::x": 1}, {"a.py::y": 1}, {"a.py::y": "a.py::x"}, id="renamed"),
+        pytest.param({"a.py::x": 1}, {"b.py::y": 1}, {"b.py::y": "a.py::x"}, id="moved and renamed"),
+        pytest.param({"a.py::x": 1}, {"a.py::y": 2}, {}, id="other tokens"),
+        pytest.param({"a.py::x": 1, "a.py::z": 1}, {"a.py::y": 1}, {}, id="two that went"),
+        pytest.param({"a.py::x": 1}, {"a.py::y": 1, "a.py::z": 1}, {}, id="two that came"),
+        pytest.param({"a.py::x": 0}, {"a.py::y": 0}, {}, id="nothing is like nothing else"),
+        pytest.param({"a.py::x": 1}, {"a.py::x": 1, "a.py::y": 1}, {}, id="copied"),
+    ],
+)
+def test_renamed_by_tokens(before: Counts, now: Counts, found: Mapping[str, str]) -> None:
+    assert _renames(before, now, {}) == {new: (old, Matched.TOKENS) for new, old in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "moved", "found"),
+    [
+        pytest.param(
+            {"a.py::x": 1}, {"b.py::x": 2}, {"b.py": "a.py"}, {"b.py::x": "a.py::x"}, id="other tokens"
+        ),
+        pytest.param(
+            {"t/a.py::x": 1},
+            {"u/b.py::x": 2},
+            {"u/token_budgets/b.yaml": "t/token_budgets/a.yaml"},
+            {"u/b.py::x": "t/a.py::x"},
+            id="its baselines moved",
+        ),
+        pytest.param(
+            {"a.py::x": 1, "a.py::y": 2},
+            {"b.py::x": 2, "b.py::y": 1},
+            {"b.py": "a.py"},
+            {"b.py::x": "a.py::x", "b.py::y": "a.py::y"},
+            id="the file tells more than the tokens",
+        ),
+    ],
+)
+def test_moved_by_file(
+    before: Counts, now: Counts, moved: Mapping[str, str], found: Mapping[str, str]
+) -> None:
+    assert _renames(before, now, moved) == {new: (old, Matched.FILE) for new, old in found.items()}
+
+
+def _renames(before: Counts, now: Counts, moved: Mapping[str, str]) -> Mapping[str, tuple[str, Matched]]:
+    was, is_now = ({name: use(n) if n else Usage() for name, n in side.items()} for side in (before, now))
+    return renames(was, is_now, moved)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "direction"),
+    [
+        (use(10), use(11), Direction.RAISED),
+        (use(10), use(9), Direction.LOWERED),
+        (use(10, output=2), use(12, output=1), Direction.LOWERED),
+        (use(10), use(9, read=10), Direction.SHIFTED),
+        (use(10), use(11, rate=TOMORROW), Direction.RAISED),
+        (use(10, rate=TOMORROW), use(5, read=5, rate=TOMORROW), Direction.SHIFTED),
+        (None, use(1), Direction.ADDED),
+        (use(1), None, Direction.REMOVED),
+    ],
+)
+def test_directions(before: Usage | None, now: Usage | None, direction: Direction) -> None:
+    sides = [{"a.py::x": usage} if usage else {} for usage in (before, now)]
+    (found,) = changes(sides[0], sides[1], {}, cost)
+    assert (found.direction, found.before, found.now) == (direction, before, now)
+
+
+IDS = st.sampled_from(["a.py::x", "a.py::y", "a.py::z", "b.py::x", "b.py::y", "b.py::z"])
+BASELINES = st.dictionaries(IDS, st.builds(use, st.integers(1, 4)))
+
+
+@given(BASELINES, BASELINES)
+def test_nothing_is_told_twice_or_left_out(before: Mapping[str, Usage], now: Mapping[str, Usage]) -> None:
+    found = changes(before, now, {}, cost)
+    same = {name for name in before.keys() & now.keys() if before[name] == now[name]}
+    assert {one.id for one in found if one.now} == now.keys() - same
+    assert sorted(one.was for one in found if one.before) == sorted(before.keys() - same)
+
+
+@given(st.lists(BASELINES, max_size=6))
+def test_trends_hold_every_state(states: list[Mapping[str, Usage]]) -> None:
+    """Whatever is renamed, at each commit the series hold what the baselines hold, each once."""
+    found = trends([Snapshot(state) for state in states])
+    for place, state in enumerate(states):
+        held = [_at(series, place) for series in found.values()]
+        assert sorted(map(repr, filter(None, held))) == sorted(map(repr, state.values()))
+    if states:
+        assert states[-1].keys() <= found.keys()
+
+
+def _at(series: Series, place: int) -> Usage | None:
+    return next((usage for at, usage in reversed(series) if at <= place), None)
+
+
+def test_trends_follow_a_scenario_under_its_names() -> None:
+    one, two = use(1), use(2)
+    found = trends(
+        [
+            Snapshot({"a.py::x": one}),
+            Snapshot({"a.py::y": one}),
+            Snapshot({"b.py::y": two}, moved={"b.py": "a.py"}),
+            Snapshot({}),
+            Snapshot({"b.py::y": two}),
+        ]
+    )
+    assert found == {"b.py::y": [(0, one), (2, two), (3, None), (4, two)]}
+
+
+NAMES = st.text(min_size=1) | st.from_regex(r"test_\w+(\[[^\n]*\])?", fullmatch=True)
+COUNTS = st.integers(0, 10**7)
+TOKENS = st.builds(Tokens, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.integers(0, 3))
+RATES = st.sampled_from(["claude-haiku-4-5", "claude-sonnet-4-6 (batch, us)", "vendor: odd", "0x1", "null"])
+
+
+USAGES = st.builds(
+    lambda rate, tokens, turns: Usage.of(Rate.parse(rate), tokens, turns), RATES, TOKENS, COUNTS
+)
+
+
+@given(st.dictionaries(NAMES, USAGES))
+def test_versions_are_read_as_baselines_are(baselines: Mapping[str, Usage]) -> None:
+    text = format_baselines(baselines)
+    reader = VersionReader()
+    assert reader.read(text, "x") == parse_baselines(text, "x")
+    assert reader.read(text, "x") == baselines
+
+
+OCTAL = """version: 1
+scenarios:
+  a:
+    turns: 010
+    models:
+      m:
+        input_tokens: 1
+        ephemeral_5m_input_tokens: 0
+        ephemeral_1h_input_tokens: 0
+        cache_read_input_tokens: 0
+        output_tokens: 0
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 1\nscenarios:\n  a: &one\n    turns: 1\n    models: {}\n  b: *one\n",
+        "version: 1\nscenarios:\n  a: {turns: 1,\n  models: {}}\n  b: {turns: 2, models: {}}\n",
+        "version: 1\nscenarios: {}\n",
+        OCTAL,
+    ],
+    ids=["alias", "two lines", "none", "octal"],
+)
+def test_what_others_wrote_is_read_as_yaml(text: str) -> None:
+    assert VersionReader().read(text, "x") == parse_baselines(text, "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 9\nscenarios:\n  a:\n    turns: 1\n    models: {}\n",
+        "version: 1\nscenarios:\n  a:\n    turns: -1\n    models: {}\n",
+        "version: 1\nscenarios:\n  a:\n    turns: 1\n    models:\n      m:\n        sheep: 1\n",
+        "version: 1\nscenarios:\n  a:\n    turns: 1\n    models:\n      m:\n        input_tokens: 1\n",
+        "<<<<<<< ours\n",
+    ],
+    ids=["newer", "negative", "unknown", "incomplete", "conflict"],
+)
+def test_what_is_wrong_is_refused_in_the_same_words(text: str) -> None:
+    with pytest.raises(BaselineError) as expected:
+        parse_baselines(text, "the file")
+    with pytest.raises(BaselineError) as found:
+        VersionReader().read(text, "the file")
+    assert str(found.value) == str(expected.value)
