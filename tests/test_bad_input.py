@@ -101,8 +101,8 @@ def test_spoiled_cassette(suite: Project, spoil: Callable[[str], str]) -> None:
 def test_missing_cassette(suite: Project) -> None:
     (suite.path / CASSETTE).unlink()
     output = refused(suite, "--token-budget")
-    assert "--token-budget-record=once" in output
-    assert "test_one" in output
+    assert CASSETTE.name in output
+    assert "--token-budget-record=" in output
     assert not (suite.path / CASSETTE).exists()
 
 
@@ -187,7 +187,7 @@ def test_an_update_that_cannot_write_says_so(suite: Project) -> None:
 def test_recording_needs_a_key(suite: Project) -> None:
     (suite.path / CASSETTE).unlink()
     output = refused(suite, "--token-budget-record=once")
-    assert "ANTHROPIC_API_KEY" in output
+    assert "api_key" in output  # the SDK's own words: other clouds need other keys
     assert not (suite.path / CASSETTE).exists()
 
 
