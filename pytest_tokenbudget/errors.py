@@ -35,6 +35,10 @@ class GitHubError(TokenBudgetError):
     """What GitHub refuses, or does not answer."""
 
 
+class TokenBudgetWarning(UserWarning):
+    """What is not metered, or not as exactly as was asked; it fails nothing by itself."""
+
+
 class ReplayMiss(BaseException):
     """The recording cannot answer a request.
 

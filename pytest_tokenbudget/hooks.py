@@ -11,8 +11,9 @@ import pytest
 
 from pytest_tokenbudget import places
 from pytest_tokenbudget.config import load_settings
-from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
+from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
 from pytest_tokenbudget.options import MARKER, SAMPLE, Options
+from pytest_tokenbudget.replay.child import Access as Access  # part of the fixture's signature
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.junit import properties
 from pytest_tokenbudget.scenario import Scenario
@@ -42,6 +43,27 @@ def activate(config: pytest.Config, options: Options) -> None:
     config.pluginmanager.register(Scenarios(config, session), "tokenbudget-scenarios")
     if options.judge and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")
+
+
+@contextlib.contextmanager
+def proxy(request: pytest.FixtureRequest) -> Iterator[Access]:
+    """What the fixture `token_budget_proxy` is for the test that asks for it."""
+    item, plugins = request.node, request.config.pluginmanager
+    if request.config.getoption("--token-budget-disable"):
+        yield Access.direct(os.environ)
+        return
+    scenarios = plugins.get_plugin("tokenbudget-scenarios")
+    if scenarios is None:
+        raise BudgetFailure(_needs_marker(item), pytrace=False)
+    with scenarios.proxy(item) as opened:
+        yield opened
+
+
+def _needs_marker(item: pytest.Item) -> str:
+    return (
+        f"{item.nodeid}: token_budget_proxy answers out of the test's own cassette, and it has none. "
+        f"Mark the test with @pytest.mark.{MARKER}, and do not let @pytest.mark.vcr record it as well."
+    )
 
 
 class Scenarios:
@@ -94,7 +116,7 @@ class Scenarios:
         try:
             result = yield
         except BaseException as error:
-            if not _stems_from_a_miss(error):
+            if not (_stems_from_a_miss(error) or scenario.failed_a_child):
                 raise  # its own failure, skip or interruption: an unfinished run is not judged
             result = None
         with _told_plainly():
@@ -122,13 +144,29 @@ class Scenarios:
 
     def _end(self, scenario: Scenario, item: pytest.Item | None = None) -> None:
         """Measure and judge, keep a new recording, and fail where that is due."""
+        scenario.settle()
         concluded = self._session.conclude(scenario)
         if concluded.entry is not None:
             self._examined.append(concluded.entry)
             if item is not None:
                 item.user_properties.extend(properties(concluded.entry))
-        if concluded.failure and item is not None:
+        if item is None:
+            return
+        for warning in concluded.warnings:
+            item.warn(TokenBudgetWarning(warning))
+        if concluded.failure:
             raise BudgetFailure(concluded.failure, pytrace=False)
+
+    @contextlib.contextmanager
+    def proxy(self, item: pytest.Item) -> Iterator[Access]:
+        """For agents in other processes that a test starts."""
+        scenario = item.stash.get(SCENARIO, None)
+        if scenario is None or scenario.own is None:
+            raise BudgetFailure(_needs_marker(item), pytrace=False)
+        with contextlib.ExitStack() as opened:
+            with _told_plainly():
+                proxy = opened.enter_context(self._stage.proxy(scenario))
+            yield proxy.access
 
     # --- fixtures of wider scope ----------------------------------------------------------------------------
 

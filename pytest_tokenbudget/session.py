@@ -6,7 +6,6 @@ Knows no pytest. Under several processes, each has a session that examines; the 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Basis, Usage, Verdict
-from pytest_tokenbudget.options import Options
+from pytest_tokenbudget.options import Options, RecordMode
 from pytest_tokenbudget.report_files import write_report
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place
@@ -39,14 +38,7 @@ from pytest_tokenbudget.repository import Repository
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.source_files import read_source_tree
 from pytest_tokenbudget.spending import Spending
-from pytest_tokenbudget.stability import (
-    clock_problem,
-    differences,
-    keep_prompts,
-    kept_prompts,
-    replay_again,
-    unstable_text,
-)
+from pytest_tokenbudget.stability import check_stability, keep_prompts, unstable_text
 
 
 @dataclass(slots=True)
@@ -68,6 +60,8 @@ class Conclusion:
     """Its entry of the document, where it was judged."""
     failure: str | None = None
     """Why its test fails."""
+    warnings: tuple[str, ...] = ()
+    """What is not metered, or not as exactly as was asked."""
 
 
 class Session:
@@ -111,14 +105,15 @@ class Session:
         Raises an error of the catalogue for a baseline or a cassette that cannot be read or written.
         """
         if not scenario.touched and self._baseline(scenario.place) is None:
-            return Conclusion()
+            return Conclusion(warnings=self._warnings(scenario))
         run = scenario.run(self.meter, self.options)
         if not scenario.touched:
             run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
-        if not run.problems and not run.misses:
+        if self.options.record != RecordMode.NONE and not run.problems and not run.misses:
             scenario.save(self.settings.redact)
+        warnings = self._warnings(scenario)
         if not self.options.judge and not run.problems and not run.misses:
-            return Conclusion()
+            return Conclusion(warnings=warnings)
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
@@ -126,7 +121,15 @@ class Session:
         # Of live runs, the controller judges all samples together.
         failed = Verdict(entry["verdict"]).fails and (run.stale or not self.options.live)
         failure = failure_text(entry) if failed else None
-        return Conclusion(entry if self.options.judge else None, failure)
+        return Conclusion(entry if self.options.judge else None, failure, warnings)
+
+    def _warnings(self, scenario: Scenario) -> tuple[str, ...]:
+        """Each once: by its ledgers, and by the counting endpoint since the last scenario."""
+        told = [warning for ledger in scenario.ledgers for warning in ledger.warnings]
+        if self.api:
+            told += self.api.warnings
+            self.api.warnings.clear()
+        return tuple(dict.fromkeys(told))
 
     def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
         """Judge one scenario and say why. Raises BaselineError where its baseline cannot be read.
@@ -180,17 +183,10 @@ class Session:
 
         The findings are added to the entries. What keeps the check from being made fails the run.
         """
-        folder = self.options.prompts
-        assert folder is not None
-        try:
-            with tempfile.TemporaryDirectory(prefix="token-budget-") as second:
-                files = sorted({self.root / one[0]["file"] for one in self._entries.values() if one})
-                replay_again(Path(second), files, arguments, invoked_in, self.root)
-                found = differences(kept_prompts(folder), kept_prompts(Path(second)))
-        except TokenBudgetError as error:
-            self._problems.append(str(error))
-            return []
-        self._problems += [problem] if (problem := clock_problem()) else []
+        assert self.options.prompts is not None
+        files = sorted({self.root / samples[0]["file"] for samples in self._entries.values() if samples})
+        found, problems = check_stability(self.options.prompts, files, arguments, invoked_in, self.root)
+        self._problems += problems
         told = []
         for name, findings in found.items():
             for entry in self._entries[name]:

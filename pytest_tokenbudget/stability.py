@@ -40,6 +40,22 @@ def kept_prompts(folder: Path) -> dict[str, list[Prompt]]:
     return found
 
 
+def check_stability(
+    first: Path, files: Sequence[Path], arguments: Sequence[str], invoked_in: Path, root: Path
+) -> tuple[dict[str, list[Finding]], list[str]]:
+    """Replay once more elsewhere: what differs by scenario, and what kept the check from being made in full.
+
+    `first` holds the prompts of this run; for the rest see `replay_again`.
+    """
+    with tempfile.TemporaryDirectory(prefix="token-budget-") as second:
+        try:
+            replay_again(Path(second), files, arguments, invoked_in, root)
+        except RecordingError as error:
+            return {}, [str(error)]
+        found = differences(kept_prompts(first), kept_prompts(Path(second)))
+    return found, [problem] if (problem := clock_problem()) else []
+
+
 def replay_again(
     folder: Path, files: Sequence[Path], arguments: Sequence[str], invoked_in: Path, root: Path
 ) -> None:

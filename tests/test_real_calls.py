@@ -1,0 +1,174 @@
+"""Real calls against the server of the tests: live samples, the spend limit, counting by the endpoint."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgeted import Project, preload, run_apart
+from messages_api import MessagesApi
+
+SUITE = """
+import os
+
+import httpx2
+import pytest
+
+SYSTEM = "You are a clerk who files letters. " * int(os.environ.get("TIMES", "20"))
+
+
+@pytest.mark.token_budget
+@pytest.mark.parametrize("word", ["one", "two"])
+def test_ask(word):
+    body = {
+        "model": "claude-haiku-4-5",
+        "max_tokens": int(os.environ.get("MOST", "50")),
+        "system": SYSTEM,
+        "messages": [{"role": "user", "content": word}],
+    }
+    headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
+    url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+    httpx2.post(f"{url}/v1/messages", json=body, headers=headers).raise_for_status()
+"""
+
+
+def echo(body: Mapping[str, Any]) -> str:
+    return f"You said {body['messages'][0]['content']}"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    preload()
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "test_real.py").write_text(SUITE, "utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    with MessagesApi(echo) as api:
+        done = run_apart(folder, "--token-budget-record=once", url=api.url)
+    assert done.status == 0, done.output
+    assert run_apart(folder, "--token-budget", "--token-budget-update").status == 0
+    return folder
+
+
+@pytest.fixture
+def suite(recorded: Path, pytester: pytest.Pytester) -> Project:
+    return Project(recorded, pytester)
+
+
+@pytest.fixture
+def api() -> Iterator[MessagesApi]:
+    with MessagesApi(echo) as server:
+        yield server
+
+
+def live(suite: Project, url: str, *arguments: str) -> Any:
+    return suite.judge("--token-budget-live", *arguments, url=url)
+
+
+# --- live -------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_real_calls_and_one_scenario(suite: Project, api: MessagesApi) -> None:
+    before = {path: path.read_bytes() for path in suite.path.rglob("*.yaml")}
+    result = live(suite, api.url, "--token-budget-samples=3")
+    assert result.status == 0, result.output
+    assert len(api.charges) == 6
+    assert set(result.scenarios) == {"test_ask[one]", "test_ask[two]"}
+    for entry in result.scenarios.values():
+        assert (entry["basis"], entry["verdict"]) == ("live", "within")
+        assert entry["measured"]["prompt_tokens"] == entry["baseline"]["prompt_tokens"]
+    assert {path: path.read_bytes() for path in suite.path.rglob("*.yaml")} == before
+
+
+def test_a_dearer_agent_fails_once_a_scenario(
+    suite: Project, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMES", "40")
+    result = live(suite, api.url, "--token-budget-samples=2")
+    assert (result.status, result.verdicts) == (1, {"over"})
+    assert "2 failed, 4 passed" in result.output
+
+
+def test_noise_around_the_limit_is_inconclusive_and_does_not_fail(
+    suite: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOST", "500")
+    base = suite.judge().scenarios["test_ask[one]"]["baseline"]["output_tokens"]
+    lengths = itertools.cycle([1, base + 60])
+
+    def noisy(body: Mapping[str, Any]) -> str:
+        return "word " * next(lengths)
+
+    with MessagesApi(noisy) as server:
+        result = live(suite, server.url, "--token-budget-samples=4", "-k", "one")
+    assert result.status == 0, result.output
+    texts = [finding["text"] for finding in result.scenarios["test_ask[one]"]["findings"]]
+    assert any("on both sides of the limit" in text for text in texts)
+
+
+# --- the spend limit --------------------------------------------------------------------------------------
+
+
+def test_no_call_is_made_that_could_pass_the_limit(suite: Project, api: MessagesApi) -> None:
+    result = live(suite, api.url, "--token-budget-max-spend=0.0009")
+    assert result.status == 1
+    assert len(api.charges) == 1
+    assert "past --token-budget-max-spend=0.0009" in result.output
+
+
+def test_a_limit_that_is_high_enough_changes_nothing(suite: Project, api: MessagesApi) -> None:
+    assert live(suite, api.url, "--token-budget-max-spend=1").status == 0
+    assert len(api.charges) == 2
+
+
+def test_a_refused_recording_leaves_the_cassette(suite: Project, api: MessagesApi) -> None:
+    before = {path: path.read_bytes() for path in suite.path.rglob("*.yaml")}
+    done = suite.run("--token-budget-record=all", "--token-budget-max-spend=0", url=api.url)
+    assert done.status == 1
+    assert api.charges == []
+    assert {path: path.read_bytes() for path in suite.path.rglob("*.yaml")} == before
+
+
+# --- counting by the endpoint -----------------------------------------------------------------------------
+
+
+def counts(api: MessagesApi) -> int:
+    return sum("count_tokens" in one.path for one in api.requests)
+
+
+def test_changed_prompts_are_counted_by_the_endpoint_once(
+    suite: Project, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMES", "21")
+    result = suite.judge("--token-budget-count=api", url=api.url)
+    assert {entry["basis"] for entry in result.scenarios.values()} == {"counted"}
+    assert counts(api) == 4  # two scenarios, the recorded prompt and the new one
+    assert api.charges == []
+    with MessagesApi(echo) as charging:
+        charged = live(suite, charging.url)
+    for name, entry in charged.scenarios.items():
+        assert result.scenarios[name]["measured"]["prompt_tokens"] == entry["measured"]["prompt_tokens"]
+
+
+def test_nothing_changed_counts_nothing(suite: Project, api: MessagesApi) -> None:
+    assert suite.judge("--token-budget-count=api", url=api.url).status == 0
+    assert counts(api) == 0
+
+
+def test_an_endpoint_that_does_not_answer_falls_back_and_says_so(
+    suite: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMES", "21")
+    result = suite.judge("--token-budget-count=api", "-k", "one", url="http://127.0.0.1:9")
+    (entry,) = result.scenarios.values()
+    assert entry["basis"] in ("counted", "estimated")
+    assert "counted offline instead" in result.output
+
+
+def test_counting_by_the_endpoint_needs_a_key(suite: Project) -> None:
+    done = suite.run("--token-budget", "--token-budget-count=api")
+    assert done.status == 4
+    assert "needs ANTHROPIC_API_KEY" in done.output
