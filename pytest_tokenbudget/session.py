@@ -20,6 +20,7 @@ from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.levers.advise import advise
 from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.diagnosis.turns import recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import is_lasting
 from pytest_tokenbudget.errors import GitError, TokenBudgetError
 from pytest_tokenbudget.metering.counting import Family, Store, best_counter
@@ -141,11 +142,12 @@ class Session:
             baseline = run.usage
         cost = self.prices.cost
         judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)
-        return build.scenario(place, judgement, baseline, run, self._findings(run, settings), cost)
+        return build.scenario(place, judgement, baseline, run, self._findings(run, settings, baseline), cost)
 
-    def _findings(self, run: Run, settings: ScenarioSettings) -> tuple[Finding, ...]:
+    def _findings(self, run: Run, settings: ScenarioSettings, baseline: Usage | None) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
         problems = (Finding("problem", "run", problem) for problem in run.problems)
+        anew = recorded_anew(run, baseline, self.prices.cost) if baseline and not self.options.live else ()
         unpriced = (
             Finding("unpriced_model", str(rate), f"no price is known for {rate}")
             for rate in self.prices.unpriced(run.usage)
@@ -165,7 +167,7 @@ class Session:
             batchable=settings.batchable,
             minimums=self.settings.minimum_cacheable_tokens,
         )
-        return (*problems, *unpriced, *causes, *levers)
+        return (*problems, *unpriced, *anew, *causes, *levers)
 
     def collect(self, entry: ScenarioEntry) -> None:
         """Take in what was examined: one more sample of a live run, else what replaces an earlier try."""

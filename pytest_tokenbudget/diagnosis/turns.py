@@ -14,7 +14,7 @@ from pytest_tokenbudget.diagnosis.places import opening_of, text_of, to_json
 from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
 from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Basis
+from pytest_tokenbudget.model import Basis, Usage
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
@@ -31,6 +31,22 @@ def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Fin
         *_models(run, costs),
         *_unknown(run),
     ]
+
+
+def recorded_anew(run: Run, baseline: Usage, cost: CostOf) -> list[Finding]:
+    """That the recording itself bills something else than the baseline: it was recorded after it."""
+    recorded = sum((turn.recorded for turn in run.turns if turn.recorded), Usage())
+    if run.stale or recorded == baseline:
+        return []
+    was, now = baseline.tokens, recorded.tokens
+    text = (
+        f"the recording bills {plural(recorded.turns, 'turn')} with {now.prompt_tokens:,} prompt and "
+        f"{now.output_tokens:,} output tokens, where the baseline has {plural(baseline.turns, 'turn')} with "
+        f"{was.prompt_tokens:,} and {was.output_tokens:,}: it was made after the baseline"
+    )
+    before, after = cost(baseline), cost(recorded)
+    amount = None if before is None or after is None else after - before
+    return [Finding("recording_changed", "recording", text, now.prompt_tokens - was.prompt_tokens, amount)]
 
 
 def _added(run: Run) -> Iterator[Finding]:
