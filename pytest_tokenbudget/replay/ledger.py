@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 from pytest_tokenbudget.errors import CassetteError, ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.replay.calls import Call, Calls
+from pytest_tokenbudget.replay.message_threads import MessageThreads, may_be_of_a_thread
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.replay.recorded import Match
 from pytest_tokenbudget.replay.serving import served, with_custom_ids
-from pytest_tokenbudget.replay.traffic import Sent, Traffic, answer_body
+from pytest_tokenbudget.replay.traffic import Sent, Traffic, answer_body, answer_to
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.request import parse_body
@@ -72,6 +73,7 @@ class Ledger:
         self._carriers = dict(zip(map(id, self._traffic.exchanges), self._traffic.carriers, strict=True))
         self._calls = Calls(name)
         self._lock = threading.Lock()
+        self._threads = MessageThreads()  # of this run
         self._played: set[int] = set()
         self._names: dict[str, dict[str, str]] = {}  # of a batch's entries, by its id: recorded -> now
 
@@ -93,6 +95,7 @@ class Ledger:
         Raises ReplayMiss where it may not be.
         """
         self._warn(sent)
+        sent = self._in_full(sent)
         with self._lock:
             number = self._number(sent)
             if number is not None:
@@ -111,6 +114,8 @@ class Ledger:
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
         """Its whole answer is there."""
         self._calls.finish(call, answer)
+        if call.sent.request and call.answer is not None and may_be_of_a_thread(call.sent.body):
+            self._threads.keep(call.sent.body, answer_to(call.sent.request, call.answer).message)
         if self.rules.after_call and call.sent.request and call.sent.costs and call.answer is not None:
             self.rules.after_call(call.sent.request, call.answer)
 
@@ -128,7 +133,19 @@ class Ledger:
         if sent.request.endpoint.api == "batch_create":
             return self._created(sent, sent.request)
         match = self._choose(sent.request)
-        return None if match is None else self._carrier(match)
+        if match is None:
+            return None
+        self._threads.keep(sent.body, self.recording.exchanges[match.index].answer.message)
+        return self._carrier(match)
+
+    def _in_full(self, sent: Sent) -> Sent:
+        whole = sent.in_full(self._threads)
+        if whole is None:
+            self._warn_of(
+                "a request continues a message thread that began elsewhere: what the thread holds was not "
+                "compared with the recording"
+            )
+        return whole or sent
 
     def _carrier(self, match: Match) -> int:
         """Of the interaction that holds an exchange; one that was repeated is the same object."""
@@ -206,6 +223,9 @@ class Ledger:
         return sent.request is None and (sent.host in _LOOPBACK or sent.host in self.rules.free_hosts)
 
     def _warn(self, sent: Sent) -> None:
-        reason = None if sent.request else unmetered_reason(sent.method, sent.url)
-        if reason and reason not in self.warnings:
-            self.warnings.append(reason)
+        if sent.request is None and (reason := unmetered_reason(sent.method, sent.url)):
+            self._warn_of(reason)
+
+    def _warn_of(self, what: str) -> None:
+        if what not in self.warnings:
+            self.warnings.append(what)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
+from pytest_tokenbudget.replay.message_threads import MessageThreads
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.wire.batches import read_batch_requests, read_batch_results
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
@@ -42,6 +43,22 @@ class Sent:
         request = read_request(str(raw["method"]), url, headers, body)
         entries = read_batch_requests(request, headers, body) if request else ()
         return cls({**raw, "body": body or None}, url, request, entries)
+
+    def in_full(self, threads: MessageThreads) -> Sent | None:
+        """With the conversation that the API keeps for it; None where that is not known."""
+        if self.request is None or self.request.endpoint.api != "messages":
+            return self
+        body = threads.whole(self.body)
+        if body is None or body is self.body:
+            return self if body else None
+        return replace(
+            self, request=read_request(self.method, self.url, lower(self.raw.get("headers")), body)
+        )
+
+    @property
+    def body(self) -> bytes:
+        """As it is sent."""
+        return self.raw["body"] or b""
 
     @property
     def method(self) -> str:
@@ -116,6 +133,7 @@ class Traffic:
         """Interactions with anything else, and batches that could not be created."""
         self.batches: dict[str, list[int]] = defaultdict(list)
         """Created batches, by the digest of their request."""
+        self._threads = MessageThreads()
         sent = [_recorded(request, answer) for request, answer in self.interactions]
         results = self._results(sent)
         for number, one in enumerate(sent):
@@ -124,7 +142,13 @@ class Traffic:
             elif one.request.endpoint.api == "batch_create":
                 self._add_batch(number, one, results)
             else:
-                self._add(number, Exchange(one.request, self._answer(number, one.request)))
+                self._add_one(number, one, one.request)
+
+    def _add_one(self, number: int, sent: Sent, request: Request) -> None:
+        answer = self._answer(number, request)
+        whole = sent.in_full(self._threads) or sent
+        self._threads.keep(sent.body, answer.message)
+        self._add(number, Exchange(whole.request or request, answer))
 
     def _add(self, number: int, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
@@ -154,8 +178,7 @@ class Traffic:
         return results
 
     def _answer(self, number: int, request: Request) -> Answer:
-        answer = self.interactions[number][1]
-        return read_answer(status(answer), lower(answer.get("headers")), answer_body(answer), request)
+        return answer_to(request, self.interactions[number][1])
 
 
 def _recorded(request: Mapping[str, Any], answer: Mapping[str, Any]) -> Sent:
@@ -172,6 +195,11 @@ def _recorded(request: Mapping[str, Any], answer: Mapping[str, Any]) -> Sent:
         return sent
     message = read_answer(200, {}, plain, hidden.request).message or {}
     return hidden if message.get("type") == "message" and "content" in message else sent
+
+
+def answer_to(request: Request, answer: Mapping[str, Any]) -> Answer:
+    """An answer in vcr's shape, read."""
+    return read_answer(status(answer), lower(answer.get("headers")), answer_body(answer), request)
 
 
 def lower(headers: Mapping[str, Any] | None) -> dict[str, str]:

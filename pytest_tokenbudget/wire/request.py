@@ -15,7 +15,7 @@ from pytest_tokenbudget.wire.prompt import Block, Prompt, parse_prompt
 _ATTRIBUTION = "x-anthropic-billing-header"
 """Begins the system block that Claude Code adds; the API strips it before it caches or bills."""
 _SESSION_HEADERS = ("x-claude-code-session-id", "x-claude-code-agent-id")
-_NOT_CANONICAL = (b'": ', b"\\u", b"\\/", b'"metadata"', _ATTRIBUTION.encode())
+_NOT_CANONICAL = (b'": ', b"\\u", b"\\/", b'"metadata"', b'"thread"', _ATTRIBUTION.encode())
 """Bytes without which a body is compact JSON with nothing to leave out: its own canonical form."""
 
 
@@ -108,7 +108,7 @@ def _hashed(method: str, where: Endpoint, canonical: bytes) -> str:
 
 def canonical_body(body: Mapping[str, Any]) -> bytes:
     """A request body as compact JSON in its key order, without what differs on every run."""
-    kept = {key: value for key, value in body.items() if key != "metadata"}
+    kept = {key: value for key, value in body.items() if key not in ("metadata", "thread")}
     if isinstance(system := kept.get("system"), list):
         kept["system"] = [block for block in system if not _names_attribution(block)]
     if isinstance(entries := kept.get("requests"), list):

@@ -15,6 +15,7 @@ from .cache import PromptCache, Split
 from .counting import UnknownTextError
 from .models import Model, find_model
 from .prompt import Body, InvalidRequestError, Prompt, output_tokens, render
+from .threads import Threads, UnknownThreadError
 
 Script = Callable[[Body], str | Sequence[Mapping[str, Any]]]
 """From a request body to the content of the answer: a string, or a list of blocks."""
@@ -71,13 +72,15 @@ class ApiError(Exception):
     message: str = "Scripted fault"
     retry_after: float | None = None
     in_stream: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, request_id: str) -> dict[str, Any]:
         """The API's error document."""
         kind = self.kind or _KINDS.get(self.status, "api_error")
+        details = {"details": dict(self.details)} if self.details else {}
         return {
             "type": "error",
-            "error": {"type": kind, "message": self.message},
+            "error": {"type": kind, "message": self.message, **details},
             "request_id": request_id,
         }
 
@@ -107,6 +110,7 @@ class Api:
     def __init__(self, script: Script, clock: Callable[[], float] = time.monotonic) -> None:
         self.script = script
         self.cache = PromptCache(clock)
+        self.threads = Threads()
         self.charges: list[Charge] = []
         self.faults: deque[ApiError] = deque()
         self._seen: Counter[str] = Counter()
@@ -117,6 +121,7 @@ class Api:
         model = _model(body)
         if not isinstance(body.get("max_tokens"), int):
             raise ApiError(400, message="max_tokens: Field required")
+        body = self._whole(body)
         split = self.cache.request(_rendered(body, model), model.cache_minimum)
         asked = self._times_asked(body)
         content = self._content(body, asked)
@@ -130,19 +135,18 @@ class Api:
         with self._lock:
             number = len(self.charges)
             self.charges.append(Charge(number, model.name, service_tier, usage, body))
-        return Reply(
-            {
-                "model": body["model"],
-                "id": identifier("msg", asked, body),
-                "type": "message",
-                "role": "assistant",
-                "content": content,
-                "stop_reason": _stop_reason(content),
-                "stop_sequence": None,
-                "usage": _usage_document(usage, service_tier),
-            },
-            lambda: self.cache.answer_began(split),
-        )
+        message = {
+            "model": body["model"],
+            "id": identifier("msg", asked, body),
+            "type": "message",
+            "role": "assistant",
+            "content": content,
+            "stop_reason": _stop_reason(content),
+            "stop_sequence": None,
+            "usage": _usage_document(usage, service_tier),
+        }
+        self.threads.keep(body, message)
+        return Reply(message, lambda: self.cache.answer_began(split))
 
     def count_tokens(self, body: Body) -> dict[str, int]:
         """The free count: no cache, no charge."""
@@ -156,6 +160,13 @@ class Api:
             {"number": c.number, "model": c.model, "service_tier": c.service_tier, "usage": asdict(c.usage)}
             for c in charges
         ]
+
+    def _whole(self, body: Body) -> Body:
+        try:
+            return self.threads.whole(body)
+        except UnknownThreadError:
+            details = {"error_code": "thread_not_found"}
+            raise ApiError(404, message="thread: not found", details=details) from None
 
     def _times_asked(self, body: Body) -> int:
         """How often this very body was asked before: it makes ids unique and yet repeatable."""

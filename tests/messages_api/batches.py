@@ -12,7 +12,10 @@ from .prompt import Body
 
 
 class Batches:
-    """The batches of one workspace; their requests are charged at once, as `batch`."""
+    """The batches of one workspace; their requests are charged at once, as `batch`.
+
+    An entry for which the script raises ApiError is errored; with the kind `expired`, expired.
+    """
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -49,6 +52,8 @@ class Batches:
         try:
             reply = self._api.answer(request["params"], "batch")
         except ApiError as error:
+            if error.kind == "expired":
+                return {"custom_id": custom_id, "result": {"type": "expired"}}
             document = error.body(identifier("req", custom_id))
             return {"custom_id": custom_id, "result": {"type": "errored", "error": document}}
         reply.began()
@@ -57,7 +62,7 @@ class Batches:
     def _document(self, name: str, url: str) -> dict[str, Any]:
         kinds = [result["result"]["type"] for result in self._results[name]]
         ended = self._polled[name] > 0
-        counts = {kind: kinds.count(kind) if ended else 0 for kind in ("succeeded", "errored")}
+        counts = {kind: kinds.count(kind) if ended else 0 for kind in ("succeeded", "errored", "expired")}
         return {
             "id": name,
             "type": "message_batch",
@@ -65,7 +70,6 @@ class Batches:
             "request_counts": {
                 "processing": 0 if ended else len(kinds),
                 "canceled": 0,
-                "expired": 0,
                 **counts,
             },
             "created_at": "2026-01-01T00:00:00Z",

@@ -29,6 +29,8 @@ _PLAIN: dict[tuple[str, str], Call] = {
     ("POST", "/v1/messages/batches"): "create_batch",
     ("GET", "/_charges"): "charges",
 }
+_PREFIX = re.compile(r"^/.+?(?=/v1/messages(?:/|$))")
+"""Of a gateway, or of a cloud that serves Anthropic's own paths."""
 _BATCH = re.compile(r"GET /v1/messages/batches/(?P<id>[^/]+)(?P<results>/results)?")
 _BEDROCK = re.compile(r"POST /model/(?P<model>[^/]+)/invoke(?P<stream>-with-response-stream)?")
 _VERTEX = re.compile(
@@ -39,6 +41,7 @@ _VERTEX = re.compile(
 
 def route(method: str, path: str) -> Route | None:
     """The call of a path without its query; None where there is none."""
+    path = _PREFIX.sub("", path)
     if call := _PLAIN.get((method, path)):
         return Route(call)
     line = f"{method} {path}"

@@ -37,8 +37,9 @@ class Received:
 class MessagesApi:
     """The server as a context manager; see the package's docstring.
 
-    `gzip` compresses answers for clients that accept it; `delay` and `stream_delay` are the seconds before
-    an answer begins and between the events of a stream; `clock` (seconds) ages the prompt cache.
+    `gzip` compresses answers for clients that accept it, and deflates them for clients that accept only that;
+    `delay` and `stream_delay` are the seconds before an answer begins and between the events of a stream;
+    `clock` (seconds) ages the prompt cache.
     """
 
     def __init__(
@@ -217,15 +218,15 @@ class _Handler(BaseHTTPRequestHandler):
         headers: Mapping[str, str] | None = None,
         chunked: bool = False,
     ) -> None:
-        compress = self.server.owner.gzip and "gzip" in self.headers.get("accept-encoding", "")
-        if compress:
-            pieces = _gzipped(pieces)
+        coding = self._coding()
+        if coding:
+            pieces = _compressed(pieces, coding)
         self.send_response(status)
         self.send_header("content-type", content_type)
         for name, value in {**self._house_headers(), **(headers or {})}.items():
             self.send_header(name, value)
-        if compress:
-            self.send_header("content-encoding", "gzip")
+        if coding:
+            self.send_header("content-encoding", coding)
         if chunked:
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
@@ -237,6 +238,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+    def _coding(self) -> str | None:
+        accepted = self.headers.get("accept-encoding", "") if self.server.owner.gzip else ""
+        return next((coding for coding in _WINDOW_BITS if coding in accepted), None)
 
     def _house_headers(self) -> dict[str, str]:
         organisation, workspace, cookie = SECRETS
@@ -259,9 +264,12 @@ def _parsed(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-def _gzipped(pieces: Iterable[bytes]) -> Iterable[bytes]:
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+
+
+def _compressed(pieces: Iterable[bytes], coding: str) -> Iterable[bytes]:
     """Each piece leaves at once: flushed, never held back."""
-    packer = zlib.compressobj(wbits=31)
+    packer = zlib.compressobj(wbits=_WINDOW_BITS[coding])
     for piece in pieces:
         yield packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH)
     yield packer.flush()
