@@ -46,8 +46,8 @@ def axis_around(values: Values, least_step: float = 0) -> Axis:
     if high - low <= 0:
         return axis_from_zero(max(top, least_step, 1e-9), least_step)
     step = _step(high - low, least_step)
-    first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
-    return Axis(low, high, tuple(step * index for index in range(first, last + 1)))
+    ticks = [step * index for index in range(ceil(low / step), floor(high / step) + 1)]
+    return Axis(low, high, tuple(ticks))
 
 
 def _step(span: float, least: float) -> float:

@@ -1,4 +1,4 @@
-"""Histories that lead to the documents: baselines that grew over the commits to what they are held against."""
+"""Histories that lead to the documents: baselines that grew, commit by commit, to what they are today."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ SUBJECTS = [
     "Write baselines",
     "Tell refunds from returns, in the prompt and in the tools, for every country that we ship to",
 ]
+
+INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 def history_of(document: Document, number: int = 40, share: float = 0.15, seed: int = 7) -> History:
@@ -62,32 +64,21 @@ def _points(newest: TokensEntry, number: int, share: float, dice: random.Random)
 
 
 def scaled(tokens: TokensEntry, factor: float) -> TokensEntry:
-    """TOKENS with a prompt `factor` times as long, at the same prices."""
+    """TOKENS with a prompt `factor` times as long; their cost follows the tokens."""
     models: dict[str, RateEntry] = {}
     for name, rate in tokens["models"].items():
-        changed: Any = dict(rate)
-        for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"):
-            changed[key] = int(rate[key] * factor)  # type: ignore[literal-required]
-        changed["prompt_tokens"] = sum(
-            changed[key]
-            for key in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-        )
-        changed["cache_creation"] = {
-            "ephemeral_5m_input_tokens": changed["cache_creation_input_tokens"],
-            "ephemeral_1h_input_tokens": 0,
-        }
+        changed: Any = {**rate, **{count: int(rate[count] * factor) for count in INPUT}}  # type: ignore[literal-required]
+        written = changed["cache_creation_input_tokens"]
+        changed["cache_creation"] = {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0}
+        changed["prompt_tokens"] = sum(changed[count] for count in INPUT)
         if rate["cost_usd"] is not None:
-            grown = changed["prompt_tokens"] / max(rate["prompt_tokens"], 1)
-            changed["cost_usd"] = round(rate["cost_usd"] * (0.3 + 0.7 * grown), 10)
+            was, now = (one["prompt_tokens"] + one["output_tokens"] for one in (rate, changed))
+            changed["cost_usd"] = round(rate["cost_usd"] * now / max(was, 1), 10)
         models[name] = changed
-    whole: Any = {"turns": tokens["turns"], "models": models}
-    for key in (
-        "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "prompt_tokens",
-    ):  # fmt: skip
-        whole[key] = sum(rate[key] for rate in models.values())  # type: ignore[literal-required]
+    sums: Any = {count: sum(rate[count] for rate in models.values()) for count in (*INPUT, "prompt_tokens")}  # type: ignore[literal-required]
     costs = [rate["cost_usd"] for rate in models.values()]
-    whole["cost_usd"] = None if None in costs else round(sum(cost or 0 for cost in costs), 10)
-    return whole
+    cost = None if None in costs else round(sum(one or 0 for one in costs), 10)
+    return {**tokens, **sums, "models": models, "cost_usd": cost}
 
 
 def with_gaps() -> History:

@@ -72,7 +72,7 @@ class Page:
 
 def page(document: Document | None, history: History | None, runs_per_month: RunsPerMonth) -> Page:
     """The page; with neither a run nor a history, one that says so."""
-    past = Past(history["commits"]) if history and history["commits"] else None
+    past = Past(history["commits"]) if history and history["scenarios"] else None
     listed = subjects(document, history, runs_per_month)
     columns = table.columns(listed, judged=document is not None)
     runs = runs_per_month if isinstance(runs_per_month, int | float) else None
