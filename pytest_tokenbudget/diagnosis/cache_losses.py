@@ -87,10 +87,14 @@ def losses(run: Run, chains: Chains) -> Iterator[Loss]:
 
 
 def _may_lose(turn: Turn) -> bool:
+    """Whether the turn's tokens leave room for a loss, wherever in the prompt it grew."""
     if turn.recorded is None or turn.basis == Basis.UNKNOWN or turn.cache_note:
         return False
-    was = turn.recorded.tokens
-    return was != turn.usage.tokens and _served(was) > 0
+    was, now = turn.recorded.tokens, turn.usage.tokens
+    grown = sum(part.tokens for part in turn.estimate.parts if part.tokens > 0)
+    reads = was.cache_read_input_tokens - now.cache_read_input_tokens + grown
+    cached = _served(was) - _served(now) + grown
+    return bool(_beyond_noise(reads, was.cache_read_input_tokens) or _beyond_noise(cached, _served(was)))
 
 
 def _served(tokens: Tokens) -> int:

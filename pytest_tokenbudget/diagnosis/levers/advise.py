@@ -35,7 +35,7 @@ def advise(
     Savings are negative tokens and dollars a run; `runs_per_month` adds the month to their texts. `cheaper`
     names the models below one (`Prices.cheaper_models`). `batchable` is for work that nobody waits for.
     """
-    laid_out = lay_out(run, cost, runs_per_month=runs_per_month, minimums=minimums)
+    laid_out = lay_out(run, cost, runs_per_month=runs_per_month)
     if not laid_out.asked:
         return ()
     found = [

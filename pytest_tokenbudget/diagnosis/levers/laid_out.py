@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from itertools import accumulate
 
 from pytest_tokenbudget.budget.compare import CostOf
 from pytest_tokenbudget.diagnosis.ledger import Ledger, main_rate
-from pytest_tokenbudget.diagnosis.places import opening_of
+from pytest_tokenbudget.diagnosis.places import opening_of, text_of
 from pytest_tokenbudget.diagnosis.wording import dollars
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.cache_chain import Chain
-from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
-from pytest_tokenbudget.metering.counting import Memo
+from pytest_tokenbudget.metering.cache_chain import Chain, Link, chain
+from pytest_tokenbudget.metering.cache_rules import not_simulated, tool_prompt
+from pytest_tokenbudget.metering.counting import Family, family
+from pytest_tokenbudget.metering.prefix_sizes import Unsized, Weight, first_message, prefix_sizes
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Tokens, Usage
 from pytest_tokenbudget.wire.prompt import Prompt
 
+_FRAME, _PICTURE = 4, 1500
+"""Tokens around a block, and of a picture, about: only proportions count."""
 _READ_TO_UNCACHED = (
     "cache_read_input_tokens",
     "ephemeral_1h_input_tokens",
@@ -52,7 +54,7 @@ class Asked:
     @cached_property
     def tokens(self) -> Tokens:
         """What it bills at its main rate."""
-        return self.turn.usage.by_rate.get(main_rate(self.turn.usage), Tokens())
+        return _billed(self.turn)
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -116,21 +118,56 @@ class LaidOut:
         return f"{dollars(amount)} a run{month}"
 
 
-def lay_out(
-    run: Run, cost: CostOf, *, runs_per_month: int | None = None, minimums: Mapping[str, int] | None = None
-) -> LaidOut:
+def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> LaidOut:
     """Measure every prefix of what a run asks now; turns that cannot be counted are left out."""
     known = [
-        (index, turn)
+        (index, turn, chain(turn.pair.request.prompt))
         for index, turn in enumerate(run.turns)
         if turn.basis != Basis.UNKNOWN and turn.usage.by_rate
     ]
-    turns = [
-        RecordedTurn(
-            turn.pair.request.prompt, turn.usage.by_rate[main_rate(turn.usage)], turn.pair.answer.date
-        )
-        for _, turn in known
-    ]
-    measured = study(turns, minimums or {}, Memo(BuiltinCounter())).turns
-    asked = (Asked(index, turn, cached) for (index, turn), cached in zip(known, measured, strict=True))
+    weights = _Weights()
+    exact: dict[str, int] = {}
+    for _, turn, its in known:
+        tokens = _billed(turn)
+        cached = tokens.prompt_tokens - tokens.input_tokens
+        if cached and its.breakpoints and not_simulated(its.prompt) is None:
+            exact.setdefault(its.links[max(its.breakpoints)].key, cached)
+    unsized = [Unsized(its, _billed(turn).prompt_tokens, weights.of(its)) for _, turn, its in known]
+    sizes = prefix_sizes(unsized, exact)
+    asked = (
+        Asked(index, turn, CacheTurn(its, ends, _billed(turn).prompt_tokens, turn.pair.answer.date))
+        for (index, turn, its), ends in zip(known, sizes, strict=True)
+    )
     return LaidOut(tuple(asked), cost, runs_per_month)
+
+
+def _billed(turn: Turn) -> Tokens:
+    return turn.usage.by_rate.get(main_rate(turn.usage), Tokens())
+
+
+class _Weights:
+    """What each block takes of a known total, cheaply: counted once, however many turns send it."""
+
+    def __init__(self) -> None:
+        self._counter = BuiltinCounter()
+        self._shares: dict[tuple[Family, str], int] = {}
+
+    def of(self, its: Chain) -> list[Weight]:
+        """By position."""
+        kin = family(its.prompt.model)
+        weights = [Weight(share=self._share(link, kin)) for link in its.links]
+        whole, late = tool_prompt(its.prompt)
+        first = first_message(its)
+        if whole and weights:
+            weights[0] = replace(weights[0], fixed=whole - late)
+        if late and first is not None:
+            weights[first] = replace(weights[first], fixed=late)
+        return weights
+
+    def _share(self, link: Link, kin: Family) -> int:
+        key = (kin, link.digest)
+        if key not in self._shares:
+            picture = link.block.kind in ("image", "document")
+            tokens = _PICTURE if picture else self._counter.count(text_of(link.block), kin)
+            self._shares[key] = _FRAME + tokens
+        return self._shares[key]
