@@ -131,7 +131,7 @@ def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> li
             Line(),
             *named_table(names, ("far above the others", "a run", "of the suite"), cells, paper),
         ]
-    return lines
+    return list(map(paper.fitted, lines))
 
 
 def advice_markdown(found: Advice) -> str:

@@ -9,7 +9,7 @@ from pytest_tokenbudget.reports.blame import Blame, BlamedCommit, MoveEntry
 from pytest_tokenbudget.reports.diff_text import CHANGE_HEADERS, SPARE_HEADERS, change_cells
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, plural
-from pytest_tokenbudget.reports.text import plain, to_ascii, wrap
+from pytest_tokenbudget.reports.text import plain, wrap
 
 _UNTOLD = {"stale": "stale", "failed": "its test failed", "skipped": "its test was skipped"}
 
@@ -24,7 +24,7 @@ def blame_lines(blame: Blame, *, columns: int, ascii_only: bool = False) -> list
     for one, before in zip(others, blame["commits"], strict=False):
         lines += [Line(), *(Line(text, "bold") for text in wrap(_title(one), columns))]
         lines += _commit(one, before["commit"], paper)
-    return [Line(to_ascii(line.text), line.style) for line in lines] if ascii_only else lines
+    return list(map(paper.fitted, lines))
 
 
 def _title(one: BlamedCommit) -> str:

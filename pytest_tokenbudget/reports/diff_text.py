@@ -72,7 +72,8 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
     notes += [_already(one) for one in diff["already"] or ()]
     if notes:
         lines.append(Line())
-    return lines + [Line(text) for note in notes for text in wrap(note, columns, "", "  ")]
+    lines += [Line(text) for note in notes for text in wrap(note, columns, "", "  ")]
+    return list(map(paper.fitted, lines))
 
 
 def diff_markdown(diff: Diff) -> str:
@@ -145,7 +146,7 @@ def change_cells(word: str, before: TokensEntry | None, now: TokensEntry | None)
     output = now["output_tokens"] - before["output_tokens"]
     turns = now["turns"] - before["turns"]
     deltas = [signed(delta, count(delta)) if delta else NONE for delta in (output, turns)]
-    return [word, count(was), count(is_now), change, *deltas, cost if dollars else NONE]
+    return [word, count(was), count(is_now), change, *deltas, NONE if dollars == 0 else cost]
 
 
 def _renamed(one: ChangeEntry) -> str:

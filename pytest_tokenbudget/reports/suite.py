@@ -8,6 +8,7 @@ from typing import Any
 from pytest_tokenbudget.reports.document import TokensEntry, add
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural
+from pytest_tokenbudget.reports.text import wrap
 from pytest_tokenbudget.reports.view import short_ids
 
 _HEADERS = ("scenario", "turns", "prompt", "written", "read", "output", "cache share", "a run")
@@ -46,7 +47,7 @@ def suite_lines(
     about = [plural(len(baselines), "scenario"), f"prices of {' '.join(prices.values())}"]
     if runs_per_month is not None:
         about.append(f"a month is {plural(runs_per_month, 'run')} of each")
-    return [*lines, Line(), Line(", ".join(about))]
+    return [*lines, Line(), *map(Line, wrap(", ".join(about), columns))]
 
 
 def _cells(one: TokensEntry, runs_per_month: int | None) -> list[str]:

@@ -15,7 +15,8 @@ _HEADERS = ("scenario", "prompt then", "now", "change", "a run then", "a run now
 _SPARE = ("a run then", "a run now", "prompt then")
 _TREND = 20
 """Characters of a trend, one a commit; of more commits, that many, evenly apart and with both ends."""
-_BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+_BARS, _ASCII_BARS = "·▁▂▃▄▅▆▇█", "._-~=+*%#"
+"""What stands for no baseline, then from the least to the most."""
 _SUITE = "all baselines"
 
 
@@ -40,18 +41,22 @@ def history_lines(history: History, *, columns: int, ascii_only: bool = False) -
         f"{plural(steady, 'scenario')} never changed" if steady else "every scenario changed",
         f"all at the prices of {' '.join(history['prices'].values())}",
     ]
-    return [*lines, Line(), *(Line(text) for text in wrap(plain("; ".join(facts)), columns))]
+    lines += [Line(), *(Line(text) for text in wrap(plain("; ".join(facts)), columns))]
+    return list(map(paper.fitted, lines))
 
 
 def sparkline(values: Sequence[float | None], bars: str) -> str:
-    """One character a value, from the least to the most of them; a space where there is none."""
+    """One character a value: the first of `bars` for none, the others from the least value to the most."""
+    gap, *steps = bars
     known = [value for value in values if value is not None]
     if not known:
         return ""
     least, span = min(known), max(known) - min(known)
-    steps = [0 if not span else round((value - least) / span * (len(bars) - 1)) for value in known]
-    drawn = iter(bars[step] for step in steps)
-    return "".join(" " if value is None else next(drawn) for value in values)
+    last = len(steps) - 1
+    return "".join(
+        gap if value is None else steps[round((value - least) / span * last) if span else 0]
+        for value in values
+    )
 
 
 def _cells(values: Sequence[TokensEntry | None], bars: str) -> list[str]:
