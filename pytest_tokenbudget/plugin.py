@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_tokenbudget.errors import TokenBudgetError
 from pytest_tokenbudget.options import MARKER, Options, RecordMode, parse_reports, parse_spend
+
+if TYPE_CHECKING:
+    from pytest_tokenbudget.hooks import Access
 
 _MARKER_HELP = (
     "token_budget(*, tolerance=None, max_prompt_tokens=None, max_output_tokens=None, max_cost_usd=None, "
@@ -86,6 +91,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Without --token-budget, marked scenarios still replay."""
     if OPTIONS in config.stash and any(item.get_closest_marker(MARKER) for item in items):
         _activate(config)
+
+
+@pytest.fixture
+def token_budget_proxy(request: pytest.FixtureRequest) -> Iterator[Access]:
+    """A loopback proxy for an agent in another process: start it with its `environment` (a dict), or tell it
+    its `url`. What the agent asks is replayed, recorded and judged together with what the test itself asks.
+    """
+    from pytest_tokenbudget import hooks
+
+    with hooks.proxy(request) as proxy:
+        yield proxy
 
 
 def _activate(config: pytest.Config) -> None:

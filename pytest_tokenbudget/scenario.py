@@ -16,6 +16,7 @@ from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.options import Options, RecordMode
+from pytest_tokenbudget.replay.child import ChildProxy
 from pytest_tokenbudget.replay.guard import NetworkGuard, placeholder_environment
 from pytest_tokenbudget.replay.ledger import Ledger, Rules
 from pytest_tokenbudget.replay.packing import Interaction
@@ -56,6 +57,8 @@ class Scenario:
     """Of the cassettes that the user's code opened."""
     refusals: list[str] = field(default_factory=list)
     """Connections that went past the HTTP libraries."""
+    proxies: list[ChildProxy] = field(default_factory=list)
+    """Through which agents in other processes ask."""
     failed: bool = False
     """It broke off: nothing is to be judged."""
 
@@ -67,10 +70,28 @@ class Scenario:
     @property
     def touched(self) -> bool:
         """Whether there is anything to judge: something was asked, or was recorded and is to be asked."""
-        return bool(self.refusals) or any(
-            ledger.recording.exchanges or ledger.recording.misses or ledger.calls or ledger.problems
-            for ledger in self.ledgers
+        return (
+            bool(self.refusals)
+            or self.failed_a_child
+            or any(
+                ledger.recording.exchanges
+                or ledger.recording.misses
+                or ledger.calls
+                or ledger.problems
+                or ledger.unanswered
+                for ledger in self.ledgers
+            )
         )
+
+    @property
+    def failed_a_child(self) -> bool:
+        """Whether an agent in another process did not get its answer, so that it had to break off."""
+        return any(proxy.failures for proxy in self.proxies)
+
+    def settle(self) -> None:
+        """Wait for the answers to other processes that are on their way."""
+        for proxy in self.proxies:
+            proxy.wait()
 
     def open(self, options: Options, spending: Spending | None) -> Ledger:
         """Read its cassette and begin its account. Raises CassetteError."""
@@ -107,12 +128,13 @@ class Scenario:
     def run(self, meter: Meter, options: Options) -> Run:
         """What it did so far, measured."""
         runs = [self._run(ledger, meter, options) for ledger in self.ledgers]
-        return sum(runs, Run(problems=tuple(self.refusals)))
+        problems = [*self.refusals, *(problem for proxy in self.proxies for problem in proxy.problems)]
+        return sum(runs, Run(problems=tuple(problems)))
 
     def _run(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
         problems = Run(problems=tuple(ledger.problems))
         if options.live:
-            return meter.called(ledger.calls) + problems
+            return meter.called(ledger.calls) + problems + Run(problems=tuple(ledger.unanswered))
         if ledger.rules.calls:
             return self._as_recorded(ledger, meter) + problems
         recording = ledger.recording

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.options import Options
+from pytest_tokenbudget.replay.child import ChildProxy
 from pytest_tokenbudget.replay.ledger import Ledger, Rules
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.scenario import Scenario
@@ -57,6 +59,19 @@ class Stage:
                     opening.enter_context(scenario.fenced(self._allowed_hosts))
                     opening.enter_context(self._marked("_fenced"))
             self._on.append((scenario, opening.pop_all()))
+
+    @contextlib.contextmanager
+    def proxy(self, scenario: Scenario) -> Iterator[ChildProxy]:
+        """What agents in other processes ask while this is open belongs to the scenario on top as well.
+
+        Raises SettingsError.
+        """
+        ledgers = self._ledgers
+        assert ledgers is not None
+        assert scenario.own is not None
+        with ChildProxy(lambda: ledgers.top, os.environ) as proxy:
+            scenario.proxies.append(proxy)
+            yield proxy
 
     def leave(self, scenario: Scenario) -> None:
         """Take a scenario off, wherever it is; nothing where it never came on."""

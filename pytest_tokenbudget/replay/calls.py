@@ -22,6 +22,9 @@ class Call:
     request: Mapping[str, Any]
     """As a new recording keeps it."""
     started: float
+    began: float | None = None
+    """When the answer did, where a proxy saw it: vcr tells the end of an answer, which for one that is not
+    streamed is its first byte as well."""
     answer: Mapping[str, Any] | None = None
     """None until the whole answer is there."""
     answered: float | None = None
@@ -39,7 +42,7 @@ class Calls:
     def replayed(self, sent: Sent, interaction: Interaction) -> None:
         """A request was answered from the recording."""
         request, answer = interaction
-        self._calls.append(Call(sent, request, time.monotonic(), answer))
+        self._calls.append(Call(sent, request, time.monotonic(), answer=answer))
 
     def begin(self, sent: Sent, *, keep: bool = True) -> Call:
         """A real call sets out."""
@@ -76,13 +79,18 @@ class Calls:
             return [_interaction(call) for call in calls]
         return [_timed(call, calls[0].started) for call in calls]
 
+    @property
+    def unanswered(self) -> list[str]:
+        """Calls without a whole answer, in sentences; not those that a retry came through for."""
+        whole = {call.sent.identity for call in self._calls if call.answer is not None}
+        cut = [call for call in self._calls if call.answer is None and call.sent.identity not in whole]
+        return [f"{self._name}: the answer to {call.sent} did not end." for call in cut]
+
     def _problem(self) -> str | None:
         if self._unreadable:
             return self._unreadable[0]
-        whole = {call.sent.identity for call in self._calls if call.answer is not None}
-        for call in self._calls:
-            if call.answer is None and call.sent.identity not in whole:  # else: a retry came through
-                return f"{self._name}: the answer to {call.sent} did not end."
+        if unanswered := self.unanswered:
+            return unanswered[0]
         for exchange in self.exchanges:
             answer = exchange.answer
             if answer.billed and answer.message is not None and answer.usage is None:
@@ -101,10 +109,10 @@ def _interaction(call: Call) -> Interaction:
 
 
 def _timed(call: Call, began: float) -> Interaction:
-    """With whole milliseconds since the first call; vcr tells the end of an answer, which for one that is
-    not streamed is its first byte as well."""
+    """With whole milliseconds since the first call."""
     request, answer = _interaction(call)
     timing = {"started": round(1000 * (call.started - began))}
-    if call.answered is not None and not (call.sent.request and call.sent.request.prompt.stream):
-        timing["answered"] = round(1000 * (call.answered - began))
+    streamed = call.sent.request is not None and call.sent.request.prompt.stream
+    if (answered := call.began if streamed else call.answered) is not None:
+        timing["answered"] = round(1000 * (answered - began))
     return request, answer | {"timing": timing}

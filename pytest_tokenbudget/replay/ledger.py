@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pytest_tokenbudget.errors import CassetteError, ReplayMiss, TokenBudgetError
+from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.calls import Call, Calls
 from pytest_tokenbudget.replay.message_threads import MessageThreads, may_be_of_a_thread
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
-from pytest_tokenbudget.replay.recorded import Match
+from pytest_tokenbudget.replay.recorded import Match, is_free
 from pytest_tokenbudget.replay.serving import served, with_custom_ids
 from pytest_tokenbudget.replay.traffic import Sent, Traffic, answer_body, answer_to
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
@@ -82,6 +83,11 @@ class Ledger:
         """What was really called, in the order of the calls."""
         return self._calls.exchanges
 
+    @property
+    def unanswered(self) -> list[str]:
+        """Real calls whose answers did not end, in sentences: nobody knows what they cost."""
+        return self._calls.unanswered
+
     def interactions(self) -> list[Interaction]:
         """What a new recording of this run holds, in the order of the requests; redact it, then write it.
 
@@ -135,6 +141,8 @@ class Ledger:
         match = self._choose(sent.request)
         if match is None:
             return None
+        if is_free(sent.request) and match.how is not Paired.EXACT:
+            self._warn_of("count_tokens answered with the number of the recorded request, which was another")
         self._threads.keep(sent.body, self.recording.exchanges[match.index].answer.message)
         return self._carrier(match)
 

@@ -15,17 +15,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.replay.guard import PLACEHOLDER_KEY
 
 _PATIENCE = 30.0  # seconds that closing waits for answers which are still on their way
-_CLAUDE_CODE = {
+CLAUDE_CODE = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",  # telemetry, error reports, update checks
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # a system block that differs from run to run
     "ENABLE_TOOL_SEARCH": "true",  # as in production; another base URL alone would turn it off
 }
+"""What makes Claude Code ask the same on every run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,13 @@ class Proxy:
         """What to put over the environment of the child."""
         hosts = [*filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy")]), "127.0.0.1"]
         direct = {name: ",".join(hosts) for name in ("NO_PROXY", "no_proxy")}
-        return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": self.key, **direct, **_CLAUDE_CODE}
+        return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": self.key, **direct, **CLAUDE_CODE}
 
-    def __enter__(self) -> Proxy:
+    def wait(self) -> None:
+        """Until every answer that is on its way is out, however long closing would wait."""
+        self._server.requests.wait(_PATIENCE)
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -94,6 +99,28 @@ def new_key() -> str:
     return f"{PLACEHOLDER_KEY}-{secrets.token_hex(8)}"
 
 
+class _UnderWay:
+    """Counts what is being done."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Until there is nothing."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count == 0, seconds)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -103,6 +130,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, handler: Handler, failures: list[BaseException]) -> None:
         self.answer = handler
         self.failures = failures
+        self.requests = _UnderWay()
         self._open: dict[threading.Thread, socket.socket] = {}
         super().__init__(("127.0.0.1", 0), _Connection)
 
@@ -133,6 +161,10 @@ class _Connection(BaseHTTPRequestHandler):
     server: _Server
 
     def _serve(self) -> None:
+        with self.server.requests:
+            self._serve_one()
+
+    def _serve_one(self) -> None:
         body = self._read_body()
         if self.command == "HEAD" or (self.command, self.path) == ("GET", "/"):
             reply = Reply(200, {"content-type": ["application/json"]}, b"{}")  # whether anybody is there

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import time
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.proxy import Reply, api_error
 
 _TIMEOUT = 600.0  # seconds, as the SDKs wait
@@ -22,34 +20,37 @@ _HOP_BY_HOP = frozenset(
 )
 _STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
 
+Keep = Callable[[dict[str, Any]], None]
+"""Takes an answer that came whole, in vcr's shape, not redacted."""
+
 
 class Upstream:
-    """A proxy's handler that asks the real API.
+    """The API at `base_url`.
 
-    `keys` says which real key stands behind which placeholder of a proxy, in whatever header. `keep` gets
-    each exchange whose answer came whole, in vcr's shape with its timing, not redacted, from the thread that
-    served it. What cannot be reached is a 502 that the child may retry, and is not kept.
+    `keys` says which real key stands behind which placeholder of a proxy, in whatever header.
     """
 
-    def __init__(self, base_url: str, keys: Mapping[str, str], keep: Callable[[Interaction], None]) -> None:
+    def __init__(self, base_url: str, keys: Mapping[str, str]) -> None:
         self._base = urlsplit(base_url.rstrip("/"))
         self._keys = dict(keys)
-        self._keep = keep
-        self._begin = time.monotonic()
 
-    def __call__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Ask; the reply of a stream begins before the stream has ended."""
+    def url(self, path: str) -> str:
+        """The address behind a path, with its query, of the proxy."""
+        return f"{self._base.scheme}://{self._base.netloc}{self._base.path}{path}"
+
+    def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes, keep: Keep) -> Reply:
+        """Ask; the reply of a stream begins before the stream has ended.
+
+        What cannot be reached is a 502 that the child may retry. An answer that breaks off is not kept.
+        """
         sent = {name: self._real(value) for name, value in headers.items() if name not in _HOP_BY_HOP}
         sent["accept-encoding"] = "identity"  # so that every Python can read the recording
-        uri = f"{self._base.scheme}://{self._base.netloc}{self._base.path}{path}"
-        request = {"method": method, "uri": uri, "body": body, "headers": {k: [v] for k, v in sent.items()}}
-        started = self._now()
         connection = self._connection()
         try:
             connection.request(method, self._base.path + path, body or None, sent)
             response = connection.getresponse()
-            answer = _answer(response) | {"timing": {"started": started, "answered": self._now()}}
-            chunks = self._chunks(connection, response, (request, answer))
+            answer = _answer(response)
+            chunks = self._chunks(connection, response, answer, keep)
             streams = "".join(answer["headers"].get("content-type", [])).startswith(_STREAMS)
             passed = {name: values for name, values in answer["headers"].items() if name not in _HOP_BY_HOP}
             return Reply(response.status, passed, chunks if streams else b"".join(chunks))
@@ -57,8 +58,8 @@ class Upstream:
             connection.close()
             return api_error(502, "api_error", f"{self._base.netloc}: {error!r}", retry=True)
 
-    def _chunks(self, connection: Any, response: Any, interaction: Interaction) -> Iterator[bytes]:
-        """The answer's bytes as they come; keeps the interaction once they have all come."""
+    def _chunks(self, connection: Any, response: Any, answer: dict[str, Any], keep: Keep) -> Iterator[bytes]:
+        """The answer's bytes as they come; keeps it once they have all come."""
         chunks = []
         with contextlib.closing(connection):
             while chunk := response.read1(_CHUNK):
@@ -66,8 +67,8 @@ class Upstream:
                 yield chunk
             if response.length:  # which read1 does not mind
                 raise _http_client().IncompleteRead(b"", response.length)
-        interaction[1]["body"] = {"string": b"".join(chunks)}
-        self._keep(interaction)
+        answer["body"] = {"string": b"".join(chunks)}
+        keep(answer)
 
     def _connection(self) -> Any:
         client = _http_client()
@@ -78,9 +79,6 @@ class Upstream:
         for placeholder, key in self._keys.items():
             value = value.replace(placeholder, key)
         return value
-
-    def _now(self) -> int:
-        return round((time.monotonic() - self._begin) * 1000)
 
 
 def _answer(response: Any) -> dict[str, Any]:
