@@ -281,8 +281,12 @@ def test_token_counts_are_replayed_and_are_no_turns(api: MessagesApi) -> None:
     assert counted[0] == counted[1]
     assert len(ledger.recording.pairs) == 1
     assert [pair.how for pair in ledger.recording.token_counts] == [Paired.EXACT]
+    assert ledger.warnings == []
     ledger = replay(recorded, lambda: play("Be brief and kind."))
     assert [pair.how for pair in ledger.recording.token_counts] == [Paired.SIMILAR]
+    assert ledger.warnings == [
+        "count_tokens answered with the number of the recorded request, which was another"
+    ]
     assert is_faithful(ledger)
 
 
