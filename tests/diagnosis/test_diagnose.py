@@ -9,11 +9,13 @@ from changes import Case, each, mark_system, mark_tools, on, put, question, syst
 from seeded import (
     FILES,
     HANDBOOK,
+    METER,
     PRICES,
     RULES,
     Body,
     cost,
     findings,
+    record,
     results,
     subagents,
     support_agent,
@@ -124,3 +126,29 @@ def test_nothing_is_laid_out_or_counted_where_nothing_changed() -> None:
 
     run = Case("nothing", each()).run()
     assert diagnose(run, cost=cost, count=refuse, sources=SourceTree(FILES)) == ()
+
+
+def test_what_the_cache_newly_serves_is_told_as_a_gain() -> None:
+    case = Case(
+        "breakpoints where there were none",
+        each(),
+        {"cache_change turns 1-4": ("tokens more are read from the cache than when recorded", "")},
+        before=each(unmark("system", "messages")),
+    )
+    case.check()
+    (found,) = findings(case.run())
+    assert found.tokens is not None
+    assert found.cost_usd is not None
+    assert found.tokens > 0 > found.cost_usd
+
+
+def test_a_live_run_has_nothing_to_be_held_against() -> None:
+    agent = support_agent()
+    assert findings(METER.called(record(agent.bodies(), agent.answers()))) == ()
+
+
+def test_runs_of_several_cassettes_are_explained_together() -> None:
+    grown = Case("", each(system(lambda _, words: words + "Be brief."))).run()
+    (once,), (twice,) = findings(grown), findings(grown + grown)
+    assert twice.tokens == 2 * (once.tokens or 0)
+    assert "re-sent on 8 turns" in twice.text
