@@ -93,8 +93,10 @@ class Scenario:
         for proxy in self.proxies:
             proxy.wait()
 
-    def open(self, options: Options, spending: Spending | None) -> Ledger:
-        """Read its cassette and begin its account. Raises CassetteError."""
+    def open(
+        self, options: Options, spending: Spending | None, *, free_hosts: frozenset[str] = frozenset()
+    ) -> Ledger:
+        """Read its cassette and begin its account; `free_hosts` are not recorded. Raises CassetteError."""
         assert self.cassette is not None
         exists = self.cassette.exists()
         mode = options.record
@@ -105,6 +107,7 @@ class Scenario:
         rules = Rules(
             calls=options.live or mode != RecordMode.NONE,
             exact=mode == RecordMode.CHANGED,
+            free_hosts=free_hosts,
             before_call=spending.before_call if spending else None,
             after_call=spending.after_call if spending else None,
         )

@@ -50,7 +50,9 @@ class Stage:
         with contextlib.ExitStack() as opening:
             opening.enter_context(cassette.adopt(self._adopted))
             if scenario.cassette is not None:
-                ledger = scenario.own or scenario.open(self._options, self._spending)
+                ledger = scenario.own or scenario.open(
+                    self._options, self._spending, free_hosts=frozenset(self._allowed_hosts)
+                )
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:
                     opening.enter_context(cassette.route(self._ledgers))
