@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,8 +150,13 @@ class Page:
         )
 
     def dark(self, on: bool) -> None:
-        feature = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}
-        self.send("Emulation.setEmulatedMedia", features=[feature])
+        """Prefer dark colours, or light ones."""
+        self.send("Emulation.setEmulatedMedia", features=self.scheme(dark=on))
+
+    @staticmethod
+    def scheme(*, dark: bool) -> list[Json]:
+        """What the reader prefers, as a feature of media."""
+        return [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
 
     def press(self, key: str, code: int, text: str = "") -> None:
         """One key of the keyboard."""
@@ -165,9 +170,24 @@ class Page:
         """Text at the cursor."""
         self.send("Input.insertText", text=text)
 
-    def screenshot(self, *, whole: bool = True) -> bytes:
-        """A PNG of the page, or of what the window shows of it."""
-        return b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
+    def screenshot(self, clip: Json | None = None) -> bytes:
+        """A PNG of the whole page, or of a part of it."""
+        part = {"clip": clip} if clip else {}
+        return b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True, **part)["data"])
+
+    def colours(self, picture: bytes) -> int:
+        """How many colours a PNG has; an empty one has one."""
+        text = json.dumps(b64encode(picture).decode())
+        script = f"""(async () => {{
+            const bytes = Uint8Array.from(atob({text}), one => one.charCodeAt(0));
+            const image = await createImageBitmap(new Blob([bytes], {{type: "image/png"}}));
+            const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+            context.drawImage(image, 0, 0);
+            const data = context.getImageData(0, 0, image.width, image.height).data;
+            return new Set(new Uint32Array(data.buffer)).size;
+        }})()"""
+        number: int = self.evaluate(script)
+        return number
 
     def pdf(self) -> bytes:
         """The page as it prints."""
