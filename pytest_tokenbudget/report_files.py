@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.baseline_files import read_history
+from pytest_tokenbudget.errors import GitError, ReportError
 from pytest_tokenbudget.files import write_atomically
 from pytest_tokenbudget.options import ReportTarget
 from pytest_tokenbudget.reports.document import Document
+from pytest_tokenbudget.reports.history import History
+from pytest_tokenbudget.repository import Repository
 
 
-def write_report(target: ReportTarget, document: Document, runs_per_month: float | None = None) -> None:
-    """Write one report. Raises ReportError naming the file and the fix."""
+def write_report(
+    target: ReportTarget, document: Document, root: Path, runs_per_month: float | None = None
+) -> None:
+    """Write one report of a run in `root`. Raises ReportError naming the file and the fix."""
     try:
-        write_atomically(target.path, render(target.type, document, runs_per_month).encode())
+        write_atomically(target.path, render(target.type, document, root, runs_per_month).encode())
     except OSError as error:
         raise ReportError(
             f"{target.path}: the report cannot be written: {error.strerror or error}. "
@@ -21,8 +27,8 @@ def write_report(target: ReportTarget, document: Document, runs_per_month: float
         ) from error
 
 
-def render(kind: str, document: Document, runs_per_month: float | None) -> str:
-    """The text of a report of one kind: `json`, `markdown` or `html`."""
+def render(kind: str, document: Document, root: Path, runs_per_month: float | None) -> str:
+    """The text of a report: `json`, `markdown` or `html`, the last with trends where git has them."""
     if kind == "markdown":
         from pytest_tokenbudget.reports.markdown import markdown
 
@@ -30,5 +36,12 @@ def render(kind: str, document: Document, runs_per_month: float | None) -> str:
     if kind == "html":
         from pytest_tokenbudget.reports.dashboard import dashboard
 
-        return dashboard(document, None, runs_per_month=runs_per_month)
+        return dashboard(document, _history(root), runs_per_month=runs_per_month)
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _history(root: Path) -> History | None:
+    try:
+        return read_history(Repository.open(root))[0]
+    except GitError:  # no repository, or a shallow clone: the page does without
+        return None

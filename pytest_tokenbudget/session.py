@@ -203,7 +203,7 @@ class Session:
             self._update(outcome)
         for target in self.options.reports:
             try:
-                write_report(target, outcome.document, self.settings.scenario.runs_per_month)
+                write_report(target, outcome.document, self.root, self.settings.scenario.runs_per_month)
                 outcome.written.append(target.path)
             except TokenBudgetError as error:
                 outcome.problems.append(str(error))

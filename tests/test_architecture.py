@@ -24,7 +24,8 @@ FLOORS: list[set[str]] = [
     {"budget"},
     {"diagnosis", "source_files"},
     {"reports"},
-    {"source_files", "report_files", "count_api", "spending", "stability", "scenario", "session", "stage"},
+    {"source_files", "baseline_files", "report_files", "count_api", "spending", "stability"},
+    {"scenario", "session", "stage"},
     {"hooks", "places", "summary", "commands"},
     {"plugin", "cli", "__main__"},
 ]

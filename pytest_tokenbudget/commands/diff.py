@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pytest_tokenbudget import baseline_files
 from pytest_tokenbudget.budget.committed import Baselines, changes
-from pytest_tokenbudget.commands import committed, output
+from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.reports import baseline_diff, diff_text, document
@@ -45,7 +46,7 @@ def compare(repository: Repository, base: str | None) -> Diff:
     """The DIFF between where HEAD left `base` (the default branch where None) and the files of now."""
     name = base or repository.default_branch()
     commit = repository.merge_base(name)
-    before, now = committed.at_commit(repository, commit), committed.in_files(repository.folder)
+    before, now = baseline_files.at_commit(repository, commit), baseline_files.in_files(repository.folder)
     prices = Prices()
     changed = changes(before, now, repository.moved(commit.id), prices.cost)
     return baseline_diff.diff(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from pytest_tokenbudget.commands import history, merge, output
+from pytest_tokenbudget.commands import merge, output
 from pytest_tokenbudget.commands.artifact import inputs
 from pytest_tokenbudget.config import load_settings
 from pytest_tokenbudget.errors import GitError
+from pytest_tokenbudget.report_files import render
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.baseline_diff import load_diff
 from pytest_tokenbudget.reports.diff_text import diff_markdown
@@ -56,7 +57,7 @@ def _text(folder: Path, document: Document, form: str, diff: Path | None) -> str
         from pytest_tokenbudget.reports.otel import traces
 
         return json.dumps(traces(document, time.time_ns()), indent=2, ensure_ascii=False) + "\n"
-    return history.page(folder, document)
+    return render("html", document, folder, load_settings(folder).scenario.runs_per_month)
 
 
 def from_the_top(document: Document, prefix: str) -> Document:

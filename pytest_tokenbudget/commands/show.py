@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from pytest_tokenbudget.commands import committed, output
+from pytest_tokenbudget import baseline_files
+from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.config import load_settings
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.metering.pricing import Prices
@@ -20,7 +21,7 @@ def run(folder: Path, paths: Sequence[str], form: str = "terminal") -> int:
     """
     prices = Prices()
     runs = load_settings(folder).scenario.runs_per_month
-    found = committed.in_files(folder)
+    found = baseline_files.in_files(folder)
     chosen = {name: usage for name, usage in found.items() if not paths or _is_in(name, paths)}
     if paths and not chosen:
         raise BaselineError(

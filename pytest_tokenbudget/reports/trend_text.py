@@ -47,7 +47,7 @@ def history_lines(history: History, *, columns: int, ascii_only: bool = False) -
 
 def sparkline(values: Sequence[float | None], bars: str) -> str:
     """One character a value: the first of `bars` for none, the others from the least value to the most."""
-    gap, *steps = bars
+    gap, steps = bars[0], bars[1:]
     known = [value for value in values if value is not None]
     if not known:
         return ""

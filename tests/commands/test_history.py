@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from scratch import Scratch, use
 
+from pytest_tokenbudget.baseline_files import read_history
 from pytest_tokenbudget.budget.baselines import format_baselines
-from pytest_tokenbudget.commands import history
 from pytest_tokenbudget.reports.history import states, suite
 from pytest_tokenbudget.repository import Repository
 
@@ -152,7 +152,7 @@ def test_five_hundred_scenarios_and_a_hundred_commits(repo: Scratch) -> None:
         stream.append(head + "".join(f"{file}data {len(text)}\n{text}\n" for file in files))
     repo.git("fast-import", "--quiet", given="".join(stream))
     began = time.process_time()
-    found = history.read(Repository.open(repo.top))
+    found, _ = read_history(Repository.open(repo.top))
     assert time.process_time() - began < 15
     assert (len(found["commits"]), len(found["scenarios"])) == (100, 500)
     assert {len(points) for points in found["scenarios"].values()} == {100}

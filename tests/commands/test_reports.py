@@ -113,7 +113,7 @@ def test_reports(scratch: Scratch, form: str, begins: str) -> None:
 
 def test_a_page_of_a_run_and_of_its_history(scratch: Scratch, tmp_path: Path) -> None:
     done = scratch.run("report", "each.json", "--format", "html", "-o", "page.html")
-    assert "The page has no trends." in done.stderr
+    assert done.returncode == 0
     assert (scratch.top / "page.html").read_text("utf-8").startswith("<!doctype html>")
     repo = Scratch.create(tmp_path / "repo")
     for prompt in (100, 120):

@@ -1,4 +1,4 @@
-"""The committed baselines of the current folder: in its files, at a commit, and through history."""
+"""The committed baselines of a folder: in its files, at a commit, and through history."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from pathlib import Path
 
 from pytest_tokenbudget.budget.baselines import parse_baselines, read_baselines
 from pytest_tokenbudget.budget.committed import PATTERN, Baselines, by_id, is_baseline_file
-from pytest_tokenbudget.budget.trend import Snapshot
+from pytest_tokenbudget.budget.trend import Snapshot, trends
 from pytest_tokenbudget.budget.versions import VersionReader
 from pytest_tokenbudget.errors import BaselineError, GitError
+from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.reports.history import History, from_trends
 from pytest_tokenbudget.repository import Commit, FileChange, Repository
+
+COMMITS = 100
+"""How many commits are looked back at."""
 
 
 def in_files(folder: Path) -> dict[str, Usage]:
@@ -72,6 +77,22 @@ def in_history(repository: Repository, most: int) -> Past:
         moved = {file.path: file.was for file in told if file.was != file.path}
         past.snapshots.append(Snapshot(by_id(held), moved))
     return past
+
+
+def read_history(repository: Repository, most: int = COMMITS) -> tuple[History, list[str]]:
+    """HISTORY of the newest `most` commits that changed a baseline, at the prices of today; what is amiss.
+
+    Raises GitError where history is cut off.
+    """
+    past = in_history(repository, most)
+    prices = Prices()
+    history = from_trends(
+        [{"commit": one.id, "date": one.date, "subject": one.subject} for one in past.commits],
+        trends(past.snapshots),
+        {"source": prices.source, "version": prices.version},
+        prices.cost,
+    )
+    return history, past.amiss
 
 
 def _baseline_files(repository: Repository, commit: Commit) -> Mapping[str, str]:
