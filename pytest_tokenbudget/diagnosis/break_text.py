@@ -9,30 +9,37 @@ from pytest_tokenbudget.diagnosis.findings import Source
 from pytest_tokenbudget.diagnosis.kinds import Kind, values_in
 from pytest_tokenbudget.diagnosis.sources import Location
 
+EARLIER = "prefix that an earlier turn cached"
+RECORDED = "recorded prefix"
+ELSEWHERE = "prefix of another process"
 
-def describe(
-    difference: Difference, api: str | None, *, across: bool, literal: bool, source: Source | None
-) -> str:
-    """One clause: where the prefix breaks, what kind of difference it is, was and now.
 
-    `across`: from the recorded prefix rather than an earlier turn's; `literal`: the new text is the
-    repository's own, so that a number in it is an edit, not a value.
-    """
-    kind = Kind.TEXT if across and literal and difference.kind.is_value else difference.kind
-    what = difference.change if difference.change in ("added", "removed") else str(kind)
+def describe(difference: Difference, since: str, source: Source | None = None) -> str:
+    """One clause: where the prefix leaves `since` (one of the names above), how, what was and is there."""
+    what = difference.change if difference.change in ("added", "removed") else str(difference.kind)
     at = f", character {difference.char:,}" if difference.change == "changed" else ""
-    words = ", ".join(filter(None, (api, what)))
     excerpts = (("was", difference.was), ("now", difference.now))
     pieces = [f'{side} "{text}"' for side, text in excerpts if text]
-    since = "recorded prefix" if across else "prefix that an earlier turn cached"
     origin = f", from {source}" if source else ""
     return (
-        f"cache prefix breaks at {difference.where}{at} ({words}), where it leaves the {since}: "
-        f"{', '.join(pieces)}{origin}"
+        f"cache prefix breaks at {difference.where}{at} ({api_word(difference)}, {what}), where it leaves "
+        f"the {since}: {', '.join(pieces)}{origin}"
     )
 
 
-def refined(difference: Difference, location: Location) -> Difference:
-    """The difference, by the kind of value that was put in where there was none before."""
+def api_word(difference: Difference) -> str:
+    """What the API's own cache diagnostics calls it."""
+    return f"{difference.level}_changed"
+
+
+def refined(difference: Difference, location: Location, *, edited: bool) -> Difference:
+    """The difference, its kind corrected by what the repository tells.
+
+    Where a value was put in although there was none before, it is of that value's kind. Where two versions of
+    the agent are compared (`edited`) and the repository holds the new text, a number in it is an edit.
+    """
+    if difference.kind.is_value:
+        literal = edited and location.source is not None and location.filled is None
+        return replace(difference, kind=Kind.TEXT) if literal else difference
     values = [value for piece in location.missing for value in values_in(piece)]
     return replace(difference, kind=values[0][0]) if difference.kind == Kind.TEXT and values else difference

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from pytest_tokenbudget.diagnosis.break_text import describe, refined
+from pytest_tokenbudget.diagnosis.break_text import EARLIER, RECORDED, api_word, describe, refined
 from pytest_tokenbudget.diagnosis.cache_losses import Chains, Loss, count_of, losses, rank, shared
 from pytest_tokenbudget.diagnosis.comparison import Difference, compare
 from pytest_tokenbudget.diagnosis.findings import Finding
@@ -134,7 +134,7 @@ def _changed(loss: Loss) -> Break | None:
         return None
     was, new = ([link.block for link in side.links] for side in (reference, now))
     difference = compare(was, new, at, tool_names(reference.prompt) | tool_names(now.prompt))
-    api = f"{difference.level}_changed"
+    api = api_word(difference)
     return Break(loss.turn, difference.where, "", loss.tokens, api, difference, loss.source is None)
 
 
@@ -225,10 +225,10 @@ def _finding(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Source
     cost = sum(known, Decimal(0)) if len(known) == len(amounts) else None
     location = _located(first.difference, sources)
     source = (location.source or location.filled) if location else None
-    if first.difference:
-        literal = bool(location and location.source and not location.filled)
-        difference = refined(first.difference, location) if location else first.difference
-        cause = describe(difference, first.api, across=first.across, literal=literal, source=source)
+    if difference := first.difference:
+        if location:
+            difference = refined(difference, location, edited=first.across)
+        cause = describe(difference, RECORDED if first.across else EARLIER, source)
     else:
         api = f" ({first.api})" if first.api else ""
         cause = f"cache prefix breaks at {first.where}{api}: {first.cause}"

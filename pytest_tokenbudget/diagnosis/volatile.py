@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 
-from pytest_tokenbudget.diagnosis.break_text import describe, refined
+from pytest_tokenbudget.diagnosis.break_text import ELSEWHERE, RECORDED, describe, refined
 from pytest_tokenbudget.diagnosis.comparison import Difference, differences, excerpt
-from pytest_tokenbudget.diagnosis.findings import Finding, Source
+from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.kinds import Kind, values_in
 from pytest_tokenbudget.diagnosis.ledger import last_breakpoint
 from pytest_tokenbudget.diagnosis.places import is_ignored, text_of, tool_names
@@ -67,26 +67,17 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
     if difference.change in ("added", "removed"):
         return None  # an edit, or growth: told as such
     if difference.change == "reordered":
-        text = describe(difference, _api(difference), across=True, literal=False, source=None)
-        text += "; unless a commit changed the order, it differs from process to process"
-        return Finding("volatile", difference.where, text)
+        end = "unless a commit changed the order, it differs from process to process"
+        return Finding("volatile", difference.where, f"{describe(difference, RECORDED)}; {end}")
     if sources is None or difference.old is None or difference.new is None:
         return None
     location = sources.locate(text_of(difference.old), text_of(difference.new))
     strange = [piece for piece in location.missing if _is_strange(piece, difference.kind, sources)]
     if not strange:
         return None
-    difference = refined(difference, location)
-    source: Source | None = location.filled
-    text = describe(difference, _api(difference), across=True, literal=False, source=source)
-    text += (
-        f'; "{excerpt(strange[0], 0)}" is in no file of the repository: every process caches its own prefix'
-    )
-    return Finding("volatile", difference.where, text, source=source)
-
-
-def _api(difference: Difference) -> str:
-    return f"{difference.level}_changed"
+    cause = describe(refined(difference, location, edited=False), RECORDED, location.filled)
+    end = f'"{excerpt(strange[0], 0)}" is in no file of the repository: every process caches its own prefix'
+    return Finding("volatile", difference.where, f"{cause}; {end}", source=location.filled)
 
 
 def _is_strange(piece: str, kind: Kind, sources: SourceTree) -> bool:
@@ -106,8 +97,7 @@ def compare_prefixes(first: Sequence[Prompt], second: Sequence[Prompt]) -> list[
         found["turns"] = Finding("volatile", "turns", text)
     for one, other in _paired(first, second):
         for difference in differences(_cached(one), _cached(other), tool_names(one) | tool_names(other)):
-            what = describe(difference, _api(difference), across=True, literal=False, source=None)
-            what = what.replace("the recorded prefix", "the prefix of another process")
+            what = describe(difference, ELSEWHERE)
             found.setdefault((difference.where, difference.kind), Finding("volatile", difference.where, what))
         for name in _parameters(one, other):
             text = f"{name} differs from process to process, which loses the cache"
