@@ -85,6 +85,7 @@ def _add_reports(add: Add) -> None:
     comment.add_argument(
         "--suffix", default="", metavar="NAME", help="tells the comments of several jobs apart"
     )
+    comment.add_argument("--runs-per-month", type=int, metavar="N", help="of every scenario: dollars a month")
     comment.add_argument("--author", metavar="LOGIN", help="whose token it is, if not the workflow's own")
 
 
@@ -138,8 +139,14 @@ def _merge(given: argparse.Namespace, _rest: list[str]) -> int:
 def _comment(given: argparse.Namespace, _rest: list[str]) -> int:
     from pytest_tokenbudget.commands import comment
 
-    author = given.author or comment.AUTHOR
-    return comment.run(given.documents, os.environ, diff=given.diff, suffix=given.suffix, author=author)
+    return comment.run(
+        given.documents,
+        os.environ,
+        diff=given.diff,
+        suffix=given.suffix,
+        author=given.author or comment.AUTHOR,
+        runs_per_month=given.runs_per_month,
+    )
 
 
 def _diff(given: argparse.Namespace, _rest: list[str]) -> int:

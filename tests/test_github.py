@@ -258,6 +258,13 @@ def test_jobs_with_a_suffix_have_a_comment_each(state: State, post: Post) -> Non
     assert [one["edits"] for one in state.comments[7]] == [0, 0]
 
 
+def test_dollars_a_month_where_the_workflow_says_how_many_runs(state: State, post: Post) -> None:
+    """The settings of the pull request are not there, and would not be trusted."""
+    state.pull(7, OWN, SHA)
+    post(RED, runs_per_month=1000)
+    assert "a month" in state.bodies(7)[0]
+
+
 def test_the_author_of_another_app(state: State, post: Post) -> None:
     state.pull(7, OWN, SHA)
     state.say(7, "budget-app[bot]", "<!-- pytest-tokenbudget -->\nold")

@@ -57,6 +57,7 @@ def run(
     diff: Path | None = None,
     suffix: str = "",
     author: str = AUTHOR,
+    runs_per_month: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Comment on every open pull request whose head was measured. Raises GitHubError and ReportError."""
@@ -65,7 +66,7 @@ def run(
     if head is None:
         output.tell("This run is of no pull request: nothing to comment.")
         return 0
-    comment = _comment(inputs(paths, diff), suffix, author)
+    comment = _comment(inputs(paths, diff), suffix, author, runs_per_month)
     github = GitHub(token, environ.get("GITHUB_API_URL") or API, sleep)
     numbers = pull_requests(github, repository, head)
     if not numbers:
@@ -134,13 +135,13 @@ def _same(one: str, other: str) -> bool:
     return one.replace("\r\n", "\n").strip() == other.strip()
 
 
-def _comment(given: Inputs, suffix: str, author: str) -> Comment:
+def _comment(given: Inputs, suffix: str, author: str, runs_per_month: int | None) -> Comment:
     for path in (*given.documents, *([given.diff] if given.diff else [])):
         if path.is_symlink() or (path.is_file() and path.stat().st_size > _MOST_BYTES):
             raise ReportError(f"{path} is a link, or larger than any document of a run. Nothing was posted.")
     document = merge.read(given.documents)
     try:
-        text = markdown(document, suffix=suffix)
+        text = markdown(document, suffix=suffix, runs_per_month=runs_per_month)
         below = diff_markdown(load_diff(given.diff)) if given.diff else ""
     except (ArithmeticError, ValueError) as error:
         raise ReportError(f"The document holds numbers of no run: {error}. Nothing was posted.") from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from scratch import Scratch
-
-from messages_api import MessagesApi
 
 AGENT = """
 import json
@@ -44,6 +47,45 @@ PROMPT = "You are a clerk who files letters and answers briefly. " * 10
 RULE = "Never promise a delivery date that the system does not show. " * 10
 
 
+class _Model(BaseHTTPRequestHandler):
+    """Says one word, and bills a token for every four characters: what is measured here is no model."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "claude-haiku-4-5",
+            "content": [{"type": "text", "text": "Filed."}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+            "usage": {"input_tokens": len(body) // 4, "output_tokens": 5},
+        }
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _serving() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Model)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def record(folder: Path) -> None:
     """Write the suite, its recordings and its baselines."""
     (folder / "src/agent").mkdir(parents=True)
@@ -53,7 +95,7 @@ def record(folder: Path) -> None:
     (folder / "tests/test_agent.py").write_text(TESTS, "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -p tokenbudget\npythonpath = src\n", "utf-8")
     (folder / ".gitignore").write_text("__pycache__/\n", "utf-8")
-    with MessagesApi(lambda body: "Filed.") as api:
-        key = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": "sk-ant-api03-test-key"}
+    with _serving() as url:
+        key = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "sk-ant-api03-test-key"}
         Scratch(folder).pytest("--token-budget-record=once", **key)
     Scratch(folder).pytest("--token-budget", "--token-budget-update")
