@@ -134,8 +134,9 @@ class Scenarios:
             with _told_plainly():
                 self._stage.enter(teardown)
             result = yield
-            with _told_plainly():
-                self._end(teardown, item)
+            if teardown.touched:
+                with _told_plainly():
+                    self._end(teardown, item)
         finally:
             self._stage.leave(teardown)
             self._stage.leave(scenario)
@@ -148,13 +149,12 @@ class Scenarios:
         concluded = self._session.conclude(scenario)
         if concluded.entry is not None:
             self._examined.append(concluded.entry)
-            if item is not None:
-                item.user_properties.extend(properties(concluded.entry))
-        if item is None:
-            return
-        for warning in concluded.warnings:
-            item.warn(TokenBudgetWarning(warning))
-        if concluded.failure:
+        if item is not None:
+            item.user_properties.extend(properties(concluded.entry) if concluded.entry else ())
+            for warning in concluded.warnings:
+                item.warn(TokenBudgetWarning(warning))
+        if concluded.failure and (item is not None or concluded.entry is None):
+            # Of a judged fixture, the process that collects reports a line of its own.
             raise BudgetFailure(concluded.failure, pytrace=False)
 
     @contextlib.contextmanager
@@ -194,7 +194,7 @@ class Scenarios:
 
     def _finish_fixture(self, scenario: Scenario) -> None:
         self._stage.leave(scenario)
-        if not scenario.failed:
+        if scenario.touched and not scenario.failed:
             with _told_plainly():
                 self._end(scenario)
 

@@ -132,6 +132,8 @@ class Scenario:
         """What it did so far, measured."""
         runs = [self._run(ledger, meter, options) for ledger in self.ledgers]
         problems = [*self.refusals, *(problem for proxy in self.proxies for problem in proxy.problems)]
+        if self.own and self.own.recording.misses and self.cassette and not self.cassette.exists():
+            problems.insert(0, f"there is no cassette {'/'.join(self.cassette.parts[-3:])} beside the test")
         return sum(runs, Run(problems=tuple(problems)))
 
     def _run(self, ledger: Ledger, meter: Meter, options: Options) -> Run:

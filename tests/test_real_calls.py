@@ -113,10 +113,10 @@ def test_noise_around_the_limit_is_inconclusive_and_does_not_fail(
 
 
 def test_no_call_is_made_that_could_pass_the_limit(suite: Project, api: MessagesApi) -> None:
-    result = live(suite, api.url, "--token-budget-max-spend=0.0009")
+    result = live(suite, api.url, "--token-budget-max-spend=0.00086")
     assert result.status == 1
     assert len(api.charges) == 1
-    assert "past --token-budget-max-spend=0.0009" in result.output
+    assert "past --token-budget-max-spend=0.00086" in result.output
 
 
 def test_a_limit_that_is_high_enough_changes_nothing(suite: Project, api: MessagesApi) -> None:
