@@ -25,7 +25,7 @@ _BLUE = _FILLS["uncached"]
 _LINE = f'fill="none" stroke="{_BLUE}" stroke-width="1.5"'
 _AREAS = 'shape-rendering="crispEdges"'
 _STEADY = 'vector-effect="non-scaling-stroke"'
-"""Of a line that is as thick as it says, however it is stretched."""
+"""Of a line that is as thick as it says, however it is stretched; the style sheet says it of all lines."""
 _NUMBERED = 12
 """Turns with a number below their bar; of more turns, every so manieth."""
 PATTERNS = (
@@ -183,7 +183,7 @@ def _plot(drawn: str, columns: int, axis: Axis, shown: Shown, height: int, style
     words = "".join(f'<text y="{round(y * height / HEIGHT)}">{text}</text>' for y, text in places)
     return (
         f'<svg class="plot" height="{height}" viewBox="0 0 {max(columns, 1)} {HEIGHT}" '
-        f'preserveAspectRatio="none" {style}><path class="grid" {_STEADY} stroke="#8884" d="{lines}"/>{drawn}'
+        f'preserveAspectRatio="none" {style}><path class="grid" stroke="#8884" d="{lines}"/>{drawn}'
         f'</svg><g transform="translate(-6 4)" text-anchor="end">{words}</g>'
     )
 
@@ -210,7 +210,7 @@ def _filled(kind: str, path: str) -> str:
 
 
 def _outlined(kind: str, path: str) -> str:
-    return f'<path class="{kind}" {_STEADY} {_LINE} d="{path}"/>' if path else ""
+    return f'<path class="{kind}" {_LINE} d="{path}"/>' if path else ""
 
 
 def _bar(place: int, y: int) -> str:

@@ -75,7 +75,7 @@ def _text(name: str) -> str:
 
 def _labels(page: Page) -> str:
     """Style that says in each cell what its column is, for where there is no room for headers."""
-    titles = [*page.columns, *(["Trend"] if page.figures else [])]
+    titles = [*page.columns, *(["Trend"] if page.trends else [])]
     tables = {"scenarios > tbody > tr:first-child >": titles, "models": page.model_headers}
     return "".join(
         f'.{table} td:nth-child({place}) {{ --column: "{title}"; }}\n'

@@ -21,6 +21,8 @@ from pytest_tokenbudget.reports.page.table import Cell
 from pytest_tokenbudget.reports.page.trend import Trend, trend
 from pytest_tokenbudget.reports.text import plain
 
+_MANY = 200
+"""Scenarios, above which those where nothing changed have pictures only: a page has its limits, too."""
 _MODES = {
     "replay": "replayed from recordings",
     "record": "recorded from real calls",
@@ -60,8 +62,13 @@ class Page:
     totals: Totals
     decisions: Decisions | None
     figures: Sequence[Figure]
+    """The suite over the commits, where there are at least two."""
+    trends: bool
+    """Whether there is a history."""
     columns: Sequence[str]
     rows: Sequence[ScenarioRow]
+    brief: str
+    """What is left out of the rows."""
     spend: Spend
     models: Sequence[ModelRow]
     model_headers: Sequence[str]
@@ -76,6 +83,7 @@ def page(document: Document | None, history: History | None, runs_per_month: Run
     listed = subjects(document, history, runs_per_month)
     columns = table.columns(listed, judged=document is not None)
     runs = runs_per_month if isinstance(runs_per_month, int | float) else None
+    brief = _in_brief(listed)
     verdicts = document["totals"]["verdicts"] if document else {}
     then = "baseline" if document else "first baseline"
     return Page(
@@ -86,9 +94,13 @@ def page(document: Document | None, history: History | None, runs_per_month: Run
         then=then,
         totals=totals(listed, then, alarmed=bool(verdicts.get("over"))),
         decisions=decisions(document, listed) if document else None,
-        figures=figures(history, past) if history and past else [],
+        figures=figures(history, past) if history and past and len(past.commits) > 1 else [],
+        trends=past is not None,
         columns=[column.title for column in columns],
-        rows=[_row(one, columns, past) for one in listed],
+        rows=[_row(one, columns, past, one.id in brief) for one in listed],
+        brief=f"The tables of {plural(len(brief), 'scenario')} where nothing changed are left out."
+        if brief
+        else "",
         spend=spend(listed),
         models=models(listed),
         model_headers=MODEL_HEADERS,
@@ -97,9 +109,19 @@ def page(document: Document | None, history: History | None, runs_per_month: Run
     )
 
 
-def _row(one: Subject, columns: Sequence[table.Column], past: Past | None) -> ScenarioRow:
-    cells = [column.cell(one) for column in columns]
-    return ScenarioRow(one, cells, details(one), trend(one, past) if past else None)
+def _row(one: Subject, columns: Sequence[table.Column], past: Past | None, brief: bool) -> ScenarioRow:
+    return ScenarioRow(
+        subject=one,
+        cells=[column.cell(one) for column in columns],
+        details=details(one, brief=brief),
+        trend=trend(one, past, brief=brief) if past else None,
+    )
+
+
+def _in_brief(listed: Sequence[Subject]) -> set[str]:
+    """Which of many scenarios are shown in brief."""
+    steady = {one.id for one in listed if one.entry and not view.is_news(one.entry)}
+    return steady if len(listed) > _MANY else set()
 
 
 def _trend_headline(listed: Sequence[Subject], past: Past | None) -> str:
@@ -114,8 +136,8 @@ def _facts(document: Document | None, history: History | None, past: Past | None
             yield f"commit {plain(document['commit'][:12])}"
         yield _MODES[document["mode"]]
     if past:
-        number = plural(len(past.commits), "commit")
-        yield f"history of {number} from {past.date(0)} to {past.date(-1)}"
+        first, last, number = past.date(0), past.date(-1), plural(len(past.commits), "commit")
+        yield f"history of {number} " + (f"of {first}" if first == last else f"from {first} to {last}")
     priced = document or history
     if priced:
         prices = priced["prices"]

@@ -16,7 +16,7 @@ from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.reports.turns import TurnTable, turn_table
 
 _TURNS, _FINDINGS = 40, 10
-"""Listed at most; a chart shows every turn."""
+"""Listed at most; of more turns those that changed. The chart shows them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Details:
     chart: str = ""
 
 
-def details(one: Subject) -> Details:
-    """What is known of one scenario."""
+def details(one: Subject, *, brief: bool = False) -> Details:
+    """What is known of one scenario; `brief`: its turns only as a picture."""
     entry = one.entry
     if entry is None:
         turns = plural(one.now["turns"], "turn") if one.now else f"turns {UNKNOWN}"
         return Details(plain(one.id), [turns])
-    table = turn_table(entry, _TURNS)
+    table = turn_table(entry, _TURNS if len(entry["turns"]) > _TURNS else None)
     if not view.is_news(entry):
         table = table.without("was").without("change")
     return Details(
@@ -54,7 +54,7 @@ def details(one: Subject) -> Details:
         limits=[(row(limit, entry), limit["over"]) for limit in entry["limits"]]
         if view.is_news(entry)
         else [],
-        turns=table if table.rows else None,
+        turns=table if table.rows and not brief else None,
         chart=_chart(entry) if entry["turns"] else "",
     )
 

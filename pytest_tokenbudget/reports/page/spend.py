@@ -89,8 +89,10 @@ def _spread(
     known: Mapping[str, float], ordered: Sequence[str], total: float, number: int, outlying: int
 ) -> str:
     """`7 of 500 scenarios hold half of the spend; 12 cost far more than the others.`"""
-    if not total:
+    if not known:
         return f"The cost of {plural(number, 'scenario')} is unknown." if number else ""
+    if not total:
+        return "A run costs nothing."
     half, summed = 0, 0.0
     for name in ordered:
         half, summed = half + 1, summed + known[name]

@@ -45,8 +45,11 @@ class Trend:
     """Changes that are not among the moves."""
 
 
-def trend(one: Subject, past: Past) -> Trend | None:
-    """None where no commit holds a baseline of the scenario. The run, where there was one, comes last."""
+def trend(one: Subject, past: Past, *, brief: bool = False) -> Trend | None:
+    """None where no commit holds a baseline of the scenario. The run, where there was one, comes last.
+
+    `brief`: without the table of moves.
+    """
     number = len(past.commits)
     values: list[float | None] = [
         None if held is None else held["prompt_tokens"] for held in states(one.points, number)
@@ -73,7 +76,7 @@ def trend(one: Subject, past: Past) -> Trend | None:
         if pairs
         else "",
         growth=known[-1] / known[0] - 1 if known[0] else None,
-        moves=[_move(pair, past) for pair in pairs],
+        moves=[] if brief else [_move(pair, past) for pair in pairs],
         hidden=max(0, len(one.points) - 1 - len(pairs)),
     )
 
