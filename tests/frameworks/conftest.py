@@ -1,0 +1,3 @@
+"""The suite is played in processes of its own."""
+
+collect_ignore = ["suite"]
