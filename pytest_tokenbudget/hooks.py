@@ -76,6 +76,7 @@ class Scenarios:
             session.options,
             allowed_hosts=session.settings.allowed_hosts,
             spending=session.spending(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
+            redact=session.settings.redact,
         )
         self._examined: list[ScenarioEntry] = []
         self._fixtures_of_scenarios: set[str] = set()

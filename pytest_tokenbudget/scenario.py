@@ -20,7 +20,7 @@ from pytest_tokenbudget.replay.child import ChildProxy
 from pytest_tokenbudget.replay.guard import NetworkGuard, placeholder_environment
 from pytest_tokenbudget.replay.ledger import Ledger, Rules
 from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.redaction import redact
+from pytest_tokenbudget.replay.redaction import Redactor, redact
 from pytest_tokenbudget.replay.secret_text import secrets_of
 from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
 from pytest_tokenbudget.replay.traffic import Traffic
@@ -94,7 +94,12 @@ class Scenario:
             proxy.wait()
 
     def open(
-        self, options: Options, spending: Spending | None, *, free_hosts: frozenset[str] = frozenset()
+        self,
+        options: Options,
+        spending: Spending | None,
+        redactor: Redactor | None = None,
+        *,
+        free_hosts: frozenset[str] = frozenset(),
     ) -> Ledger:
         """Read its cassette and begin its account; `free_hosts` are not recorded. Raises CassetteError."""
         assert self.cassette is not None
@@ -110,6 +115,7 @@ class Scenario:
             free_hosts=free_hosts,
             before_call=spending.before_call if spending else None,
             after_call=spending.after_call if spending else None,
+            redact=redactor,
         )
         self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
         return self.own

@@ -11,6 +11,7 @@ from pytest_tokenbudget.options import Options
 from pytest_tokenbudget.replay.child import ChildProxy
 from pytest_tokenbudget.replay.ledger import Ledger, Rules
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.spending import Spending
 
@@ -30,10 +31,12 @@ class Stage:
         *,
         allowed_hosts: Sequence[str] = (),
         spending: Spending | None = None,
+        redact: Sequence[str] = (),
     ) -> None:
         self._options = options
         self._allowed_hosts = allowed_hosts
         self._spending = spending
+        self._redactor = Redactor(os.environ, redact)
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
         self._ledgers: Ledgers | None = None
         self._routed = False
@@ -51,7 +54,10 @@ class Stage:
             opening.enter_context(cassette.adopt(self._adopted))
             if scenario.cassette is not None:
                 ledger = scenario.own or scenario.open(
-                    self._options, self._spending, free_hosts=frozenset(self._allowed_hosts)
+                    self._options,
+                    self._spending,
+                    self._redactor,
+                    free_hosts=frozenset(self._allowed_hosts),
                 )
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:

@@ -39,6 +39,8 @@ class Rules:
     """Asked before a real model call; what it raises stops the call, past the agent."""
     after_call: Callable[[Request, Mapping[str, Any]], None] | None = None
     """Told the answer to a real model call."""
+    redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    """Hides in a request what was hidden in the recording, before the two are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Ledger:
         Raises ReplayMiss where it may not be.
         """
         self._warn(sent)
-        sent = self._in_full(sent)
+        sent = self._in_full(self._as_recorded(sent))
         with self._lock:
             number = self._number(sent)
             if number is not None:
@@ -145,6 +147,12 @@ class Ledger:
             self._warn_of("count_tokens answered with the number of the recorded request, which was another")
         self._threads.keep(sent.body, self.recording.exchanges[match.index].answer.message)
         return self._carrier(match)
+
+    def _as_recorded(self, sent: Sent) -> Sent:
+        """Without secrets, where the recording is without them; else any that a prompt holds are a change."""
+        if self.rules.redact is None or not self._traffic.hides_text:
+            return sent
+        return Sent.of(self.rules.redact(sent.raw), sent.url)
 
     def _in_full(self, sent: Sent) -> Sent:
         whole = sent.in_full(self._threads)

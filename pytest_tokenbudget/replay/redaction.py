@@ -18,7 +18,7 @@ from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.json_body import as_bytes
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.redacted_body import redact_body
-from pytest_tokenbudget.replay.secret_text import PLACEHOLDER, Secrets
+from pytest_tokenbudget.replay.secret_text import PLACEHOLDER, Secrets, secrets_of
 from pytest_tokenbudget.wire.usage import decode_body
 
 KEPT_OF_REQUESTS = frozenset(
@@ -64,6 +64,26 @@ def redact(
     return [
         (redact_request(request, known), redact_answer(answer, known)) for request, answer in interactions
     ]
+
+
+class Redactor:
+    """Hides in a request of this run what a recording of it would hide, so that the two compare.
+
+    `environ` and `patterns` are what recordings are redacted by.
+    """
+
+    def __init__(self, environ: Mapping[str, str], patterns: Sequence[str] = ()) -> None:
+        self._environ = environ
+        self._patterns = patterns
+        self._secrets: dict[frozenset[str], Secrets] = {}  # each remembers the texts that it has searched
+
+    def __call__(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The request without secrets."""
+        values = secrets_of(self._environ).union(_header_secrets(request))
+        secrets = self._secrets.get(values)
+        if secrets is None:
+            secrets = self._secrets[values] = Secrets(values, self._patterns)
+        return redact_request(request, secrets)
 
 
 def redact_request(request: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.message_threads import MessageThreads
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.secret_text import PLACEHOLDER
 from pytest_tokenbudget.wire.batches import read_batch_requests, read_batch_results
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
 from pytest_tokenbudget.wire.prompt import Prompt
@@ -20,6 +21,7 @@ from pytest_tokenbudget.wire.usage import decode_body, read_answer
 
 _NO_RESULTS = Answer(200, error="the results of its batch are not in the recording")
 _FIRST_WORDS = 80  # characters
+_HIDDEN_TEXT = PLACEHOLDER.encode()
 _HIDDEN = "https://hidden/v1/messages"
 """Stands in for a recorded address that a filter has blotted out."""
 
@@ -133,6 +135,8 @@ class Traffic:
         """Interactions with anything else, and batches that could not be created."""
         self.batches: dict[str, list[int]] = defaultdict(list)
         """Created batches, by the digest of their request."""
+        self.hides_text = any(_HIDDEN_TEXT in body_bytes(sent.get("body")) for sent, _ in self.interactions)
+        """Whether something was hidden in a request when it was recorded."""
         self._threads = MessageThreads()
         sent = [_recorded(request, answer) for request, answer in self.interactions]
         results = self._results(sent)
