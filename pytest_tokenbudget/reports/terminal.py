@@ -46,7 +46,8 @@ def summary(
     verbosity: int = 0,
     ascii_only: bool = False,
 ) -> None:
-    """Write the section of `document`; nothing when nothing failed, got cheaper or was asked for with `-v`.
+    """Write the section of `document`; nothing when nothing failed, got cheaper, has an unknown
+    cost or was asked for with `-v`.
 
     No line is wider than `columns` (40 at the least). `ascii_only` is for terminals that show no more.
     """
@@ -63,7 +64,7 @@ def summary_lines(
         document = ascii_strings(document)
     told = view.worst_first(document["scenarios"])
     if verbosity <= 0:
-        told = [one for one in told if one["verdict"] != "within"]
+        told = [one for one in told if one["verdict"] != "within" or unpriced(one)]
     if not told:
         return []
     failing = [one for one in told if view.fails(one)]

@@ -20,6 +20,8 @@ SUITE = Path(__file__).with_name("suite")
 NOWHERE = "http://127.0.0.1:9"
 ANSWER = "It left on Monday."
 TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+_ID = "toolu_01A09q90qw90lq917835lq9"
+"""The same on every run: smolagents writes it into its next prompt."""
 _CLOSING = ("final_answer", "submit")
 """Tools by which some frameworks end a run."""
 
@@ -28,7 +30,7 @@ def script(body: Mapping[str, Any]) -> Any:
     """Looks the order up, then answers: in words, or by the tool that the framework wants."""
     tools = [tool["name"] for tool in body.get("tools", [])]
     if "look_up" in tools and ANSWER not in str(body["messages"]):
-        return [tool_use("look_up", order=17)]
+        return [{**tool_use("look_up", order=17), "id": _ID}]
     if (forced := (body.get("tool_choice") or {}).get("name")) is not None:
         return [tool_use(forced, left_on="Monday")]
     closing = [name for name in tools if name in _CLOSING]
