@@ -39,7 +39,6 @@ def dashboard(
         .get_template("dashboard.html")
         .render(
             page=shown,
-            kinds=charts.KINDS,
             patterns=charts.PATTERNS,
             style=style,
             script=script,

@@ -141,6 +141,31 @@ def test_totals_leave_out_what_has_no_other_side() -> None:
     assert found.scope == "Of 1 scenario with a number then and now, not of 2 that are new, stale or unknown."
 
 
+def test_where_nothing_had_a_number_the_totals_are_of_what_has_one_now() -> None:
+    both = [scenario(f"t.py::test_{name}", "new", None, SMALL) for name in "ab"]
+    stale = scenario("t.py::test_stale", "stale", SMALL, SMALL)
+    found = totals(subjects(document([*both, stale]), None, None), "baseline", alarmed=False)
+    assert [(tile.value, tile.change, tile.note) for tile in found.tiles] == [
+        ("2,120", "new", ""),
+        ("20", "new", ""),
+        ("0.0%", "", ""),
+        ("$0.0054", "new", ""),
+    ]
+    assert {row.was for row in found.kinds} == {"–"}, "no baseline is not a baseline of 0"
+    assert [name for name, _ in found.bars] == ["now"]
+    assert found.scope == "Of 2 scenarios without a baseline to compare with."
+
+
+def test_where_nothing_has_a_number_there_is_no_total() -> None:
+    found = totals(
+        subjects(document([scenario("t.py::test_a", "stale", SMALL, SMALL)]), None, None),
+        "then",
+        alarmed=True,
+    )
+    assert (found.tiles, found.kinds, found.bars) == ([], [], [])
+    assert found.scope == "No scenario has a number that could be added up."
+
+
 @pytest.mark.parametrize(("verdict", "worse"), [("over", True), ("within", False)])
 def test_growth_is_worse_where_anything_is_over(verdict: str, worse: bool) -> None:
     shown = page(document([scenario("t.py::test_a", verdict, SMALL, LARGE)]), None, None)

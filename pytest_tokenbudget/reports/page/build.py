@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports import charts, view
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.markdown import RunsPerMonth
@@ -14,9 +14,10 @@ from pytest_tokenbudget.reports.numbers import plural
 from pytest_tokenbudget.reports.page import table
 from pytest_tokenbudget.reports.page.decisions import Decisions, decisions
 from pytest_tokenbudget.reports.page.details import Details, details
+from pytest_tokenbudget.reports.page.figures import Figure, figures
 from pytest_tokenbudget.reports.page.spend import MODEL_HEADERS, Lever, ModelRow, Spend, levers, models, spend
 from pytest_tokenbudget.reports.page.subjects import Past, Subject, subjects
-from pytest_tokenbudget.reports.page.suite import Figure, Totals, figures, totals
+from pytest_tokenbudget.reports.page.suite import NAMES, Totals, totals
 from pytest_tokenbudget.reports.page.table import Cell
 from pytest_tokenbudget.reports.page.trend import Trend, trend
 from pytest_tokenbudget.reports.text import plain
@@ -67,6 +68,8 @@ class Page:
     """Whether there is a history."""
     columns: Sequence[str]
     rows: Sequence[ScenarioRow]
+    legend: Sequence[tuple[str, str]]
+    """Swatch and name of each kind of tokens, from the bottom of a stack."""
     brief: str
     """What is left out of the rows."""
     spend: Spend
@@ -98,6 +101,7 @@ def page(document: Document | None, history: History | None, runs_per_month: Run
         trends=past is not None,
         columns=[column.title for column in columns],
         rows=[_row(one, columns, past, one.id in brief) for one in listed],
+        legend=[(charts.swatch(kind), NAMES[kind]) for kind in charts.KINDS],
         brief=f"The tables of {plural(len(brief), 'scenario')} where nothing changed are left out."
         if brief
         else "",

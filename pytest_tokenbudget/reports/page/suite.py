@@ -1,15 +1,13 @@
-"""The suite as a whole: its totals by kind and in dollars, and how they went over the commits."""
+"""The suite as a whole: its totals by kind and in dollars, then and now."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.reports import charts
-from pytest_tokenbudget.reports.axes import axis_from_zero, compact
 from pytest_tokenbudget.reports.charts import KINDS
-from pytest_tokenbudget.reports.document import Count, TokensEntry, add
-from pytest_tokenbudget.reports.history import History, suite
+from pytest_tokenbudget.reports.document import TokensEntry, add
 from pytest_tokenbudget.reports.numbers import (
     NONE,
     UNKNOWN,
@@ -21,7 +19,7 @@ from pytest_tokenbudget.reports.numbers import (
     signed,
 )
 from pytest_tokenbudget.reports.page.details import by_kind
-from pytest_tokenbudget.reports.page.subjects import Past, Subject
+from pytest_tokenbudget.reports.page.subjects import Subject
 
 NAMES = {
     "read": "read from cache",
@@ -66,44 +64,62 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart under its title."""
+class _Pair:
+    """A scenario then and now."""
 
-    title: str
-    svg: str
-    note: str = ""
+    was: TokensEntry
+    now: TokensEntry
+    about: str
+    runs: float | None
 
 
 def totals(subjects: Sequence[Subject], then: str, *, alarmed: bool) -> Totals:
     """Like is compared with like: only what has a number then and now; `then` is what that time is called.
 
-    Growth is marked as worse where the run is `alarmed`: any scenario is over.
+    Where nothing had a number then, it is all that is measured. Growth is marked as worse where the run is
+    `alarmed`: any scenario is over.
     """
-    both = [(one.was, one.now) for one in subjects if one.was is not None and one.now is not None]
-    was, now = add([was for was, _ in both]), add([now for _, now in both])
-    about = "~" if any(one.about for one in subjects if one.was and one.now) else ""
+    pairs, scope = _pairs(subjects)
+    if not pairs:
+        return Totals([], [], [], scope)
+    was, now = add([pair.was for pair in pairs]), add([pair.now for pair in pairs])
+    about = next((pair.about for pair in pairs if pair.about), "")
     before, after = by_kind(was), by_kind(now)
     rows = [
-        KindRow(
-            NAMES[kind],
-            charts.swatch(kind),
-            *_cells(before[place], after[place], "" if kind == "output" else about),
-        )
+        KindRow(NAMES[kind], charts.swatch(kind), *_cells(before[place], after[place], _of(kind, about)))
         for place, kind in enumerate(KINDS)
     ]
     rows.append(KindRow("all tokens", "", *_cells(sum(before), sum(after), about)))
+    if not was["turns"]:
+        rows = [replace(row, was=NONE) for row in rows]
     most = max(sum(before), sum(after))
     bars = [
-        (name, charts.stack(parts, most, f"{name}: {_words(parts)}"))
+        (name, charts.stack(parts, most, f"{name}: {words(parts)}"))
         for name, parts in ((then, before), ("now", after))
+        if sum(parts)
     ]
-    scope = f"Of {plural(len(both), 'scenario')} with a number then and now"
-    if len(both) < len(subjects):
-        scope += f", not of {len(subjects) - len(both):,} that are new, stale or unknown"
-    tiles = [*_token_tiles(was, now, about), *_cost_tiles(subjects)]
-    if not alarmed:
-        tiles = [replace(tile, worse=False) for tile in tiles]
-    return Totals(tiles, rows, bars, f"{scope}.")
+    tiles = [*_token_tiles(was, now, about), *_cost_tiles(pairs)]
+    return Totals(tiles if alarmed else [replace(one, worse=False) for one in tiles], rows, bars, scope)
+
+
+def _pairs(subjects: Sequence[Subject]) -> tuple[list[_Pair], str]:
+    """Those that can be compared, and in a sentence which they are."""
+    both = [_Pair(one.was, one.now, one.about, one.runs) for one in subjects if one.was and one.now]
+    number = plural(len(both), "scenario")
+    if both and len(both) == len(subjects):
+        return both, f"Of {number} with a number then and now."
+    if both:
+        left = f"not of {len(subjects) - len(both):,} that are new, stale or unknown"
+        return both, f"Of {number} with a number then and now, {left}."
+    new = [_Pair(add([]), one.now, one.about, one.runs) for one in subjects if one.now]
+    if new:
+        return new, f"Of {plural(len(new), 'scenario')} without a baseline to compare with."
+    return [], "No scenario has a number that could be added up."
+
+
+def _of(kind: str, about: str) -> str:
+    """Output is what the recording answered, never an estimate."""
+    return "" if kind == "output" else about
 
 
 def _cells(was: int, now: int, about: str) -> tuple[str, str, str]:
@@ -118,108 +134,57 @@ def _growth(was: float, now: float, about: str) -> str:
     return about + signed(now - was, percent(now / was - 1))
 
 
-def _words(parts: Sequence[int]) -> str:
+def words(parts: Sequence[int]) -> str:
+    """`1,200 read from cache, ...`, of parts in the order of `charts.KINDS`."""
     return ", ".join(f"{count(part)} {NAMES[kind]}" for kind, part in zip(KINDS, parts, strict=True))
 
 
 def _token_tiles(was: TokensEntry, now: TokensEntry, about: str) -> list[Tile]:
-    tiles = []
-    shown: tuple[tuple[str, Count], ...] = (
-        ("Prompt tokens", "prompt_tokens"),
-        ("Output tokens", "output_tokens"),
-    )
-    for name, key in shown:
-        before, after, mark = was[key], now[key], about if key == "prompt_tokens" else ""
-        change, note = _growth(before, after, mark), f"was {count(before)}"
-        tiles.append(Tile(name, mark + count(after), change, note, after > before))
-    return [*tiles, _share_tile(_share(was), _share(now), about)]
+    tokens = [
+        _tile("Prompt tokens", was["prompt_tokens"], now["prompt_tokens"], count, about),
+        _tile("Output tokens", was["output_tokens"], now["output_tokens"], count, ""),
+    ]
+    before, after = cache_share(was), cache_share(now)
+    if before is None or after is None:
+        return [*tokens, Tile("Cache share", NONE if after is None else about + percent(after), "")]
+    change = "no change" if before == after else about + points(after - before)
+    return [
+        *tokens,
+        Tile("Cache share", about + percent(after), change, f"was {percent(before)}", after < before),
+    ]
 
 
-def _share_tile(was: float | None, now: float | None, about: str) -> Tile:
-    if was is None or now is None:
-        return Tile("Cache share", NONE if now is None else about + percent(now), "")
-    change = "no change" if was == now else about + points(now - was)
-    return Tile("Cache share", about + percent(now), change, f"was {percent(was)}", now < was)
+def _tile(name: str, was: float, now: float, shown: Callable[[float], str], about: str) -> Tile:
+    note = f"was {shown(was)}" if was else ""
+    return Tile(name, about + shown(now), _growth(was, now, about), note, now > was > 0)
 
 
-def _share(tokens: TokensEntry) -> float | None:
+def cache_share(tokens: TokensEntry) -> float | None:
+    """None where there is no prompt."""
     prompt = tokens["prompt_tokens"]
     return tokens["cache_read_input_tokens"] / prompt if prompt else None
 
 
-def _cost_tiles(subjects: Sequence[Subject]) -> list[Tile]:
+def _cost_tiles(pairs: Sequence[_Pair]) -> list[Tile]:
     """Dollars a run, and a month as far as anybody said how often."""
-    compared = [one for one in subjects if one.was is not None and one.now is not None]
-    tiles = [_cost_tile("Cost a run", compared, [1.0] * len(compared))]
-    if any(one.runs is not None for one in subjects):
-        told = [one for one in compared if one.runs is not None]
-        tiles.append(_cost_tile("Cost a month", told, [one.runs or 0.0 for one in told]))
-    return tiles
+    tiles = [_cost_tile("Cost a run", [(pair, 1) for pair in pairs])]
+    told = [(pair, pair.runs) for pair in pairs if pair.runs is not None]
+    return [*tiles, _cost_tile("Cost a month", told)] if told else tiles
 
 
-def _cost_tile(name: str, subjects: Sequence[Subject], runs: Sequence[float]) -> Tile:
+def _cost_tile(name: str, pairs: Sequence[tuple[_Pair, float]]) -> Tile:
     was = now = 0.0
     about, unpriced = "", 0
-    for one, times in zip(subjects, runs, strict=True):
-        if one.cost_change is None or one.was is None or one.now is None:
+    for pair, times in pairs:
+        before, after = pair.was["cost_usd"], pair.now["cost_usd"]
+        if before is None or after is None:
             unpriced += 1
             continue
-        was += (one.was["cost_usd"] or 0) * times
-        now += (one.now["cost_usd"] or 0) * times
-        about = about or one.about
-    if unpriced == len(subjects):
+        was, now, about = was + before * times, now + after * times, about or pair.about
+    if unpriced == len(pairs):
         return Tile(name, UNKNOWN, "")
-    was, now = round(was, 10), round(now, 10)
-    note = f"was {money(was)}"
+    tile = _tile(name, round(was, 10), round(now, 10), money, about)
     if unpriced:
-        note += f", without {unpriced:,} of unknown cost"
-    return Tile(name, about + money(now), _growth(was, now, about), note, now > was)
-
-
-def figures(history: History, past: Past) -> list[Figure]:
-    """Tokens by kind, dollars and the cache share of all baselines, commit by commit."""
-    sums = suite(history)
-    ends = past.date(0), past.date(-1)
-    costs = [one["cost_usd"] for one in sums]
-    shares = [_share(one) for one in sums]
-
-    def notes(texts: Sequence[str]) -> list[str]:
-        return [
-            f"{past.commit(place)} {past.date(place)} {past.subject(place)}: {text}"
-            for place, text in enumerate(texts)
-        ]
-
-    tokens = charts.stacked_trend(
-        [by_kind(one) for one in sums],
-        f"All baselines by kind: first {_words(by_kind(sums[0]))}; last {_words(by_kind(sums[-1]))}",
-        compact,
-        ends,
-        notes=notes([_words(by_kind(one)) for one in sums]),
-        height=220,
-    )
-    priced = [UNKNOWN if cost is None else money(cost) for cost in costs]
-    cost = charts.trend(
-        costs,
-        axis_from_zero(max((cost for cost in costs if cost is not None), default=0)),
-        f"Cost a run of all baselines: first {priced[0]}, last {priced[-1]}",
-        money,
-        ends,
-        notes=notes(priced),
-        height=84,
-    )
-    told = [NONE if part is None else percent(part) for part in shares]
-    share = charts.trend(
-        shares,
-        axis_from_zero(1),
-        f"Cache share of all baselines: first {told[0]}, last {told[-1]}",
-        lambda part: percent(part, 0),
-        ends,
-        notes=notes(told),
-        height=84,
-    )
-    gap = "A gap: a price is unknown there." if None in costs else ""
-    return [
-        Figure("Tokens a run, by kind", tokens, "A scenario that is added adds its tokens."),
-        Figure("Cost a run", cost, gap),
-        Figure("Cache share", share),
-    ]
+        without = f"without {unpriced:,} of unknown cost"
+        tile = replace(tile, note=", ".join(filter(None, (tile.note, without))))
+    return tile
