@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -22,6 +23,14 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--force-color-profile=srgb", "--remote-debugging-pipe",
 )  # fmt: skip
+WIRED = """
+import os, sys
+ends = [os.dup(int(end)) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+"""Becomes the browser, which reads commands from 3 and writes answers to 4."""
 PATIENCE = 60.0
 """Seconds for one answer of the browser."""
 
@@ -202,17 +211,10 @@ def browser(folder: Path) -> Iterator[Browser]:
     read_command, write_command = os.pipe()
     read_answer, write_answer = os.pipe()
     command = [name, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
-    wrapper = ["sh", "-c", 'exec "$@"', "sh"]
-
-    def wire() -> None:  # the browser reads from 3 and writes to 4
-        kept = os.dup(read_command), os.dup(write_answer)
-        os.dup2(kept[0], 3)
-        os.dup2(kept[1], 4)
-
+    ends = (read_command, write_answer)
     process = subprocess.Popen(
-        [*wrapper, *command],
-        close_fds=False,
-        preexec_fn=wire,
+        [sys.executable, "-c", WIRED, *map(str, ends), *command],
+        pass_fds=ends,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
