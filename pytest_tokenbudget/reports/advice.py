@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import quantiles
+from decimal import Decimal
 from typing import TypedDict
 
+from pytest_tokenbudget.diagnosis.levers.outliers import Spend, far_above
+from pytest_tokenbudget.diagnosis.levers.outliers import outliers as suite_outliers
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
 from pytest_tokenbudget.reports.escaping import code, prose
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
 from pytest_tokenbudget.reports.text import plain, wrap
-
-_FENCE = 1.5
-"""Tukey's: an outlier is further above the upper quartile than this many times the quartiles are apart."""
-_ENOUGH = 8
-"""Scenarios, below which quartiles say nothing."""
 
 
 class LeverEntry(TypedDict):
@@ -53,6 +50,8 @@ class Advice(TypedDict):
     """Of every scenario that could be measured, a run of each."""
     levers: list[LeverEntry]
     """What saves most first."""
+    spend: list[str]
+    """Which scenarios and turns hold which share of it, in sentences."""
     outliers: list[OutlierEntry]
 
 
@@ -67,6 +66,7 @@ def advice(document: Document, runs_per_month: int | None) -> Advice:
         "scenarios": len(document["scenarios"]),
         "totals": totals,
         "levers": _levers(document["scenarios"]),
+        "spend": _spend(document["scenarios"]),
         "outliers": outliers({name: tokens["cost_usd"] for name, tokens in measured}),
     }
 
@@ -75,7 +75,7 @@ def _levers(scenarios: Sequence[ScenarioEntry]) -> list[LeverEntry]:
     groups: dict[tuple[str, str, str], list[tuple[str, FindingEntry]]] = {}
     for one in scenarios:
         for found in view.levers(one):
-            key = found["kind"], found["where"], view.place(found) or found["text"]
+            key = found["kind"], found["where"], view.place(found)
             groups.setdefault(key, []).append((one["id"], found))
     levers = [_lever(group) for group in groups.values()]
 
@@ -102,16 +102,27 @@ def _lever(group: Sequence[tuple[str, FindingEntry]]) -> LeverEntry:
 
 
 def outliers(costs: Mapping[str, float | None]) -> list[OutlierEntry]:
-    """The scenarios that cost far more than the others, the dearest first; of fewer than eight, none."""
-    known = {name: cost for name, cost in costs.items() if cost is not None}
-    if len(known) < _ENOUGH:
-        return []
-    lower, _, upper = quantiles(known.values(), n=4)
+    """The scenarios that cost far more than the others, the dearest first."""
+    known = {name: cost for name, cost in costs.items() if cost}
     total = sum(known.values())
-    found = [(cost, name) for name, cost in known.items() if cost > upper + _FENCE * (upper - lower)]
-    return [
-        {"id": name, "cost_usd": cost, "share": cost / total} for cost, name in sorted(found, reverse=True)
-    ]
+    far = sorted(((known[name], name) for name, _ in far_above(known)), reverse=True)
+    return [{"id": name, "cost_usd": cost, "share": cost / total} for cost, name in far]
+
+
+def _spend(scenarios: Sequence[ScenarioEntry]) -> list[str]:
+    """Where the spend of the suite is, in sentences; what is far from the rest has a table of its own."""
+    suite = {
+        one["id"]: [_spend_of(turn["tokens"]) for turn in one["turns"] if turn["tokens"] is not None]
+        for one in scenarios
+        if one["measured"] is not None
+    }
+    return [one.text for one in suite_outliers(suite) if "far from the rest" not in one.text]
+
+
+def _spend_of(tokens: TokensEntry) -> Spend:
+    cost = tokens["cost_usd"]
+    counted = tokens["prompt_tokens"] + tokens["output_tokens"]
+    return Spend(counted, None if cost is None else Decimal(str(cost)))
 
 
 def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> list[Line]:
@@ -124,6 +135,7 @@ def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> li
         lines += [Line(text, "green") for text in wrap(title, columns, "", "   ")]
         lines += [Line(text) for text in wrap(_sentence(lever), columns, "   ", "   ")]
         lines += [Line(text) for text in wrap(_where(lever), columns, "   ", "   ")]
+    lines += [Line(), *(Line(text) for one in found["spend"] for text in wrap(plain(one), columns))]
     if found["outliers"]:
         names = view.short_ids([one["id"] for one in found["outliers"]])
         cells = [[money(one["cost_usd"]), percent(one["share"])] for one in found["outliers"]]
@@ -144,6 +156,7 @@ def advice_markdown(found: Advice) -> str:
     ]
     if items:
         blocks.append("\n".join(items))
+    blocks += [prose(one) for one in found["spend"]]
     if found["outliers"]:
         rows = [
             [code(o["id"], cell=True), money(o["cost_usd"]), percent(o["share"])] for o in found["outliers"]

@@ -64,7 +64,7 @@ def outliers(suite: Mapping[str, Sequence[Spend]]) -> Iterator[Finding]:
     text = f"{percent(len(few) / len(ranked))} of scenarios, {share} of {of}: {listed(few[:_NAMED])}"
     yield _finding("suite", text, held)
     sizes = {name: float(size(spends[name])) for name in ranked if size(spends[name])}
-    for name, times in _far(sizes):
+    for name, times in far_above(sizes):
         text = f"{name} is far from the rest: {spends[name]}, {times:.0f} times the median scenario"
         yield _finding(name, text, spends[name])
     for name, turns in suite.items():
@@ -78,8 +78,13 @@ def _finding(where: str, text: str, spend: Spend) -> Finding:
     return Finding("lever_outliers", where, text, spend.tokens, spend.cost_usd)
 
 
-def _far(sizes: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """What is far above the rest, by factors since spend is skewed, and how many times the median it is."""
+def far_above(sizes: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """What is far above the rest, by factors since spend is skewed, and how many times the median it is.
+
+    `sizes` are positive; of fewer than five nothing is far.
+    """
+    if len(sizes) < _LEAST:
+        return
     logs = {name: log(value) for name, value in sizes.items()}
     middle = median(logs.values())
     deviations = [abs(value - middle) for value in logs.values()]
