@@ -25,12 +25,13 @@ FLAGS = (
 )  # fmt: skip
 WIRED = """
 import os, sys
-ends = [os.dup(int(end)) for end in sys.argv[1:3]]
-os.dup2(ends[0], 3)
-os.dup2(ends[1], 4)
+os.dup2(int(sys.argv[1]), 97)
+os.dup2(int(sys.argv[2]), 98)
+os.dup2(97, 3)
+os.dup2(98, 4)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
-"""Becomes the browser, which reads commands from 3 and writes answers to 4."""
+"""Becomes the browser, which reads commands from 3 and writes answers to 4; either may be taken at first."""
 PATIENCE = 60.0
 """Seconds for one answer of the browser."""
 
