@@ -181,12 +181,20 @@ def test_bedrock_through_boto3(api: MessagesApi, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("say", [sdk, sdk_stream, sdk_async])
-def test_retries_are_replayed_without_waiting_and_cost_nothing(api: MessagesApi, say: Say) -> None:
+def test_retries_are_replayed_without_waiting_and_cost_nothing(
+    api: MessagesApi, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api.fail_next(ApiError(429, retry_after=1.0), ApiError(529))
     recorded = record(lambda: say(api.url, "Hello", "Be brief."))
-    start = time.monotonic()
+    slept: list[float] = []
+
+    def noted(sleep: Any) -> Any:
+        return lambda seconds, *rest: (slept.append(seconds), sleep(seconds, *rest))[1]
+
+    monkeypatch.setattr(time, "sleep", noted(time.sleep))
+    monkeypatch.setattr(asyncio, "sleep", noted(asyncio.sleep))
     ledger = replay(recorded, lambda: say(api.url, "Hello", "Be brief and kind."))
-    assert time.monotonic() - start < 0.8
+    assert max(slept, default=0.0) < 0.2  # the server had asked for a second
     assert [pair.answer.status for pair in ledger.recording.pairs] == [429, 529, 200]
     assert is_faithful(ledger)
 
@@ -237,11 +245,9 @@ def test_a_miss_gets_past_what_agents_do_about_errors() -> None:
         with contextlib.suppress(Exception):
             sdk(url, "Hello", "Be brief.")
 
-    start = time.monotonic()
     with replaying([]) as ledger, pytest.raises(ReplayMiss):
         careless()
-    assert time.monotonic() - start < 0.5, "it was retried"
-    assert len(ledger.recording.misses) == 1
+    assert len(ledger.recording.misses) == 1, "it was retried"
 
     async def gather() -> None:
         async with anthropic.AsyncAnthropic(base_url=url, api_key="sk-ant-test") as client:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -563,50 +562,32 @@ def test_threads_never_share_an_answer() -> None:
     assert is_faithful(recorded)
 
 
-def test_the_cost_of_a_long_conversation_grows_with_its_text() -> None:
-    """Bodies grow with the square of the turns; pairing must not be worse than reading them."""
-
-    def seconds(turns: int) -> float:
-        history: list[Any] = []
-        bodies = []
-        for turn in range(turns):
-            history.append(user(f"Question {turn}: " + "why " * 200))
-            bodies.append(request(body(list(history))))
-            history.append(said(f"Answer {turn} of many answers that are given in this talk."))
-        answers = [
-            text(f"Answer {turn} of many answers that are given in this talk.") for turn in range(turns)
-        ]
-        recorded = recording(*zip(bodies, answers, strict=True))
-        new = [replace(sent, digest=f"changed {i}") for i, sent in enumerate(bodies)]
-        start = time.process_time()
-        assert play(recorded, new) == list(range(turns))
-        return time.process_time() - start
-
-    seconds(25)
-    assert seconds(120) < 30 * seconds(30)  # 16 times is the square
+def test_a_long_conversation_pairs_turn_for_turn() -> None:
+    turns = 60
+    history: list[Any] = []
+    bodies = []
+    for turn in range(turns):
+        history.append(user(f"Question {turn}: " + "why " * 200))
+        bodies.append(request(body(list(history))))
+        history.append(said(f"Answer {turn} of many answers that are given in this talk."))
+    answers = [text(f"Answer {turn} of many answers that are given in this talk.") for turn in range(turns)]
+    recorded = recording(*zip(bodies, answers, strict=True))
+    new = [replace(sent, digest=f"changed {i}") for i, sent in enumerate(bodies)]
+    assert play(recorded, new) == list(range(turns))
 
 
-def test_many_openings_are_told_apart_without_comparing_all_with_all() -> None:
-    """Four times as many cost about four times as much, not sixteen times."""
+def test_many_rewritten_openings_are_told_apart() -> None:
+    def ask(number: int, more: str = "") -> Body:
+        chance = random.Random(number)
+        own = " ".join(chance.choices([f"word{i}" for i in range(3000)], k=150))
+        return body(f"Task {number}: {own}{more}", system=f"Agent {number} knows {own[::-1]}.{more}")
 
-    def seconds(openings: int) -> float:
-        def ask(number: int, more: str = "") -> Body:
-            chance = random.Random(number)
-            own = " ".join(chance.choices([f"word{i}" for i in range(3000)], k=150))
-            return body(f"Task {number}: {own}{more}", system=f"Agent {number} knows {own[::-1]}.{more}")
-
-        recorded = recording(*((ask(number), text(f"answer {number}")) for number in range(openings)))
-        new = [(number, request(ask(number, " Be kind."))) for number in range(openings)]
-        random.Random(0).shuffle(new)
-        start = time.process_time()
-        matches = [(number, recorded.choose(asked)) for number, asked in new]
-        spent = time.process_time() - start
-        assert all(match and match.index == number for number, match in matches)
-        assert is_faithful(recorded)
-        return spent
-
-    seconds(10)
-    assert seconds(240) < 9 * seconds(60)
+    recorded = recording(*((ask(number), text(f"answer {number}")) for number in range(100)))
+    new = [(number, request(ask(number, " Be kind."))) for number in range(100)]
+    random.Random(0).shuffle(new)
+    matches = [(number, recorded.choose(asked)) for number, asked in new]
+    assert all(match and match.index == number for number, match in matches)
+    assert is_faithful(recorded)
 
 
 def test_a_prefilled_answer_is_no_turn_of_the_history() -> None:

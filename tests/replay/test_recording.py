@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -77,15 +77,20 @@ def test_what_stands_before_a_call_can_stop_it(api: MessagesApi) -> None:
 def test_requests_are_kept_in_the_order_they_were_sent() -> None:
     """vcr keeps them in the order of their answers."""
 
+    arrived, answered = threading.Event(), threading.Event()
+
     def slow_first(sent: Any) -> str:
-        time.sleep(0.4 if sent["messages"][0]["content"] == "Hello" else 0)
+        if sent["messages"][0]["content"] == "Hello":
+            arrived.set()
+            assert answered.wait(30)
         return "Bye"
 
     def both(url: str) -> None:
         with ThreadPoolExecutor(2) as pool:
             slow = pool.submit(sdk, url, "Hello", "Be brief.")
-            time.sleep(0.15)
+            assert arrived.wait(30)
             sdk(url, "Bye", "Be brief.")
+            answered.set()
             slow.result()
 
     with MessagesApi(slow_first) as api:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,13 +291,11 @@ def test_the_timing_that_a_recorder_adds_is_kept(tmp_path: Path) -> None:
     assert round_trip(timed, tmp_path) == timed
 
 
-def test_size_and_time_are_linear_in_turns(tmp_path: Path) -> None:
+def test_size_is_linear_in_turns(tmp_path: Path) -> None:
     text = "Where is parcel {0}? " * 100
     sizes = {turns: len(format_cassette(conversation(turns, message=text))) for turns in (25, 50, 100)}
     assert (sizes[100] - sizes[50]) / (sizes[50] - sizes[25]) == pytest.approx(2, rel=0.05)
-    started = time.process_time()
     assert len(round_trip(conversation(100, message=text), tmp_path)) == 100
-    assert time.process_time() - started < 5  # 0.4 s on a slow machine; quadratic work would not fit
 
 
 # --- what other tools wrote --------------------------------------------------------------------------------
