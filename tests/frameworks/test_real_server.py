@@ -120,7 +120,10 @@ def test_replayed_it_is_what_the_server_counted(project: Project, llama: LlamaSe
 def test_an_unknown_models_cost_is_unknown_and_that_is_said(project: Project) -> None:
     result = project.judge()
     assert measured(result)["cost_usd"] is None
-    assert "the cost of 1 scenario unknown" in " ".join(result.output.split()), "said where all is green, too"
+    assert result.status == 0
+    assert re.search(r"^test_clerk +prompt .* unknown$", result.output, re.M), "said where all is green, too"
+    findings = result.scenarios["test_clerk"]["findings"]
+    assert "no price is known for random-model" in {finding["text"] for finding in findings}
 
 
 def test_a_changed_prompt_is_what_its_own_endpoint_counts(
