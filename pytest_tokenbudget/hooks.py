@@ -75,7 +75,7 @@ class Scenarios:
         self._stage = Stage(
             session.options,
             allowed_hosts=session.settings.allowed_hosts,
-            spending=session.spending(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))),
+            spending=session.spending(getattr(config, "workerinput", {}).get("workercount", 1)),
             redact=session.settings.redact,
         )
         self._examined: list[ScenarioEntry] = []

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from playing import TOKENS, Played, play
+from framework_runs import TOKENS, Played, play
 
 TURNS = {
     "agno": 2,
