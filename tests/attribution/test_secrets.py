@@ -9,7 +9,7 @@ from scratch_suites import Suite
 
 from messages_api import MessagesApi
 
-SUITE = '''
+SUITE = """
 import os
 
 import pytest
@@ -19,7 +19,7 @@ from agent import ask
 @pytest.mark.token_budget
 def test_it():
     assert ask(f"Deploy with {os.environ['DEPLOY']} and {os.environ['HOST_TOKEN']}.")
-'''
+"""
 KEY = "sk-ant-api03-0123456789abcdef"
 
 
