@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import pytest
 
 from pytest_tokenbudget import places
 from pytest_tokenbudget.config import load_settings
-from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
-from pytest_tokenbudget.options import MARKER, SAMPLE, Options
+from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
+from pytest_tokenbudget.fixtures import Fixtures
+from pytest_tokenbudget.options import MARKER, SAMPLE, Options, RecordMode
 from pytest_tokenbudget.replay.child import Access as Access  # part of the fixture's signature
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.junit import properties
@@ -21,13 +21,10 @@ from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.stability import move_clock
 from pytest_tokenbudget.stage import Stage
 from pytest_tokenbudget.summary import ENTRIES, Summary
+from pytest_tokenbudget.telling import BudgetFailure, Node, miss_behind, told_plainly, updated, warn
 
 SCENARIO = pytest.StashKey[Scenario]()
 TEARDOWN = pytest.StashKey[Scenario]()
-
-
-class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]  # set on a function
-    """A scenario that fails its budget: told without a traceback, and never hidden by xfail."""
 
 
 def activate(config: pytest.Config, options: Options) -> None:
@@ -40,7 +37,9 @@ def activate(config: pytest.Config, options: Options) -> None:
     except TokenBudgetError as error:
         raise pytest.UsageError(str(error)) from None
     move_clock()
-    config.pluginmanager.register(Scenarios(config, session), "tokenbudget-scenarios")
+    scenarios = Scenarios(config, session)
+    config.pluginmanager.register(scenarios, "tokenbudget-scenarios")
+    config.pluginmanager.register(scenarios.fixtures, "tokenbudget-fixtures")
     if options.judge and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")
 
@@ -78,15 +77,8 @@ class Scenarios:
             spending=session.spending(getattr(config, "workerinput", {}).get("workercount", 1)),
             redact=session.settings.redact,
         )
+        self.fixtures = Fixtures(self._stage, session.settings, self._end, judge=session.options.judge)
         self._examined: list[ScenarioEntry] = []
-        self._fixtures_of_scenarios: set[str] = set()
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """A fixture of a marked test is metered whichever test sets it up first."""
-        for item in items:
-            if places.is_marked(item):
-                self._fixtures_of_scenarios.update(getattr(item, "fixturenames", ()))
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a marked test as often as samples are asked for."""
@@ -102,7 +94,7 @@ class Scenarios:
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Go on before any fixture of the test is set up."""
         if places.is_marked(item) or self._session.options.judge:
-            with _told_plainly():
+            with told_plainly():
                 scenario = places.scenario_of(item, self._session.settings)
                 item.stash[SCENARIO] = scenario
                 self._stage.enter(scenario, fenced=True)
@@ -117,10 +109,10 @@ class Scenarios:
         try:
             result = yield
         except BaseException as error:
-            if not (_stems_from_a_miss(error) or scenario.failed_a_child):
+            if not (miss_behind(error) or scenario.failed_a_child):
                 raise  # its own failure, skip or interruption: an unfinished run is not judged
             result = None
-        with _told_plainly():
+        with told_plainly():
             self._end(scenario, item)
         return result
 
@@ -132,31 +124,52 @@ class Scenarios:
             return (yield)
         teardown = item.stash[TEARDOWN] = places.teardown_of(scenario)
         try:
-            with _told_plainly():
+            with told_plainly():
                 self._stage.enter(teardown)
             result = yield
             if teardown.touched:
-                with _told_plainly():
+                with told_plainly():
                     self._end(teardown, item)
         finally:
             self._stage.leave(teardown)
             self._stage.leave(scenario)
             del item.stash[SCENARIO], item.stash[TEARDOWN]
+        for warning in self._stage.left_behind(scenario):
+            warn(item, warning)
         return result
 
-    def _end(self, scenario: Scenario, item: pytest.Item | None = None) -> None:
-        """Measure and judge, keep a new recording, and fail where that is due."""
+    def _end(self, scenario: Scenario, node: Node) -> None:
+        """Measure and judge, keep a new recording, and fail where that is due.
+
+        A fixture or a teardown that fails its budget is reported at the end of the run, as a failure of its
+        own: an error of the test that happens to come last would be another's.
+        """
         scenario.settle()
         concluded = self._session.conclude(scenario)
         if concluded.entry is not None:
             self._examined.append(concluded.entry)
-        if item is not None:
-            item.user_properties.extend(properties(concluded.entry) if concluded.entry else ())
-            for warning in concluded.warnings:
-                item.warn(TokenBudgetWarning(warning))
-        if concluded.failure and (item is not None or concluded.entry is None):
-            # Of a judged fixture, the process that collects reports a line of its own.
+            if scenario.kind == "test" and isinstance(node, pytest.Item):
+                node.user_properties[:] = updated(node.user_properties, properties(concluded.entry))
+        for warning in (*concluded.warnings, *self._stage.warnings(scenario), *self._unseen(scenario)):
+            warn(node, warning)
+        if concluded.failure and (scenario.kind == "test" or concluded.entry is None):
             raise BudgetFailure(concluded.failure, pytrace=False)
+
+    def _keep(self, item: pytest.Item) -> None:
+        """A test that fails as expected is not judged, but does what it always does: keep its recording."""
+        scenario = item.stash.get(SCENARIO, None)
+        if scenario is not None and self._session.options.record != RecordMode.NONE:
+            with told_plainly():
+                scenario.save(self._session.settings.redact)
+
+    def _unseen(self, scenario: Scenario) -> Iterator[str]:
+        """A scenario that was to be recorded, and has asked nothing that shows."""
+        recording = self._session.options.record != RecordMode.NONE
+        if recording and scenario.kind == "test" and scenario.cassette is not None and not scenario.touched:
+            yield (
+                f"{scenario.place.id}: no model call was seen, so nothing was recorded. A client in another "
+                "process needs the fixture token_budget_proxy; a transport of its own goes past recordings."
+            )
 
     @contextlib.contextmanager
     def proxy(self, item: pytest.Item) -> Iterator[Access]:
@@ -165,48 +178,20 @@ class Scenarios:
         if scenario is None or scenario.own is None:
             raise BudgetFailure(_needs_marker(item), pytrace=False)
         with contextlib.ExitStack() as opened:
-            with _told_plainly():
+            with told_plainly():
                 proxy = opened.enter_context(self._stage.proxy(scenario))
             yield proxy.access
-
-    # --- fixtures of wider scope ----------------------------------------------------------------------------
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(
-        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-    ) -> Generator[None, object, object]:
-        """A fixture of wider scope has its own cassette and its own line, whichever test needs it first."""
-        own = fixturedef.argname in self._fixtures_of_scenarios
-        if fixturedef.scope == "function" or not (own or self._session.options.judge):
-            return (yield)
-        scenario = places.fixture_scenario(fixturedef, request, self._session.settings, own=own)
-        fixturedef.addfinalizer(lambda: self._finish_fixture(scenario))  # the last of them to run
-        with _told_plainly():
-            self._stage.enter(scenario)
-        try:
-            result = yield
-        except BaseException:
-            scenario.failed = True
-            raise
-        finally:
-            self._stage.leave(scenario)
-        fixturedef.addfinalizer(lambda: self._stage.enter(scenario))  # the first of them to run
-        return result
-
-    def _finish_fixture(self, scenario: Scenario) -> None:
-        self._stage.leave(scenario)
-        if scenario.touched and not scenario.failed:
-            with _told_plainly():
-                self._end(scenario)
 
     # --- reports --------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, call: pytest.CallInfo[None]
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send what was examined along, and let no xfail hide a budget's failure."""
         report = yield
+        if call.when == "call" and report.skipped and hasattr(report, "wasxfail"):
+            self._keep(item)
         if self._examined and type(report) is pytest.TestReport:
             setattr(report, ENTRIES, self._examined)
             self._examined = []
@@ -214,30 +199,6 @@ class Scenarios:
             report.outcome = "failed"
             report.longrepr = str(call.excinfo.value)
             report.__dict__.pop("wasxfail", None)
+        elif call.excinfo is not None and isinstance(call.excinfo.value, ReplayMiss):
+            report.longrepr = str(call.excinfo.value)  # of a subtest
         return report
-
-
-@contextlib.contextmanager
-def _told_plainly() -> Iterator[None]:
-    """An error of the catalogue is the user's to mend: its text, without a traceback."""
-    try:
-        yield
-    except TokenBudgetError as error:
-        raise BudgetFailure(str(error), pytrace=False) from None
-
-
-def _stems_from_a_miss(error: BaseException | None) -> bool:
-    """Whether a test's exception is a miss, or holds one: as a cause, or in the group of a task group."""
-    seen: set[int] = set()
-    queue = [error]
-    while queue:
-        one = queue.pop()
-        if one is None or id(one) in seen:
-            continue
-        if isinstance(one, ReplayMiss):
-            return True
-        seen.add(id(one))
-        queue += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            queue += one.exceptions
-    return False

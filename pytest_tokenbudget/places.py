@@ -13,9 +13,13 @@ from pytest_tokenbudget.config import ScenarioSettings, Settings, override
 from pytest_tokenbudget.errors import SettingsError
 from pytest_tokenbudget.options import MARKER, SAMPLE
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.scenario import Scenario, cassette_path
+from pytest_tokenbudget.scenario import Kind, Scenario, cassette_path, teardown_path
 
 _SAMPLE = re.compile(rf"\[{SAMPLE}\d+\]$|-{SAMPLE}\d+(?=\]$)|(?<=\[){SAMPLE}\d+-")
+
+
+_XUNIT = re.compile(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_\w+)?")
+"""The fixture that pytest makes of a `setup_method` or `setUpClass`."""
 
 
 def is_marked(item: pytest.Item) -> bool:
@@ -40,15 +44,17 @@ def scenario_of(item: pytest.Item, settings: Settings) -> Scenario:
 
 def teardown_of(scenario: Scenario) -> Scenario:
     """The account of what a test's teardown calls."""
-    place = Place(f"{scenario.place.id} (teardown)", scenario.place.file, scenario.place.line)
-    cassette = scenario.cassette and scenario.cassette.with_suffix(".teardown.yaml")
-    return Scenario(place, scenario.settings, cassette)
+    of = scenario.place
+    place = Place(f"{of.file}::teardown of {of.name}", of.file, of.line)
+    cassette = scenario.cassette and teardown_path(scenario.cassette)
+    return Scenario(place, scenario.settings, cassette, "teardown")
 
 
 def fixture_scenario(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, settings: Settings, *, own: bool
 ) -> Scenario:
-    """The scenario that a fixture of wider scope is; `own`: with a cassette of its own.
+    """The scenario that a fixture is, for the test, class, module, ... that it is set up for; `own`: with a
+    cassette of its own.
 
     It is placed where the fixture is defined, or, where that is outside of the suite, where it is used.
     """
@@ -60,13 +66,14 @@ def fixture_scenario(
     if not path.is_relative_to(root):
         path, line = (node.path if node.path.is_file() else node.path / "conftest.py"), 1
     file = path.relative_to(root).as_posix()
-    name = f"fixture {fixturedef.argname}"
+    name = "fixture " + _XUNIT.sub(r"\1", fixturedef.argname)
     if hasattr(request, "param"):
         name += f"[{getattr(request, 'param_index', 0)}]"
     if node.nodeid not in ("", file):
-        name += f" of {node.nodeid.removeprefix(f'{file}::')}"
+        name += f" of {without_sample(node.nodeid).removeprefix(f'{file}::')}"
     cassette = cassette_path(path, name.replace(" ", "_")) if own else None
-    return Scenario(Place(f"{file}::{name}", file, line), settings.scenario, cassette)
+    kind: Kind = "fixture" if fixturedef.scope == "function" else "wider fixture"
+    return Scenario(Place(f"{file}::{name}", file, line), settings.scenario, cassette, kind)
 
 
 def _place(item: pytest.Item) -> Place:

@@ -7,8 +7,9 @@ import hashlib
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from pytest_tokenbudget.config import ScenarioSettings
 from pytest_tokenbudget.errors import TokenBudgetError
@@ -18,13 +19,15 @@ from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.options import Options, RecordMode
 from pytest_tokenbudget.replay.child import ChildProxy
 from pytest_tokenbudget.replay.guard import NetworkGuard, placeholder_environment
-from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.redaction import Redactor, redact
+from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.replay.secret_text import secrets_of
 from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.scenario_ids import argument
 from pytest_tokenbudget.spending import Spending
 from pytest_tokenbudget.wire.exchange import Pair
 
@@ -36,22 +39,35 @@ _LONGEST_NAME = 255
 def cassette_path(test_file: Path, test: str, test_class: str | None = None) -> Path:
     """Where the cassette of a test is: where pytest-recording puts it, so that a suite can have either."""
     name = f"{test_class}.{test}" if test_class else test
+    return test_file.parent / "cassettes" / test_file.stem / _file_name(name)
+
+
+def teardown_path(cassette: Path) -> Path:
+    """Where the cassette of a test's teardown is: beside the test's own."""
+    return cassette.with_name(_file_name(f"{cassette.stem}.teardown"))
+
+
+def _file_name(name: str) -> str:
     for character in _FORBIDDEN:
         name = name.replace(character, "-")
     if len(f"{name}.yaml".encode()) > _LONGEST_NAME:
         digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
         name = f"{name[: _LONGEST_NAME - len('.yaml') - len(digest) - 3]}...{digest}"
-    return test_file.parent / "cassettes" / test_file.stem / f"{name}.yaml"
+    return f"{name}.yaml"
+
+
+Kind = Literal["test", "teardown", "fixture", "wider fixture"]
 
 
 @dataclass(slots=True)
 class Scenario:
-    """One test, one fixture of wider scope, or the teardown of a test. Its ledgers fill while it runs."""
+    """One test, the teardown of a test, or a fixture. Its ledgers fill while it runs."""
 
     place: Place
     settings: ScenarioSettings
     cassette: Path | None = None
     """Of its own; None where only cassettes of the user's are metered."""
+    kind: Kind = "test"
     own: Ledger | None = None
     adopted: list[Ledger] = field(default_factory=list)
     """Of the cassettes that the user's code opened."""
@@ -70,18 +86,13 @@ class Scenario:
     @property
     def touched(self) -> bool:
         """Whether there is anything to judge: something was asked, or was recorded and is to be asked."""
-        return (
-            bool(self.refusals)
-            or self.failed_a_child
-            or any(
-                ledger.recording.exchanges
-                or ledger.recording.misses
-                or ledger.calls
-                or ledger.problems
-                or ledger.unanswered
-                for ledger in self.ledgers
-            )
-        )
+        return bool(self.refusals) or self.failed_a_child or any(map(self._touched, self.ledgers))
+
+    def _touched(self, ledger: Ledger) -> bool:
+        account = ledger.account(self.place.id)
+        asked = account.pairs or account.misses or account.problems or account.unplayed
+        called = ledger.name == self.place.id and (ledger.calls or ledger.unanswered)
+        return bool(asked or called)
 
     @property
     def failed_a_child(self) -> bool:
@@ -122,17 +133,15 @@ class Scenario:
 
     def _command(self, exists: bool) -> str:
         mode = RecordMode.CHANGED if exists else RecordMode.ONCE
-        return f"pytest {shlex.quote(self.place.id)} --token-budget-record={mode}"
+        return f"pytest {shlex.quote(argument(self.place.id))} --token-budget-record={mode}"
 
     @contextlib.contextmanager
     def fenced(self, allowed_hosts: Sequence[str]) -> Iterator[None]:
         """In replay: no network, and placeholders where credentials are missing."""
         guard = NetworkGuard(self.place.id, allowed_hosts)
+        self.refusals = guard.refusals  # which fills while the scenario runs
         with placeholder_environment(), guard:
-            try:
-                yield
-            finally:
-                self.refusals += guard.refusals
+            yield
 
     def run(self, meter: Meter, options: Options) -> Run:
         """What it did so far, measured."""
@@ -143,22 +152,27 @@ class Scenario:
         return sum(runs, Run(problems=tuple(problems)))
 
     def _run(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
-        problems = Run(problems=tuple(ledger.problems))
+        account = ledger.account(self.place.id)
+        problems = Run(problems=account.problems)
         if options.live:
             return meter.called(ledger.calls) + problems + Run(problems=tuple(ledger.unanswered))
         if ledger.rules.calls:
             return self._as_recorded(ledger, meter) + problems
-        recording = ledger.recording
-        return problems + meter.replayed(
-            recording.exchanges,
-            recording.pairs,
-            misses=recording.misses,
-            unplayed=recording.unplayed,
-            reshaped=recording.reshaped,
+        # What others asked of the same cassette is measured as well: it may have warmed the prompt cache.
+        run = meter.replayed(
+            ledger.recording.exchanges,
+            ledger.recording.pairs,
+            misses=account.misses,
+            unplayed=account.unplayed,
+            reshaped=account.reshaped,
         )
+        mine = {pair.index for pair in account.pairs}
+        return replace(run, turns=tuple(turn for turn in run.turns if turn.pair.index in mine)) + problems
 
     def _as_recorded(self, ledger: Ledger, meter: Meter) -> Run:
         """What the new recording says: every answer is to its very request."""
+        if ledger.shared:
+            return Run()  # whose calls they were is known when it replays
         try:
             exchanges = Traffic(ledger.interactions()).exchanges
         except TokenBudgetError as error:

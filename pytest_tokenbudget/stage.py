@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_tokenbudget.background import BackgroundThreads
 from pytest_tokenbudget.options import Options
 from pytest_tokenbudget.replay.child import ChildProxy
-from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.redaction import Redactor
+from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.spending import Spending
 
@@ -39,8 +43,14 @@ class Stage:
         self._redactor = Redactor(os.environ, redact)
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
         self._ledgers: Ledgers | None = None
+        self._background = BackgroundThreads()
         self._routed = False
         self._fenced = False
+
+    @property
+    def test(self) -> Scenario | None:
+        """The test that is on."""
+        return next((one for one, _ in reversed(self._on) if one.kind == "test"), None)
 
     def enter(self, scenario: Scenario, *, fenced: bool = False) -> None:
         """Put a scenario on top; `fenced` closes the network as well, where nothing is to be called.
@@ -50,6 +60,7 @@ class Stage:
         from pytest_tokenbudget.replay import cassette  # imports vcr
 
         self._ledgers = self._ledgers or cassette.Ledgers()
+        self._note_threads()
         with contextlib.ExitStack() as opening:
             opening.enter_context(cassette.adopt(self._adopted))
             if scenario.cassette is not None:
@@ -85,6 +96,7 @@ class Stage:
         """Take a scenario off, wherever it is; nothing where it never came on."""
         for index, (one, opened) in reversed(list(enumerate(self._on))):
             if one is scenario:
+                self._note_threads()
                 del self._on[index]
                 opened.close()
                 return
@@ -98,10 +110,53 @@ class Stage:
         finally:
             setattr(self, flag, False)
 
+    def share(self, scenario: Scenario) -> None:
+        """What a fixture of wider scope has opened, and not closed when it is set up, is for the tests."""
+        for ledger in scenario.adopted:
+            ledger.shared = not ledger.closed
+
+    def warnings(self, scenario: Scenario) -> Iterator[str]:
+        """About threads of other tests that have asked while this one ran."""
+        name, asked = scenario.place.id, _threads(scenario)
+        for thread, starter in self._background.strangers(name, asked):
+            yield (
+                f"{name}: the thread {thread!r}, which {starter} has started, asked a model while this test "
+                "ran, and counts here. Let the test that starts a thread wait for it."
+            )
+
+    def left_behind(self, scenario: Scenario) -> Iterator[str]:
+        """About threads of a test that is over, its teardown too."""
+        self._note_threads()
+        name = scenario.place.id
+        for thread in self._background.left_by(name, _threads(scenario)):
+            yield (
+                f"{name}: the thread {thread!r} has asked a model and still runs after it. What it asks "
+                "from now on is not metered, or counts for another test: let the test wait for it."
+            )
+
+    def _note_threads(self) -> None:
+        """Threads belong to the test that is on; those of wider fixtures are there for several."""
+        on = self._on[-1][0] if self._on else None
+        self._background.note(on.place.id if on and on.kind == "test" else None)
+
     def _adopted(self, path: str, held: Sequence[Interaction], rules: Rules) -> Ledger:
-        """The account of a cassette that the user's code opens now."""
-        scenario = self._on[-1][0]
+        """The account of a cassette that the user's code opens now; a test's fixture opens it for the test.
+
+        What is asked of it belongs to whoever is on top then: a wider fixture's cassette serves many tests.
+        """
+        opener = next(one for one, _ in reversed(self._on) if one.kind != "fixture")
+
+        def asker() -> str:
+            on = next((one for one, _ in reversed(self._on) if one.kind != "fixture"), opener)
+            if not any(ledger is one for one in on.adopted):
+                on.adopted.append(ledger)
+            return on.place.id
+
         command = f"record {path} as this suite does it"
-        ledger = Ledger(scenario.place.id, command, held, rules)
-        scenario.adopted.append(ledger)
+        ledger = Ledger(opener.place.id, command, held, replace(rules, asker=asker))
+        opener.adopted.append(ledger)
         return ledger
+
+
+def _threads(scenario: Scenario) -> set[threading.Thread]:
+    return set().union(*(ledger.threads for ledger in scenario.ledgers))

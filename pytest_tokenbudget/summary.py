@@ -9,6 +9,7 @@ import pytest
 
 from pytest_tokenbudget.model import Verdict
 from pytest_tokenbudget.reports.document import ScenarioEntry
+from pytest_tokenbudget.reports.scenario_ids import is_beside_a_test
 from pytest_tokenbudget.reports.terminal import failure_text, summary
 from pytest_tokenbudget.session import Outcome, Session
 
@@ -31,11 +32,11 @@ class Summary:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Report what no test of its own has failed for: fixtures, live runs, prompts that are not stable."""
+        """Report what no test of its own has failed for: fixtures, teardowns, live runs, unstable prompts."""
         result = yield
         live = self._session.options.live
         for entry in self._session.entries:
-            if Verdict(entry["verdict"]).fails and (live or "::fixture " in entry["id"]):
+            if Verdict(entry["verdict"]).fails and (live or is_beside_a_test(entry["id"])):
                 self._fail(entry, failure_text(entry))
         if self._session.options.stability:
             invoked = self._config.invocation_params

@@ -102,7 +102,7 @@ def preload() -> None:
 
     Call it in a fixture of the module or the session, which comes before `pytester`.
     """
-    for name in ("anthropic", "vcr", "genai_prices", "tabulate", "jinja2"):
+    for name in ("anthropic", "httpcore", "httpcore2", "vcr", "genai_prices", "tabulate", "jinja2"):
         importlib.import_module(name)
     for module in pkgutil.walk_packages(pytest_tokenbudget.__path__, "pytest_tokenbudget."):
         if not module.name.endswith("__main__"):

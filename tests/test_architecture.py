@@ -24,9 +24,9 @@ FLOORS: list[set[str]] = [
     {"budget"},
     {"diagnosis", "source_files"},
     {"reports"},
-    {"source_files", "baseline_files", "report_files", "count_api", "spending", "stability"},
+    {"source_files", "baseline_files", "report_files", "count_api", "spending", "stability", "background"},
     {"scenario", "session", "stage"},
-    {"hooks", "places", "summary", "commands"},
+    {"hooks", "fixtures", "places", "telling", "summary", "commands"},
     {"plugin", "cli", "__main__"},
 ]
 NEIGHBOURS = {"replay", "metering", "repository", "github"}
@@ -40,7 +40,7 @@ OWNERS = {
     "tabulate": {"reports/tables.py"},
     "jinja2": {"reports/dashboard.py"},
     "time_machine": {"stability.py"},
-    "pytest": {"plugin.py", "hooks.py", "places.py", "summary.py"},
+    "pytest": {"plugin.py", "hooks.py", "fixtures.py", "places.py", "telling.py", "summary.py"},
 }
 PURE = ("wire", "metering", "budget", "diagnosis", "reports")
 IO = {"socket", "subprocess", "urllib.request", "http", "asyncio", "threading", "multiprocessing"}

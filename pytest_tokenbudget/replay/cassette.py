@@ -12,9 +12,10 @@ from importlib import metadata
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pending import Pending
+from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.replay.traffic import Sent, body_bytes
 
 _OLDEST = (8, 2)
@@ -172,6 +173,12 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         super().append(request, response)
         if self.ledger is not None:
             self._pending.finish(request, response)
+
+    def _save(self, force: bool = False) -> None:
+        """The user's code closes the cassette."""
+        if self.ledger is not None:
+            self.ledger.closed = True
+        super()._save(force)
 
 
 @contextlib.contextmanager

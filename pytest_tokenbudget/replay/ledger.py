@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pytest_tokenbudget.errors import CassetteError, ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.replay.account import Account, Accounts
 from pytest_tokenbudget.replay.calls import Call, Calls
 from pytest_tokenbudget.replay.message_threads import MessageThreads, may_be_of_a_thread
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.replay.recorded import Match, is_free
+from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.replay.serving import served, with_custom_ids
 from pytest_tokenbudget.replay.traffic import Sent, Traffic, answer_body, answer_to
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
@@ -21,26 +23,6 @@ from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.request import parse_body
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a ledger does with a request."""
-
-    calls: bool = False
-    """What the recording does not answer is really sent."""
-    exact: bool = False
-    """The recording answers only what is the same to the letter."""
-    repeats: bool = False
-    """What was answered is answered again, as one more turn."""
-    free_hosts: frozenset[str] = frozenset()
-    """Hosts whose traffic, beside model calls, passes by unrecorded; loopback always does."""
-    before_call: Callable[[Request], None] | None = None
-    """Asked before a real model call; what it raises stops the call, past the agent."""
-    after_call: Callable[[Request, Mapping[str, Any]], None] | None = None
-    """Told the answer to a real model call."""
-    redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-    """Hides in a request what was hidden in the recording, before the two are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +52,16 @@ class Ledger:
         """What keeps this run from being judged, beside what `recording` knows."""
         self.warnings: list[str] = []
         """What is not metered, or may be off."""
+        self.threads: set[threading.Thread] = set()
+        """In which something was asked."""
+        self.closed = False
+        """Whether the cassette was closed again."""
+        self.shared = False
+        """Whether several tests ask it, so that what nobody asked for says nothing."""
         self._command = command
         self._traffic = Traffic(interactions)
         self.recording = Recording(self._traffic.exchanges, repeats=self.rules.repeats)
+        self._accounts = Accounts(self.recording, name)
         self._carriers = dict(zip(map(id, self._traffic.exchanges), self._traffic.carriers, strict=True))
         self._calls = Calls(name)
         self._lock = threading.Lock()
@@ -97,11 +86,16 @@ class Ledger:
         """
         return self._calls.interactions()
 
+    def account(self, asker: str) -> Account:
+        """Of one test or fixture."""
+        return self._accounts.of(asker, shared=self.shared)
+
     def find(self, sent: Sent) -> Found | None:
         """The recorded answer; None where the request is to be really called: then `begin` and `finish`.
 
         Raises ReplayMiss where it may not be.
         """
+        self.threads.add(threading.current_thread())
         self._warn(sent)
         sent = self._in_full(self._as_recorded(sent))
         with self._lock:
@@ -130,6 +124,7 @@ class Ledger:
     def refuse(self, problem: str) -> NoReturn:
         """Keep a problem, and raise it past the agent."""
         self.problems.append(problem)
+        self._accounts.refused(self._asker(), problem)
         raise ReplayMiss(problem)
 
     # --- finding ------------------------------------------------------------------------------------------
@@ -158,8 +153,7 @@ class Ledger:
         whole = sent.in_full(self._threads)
         if whole is None:
             self._warn_of(
-                "a request continues a message thread that began elsewhere: what the thread holds was not "
-                "compared with the recording"
+                "a request continues a message thread that began elsewhere, and whose text is unknown"
             )
         return whole or sent
 
@@ -169,8 +163,17 @@ class Ledger:
 
     def _choose(self, request: Request) -> Match | None:
         if self.rules.exact:
-            return self.recording.choose_exact(request)
-        return self.recording.choose(request, required=not self.rules.calls)
+            match = self.recording.choose_exact(request)
+        else:
+            match = self.recording.choose(request, required=not self.rules.calls)
+            if match is None and not self.rules.calls:
+                self._accounts.missed(self._asker())
+        if match is not None:
+            self._accounts.asked(match.index, self._asker())
+        return match
+
+    def _asker(self) -> str:
+        return self.rules.asker() if self.rules.asker else self.name
 
     def _created(self, sent: Sent, request: Request) -> int | None:
         """The creation of the batch that holds the answers to all entries of this one."""

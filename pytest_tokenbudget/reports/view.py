@@ -18,6 +18,7 @@ from pytest_tokenbudget.reports.document import (
 )
 from pytest_tokenbudget.reports.numbers import count, money, percent, plural, signed
 from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
+from pytest_tokenbudget.reports.scenario_ids import argument
 from pytest_tokenbudget.reports.text import plain
 
 _FEW, _OF_EACH_CAUSE = 12, 3
@@ -183,8 +184,7 @@ def _command(command: tuple[str, ...], scenarios: Sequence[ScenarioEntry]) -> tu
     if len(scenarios) != 1:
         return command if scenarios else ()
     (one,) = scenarios
-    fixture = one["id"].partition("::")[2].startswith("fixture ")
-    return (*command, plain(one["file"] if fixture else one["id"]))
+    return (*command, plain(argument(one["id"])))
 
 
 def headline(document: Document) -> str:

@@ -16,8 +16,9 @@ import requests
 
 from messages_api import text, tool_use
 from pytest_tokenbudget.replay.cassette import Ledgers, route
-from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.rules import Rules
 
 MODEL = "claude-haiku-4-5"
 COMMAND = "pytest test_it.py::test_it --token-budget-record=changed"

@@ -18,8 +18,9 @@ from vcr.cassette import Cassette
 from messages_api import MessagesApi
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.replay.cassette import Ledgers, adopt, route
-from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.rules import Rules
 
 BRIEF, KIND = "Be brief.", "Be brief and kind."
 URL = "http://127.0.0.1:9"

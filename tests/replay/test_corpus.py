@@ -20,9 +20,10 @@ import yaml
 
 from pytest_tokenbudget.model import Paired, Tokens
 from pytest_tokenbudget.replay.cassette import adopt
-from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
+from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.replay.traffic import Sent, Traffic
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
 

@@ -11,8 +11,9 @@ import pytest
 from clients import COMMAND, client, is_faithful, record, replay
 
 from messages_api import MessagesApi
-from pytest_tokenbudget.replay.ledger import Ledger, Rules
+from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.message_threads import MessageThreads
+from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.replay.traffic import Sent
 from pytest_tokenbudget.wire.exchange import Request
 

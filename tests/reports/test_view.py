@@ -167,7 +167,7 @@ def test_findings() -> None:
          [f"If this is meant, accept it: {UPDATE}"]),
         ([one("a", "new", None)], [f"Write the first baseline: {UPDATE} {TEST}a"]),
         ([scenario("tests/conftest.py::fixture agent [session]", "new", None, SMALL)],
-         [f"Write the first baseline: {UPDATE} tests/conftest.py"]),
+         [f"Write the first baseline: {UPDATE} tests"]),
         ([one("a", "stale", **UNKNOWN_NOW)],
          [f"Record what changed (needs an API key): {RECORD} {TEST}a"]),
         ([one("a", "over", SMALL, SMALL, caps={"max_prompt_tokens": 9, "max_turns": 0})],

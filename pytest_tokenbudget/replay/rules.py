@@ -1,0 +1,31 @@
+"""What a ledger does with a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_tokenbudget.wire.exchange import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Of one cassette in one run."""
+
+    calls: bool = False
+    """What the recording does not answer is really sent."""
+    exact: bool = False
+    """The recording answers only what is the same to the letter."""
+    repeats: bool = False
+    """What was answered is answered again, as one more turn."""
+    free_hosts: frozenset[str] = frozenset()
+    """Hosts whose traffic, beside model calls, passes by unrecorded; loopback always does."""
+    before_call: Callable[[Request], None] | None = None
+    """Asked before a real model call; what it raises stops the call, past the agent."""
+    after_call: Callable[[Request, Mapping[str, Any]], None] | None = None
+    """Told the answer to a real model call."""
+    redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    """Hides in a request what was hidden in the recording, before the two are compared."""
+    asker: Callable[[], str] | None = None
+    """Names the test or fixture that asks, where it may be another than the one that opened the cassette."""

@@ -1,0 +1,67 @@
+"""What a scenario means to pytest: a failure in plain words, a warning that fails nothing, properties."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
+
+Node = pytest.Item | pytest.Collector
+
+
+class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]  # set on a function
+    """A scenario that fails its budget: told without a traceback, and never hidden by xfail."""
+
+
+@contextlib.contextmanager
+def told_plainly() -> Iterator[None]:
+    """An error of the catalogue is the user's to mend: its text, without a traceback."""
+    try:
+        yield
+    except TokenBudgetError as error:
+        raise BudgetFailure(str(error), pytrace=False) from None
+
+
+def warn(node: Node, text: str) -> None:
+    """Warn of something in a test, in a way that fails it only where a filter names TokenBudgetWarning.
+
+    Where every warning is an error, this one is still only shown: the test itself is not at fault.
+    """
+    warning = TokenBudgetWarning(text)
+    try:
+        node.warn(warning)
+    except TokenBudgetWarning:
+        if any(
+            kind == "error" and category is TokenBudgetWarning for kind, _, category, *_ in warnings.filters
+        ):
+            raise BudgetFailure(text, pytrace=False) from None
+        message = warnings.WarningMessage(warning, TokenBudgetWarning, str(node.path), 1)
+        told = {"warning_message": message, "when": "runtest", "nodeid": node.nodeid, "location": None}
+        node.ihook.pytest_warning_recorded.call_historic(kwargs=told)
+
+
+def miss_behind(error: BaseException) -> ReplayMiss | None:
+    """The miss that an exception is, or holds: as a cause, or in the group of a task group."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        one = queue.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, ReplayMiss):
+            return one
+        seen.add(id(one))
+        queue += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            queue += one.exceptions
+    return None
+
+
+def updated(before: Sequence[tuple[str, object]], new: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:
+    """The properties of a test that runs again, or the first time."""
+    names = {name for name, _ in new}
+    return [*(one for one in before if one[0] not in names), *new]

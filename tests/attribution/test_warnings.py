@@ -1,0 +1,117 @@
+"""What cannot be metered is told by a warning, which fails nothing unless a filter names it."""
+
+from __future__ import annotations
+
+import pytest
+from scratch_suites import Suite
+
+from messages_api import MessagesApi
+
+CONVERSE = """
+import contextlib
+import os
+
+import httpx2
+import pytest
+from agent import ask
+
+
+def converse():
+    url = os.environ.get("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    with contextlib.suppress(httpx2.HTTPError):
+        httpx2.post(f"{url}/model/anthropic.claude-haiku-4-5-20251001-v1:0/converse", json={})
+
+
+@pytest.fixture(scope="module")
+def setting():
+    converse()
+
+
+@pytest.mark.token_budget
+def test_it():
+    ask("One")
+    converse()
+
+
+@pytest.mark.token_budget
+def test_with_setting(setting):
+    ask("Two")
+"""
+SAID = "Bedrock's Converse API is not the Messages API"
+NAMED = "pytest_tokenbudget.errors.TokenBudgetWarning"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "shown"),
+    [
+        ("", 0, True),
+        ("-W error", 0, True),
+        ("-W error::UserWarning", 0, True),
+        ("-n 2", 0, True),
+        ("-W error -n 2", 0, True),
+        (f"-W ignore::{NAMED}", 0, False),
+        (f"-W error::{NAMED}", 1, True),
+    ],
+)
+def test_it_fails_only_where_a_filter_names_it(
+    suite: Suite, arguments: str, status: int, shown: bool
+) -> None:
+    project = suite(CONVERSE, 2)
+    judged = project.judge(*arguments.split())
+    assert judged.status == status, judged.output
+    assert (SAID in judged.output) is shown
+    if shown and not status:
+        assert "2 warnings" in judged.output  # of the test and of the fixture
+    assert judged.verdicts == {"within"}
+
+
+def test_a_client_that_goes_past_every_http_library(suite: Suite, api: MessagesApi) -> None:
+    project = suite(
+        """
+import os
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+
+@pytest.mark.token_budget
+def test_it():
+    if "ANTHROPIC_BASE_URL" in os.environ:
+        where = urlsplit(os.environ["ANTHROPIC_BASE_URL"])
+        with socket.create_connection((where.hostname, where.port)) as connection:
+            connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            assert b"404" in connection.recv(100)
+""",
+        0,
+    )
+    recorded = project.run("--token-budget-record=all", url=api.url)
+    assert recorded.status == 0
+    assert "TokenBudgetWarning: test_it.py::test_it: no model call was seen" in recorded.output
+    assert "TokenBudgetWarning" not in project.judge().output
+
+
+def test_in_replay_such_a_client_is_refused(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = suite(
+        """
+import os
+import socket
+
+import pytest
+from agent import ask
+
+
+@pytest.mark.token_budget
+def test_it():
+    ask("One")
+    if "PAST" in os.environ:
+        with pytest.raises(BaseException):
+            socket.create_connection(("api.anthropic.com", 443))
+""",
+        1,
+    )
+    monkeypatch.setenv("PAST", "1")
+    judged = project.judge()
+    assert judged.status == 1
+    assert judged.verdicts == {"stale"}
+    assert "it goes past the HTTP libraries that can be replayed" in " ".join(judged.output.split())
