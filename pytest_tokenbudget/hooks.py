@@ -79,6 +79,7 @@ class Scenarios:
         )
         self.fixtures = Fixtures(self._stage, session.settings, self._end, judge=session.options.judge)
         self._examined: list[ScenarioEntry] = []
+        self._told: set[str] = set()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a marked test as often as samples are asked for."""
@@ -145,7 +146,13 @@ class Scenarios:
         own: an error of the test that happens to come last would be another's.
         """
         scenario.settle()
-        concluded = self._session.conclude(scenario)
+        try:
+            concluded = self._session.conclude(scenario)
+        except TokenBudgetError as error:
+            if scenario.kind != "test" and str(error) in self._told:
+                return  # a file that cannot be read has failed the run already
+            self._told.add(str(error))
+            raise
         if concluded.entry is not None:
             self._examined.append(concluded.entry)
             if scenario.kind == "test" and isinstance(node, pytest.Item):

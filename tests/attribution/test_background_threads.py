@@ -22,7 +22,7 @@ def office():
     todo, done = threading.Semaphore(0), threading.Semaphore(0)
 
     def work():
-        while todo.acquire() and not FREE.is_set():
+        while todo.acquire(timeout=20) and not FREE.is_set():
             words.append(ask(words.pop()))
             done.release()
 
@@ -33,19 +33,19 @@ def office():
     def tell(what):
         words.append(what)
         todo.release()
-        done.acquire()
+        assert done.acquire(timeout=20)
         return words.pop()
 
     yield tell
     FREE.set()
     todo.release()
-    clerk.join()
+    clerk.join(20)
 
 
 def test_joined():
     thread = threading.Thread(target=ask, args=["One"], name="joined")
     thread.start()
-    thread.join()
+    thread.join(20)
 
 
 def test_pool_of_the_module():
@@ -72,14 +72,14 @@ def lazy_clerk():
     def work():
         ask("Six")
         answered.set()
-        go_on.wait()
+        go_on.wait(20)
 
     clerk = threading.Thread(target=work, name="lazy clerk")
     clerk.start()
     assert answered.wait(20)
     yield
     go_on.set()
-    clerk.join()
+    clerk.join(20)
 
 
 def test_joined_in_teardown(lazy_clerk):
