@@ -1,0 +1,90 @@
+"""Scenarios that were recorded while their caches were warm: somebody recorded twice in a row."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from budgeted import Project, preload
+from messages_api import Charge, MessagesApi
+from messages_api.support_model import answer
+from test_example import EXACT, EXAMPLE, SCENARIOS, grow_prompt, timestamp
+
+ALLOWED = 0.02 if EXACT else 0.06
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    preload()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("warm") / "support"
+
+
+@pytest.fixture
+def project(tmp_path: Path, recorded: Path, pytester: pytest.Pytester) -> Project:
+    """The example, recorded by a second run on one server, with the baselines of that."""
+    if not recorded.exists():
+        shutil.copytree(EXAMPLE, recorded, ignore=shutil.ignore_patterns("__pycache__", ".*cache"))
+        made = Project(recorded, pytester)
+        with MessagesApi(answer) as api:
+            for _ in range(2):
+                done = made.run("--token-budget-record=all", url=api.url)
+                assert done.status == 0, done.output
+        assert made.judge("--token-budget-update").status == 0
+    copy = tmp_path / "support"
+    shutil.copytree(recorded, copy)
+    return Project(copy, pytester)
+
+
+def second_run(project: Project) -> dict[str, list[Charge]]:
+    """What a second live run of the changed agent is charged, by scenario."""
+    with MessagesApi(answer) as api:
+        for _ in range(2):
+            first = len(api.charges)
+            done = project.run("--token-budget-disable", url=api.url)
+            assert done.status == 0, done.output
+        charges = api.charges[first:]
+    return {
+        scenario: [c for c in charges if words in str(c.body["messages"][0]["content"])]
+        for scenario, words in SCENARIOS.items()
+    }
+
+
+def test_unchanged_reads_from_the_first_turn_on(project: Project) -> None:
+    result = project.judge()
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    for entry in result.document["scenarios"]:
+        assert entry["basis"] == "recorded"
+        first = next(turn["tokens"] for turn in entry["turns"] if turn["tokens"]["cache_read_input_tokens"])
+        assert first["cache_creation_input_tokens"] == 0
+        assert entry["measured"] == entry["baseline"]
+
+
+def test_a_small_edit_of_a_stable_prompt_is_no_cold_start(project: Project) -> None:
+    """The edited prompt is as stable as the one before it: the next run but one finds it warm again."""
+    grow_prompt(2)(project)
+    result = project.judge()
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    for scenario, charges in second_run(project).items():
+        measured = result.scenarios[scenario]["measured"]
+        for name in ("cache_read_input_tokens", "prompt_tokens"):
+            live = sum(getattr(charge.usage, name) for charge in charges)
+            assert measured[name] == pytest.approx(live, rel=ALLOWED)
+
+
+def test_a_timestamp_is_never_warm(project: Project) -> None:
+    timestamp(project)
+    result = project.judge()
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    assert all("cache_share" in result.over(scenario) for scenario in SCENARIOS)
+    if not EXACT:
+        return  # a time is no known text, which the server could charge without ctok
+    for scenario, charges in second_run(project).items():
+        live = sum(charge.usage.cache_read_input_tokens for charge in charges)
+        measured = result.scenarios[scenario]["measured"]
+        assert measured["cache_read_input_tokens"] == pytest.approx(live, rel=ALLOWED)
