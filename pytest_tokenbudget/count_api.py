@@ -27,6 +27,8 @@ _VERSION = "2023-06-01"
 """Of the API: the older one, which models of every age take."""
 _PARALLEL = 8
 """At some 0.3 s a count this stays below 2,000 a minute, the lowest documented limit of the endpoint."""
+_NOT_TAKEN = frozenset({"inference_geo", "fallbacks"})
+"""Options that no prompt holds and that the endpoint refuses."""
 _TRIES = 3
 _PATIENCE = 60.0  # seconds for one request
 _RETRIED = (408, 429, 500, 502, 503, 504, 529)
@@ -50,7 +52,7 @@ class ApiCounter:
 
     def count(self, prompts: Sequence[Prompt]) -> list[int | None]:
         """Prompt tokens of each; None where the endpoint does not say, with a warning."""
-        bodies = [body_of(prompt) for prompt in prompts]
+        bodies = [_countable(body_of(prompt)) for prompt in prompts]
         keys = [f"tokenbudget/api_counts/{digest(body)}" for body in bodies]
         for key in keys:
             kept = self._store.get(key, None) if self._store and key not in self._counts else None
@@ -82,6 +84,10 @@ class ApiCounter:
             return [f"count_tokens could not be asked: {reason}; counted offline instead."] * len(bodies)
         answers: list[int | str] = json.loads(done.stdout)
         return answers
+
+
+def _countable(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key not in _NOT_TAKEN}
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
@@ -18,6 +18,7 @@ from pytest_tokenbudget.metering.recount import CountPrompts, recounted
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.usage import asked_rate
 
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""
@@ -150,7 +151,8 @@ class Meter:
         recorded = pair.answer.usage
         usage = recorded or Usage(1)
         if recorded is not None and split.tokens is not None:
-            usage = _with_tokens(recorded, _rate(recorded, pair), split.tokens)
+            rate = asked_rate(_main(recorded)[0], pair.recorded, pair.request)
+            usage = _with_tokens(recorded, rate, split.tokens)
         return Turn(
             pair,
             self.tiered(usage),
@@ -174,13 +176,6 @@ def _tokens(usage: Usage | None) -> Tokens | None:
 def _main(usage: Usage) -> tuple[Rate, Tokens]:
     """What the request itself billed; what else an answer bills (an advisor, a compaction) follows it."""
     return next(iter(usage.by_rate.items()), (Rate("unknown"), Tokens()))
-
-
-def _rate(recorded: Usage, pair: Pair) -> Rate:
-    """The recorded rate, or, where the request names another model now, that model's."""
-    rate, _ = _main(recorded)
-    now, was = pair.request.prompt.model, pair.recorded.prompt.model
-    return rate if now == was else replace(rate, model=now)
 
 
 def _with_tokens(usage: Usage, rate: Rate, tokens: Tokens) -> Usage:

@@ -26,7 +26,7 @@ def render_options(prompt: Prompt) -> dict[str, Rendered]:
 
 # Betas that change what the model is shown of an otherwise unchanged request.
 _SHAPING_BETAS = frozenset({"token-efficient-tools-2025-02-19"})
-_NOT_SHOWN = frozenset({"speed", "tool_choice", "betas", "fallbacks"})
+_NOT_SHOWN = frozenset({"speed", "inference_geo", "tool_choice", "betas", "fallbacks"})
 
 
 def _option(name: str, value: Any, prompt: Prompt) -> Rendered:

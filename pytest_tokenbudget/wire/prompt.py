@@ -18,7 +18,7 @@ Ttl = Literal["5m", "1h"]
 _NOT_IN_PROMPT = frozenset(
     {"model", "max_tokens", "messages", "system", "tools", "stream", "metadata", "stop_sequences"}
     | {"temperature", "top_k", "top_p", "cache_control", "diagnostics", "anthropic_version", "anthropic_beta"}
-    | {"service_tier", "inference_geo", "user_profile_id", "thread"}
+    | {"service_tier", "user_profile_id", "thread"}
 )
 
 

@@ -195,6 +195,27 @@ def _modifiers(usage: Mapping[str, Any], endpoint: Endpoint) -> Iterator[str]:
             yield "regional"
 
 
+def asked_rate(rate: Rate, was: Request, now: Request) -> Rate:
+    """The rate of an answer to `was`, had it been asked as `now`: that one's model, speed and geography."""
+    before, after = set(_asked_modifiers(was)), set(_asked_modifiers(now))
+    if was.endpoint.platform != now.endpoint.platform:  # reached by another way: where it runs is not told
+        before -= {"regional"}
+        after -= {"regional"}
+    kept = [word for word in rate.modifiers if word in after or word not in before]
+    model = rate.model if was.prompt.model == now.prompt.model else now.prompt.model
+    return Rate(model, (*kept, *(after - before)))
+
+
+def _asked_modifiers(request: Request) -> Iterator[str]:
+    options, where = request.prompt.options, request.endpoint
+    if options.get("speed") == "fast":
+        yield "fast"
+    if where.platform in ("anthropic", "azure") and options.get("inference_geo") == "us":
+        yield "us"
+    if where.region not in (None, "global"):
+        yield "regional"
+
+
 def _serving_model(message: Mapping[str, Any], usage: Mapping[str, Any]) -> str | None:
     """The model that the top-level counts belong to: a fallback's, where one served."""
     served = [entry for entry in _entries(usage) if entry.get("type") == "fallback_message"]

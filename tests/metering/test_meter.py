@@ -101,6 +101,50 @@ def test_another_model_is_priced_as_that_model() -> None:
     assert list(run.usage.by_rate) == [Rate("claude-opus-4-6")]
 
 
+@pytest.mark.parametrize(
+    ("was", "billed", "now", "modifiers"),
+    [
+        ({}, (), {"speed": "fast"}, ("fast",)),
+        ({"speed": "fast"}, ("fast",), {}, ()),
+        ({"speed": "fast"}, (), {"speed": "fast"}, ()),  # asked for, and not given
+        ({}, (), {"inference_geo": "us"}, ("us",)),
+        ({"inference_geo": "us"}, ("us",), {"inference_geo": "global"}, ()),
+        ({}, ("us",), {}, ("us",)),  # the workspace's default
+        ({}, ("batch",), {"speed": "fast", "inference_geo": "us"}, ("batch", "fast", "us")),
+    ],
+)
+def test_what_a_request_asks_for_decides_its_rate(
+    was: dict[str, str], billed: tuple[str, ...], now: dict[str, str], modifiers: tuple[str, ...]
+) -> None:
+    usage = Usage.of(Rate(MODEL, billed), Tokens(input_tokens=20, output_tokens=4))
+    exchange = Exchange(request(**was), Answer(200, {"content": []}, usage))
+    run = METER.replayed([exchange], [pair(0, exchange, request(**now))])
+    assert run.usage == Usage.of(Rate(MODEL, modifiers), Tokens(input_tokens=20, output_tokens=4))
+    assert run.basis == Basis.RECORDED  # of the tokens
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "modifiers"),
+    [
+        ("locations/global", "locations/us-east5", ("google", "regional")),
+        ("locations/us-east5", "locations/global", ("google",)),
+        ("locations/us-east5", "locations/europe-west1", ("google", "regional")),
+    ],
+)
+def test_the_region_of_the_path_decides_the_rate(was: str, now: str, modifiers: tuple[str, ...]) -> None:
+    def at(where: str) -> Request:
+        url = f"https://x.test/v1/projects/p/{where}/publishers/anthropic/models/claude-opus-4-6:rawPredict"
+        read = read_request("POST", url, {}, b'{"messages": [{"role": "user", "content": "Hello"}]}')
+        assert read is not None
+        return read
+
+    billed = ("google",) if "global" in was else ("google", "regional")
+    usage = Usage.of(Rate("claude-opus-4-6", billed), Tokens(input_tokens=20, output_tokens=4))
+    exchange = Exchange(at(was), Answer(200, {"content": []}, usage))
+    run = METER.replayed([exchange], [pair(0, exchange, at(now), Paired.EXACT)])
+    assert list(run.usage.by_rate) == [Rate("claude-opus-4-6", modifiers)]
+
+
 def test_an_answer_that_does_not_say_what_it_billed_is_unknown() -> None:
     exchange = Exchange(request(), Answer(200, error="the stream was cut off"))
     run = METER.replayed([exchange], [pair(0, exchange, exchange.request, Paired.EXACT)])
