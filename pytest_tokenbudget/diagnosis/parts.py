@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
+from pytest_tokenbudget.diagnosis.kinds import first_difference
 from pytest_tokenbudget.diagnosis.places import text_of
+from pytest_tokenbudget.metering.counting import family
 from pytest_tokenbudget.metering.difference import difference
 from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.metering.prompt_options import render_options
+from pytest_tokenbudget.metering.rendering import Rendered
 from pytest_tokenbudget.metering.run import Turn
-from pytest_tokenbudget.wire.prompt import Block
+from pytest_tokenbudget.wire.prompt import Block, digest
 
 CountOf = Callable[[str], int]
 """Tokens of a text, about: only to share a known difference out."""
@@ -20,30 +25,40 @@ def with_own_parts(turn: Turn, count: CountOf) -> Turn:
     """The turn with parts that tell what differs from its own recorded request; their sum stays what it is.
 
     An estimate may be counted from a neighbouring turn's request, whose parts tell other differences: these
-    are found anew, and sized by `count`. Text that was only split into other blocks is no difference. What is
-    left over is `framing`.
+    are found anew, and sized by `count`. A text that changed while it was put into other blocks is one part.
+    What is left over is `framing`, or what another tokenizer makes of the same text.
     """
     parts = turn.estimate.parts
     if not parts:
         return turn
+    was, now = turn.pair.recorded.prompt, turn.pair.request.prompt
     total = sum(part.tokens for part in parts)
     if not _are_own(turn):
         parts = tuple(_counted(turn, count))
-    own = list(_without_resplit(part for part in parts if part.where != "framing"))
+    own = list(_rejoined(part for part in parts if part.where != "framing"))
     if rest := total - sum(part.tokens for part in own):
-        own.append(Part("framing", "changed", rest))
+        alike = family(was.model) == family(now.model)
+        own.append(Part("framing" if alike else "model", "changed", rest))
     return replace(turn, estimate=replace(turn.estimate, parts=tuple(own)))
 
 
 def _are_own(turn: Turn) -> bool:
-    """Whether every block among the parts is new to the recorded request, or gone from it."""
-    was = Counter(block.digest for block in turn.pair.recorded.prompt.blocks)
-    now = Counter(block.digest for block in turn.pair.request.prompt.blocks)
-    return all(
+    """Whether the parts are those of the recorded request: blocks new to it or gone from it, its options."""
+    recorded, request = turn.pair.recorded.prompt, turn.pair.request.prompt
+    was, now = (Counter(block.digest for block in prompt.blocks) for prompt in (recorded, request))
+    options = {part.where for part in turn.estimate.parts if part.was is None and part.now is None}
+    return options - {"framing", "model"} <= _changed_options(turn).keys() and all(
         (part.was is None or was[part.was.digest] > now[part.was.digest])
         and (part.now is None or now[part.now.digest] > was[part.now.digest])
         for part in turn.estimate.parts
     )
+
+
+def _changed_options(turn: Turn) -> dict[str, tuple[Rendered, Rendered]]:
+    """What the options of the recorded request and of the new one add to the prompt, where that differs."""
+    was, now = (render_options(one.prompt) for one in (turn.pair.recorded, turn.pair.request))
+    sides = {name: (was.get(name, Rendered()), now.get(name, Rendered())) for name in {**was, **now}}
+    return {name: pair for name, pair in sides.items() if pair[0] != pair[1]}
 
 
 def _counted(turn: Turn, count: CountOf) -> Iterator[Part]:
@@ -56,26 +71,43 @@ def _counted(turn: Turn, count: CountOf) -> Iterator[Part]:
             yield Part(now.where, "added", tokens, None, now)
         elif was:
             yield Part(was.where, "removed", tokens, was, None)
-    yield from (part for part in turn.estimate.parts if part.was is None and part.now is None)
+    for name, (before, after) in sorted(_changed_options(turn).items()):
+        sizes = (side.tokens + sum(map(count, side.texts)) for side in (after, before))
+        yield Part(name, "changed", round(next(sizes) - next(sizes)))
 
 
 def _tokens(block: Block | None, count: CountOf) -> int:
     return count(text_of(block)) if block else 0
 
 
-def _without_resplit(parts: Iterable[Part]) -> Iterator[Part]:
-    """The parts without those of one level or message whose text is the same, in other blocks."""
+def _rejoined(parts: Iterable[Part]) -> Iterator[Part]:
+    """The parts, those of a text that went from one block into several, or back, as one."""
     groups: dict[object, list[Part]] = defaultdict(list)
     for part in parts:
         block = part.now or part.was
         groups[(block.level, block.role, block.message) if block else part.where].append(part)
     for group in groups.values():
-        if len(group) == 1 or not _is_resplit(group):
+        was, now = [part.was for part in group if part.was], [part.now for part in group if part.now]
+        if was and now and len(was) != len(now) and (whole := _whole(was, now)):
+            yield Part(whole[1].where, "changed", sum(part.tokens for part in group), *whole)
+        else:
             yield from group
 
 
-def _is_resplit(group: list[Part]) -> bool:
-    was, now = [part.was for part in group if part.was], [part.now for part in group if part.now]
+def _whole(was: Sequence[Block], now: Sequence[Block]) -> tuple[Block, Block] | None:
+    """Both sides as one block, at the place where they part; None where they do not share half their text."""
     if not all(block.kind == "text" for block in (*was, *now)):
-        return False
-    return "".join(map(text_of, was)) == "".join(map(text_of, now))
+        return None
+    before, after = ("".join(map(text_of, side)) for side in (was, now))
+    at = first_difference(before, after)
+    shared = at + first_difference(before[at:][::-1], after[at:][::-1])
+    if shared * 2 < min(len(before), len(after)):
+        return None
+    ends = accumulate(len(text_of(block)) for block in now)
+    there = next((block for block, end in zip(now, ends, strict=True) if at < end), now[-1])
+    return _of(was[0], before), _of(there, after)
+
+
+def _of(block: Block, text: str) -> Block:
+    content = {"type": "text", "text": text}
+    return replace(block, content=content, digest=digest(block.level, block.role, content))

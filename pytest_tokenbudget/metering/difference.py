@@ -52,7 +52,8 @@ def difference(was: Prompt, now: Prompt) -> Difference:
     """Match the blocks of two prompts, in time linear in their number.
 
     First by what was sent, then by what is shown (ids and `strict` are not); what remains is paired between
-    the same neighbours, or by its name if it is a tool.
+    the same neighbours, or by its name if it is a tool. A text in other blocks than before is no change: the
+    model is shown the blocks of a message, or of the system prompt, as one text.
     """
     matched: dict[int, Item] = {}  # by index in the new prompt
     before, after = items(was), items(now)
@@ -63,6 +64,7 @@ def difference(was: Prompt, now: Prompt) -> Difference:
     same = tuple((matched[item.index], item) for item in after if item.index in matched)
     gaps = _gaps(before, {a.index: a.index for a, _ in same})
     gaps |= _gaps(after, {b.index: a.index for a, b in same})
+    _take_resplit(old, new)
     changed = _take_pairs(old, new, _tool_name)
     changed += _take_pairs(old, new, lambda item: (gaps[id(item)], *_sort(item.block)))
     changes = [
@@ -89,6 +91,28 @@ def _take_pairs(
     for items_left in (old, new):
         items_left[:] = [item for item in items_left if id(item) not in taken]
     return pairs
+
+
+def _take_resplit(old: list[Item], new: list[Item]) -> None:
+    """Take what is the same text in other blocks, at one place of both prompts, out of both lists."""
+    before, after = _by_message(old), _by_message(new)
+    for place in before.keys() & after.keys():
+        was, now = before[place], after[place]
+        if all(item.block.kind == "text" for item in (*was, *now)) and _text(was) == _text(now):
+            taken = {id(item) for item in (*was, *now)}
+            for items_left in (old, new):
+                items_left[:] = [item for item in items_left if id(item) not in taken]
+
+
+def _by_message(items_left: Iterable[Item]) -> dict[Hashable, list[Item]]:
+    found: defaultdict[Hashable, list[Item]] = defaultdict(list)
+    for item in items_left:
+        found[item.block.level, item.block.role, item.block.message].append(item)
+    return found
+
+
+def _text(several: Iterable[Item]) -> str:
+    return "".join(str(item.block.content.get("text", "")) for item in several)
 
 
 def _sent(item: Item) -> Hashable:

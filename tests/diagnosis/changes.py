@@ -26,6 +26,7 @@ from seeded import (
     replay,
     results,
     support_agent,
+    text,
     tool,
 )
 
@@ -169,6 +170,12 @@ def mark_system(ttl: str = "5m") -> InPlace:
 
 def mark_tools(_: int, body: Body) -> None:
     body["tools"][-1]["cache_control"] = dict(EPHEMERAL)
+
+
+def in_two_blocks(_: int, body: Body) -> None:
+    whole = body["system"][0]["text"]
+    cut = whole.index("31. When")
+    body["system"] = [text(whole[:cut]), text(whole[cut:], marked=True)]
 
 
 # --- edits of the repository that the agent lives in --------------------------------------------------------

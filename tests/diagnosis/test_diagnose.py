@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from changes import Case, each, mark_system, mark_tools, on, put, question, system, unmark
+from changes import Case, each, in_two_blocks, mark_system, mark_tools, on, put, question, system, unmark
 from seeded import (
     FILES,
     HANDBOOK,
@@ -29,12 +29,6 @@ from pytest_tokenbudget.diagnosis.sources import SourceTree
 def as_lists(_: int, body: Body) -> None:
     for block in results(body):
         block["content"] = [text(block["content"])]
-
-
-def in_two_blocks(_: int, body: Body) -> None:
-    whole = body["system"][0]["text"]
-    cut = whole.index("31. When")
-    body["system"] = [text(whole[:cut]), text(whole[cut:], marked=True)]
 
 
 HARMLESS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 
 import pytest
 from changes import (
@@ -18,6 +19,7 @@ from changes import (
     adds_up,
     each,
     grow,
+    in_two_blocks,
     question,
     system,
     tools_file,
@@ -41,6 +43,9 @@ from seeded import (
 )
 
 from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.metering.estimate import Part
+
+MORE = "Be brief about what follows here.\n"
 
 GROWTH = [
     Case(
@@ -175,6 +180,12 @@ GROWTH = [
         },
     ),
     Case(
+        "the prompt in two blocks, and a sentence longer",
+        each(system(lambda _, words: words.replace("31. When", MORE + "31. When")), in_two_blocks),
+        {"growth system[0]": ("re-sent on 4 turns", "agent/prompts/handbook.md:33")},
+        {"agent/prompts/handbook.md": HANDBOOK.replace("31. When", MORE + "31. When")},
+    ),
+    Case(
         "an output format",
         each(
             lambda _, body: body.update(
@@ -230,3 +241,15 @@ def test_a_cause_is_told_in_one_sentence() -> None:
     assert finding.source is not None
     amount = r"system\[0\]: \+\d+ tokens, re-sent on 4 turns = \+\d+ \(\+\d\.\d %\)"
     assert re.fullmatch(rf"{amount}, from {re.escape(str(finding.source))}", finding.text)
+
+
+def test_what_another_turn_differs_in_is_not_told() -> None:
+    """An estimate may be counted from the turn before, which had no tools: its own recording had them."""
+    run = next(case for case in GROWTH if case.name == "a sentence in the middle of a line").run()
+    (part,) = run.turns[0].estimate.parts
+    tools = Part("tools", "changed", 497), Part("framing", "changed", -497)
+    estimate = replace(run.turns[0].estimate, parts=(part, *tools))
+    run = replace(run, turns=(replace(run.turns[0], estimate=estimate), *run.turns[1:]))
+    told = findings(run, SourceTree(FILES))
+    assert [one.where for one in told if one.kind == "growth"] == ["system[0]"]
+    adds_up(run, told)

@@ -127,6 +127,8 @@ MARKED["tools"][1]["cache_control"] = EPHEMERAL
         edited("messages.2.content.0.is_error", False),
         edited("messages.2.content.0.content", [text("three", cache_control=EPHEMERAL)]),
         edited("messages.0.content", "how much is it"),
+        body(system="you are an agenttoday is monday"),
+        body(system=[text("you are"), text(" an agenttoday"), text(" is monday")]),
     ],
 )
 def test_what_the_model_is_not_shown_is_no_difference(now: dict[str, Any]) -> None:
