@@ -17,7 +17,7 @@ from pytest_tokenbudget.wire.prompt import Level, Prompt
 _CLOSE = 0.1
 """How far an interpolated size may be off what was read, as a part of it, to be taken for that prefix."""
 
-_LENIENT = Shown(ageless=True, loose=True)
+_LENIENT = Shown(timeless=True, loose=True)
 
 _DOUBT = 0.05
 """How far above a minimum, as a part of it, an interpolated size must be to contradict it."""
@@ -140,7 +140,7 @@ def _shown(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequence[int],
     shown = Shown(blind=_unreadable(cache, turn, readable, hit))
     if hit is None:
         return shown
-    for explained in (shown, replace(shown, ageless=True), replace(shown, ageless=True, loose=True)):
+    for explained in (shown, replace(shown, timeless=True), replace(shown, timeless=True, loose=True)):
         if cache.can_read(turn, hit, explained):
             return explained
     # Whoever wrote it probably set the same breakpoints, so that what they end is there, too.

@@ -125,10 +125,7 @@ class Meter:
         asked: Mapping[int, Pair],
         estimates: Mapping[int, Estimate],
     ) -> dict[int, Split]:
-        was = [
-            RecordedTurn(exchange.request.prompt, _tokens(exchange.answer.usage), exchange.answer.date)
-            for exchange in recorded.values()
-        ]
+        was = [_recorded_turn(exchange) for exchange in recorded.values()]
         now = [
             CurrentTurn(
                 asked[number].request.prompt, estimates[number].prompt_tokens, estimates[number].parts
@@ -171,6 +168,11 @@ def is_turn(exchange: Exchange) -> bool:
 
 def _tokens(usage: Usage | None) -> Tokens | None:
     return None if usage is None else _main(usage)[1]
+
+
+def _recorded_turn(exchange: Exchange) -> RecordedTurn:
+    answer = exchange.answer
+    return RecordedTurn(exchange.request.prompt, _tokens(answer.usage), answer.date, answer.sent)
 
 
 def _main(usage: Usage) -> tuple[Rate, Tokens]:

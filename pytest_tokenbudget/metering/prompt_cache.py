@@ -70,8 +70,8 @@ class Shown:
     initial state among them."""
     blind: frozenset[tuple[int, Level]] = frozenset()
     """Earlier turns whose entries of a level it could not read: concurrent calls, evictions."""
-    ageless: bool = False
-    """Whether it read what had outlived its time."""
+    timeless: bool = False
+    """Whether it read what, by the times, had outlived its own, or was not yet being answered."""
     loose: bool = False
     """Whether it read what was cached under other parameters: those that differ cost nothing here."""
     off: bool = False
@@ -117,7 +117,7 @@ class Cache:
     def ask(self, index: int, turn: CacheTurn, shown: Shown) -> Outcome:
         """Bill one turn and enter what it writes. Turns come in order."""
         if shown.warm:
-            self._warm(index, *shown.warm, turn.began)
+            self._warm(index, *shown.warm, turn.sent or turn.began)
         marked = () if shown.off else self.cacheable(turn)
         hit = next((p for p in visible(marked) if self.can_read(turn, p, shown)), None)
         source = -1 if hit is None else max(self.writers(turn, hit, shown))
@@ -146,11 +146,11 @@ class Cache:
     def can_read(self, turn: CacheTurn, position: int, shown: Shown) -> bool:
         """Whether a prefix is cached, alive, and was written by a turn that this one is not blind to."""
         entry = self._entry(turn, position, shown)
-        if entry is None or (_expired(entry, turn.began) and not shown.ageless):
+        if entry is None or (_expired(entry, turn.began) and not shown.timeless):
             return False
         level = turn.chain.links[position].block.level
         return any(
-            (writer, level) not in shown.blind and not _later(began, turn.sent)
+            (writer, level) not in shown.blind and (shown.timeless or not _later(began, turn.sent))
             for writer, began in entry.writers.items()
         )
 

@@ -13,6 +13,7 @@ from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.message_threads import MessageThreads
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.secret_text import PLACEHOLDER
+from pytest_tokenbudget.replay.timing import Clock
 from pytest_tokenbudget.wire.batches import read_batch_requests, read_batch_results
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
 from pytest_tokenbudget.wire.prompt import Prompt
@@ -138,6 +139,7 @@ class Traffic:
         self.hides_text = any(_HIDDEN_TEXT in body_bytes(sent.get("body")) for sent, _ in self.interactions)
         """Whether something was hidden in a request when it was recorded."""
         self._threads = MessageThreads()
+        self._clock = Clock()
         sent = [_recorded(request, answer) for request, answer in self.interactions]
         results = self._results(sent)
         for number, one in enumerate(sent):
@@ -182,7 +184,8 @@ class Traffic:
         return results
 
     def _answer(self, number: int, request: Request) -> Answer:
-        return answer_to(request, self.interactions[number][1])
+        answer = self.interactions[number][1]
+        return self._clock.timed(answer_to(request, answer), answer.get("timing"))
 
 
 def _recorded(request: Mapping[str, Any], answer: Mapping[str, Any]) -> Sent:

@@ -39,7 +39,9 @@ class Answer:
     error: str | None = None
     """Why there is no message or no usage: the API's error type, or what could not be read."""
     date: datetime | None = None
-    """When the answer began, by its `Date` header."""
+    """When the answer began: by its `Date` header, or finer where the recording tells."""
+    sent: datetime | None = None
+    """When its request was sent, on the clock of `date`, where the recording tells."""
 
     @property
     def billed(self) -> bool:

@@ -230,9 +230,13 @@ def test_what_the_recording_shows_holds() -> None:
     blind = {1: Shown(blind=frozenset({(0, "messages")}))}
     assert [read for read, *_ in run(prompt, prompt, prompt, shown=blind)] == [0, 0, 1]
     assert [read for read, *_ in run(prompt, shown={0: Shown(warm=(chain(prompt), (0,)))})] == [1]
+    warm = Shown(warm=(chain(prompt), (0,)))
+    assert counts(simulate([turn(prompt, 3, sent=0)], shown={0: warm})[0])[0] == 1  # it was there before
     assert run(prompt, prompt, shown={0: Shown(off=True)}) == [(0, 0, 0, 2), (0, 0, 1, 1)]
     late = [turn(prompt, 0), turn(prompt, 301)]
-    assert [counts(each)[0] for each in simulate(late, shown={1: Shown(ageless=True)})] == [0, 1]
+    assert [counts(each)[0] for each in simulate(late, shown={1: Shown(timeless=True)})] == [0, 1]
+    early = [turn(prompt, 3, sent=0), turn(prompt, 4, sent=1)]
+    assert [counts(each)[0] for each in simulate(early, shown={1: Shown(timeless=True)})] == [0, 1]
 
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "eA=="}}

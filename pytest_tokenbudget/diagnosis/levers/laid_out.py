@@ -135,10 +135,15 @@ def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> Lai
     unsized = [Unsized(its, _billed(turn).prompt_tokens, weights.of(its)) for _, turn, its in known]
     sizes = prefix_sizes(unsized, exact)
     asked = (
-        Asked(index, turn, CacheTurn(its, ends, _billed(turn).prompt_tokens, turn.pair.answer.date))
+        Asked(index, turn, _cache_turn(turn, its, ends))
         for (index, turn, its), ends in zip(known, sizes, strict=True)
     )
     return LaidOut(tuple(asked), cost, runs_per_month)
+
+
+def _cache_turn(turn: Turn, its: Chain, ends: tuple[int, ...]) -> CacheTurn:
+    answer = turn.pair.answer
+    return CacheTurn(its, ends, _billed(turn).prompt_tokens, answer.date, answer.sent)
 
 
 def _billed(turn: Turn) -> Tokens:
