@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import unittest
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -25,6 +26,8 @@ from pytest_tokenbudget.telling import BudgetFailure, Node, miss_behind, told_pl
 
 SCENARIO = pytest.StashKey[Scenario]()
 TEARDOWN = pytest.StashKey[Scenario]()
+ENDED = pytest.StashKey[Scenario]()
+"""Of a test of unittest between its body and its report, which alone tells how it ended."""
 
 
 def activate(config: pytest.Config, options: Options) -> None:
@@ -110,9 +113,12 @@ class Scenarios:
         try:
             result = yield
         except BaseException as error:
-            if not (miss_behind(error) or scenario.failed_a_child):
-                raise  # its own failure, skip or interruption: an unfinished run is not judged
+            if not _is_to_be_judged(scenario, error):
+                raise
             result = None
+        if isinstance(getattr(item, "instance", None), unittest.TestCase):
+            item.stash[ENDED] = scenario
+            return result
         with told_plainly():
             self._end(scenario, item)
         return result
@@ -196,16 +202,46 @@ class Scenarios:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send what was examined along, and let no xfail hide a budget's failure."""
+        ended = item.stash.get(ENDED, None)
         report = yield
-        if call.when == "call" and report.skipped and hasattr(report, "wasxfail"):
+        failure = call.excinfo.value if call.excinfo else None
+        if ended is not None:
+            del item.stash[ENDED]
+            failure = self._judged(ended, item, failure)
+            report.user_properties[:] = item.user_properties
+        is_budgets = isinstance(failure, BudgetFailure)
+        if call.when == "call" and report.skipped and hasattr(report, "wasxfail") and not is_budgets:
             self._keep(item)
         if self._examined and type(report) is pytest.TestReport:
             setattr(report, ENTRIES, self._examined)
             self._examined = []
-        if call.excinfo is not None and isinstance(call.excinfo.value, BudgetFailure):
+        if is_budgets:
             report.outcome = "failed"
-            report.longrepr = str(call.excinfo.value)
+            report.longrepr = str(failure)
             report.__dict__.pop("wasxfail", None)
-        elif call.excinfo is not None and isinstance(call.excinfo.value, ReplayMiss):
-            report.longrepr = str(call.excinfo.value)  # of a subtest
+        elif isinstance(failure, ReplayMiss):
+            report.longrepr = str(failure)  # of a subtest
         return report
+
+    def _judged(
+        self, scenario: Scenario, item: pytest.Item, error: BaseException | None
+    ) -> BaseException | None:
+        """What a test of unittest fails by, when its body is over: its own error, or its budget."""
+        if error is not None and not _is_to_be_judged(scenario, error):
+            return error
+        try:
+            with told_plainly():
+                self._end(scenario, item)
+        except BudgetFailure as failure:
+            return failure
+        return error
+
+
+def _is_to_be_judged(scenario: Scenario, error: BaseException) -> bool:
+    """Whether a body that ends in an error is judged all the same: because of a request without an answer.
+
+    Else it is its own failure, skip or interruption: an unfinished run is not judged.
+    """
+    if isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
+        return False
+    return miss_behind(error) is not None or scenario.missed

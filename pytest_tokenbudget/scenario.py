@@ -99,6 +99,13 @@ class Scenario:
         """Whether an agent in another process did not get its answer, so that it had to break off."""
         return any(proxy.failures for proxy in self.proxies)
 
+    @property
+    def missed(self) -> bool:
+        """Whether something was asked that nothing answers, whatever the agent made of it."""
+        accounts = [ledger.account(self.place.id) for ledger in self.ledgers]
+        refused = any(account.misses or account.problems for account in accounts)
+        return refused or bool(self.refusals) or self.failed_a_child
+
     def settle(self) -> None:
         """Wait for the answers to other processes that are on their way."""
         for proxy in self.proxies:
