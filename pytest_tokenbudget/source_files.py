@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -89,7 +90,14 @@ def _read(path: Path) -> str | None:
         content = path.read_bytes()
     except OSError:
         return None
-    return None if b"\0" in content[:_HEAD] else content.decode("utf-8-sig", "replace")
+    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    if b"\0" in content[:_HEAD]:
+        return None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")  # what is no UTF-8 and yet a prompt is probably this
 
 
 def _is_recorded(text: str) -> bool:

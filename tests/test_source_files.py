@@ -99,4 +99,11 @@ def test_a_folder_inside_of_a_repository_sees_its_own_files(tmp_path: Path, git:
 def test_odd_bytes_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     write(tmp_path, "a.md", b"\xef\xbb\xbfBe kind.")
     write(tmp_path, "b.md", b"Be \xff kind.")
-    assert dict(read_source_tree(tmp_path).files) == {"a.md": "Be kind.", "b.md": "Be \ufffd kind."}
+    write(tmp_path, "c.md", "Größe, à la mode".encode("latin-1"))
+    write(tmp_path, "d.md", "Größe: 中".encode("utf-16"))
+    assert dict(read_source_tree(tmp_path).files) == {
+        "a.md": "Be kind.",
+        "b.md": "Be ÿ kind.",
+        "c.md": "Größe, à la mode",
+        "d.md": "Größe: 中",
+    }

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from dataclasses import replace
 
-from pytest_tokenbudget.diagnosis.break_text import EARLIER, RECORDED, api_word, describe, refined
+from pytest_tokenbudget.diagnosis.break_text import api_word
+from pytest_tokenbudget.diagnosis.breaks import READS, Break, finding_of
 from pytest_tokenbudget.diagnosis.cache_losses import Chains, Loss, count_of, losses, rank, shared
-from pytest_tokenbudget.diagnosis.comparison import Difference, compare
+from pytest_tokenbudget.diagnosis.comparison import compare
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.ledger import TurnCosts
 from pytest_tokenbudget.diagnosis.places import place, text_of, tool_names
-from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
-from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
+from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.diagnosis.wording import listed
 from pytest_tokenbudget.metering.cache_chain import Chain
 from pytest_tokenbudget.metering.cache_rules import LEVELS, LOOK_BACK, minimum
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.wire.prompt import Ttl
 
-_INDEX = re.compile(r"^messages\[\d+\]")
-_TOOL = re.compile(r"(?<=tool_result) of .*")
 _END = "the last message"
-_READS = "lose the cache"
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """One turn's break and its cause."""
-
-    turn: int
-    where: str
-    cause: str
-    """In words, where it is no difference of content."""
-    tokens: int
-    api: str | None = None
-    """The API's own word for it, of its cache diagnostics."""
-    difference: Difference | None = None
-    across: bool = False
-    """Whether the prefix differs from the recorded one rather than from an earlier turn's."""
-    effect: str = _READS
-    """What happens to the tokens."""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Equal for the turns that break for the same cause."""
-        place = _TOOL.sub("", _INDEX.sub("messages", self.where))
-        return place, self.api, "" if self.api else self.cause
 
 
 def cache_breaks(
@@ -69,7 +41,7 @@ def cache_breaks(
     causes += [cause for index in rest if (cause := _lifetime(run, index, chains))]
     for cause in causes:
         groups.setdefault(cause.key, []).append(cause)
-    findings = [_finding(group, costs, sources) for group in groups.values()]
+    findings = [finding_of(group, costs, sources) for group in groups.values()]
     return findings, frozenset(one.turn for group in groups.values() for one in group)
 
 
@@ -122,7 +94,7 @@ def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
 
 
 def _effect(loss: Loss) -> str:
-    return _READS if loss.reads else "are no longer cached"
+    return READS if loss.reads else "are no longer cached"
 
 
 def _changed(loss: Loss) -> Break | None:
@@ -135,7 +107,10 @@ def _changed(loss: Loss) -> Break | None:
     was, new = ([link.block for link in side.links] for side in (reference, now))
     difference = compare(was, new, at, tool_names(reference.prompt) | tool_names(now.prompt))
     api = api_word(difference)
-    return Break(loss.turn, difference.where, "", loss.tokens, api, difference, loss.source is None)
+    place = difference.new.where if difference.new else None
+    recorded = next((text_of(b) for b in loss.recorded.prompt.blocks if b.where == place), "")
+    across = loss.source is None
+    return Break(loss.turn, difference.where, "", loss.tokens, api, difference, across, recorded=recorded)
 
 
 def _parted_before(loss: Loss, at: int) -> bool:
@@ -151,6 +126,8 @@ def _parted_before(loss: Loss, at: int) -> bool:
 
 def _parameters(loss: Loss) -> Break | None:
     """Model, tool_choice, thinking, ... that differ from the reference's, and did not when recorded."""
+    if not loss.reads:
+        return None
     across = loss.source is None
     for level in LEVELS:
         now, then = loss.now.scopes.get(level, {}), loss.reference.scopes.get(level, {})
@@ -214,30 +191,3 @@ def _marks(chain: Chain) -> dict[str, Ttl]:
         at_end = position == last and block.level == "messages"
         marks[_END if at_end else place(block, names).where] = ttl
     return marks
-
-
-def _finding(group: Sequence[Break], costs: Sequence[TurnCosts], sources: SourceTree | None) -> Finding:
-    first = max(group, key=lambda one: (one.effect == _READS, not one.across))
-    alike = [one for one in group if one.effect == first.effect]
-    tokens = sum(one.tokens for one in alike)
-    amounts = [costs[one.turn].cache for one in group]
-    known = [amount for amount in amounts if amount is not None]
-    cost = sum(known, Decimal(0)) if len(known) == len(amounts) else None
-    location = _located(first.difference, sources)
-    source = (location.source or location.filled) if location else None
-    if difference := first.difference:
-        if location:
-            difference = refined(difference, location, edited=first.across)
-        cause = describe(difference, RECORDED if first.across else EARLIER, source)
-    else:
-        api = f" ({first.api})" if first.api else ""
-        cause = f"cache prefix breaks at {first.where}{api}: {first.cause}"
-    lost = f"{plural(tokens, 'token')} on {turns(one.turn for one in alike)} {first.effect}"
-    return Finding("cache_break", first.where, f"{cause}; {lost}", tokens, cost, source)
-
-
-def _located(difference: Difference | None, sources: SourceTree | None) -> Location | None:
-    if difference is None or sources is None or difference.change != "changed" or not difference.new:
-        return None
-    old = text_of(difference.old) if difference.old else ""
-    return sources.locate(old, text_of(difference.new))

@@ -114,7 +114,7 @@ def _pieces(turn: Turn, costs: TurnCosts, count: CountOf) -> Iterator[_Piece]:
         elif part.was and part.now and part.was.kind == part.now.kind == "tool":
             yield from _fields(part, part.was, part.now, cost, count)
         else:
-            was, now = (text_of(one) if one else "" for one in (part.was, part.now))
+            was, now = (text_of(one) if one and one.kind != "image" else "" for one in (part.was, part.now))
             yield _Piece(place(block, tools), part.change, part.tokens, cost, was, now)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from changes import UUIDS
 
 from pytest_tokenbudget.diagnosis.sources import SourceTree
 
@@ -153,6 +154,66 @@ def test_a_value_is_filled_in_at_the_line_of_its_hole() -> None:
     assert location.source is None
     assert str(location.filled) == "a.py:2"
     assert location.missing == ("21",)
+
+
+FILLED = [
+    ('X = f"Session {uuid4()}\\n" + text', "Session {}", "UUIDs", UUIDS[:2]),
+    ('X = f"Session {uuid4()}\\n" + text', "Session {}", "short ids", ("9d2b", "1fe8")),
+    (
+        'X = f"It is {now()}.\\n" + text',
+        "It is {}.",
+        "times",
+        ("2026-11-21T10:00:01+00:00", "2026-11-21T10:07:00+00:00"),
+    ),
+    ('X = f"[{now()}] " + text', "[{}]", "brackets", ("10:00:01", "10:07:59")),
+    ('X = "Ref {ref}\\n{text}".format(ref=ref, text=text)', "Ref {}", "str.format", ("nreuh", "qffxe")),
+    ('X = "Worker %d\\n" % pid() + text', "Worker {}", "percent", ("7594", "81")),
+    (
+        'X = Template("Host $h\\n").substitute(h=host()) + text',
+        "Host {}",
+        "Template",
+        ("vm-7.org", "vm-8.org"),
+    ),
+    ('X = Template("On ${h}\\n").substitute(h=host()) + text', "On {}", "braces", ("vm-7.org", "vm-8.org")),
+]
+
+
+@pytest.mark.parametrize(("line", "prompt", "name", "values"), FILLED, ids=[row[2] for row in FILLED])
+def test_a_word_before_its_hole_is_enough_where_the_change_touches_the_file(
+    line: str, prompt: str, name: str, values: tuple[str, str]
+) -> None:
+    files = {"a.py": f"from uuid import uuid4\n\nY = f'Basket {{uuid4()}}'\n{line}\n", "b.md": BEFORE}
+    first, second = (f"{prompt.format(value)}\n{BEFORE}" for value in values)
+    for was in (BEFORE, first):
+        location = SourceTree(files, frozenset({"a.py"})).locate(was, second)
+        assert (str(location.filled), location.source) == ("a.py:4", None)
+    assert SourceTree(files).locate(BEFORE, second).filled is None, "in a file as it was, it may be chance"
+
+
+def test_a_word_before_several_holes_is_no_place() -> None:
+    code = "X = f'Session {a}'\nY = f'Session {b}'\n"
+    location = SourceTree({"a.py": code}, frozenset({"a.py"})).locate(BEFORE, f"Session 7\n{BEFORE}")
+    assert (location.source, location.filled, location.sources) == (None, None, ())
+
+
+def test_marks_of_another_format_do_not_count() -> None:
+    tree = SourceTree({"shop.py": 'ORDER = {\n    "remark": "Asked for twice in the evening",\n}\n'})
+    was, now = '{"order": 7}', '{"order": 7, "remark": "Asked for twice in the evening"}'
+    assert str(tree.locate(was, now).source) == "shop.py:2"
+
+
+def test_a_file_that_is_put_in_twice_is_found_once() -> None:
+    tree = SourceTree({"tone.md": "Speak as a friend would.\n", "b.md": BEFORE})
+    location = tree.locate(BEFORE, BEFORE + "Speak as a friend would.\n" * 2)
+    assert (str(location.source), location.elsewhere) == ("tone.md:1", ())
+
+
+def test_two_files_that_are_put_together_are_both_named() -> None:
+    tree = SourceTree(
+        {"a.md": "Speak as a friend would who knows it.\n", "b.md": "Answer in one sentence.\n"}
+    )
+    location = tree.locate("", "Speak as a friend would who knows it.\nAnswer in one sentence.\n")
+    assert (str(location.source), list(map(str, location.elsewhere))) == ("a.md:1", ["b.md:1"])
 
 
 def test_an_empty_tree_finds_nothing() -> None:
