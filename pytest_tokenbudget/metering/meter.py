@@ -18,7 +18,7 @@ from pytest_tokenbudget.metering.recount import CountPrompts, recounted
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
-from pytest_tokenbudget.wire.usage import asked_rate
+from pytest_tokenbudget.wire.rates import asked_rate
 
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""

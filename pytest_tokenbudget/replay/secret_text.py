@@ -133,12 +133,13 @@ def _password(url: str) -> str | None:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """A value as it may stand in a text: itself, in JSON, in JSON inside JSON, in a URL, in base64."""
+    """A value as it may stand in a text: itself, in JSON (twice, too), in a URL, in hex, in base64."""
     once = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     yield from (value, *once)
     yield from (json.dumps(form, ensure_ascii=False)[1:-1] for form in once)
     for escaped in (quote(value, safe=""), quote(value), quote_plus(value)):
         yield from (escaped, re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), escaped))
+    yield from (value.encode().hex(), value.encode().hex().upper())
     for offset in range(
         3
     ):  # base64 of a longer text that has the value in it: the characters it alone decides

@@ -17,6 +17,7 @@ from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.event_stream import looks_like_event_stream, read_event_stream
 from pytest_tokenbudget.wire.events import Streamed, assemble
 from pytest_tokenbudget.wire.exchange import Answer, Request
+from pytest_tokenbudget.wire.rates import modifiers
 from pytest_tokenbudget.wire.request import parse_body
 from pytest_tokenbudget.wire.sse import looks_like_sse, read_sse
 
@@ -150,8 +151,8 @@ def billed(
     counted = tokens(usage) if isinstance(usage, Mapping) else None
     if counted is None or not isinstance(usage, Mapping):
         return None
-    modifiers = tuple(_modifiers(usage, endpoint)) + (("batch",) if batch else ())
-    rate = Rate(_serving_model(message, usage) or requested, modifiers)
+    words = tuple(modifiers(usage, endpoint)) + (("batch",) if batch else ())
+    rate = Rate(_serving_model(message, usage) or requested, words)
     if message.get("stop_reason") == "refusal" and not message.get("content"):
         counted = Tokens()
     extra = (Usage.of(*iteration, turns=0) for iteration in _iterations(usage, rate))
@@ -159,61 +160,35 @@ def billed(
 
 
 def tokens(usage: Mapping[str, Any]) -> Tokens | None:
-    """The counts of a usage object; None where input or output is missing.
+    """The counts of a usage object; None where input or output is missing, or where one is no count.
 
     What was written to the cache without a split by lifetime was written for five minutes, the default; a
     total above its split (a server tool's own breakpoint, told at the end of a stream) likewise.
     """
     try:
         split = usage.get("cache_creation") or {}
-        hour = int(split.get("ephemeral_1h_input_tokens") or 0)
+        hour = _count(split.get("ephemeral_1h_input_tokens") or 0)
         written = usage.get("cache_creation_input_tokens")
         if written is None:
-            written = hour + int(split.get("ephemeral_5m_input_tokens") or 0)
+            written = hour + _count(split.get("ephemeral_5m_input_tokens") or 0)
         return Tokens(
-            input_tokens=int(usage["input_tokens"]),
-            ephemeral_5m_input_tokens=max(int(written) - hour, 0),
+            input_tokens=_count(usage["input_tokens"]),
+            ephemeral_5m_input_tokens=max(_count(written) - hour, 0),
             ephemeral_1h_input_tokens=hour,
-            cache_read_input_tokens=int(usage.get("cache_read_input_tokens") or 0),
-            output_tokens=int(usage["output_tokens"]),
-            web_search_requests=int((usage.get("server_tool_use") or {}).get("web_search_requests") or 0),
+            cache_read_input_tokens=_count(usage.get("cache_read_input_tokens") or 0),
+            output_tokens=_count(usage["output_tokens"]),
+            web_search_requests=_count((usage.get("server_tool_use") or {}).get("web_search_requests") or 0),
         )
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         return None
 
 
-def _modifiers(usage: Mapping[str, Any], endpoint: Endpoint) -> Iterator[str]:
-    if (tier := usage.get("service_tier")) in ("batch", "priority"):
-        yield str(tier)
-    if usage.get("speed") == "fast":
-        yield "fast"
-    if endpoint.platform in ("anthropic", "azure") and usage.get("inference_geo") == "us":
-        yield "us"
-    if endpoint.platform != "anthropic":
-        yield endpoint.platform
-        if endpoint.region not in (None, "global"):
-            yield "regional"
-
-
-def asked_rate(rate: Rate, was: Request, now: Request) -> Rate:
-    """The rate of an answer to `was`, had it been asked as `now`: that one's model, speed and geography."""
-    before, after = set(_asked_modifiers(was)), set(_asked_modifiers(now))
-    if was.endpoint.platform != now.endpoint.platform:  # reached by another way: where it runs is not told
-        before -= {"regional"}
-        after -= {"regional"}
-    kept = [word for word in rate.modifiers if word in after or word not in before]
-    model = rate.model if was.prompt.model == now.prompt.model else now.prompt.model
-    return Rate(model, (*kept, *(after - before)))
-
-
-def _asked_modifiers(request: Request) -> Iterator[str]:
-    options, where = request.prompt.options, request.endpoint
-    if options.get("speed") == "fast":
-        yield "fast"
-    if where.platform in ("anthropic", "azure") and options.get("inference_geo") == "us":
-        yield "us"
-    if where.region not in (None, "global"):
-        yield "regional"
+def _count(value: Any) -> int:
+    """A count, also one that a gateway writes as `5.0` or `"5"`; raises where it is none."""
+    count = int(value)
+    if isinstance(value, bool) or count < 0 or (isinstance(value, float) and value != count):
+        raise ValueError(f"{value!r} is no count")
+    return count
 
 
 def _serving_model(message: Mapping[str, Any], usage: Mapping[str, Any]) -> str | None:

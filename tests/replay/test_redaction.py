@@ -361,6 +361,7 @@ PLACES: dict[str, Callable[[str], Interaction]] = {
     "deep body": lambda text: interaction(b"[" * 80 + body(text) + b"]" * 80),
     "form": lambda text: interaction(f"a=1&b={quote_plus(text)}".encode()),
     "URL": lambda text: interaction(body({"url": f"https://h/?q={quote(text)}&r={quote(text, safe='')}"})),
+    "hex": lambda text: interaction(body({"data": text.encode().hex()})),
     "base64": lambda text: interaction(body({"data": base64.b64encode(b"user:" + text.encode()).decode()})),
     "binary body": lambda text: interaction(b"\xff\xfe" + text.encode() + b"\x80"),
     "path": lambda text: interaction(uri=f"https://h/{quote(text, safe='')}/v1"),
