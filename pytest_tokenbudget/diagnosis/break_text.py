@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from pytest_tokenbudget.diagnosis.comparison import Difference
 from pytest_tokenbudget.diagnosis.findings import Source
-from pytest_tokenbudget.diagnosis.kinds import Kind, values_in
+from pytest_tokenbudget.diagnosis.kinds import Kind, kind_of_value, values_in
+from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.diagnosis.sources import Location
 
 EARLIER = "prefix that an earlier turn cached"
@@ -41,5 +42,11 @@ def refined(difference: Difference, location: Location, *, edited: bool) -> Diff
     if difference.kind.is_value:
         literal = edited and location.source is not None and location.filled is None
         return replace(difference, kind=Kind.TEXT) if literal else difference
+    if difference.kind != Kind.TEXT or not difference.new:
+        return difference
     values = [value for piece in location.missing for value in values_in(piece)]
-    return replace(difference, kind=values[0][0]) if difference.kind == Kind.TEXT and values else difference
+    if values:
+        return replace(difference, kind=values[0][0])
+    if location.filled and not location.source:
+        return replace(difference, kind=kind_of_value(text_of(difference.new), location.missing[0]))
+    return difference

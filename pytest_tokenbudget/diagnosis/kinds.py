@@ -60,7 +60,7 @@ _PATH = (
     r"\blocalhost(?::\d+)?\b|\bip-\d+(?:-\d+){3}\b",
     r"\b[a-zA-Z][\w-]*(?:\.[\w-]+)*\.(?:local|internal|lan|com|net|org|io|dev|cloud|svc|home|arpa|intra|corp)\b(?::\d+)?",
 )
-_COUNTER = (r"[-+#]?\d+(?:[.,_]\d+)*%?",)
+_COUNTER = (r"[-+#]?\d+(?:[.,_]\d+)*%?(?![A-Za-z]\w*\d)",)
 _PATTERNS: tuple[tuple[Kind, tuple[re.Pattern[str], ...]], ...] = tuple(
     (kind, tuple(re.compile(pattern) for pattern in patterns))
     for kind, patterns in ((Kind.DATE, _DATE), (Kind.PATH, _PATH), (Kind.ID, _ID), (Kind.COUNTER, _COUNTER))
@@ -91,6 +91,11 @@ _LABELS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 )
 _WINDOW = 120
 _LABEL = re.compile(r"([\w #]{1,40})\s*(?:[:=]|\bis\b)\s*[\"'`]?[^\s:=]*$")
+_LINE_OF_LABEL = re.compile(
+    r"^\W*(?:\w+\s)?(?:id|uid|uuid|nonce|session|request|trace|span|correlation|conversation|ref|run)\s\S+$",
+    re.IGNORECASE,
+)
+"""A label that needs no colon where it and a single word are all of a line: `Session 9d2b`."""
 _SHORT = 3
 """Words of a value that a label in front of it may name."""
 
@@ -116,6 +121,14 @@ def kind_of_difference(was: str, now: str) -> Kind:
         if any(_covers(pattern, was, at) and _covers(pattern, now, at) for pattern in patterns):
             return kind
     return _by_label(was, now, at)
+
+
+def kind_of_value(text: str, value: str) -> Kind:
+    """The kind of a value that a template was filled with, by itself or by its label."""
+    if re.fullmatch(_COUNTER[0], value):
+        return Kind.COUNTER
+    at = text.find(value)
+    return _by_label(text[:at] + text[at + len(value) :], text, at) if at >= 0 else Kind.TEXT
 
 
 def values_in(text: str) -> list[tuple[Kind, str]]:
@@ -194,4 +207,5 @@ def _by_label(was: str, now: str, at: int) -> Kind:
         for kind, pattern in _LABELS:
             if pattern.search(label[1]):
                 return kind
-    return Kind.TEXT
+    line = now[now.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+    return Kind.ID if _LINE_OF_LABEL.search(line) and new else Kind.TEXT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,11 @@ class SourceTree:
                 if _contains(file.text.words, words):
                     return True
         return False
+
+    def changes_mention(self, word: str) -> bool:
+        """Whether a file that the change touches holds a word, code included."""
+        whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+        return any(whole.search(self.files[path]) for path in self.changed)
 
     def _located(self, was: str, now: str) -> Location:
         added = (Query(now, span) for span in added_spans(was, now))

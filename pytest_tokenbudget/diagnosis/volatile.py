@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from pytest_tokenbudget.diagnosis.break_text import ELSEWHERE, RECORDED, describe, refined
 from pytest_tokenbudget.diagnosis.comparison import Difference, differences, excerpt
@@ -11,11 +12,13 @@ from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.kinds import Kind, values_in
 from pytest_tokenbudget.diagnosis.ledger import last_breakpoint
 from pytest_tokenbudget.diagnosis.places import is_ignored, text_of, tool_names
-from pytest_tokenbudget.diagnosis.sources import SourceTree
-from pytest_tokenbudget.diagnosis.wording import plural
+from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
+from pytest_tokenbudget.diagnosis.wording import listed, plural
 from pytest_tokenbudget.metering.cache_rules import LEVELS, scopes
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.wire.prompt import Block, Prompt
+
+_ORDERED = "unless a commit changed the order, it differs from process to process"
 
 
 def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> list[Finding]:
@@ -30,7 +33,17 @@ def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> lis
             key = (difference.where, difference.change, difference.kind)
             if key not in found and difference.where not in told and (one := _finding(difference, sources)):
                 found[key] = one
-    return list(found.values())
+    return _of_tools_together(list(found.values()))
+
+
+def _of_tools_together(found: Sequence[Finding]) -> list[Finding]:
+    """Several tools whose keys are in another order as one finding: one dump of JSON did it."""
+    tools = [one for one in found if one.where.startswith("tools[") and _ORDERED in one.text]
+    if len(tools) < 2:
+        return list(found)
+    others = listed([one.where for one in tools[1:]])
+    first = replace(tools[0], text=f"{tools[0].text}; the same of {others}")
+    return [first if one is tools[0] else one for one in found if one not in tools[1:]]
 
 
 def is_lasting(was: Prompt, now: Prompt, sources: SourceTree) -> bool:
@@ -67,22 +80,41 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
     if difference.change in ("added", "removed"):
         return None  # an edit, or growth: told as such
     if difference.change == "reordered":
-        end = "unless a commit changed the order, it differs from process to process"
-        return Finding("volatile", difference.where, f"{describe(difference, RECORDED)}; {end}")
+        if difference.level != "tools" and sources and _is_in_order(difference, sources):
+            return None
+        return Finding("volatile", difference.where, f"{describe(difference, RECORDED)}; {_ORDERED}")
     if sources is None or difference.old is None or difference.new is None:
         return None
     location = sources.locate(text_of(difference.old), text_of(difference.new))
-    strange = [piece for piece in location.missing if _is_strange(piece, difference.kind, sources)]
+    strange = [piece for piece in location.missing if _is_strange(piece, difference.kind, location, sources)]
     if not strange:
         return None
-    cause = describe(refined(difference, location, edited=False), RECORDED, location.filled)
-    end = f'"{excerpt(strange[0], 0)}" is in no file of the repository: every process caches its own prefix'
+    difference = refined(difference, location, edited=False)
+    cause = describe(difference, RECORDED, location.filled)
+    end = f'"{excerpt(strange[0], 0)}" is in no file of the repository: '
+    if difference.kind in (Kind.DATE, Kind.ID):
+        end += "every process caches its own prefix"
+    else:
+        end += "unless it is the same everywhere, every process caches its own prefix"
     return Finding("volatile", difference.where, f"{cause}; {end}", source=location.filled)
 
 
-def _is_strange(piece: str, kind: Kind, sources: SourceTree) -> bool:
-    """Whether a text that is not at its place in the repository comes from nowhere else in it either."""
-    return kind.is_value or bool(values_in(piece)) or not sources.holds(piece)
+def _is_in_order(difference: Difference, sources: SourceTree) -> bool:
+    """Whether a file of the repository holds a text in its new order: an edit, like any other."""
+    was, now = (text_of(block) if block else "" for block in (difference.old, difference.new))
+    location = sources.locate(was, now)
+    return bool(location.sources) and not location.missing
+
+
+def _is_strange(piece: str, kind: Kind, location: Location, sources: SourceTree) -> bool:
+    """Whether a text that is not at its place in the repository comes from nowhere else in it either.
+
+    A number may be an edited constant of the code; in a line that the repository holds, words that are no
+    value are what the line was written to be filled with.
+    """
+    if kind == Kind.COUNTER:
+        return not sources.changes_mention(piece)
+    return kind.is_value or bool(values_in(piece)) or not (location.source or sources.holds(piece))
 
 
 def compare_prefixes(first: Sequence[Prompt], second: Sequence[Prompt]) -> list[Finding]:

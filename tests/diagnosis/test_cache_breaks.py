@@ -30,6 +30,7 @@ from changes import (
     unmark,
 )
 from seeded import (
+    EPHEMERAL,
     GET_ORDER,
     HANDBOOK,
     REFUND,
@@ -73,11 +74,15 @@ def clear_old_results(_: int, body: Body) -> None:
         block["content"] = "[cleared]"
 
 
-def notes_in_front_of_results(_: int, body: Body) -> None:
+def notes(message: Body) -> None:
     """More blocks in one message than the API looks back over, and the breakpoint behind them."""
+    message["content"][:0] = [text(f"note {i}") for i in range(25)]
+
+
+def notes_in_front_of_results(_: int, body: Body) -> None:
     contents(body)
     for message in body["messages"][2:3]:
-        message["content"][:0] = [text(f"note {i}") for i in range(25)]
+        notes(message)
 
 
 def order_of_inputs(turn: int, body: Body) -> None:
@@ -294,6 +299,47 @@ BREAKS = [
             "growth framing": ("", ""),
         },
         agent=lambda: support_agent(system=HANDBOOK),
+    ),
+    Case(
+        "more blocks than that in two turns",
+        each(lambda _, body: [notes(message) for message in body["messages"][2::2]]),
+        {
+            "cache_break the last message": ("blocks stand between", "turns 2-4", ""),
+            "growth messages[2] user text": ("re-sent on 3 turns", ""),
+            "growth messages[4] user text": ("re-sent on 2 turns", ""),
+            "growth messages[6] user text": ("on one turn", ""),
+            "growth framing": ("", ""),
+        },
+        agent=lambda: support_agent(system=HANDBOOK),
+    ),
+    Case(
+        "five breakpoints",
+        each(lambda _, body: [tool.update(cache_control=dict(EPHEMERAL)) for tool in body["tools"]]),
+        {"cache_break the last message": ("5 cache breakpoints", "turns 1-4 would get an error 400", "")},
+    ),
+    Case(
+        "an hour behind five minutes",
+        each(lambda _, body: contents(body)[-1].update(cache_control={**EPHEMERAL, "ttl": "1h"})),
+        {"cache_break the last message": ("refuses that order", "turns 1-4 would get an error 400", "")},
+    ),
+    Case(
+        "a smaller model, below whose minimum nothing is cached",
+        each(put(model="claude-haiku-4-5")),
+        {
+            "model_changed turns 1-4": ("", ""),
+            "cache_break the last message": ("shorter than the 4,096 tokens", "turns 2-4 lose", ""),
+            "growth tools": ("", ""),
+            "growth framing": ("", ""),
+        },
+    ),
+    Case(
+        "a time in front of the question, in brackets",
+        each(question(lambda turn, words: f"[2026-11-21 10:00:01.{turn}4] {words}")),
+        {
+            "cache_break messages[0] user text": ("date or time", "turns 2-4", "agent/ask.py:1"),
+            "growth messages[0] user text": ("filled in at agent/ask.py:1", "agent/ask.py:1"),
+        },
+        {"agent/ask.py": 'asked = f"[{datetime.now()}] " + question\n'},
     ),
     Case(
         "another model on one turn",

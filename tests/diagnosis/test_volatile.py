@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from changes import NOW, TEMPLATE, WHO, Case, before_system, each, put, question, unchanged
+from changes import NOW, TEMPLATE, WHO, Case, before_system, each, put, question, system, unchanged
 from seeded import HANDBOOK, Agent, Change, changed, request, subagents, support_agent, text
 
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
@@ -30,6 +30,8 @@ def another_value(name: str, line: str, was: str, now: str, kind: str, source: s
     )
 
 
+LAST = "Never promise a date.\n"
+
 VOLATILE = [
     per_process("a date", "Current time: {}.", "2026-11-21T10:00:01Z", "date or time", NOW),
     per_process("a session", "Session: {} on web", "brave-otter-9", "UUID or random id", WHO),
@@ -44,6 +46,55 @@ VOLATILE = [
         "tools in hash order",
         each(lambda _, body: body["tools"].reverse()),
         {"volatile tools": ("another order", "differs from process to process", "")},
+    ),
+    Case(
+        "the keys of every tool in another order",
+        each(lambda _, body: body.update(tools=[dict(reversed(tool.items())) for tool in body["tools"]])),
+        {
+            "volatile tools[search]": ("another order", "the same of tools[get_order] and tools[refund]", ""),
+        },
+    ),
+    Case(
+        "a line of the prompt that an edit moved",
+        each(system(lambda _, words: words.replace(LAST, "").replace("\n\n1.", f"\n\n{LAST}1."))),
+        {},
+        {"agent/prompts/handbook.md": HANDBOOK.replace(LAST, "").replace("\n\n1.", f"\n\n{LAST}1.")},
+    ),
+    Case(
+        "lines that no file has in that order",
+        each(system(lambda _, words: words.replace(LAST, "").replace("\n\n1.", f"\n\n{LAST}1."))),
+        {"volatile system[0]": ("another order", "unless a commit changed the order", "")},
+    ),
+    Case(
+        "an edited constant in the prompt",
+        each(before_system("Offer {} days to them.", "9000")),
+        {"growth system[0]": ("filled in at agent/days.py:2", "agent/days.py:2")},
+        {"agent/days.py": 'DAYS = 9000\nTEXT = f"Offer {DAYS} days to them."\n'},
+        before=each(before_system("Offer {} days to them.", "7")),
+    ),
+    Case(
+        "a new line with its arguments",
+        each(before_system("Answer in {} sentences, and in Dutch, please.", "7")),
+        {"growth system[0]": ("", "agent/days.py:1")},
+        {"agent/days.py": 'TEXT = "Answer in {} sentences, and in {}, please.".format(SEVEN, LANGUAGE)\n'},
+    ),
+    Case(
+        "a number of the process",
+        each(before_system("Worker {}", "31877")),
+        {
+            "growth system[0]": ("filled in at agent/days.py:1", "agent/days.py:1"),
+            "volatile system[0]": ("counter or other number", "unless it is the same", "agent/days.py:1"),
+        },
+        {"agent/days.py": 'TEXT = f"Worker {os.getpid()}"\n'},
+    ),
+    Case(
+        "a host",
+        each(before_system("Host: {}", "vm")),
+        {
+            "growth system[0]": ("filled in at agent/days.py:1", "agent/days.py:1"),
+            "volatile system[0]": ("path or host name", "agent/days.py:1"),
+        },
+        {"agent/days.py": 'TEXT = f"Host: {gethostname()}"\n'},
     ),
     Case(
         "a set in a schema",
