@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from budgeted import Project, preload
 from messages_api import Charge, MessagesApi
 from messages_api.support_model import answer
-from test_example import EXACT, EXAMPLE, SCENARIOS, grow_prompt, timestamp
+from test_example import EXACT, EXAMPLE, SCENARIOS, grow_prompt, replace, timestamp
 
 ALLOWED = 0.02 if EXACT else 0.06
 
@@ -77,8 +78,15 @@ def test_a_small_edit_of_a_stable_prompt_is_no_cold_start(project: Project) -> N
             assert measured[name] == pytest.approx(live, rel=ALLOWED)
 
 
-def test_a_timestamp_is_never_warm(project: Project) -> None:
-    timestamp(project)
+def timestamp_in_front(project: Project) -> None:
+    """The time as a block of its own: nothing that was recorded changes."""
+    now = '{"type": "text", "text": f"It is {__import__(\'datetime\').datetime.now()}."}'
+    replace(project.path / "support_agent/agent.py", "[_handbook()]", f"[{now}, _handbook()]")
+
+
+@pytest.mark.parametrize("edit", [timestamp, timestamp_in_front])
+def test_a_timestamp_is_never_warm(project: Project, edit: Callable[[Project], None]) -> None:
+    edit(project)
     result = project.judge()
     assert (result.status, result.verdicts) == (1, {"over"}), result.output
     assert all("cache_share" in result.over(scenario) for scenario in SCENARIOS)

@@ -48,7 +48,29 @@ def _of_tools_together(found: Sequence[Finding]) -> list[Finding]:
 
 def is_lasting(was: Prompt, now: Prompt, sources: SourceTree) -> bool:
     """Whether what changed in a cached prefix is the repository's, so that every process sends the same."""
-    return not any(_finding(difference, sources) for difference in _changes(was, now))
+    if any(_finding(difference, sources) for difference in _changes(was, now)):
+        return False
+    return not any(_is_filled_in(old, new, sources) for old, new in _new_blocks(was, now))
+
+
+def _new_blocks(was: Prompt, now: Prompt) -> Iterator[tuple[Block | None, Block]]:
+    """What is cached now and nowhere recorded, beside the recorded block of its place that is gone."""
+    recorded, sent = ({block.digest for block in prompt.blocks} for prompt in (was, now))
+    gone = {block.where: block for block in was.blocks if block.digest not in sent}
+    for block in now.blocks[: last_breakpoint(now) + 1]:
+        if block.digest not in recorded and not is_ignored(block):
+            yield gone.get(block.where), block
+
+
+def _is_filled_in(old: Block | None, new: Block, sources: SourceTree) -> bool:
+    """Whether a block holds a value that a program fills in, or is, as system prompt, a text of no file.
+
+    What a person says, and what a framework makes of a function's signature, stand in no file either.
+    """
+    location = sources.locate(text_of(old) if old else "", text_of(new))
+    return any(
+        values_in(piece) or (new.level == "system" and not sources.holds(piece)) for piece in location.missing
+    )
 
 
 def _changes(was: Prompt, now: Prompt) -> list[Difference]:
