@@ -13,6 +13,7 @@ from pytest_tokenbudget.config import ScenarioSettings, Settings, override
 from pytest_tokenbudget.errors import SettingsError
 from pytest_tokenbudget.options import MARKER, SAMPLE
 from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.document import Recorder
 from pytest_tokenbudget.scenario import Kind, Scenario, cassette_path, teardown_path
 
 _SAMPLE = re.compile(rf"\[{SAMPLE}\d+\]$|-{SAMPLE}\d+(?=\]$)|(?<=\[){SAMPLE}\d+-")
@@ -78,7 +79,8 @@ def fixture_scenario(
 
 def _place(item: pytest.Item) -> Place:
     file, line, _ = item.location
-    return Place(without_sample(item.nodeid), Path(file).as_posix(), (line or 0) + 1)
+    recorder: Recorder | None = "pytest-recording" if _is_recorded_by_another(item) else None
+    return Place(without_sample(item.nodeid), Path(file).as_posix(), (line or 0) + 1, recorder)
 
 
 def without_sample(text: str) -> str:

@@ -90,7 +90,8 @@ class Scenario:
 
     def _touched(self, ledger: Ledger) -> bool:
         account = ledger.account(self.place.id)
-        asked = account.pairs or account.misses or account.problems or account.unplayed
+        left = account.unplayed if ledger is self.own else ()
+        asked = account.pairs or account.misses or account.problems or left
         called = ledger.name == self.place.id and (ledger.calls or ledger.unanswered)
         return bool(asked or called)
 
@@ -159,33 +160,43 @@ class Scenario:
         return sum(runs, Run(problems=tuple(problems)))
 
     def _run(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
-        account = ledger.account(self.place.id)
-        problems = Run(problems=account.problems)
-        if options.live:
-            return meter.called(ledger.calls) + problems + Run(problems=tuple(ledger.unanswered))
-        if ledger.rules.calls:
-            return self._as_recorded(ledger, meter) + problems
-        # What others asked of the same cassette is measured as well: it may have warmed the prompt cache.
+        problems = Run(problems=ledger.account(self.place.id).problems)
+        if ledger is not self.own:
+            return self._replayed(ledger, meter) + self._called(ledger, meter, options) + problems
+        if options.live or ledger.rules.calls:
+            return self._called(ledger, meter, options) + problems
+        return self._replayed(ledger, meter) + problems
+
+    def _replayed(self, ledger: Ledger, meter: Meter) -> Run:
+        """What was answered from the recording.
+
+        What others asked of the same cassette is measured as well: it may have warmed the prompt cache.
+        """
+        account, own = ledger.account(self.place.id), ledger is self.own
         run = meter.replayed(
             ledger.recording.exchanges,
             ledger.recording.pairs,
             misses=account.misses,
-            unplayed=account.unplayed,
+            unplayed=account.unplayed if own else (),
             reshaped=account.reshaped,
         )
         mine = {pair.index for pair in account.pairs}
-        return replace(run, turns=tuple(turn for turn in run.turns if turn.pair.index in mine)) + problems
+        turns = tuple(turn for turn in run.turns if turn.pair.index in mine)
+        return replace(run, turns=turns, leftovers=() if own else account.unplayed)
 
-    def _as_recorded(self, ledger: Ledger, meter: Meter) -> Run:
-        """What the new recording says: every answer is to its very request."""
+    def _called(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
+        """What was really called: live, or as a new recording says, where every answer is to its request."""
+        if options.live:
+            return meter.called(ledger.calls) + Run(problems=tuple(ledger.unanswered))
         if ledger.shared:
             return Run()  # whose calls they were is known when it replays
         try:
-            exchanges = Traffic(ledger.interactions()).exchanges
+            exchanges = Traffic(ledger.interactions()).exchanges if ledger is self.own else ledger.calls
         except TokenBudgetError as error:
             return Run(problems=(str(error),))
         pairs = [Pair(n, e.request, e.request, e.answer, Paired.EXACT) for n, e in enumerate(exchanges)]
-        return meter.replayed(exchanges, pairs)
+        problems = ledger.unanswered if ledger is not self.own else ()
+        return meter.replayed(exchanges, pairs) + Run(problems=tuple(problems))
 
     def save(self, patterns: Sequence[str]) -> bool:
         """Write what was recorded over its cassette, without secrets; whether there was anything new.

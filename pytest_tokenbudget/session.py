@@ -120,7 +120,7 @@ class Session:
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
         entry = self.examine(scenario.place, scenario.settings, run)
         # Of live runs, the controller judges all samples together.
-        failed = Verdict(entry["verdict"]).fails and (run.stale or not self.options.live)
+        failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
         failure = failure_text(entry) if failed else None
         return Conclusion(entry if self.options.judge else None, failure, warnings)
 
@@ -138,7 +138,9 @@ class Session:
         When baselines are being updated, what was measured is its own baseline, unless it is stale.
         """
         baseline = self._baseline(place)
-        if self.options.update and not run.stale:
+        if not self.options.update:
+            run = run.against(baseline)
+        elif not run.stale:
             baseline = run.usage
         cost = self.prices.cost
         judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)

@@ -7,20 +7,17 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.background import BackgroundThreads
 from pytest_tokenbudget.options import Options
 from pytest_tokenbudget.replay.child import ChildProxy
 from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.spending import Spending
-
-if TYPE_CHECKING:
-    from pytest_tokenbudget.replay.cassette import Ledgers
 
 
 class Stage:
@@ -42,7 +39,7 @@ class Stage:
         self._spending = spending
         self._redactor = Redactor(os.environ, redact)
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
-        self._ledgers: Ledgers | None = None
+        self._ledgers = Ledgers()
         self._background = BackgroundThreads()
         self._routed = False
         self._fenced = False
@@ -59,7 +56,6 @@ class Stage:
         """
         from pytest_tokenbudget.replay import cassette  # imports vcr
 
-        self._ledgers = self._ledgers or cassette.Ledgers()
         self._note_threads()
         with contextlib.ExitStack() as opening:
             opening.enter_context(cassette.adopt(self._adopted))
@@ -85,10 +81,8 @@ class Stage:
 
         Raises SettingsError.
         """
-        ledgers = self._ledgers
-        assert ledgers is not None
         assert scenario.own is not None
-        with ChildProxy(lambda: ledgers.top, os.environ) as proxy:
+        with ChildProxy(lambda: self._ledgers.top, os.environ) as proxy:
             scenario.proxies.append(proxy)
             yield proxy
 
@@ -152,7 +146,9 @@ class Stage:
                 on.adopted.append(ledger)
             return on.place.id
 
-        command = f"record {path} as this suite does it"
+        command = f"{path}, as this suite does it"
+        if opener.place.recorder is None and opener.cassette is None:
+            opener.place = replace(opener.place, recorder="vcrpy")
         ledger = Ledger(opener.place.id, command, held, replace(rules, asker=asker))
         opener.adopted.append(ledger)
         return ledger

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.metering.estimate import Estimate
 from pytest_tokenbudget.metering.prompt_cache import Outcome
@@ -47,6 +47,14 @@ class Run:
     """Pairs whose place in the conversation is another than the recorded one's."""
     problems: tuple[str, ...] = ()
     """What else keeps this run from being judged, in plain sentences."""
+    leftovers: tuple[Exchange, ...] = ()
+    """As `unplayed`, of a cassette that may also hold what others ask for: by themselves they say nothing."""
+
+    def against(self, baseline: Usage | None) -> Run:
+        """With its leftovers as unplayed turns, where the baseline has more turns than the run."""
+        if baseline is None or self.usage.turns >= baseline.turns:
+            return self
+        return replace(self, unplayed=self.unplayed + self.leftovers, leftovers=())
 
     @property
     def usage(self) -> Usage:
@@ -71,4 +79,5 @@ class Run:
             self.unplayed + other.unplayed,
             self.reshaped + other.reshaped,
             self.problems + other.problems,
+            self.leftovers + other.leftovers,
         )

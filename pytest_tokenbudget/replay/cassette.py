@@ -10,12 +10,15 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
+from weakref import WeakSet
 
 from pytest_tokenbudget.errors import CassetteError
+from pytest_tokenbudget.replay.adoption import filtered, no_match, unpatched
 from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pending import Pending
-from pytest_tokenbudget.replay.rules import Rules
+from pytest_tokenbudget.replay.rules import Playable, Rules
 from pytest_tokenbudget.replay.traffic import Sent, body_bytes
 
 _OLDEST = (8, 2)
@@ -41,27 +44,6 @@ from vcr.util import read_body  # noqa: E402
 
 LedgerOf = Callable[[str, Sequence[Interaction], Rules], Ledger]
 """Makes the ledger of a user's cassette, given its path, what it holds, and what its options allow."""
-
-
-class Ledgers:
-    """Whose requests are being sent: the ledger on top. Process-wide, so that threads and tasks find it."""
-
-    def __init__(self) -> None:
-        self._stack: list[Ledger] = []
-
-    @property
-    def top(self) -> Ledger:
-        """The ledger that answers now."""
-        return self._stack[-1]
-
-    @contextlib.contextmanager
-    def using(self, ledger: Ledger) -> Iterator[Ledger]:
-        """Put a ledger on top for a while; what began under it is finished under it."""
-        self._stack.append(ledger)
-        try:
-            yield ledger
-        finally:
-            self._stack.remove(ledger)
 
 
 class Router(Cassette):  # type: ignore[misc]  # vcr has no types
@@ -123,10 +105,8 @@ def route(ledgers: Ledgers) -> Iterator[None]:
 
 
 class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
-    """A user's cassette while it is metered.
-
-    Pairing replaces `match_on` for Messages traffic only. All else stays: other traffic, filters, serializer,
-    persister, path, what is recorded, and how it is written.
+    """A user's cassette while it is metered: vcr says what may be played, by `match_on` and other options; of
+    that, pairing chooses what belongs to a model call. All else stays as the user has it.
     """
 
     ledger: Ledger | None = None
@@ -134,34 +114,65 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
 
     def adopt(self, ledger_of: LedgerOf) -> None:
         """Give the cassette, as it was read, its ledger."""
+        self._ledger_of = ledger_of
         self._pending = Pending()
-        rerecorded = self.record_mode == RecordMode.ALL
-        rules = Rules(calls=rerecorded or not self.write_protected, repeats=self.allow_playback_repeats)
-        held = [] if rerecorded else [(_plain(request), answer) for request, answer in self.data]
-        self.ledger = ledger_of(str(self._path), held, rules)
+        self._again: WeakSet[VcrRequest] = WeakSet()  # answered by what was recorded in this run
+        self._read = 0 if self.record_mode == RecordMode.ALL else len(self.data)
+        self._open()
+
+    def _open(self) -> None:
+        held = [(_plain(request), answer) for request, answer in self.data[: self._read]]
+        rules = Rules(calls=not self.write_protected, repeats=self.allow_playback_repeats, untouched=True)
+        self.ledger = self._ledger_of(str(self._path), held, rules)
+        if warning := unpatched(str(self._path), getattr(self, "skip_patchers", ())):
+            self.ledger.warn(warning)
+
+    def rewind(self) -> None:
+        """Let all be played again: what is asked then counts anew."""
+        super().rewind()
+        if self.ledger is not None:
+            self.ledger.closed = True
+            self._open()
 
     def can_play_response_for(self, request: VcrRequest) -> bool:
         """Ask the ledger for Messages traffic. Raises ReplayMiss."""
-        found = self._pending.is_found(request)
+        found = self._pending.is_found(request) if self.ledger else None
         if found is not None:
-            return found
+            return found or request in self._again
         live = Sent.of(_plain(request))
         if live.request is None or self.ledger is None:
+            if self.ledger is not None:
+                self.ledger.notice(live)
             return bool(super().can_play_response_for(request))
         kept = self._before_record_request(request)
-        if not kept and not self.ledger.rules.calls:
-            self.ledger.refuse(
-                f"{self.ledger.name}: an option of the cassette {self._path} (ignore_hosts, ignore_localhost "
-                f"or before_record_request) sends {live} past it, unmetered. Let the option keep model calls."
-            )
-        sent = Sent.of(_plain(kept), live.url) if kept else live
-        return self._pending.ask(request, self.ledger, sent if sent.request else live)
+        playable, again = self._playable(request) if kept else (Playable(), False)
+        left = Sent.of(_plain(kept), live.url) if kept else None
+        replayed = bool(playable.numbers) or not self.ledger.rules.calls
+        sent = filtered(live, left, self.ledger, str(self._path), replayed=replayed)
+        if again:
+            self._again.add(request)
+        return self._pending.ask(request, self.ledger, sent, playable) or again
+
+    def _playable(self, request: VcrRequest) -> tuple[Playable, bool]:
+        """What vcr would choose from, and whether all of that was recorded in this run."""
+        matching = [number for number, _ in self._responses(request)]
+        if not matching:
+            closest = self.find_requests_with_most_matches(request)
+            return Playable(refusal=no_match(str(self._path), self.data and self._match_on, closest)), False
+        repeats = self.allow_playback_repeats
+        if self.record_mode == RecordMode.ALL or not (self.rewound or repeats):
+            return Playable(), False
+        left = {number for number in matching if repeats or not self.play_counts[number]}
+        held = frozenset(number for number in left if number < self._read)
+        return Playable(held), bool(left) and not held
 
     def play_response(self, request: VcrRequest) -> dict[str, Any]:
         """What the ledger has found; booked as vcr does it."""
         found = self._pending.found(request)
         if found is None:
             answer: dict[str, Any] = super().play_response(request)
+            if request in self._again:
+                self._pending.finish(request, answer)
             return answer
         if not self.play_counts[found.number]:
             self._played_interactions.append(self.data[found.number])
@@ -178,6 +189,8 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         """The user's code closes the cassette."""
         if self.ledger is not None:
             self.ledger.closed = True
+            if self.ledger.recording.misses or self.ledger.problems:
+                self.drop_unused_requests = False  # a run that broke off does not tell what is unused
         super()._save(force)
 
 
@@ -185,8 +198,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
 def adopt(ledger_of: LedgerOf) -> Iterator[None]:
     """Meter every cassette that the user's own code, or pytest-recording, opens while this is active.
 
-    `ledger_of` makes the ledger of one, and so says whose cassette it is. Every way to open a cassette goes
-    through `Cassette.load`, also that of decorators which have taken the class long before.
+    Every way to open one goes through `Cassette.load`, also that of decorators which took the class before.
     """
     adoption = _Adoption(ledger_of, Cassette.__dict__["load"])
     Cassette.load = adoption.load

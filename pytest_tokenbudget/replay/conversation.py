@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,8 +61,10 @@ class Conversation:
     Cache markers play no part, since a block's digest leaves them out. Words are taken when they are needed.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, answers: Container[int] | None = None) -> None:
         self.request = request
+        self.answers = answers
+        """The recorded exchanges that may answer it; None: any."""
         blocks = request.prompt.blocks
         messages = [block for block in blocks if block.level == "messages"]
         self._head = [block for block in blocks if block.level != "messages"]

@@ -15,14 +15,11 @@ from pytest_tokenbudget.replay.message_threads import MessageThreads, may_be_of_
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.replay.recorded import Match, is_free
-from pytest_tokenbudget.replay.rules import Rules
-from pytest_tokenbudget.replay.serving import served, with_custom_ids
-from pytest_tokenbudget.replay.traffic import Sent, Traffic, answer_body, answer_to
+from pytest_tokenbudget.replay.rules import Playable, Rules
+from pytest_tokenbudget.replay.serving import Answers
+from pytest_tokenbudget.replay.traffic import Sent, Traffic, answer_to
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
 from pytest_tokenbudget.wire.exchange import Exchange, Request
-from pytest_tokenbudget.wire.request import parse_body
-
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +56,7 @@ class Ledger:
         self.shared = False
         """Whether several tests ask it, so that what nobody asked for says nothing."""
         self._command = command
+        self._asker = self.rules.asker or (lambda: name)
         self._traffic = Traffic(interactions)
         self.recording = Recording(self._traffic.exchanges, repeats=self.rules.repeats)
         self._accounts = Accounts(self.recording, name)
@@ -67,7 +65,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._threads = MessageThreads()  # of this run
         self._played: set[int] = set()
-        self._names: dict[str, dict[str, str]] = {}  # of a batch's entries, by its id: recorded -> now
+        self._answers = Answers(untouched=self.rules.untouched)
 
     @property
     def calls(self) -> tuple[Exchange, ...]:
@@ -90,20 +88,21 @@ class Ledger:
         """Of one test or fixture."""
         return self._accounts.of(asker, shared=self.shared)
 
-    def find(self, sent: Sent) -> Found | None:
+    def find(self, sent: Sent, playable: Playable | None = None) -> Found | None:
         """The recorded answer; None where the request is to be really called: then `begin` and `finish`.
 
-        Raises ReplayMiss where it may not be.
+        `playable` is what may answer it; None: anything. Raises ReplayMiss where it may not be called.
         """
         self.threads.add(threading.current_thread())
-        self._warn(sent)
+        self.notice(sent)
         sent = self._in_full(self._as_recorded(sent))
         with self._lock:
-            number = self._number(sent)
+            left = self._left(playable) if playable else None
+            number = None if playable and playable.refusal else self._number(sent, left)
             if number is not None:
                 self._played.add(number)
         if number is None:
-            self._allow_call(sent)
+            self._allow_call(sent, playable.refusal if playable else "", required=bool(left))
             return None
         answer = self._answer(number, sent)
         self._calls.replayed(sent, self._traffic.interactions[number])
@@ -111,7 +110,7 @@ class Ledger:
 
     def begin(self, sent: Sent) -> Call:
         """A real call sets out."""
-        return self._calls.begin(sent, keep=not self._passes_by(sent))
+        return self._calls.begin(sent, keep=not self.rules.passes_by(sent))
 
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
         """Its whole answer is there."""
@@ -121,25 +120,44 @@ class Ledger:
         if self.rules.after_call and call.sent.request and call.sent.costs and call.answer is not None:
             self.rules.after_call(call.sent.request, call.answer)
 
+    def notice(self, sent: Sent) -> None:
+        """Warn of a request whose tokens are in no answer."""
+        if sent.request is None and (reason := unmetered_reason(sent.method, sent.url)):
+            self.warn(reason)
+
+    def warn(self, what: str) -> None:
+        """Once."""
+        if what not in self.warnings:
+            self.warnings.append(what)
+
+    def doubt(self, problem: str) -> None:
+        """Keep what makes it impossible to judge this run."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+            self._accounts.refused(self._asker(), problem)
+
     def refuse(self, problem: str) -> NoReturn:
         """Keep a problem, and raise it past the agent."""
-        self.problems.append(problem)
-        self._accounts.refused(self._asker(), problem)
+        self.doubt(problem)
         raise ReplayMiss(problem)
 
     # --- finding ------------------------------------------------------------------------------------------
 
-    def _number(self, sent: Sent) -> int | None:
-        """Of the interaction that answers a request."""
+    def _left(self, playable: Playable) -> frozenset[int]:
+        """What no other thread has played meanwhile."""
+        return playable.numbers if self.rules.repeats else playable.numbers - self._played
+
+    def _number(self, sent: Sent, left: frozenset[int] | None) -> int | None:
+        """Of the interaction that answers a request: one of those `left`, None: any."""
         if sent.request is None or sent.is_about_a_batch:
-            return self._next(sent)
+            return self._next(sent, left)
         if sent.request.endpoint.api == "batch_create":
-            return self._created(sent, sent.request)
-        match = self._choose(sent.request)
+            return self._created(sent, sent.request, left)
+        match = self._choose(sent.request, left)
         if match is None:
             return None
         if is_free(sent.request) and match.how is not Paired.EXACT:
-            self._warn_of("count_tokens answered with the number of the recorded request, which was another")
+            self.warn("count_tokens answered with the number of the recorded request, which was another")
         self._threads.keep(sent.body, self.recording.exchanges[match.index].answer.message)
         return self._carrier(match)
 
@@ -152,51 +170,49 @@ class Ledger:
     def _in_full(self, sent: Sent) -> Sent:
         whole = sent.in_full(self._threads)
         if whole is None:
-            self._warn_of(
-                "a request continues a message thread that began elsewhere, and whose text is unknown"
-            )
+            self.warn("a request continues a message thread that began elsewhere, and whose text is unknown")
         return whole or sent
 
     def _carrier(self, match: Match) -> int:
         """Of the interaction that holds an exchange; one that was repeated is the same object."""
         return self._carriers[id(self.recording.exchanges[match.index])]
 
-    def _choose(self, request: Request) -> Match | None:
+    def _choose(self, request: Request, left: frozenset[int] | None) -> Match | None:
         if self.rules.exact:
             match = self.recording.choose_exact(request)
         else:
-            match = self.recording.choose(request, required=not self.rules.calls)
-            if match is None and not self.rules.calls:
+            required = bool(left) or not self.rules.calls
+            match = self.recording.choose(request, required=required, among=self._exchanges(left))
+            if match is None and required:
                 self._accounts.missed(self._asker())
         if match is not None:
             self._accounts.asked(match.index, self._asker())
         return match
 
-    def _asker(self) -> str:
-        return self.rules.asker() if self.rules.asker else self.name
+    def _exchanges(self, left: frozenset[int] | None) -> frozenset[int] | None:
+        """Whose answers are in these interactions."""
+        every = enumerate(self.recording.exchanges)
+        return left and frozenset(index for index, one in every if self._carriers[id(one)] in left)
 
-    def _created(self, sent: Sent, request: Request) -> int | None:
+    def _created(self, sent: Sent, request: Request, left: frozenset[int] | None) -> int | None:
         """The creation of the batch that holds the answers to all entries of this one."""
-        number = self._next(sent)  # an attempt that failed
+        number = self._next(sent, left)  # an attempt that failed
         if number is not None:
             return number
         if self.rules.exact and not self._unplayed(self._traffic.batches.get(request.digest, ())):
             return None
-        matches = [self._choose(entry) for entry in sent.entries]
+        matches = [self._choose(entry, left) for entry in sent.entries]
         found = {self._carrier(match) if match else None for match in matches}
         if len(found) != 1 or (number := found.pop()) is None:
             return None
-        created = parse_body(answer_body(self._traffic.interactions[number][1])) or {}
-        self._names[str(created.get("id"))] = {
-            str(self.recording.exchanges[match.index].request.custom_id): str(entry.custom_id)
-            for match, entry in zip(matches, sent.entries, strict=True)
-            if match
-        }
+        recorded = [self.recording.exchanges[match.index].request for match in matches if match]
+        self._answers.name(self._traffic.interactions[number][1], recorded, sent.entries)
         return number
 
-    def _next(self, sent: Sent) -> int | None:
+    def _next(self, sent: Sent, left: frozenset[int] | None) -> int | None:
         """The next answer from the same address; of a batch's state and results the last one for good."""
         numbers = self._traffic.by_address.get(sent.address, [])
+        numbers = [number for number in numbers if left is None or number in left]
         unplayed = self._unplayed(numbers)
         if not unplayed and numbers and (self.rules.repeats or sent.is_about_a_batch):
             return numbers[-1]
@@ -207,19 +223,15 @@ class Ledger:
 
     def _answer(self, number: int, sent: Sent) -> dict[str, Any]:
         try:
-            answer = served(self._traffic.interactions[number][1], sent)
+            return self._answers.serve(self._traffic.interactions[number][1], sent)
         except CassetteError as error:
             self.refuse(f"{self.name}: {error} It answers {sent}.")
-        if sent.request is not None and sent.request.endpoint.api == "batch_results":
-            names = self._names.get(str(sent.request.endpoint.batch_id), {})
-            answer["body"]["string"] = with_custom_ids(answer["body"]["string"], names)
-        return answer
 
     # --- refusing -----------------------------------------------------------------------------------------
 
-    def _allow_call(self, sent: Sent) -> None:
-        """Return where a request may be really sent; else raise."""
-        if self.rules.calls:
+    def _allow_call(self, sent: Sent, refusal: str, *, required: bool) -> None:
+        """Return where a request may be really sent, not where vcr has an answer; else raise."""
+        if self.rules.calls and not required:
             if self.rules.before_call and sent.request and sent.costs:
                 try:
                     for request in sent.entries or (sent.request,):
@@ -227,24 +239,12 @@ class Ledger:
                 except TokenBudgetError as error:
                     self.refuse(f"{self.name}: {error}")
             return
-        if self._passes_by(sent):
+        if self.rules.passes_by(sent):
             return
-        missing = f"{self.name}: the recording has no answer to {sent}"
+        missing, record = f"{self.name}: the recording has no answer to {sent}", f"Record it: {self._command}"
+        if refusal:
+            self.refuse(f"{missing}: {refusal} {record}")
         if sent.request is None or sent.is_about_a_batch:
-            self.refuse(f"{missing}, and nothing reaches the network in replay. Record it: {self._command}")
-        raise ReplayMiss(  # the recording keeps the miss
-            f"{missing}. The agent asks for more than was recorded, or for the same again. "
-            f"Record it: {self._command}"
-        )
-
-    def _passes_by(self, sent: Sent) -> bool:
-        """Whether a request is neither recorded nor refused: it goes to a server of the test itself."""
-        return sent.request is None and (sent.host in _LOOPBACK or sent.host in self.rules.free_hosts)
-
-    def _warn(self, sent: Sent) -> None:
-        if sent.request is None and (reason := unmetered_reason(sent.method, sent.url)):
-            self._warn_of(reason)
-
-    def _warn_of(self, what: str) -> None:
-        if what not in self.warnings:
-            self.warnings.append(what)
+            self.refuse(f"{missing}, and nothing reaches the network in replay. {record}")
+        more = "The agent asks for more than was recorded, or for the same again."
+        raise ReplayMiss(f"{missing}. {more} {record}")  # the recording keeps the miss

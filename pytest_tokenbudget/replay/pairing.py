@@ -10,7 +10,7 @@ agent that loops seems to get cheaper.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.conversation import Conversation, reply
@@ -25,13 +25,15 @@ class Recording:
     """The exchanges of one cassette, and the requests of this run as they are paired with them. Thread-safe.
 
     An exchange answers one request only, except token counts, which are free and may be asked for again. With
-    `repeats`, an exchange that is asked for again counts as if it had been recorded once more.
+    `repeats`, an exchange that is asked for again counts as if it had been recorded once more, and a request
+    that nothing else answers is given the first that may: as `allow_playback_repeats` of vcr has it.
     """
 
     def __init__(self, exchanges: Sequence[Exchange] = (), *, repeats: bool = False) -> None:
         self.exchanges = list(exchanges)
         self._repeats = repeats
         self._recorded = Recorded(self.exchanges)
+        self._count = len(self.exchanges)
         self._lock = threading.Lock()
         self._new = Lineage()  # requests of this run, each under the number of the exchange that answered it
         self._served: dict[int, Conversation] = {}
@@ -73,12 +75,14 @@ class Recording:
             if index not in self._served and exchange.answer.billed and not is_free(exchange.request)
         )
 
-    def choose(self, request: Request, *, required: bool = True) -> Match | None:
+    def choose(
+        self, request: Request, *, required: bool = True, among: Container[int] | None = None
+    ) -> Match | None:
         """Pair a request with the exchange that answers it, which then answers no other.
 
-        None where there is none: a miss, if an answer is `required`.
+        None where there is none, `among` those that may: a miss, if an answer is `required`.
         """
-        conversation = Conversation(request)
+        conversation = Conversation(request, among)
         with self._lock:
             origin = self._new.origin(conversation)
             match = self._find(conversation, origin) or self._repeated(conversation, origin)
@@ -106,7 +110,8 @@ class Recording:
             self._served[match.index] = conversation
             self._token_counts.append(pair)
             return
-        if is_reshaped(conversation, match, self._recorded, self._served):
+        repeated = match.index >= self._count  # which has no place of its own
+        if not repeated and is_reshaped(conversation, match, self._recorded, self._served):
             self._reshaped.append(pair)
         self._pairs.append(pair)
         self._served[match.index] = conversation
@@ -151,13 +156,16 @@ class Recording:
         return Match(found[0], how, origin) if found else None
 
     def _repeated(self, asked: Conversation, origin: Origin) -> Match | None:
-        """What answered the same request before, where that may be asked again."""
-        last = self._last.get(asked.request.digest)
-        if last is None or not self._repeats:
+        """Once more what answered the same request before, or else the first that may answer."""
+        if not self._repeats:
             return None
-        self.exchanges.append(self.exchanges[last])
-        how = next(pair.how for pair in reversed(self._pairs) if pair.index == last)
-        return Match(self._recorded.repeat(last), how, origin)
+        last = self._last.get(asked.request.digest)
+        found = self._may_answer(asked, range(self._count) if last is None else [last])
+        if not found:
+            return None
+        self.exchanges.append(self.exchanges[found[0]])
+        how = next((pair.how for pair in reversed(self._pairs) if pair.index == last), Paired.ORDER)
+        return Match(self._recorded.repeat(found[0]), how, origin)
 
     def _opening(self, asked: Conversation, origin: Origin) -> Match | None:
         """Pair a request that opens a conversation, or that continues one without showing it for certain."""
@@ -210,9 +218,13 @@ class Recording:
 
     def _unplayed(self, asked: Conversation, found: Iterable[int]) -> list[int]:
         """Those that have answered nothing yet; of token counts all, where every one has."""
-        found = self._recorded.of_the_same_api(asked.request, found)
+        found = self._may_answer(asked, found)
         unplayed = [index for index in found if index not in self._served]
         return found if is_free(asked.request) and not unplayed else unplayed
+
+    def _may_answer(self, asked: Conversation, found: Iterable[int]) -> list[int]:
+        found = self._recorded.of_the_same_api(asked.request, found)
+        return [index for index in found if asked.answers is None or index in asked.answers]
 
     def _not_yet(self, asked: Conversation, origin: Origin, found: Iterable[int]) -> list[int]:
         """Unplayed ones; of what this run has asked already, at this very place, only what was asked so.

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.replay.calls import Call
 from pytest_tokenbudget.replay.ledger import Found, Ledger
+from pytest_tokenbudget.replay.rules import Playable
 from pytest_tokenbudget.replay.traffic import Sent
 
 
@@ -42,9 +43,9 @@ class Pending:
         decision = self._decided.get(request)
         return None if decision is None else isinstance(decision, Found)
 
-    def ask(self, request: HttpRequest, ledger: Ledger, sent: Sent) -> bool:
+    def ask(self, request: HttpRequest, ledger: Ledger, sent: Sent, playable: Playable | None = None) -> bool:
         """Whether the ledger has the answer; else a call begins. Raises ReplayMiss."""
-        found = ledger.find(sent)
+        found = ledger.find(sent, playable)
         self._decided[request] = found or _Ongoing(ledger, ledger.begin(sent))
         return found is not None
 

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_tokenbudget.replay.traffic import Sent
 from pytest_tokenbudget.wire.exchange import Request
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,23 @@ class Rules:
     """Asked before a real model call; what it raises stops the call, past the agent."""
     after_call: Callable[[Request, Mapping[str, Any]], None] | None = None
     """Told the answer to a real model call."""
+    untouched: bool = False
+    """Answers are served as vcr serves them, waits and compression included."""
     redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     """Hides in a request what was hidden in the recording, before the two are compared."""
     asker: Callable[[], str] | None = None
     """Names the test or fixture that asks, where it may be another than the one that opened the cassette."""
+
+    def passes_by(self, sent: Sent) -> bool:
+        """Whether a request is neither recorded nor refused: it goes to a server of the test itself."""
+        return sent.request is None and (sent.host in _LOOPBACK or sent.host in self.free_hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Playable:
+    """What a cassette of the user's may answer one request with, by the options that it was opened with."""
+
+    numbers: frozenset[int] = frozenset()
+    """Of its interactions."""
+    refusal: str = ""
+    """Why there never were any; empty where they may be played out."""

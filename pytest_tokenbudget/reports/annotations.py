@@ -7,6 +7,7 @@ from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.escaping import command_data, command_property
 from pytest_tokenbudget.reports.rows import rows
 from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.reports.ways_out import ways_out
 
 _MOST = 10
 """GitHub shows ten errors a step, and drops the rest without a word."""
@@ -39,7 +40,7 @@ def _error(group: list[ScenarioEntry]) -> str:
         text += map(str, rows(worst))
     text += [view.sentence(finding) for finding in found[:1]]
     text += [f"{len(alike):,} more like it"] * bool(alike)
-    text += map(str, view.ways_out(group))
+    text += map(str, ways_out(group))
     message = command_data("\n".join(text))
     title = command_property(f"Token budget: {worst['verdict']}")
     return f"::error file={command_property(plain(file))},line={line},title={title}::{message}"

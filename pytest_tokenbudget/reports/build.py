@@ -21,6 +21,7 @@ from pytest_tokenbudget.reports.document import (
     FindingEntry,
     LimitEntry,
     RateEntry,
+    Recorder,
     ScenarioEntry,
     TokensEntry,
     TurnEntry,
@@ -39,6 +40,8 @@ class Place:
     """Relative to the root, with forward slashes."""
     line: int
     """From 1."""
+    recorder: Recorder | None = None
+    """Whose cassettes it plays, where they are not this plugin's own."""
 
     @property
     def name(self) -> str:
@@ -55,7 +58,7 @@ def scenario(
     cost: CostOf,
 ) -> ScenarioEntry:
     """The entry of one scenario; `measured` is null where any turn is unknown."""
-    return {
+    entry: ScenarioEntry = {
         "id": place.id,
         "file": place.file,
         "line": place.line,
@@ -67,6 +70,9 @@ def scenario(
         "turns": [_turn(index, turn, cost) for index, turn in enumerate(run.turns)],
         "findings": [finding(one) for one in findings],
     }
+    if place.recorder is not None:
+        entry["recorder"] = place.recorder
+    return entry
 
 
 def document(

@@ -17,6 +17,7 @@ _AGAIN = "Write it again with --token-budget-report=json:FILE."
 
 BasisName = Literal["recorded", "live", "counted", "estimated", "unknown"]
 VerdictName = Literal["over", "stale", "new", "improved", "within"]
+Recorder = Literal["pytest-recording", "vcrpy"]
 Lifetime = Literal["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"]
 Count = Literal[
     "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "prompt_tokens"
@@ -117,6 +118,7 @@ class ScenarioEntry(TypedDict):
     limits: list[LimitEntry]
     turns: list[TurnEntry]
     findings: list[FindingEntry]
+    recorder: NotRequired[Recorder]
 
 
 class TotalsEntry(TypedDict):

@@ -15,6 +15,7 @@ from pytest_tokenbudget.reports.numbers import count, plural, signed
 from pytest_tokenbudget.reports.rows import cost_cell, row, rows
 from pytest_tokenbudget.reports.text import crop, shorten
 from pytest_tokenbudget.reports.turns import turn_table
+from pytest_tokenbudget.reports.ways_out import ways_out
 
 RunsPerMonth = float | Mapping[str, float] | None
 """Of every scenario, or by its id; None where nobody said."""
@@ -147,7 +148,7 @@ def _why(scenario: ScenarioEntry) -> str:
 
 
 def _ways_out(failing: Sequence[ScenarioEntry]) -> Iterator[str]:
-    found = view.ways_out(failing)
+    found = ways_out(failing)
     commands = [f"# {one.what}\n{shlex.join(one.command)}" for one in found if one.command]
     if commands:
         yield "\n".join(["```sh", *commands, "```"])

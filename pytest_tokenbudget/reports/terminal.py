@@ -13,7 +13,7 @@ from pytest_tokenbudget.reports.numbers import NONE, plural
 from pytest_tokenbudget.reports.rows import Row, cost_cell, rows, unpriced
 from pytest_tokenbudget.reports.text import ascii_strings, plain, shorten, to_ascii, width, wrap
 from pytest_tokenbudget.reports.turns import TurnTable, turn_table
-from pytest_tokenbudget.reports.view import WayOut
+from pytest_tokenbudget.reports.ways_out import WayOut, ways_out
 
 __all__ = ["Line", "Paper", "failure_text", "summary", "summary_lines"]
 
@@ -79,7 +79,7 @@ def summary_lines(
     for group in groups if verbosity >= 0 else ():
         lines += [Line(), *_details(group, paper, turns)]
     lines.append(Line())
-    lines += [line for way_out in view.ways_out(failing) for line in _way_out(way_out, paper)]
+    lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]
     lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
     return list(map(paper.fitted, lines))
 
@@ -167,7 +167,7 @@ def failure_text(scenario: ScenarioEntry, *, ascii_only: bool = False) -> str:
     lines = _over(scenario) if scenario["verdict"] == "over" else [_REASONS[scenario["verdict"]]]
     for finding in view.causes(scenario)[:_CAUSES]:
         lines += _cause(finding, _FAILURE_COLUMNS)
-    lines += [str(way_out) for way_out in view.ways_out([scenario])]
+    lines += [str(way_out) for way_out in ways_out([scenario])]
     text = "\n".join(lines)
     return to_ascii(text) if ascii_only else text
 

@@ -1,10 +1,8 @@
-"""What every report shows of a document: the order, the headline, the rows, the causes, the way out."""
+"""What every report shows of a document: the order, the headline, the rows, the causes."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from posixpath import commonprefix
 
 from pytest_tokenbudget.model import Verdict
@@ -18,25 +16,9 @@ from pytest_tokenbudget.reports.document import (
 )
 from pytest_tokenbudget.reports.numbers import count, money, percent, plural, signed
 from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
-from pytest_tokenbudget.reports.scenario_ids import argument
 from pytest_tokenbudget.reports.text import plain
 
 _FEW, _OF_EACH_CAUSE = 12, 3
-
-UPDATE = ("pytest", "--token-budget", "--token-budget-update")
-UPGRADE_PRICES = ("pip", "install", "-U", "genai-prices")
-RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
-
-
-@dataclass(frozen=True, slots=True)
-class WayOut:
-    """What resolves a verdict: what to do, and the command that does it, where one does."""
-
-    what: str
-    command: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.what}: {shlex.join(self.command)}" if self.command else self.what
 
 
 def fails(scenario: ScenarioEntry) -> bool:
@@ -97,7 +79,7 @@ def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
     groups: dict[object, list[ScenarioEntry]] = {}
     for one in scenarios:
         reasons: list[object] = [(found["kind"], found["where"], place(found)) for found in causes(one)]
-        reasons = reasons or [limit["metric"] for limit in _exceeded(one)]
+        reasons = reasons or [limit["metric"] for limit in exceeded(one)]
         groups.setdefault((one["verdict"], *reasons), []).append(one)
     return list(groups.values())
 
@@ -145,46 +127,9 @@ def facts(finding: FindingEntry) -> list[str]:
     ]
 
 
-def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
-    """For each failing verdict among `scenarios` the command that resolves it; caps are raised by hand."""
-    by_verdict: dict[str, list[ScenarioEntry]] = {"over": [], "stale": [], "new": []}
-    for one in scenarios:
-        by_verdict[one["verdict"]].append(one)
-    over = by_verdict["over"]
-    grown = [one for one in over if any(not _is_cap(limit) for limit in _exceeded(one))]
-    found = [
-        WayOut("If this is meant, accept it", _command(UPDATE, grown)),
-        WayOut("Record what changed (needs an API key)", _command(RECORD, by_verdict["stale"])),
-        WayOut("Write the first baseline", _command(UPDATE, by_verdict["new"])),
-    ]
-    unpriced_models = any(limit["measured"] is None for one in over for limit in _exceeded(one))
-    return [
-        *(WayOut("Bring the missing price", UPGRADE_PRICES) for _ in range(unpriced_models)),
-        *(way_out for way_out in found if way_out.command),
-        *(_raise_caps(one) for one in over if any(map(_is_cap, _exceeded(one)))),
-    ]
-
-
-def _raise_caps(scenario: ScenarioEntry) -> WayOut:
-    caps = " and ".join(limit["metric"] for limit in _exceeded(scenario) if _is_cap(limit))
-    where = f"the marker of {plain(scenario['id'])} or in [tool.tokenbudget]"
-    return WayOut(f"A cap is raised by hand: {caps} in {where}")
-
-
-def _exceeded(scenario: ScenarioEntry) -> list[LimitEntry]:
+def exceeded(scenario: ScenarioEntry) -> list[LimitEntry]:
+    """The limits and caps that it is past."""
     return [limit for limit in scenario["limits"] if limit["over"]]
-
-
-def _is_cap(limit: LimitEntry) -> bool:
-    return limit["metric"].startswith("max_")
-
-
-def _command(command: tuple[str, ...], scenarios: Sequence[ScenarioEntry]) -> tuple[str, ...]:
-    """The command for one scenario; for several, that of the whole suite; for none, none."""
-    if len(scenarios) != 1:
-        return command if scenarios else ()
-    (one,) = scenarios
-    return (*command, plain(argument(one["id"])))
 
 
 def headline(document: Document) -> str:

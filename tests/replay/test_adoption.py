@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 import httpx2
 import pytest
 import vcr
-from clients import COMMAND, is_faithful, sdk
+from clients import COMMAND, MODEL, body, is_faithful, sdk
 from vcr.cassette import Cassette
 
-from messages_api import MessagesApi
+from messages_api import ApiError, Charge, MessagesApi
 from pytest_tokenbudget.errors import ReplayMiss
-from pytest_tokenbudget.replay.cassette import Ledgers, adopt, route
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.replay.cassette import adopt, route
 from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.rules import Rules
 
@@ -52,6 +55,11 @@ def cassette(tmp_path: Path) -> Path:
     return path
 
 
+def usage_of(charge: Charge) -> Usage:
+    used = charge.usage
+    return Usage.of(Rate(MODEL), Tokens(used.input_tokens, output_tokens=used.output_tokens))
+
+
 def hows(ledger: Ledger) -> list[str]:
     return [pair.how.value for pair in ledger.recording.pairs]
 
@@ -69,7 +77,7 @@ def through_a_decorator(path: Path, play: Callable[[], None]) -> None:
 
 
 def through_an_instance(path: Path, play: Callable[[], None]) -> None:
-    my_vcr = vcr.VCR(cassette_library_dir=str(path.parent), match_on=["uri", "body"], record_mode="none")
+    my_vcr = vcr.VCR(cassette_library_dir=str(path.parent), match_on=["method", "uri"], record_mode="none")
     with my_vcr.use_cassette(path.name) as cassette:
         play()
     assert cassette.play_count == 2
@@ -226,11 +234,61 @@ def test_options_that_hide_model_calls_are_refused_by_name(
     assert len(ledgers[0].problems) == 1
 
 
+NO_SYSTEM: Any = {"filter_post_data_parameters": [("system", "HIDDEN")]}
+NO_MESSAGES: Any = {"filter_post_data_parameters": ["messages"]}
+
+
+def test_a_filter_that_hides_that_it_is_a_model_call_is_refused_by_name(
+    cassette: Path, ledgers: list[Ledger]
+) -> None:
+    expected = "(filter_post_data_parameters or before_record_request) hides that POST /v1/messages"
+    with vcr.use_cassette(str(cassette), **NO_MESSAGES), pytest.raises(ReplayMiss, match=re.escape(expected)):
+        sdk(URL, "Hello", BRIEF)
+
+
+@pytest.mark.parametrize(("length", "hides"), [(100, False), (2000, True)])
+def test_a_filter_that_hides_a_part_of_the_prompt_is_doubted(
+    length: int, hides: bool, cassette: Path, ledgers: list[Ledger]
+) -> None:
+    """Its answer is served all the same: nothing else in the test is at fault."""
+    with vcr.use_cassette(str(cassette), **NO_SYSTEM):
+        assert sdk(URL, "Hello", "x" * length) == "You said: Hello"
+    (ledger,) = ledgers
+    said = f"hides {length - 6:,} characters of the prompt"
+    assert [said in problem for problem in ledger.problems] == [True] * hides
+
+
+def test_real_calls_that_the_options_keep_from_the_cassette_count(
+    tmp_path: Path, ledgers: list[Ledger]
+) -> None:
+    path = str(tmp_path / "new.yaml")
+    with MessagesApi(lambda body: "Hello") as api, vcr.use_cassette(path, ignore_localhost=True):
+        sdk(api.url, "Hello", BRIEF)
+    assert not Path(path).exists()
+    assert [exchange.answer.usage for exchange in ledgers[0].calls] == [usage_of(api.charges[0])]
+
+
+def test_a_library_that_is_left_out_is_named(cassette: Path, ledgers: list[Ledger]) -> None:
+    with vcr.use_cassette(str(cassette), skip_patchers=["boto3", "httplib2"]):
+        pass
+    (warning,) = ledgers[0].warnings
+    assert "leaves out boto3, httplib2 (skip_patchers)" in warning
+
+
 def test_drop_unused_requests_keeps_what_was_played(cassette: Path, ledgers: list[Ledger]) -> None:
     with vcr.use_cassette(str(cassette), drop_unused_requests=True):
         sdk(URL, "Bye", KIND)
     assert "You said: Bye" in cassette.read_text()
     assert "You said: Hello" not in cassette.read_text()
+
+
+def test_a_run_that_broke_off_drops_nothing(cassette: Path, ledgers: list[Ledger]) -> None:
+    before = cassette.read_bytes()
+    with vcr.use_cassette(str(cassette), drop_unused_requests=True), contextlib.suppress(ReplayMiss):
+        for _ in range(2):
+            sdk(URL, "Bye", BRIEF)
+    assert len(ledgers[0].recording.misses) == 1
+    assert cassette.read_bytes() == before
 
 
 def test_playback_repeats_are_served_and_each_is_a_turn(cassette: Path, ledgers: list[Ledger]) -> None:
@@ -241,6 +299,72 @@ def test_playback_repeats_are_served_and_each_is_a_turn(cassette: Path, ledgers:
     assert [pair.index for pair in ledger.recording.pairs] == [0, 2, 1, 3]
     assert len(ledger.recording.exchanges) == 4
     assert is_faithful(ledger)
+
+
+def test_playback_repeats_answer_what_was_never_recorded(cassette: Path, ledgers: list[Ledger]) -> None:
+    """As vcr does it: it never records a second answer that its `match_on` cannot tell from the first."""
+    with vcr.use_cassette(str(cassette), allow_playback_repeats=True):
+        said = [sdk(URL, words, BRIEF) for words in ("Hello", "Bye", "Whatever else there may be to say")]
+    assert said == ["You said: Hello", "You said: Bye", "You said: Hello"]
+    assert hows(ledgers[0]) == ["exact", "exact", "order"]
+    assert is_faithful(ledgers[0])
+
+
+def test_what_is_rewound_is_asked_and_counts_anew(cassette: Path, ledgers: list[Ledger]) -> None:
+    with vcr.use_cassette(str(cassette)) as opened:
+        for _ in range(2):
+            sdk(URL, "Hello", BRIEF)
+            sdk(URL, "Bye", BRIEF)
+            opened.rewind()
+    assert [hows(ledger) for ledger in ledgers] == [["exact", "exact"], ["exact", "exact"], []]
+
+
+@pytest.mark.parametrize("names", [["method", "body"], ["raw_body"], ["method", "uri", "own"]])
+def test_match_on_is_honoured(names: list[str], cassette: Path, ledgers: list[Ledger]) -> None:
+    def own(now: Any, recorded: Any) -> None:
+        assert now.body == recorded.body
+
+    library = vcr.VCR(match_on=names, record_mode="none")
+    library.register_matcher("own", own)
+    with library.use_cassette(str(cassette)):
+        assert sdk(URL, "Bye", BRIEF) == "You said: Bye"
+        with pytest.raises(ReplayMiss) as raised:
+            sdk(URL, "Hello", KIND)
+    assert f"for {names[-1]} differs." in str(raised.value)
+    assert ("Leave the body out of match_on" in str(raised.value)) is ("body" in names[-1])
+    (ledger,) = ledgers
+    assert ledger.problems == [str(raised.value)]
+    assert ledger.recording.misses == ()
+
+
+def test_a_cassette_that_is_not_there_is_named(tmp_path: Path, ledgers: list[Ledger]) -> None:
+    expected = "there is nothing in the cassette .*none.yaml, or it is not there"
+    path = str(tmp_path / "none.yaml")
+    with vcr.use_cassette(path, record_mode="none"), pytest.raises(ReplayMiss, match=expected):
+        sdk(URL, "Hello", BRIEF)
+
+
+def test_answers_are_served_as_they_were_recorded(tmp_path: Path, ledgers: list[Ledger]) -> None:
+    """Compression and waits included, for a suite may look at them; in another framing only if need be."""
+    path = tmp_path / "gzip.yaml"
+    with MessagesApi(lambda body: "Hello", gzip=True) as api:
+        api.fail_next(ApiError(429, retry_after=30))
+
+        def ask(**more: Any) -> httpx2.Response:
+            headers = {"x-api-key": "sk"}
+            return httpx2.post(f"{api.url}/v1/messages", json=body(**more), headers=headers)
+
+        with vcr.use_cassette(str(path)):
+            recorded = [ask(), ask()]
+        with vcr.use_cassette(str(path)):
+            replayed = [ask(), ask()]
+        with vcr.use_cassette(str(path)):
+            streamed = [ask(stream=True), ask(stream=True)]
+    assert [answer.headers for answer in recorded] == [answer.headers for answer in replayed]
+    assert [answer.content for answer in recorded] == [answer.content for answer in replayed]
+    assert replayed[0].headers["retry-after"] == "30"
+    assert replayed[1].headers["content-encoding"] == "gzip"
+    assert streamed[1].text.startswith("event: message_start")
 
 
 # --- record modes ---------------------------------------------------------------------------------
@@ -279,6 +403,19 @@ def test_new_episodes_replays_what_it_can_and_records_the_rest(tmp_path: Path, l
     assert hows(ledgers[1]) == ["similar"]
     assert len(ledgers[1].calls) == 1
     assert ledgers[1].recording.misses == ()
+
+
+def test_new_episodes_plays_again_what_it_has_just_recorded(tmp_path: Path, ledgers: list[Ledger]) -> None:
+    """As vcr does it; each is a turn."""
+    path = tmp_path / "test_it.yaml"
+    with MessagesApi(lambda body: "Hello") as api:
+        for words in (["Bye"], ["Bye", "Hello", "Hello"]):
+            with vcr.use_cassette(str(path), record_mode="new_episodes", match_on=["body"]):
+                for word in words:
+                    sdk(api.url, word, BRIEF)
+    assert len(api.charges) == 2
+    assert hows(ledgers[1]) == ["exact"]
+    assert [exchange.answer.usage for exchange in ledgers[1].calls] == [usage_of(api.charges[1])] * 2
 
 
 def test_all_records_everything_anew(cassette: Path, ledgers: list[Ledger]) -> None:

@@ -424,7 +424,7 @@ def test_a_redirect_that_aiohttp_follows() -> None:
 def test_a_redirect_that_aiohttp_follows_is_recorded_whole(
     weather: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_tokenbudget.replay.ledger._LOOPBACK", frozenset())
+    monkeypatch.setattr("pytest_tokenbudget.replay.rules._LOOPBACK", frozenset())
 
     async def get() -> str:
         async with aiohttp.ClientSession() as session, session.get(f"{weather}/old") as answer:

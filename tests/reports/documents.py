@@ -15,6 +15,7 @@ from pytest_tokenbudget.reports.document import (
     FindingEntry,
     LimitEntry,
     RateEntry,
+    Recorder,
     ScenarioEntry,
     TokensEntry,
     TurnEntry,
@@ -93,6 +94,7 @@ def scenario(
     findings: Sequence[FindingEntry] = (),
     caps: dict[str, float] | None = None,
     models: Sequence[str] = (),
+    recorder: Recorder | None = None,
 ) -> ScenarioEntry:
     baseline = add(was) if was is not None else None
     known = [turn for turn in now if turn is not None]
@@ -110,7 +112,7 @@ def scenario(
         }
         for index, turn in enumerate(now)
     ]
-    return {
+    entry: ScenarioEntry = {
         "id": node_id,
         "file": node_id.partition("::")[0],
         "line": line,
@@ -122,6 +124,7 @@ def scenario(
         "turns": turns,
         "findings": list(findings),
     }
+    return entry if recorder is None else {**entry, "recorder": recorder}
 
 
 def limits(baseline: TokensEntry | None, measured: TokensEntry, caps: dict[str, float]) -> list[LimitEntry]:

@@ -65,12 +65,13 @@ def test_what_a_run_builds_is_valid() -> None:
         return Decimal("0.0123") * usage.turns
 
     place = build.Place("tests/test_a.py::test_b[x]", "tests/test_a.py", 7)
+    adopted = build.Place("tests/test_a.py::test_c", "tests/test_a.py", 9, "pytest-recording")
     caps = ScenarioSettings(caps=Caps(max_prompt_tokens=10, max_cost_usd=Decimal("0.001")))
     finding = Finding("growth", "system[0]", "it grew", 10, Decimal("0.1"), Source("prompts/a.md", 3, 9))
     entries = [
         build.scenario(place, judge(used, used, caps, cost), used, Run(), [finding], cost),
         build.scenario(place, judge(None, used, ScenarioSettings(), cost), None, Run(), [], cost),
-        build.scenario(place, judge(used, used, caps, cost, stale=True), used, Run(), [], cost),
+        build.scenario(adopted, judge(used, used, caps, cost, stale=True), used, Run(), [], cost),
     ]
     document = build.document(entries, mode="replay", prices=("p", "1"), commit=None)
     JUDGE.validate(document)

@@ -14,14 +14,15 @@ from pytest_tokenbudget.reports.view import (
     headline,
     sentence,
     short_names,
-    ways_out,
     worst_first,
 )
+from pytest_tokenbudget.reports.ways_out import ways_out
 
 TEST = "tests/test_a.py::test_"
 SMALL, LARGE = loop(HAIKU, 1000, [10]), loop(HAIKU, 1600, [10])
 UPDATE = "pytest --token-budget --token-budget-update"
 RECORD = "pytest --token-budget --token-budget-record=changed"
+REWRITE = "pytest --record-mode=rewrite"
 CAPS = f"max_prompt_tokens and max_turns in the marker of {TEST}a or in [tool.tokenbudget]"
 
 
@@ -170,6 +171,13 @@ def test_findings() -> None:
          [f"Write the first baseline: {UPDATE} tests"]),
         ([one("a", "stale", **UNKNOWN_NOW)],
          [f"Record what changed (needs an API key): {RECORD} {TEST}a"]),
+        ([one("a", "stale", recorder="pytest-recording", **UNKNOWN_NOW)],
+         [f"Record it anew (needs an API key): {REWRITE} {TEST}a"]),
+        ([one("a", "stale", recorder="pytest-recording", **UNKNOWN_NOW)] * 2
+         + [one("c", "stale", recorder="vcrpy", **UNKNOWN_NOW), one("b", "stale", **UNKNOWN_NOW)],
+         [f"Record what changed (needs an API key): {RECORD} {TEST}b",
+          f"Record each anew (needs an API key): {REWRITE} TEST",
+          "Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)"]),
         ([one("a", "over", SMALL, SMALL, caps={"max_prompt_tokens": 9, "max_turns": 0})],
          [f"A cap is raised by hand: {CAPS}"]),
         ([one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10]))],

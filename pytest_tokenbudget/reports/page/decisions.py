@@ -11,6 +11,7 @@ from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.numbers import UNKNOWN, count, plural
 from pytest_tokenbudget.reports.page.subjects import Finding, Subject
 from pytest_tokenbudget.reports.rows import approximate, cost_cell, cost_change, rows
+from pytest_tokenbudget.reports.ways_out import ways_out
 
 _DECISIONS, _SCENARIOS, _CAUSES, _BY_HAND = 20, 5, 5, 5
 _REASONS = {
@@ -58,7 +59,7 @@ def decisions(document: Document, subjects: Sequence[Subject]) -> Decisions:
     failing = [one for one in view.worst_first(document["scenarios"]) if view.fails(one)]
     groups = view.by_cause(failing)
     left = groups[_DECISIONS:]
-    ways = view.ways_out(failing)
+    ways = ways_out(failing)
     return Decisions(
         shown=[_decision(group, by_id) for group in groups[:_DECISIONS]],
         more=f"{plural(len(left), 'more cause')}, of {plural(sum(map(len, left)), 'scenario')}"

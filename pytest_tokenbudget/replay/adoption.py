@@ -1,0 +1,68 @@
+"""What the options of a user's own cassette come to: what they let be played, and what they would hide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.traffic import Sent
+from pytest_tokenbudget.wire.events import compact_json
+from pytest_tokenbudget.wire.prompt import Prompt
+
+_SHARE, _LEAST = 20, 100
+"""A twentieth of a prompt, or about 25 tokens: what hides in less is within the default tolerance."""
+_FILTERS = "filter_post_data_parameters or before_record_request"
+
+
+def filtered(live: Sent, kept: Sent | None, ledger: Ledger, path: str, *, replayed: bool) -> Sent:
+    """A model call as the filters of a cassette leave it, `kept` (None: they leave nothing of it).
+
+    Where they leave none, a real call counts as it is sent; raises ReplayMiss where it is to be `replayed`. A
+    filter that takes out so much of a prompt that a growth could hide there is told to the ledger.
+    """
+    if kept is None or kept.request is None or live.request is None:
+        if replayed:
+            _refuse(live, kept, ledger, path)
+        return live
+    if kept.body != live.body and (hidden := _hidden(live.request.prompt, kept.request.prompt)):
+        ledger.doubt(
+            f"an option of the cassette {path} ({_FILTERS}) hides {hidden:,} characters of the prompt of "
+            f"{live}, so that nobody can tell whether they grew. Let it keep tools, system and messages."
+        )
+    return kept
+
+
+def _refuse(live: Sent, kept: Sent | None, ledger: Ledger, path: str) -> None:
+    """Raise ReplayMiss for a model call that the options keep from the cassette, or do not show as one."""
+    option = "ignore_hosts, ignore_localhost or before_record_request" if kept is None else _FILTERS
+    past = "sends {} past it, unmetered" if kept is None else "hides that {} is a model call"
+    ledger.refuse(
+        f"{ledger.name}: an option of the cassette {path} ({option}) {past.format(live)}. "
+        "Let the option keep model calls."
+    )
+
+
+def no_match(path: str, matchers: Iterable[object], closest: Iterable[tuple[Any, Any, Any]]) -> str:
+    """Why vcr has nothing to play for a request; `closest` as `find_requests_with_most_matches` has it."""
+    names = [getattr(matcher, "__name__", str(matcher)) for matcher in matchers]
+    if not names:
+        return f"there is nothing in the cassette {path}, or it is not there."
+    differs = next(([name for name, _ in failed] for _, _, failed in closest), names)
+    advice = " Leave the body out of match_on, and the change is counted." if "body" in str(differs) else ""
+    return f"match_on lets no request of {path} answer it, for {' and '.join(differs)} differs.{advice}"
+
+
+def unpatched(path: str, libraries: Iterable[str]) -> str | None:
+    """What `skip_patchers` leaves out, in a sentence."""
+    if not (names := ", ".join(libraries)):
+        return None
+    return f"the cassette {path} leaves out {names} (skip_patchers): model calls by that way are not metered"
+
+
+def _hidden(live: Prompt, kept: Prompt) -> int:
+    """Characters of a prompt that its filters take out; 0 for few."""
+    whole, left = (
+        sum(len(compact_json(block.content)) for block in prompt.blocks) for prompt in (live, kept)
+    )
+    return whole - left if whole - left > max(whole // _SHARE, _LEAST) else 0
