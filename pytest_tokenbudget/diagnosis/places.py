@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.wire.prompt import Block, Level, Prompt
 
 LEVEL_ORDER: dict[Level, int] = {"tools": 0, "system": 1, "messages": 2}
@@ -97,5 +98,9 @@ def is_ignored(block: Block) -> bool:
 
 
 def opening_of(prompt: Prompt) -> str:
-    """Digest of the first block of the conversation: turns of one conversation share it."""
-    return next((block.digest for block in prompt.blocks if block.level == "messages"), "")
+    """What turns of one conversation share: its first block, its model, and whether there are tools.
+
+    A small model that sorts the same question first is another conversation than the agent that answers it.
+    """
+    first = next((block.digest for block in prompt.blocks if block.level == "messages"), "")
+    return f"{cache_model(prompt.model)} {any(block.level == 'tools' for block in prompt.blocks)} {first}"

@@ -108,6 +108,49 @@ class TestCaching:
         )
         assert "instead of system[0]" in lever.text
 
+    def test_nothing_too_short_to_be_cached_is_to_be_marked(self) -> None:
+        def late(turn: int, body: Any) -> None:
+            body["system"][0]["text"] = f"It is 10:0{turn}. " + body["system"][0]["text"]
+
+        (lever,) = levers(run_of(support_agent(), late), "caching")
+        assert lever.text.startswith("no cache_control instead of system[0] and the last message")
+        assert lever.where == "system[0]"
+
+    def test_what_broke_the_cache_is_to_be_mended_not_to_be_unmarked(self) -> None:
+        agent = support_agent()
+        times = each(system(lambda turn, words: f"It is 10:0{turn}. {words}"))
+        run = replay(record(agent.bodies(), agent.answers()), changed(agent.bodies(), times))
+        assert levers(run, "caching") == []
+
+    def test_a_head_that_only_the_moving_breakpoint_covers_is_marked_for_other_runs(self) -> None:
+        sorts = support_agent(
+            system="Answer with one word: return, delivery.", tools=[], rolling=False, steps=[Step("return")]
+        )
+        bodies, answers = several(sorts, support_agent())
+        for body in bodies[1:]:
+            body["system"][0].pop("cache_control")
+        run = replay(record(bodies, answers), bodies)
+        (lever,) = levers(run, "caching")
+        assert lever.where == "system[0]"
+        assert "that every run begins with and no breakpoint ends" in lever.text
+        assert lever.tokens is not None
+        assert lever.cost_usd == lever.tokens * (Decimal("3.75") - Decimal("0.30")) / 1_000_000
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            lambda _, body: [tool.update(cache_control=EPHEMERAL) for tool in body["tools"]],
+            lambda turn, body: (
+                turn < 3 or body["tools"].append({"type": "web_search_20250305", "name": "web"})
+            ),
+        ],
+        ids=["refused", "a server tool on the last turn"],
+    )
+    def test_a_conversation_that_cannot_be_simulated_brings_no_advice(self, step: Any) -> None:
+        bodies = support_agent().bodies()
+        recorded = record(bodies, support_agent().answers())
+        assert levers(replay(recorded, changed(bodies, each(step))), "caching") == []
+
     def test_one_turn_by_itself_is_marked_for_the_runs_after_it(self) -> None:
         (lever,) = levers(run_of(support_agent(steps=[Step("Yes.")]), UNMARKED), "caching")
         assert lever.where == "system[0]"
@@ -127,6 +170,15 @@ DRAGGING = support_agent(
     steps=[
         Step("", [("search", {"query": "all"})], [LONG]),
         *(Step("", [("search", {"query": f"q{i}"})], [PASSAGES]) for i in range(8)),
+        Step("Done.", output=20),
+    ]
+)
+
+
+LONG_AGENT = support_agent(
+    steps=[
+        Step("", [("search", {"query": "all"})], [LONG]),
+        *(Step("", [("search", {"query": f"q{i}"})], [PASSAGES]) for i in range(30)),
         Step("Done.", output=20),
     ]
 )
@@ -164,6 +216,22 @@ class TestContext:
         assert lever.cost_usd is not None
         assert lever.cost_usd < 0
 
+    @pytest.mark.parametrize("steps", [(UNMARKED,), ()], ids=["uncached", "cached"])
+    def test_a_compaction_saves_what_a_simulation_of_it_would(self, steps: Sequence[Any]) -> None:
+        """Nine tenths of the history, on every later turn at the price of what it was read at then."""
+        run = run_of(LONG_AGENT, *steps)
+        lever = next(one for one in levers(run, "context") if one.where == "messages")
+        after = int(lever.text.split("after turn ")[1].split(" ")[0])
+        prompts = [turn.usage.tokens.prompt_tokens for turn in run.turns]
+        assert lever.tokens is not None
+        kept = -lever.tokens // (len(prompts) - after)
+        reading = Decimal("3") if steps else Decimal("0.30")
+        writing = Decimal(0) if steps else Decimal("3.75")
+        summary = round(Decimal(kept) / 9)
+        spent = prompts[after - 1] * reading + summary * (Decimal(15) + writing)
+        expected = (-lever.tokens * reading - spent) / 1_000_000
+        assert lever.cost_usd == pytest.approx(-expected, rel=Decimal("0.001"))
+
     def test_a_conversation_that_grows_faster_and_faster(self) -> None:
         agent = support_agent(
             steps=[
@@ -194,6 +262,12 @@ class TestRouting:
         assert "not a judgement of quality" in lever.text
         sonnet = Usage.of(Rate("claude-sonnet-4-6"), Tokens(input_tokens=prompt, output_tokens=3))
         assert lever.cost_usd == pytest.approx((cost(sonnet) or 0) - dollars(run))
+
+    def test_the_last_turn_of_a_loop_of_tools_is_left_out(self) -> None:
+        agent = support_agent(
+            steps=[Step("", [("search", {"query": "q"})], ["r"], output=20), Step("Short.", output=9)]
+        )
+        assert levers(run_of(agent, put(model="claude-opus-4-8")), "routing", worth=Fraction(0)) == []
 
     def test_turns_that_use_tools_or_answer_at_length_are_left_out(self) -> None:
         agent = support_agent(
@@ -316,6 +390,15 @@ def test_below_the_set_share_nothing_is_told() -> None:
 
 def test_a_run_without_turns_has_no_levers() -> None:
     assert advise(Run(), cost=cost, cheaper=lambda _: ()) == ()
+
+
+def test_a_run_that_left_its_recording_has_no_levers() -> None:
+    agent = support_agent(steps=DRAGGING.steps)
+    bodies = changed(agent.bodies(), each(UNMARKED))
+    recorded = record(bodies, agent.answers())
+    options: dict[str, Any] = {"cost": cost, "cheaper": lambda _: ()}
+    assert advise(replay(recorded, bodies), **options)
+    assert advise(replay(recorded, bodies[:-1]), **options) == ()
 
 
 def test_turns_that_cannot_be_counted_are_left_out() -> None:

@@ -32,9 +32,12 @@ def advise(
 ) -> tuple[Finding, ...]:
     """The levers of one run as it is asked now, each with its place, the change to make, and what it saves.
 
-    Savings are negative tokens and dollars a run; `runs_per_month` adds the month to their texts. `cheaper`
-    names the models below one (`Prices.cheaper_models`). `batchable` is for work that nobody waits for.
+    None where the run left its recording: its numbers answer another question. Savings are negative tokens
+    and dollars a run; `runs_per_month` adds the month to their texts. `cheaper` names the models below one
+    (`Prices.cheaper_models`). `batchable` is for work that nobody waits for.
     """
+    if run.stale:
+        return ()
     laid_out = lay_out(run, cost, runs_per_month=runs_per_month)
     if not laid_out.asked:
         return ()

@@ -12,13 +12,16 @@ from pytest_tokenbudget.diagnosis.ledger import main_rate
 from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.places import opening_of, place
 from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural
-from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
+from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated, refused
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.wire.prompt import Ttl
 
 _HEADS = 3
 """Breakpoints of tools and system that leave one of the four for the conversation."""
+
+_HELD = 0.9
+"""Of what a turn read when recorded: below it, its cache is broken."""
 
 Marks = tuple[int, ...]
 """Positions of the breakpoints of one turn."""
@@ -35,8 +38,12 @@ class _Placing:
 
 
 def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
-    """Where breakpoints should stand, if that is cheaper than where they stand."""
-    asked = [one for one in run.asked if one.chain.links and not_simulated(one.prompt) is None]
+    """Where breakpoints should stand, if that is cheaper than where they stand.
+
+    Conversations with a turn that cannot be simulated are left out: nobody knows what their turns read.
+    """
+    unclear = {opening_of(one.prompt) for one in run.asked if _is_unclear(one)}
+    asked = [one for one in run.asked if one.chain.links and opening_of(one.prompt) not in unclear]
     bench = _Bench(run, asked, minimums)
     now = bench.as_they_are() if asked else None
     if now is None:
@@ -44,12 +51,26 @@ def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
     shared, own = _shared_heads(asked), [_own_heads(run, one) for one in asked]
     heads = [_marks(end, *marks)[-_HEADS:] for end, marks in zip(shared, own, strict=True)]
     options = [heads, [_marks(*head, _end(one)) for head, one in zip(heads, asked, strict=True)]]
-    placings = [found for marks in options if (found := bench.placed(marks, "5m"))]
+    placings = [placing for marks in options if (placing := bench.placed(marks, "5m"))]
     best = min(placings, key=lambda placing: placing.cost, default=now)
-    if best.cost < now.cost and (best.read > now.read or len(asked) > 1):
-        yield _finding(run, asked, now, best, bench.placed(best.marks, "1h"))
-    elif finding := _across_runs(run, asked, minimums):
-        yield finding
+    pays = best.read > now.read or (len(asked) > 1 and not _reads_less(asked))
+    found: list[Finding] = []
+    if best.cost < now.cost and pays:
+        found.append(_finding(run, asked, now, best, bench.placed(best.marks, "1h")))
+    if across := _across_runs(run, asked, minimums):
+        found.append(across)
+    if found:  # the better one: both want a breakpoint behind the system prompt
+        yield min(found, key=lambda one: one.cost_usd or Decimal(0))
+
+
+def _is_unclear(one: Asked) -> bool:
+    return bool(not_simulated(one.prompt) or refused(one.chain.breakpoints))
+
+
+def _reads_less(asked: Sequence[Asked]) -> bool:
+    """Whether the cache serves less than when recorded: what broke it is to be mended, not the marks."""
+    known = [(one.turn.usage.tokens, was.tokens) for one in asked if (was := one.turn.recorded)]
+    return any(now.cache_read_input_tokens < was.cache_read_input_tokens * _HELD for now, was in known)
 
 
 def _finding(
@@ -77,13 +98,12 @@ def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, in
     heads = [(one, end) for one in asked if (end := _unmarked_head(run, one, minimums)) is not None]
     if not heads:
         return None
-    one, end = max(heads, key=lambda head: head[0].cached.sizes[head[1]])
-    tokens = one.cached.sizes[end]
-    billed = run.unit(one, one.counts[end])
-    read, write = (run.unit(one, name) for name in ("cache_read_input_tokens", "ephemeral_5m_input_tokens"))
-    if billed is None or read is None or write is None or billed <= read:
+    one, end = max(heads, key=lambda head: head[0].cached.sizes[head[1]] * _above_read(run, *head))
+    tokens, above = one.cached.sizes[end], _above_read(run, one, end)
+    written = _above_read(run, one, end, "ephemeral_5m_input_tokens")
+    if not above:
         return None
-    saved, first = tokens * (billed - read), tokens * (write - billed)
+    saved, first = tokens * above, tokens * (written - above)
     where = _where(one, end)
     text = (
         f"{where} ends {plural(tokens, 'token')} that every run begins with and no breakpoint ends; "
@@ -92,6 +112,12 @@ def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, in
     if first > 0:
         text += f", of which the first pays {dollars(first)} more to write them"
     return Finding("lever_caching", where, text, -tokens, -saved)
+
+
+def _above_read(run: LaidOut, one: Asked, position: int, count: str | None = None) -> Decimal:
+    """What a token there costs more, billed as it is or as `count`, than one that is read; 0 if unknown."""
+    billed, read = run.unit(one, count or one.counts[position]), run.unit(one, "cache_read_input_tokens")
+    return Decimal(0) if billed is None or read is None else billed - read
 
 
 def _unmarked_head(run: LaidOut, one: Asked, minimums: Mapping[str, int]) -> int | None:
@@ -158,9 +184,14 @@ class _Bench:
         return self._priced([one.cached for one in self.asked])
 
     def placed(self, marks: Sequence[Marks], ttl: Ttl) -> _Placing | None:
-        """Under these."""
-        turns = (one.cached for one in self.asked)
-        return self._priced([_marked(turn, own, ttl) for turn, own in zip(turns, marks, strict=True)])
+        """Under these; what is too short to be cached is left unmarked."""
+        turns = [one.cached for one in self.asked]
+        least = [minimum(turn.chain.model, self.minimums) for turn in turns]
+        long = [
+            tuple(p for p in own if turn.sizes[p] >= tokens)
+            for turn, own, tokens in zip(turns, marks, least, strict=True)
+        ]
+        return self._priced([_marked(turn, own, ttl) for turn, own in zip(turns, long, strict=True)])
 
     def _priced(self, turns: Sequence[CacheTurn]) -> _Placing | None:
         total, read, written = Decimal(0), 0, 0

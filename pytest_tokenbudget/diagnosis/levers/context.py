@@ -14,6 +14,7 @@ from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.places import opening_of, place, tool_names
 from pytest_tokenbudget.diagnosis.wording import percent, plural
+from pytest_tokenbudget.model import Rate
 from pytest_tokenbudget.wire.prompt import Block
 
 _TOLD = 3
@@ -157,36 +158,26 @@ def _compaction(run: LaidOut, turns: Sequence[Asked], limit: Fraction) -> Findin
 def _compactions(run: LaidOut, turns: Sequence[Asked]) -> Iterator[tuple[int, Decimal, int]]:
     """For each turn after which the history could be replaced: tokens and dollars saved, and that turn."""
     yield 0, Decimal(0), 0
-    prices = [_price_of_history(run, one) for one in turns]
-    known = [price for price in prices if price is not None]
-    if len(known) < len(prices):
-        return
     for after in range(1, len(turns) - 1):
         one = turns[after]
         caches = one.tokens.prompt_tokens > one.tokens.input_tokens
         reading = run.unit(one, "cache_read_input_tokens" if caches else "input_tokens")
         writing = run.unit(one, "ephemeral_5m_input_tokens") if caches else Decimal(0)
         output = run.unit(one, "output_tokens")
-        if reading is None or writing is None or output is None:
+        later = _prices_of_history(run, one, turns[after + 1 :])
+        if reading is None or writing is None or output is None or later is None:
             return
         history = one.tokens.prompt_tokens - one.head
         summary = round(history * _SUMMARY)
         spent = one.tokens.prompt_tokens * reading + summary * (output + writing)
-        later = known[after + 1 :]
-        yield (history - summary) * len(later), (history - summary) * sum(later) - spent, after
+        yield (history - summary) * (len(turns) - after - 1), (history - summary) * later - spent, after
 
 
-def _price_of_history(run: LaidOut, one: Asked) -> Decimal | None:
-    """Dollars of a token of the messages, on the average of one turn."""
-    tokens: dict[str, int] = {}
-    for size, count, link in zip(one.sizes, one.counts, one.chain.links, strict=True):
-        if link.block.level == "messages":
-            tokens[count] = tokens.get(count, 0) + size
-    units = {count: run.unit(one, count) for count in tokens}
-    known = {count: unit for count, unit in units.items() if unit is not None}
-    if len(known) < len(units):
-        return None
-    total = sum(tokens.values())
-    return (
-        sum((known[count] * tokens[count] for count in tokens), Decimal(0)) / total if total else Decimal(0)
-    )
+def _prices_of_history(run: LaidOut, one: Asked, later: Sequence[Asked]) -> Decimal | None:
+    """Dollars of a token of a turn's history over the later turns: what its last block is billed as there."""
+    last, counts = len(one.chain.links) - 1, Counter[tuple[Rate, str]]()
+    for other in later:
+        counts[other.rate, other.counts[min(last, len(other.counts) - 1)]] += 1
+    units = [(run.ledger.unit(rate, count), times) for (rate, count), times in counts.items()]
+    known = [unit * times for unit, times in units if unit is not None]
+    return sum(known, Decimal(0)) if len(known) == len(units) else None

@@ -19,7 +19,7 @@ from pytest_tokenbudget.metering.counting import Family, family
 from pytest_tokenbudget.metering.prefix_sizes import Unsized, Weight, first_message, prefix_sizes
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn
 from pytest_tokenbudget.metering.run import Run, Turn
-from pytest_tokenbudget.model import Basis, Tokens, Usage
+from pytest_tokenbudget.model import Basis, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.prompt import Prompt
 
 _FRAME, _PICTURE = 4, 1500
@@ -50,6 +50,11 @@ class Asked:
     def prompt(self) -> Prompt:
         """What it asks now."""
         return self.turn.pair.request.prompt
+
+    @cached_property
+    def rate(self) -> Rate:
+        """What most of it is billed at."""
+        return main_rate(self.turn.usage)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -110,7 +115,7 @@ class LaidOut:
 
     def unit(self, one: Asked, count: str) -> Decimal | None:
         """Dollars of a token that a turn bills as `count`."""
-        return self.ledger.unit(main_rate(one.turn.usage), count)
+        return self.ledger.unit(one.rate, count)
 
     def saving(self, amount: Decimal) -> str:
         """`$0.0120 a run, $12.00 a month`."""

@@ -25,7 +25,8 @@ _MODELS = 2
 def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
     """By model: its turns with short answers and no tool use, priced on the next smaller models.
 
-    A model reads nothing that another has cached: where a turn uses the cache, it is priced without.
+    A turn within a loop of tools is none of them: whoever sends it does not know yet that it is the last. A
+    model reads nothing that another has cached: where a turn uses the cache, it is priced without.
     """
     simple: dict[str, list[Asked]] = {}
     for one in run.asked:
@@ -73,10 +74,9 @@ def batching(run: LaidOut) -> Iterator[Finding]:
 def _uses_tools(one: Asked) -> bool:
     message = one.turn.pair.answer.message or {}
     content = message.get("content")
-    blocks = content if isinstance(content, list) else []
-    return any(
-        isinstance(block, dict) and str(block.get("type", "")).endswith("tool_use") for block in blocks
-    )
+    answered = [block.get("type") for block in content or () if isinstance(block, dict)]
+    sent = [block.kind for block in one.prompt.level("messages")]
+    return any(str(kind).endswith("tool_use") for kind in (*answered, *sent))
 
 
 def _on(run: LaidOut, asked: Sequence[Asked], model: str) -> Decimal | None:
