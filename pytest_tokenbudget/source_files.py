@@ -22,6 +22,10 @@ MOST = 24 * 1024 * 1024
 _NOT_SOURCES = frozenset({"cassettes", "token_budgets", "__pycache__", "node_modules", "site-packages"})
 _HEAD = 2000
 """Characters that tell what a file is."""
+_REPORTS = ("<!-- pytest-tokenbudget", "<title>Token budget")
+"""What the Markdown and the HTML report begin with."""
+_TERMINAL = "= token budgets ="
+"""In what a run printed, wherever it was kept."""
 
 
 def read_source_tree(folder: Path) -> SourceTree:
@@ -104,4 +108,7 @@ def _is_recorded(text: str) -> bool:
     """Whether this is a cassette, or a report of this tool."""
     head = text[:_HEAD]
     cassette = head.startswith("interactions:") or "\ninteractions:" in head or '"interactions":' in head
-    return cassette or ('"pytest-tokenbudget"' in head and '"scenarios"' in text)
+    json_report = ('"pytest-tokenbudget"' in head and '"scenarios"' in text) or (
+        '"runs_per_month"' in head and '"levers"' in text
+    )
+    return cassette or json_report or any(mark in head for mark in _REPORTS) or _TERMINAL in text
