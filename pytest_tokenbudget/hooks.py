@@ -22,7 +22,7 @@ from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.stability import move_clock
 from pytest_tokenbudget.stage import Stage
 from pytest_tokenbudget.summary import ENTRIES, Summary
-from pytest_tokenbudget.telling import BudgetFailure, Node, miss_behind, told_plainly, updated, warn
+from pytest_tokenbudget.telling import BudgetFailure, Node, is_unfinished, told_plainly, updated, warn
 
 SCENARIO = pytest.StashKey[Scenario]()
 TEARDOWN = pytest.StashKey[Scenario]()
@@ -83,6 +83,11 @@ class Scenarios:
         self.fixtures = Fixtures(self._stage, session.settings, self._end, judge=session.options.judge)
         self._examined: list[ScenarioEntry] = []
         self._told: set[str] = set()
+        self._cassettes = places.Cassettes()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Know whose each cassette is."""
+        self._cassettes = places.Cassettes(session.items)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a marked test as often as samples are asked for."""
@@ -94,15 +99,18 @@ class Scenarios:
 
     # --- tests ----------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Go on before any fixture of the test is set up."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Go on before any fixture of the test is set up.
+
+        No wrapper: one that fails keeps others from their setup, but not from their teardown.
+        """
         if places.is_marked(item) or self._session.options.judge:
             with told_plainly():
                 scenario = places.scenario_of(item, self._session.settings)
+                self._cassettes.check(scenario)
                 item.stash[SCENARIO] = scenario
                 self._stage.enter(scenario, fenced=True)
-        return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -113,7 +121,7 @@ class Scenarios:
         try:
             result = yield
         except BaseException as error:
-            if not _is_to_be_judged(scenario, error):
+            if is_unfinished(error, missed=scenario.missed):
                 raise
             result = None
         if isinstance(getattr(item, "instance", None), unittest.TestCase):
@@ -227,7 +235,7 @@ class Scenarios:
         self, scenario: Scenario, item: pytest.Item, error: BaseException | None
     ) -> BaseException | None:
         """What a test of unittest fails by, when its body is over: its own error, or its budget."""
-        if error is not None and not _is_to_be_judged(scenario, error):
+        if error is not None and is_unfinished(error, missed=scenario.missed):
             return error
         try:
             with told_plainly():
@@ -235,13 +243,3 @@ class Scenarios:
         except BudgetFailure as failure:
             return failure
         return error
-
-
-def _is_to_be_judged(scenario: Scenario, error: BaseException) -> bool:
-    """Whether a body that ends in an error is judged all the same: because of a request without an answer.
-
-    Else it is its own failure, skip or interruption: an unfinished run is not judged.
-    """
-    if isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
-        return False
-    return miss_behind(error) is not None or scenario.missed

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_tokenbudget.config import ScenarioSettings, Settings, override
-from pytest_tokenbudget.errors import SettingsError
+from pytest_tokenbudget.errors import CassetteError, SettingsError
 from pytest_tokenbudget.options import MARKER, SAMPLE
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Recorder
@@ -34,13 +36,33 @@ def scenario_of(item: pytest.Item, settings: Settings) -> Scenario:
     A marked test has a cassette of its own, unless pytest-recording gives it one.
     """
     place = _place(item)
-    cassette = None
-    if is_marked(item) and not _is_recorded_by_another(item):
-        test_class = getattr(item, "cls", None)
-        cassette = cassette_path(
-            item.path, without_sample(item.name), test_class.__name__ if test_class else None
-        )
-    return Scenario(place, _settings(item, settings, place.id), cassette)
+    return Scenario(place, _settings(item, settings, place.id), _cassette(item))
+
+
+def _cassette(item: pytest.Item) -> Path | None:
+    if not is_marked(item) or _is_recorded_by_another(item):
+        return None
+    test_class = getattr(item, "cls", None)
+    return cassette_path(item.path, without_sample(item.name), test_class.__name__ if test_class else None)
+
+
+class Cassettes:
+    """Whose they are: what cannot stand in a file's name, and outer classes, are left out of a cassette's."""
+
+    def __init__(self, items: Iterable[pytest.Item] = ()) -> None:
+        self._owners: dict[Path, dict[str, None]] = defaultdict(dict)
+        for item in items:
+            if path := _cassette(item):
+                self._owners[path][_place(item).id] = None
+
+    def check(self, scenario: Scenario) -> None:
+        """Raise CassetteError where another test would be recorded into the same file."""
+        owners = self._owners.get(scenario.cassette, {}) if scenario.cassette else {}
+        if len(owners) > 1:
+            raise CassetteError(
+                f"{' and '.join(owners)} would share one cassette, {scenario.cassette}: each would replay "
+                "what the other recorded. Give them names, or parameter ids, of other letters or digits."
+            )
 
 
 def teardown_of(scenario: Scenario) -> Scenario:

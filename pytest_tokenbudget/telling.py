@@ -61,6 +61,16 @@ def miss_behind(error: BaseException) -> ReplayMiss | None:
     return None
 
 
+def is_unfinished(error: BaseException, *, missed: bool) -> bool:
+    """Whether a test that ends in an error is not to be judged: its own failure, a skip, an interruption.
+
+    Not where something that it asked was `missed`: the error may well come of that.
+    """
+    if isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
+        return True
+    return not missed and miss_behind(error) is None
+
+
 def updated(before: Sequence[tuple[str, object]], new: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:
     """The properties of a test that runs again, or the first time."""
     names = {name for name, _ in new}
