@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, text_of
 from pytest_tokenbudget.metering.cache_chain import Chain, chain
+from pytest_tokenbudget.metering.prompt_cache import Outcome
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Tokens
-from pytest_tokenbudget.wire.prompt import Block, Level
+from pytest_tokenbudget.wire.prompt import Block, Level, Prompt
 
 _NUMBERS = re.compile(r"\[(\d+)\]")
 _NOISE, _SHARE = 16, 0.02
@@ -57,18 +58,20 @@ class Chains:
 
     def recorded(self, turn: int) -> Chain:
         """Of the recorded request of a turn."""
-        return self._chain(turn, recorded=True)
+        its = self._turns[turn]
+        return self._chain((False, turn), its.cache_before, its.pair.recorded.prompt)
 
     def now(self, turn: int) -> Chain:
         """Of what a turn asks now."""
-        return self._chain(turn, recorded=False)
+        its = self._turns[turn]
+        same = its.pair.recorded.prompt is its.pair.request.prompt
+        return (
+            self.recorded(turn) if same else self._chain((True, turn), its.cache_now, its.pair.request.prompt)
+        )
 
-    def _chain(self, turn: int, *, recorded: bool) -> Chain:
-        pair = self._turns[turn].pair
-        same = pair.recorded.prompt is pair.request.prompt
-        key = (recorded and not same, turn)
+    def _chain(self, key: tuple[bool, int], simulated: Outcome | None, prompt: Prompt) -> Chain:
         if key not in self._chains:
-            self._chains[key] = chain(pair.recorded.prompt if key[0] else pair.request.prompt)
+            self._chains[key] = simulated.chain if simulated and simulated.chain else chain(prompt)
         return self._chains[key]
 
 

@@ -50,6 +50,8 @@ def recorded_anew(run: Run, baseline: Usage, cost: CostOf) -> list[Finding]:
 
 
 def _added(run: Run) -> Iterator[Finding]:
+    if not run.misses:
+        return
     usual = _calls_of(turn.pair.recorded.prompt for turn in run.turns)
     usual |= _calls_of(exchange.request.prompt for exchange in run.unplayed)
     loops = [loop for request in run.misses if (loop := _loop(run, request, usual))]
@@ -57,6 +59,9 @@ def _added(run: Run) -> Iterator[Finding]:
         text = f"the agent loops: {listed(list(dict.fromkeys(loops))[:_NAMED])}"
         yield Finding("turns_changed", "loop", text)
     openings, kin, others = _by_conversation(run, run.misses)
+    asked = {turn.pair.request.digest for turn in run.turns}
+    others += [request for request in openings if request.digest in asked]
+    openings = [request for request in openings if request.digest not in asked]
     if openings:
         text = f"the agent starts {plural(len(openings), 'subagent or conversation')} more than recorded"
         yield Finding("turns_changed", "added", f"{text}: {_asking([*openings, *kin])}")

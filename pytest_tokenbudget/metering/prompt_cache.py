@@ -9,7 +9,7 @@ after it (else A), and C of the last breakpoint: A read, B - A written for an ho
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pytest_tokenbudget.metering.cache_chain import Chain
@@ -49,6 +49,8 @@ class Outcome:
     """Positions of the breakpoints that are long enough to be cached, in order."""
     miss: Miss | None = None
     """None where everything was read that the nearest earlier turn had cached."""
+    chain: Chain | None = field(default=None, compare=False, repr=False)
+    """The prompt as it was laid out; None of a turn that did not happen."""
 
     @property
     def through_1h(self) -> int:
@@ -136,6 +138,7 @@ class Cache:
             source=source if source >= 0 else None,
             marked=marked,
             miss=miss,
+            chain=turn.chain,
         )
 
     def cacheable(self, turn: CacheTurn) -> tuple[int, ...]:

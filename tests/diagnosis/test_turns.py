@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from changes import adds_up
 from seeded import (
     MODEL,
@@ -91,10 +92,12 @@ def test_a_call_that_the_recording_repeats_too_is_no_loop() -> None:
     assert found.where == "added"
 
 
-def test_the_same_request_again_is_a_loop() -> None:
-    loop, added = told([*BODIES, BODIES[1]])
+@pytest.mark.parametrize("again", [0, 1], ids=["that begins a conversation", "within one"])
+def test_the_same_request_again_is_a_loop(again: int) -> None:
+    loop, added = told([*BODIES, BODIES[again]])
     assert "the same request is sent 2 times" in loop.text
     assert added.where == "added"
+    assert "asks 1 turn that the recording does not have" in added.text, "it is no subagent more"
 
 
 def test_a_subagent_less_with_what_it_cost() -> None:

@@ -126,7 +126,7 @@ class LaidOut:
 def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> LaidOut:
     """Measure every prefix of what a run asks now; turns that cannot be counted are left out."""
     known = [
-        (index, turn, chain(turn.pair.request.prompt))
+        (index, turn, _chain_of(turn))
         for index, turn in enumerate(run.turns)
         if turn.basis != Basis.UNKNOWN and turn.usage.by_rate
     ]
@@ -144,6 +144,12 @@ def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> Lai
         for (index, turn, its), ends in zip(known, sizes, strict=True)
     )
     return LaidOut(tuple(asked), cost, runs_per_month)
+
+
+def _chain_of(turn: Turn) -> Chain:
+    """As the simulation laid it out, where there was one."""
+    simulated = turn.cache_now.chain if turn.cache_now else None
+    return simulated or chain(turn.pair.request.prompt)
 
 
 def _cache_turn(turn: Turn, its: Chain, ends: tuple[int, ...]) -> CacheTurn:
