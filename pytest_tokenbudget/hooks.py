@@ -35,6 +35,8 @@ def activate(config: pytest.Config, options: Options) -> None:
     if config.pluginmanager.has_plugin("tokenbudget-scenarios"):
         return
     try:
+        if options.judge:
+            places.check_recording(config)
         settings = load_settings(config.rootpath)
         session = Session(config.rootpath, options, settings, getattr(config, "cache", None))
     except TokenBudgetError as error:

@@ -25,6 +25,15 @@ _XUNIT = re.compile(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_\w+)?")
 """The fixture that pytest makes of a `setup_method` or `setUpClass`."""
 
 
+def check_recording(config: pytest.Config) -> None:
+    """Raise SettingsError where pytest-recording is told to keep out: nothing would be metered."""
+    if config.getoption("--disable-recording", False):
+        raise SettingsError(
+            "--disable-recording sends the model calls of @pytest.mark.vcr tests past their cassettes, where "
+            "nobody can meter them. Leave it out, or leave out --token-budget."
+        )
+
+
 def is_marked(item: pytest.Item) -> bool:
     """Whether a test says that it is a scenario."""
     return item.get_closest_marker(MARKER) is not None

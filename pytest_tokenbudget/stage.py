@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.replay.rules import Rules
+from pytest_tokenbudget.reports.scenario_ids import argument
+from pytest_tokenbudget.reports.ways_out import REWRITE
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.spending import Spending
 
@@ -146,12 +149,18 @@ class Stage:
                 on.adopted.append(ledger)
             return on.place.id
 
-        command = f"{path}, as this suite does it"
         if opener.place.recorder is None and opener.cassette is None:
             opener.place = replace(opener.place, recorder="vcrpy")
-        ledger = Ledger(opener.place.id, command, held, replace(rules, asker=asker))
+        ledger = Ledger(opener.place.id, _command(opener, path), held, replace(rules, asker=asker))
         opener.adopted.append(ledger)
         return ledger
+
+
+def _command(opener: Scenario, path: str) -> str:
+    """How a cassette of the suite's own is recorded anew."""
+    if opener.place.recorder == "pytest-recording":
+        return shlex.join([*REWRITE, argument(opener.place.id)])
+    return f"delete {path}, and run the test as the suite records it"
 
 
 def _threads(scenario: Scenario) -> set[threading.Thread]:

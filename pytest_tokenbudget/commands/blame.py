@@ -18,11 +18,11 @@ from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.commands.suite_run import SuiteRun, junit_name, measure
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.metering.pricing import Prices
+from pytest_tokenbudget.numbers import plural
 from pytest_tokenbudget.reports import blame, blame_text, build, view
 from pytest_tokenbudget.reports.blame import Replay
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import CommitEntry
-from pytest_tokenbudget.reports.numbers import plural
 from pytest_tokenbudget.repository import Commit, Repository, environment
 
 _PASSED, _FAILED, _EMPTY = 0, 1, 5

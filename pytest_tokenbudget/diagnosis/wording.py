@@ -1,4 +1,4 @@
-"""Numbers and lists as findings write them."""
+"""Numbers and lists as findings write them: the numbers as in every report."""
 
 from __future__ import annotations
 
@@ -6,41 +6,30 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-_MINUS = "\u2212"
+from pytest_tokenbudget import numbers
+from pytest_tokenbudget.numbers import plural
+
+__all__ = ["dollars", "listed", "percent", "plural", "signed", "signed_percent", "turns"]
 
 
 def signed(number: int) -> str:
-    """`+1,872`, `−312`."""
-    return f"{_MINUS if number < 0 else '+'}{abs(number):,}"
+    """`+1,872`, `−312`, `+0`."""
+    return numbers.signed(number, numbers.count(number)) if number else "+0"
 
 
 def percent(share: Fraction | float) -> str:
-    """`39 %` of 0.39; never 0 or 100 unless it is true."""
-    value = abs(float(share)) * 100
-    if value and (value < 1 or (value > 99 and value < 100)):
-        return f"{value:.1f} %" if 0.1 <= value <= 99.9 else ("under 0.1 %" if value < 1 else "over 99.9 %")
-    return f"{value:.0f} %"
+    """`39.0%` of 0.39."""
+    return numbers.percent(abs(float(share)))
 
 
 def signed_percent(share: Fraction | float) -> str:
-    """`+39 %`."""
-    shown = percent(share)
-    return shown if shown.startswith(("under", "over")) else f"{_MINUS if share < 0 else '+'}{shown}"
+    """`+39.0%`."""
+    return numbers.signed(float(share), numbers.percent(float(share)))
 
 
 def dollars(amount: Decimal) -> str:
-    """`$0.0047`, `$12.30`: at least three figures of a small amount."""
-    size = abs(amount)
-    sign = _MINUS if amount < 0 else ""
-    if size >= 1 or not size:
-        return f"{sign}${size:,.2f}"
-    places = min(2 - size.adjusted(), 8)
-    return f"{sign}${size:.{places}f}"
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 turn`, `6 turns`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """`$0.0047`, `$12.30`."""
+    return numbers.money(float(amount))
 
 
 def turns(indexes: Iterable[int]) -> str:

@@ -8,11 +8,11 @@ from typing import TypedDict
 
 from pytest_tokenbudget.diagnosis.levers.outliers import Spend, far_above
 from pytest_tokenbudget.diagnosis.levers.outliers import outliers as suite_outliers
+from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
 from pytest_tokenbudget.reports.escaping import code, prose
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
-from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
 from pytest_tokenbudget.reports.text import plain, wrap
 
 

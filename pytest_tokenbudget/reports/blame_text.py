@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, plural
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.blame import Blame, BlamedCommit, MoveEntry
 from pytest_tokenbudget.reports.diff_text import CHANGE_HEADERS, SPARE_HEADERS, change_cells
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
-from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, plural
 from pytest_tokenbudget.reports.text import plain, wrap
 
 _UNTOLD = {"stale": "stale", "failed": "its test failed", "skipped": "its test was skipped"}

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.numbers import count, plural, signed
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
 from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
-from pytest_tokenbudget.reports.numbers import count, plural, signed
 from pytest_tokenbudget.reports.rows import cost_cell, row, rows
 from pytest_tokenbudget.reports.text import crop, shorten
 from pytest_tokenbudget.reports.turns import turn_table

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_tokenbudget.reports.document import LimitEntry, ScenarioEntry
-from pytest_tokenbudget.reports.numbers import (
+from pytest_tokenbudget.numbers import (
     NONE,
     UNKNOWN,
     apart,
@@ -17,6 +16,7 @@ from pytest_tokenbudget.reports.numbers import (
     points,
     signed,
 )
+from pytest_tokenbudget.reports.document import LimitEntry, ScenarioEntry
 
 METRICS = {
     "prompt_tokens": "prompt tokens",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural
 from pytest_tokenbudget.reports.document import TokensEntry, add
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
-from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural
 from pytest_tokenbudget.reports.text import wrap
 from pytest_tokenbudget.reports.view import short_ids
 

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from pytest_tokenbudget.numbers import NONE, plural
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
 from pytest_tokenbudget.reports.layout import Line, Paper, named_blocks
-from pytest_tokenbudget.reports.numbers import NONE, plural
 from pytest_tokenbudget.reports.rows import Row, cost_cell, rows, unpriced
 from pytest_tokenbudget.reports.text import ascii_strings, plain, shorten, to_ascii, width, wrap
 from pytest_tokenbudget.reports.turns import TurnTable, turn_table

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from posixpath import commonprefix
 
 from pytest_tokenbudget.model import Verdict
+from pytest_tokenbudget.numbers import count, money, percent, plural, signed
 from pytest_tokenbudget.reports.document import (
     Count,
     Document,
@@ -14,7 +15,6 @@ from pytest_tokenbudget.reports.document import (
     ScenarioEntry,
     TokensEntry,
 )
-from pytest_tokenbudget.reports.numbers import count, money, percent, plural, signed
 from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
 from pytest_tokenbudget.reports.text import plain
 

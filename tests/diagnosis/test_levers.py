@@ -340,13 +340,13 @@ class TestOutliers:
         suite["test_big"] = [self.turn(20_000)] * 2
         few, big, *turns = outliers(suite)
         assert few.where == "suite"
-        assert few.text == "5 % of scenarios, 66 % of spend: test_big"
+        assert few.text == "5.0% of scenarios, 65.9% of spend: test_big"
         assert (few.tokens, few.cost_usd) == (40_000, Decimal("0.12"))
         assert big.where == "test_big"
-        assert big.text == "test_big is far from the rest: $0.120 a run, 37 times the median scenario"
+        assert big.text == "test_big is far from the rest: $0.1200 a run, 37 times the median scenario"
         assert [one.text for one in turns] == [
-            "turn 1 of test_big alone holds 33 % of the suite",
-            "turn 2 of test_big alone holds 33 % of the suite",
+            "turn 1 of test_big alone holds 32.9% of the suite",
+            "turn 2 of test_big alone holds 32.9% of the suite",
         ]
 
     def test_by_tokens_where_a_price_is_unknown(self) -> None:

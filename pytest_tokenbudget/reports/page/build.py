@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pytest_tokenbudget.numbers import plural
 from pytest_tokenbudget.reports import charts, view
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.markdown import RunsPerMonth
-from pytest_tokenbudget.reports.numbers import plural
 from pytest_tokenbudget.reports.page import table
 from pytest_tokenbudget.reports.page.decisions import Decisions, decisions
 from pytest_tokenbudget.reports.page.details import Details, details

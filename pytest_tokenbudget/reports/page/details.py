@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_tokenbudget.numbers import UNKNOWN, count, plural
 from pytest_tokenbudget.reports import charts, view
 from pytest_tokenbudget.reports.axes import compact
 from pytest_tokenbudget.reports.charts import Bar
 from pytest_tokenbudget.reports.document import ScenarioEntry, TokensEntry, TurnEntry
-from pytest_tokenbudget.reports.numbers import UNKNOWN, count, plural
 from pytest_tokenbudget.reports.page.subjects import Finding, Subject
 from pytest_tokenbudget.reports.rows import Row, row
 from pytest_tokenbudget.reports.text import plain

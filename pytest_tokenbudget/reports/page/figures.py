@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_tokenbudget.numbers import UNKNOWN, money, percent
 from pytest_tokenbudget.reports import charts
 from pytest_tokenbudget.reports.axes import Axis, axis_from_zero, compact
 from pytest_tokenbudget.reports.charts import Shown
 from pytest_tokenbudget.reports.history import History, suite
-from pytest_tokenbudget.reports.numbers import UNKNOWN, money, percent
 from pytest_tokenbudget.reports.page.details import by_kind
 from pytest_tokenbudget.reports.page.subjects import Past
 from pytest_tokenbudget.reports.page.suite import cache_share, words

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
 from pytest_tokenbudget.reports import charts, view
 from pytest_tokenbudget.reports.advice import LeverEntry, advice, outliers
 from pytest_tokenbudget.reports.document import Document, RateEntry, add
-from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
 from pytest_tokenbudget.reports.page.subjects import Subject
 from pytest_tokenbudget.reports.text import plain
 

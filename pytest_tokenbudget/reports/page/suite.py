@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_tokenbudget.reports import charts
-from pytest_tokenbudget.reports.charts import KINDS
-from pytest_tokenbudget.reports.document import TokensEntry, add
-from pytest_tokenbudget.reports.numbers import (
+from pytest_tokenbudget.numbers import (
     NONE,
     UNKNOWN,
     count,
@@ -18,6 +15,9 @@ from pytest_tokenbudget.reports.numbers import (
     points,
     signed,
 )
+from pytest_tokenbudget.reports import charts
+from pytest_tokenbudget.reports.charts import KINDS
+from pytest_tokenbudget.reports.document import TokensEntry, add
 from pytest_tokenbudget.reports.page.details import by_kind
 from pytest_tokenbudget.reports.page.subjects import Subject
 

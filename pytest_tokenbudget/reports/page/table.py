@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pytest_tokenbudget.model import Verdict
+from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, signed
 from pytest_tokenbudget.reports import charts
-from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, percent, signed
 from pytest_tokenbudget.reports.page.subjects import Subject
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
+from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, plural, signed
 from pytest_tokenbudget.reports import charts
 from pytest_tokenbudget.reports.axes import axis_around, compact
 from pytest_tokenbudget.reports.history import PointEntry, states
-from pytest_tokenbudget.reports.numbers import NONE, UNKNOWN, count, money, plural, signed
 from pytest_tokenbudget.reports.page.subjects import Past, Subject
 from pytest_tokenbudget.reports.text import crop
 
