@@ -83,7 +83,7 @@ class Meter:
                 looped(exchange.answer.message or {}),
             )
             for number, exchange in recorded.items()
-            if exchange.answer.usage is not None
+            if exchange.answer.usage is not None and _main(exchange.answer.usage)[1].prompt_tokens
         }
         answers: dict[str, int] = {}
         for exchange in recorded.values():
@@ -112,8 +112,11 @@ class Meter:
     def _estimate(
         self, pair: Pair, known: Known | None, near: Sequence[Known], answers: Mapping[str, int]
     ) -> Estimate:
+        if known is None and (pair.answer.refused or (pair.how == Paired.EXACT and pair.answer.usage)):
+            return Estimate(0, Basis.RECORDED, 0, 0)  # it billed nothing
         if known is None:
-            return Estimate(None, Basis.UNKNOWN, reason=_unread(pair.answer))
+            reason = _unread(pair.answer) or "the recorded answer reports a prompt of no tokens"
+            return Estimate(None, Basis.UNKNOWN, reason=reason)
         if pair.how == Paired.EXACT:
             total = known.prompt_tokens
             return Estimate(total, Basis.RECORDED, total, total)
@@ -128,7 +131,7 @@ class Meter:
         was = [_recorded_turn(exchange) for exchange in recorded.values()]
         now = [
             CurrentTurn(
-                asked[number].request.prompt, estimates[number].prompt_tokens, estimates[number].parts
+                asked[number].request.prompt, estimates[number].prompt_tokens or None, estimates[number].parts
             )
             if number in asked
             else None

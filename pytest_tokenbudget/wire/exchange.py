@@ -48,6 +48,16 @@ class Answer:
         """Whether this answer is a turn: failed attempts cost nothing."""
         return 200 <= self.status < 300
 
+    @property
+    def refused(self) -> bool:
+        """Whether the model refused before any output, which bills nothing."""
+        return self.message is not None and is_refusal(self.message)
+
+
+def is_refusal(message: Mapping[str, Any]) -> bool:
+    """Whether a message is a refusal before any output ("Refusals and fallback" of the platform's docs)."""
+    return message.get("stop_reason") == "refusal" and not message.get("content")
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:

@@ -16,7 +16,7 @@ from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.event_stream import looks_like_event_stream, read_event_stream
 from pytest_tokenbudget.wire.events import Streamed, assemble
-from pytest_tokenbudget.wire.exchange import Answer, Request
+from pytest_tokenbudget.wire.exchange import Answer, Request, is_refusal
 from pytest_tokenbudget.wire.rates import modifiers
 from pytest_tokenbudget.wire.request import parse_body
 from pytest_tokenbudget.wire.sse import looks_like_sse, read_sse
@@ -145,7 +145,7 @@ def billed(
     """What one message bills, by rate; None where it does not say.
 
     The model is the answer's, since that is what is billed; else the requested one. A refusal before any
-    output is one turn without tokens: it is not billed ("Refusals and fallback" of the platform's docs).
+    output is one turn without tokens: it is not billed.
     """
     usage = message.get("usage")
     counted = tokens(usage) if isinstance(usage, Mapping) else None
@@ -153,7 +153,7 @@ def billed(
         return None
     words = tuple(modifiers(usage, endpoint)) + (("batch",) if batch else ())
     rate = Rate(_serving_model(message, usage) or requested, words)
-    if message.get("stop_reason") == "refusal" and not message.get("content"):
+    if is_refusal(message):
         counted = Tokens()
     extra = (Usage.of(*iteration, turns=0) for iteration in _iterations(usage, rate))
     return sum(extra, Usage.of(rate, counted))

@@ -153,6 +153,33 @@ def test_an_answer_that_does_not_say_what_it_billed_is_unknown() -> None:
     assert "the stream was cut off" in str(run.turns[0].estimate.reason)
 
 
+REFUSED = Answer(200, {"content": [], "stop_reason": "refusal"}, Usage.of(Rate(MODEL), Tokens()))
+LONG = "Be brief and friendly and never rude."
+
+
+@pytest.mark.parametrize(("was", "now"), [("Be brief.", LONG), (LONG, "Be brief.")])
+def test_a_refused_request_bills_nothing_whatever_it_says(was: str, now: str) -> None:
+    """And is nothing that another turn could be counted from."""
+    refused = Exchange(request(was), REFUSED)
+    served = Exchange(request("Be rude.", LONG), answer(input_tokens=30, output_tokens=4))
+    pairs = [pair(0, refused, request(now)), pair(1, served, request(now))]
+    run = METER.replayed([refused, served], pairs)
+    first, second = (turn.usage.tokens for turn in run.turns)
+    assert first == Tokens()
+    assert second == Tokens(input_tokens=30 - 9 + len(now.split()) + 1, output_tokens=4)
+    assert not run.stale
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_a_recorded_count_that_cannot_be_is_nothing_to_count_from(tokens: int) -> None:
+    exchange = Exchange(request(LONG), answer(input_tokens=tokens, output_tokens=4))
+    run = METER.replayed([exchange], [pair(0, exchange, request("Be brief."))])
+    assert run.basis == Basis.UNKNOWN
+    assert f"{tokens or 'no'} " in str(run.turns[0].estimate.reason)
+    same = METER.replayed([exchange], [pair(0, exchange, exchange.request, Paired.EXACT)])
+    assert (same.basis, same.usage) == (Basis.RECORDED, exchange.answer.usage)
+
+
 def test_what_else_an_answer_bills_stays_beside_its_changed_prompt() -> None:
     usage = Usage.of(Rate(MODEL), Tokens(input_tokens=20, output_tokens=4)) + Usage.of(
         Rate("claude-opus-4-6"), Tokens(input_tokens=900, output_tokens=70), turns=0
