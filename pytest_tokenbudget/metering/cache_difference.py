@@ -14,7 +14,7 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import Chain, same_prompt
 from pytest_tokenbudget.metering.cache_current import CurrentTurn, measure_current
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
-from pytest_tokenbudget.metering.cache_rules import not_simulated, refused
+from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated, refused
 from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
 from pytest_tokenbudget.model import Tokens
@@ -66,7 +66,9 @@ def resplit(
     turns = measure_current(recording.turns, current, counter)
     before = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
     shown = {
-        index: _carried_over(known, turns[index]) if known.warm and lasting(index) else known
+        index: _carried_over(known, turns[index], recording.minimums)
+        if known.warm and lasting(index)
+        else known
         for index, known in recording.shown.items()
     }
     after = simulate(turns, shown=shown, minimums=recording.minimums)
@@ -83,14 +85,14 @@ def resplit(
     return tuple(splits)
 
 
-def _carried_over(shown: Shown, now: CacheTurn | None) -> Shown:
-    """With the current turn's prefixes in the cache where the recorded turn's were."""
+def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, int]) -> Shown:
+    """With the current turn's prefixes in the cache where the recorded turn's were, if long enough."""
     if shown.warm is None or now is None:
         return shown
     chain, positions = shown.warm
-    found = sorted(
-        {p for position in positions if (p := _counterpart(chain, position, now.chain)) is not None}
-    )
+    counterparts = {_counterpart(chain, position, now.chain) for position in positions}
+    shortest = minimum(now.chain.model, minimums)
+    found = sorted(p for p in counterparts if p is not None and now.sizes[p] >= shortest)
     return replace(shown, warm=(now.chain, tuple(found))) if found else shown
 
 

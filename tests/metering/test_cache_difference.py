@@ -258,6 +258,16 @@ def test_a_prefix_that_was_warm_stays_warm_when_every_process_sends_the_changed_
     assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
 
 
+def test_a_prefix_that_got_shorter_than_the_minimum_was_never_warm() -> None:
+    api = Api()
+    record(agent()[:1], api)
+    recorded = record(agent(), api)
+    now = agent(500, "other")
+    warm = Api()
+    record(now[:1], warm)
+    assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
+
+
 def test_a_prefix_that_lost_its_mark_is_cold() -> None:
     api = Api()
     record(agent()[:1], api)
