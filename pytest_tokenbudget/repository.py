@@ -202,6 +202,14 @@ class Repository:
         return [field for field in os.fsdecode(_git(self.folder, *given).stdout).split("\0") if field]
 
 
+def head_of(folder: Path) -> str | None:
+    """The commit that `folder` is at; None where there is none."""
+    try:
+        return Repository.open(folder).commit().id
+    except GitError:
+        return None
+
+
 def _commit(text: str) -> Commit:
     hash_, tree, parents, date, subject = text.removeprefix("\x01").split("\x1f", 4)
     readable = os.fsencode(subject).decode(errors="replace").strip()

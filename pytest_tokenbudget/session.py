@@ -22,7 +22,7 @@ from pytest_tokenbudget.diagnosis.levers.advise import advise
 from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.turns import recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import is_lasting
-from pytest_tokenbudget.errors import GitError, TokenBudgetError
+from pytest_tokenbudget.errors import TokenBudgetError
 from pytest_tokenbudget.metering.counting import Family, Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.pricing import Prices
@@ -33,9 +33,10 @@ from pytest_tokenbudget.report_files import write_report
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+from pytest_tokenbudget.reports.doubts import doubts
 from pytest_tokenbudget.reports.samples import merge_samples
 from pytest_tokenbudget.reports.terminal import failure_text
-from pytest_tokenbudget.repository import Repository
+from pytest_tokenbudget.repository import head_of
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.source_files import read_source_tree
 from pytest_tokenbudget.spending import Spending
@@ -121,8 +122,10 @@ class Session:
         entry = self.examine(scenario.place, scenario.settings, run)
         # Of live runs, the controller judges all samples together.
         failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
-        failure = failure_text(entry) if failed else None
-        return Conclusion(entry if self.options.judge else None, failure, warnings)
+        told = entry if self.options.judge else None
+        if failed:
+            return Conclusion(told, failure_text(entry), warnings)
+        return Conclusion(told, warnings=(*warnings, *doubts(entry)))
 
     def _warnings(self, scenario: Scenario) -> tuple[str, ...]:
         """Each once: by its ledgers, and by the counting endpoint since the last scenario."""
@@ -217,14 +220,8 @@ class Session:
             self.entries,
             mode=self.options.mode,
             prices=(self.prices.source, self.prices.version),
-            commit=self._commit(),
+            commit=head_of(self.root),
         )
-
-    def _commit(self) -> str | None:
-        try:
-            return Repository.open(self.root).commit().id
-        except GitError:
-            return None
 
     def _baseline(self, place: Place) -> Usage | None:
         path = self._baseline_path(place.file)

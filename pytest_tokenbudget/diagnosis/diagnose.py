@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pytest_tokenbudget.budget.compare import CostOf
+from pytest_tokenbudget.diagnosis.answer_options import answer_options
 from pytest_tokenbudget.diagnosis.cache_breaks import cache_breaks
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.growth import growth
@@ -52,6 +53,7 @@ def diagnose(
         *breaks,
         *changed,
         *volatile(run, sources, told),
+        *answer_options(run),
     ]
     return tuple(sorted(findings, key=_rank))
 

@@ -12,6 +12,7 @@ from pytest_tokenbudget.metering.cache_difference import Split, resplit
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn
 from pytest_tokenbudget.metering.calibration import Known
 from pytest_tokenbudget.metering.counting import Counter, Memo
+from pytest_tokenbudget.metering.cut_off import cut_off
 from pytest_tokenbudget.metering.estimate import Estimate, estimate
 from pytest_tokenbudget.metering.history import fed_back_tokens, looped
 from pytest_tokenbudget.metering.recount import CountPrompts, recounted
@@ -117,6 +118,8 @@ class Meter:
         if known is None:
             reason = _unread(pair.answer) or "the recorded answer reports a prompt of no tokens"
             return Estimate(None, Basis.UNKNOWN, reason=reason)
+        if other := cut_off(pair):
+            return Estimate(None, Basis.UNKNOWN, reason=other)
         if pair.how == Paired.EXACT:
             total = known.prompt_tokens
             return Estimate(total, Basis.RECORDED, total, total)

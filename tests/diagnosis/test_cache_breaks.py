@@ -374,12 +374,16 @@ BREAKS = [
         {
             "cache_break thinking": ("loses the cache from tools on", "turn 2", ""),
             "growth thinking": ("", ""),
+            "answer_options thinking": ("turns 2-4: thinking is enabled with 2,000", ""),
         },
     ),
     Case(
         "less effort from the third turn on",
         each(on(2, 3, step=put(output_config={"effort": "low"}))),
-        {"cache_break effort": ("loses the cache from tools on", "turn 3", "")},
+        {
+            "cache_break effort": ("loses the cache from tools on", "turn 3", ""),
+            "answer_options effort": ("turns 3 and 4: effort is low, and was not set", ""),
+        },
     ),
     Case(
         "an image in the third turn",

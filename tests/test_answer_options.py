@@ -1,0 +1,80 @@
+"""Options that rule the answer: a replay cannot say what they do to it, and says that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from budgeted import Judged, Project, preload
+from messages_api import MessagesApi
+
+TEST = """
+import json
+import os
+
+import httpx2
+import pytest
+
+
+@pytest.mark.token_budget
+def test_it():
+    body = {
+        "model": "claude-opus-4-8",
+        "max_tokens": 1024,
+        "messages": [{"role": "user", "content": "Is it true?"}],
+        **json.loads(os.environ.get("MORE", "{}")),
+    }
+    headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
+    url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+    httpx2.post(f"{url}/v1/messages", json=body, headers=headers).raise_for_status()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    preload()
+
+
+@pytest.fixture
+def project(tmp_path: Path, pytester: pytest.Pytester) -> Project:
+    (tmp_path / "test_it.py").write_text(TEST, "utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    project = Project(tmp_path, pytester)
+    with MessagesApi(lambda _: "Yes.") as api:
+        done = project.run("--token-budget-record=all", url=api.url)
+        assert done.status == 0, done.output
+    assert project.judge("--token-budget-update").status == 0
+    return project
+
+
+def causes(judged: Judged) -> list[tuple[str, str]]:
+    findings = judged.scenarios["test_it"]["findings"]
+    return [(one["kind"], one["where"]) for one in findings if not one["kind"].startswith("lever")]
+
+
+def test_more_effort_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORE", json.dumps({"output_config": {"effort": "max"}}))
+    judged = project.judge()
+    assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
+    assert causes(judged) == [("answer_options", "effort")]
+    output = " ".join(judged.output.split())
+    assert "TokenBudgetWarning: test_it.py::test_it: turn 1: effort is max, and was not set when" in output
+
+
+def test_an_answer_that_its_limit_would_cut_off_is_stale(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORE", json.dumps({"max_tokens": 1}))
+    judged = project.judge()
+    assert (judged.status, judged.verdicts) == (1, {"stale"}), judged.output
+    assert "at most 1 are asked for now" in " ".join(judged.output.split())
+
+
+def test_another_limit_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORE", json.dumps({"max_tokens": 2048}))
+    judged = project.judge()
+    assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
+    assert causes(judged) == []
+    assert "TokenBudgetWarning" not in judged.output
