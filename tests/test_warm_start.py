@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from budgeted import Project, preload
 from messages_api import Charge, MessagesApi
+from messages_api.prompt import Body
 from messages_api.support_model import answer
 from test_example import EXACT, EXAMPLE, SCENARIOS, grow_prompt, replace, timestamp
 
@@ -122,7 +124,7 @@ async def ask(client, words):
 
 
 async def all_at_once():
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(timeout=60) as client:
         await asyncio.gather(*(ask(client, words) for words in ("One", "Two", "Three")))
         await ask(client, "Four")
 
@@ -133,6 +135,16 @@ def test_all_at_once():
 """
 
 
+THREE = threading.Barrier(3)
+
+
+def all_together(body: Body) -> str:
+    """Answers the first three when all of them have come."""
+    if body["messages"][0]["content"] != "Four":
+        THREE.wait(60)
+    return "Yes."
+
+
 def test_concurrent_calls_that_find_nothing_all_write(
     tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,14 +152,14 @@ def test_concurrent_calls_that_find_nothing_all_write(
     (tmp_path / "test_it.py").write_text(CONCURRENT, "utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
     project = Project(tmp_path, pytester)
-    with MessagesApi(lambda _: "Yes.", delay=0.5) as api:
+    with MessagesApi(all_together) as api:
         for _ in range(2):
             done = project.run("--token-budget-record=all", url=api.url)
             assert done.status == 0, done.output
     assert project.judge("--token-budget-update").status == 0
     monkeypatch.setenv("STARTED", "It is 12:31:07 in process 4711.")
     measured = project.judge().scenarios["test_all_at_once"]["measured"]
-    with MessagesApi(lambda _: "Yes.", delay=0.5) as api:
+    with MessagesApi(all_together) as api:
         assert project.run("--token-budget-disable", url=api.url).status == 0
     for name in ("cache_creation_input_tokens", "cache_read_input_tokens"):
         live = [getattr(charge.usage, name) for charge in api.charges]

@@ -23,7 +23,8 @@ MORE = "MISS" in os.environ
 async def ask_async(words):
     body = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": [{"role": "user", "content": words}]}
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
-    async with httpx2.AsyncClient(headers={"x-api-key": os.environ["ANTHROPIC_API_KEY"]}) as client:
+    headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as client:
         return (await client.post(f"{url}/v1/messages", json=body)).json()["content"][0]["text"]
 
 
