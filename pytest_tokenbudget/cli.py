@@ -78,15 +78,25 @@ def _add_reports(add: Add) -> None:
     merge = add("merge", _merge, "Merge the JSON documents of several shards.")
     merge.add_argument("documents", nargs="+", type=Path, metavar="IN")
     merge.add_argument("-o", "--output", type=Path, metavar="FILE", required=True)
-    merge.add_argument("--expect", type=int, metavar="N", help="how many shards there are")
+    merge.add_argument("--expect", type=_from_one, metavar="N", help="how many shards there are")
     comment = add("comment", _comment, "Comment on the pull request of a workflow run, in GitHub Actions.")
     comment.add_argument("documents", nargs="+", type=Path, metavar="IN")
     comment.add_argument("--diff", type=Path, metavar="JSON", help="of `tokenbudget diff`")
     comment.add_argument(
         "--suffix", default="", metavar="NAME", help="tells the comments of several jobs apart"
     )
-    comment.add_argument("--runs-per-month", type=int, metavar="N", help="of every scenario: dollars a month")
+    comment.add_argument(
+        "--runs-per-month", type=_from_one, metavar="N", help="of every scenario: dollars a month"
+    )
     comment.add_argument("--author", metavar="LOGIN", help="whose token it is, if not the workflow's own")
+
+
+def _from_one(text: str) -> int:
+    """A whole number from 1 on; argparse says what else was given."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return number
 
 
 def _add_git(add: Add) -> None:
@@ -98,7 +108,7 @@ def _add_git(add: Add) -> None:
     diff.add_argument("-o", "--output", type=Path, metavar="FILE")
     history = add("history", _history, "Show how the baselines changed, commit by commit.")
     history.add_argument("--format", choices=("terminal", "json", "html"), default="terminal")
-    history.add_argument("--commits", type=int, default=100, metavar="N", help="the newest N (100)")
+    history.add_argument("--commits", type=_from_one, default=100, metavar="N", help="the newest N (100)")
     history.add_argument("-o", "--output", type=Path, metavar="FILE")
     blame = add("blame", _blame, "Replay every commit of a range: which one moved what?", for_pytest=True)
     blame.add_argument("range", metavar="BASE..HEAD")

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from pytest_tokenbudget import places
+from pytest_tokenbudget import places, telling
 from pytest_tokenbudget.config import load_settings
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.fixtures import Fixtures
@@ -227,10 +227,12 @@ class Scenarios:
             self._examined = []
         if is_budgets:
             report.outcome = "failed"
-            report.longrepr = str(failure)
+            report.longrepr = telling.printable(str(failure))
             report.__dict__.pop("wasxfail", None)
         elif isinstance(failure, ReplayMiss):
-            report.longrepr = str(failure)  # of a subtest
+            report.longrepr = telling.printable(str(failure))  # of a subtest
+        if self._session.options.calls:
+            report.sections += telling.without_key(report, item.stash.get(SCENARIO, None))
         return report
 
     def _judged(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 
 import pytest
@@ -12,6 +11,7 @@ from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.scenario_ids import is_beside_a_test
 from pytest_tokenbudget.reports.terminal import failure_text, summary
 from pytest_tokenbudget.session import Outcome, Session
+from pytest_tokenbudget.telling import ascii_only, printable
 
 ENTRIES = "token_budget"
 """Attribute of a test report that carries entries of the document from where they were examined."""
@@ -50,7 +50,7 @@ class Summary:
             location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),
             keywords={},
             outcome="failed",
-            longrepr=text,
+            longrepr=printable(text),
             when="call",
         )
         self._config.hook.pytest_runtest_logreport(report=report)
@@ -70,13 +70,12 @@ class Summary:
         def write_line(text: str, /, **markup: bool) -> None:
             terminalreporter.write_line(text, **markup)
 
-        encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
         summary(
             self._outcome.document,
             write_line,
             columns=self._config.get_terminal_writer().fullwidth,
             verbosity=self._config.get_verbosity(),
-            ascii_only=not encoding.lower().replace("-", "").startswith("utf"),
+            ascii_only=ascii_only(),
         )
         for path in self._outcome.written:
             terminalreporter.write_line(f"wrote {path}")

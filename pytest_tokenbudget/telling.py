@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
+from pytest_tokenbudget.reports.text import to_ascii
+from pytest_tokenbudget.scenario import Scenario
 
 Node = pytest.Item | pytest.Collector
+
+_KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_NO_KEY = (
+    "No model call was made, and there is no key: this run makes real calls, and neither "
+    f"{' nor '.join(_KEYS)} is set. Set one (export {_KEYS[0]}=...), or give the client of the test its key."
+)
 
 
 class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]  # set on a function
     """A scenario that fails its budget: told without a traceback, and never hidden by xfail."""
+
+
+def ascii_only() -> bool:
+    """Whether the terminal shows nothing else: by the encoding that it was opened with."""
+    encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
+    return not encoding.lower().replace("-", "").startswith("utf")
+
+
+def printable(text: str) -> str:
+    """Why something fails, as the terminal shows it."""
+    return to_ascii(text) if ascii_only() else text
+
+
+def without_key(report: pytest.TestReport, scenario: Scenario | None) -> Iterator[tuple[str, str]]:
+    """A section for a test that failed before it asked anything: a client without a key sends nothing."""
+    asked_nothing = report.when == "call" and scenario is not None and not scenario.touched
+    if report.failed and asked_nothing and not any(map(os.environ.get, _KEYS)):
+        yield "token budgets", _NO_KEY
 
 
 @contextlib.contextmanager

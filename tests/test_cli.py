@@ -118,3 +118,18 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out == f"pytest-tokenbudget {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["history", "--commits", "0"],
+        ["merge", "--expect", "-1", "-o", "x", "a"],
+        ["comment", "--runs-per-month", "0", "a"],
+    ],
+)
+def test_a_number_is_from_one_on(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "is not a number from 1 on" in capsys.readouterr().err

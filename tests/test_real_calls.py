@@ -32,7 +32,7 @@ def test_ask(word):
     }
     headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
-    httpx2.post(f"{url}/v1/messages", json=body, headers=headers).raise_for_status()
+    httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=60).raise_for_status()
 """
 
 
@@ -66,6 +66,38 @@ def api() -> Iterator[MessagesApi]:
 
 def live(suite: Project, url: str, *arguments: str) -> Any:
     return suite.judge("--token-budget-live", *arguments, url=url)
+
+
+KEYLESS = """
+import anthropic
+import pytest
+
+
+@pytest.mark.token_budget
+def test_ask():
+    messages = [{"role": "user", "content": "Hello"}]
+    anthropic.Anthropic().messages.create(model="claude-haiku-4-5", max_tokens=50, messages=messages)
+"""
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_client_without_a_key_is_told_what_to_set(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(KEYLESS)
+    done = Project(pytester.path, pytester).run("--token-budget-record=once")
+    assert done.status == 1
+    assert "neither ANTHROPIC_API_KEY nor ANTHROPIC_AUTH_TOKEN is set" in done.output
+    assert not list(pytester.path.rglob("*.yaml"))
+    assert "is set" not in Project(pytester.path, pytester).run().output, "a replay needs none"
+
+
+def test_a_terminal_of_ascii_gets_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test_ask.py").write_text(KEYLESS.replace("Hello", "One – or two?"), "utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for arguments in ((), ("--token-budget",), ("--token-budget", "-n", "1")):
+        done = run_apart(tmp_path, *arguments)
+        assert done.status == 1
+        assert "One - or two?" in done.output, done.output
+        assert "One \\u2013" not in done.output
 
 
 # --- live -------------------------------------------------------------------------------------------------

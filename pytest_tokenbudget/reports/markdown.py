@@ -87,7 +87,7 @@ def _blocks(document: Document, cut: Cut, runs: RunsPerMonth) -> Iterator[str]:
     if shown[: cut.rows]:
         yield _table(shown[: cut.rows], runs)
     if left := len(told) - sum(1 + alike for _, alike in shown[: cut.rows]):
-        yield f"_And {left:,} more, too many for this page: `tokenbudget show` lists them all._"
+        yield f"_And {left:,} more, too many for this page: `tokenbudget report FILE` tells all of the JSON._"
     yield from _ways_out(failing)
     for group in view.by_cause(failing)[: cut.details]:
         yield from _details(*group)

@@ -67,7 +67,9 @@ def cost_cell(scenario: ScenarioEntry, runs: float = 1) -> str:
     if change is None:
         return UNKNOWN
     shown = money(change * runs)
-    return approximate(scenario) + (shown if scenario["baseline"] is None else signed(change, shown))
+    if scenario["baseline"] is not None:
+        shown = signed(change, shown) if change else f"+{shown}"  # a bare $0.00 would be what it costs
+    return approximate(scenario) + shown
 
 
 def approximate(scenario: ScenarioEntry) -> str:

@@ -11,7 +11,7 @@ from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
 from pytest_tokenbudget.reports.layout import Line, Paper, named_blocks
 from pytest_tokenbudget.reports.rows import Row, cost_cell, rows, unpriced
-from pytest_tokenbudget.reports.text import ascii_strings, plain, shorten, to_ascii, width, wrap
+from pytest_tokenbudget.reports.text import ascii_strings, plain, shorten, width, wrap
 from pytest_tokenbudget.reports.turns import TurnTable, turn_table
 from pytest_tokenbudget.reports.ways_out import WayOut, ways_out
 
@@ -26,7 +26,7 @@ _HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a 
 _NUMBERS = (False, False, True, True, True, True, True)
 _COLORS: Mapping[str, str] = {"over": "red", "stale": "yellow", "new": "yellow", "improved": "green"}
 _REASONS: Mapping[str, str] = {
-    "stale": "Stale: the recording no longer answers what the agent asks",
+    "stale": "Stale: the recording does not answer what the agent asks",
     "new": "New: there is no token baseline to be held against",
 }
 
@@ -157,19 +157,16 @@ def _pasteable(command: Sequence[str], columns: int) -> Iterator[str]:
     yield line
 
 
-def failure_text(scenario: ScenarioEntry, *, ascii_only: bool = False) -> str:
+def failure_text(scenario: ScenarioEntry) -> str:
     """Why a test fails, in about ten lines: verdict, numbers, limits, causes, the way out.
 
     Stands under the test's name, so it does not repeat it; pytest's short summary shows the first line.
     """
-    if ascii_only:
-        scenario = ascii_strings(scenario)
     lines = _over(scenario) if scenario["verdict"] == "over" else [_REASONS[scenario["verdict"]]]
     for finding in view.causes(scenario)[:_CAUSES]:
         lines += _cause(finding, _FAILURE_COLUMNS)
     lines += [str(way_out) for way_out in ways_out([scenario])]
-    text = "\n".join(lines)
-    return to_ascii(text) if ascii_only else text
+    return "\n".join(lines)
 
 
 def _over(scenario: ScenarioEntry) -> list[str]:

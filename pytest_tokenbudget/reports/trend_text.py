@@ -37,7 +37,7 @@ def history_lines(history: History, *, columns: int, ascii_only: bool = False) -
     steady = len(series) - len(moved)
     first, last = (f"{one['commit'][:7]} ({one['date'][:10]})" for one in (since, until))
     facts = [
-        f"{plural(number, 'commit')} from {first} to {last}",
+        f"{plural(number, 'commit')} from {first} to {last}" if number > 1 else f"1 commit, {first}",
         f"{plural(steady, 'scenario')} never changed" if steady else "every scenario changed",
         f"all at the prices of {' '.join(history['prices'].values())}",
     ]

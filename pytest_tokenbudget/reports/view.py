@@ -101,9 +101,9 @@ def levers(scenario: ScenarioEntry) -> list[FindingEntry]:
 
 
 def sentence(finding: FindingEntry) -> str:
-    """The finding in one printable line that names its place in the prompt."""
+    """The finding in one printable line that names its place, unless that is the whole run."""
     text, where = plain(finding["text"]), plain(finding["where"])
-    return text if not where or where in text else f"{where}: {text}"
+    return text if where in ("", "run") or where in text else f"{where}: {text}"
 
 
 def place(finding: FindingEntry) -> str:

@@ -271,7 +271,7 @@ def test_outliers_are_named() -> None:
     listed.append(scenario("tests/test_a.py::test_large", "within", large, large))
     page = Page(dashboard(document(listed), None))
     assert page.row("test_large outlier")[1] == f"${add(large)['cost_usd']:.4f}"
-    assert "1 of 10 scenarios holds half of the" in page.text
+    assert "1 of 10 scenarios holds 90.2% of the" in page.text
     assert "1 costs far more than the others" in page.text
 
 

@@ -109,11 +109,11 @@ def test_a_baseline_that_never_changed_has_no_large_chart() -> None:
     [
         ([], ""),
         ([None, None], "The cost of 2 scenarios is unknown."),
-        ([0.5], "1 of 1 scenario holds half of the $0.5000 that a run costs."),
-        ([0.5, 0.3, 0.2], "1 of 3 scenarios holds half of the $1.00 that a run costs."),
+        ([0.5], "1 of 1 scenario holds 100.0% of the $0.5000 that a run costs."),
+        ([0.5, 0.3, 0.2], "1 of 3 scenarios holds 50.0% of the $1.00 that a run costs."),
         (
             [0.4, 0.3, 0.3, None],
-            "2 of 3 scenarios hold half of the $1.00 that a run costs; the cost of 1 is unknown.",
+            "2 of 3 scenarios hold 70.0% of the $1.00 that a run costs; the cost of 1 is unknown.",
         ),
         ([0.0, 0.0], "A run costs nothing."),
     ],
@@ -192,7 +192,7 @@ def test_a_month_is_of_those_scenarios_that_are_known_to_run() -> None:
         ("over", SMALL, SMALL, {"caps": {"max_prompt_tokens": 10}}, "Past a cap, which is set by hand"),
         ("over", SMALL, LARGE, {}, "Past a limit, and no part of the prompt is known to have done it"),
         ("over", SMALL, LARGE, {"findings": [finding("growth", "system", "system grew")]}, "system grew"),
-        ("stale", SMALL, SMALL, {}, "The recording no longer answers what the agent asks"),
+        ("stale", SMALL, SMALL, {}, "The recording does not answer what the agent asks"),
         ("new", None, SMALL, {}, "There is no baseline to be held against"),
     ],
 )

@@ -140,7 +140,7 @@ def test_rows_say_why_there_is_no_number() -> None:
         (one("a", "over", SMALL, LARGE), "+$0.00075"),
         (one("a", "over", SMALL, LARGE, basis="estimated"), "~+$0.00075"),
         (one("a", "improved", LARGE, SMALL), "−$0.00075"),
-        (one("a"), "$0.00"),
+        (one("a"), "+$0.00"),
         (one("a", "new", None), "$0.0014"),
         (one("a", "stale", **UNKNOWN_NOW), "–"),
         (one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10])), "unknown"),

@@ -17,7 +17,7 @@ _DECISIONS, _SCENARIOS, _CAUSES, _BY_HAND = 20, 5, 5, 5
 _REASONS = {
     "over": "Past a limit, and no part of the prompt is known to have done it",
     "cap": "Past a cap, which is set by hand",
-    "stale": "The recording no longer answers what the agent asks",
+    "stale": "The recording does not answer what the agent asks",
     "new": "There is no baseline to be held against",
 }
 

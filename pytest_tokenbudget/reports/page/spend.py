@@ -88,7 +88,7 @@ def _spender(name: str, anchor: str, cost: float, total: float, summed: float, o
 def _spread(
     known: Mapping[str, float], ordered: Sequence[str], total: float, number: int, outlying: int
 ) -> str:
-    """`7 of 500 scenarios hold half of the spend; 12 cost far more than the others.`"""
+    """`7 of 500 scenarios hold 50.3% of the $0.71 that a run costs; 12 cost far more than the others.`"""
     if not known:
         return f"The cost of {plural(number, 'scenario')} is unknown." if number else ""
     if not total:
@@ -99,9 +99,8 @@ def _spread(
         if summed >= total / 2:
             break
     verb = "holds" if half == 1 else "hold"
-    parts = [
-        f"{half:,} of {plural(len(known), 'scenario')} {verb} half of the {money(total)} that a run costs"
-    ]
+    share, of = percent(summed / total), plural(len(known), "scenario")
+    parts = [f"{half:,} of {of} {verb} {share} of the {money(total)} that a run costs"]
     if outlying:
         parts.append(f"{outlying:,} {'costs' if outlying == 1 else 'cost'} far more than the others")
     if len(known) < number:
