@@ -212,9 +212,14 @@ class Recording:
         as_root = cosine(asked.words, opening.words)
         return alike(asked.words, opening.words) and as_root > cosine(asked.last_words, best.last_words)
 
-    def _root(self, asked: Conversation, index: int) -> Match:
-        how = Paired.SIMILAR if self._recorded.is_alike(asked, index) else Paired.ORDER
-        return Match(index, how, Origin())
+    def _root(self, asked: Conversation, index: int) -> Match | None:
+        """None where all that is alike is answered already: it is one more of these, no other rewritten."""
+        if self._recorded.is_alike(asked, index):
+            return Match(index, Paired.SIMILAR, Origin())
+        opened = (root for root in self._recorded.roots(asked.request) if root in self._served)
+        if any(self._recorded.is_alike(asked, root) for root in opened):
+            return None
+        return Match(index, Paired.ORDER, Origin())
 
     def _unplayed(self, asked: Conversation, found: Iterable[int]) -> list[int]:
         """Those that have answered nothing yet; of token counts all, where every one has."""

@@ -512,6 +512,14 @@ def test_the_only_opening_may_be_rewritten_but_not_into_nothing_like_it(
     assert bool(recorded.reshaped) is reshaped
 
 
+def test_one_subagent_more_gets_nothing_that_was_another_agents() -> None:
+    search = body("Find a bell.", system="You search the shop's catalogue for one article.")
+    other = body("Find a lamp.", system="You search the shop's catalogue for one article.")
+    recorded = recording((search, DONE), (body("Zeichne!", system="Du bist Kartograph.", tools=[]), DONE))
+    assert play(recorded, [search, other]) == [0, None]
+    assert len(recorded.misses) == 1
+
+
 def test_examples_with_labels_are_not_taken_for_answers() -> None:
     """Few-shot classification: the answers are texts of the prompt."""
 
