@@ -147,7 +147,8 @@ class Session:
             baseline = run.usage
         cost = self.prices.cost
         judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)
-        return build.scenario(place, judgement, baseline, run, self._findings(run, settings, baseline), cost)
+        findings = self._findings(run, settings, baseline)
+        return build.scenario(place, judgement, baseline, run, findings, cost, settings.runs_per_month)
 
     def _findings(self, run: Run, settings: ScenarioSettings, baseline: Usage | None) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""

@@ -13,6 +13,7 @@ from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
 from pytest_tokenbudget.reports.escaping import code, prose
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
+from pytest_tokenbudget.reports.rows import runs_of
 from pytest_tokenbudget.reports.text import plain, wrap
 
 
@@ -27,6 +28,8 @@ class LeverEntry(TypedDict):
     tokens: int | None
     """Over the scenarios, a run of each, signed; null where unknown of any."""
     cost_usd: float | None
+    cost_usd_a_month: float | None
+    """As often as each of them runs; null where that, or a cost, is unknown of any."""
     scenarios: list[str]
 
 
@@ -44,10 +47,12 @@ class Advice(TypedDict):
 
     version: int
     prices: dict[str, str]
-    runs_per_month: int | None
+    runs_per_month: float | None
+    """Of the scenarios that do not say it themselves."""
     scenarios: int
     totals: TokensEntry
     """Of every scenario that could be measured, a run of each."""
+    cost_usd_a_month: float | None
     levers: list[LeverEntry]
     """What saves most first."""
     spend: list[str]
@@ -55,29 +60,37 @@ class Advice(TypedDict):
     outliers: list[OutlierEntry]
 
 
-def advice(document: Document, runs_per_month: int | None) -> Advice:
+def advice(document: Document, runs_per_month: float | None) -> Advice:
     """The advice that `document` holds."""
-    measured = [(one["id"], one["measured"]) for one in document["scenarios"] if one["measured"] is not None]
-    totals = add([tokens for _, tokens in measured])
+    scenarios = document["scenarios"]
+    measured = [(one["id"], one["measured"]) for one in scenarios if one["measured"] is not None]
+    runs = {one["id"]: runs_of(one, runs_per_month) for one in scenarios}
     return {
         "version": 1,
         "prices": document["prices"],
         "runs_per_month": runs_per_month,
-        "scenarios": len(document["scenarios"]),
-        "totals": totals,
-        "levers": _levers(document["scenarios"]),
-        "spend": _spend(document["scenarios"]),
+        "scenarios": len(scenarios),
+        "totals": add([tokens for _, tokens in measured]),
+        "cost_usd_a_month": _a_month([(runs[name], tokens["cost_usd"]) for name, tokens in measured]),
+        "levers": _levers(scenarios, runs),
+        "spend": _spend(scenarios),
         "outliers": outliers({name: tokens["cost_usd"] for name, tokens in measured}),
     }
 
 
-def _levers(scenarios: Sequence[ScenarioEntry]) -> list[LeverEntry]:
+def _a_month(costs: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """What each costs a run, as often as it runs; None where either is unknown of any."""
+    known = [often * cost for often, cost in costs if often is not None and cost is not None]
+    return round(sum(known), 10) if known and len(known) == len(costs) else None
+
+
+def _levers(scenarios: Sequence[ScenarioEntry], runs: Mapping[str, float | None]) -> list[LeverEntry]:
     groups: dict[tuple[str, str, str], list[tuple[str, FindingEntry]]] = {}
     for one in scenarios:
         for found in view.levers(one):
             key = found["kind"], found["where"], view.place(found)
             groups.setdefault(key, []).append((one["id"], found))
-    levers = [_lever(group) for group in groups.values()]
+    levers = [_lever(group, runs) for group in groups.values()]
 
     def saving(lever: LeverEntry) -> tuple[float, str, str]:
         cost = lever["cost_usd"]
@@ -86,7 +99,7 @@ def _levers(scenarios: Sequence[ScenarioEntry]) -> list[LeverEntry]:
     return sorted(levers, key=saving)
 
 
-def _lever(group: Sequence[tuple[str, FindingEntry]]) -> LeverEntry:
+def _lever(group: Sequence[tuple[str, FindingEntry]], runs: Mapping[str, float | None]) -> LeverEntry:
     dearest = min((found for _, found in group), key=lambda found: found["cost_usd"] or 0.0)
     tokens, costs = [f["tokens"] for _, f in group], [f["cost_usd"] for _, f in group]
     counts, dollars = [n for n in tokens if n is not None], [n for n in costs if n is not None]
@@ -97,6 +110,7 @@ def _lever(group: Sequence[tuple[str, FindingEntry]]) -> LeverEntry:
         "source": view.place(dearest),
         "tokens": sum(counts) if len(counts) == len(tokens) else None,
         "cost_usd": round(sum(dollars), 10) if len(dollars) == len(costs) else None,
+        "cost_usd_a_month": _a_month([(runs[name], found["cost_usd"]) for name, found in group]),
         "scenarios": list(dict.fromkeys(name for name, _ in group)),
     }
 
@@ -131,7 +145,7 @@ def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> li
     lines = [Line(text, "bold") for text in wrap(_headline(found), columns)]
     for number, lever in enumerate(found["levers"], 1):
         lines.append(Line())
-        title = f"{number}. {_saving(lever, found['runs_per_month'])}"
+        title = f"{number}. {_saving(lever)}"
         lines += [Line(text, "green") for text in wrap(title, columns, "", "   ")]
         lines += [Line(text) for text in wrap(_sentence(lever), columns, "   ", "   ")]
         lines += [Line(text) for text in wrap(_where(lever), columns, "   ", "   ")]
@@ -149,9 +163,8 @@ def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> li
 def advice_markdown(found: Advice) -> str:
     """The same in Markdown."""
     blocks = [f"### {prose(_headline(found))}"]
-    runs = found["runs_per_month"]
     items = [
-        f"1. **{prose(_saving(lever, runs))}**: {prose(_sentence(lever))} ({prose(_where(lever))})"
+        f"1. **{prose(_saving(lever))}**: {prose(_sentence(lever))} ({prose(_where(lever))})"
         for lever in found["levers"]
     ]
     if items:
@@ -171,24 +184,24 @@ def _headline(found: Advice) -> str:
 
 
 def _parts(found: Advice) -> Iterator[str]:
-    totals, runs = found["totals"], found["runs_per_month"]
+    totals, month = found["totals"], found["cost_usd_a_month"]
     cost, prompt = totals["cost_usd"], totals["prompt_tokens"]
     yield f"{plural(found['scenarios'], 'scenario')}: {count(prompt)} prompt tokens a run"
     if prompt:
         yield f"{percent(totals['cache_read_input_tokens'] / prompt)} of them read from the cache"
     yield f"{count(totals['output_tokens'])} output tokens"
     yield f"cost {UNKNOWN}" if cost is None else f"{money(cost)} a run"
-    if cost is not None and runs is not None:
-        yield f"{money(cost * runs)} a month"
+    if month is not None:
+        yield f"{money(month)} a month"
     if not found["levers"]:
         yield "nothing found that would be cheaper"
 
 
-def _saving(lever: LeverEntry, runs: int | None) -> str:
-    cost = lever["cost_usd"]
+def _saving(lever: LeverEntry) -> str:
+    cost, often = lever["cost_usd"], lever["cost_usd_a_month"]
     if cost is None:
         return f"{plain(lever['kind'].removeprefix('lever_').replace('_', ' '))}: saving {UNKNOWN}"
-    month = f", {signed(cost, money(cost * runs))} a month" if runs is not None else ""
+    month = f", {signed(often, money(often))} a month" if often is not None else ""
     return f"{signed(cost, money(cost))} a run{month}"
 
 

@@ -56,6 +56,7 @@ def scenario(
     run: Run,
     findings: Sequence[Finding],
     cost: CostOf,
+    runs_per_month: int | None = None,
 ) -> ScenarioEntry:
     """The entry of one scenario; `measured` is null where any turn is unknown."""
     entry: ScenarioEntry = {
@@ -72,6 +73,8 @@ def scenario(
     }
     if place.recorder is not None:
         entry["recorder"] = place.recorder
+    if runs_per_month is not None:
+        entry["runs_per_month"] = runs_per_month
     return entry
 
 

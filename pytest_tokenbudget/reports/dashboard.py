@@ -13,7 +13,6 @@ from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports import charts
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import History
-from pytest_tokenbudget.reports.markdown import RunsPerMonth
 from pytest_tokenbudget.reports.page.build import Page, page
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _EMBEDDED_CHARACTERS = 500_000
 
 
 def dashboard(
-    document: Document | None, history: History | None, *, runs_per_month: RunsPerMonth = None
+    document: Document | None, history: History | None, *, runs_per_month: float | None = None
 ) -> str:
     """The page of a run, of a history, or of both: HTML that holds its style, pictures, script and data.
 

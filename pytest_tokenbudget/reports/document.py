@@ -119,6 +119,7 @@ class ScenarioEntry(TypedDict):
     turns: list[TurnEntry]
     findings: list[FindingEntry]
     recorder: NotRequired[Recorder]
+    runs_per_month: NotRequired[int]
 
 
 class TotalsEntry(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_tokenbudget.errors import ReportError
@@ -12,13 +12,10 @@ from pytest_tokenbudget.numbers import count, plural, signed
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
 from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
-from pytest_tokenbudget.reports.rows import cost_cell, row, rows
+from pytest_tokenbudget.reports.rows import cost_cell, row, rows, runs_of
 from pytest_tokenbudget.reports.text import crop, shorten
 from pytest_tokenbudget.reports.turns import turn_table
 from pytest_tokenbudget.reports.ways_out import ways_out
-
-RunsPerMonth = float | Mapping[str, float] | None
-"""Of every scenario, or by its id; None where nobody said."""
 
 _COMMENT_CHARACTERS = 60_000
 """GitHub refuses a comment of more than 65,536."""
@@ -48,13 +45,14 @@ class Cut:
 
 
 def markdown(
-    document: Document, *, full: bool = False, suffix: str = "", runs_per_month: RunsPerMonth = None
+    document: Document, *, full: bool = False, suffix: str = "", runs_per_month: float | None = None
 ) -> str:
     """The report, its first line a hidden marker by which a comment is found again and updated.
 
     Short by default (under 60,000 characters), as `full` at most a megabyte; either is cut by whole rows and
     says how many. Without a change it is one quiet sentence. `suffix` tells the comments of several jobs
-    apart. Raises ReportError for a suffix that an HTML comment cannot hold.
+    apart; `runs_per_month` is of the scenarios that do not say it themselves. Raises ReportError for a suffix
+    that an HTML comment cannot hold.
     """
     if not any(view.is_news(one) for one in document["scenarios"]):
         return f"{marker(suffix)}\n\n{prose(view.headline(document))}.\n"
@@ -77,7 +75,7 @@ def marker(suffix: str = "") -> str:
     return f"<!-- pytest-tokenbudget{f' {suffix}' if suffix else ''} -->"
 
 
-def _blocks(document: Document, cut: Cut, runs: RunsPerMonth) -> Iterator[str]:
+def _blocks(document: Document, cut: Cut, runs: float | None) -> Iterator[str]:
     listed = view.worst_first(document["scenarios"])
     told = [one for one in listed if one["verdict"] != "within"]
     within = [one for one in listed if one["verdict"] == "within"]
@@ -96,16 +94,16 @@ def _blocks(document: Document, cut: Cut, runs: RunsPerMonth) -> Iterator[str]:
     yield f"<sub>{_footer(document)}</sub>"
 
 
-def _table(shown: Sequence[tuple[ScenarioEntry, int]], runs: RunsPerMonth) -> str:
+def _table(shown: Sequence[tuple[ScenarioEntry, int]], runs: float | None) -> str:
     """One row a scenario, narrow enough for a comment: what belongs together stands below each other."""
-    by_month = any(_runs(one, runs) is not None for one, _ in shown)
+    by_month = any(runs_of(one, runs) is not None for one, _ in shown)
     cost = "Cost a run,<br>a month" if by_month else "Cost a run"
     listed = []
     for name, (one, alike) in zip(view.short_names([one for one, _ in shown]), shown, strict=True):
         its = rows(one)
         columns = zip(*((each.baseline, each.now, each.change, each.limit) for each in its), strict=True)
         numbers = ["<br>".join(map(_number, column)) for column in columns]
-        month = _runs(one, runs)
+        month = runs_of(one, runs)
         costs = [cost_cell(one)] if month is None else [cost_cell(one), cost_cell(one, month)]
         listed.append([_about(name, one, alike), *numbers, "<br>".join(map(_number, costs))])
     headers = ("Scenario and cause", "Baseline", "Now", "Change", "Limit", cost)
@@ -126,10 +124,6 @@ def _name(name: str) -> str:
 
 def _number(cell: str) -> str:
     return prose(cell).replace(" ", "&nbsp;")
-
-
-def _runs(scenario: ScenarioEntry, runs: RunsPerMonth) -> float | None:
-    return runs.get(scenario["id"]) if isinstance(runs, Mapping) else runs
 
 
 def _why(scenario: ScenarioEntry) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from agent_suite import PROMPT, RULE
+from agent_suite import PROMPT, RULE, TESTS
 from scratch import Scratch
 
 from pytest_tokenbudget.commands.suite_run import junit_name
@@ -36,6 +36,16 @@ def test_advise(repo: Scratch) -> None:
     assert found["levers"] == sorted(found["levers"], key=lambda one: one["cost_usd"] or 0)
     text = repo.run("advise", "-k", "first").stdout
     assert text.startswith("1 scenario: ")
+
+
+def test_a_month_is_that_of_each_marker(repo: Scratch) -> None:
+    marker = "@pytest.mark.token_budget"
+    marked = TESTS.replace(marker, f"{marker}(runs_per_month=1000)", 1)
+    repo.write("tests/test_agent.py", marked)
+    assert repo.json("advise")["cost_usd_a_month"] is None, "of the second nobody said"
+    repo.write("tests/test_agent.py", marked.replace(f"{marker}\n", f"{marker}(runs_per_month=3000)\n"))
+    first, second = (repo.json("advise", "-k", name)["totals"]["cost_usd"] for name in ("first", "second"))
+    assert repo.json("advise")["cost_usd_a_month"] == pytest.approx(1000 * first + 3000 * second)
 
 
 def test_advise_on_a_suite_that_cannot_run(repo: Scratch) -> None:

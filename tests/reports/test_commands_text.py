@@ -160,7 +160,7 @@ def test_a_history_of_one_commit_and_of_none() -> None:
     (line,) = trend_text.history_lines(history.from_trends([], {}, PRICES, cost), columns=80)
     assert line.text.startswith("No commit holds a baseline yet")
     lines = trend_text.history_lines(past(1), columns=80)
-    assert any("1 commit from 0000000" in line.text for line in lines)
+    assert any(line.text.startswith("1 commit, 0000000") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,11 @@ def test_markers_tell_jobs_apart() -> None:
 def test_costs_a_month_by_scenario() -> None:
     was, now = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
     both = [scenario(f"tests/test_a.py::test_{n}", "over", was, now) for n in "ab"]
-    cells = Page(markdown(made(both), runs_per_month={"tests/test_a.py::test_a": 1000})).rows
+    both[0]["runs_per_month"] = 1000
+    cells = Page(markdown(made(both))).rows
     assert [row[5] for row in cells[:3]] == ["Cost a run,a month", "+$0.0025+$2.50", "+$0.0025"]
+    cells = Page(markdown(made(both), runs_per_month=2000)).rows
+    assert [row[5] for row in cells[1:3]] == ["+$0.0025+$2.50", "+$0.0025+$5.00"]
 
 
 def suite(number: int, hostile_text: str = "") -> Any:

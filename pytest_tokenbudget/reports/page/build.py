@@ -10,7 +10,6 @@ from pytest_tokenbudget.numbers import plural
 from pytest_tokenbudget.reports import charts, view
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import History
-from pytest_tokenbudget.reports.markdown import RunsPerMonth
 from pytest_tokenbudget.reports.page import table
 from pytest_tokenbudget.reports.page.decisions import Decisions, decisions
 from pytest_tokenbudget.reports.page.details import Details, details
@@ -80,12 +79,11 @@ class Page:
     """What the numbers are based on, and how many scenarios."""
 
 
-def page(document: Document | None, history: History | None, runs_per_month: RunsPerMonth) -> Page:
+def page(document: Document | None, history: History | None, runs_per_month: float | None) -> Page:
     """The page; with neither a run nor a history, one that says so."""
     past = Past(history["commits"]) if history and history["scenarios"] else None
     listed = subjects(document, history, runs_per_month)
     columns = table.columns(listed, judged=document is not None)
-    runs = runs_per_month if isinstance(runs_per_month, int | float) else None
     brief = _in_brief(listed)
     verdicts = document["totals"]["verdicts"] if document else {}
     then = "baseline" if document else "first baseline"
@@ -108,7 +106,7 @@ def page(document: Document | None, history: History | None, runs_per_month: Run
         spend=spend(listed),
         models=models(listed),
         model_headers=MODEL_HEADERS,
-        levers=levers(document, runs) if document else [],
+        levers=levers(document, runs_per_month) if document else [],
         bases=_bases(document) if document else [],
     )
 

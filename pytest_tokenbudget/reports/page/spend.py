@@ -143,19 +143,18 @@ def _model(name: str, rate: RateEntry, spent: float, most: int) -> ModelRow:
 
 def levers(document: Document, runs_per_month: float | None) -> list[Lever]:
     """What saves most first."""
-    found = advice(document, None)["levers"]
-    return [_lever(one, runs_per_month) for one in found[:_LEVERS]]
+    return [_lever(one) for one in advice(document, runs_per_month)["levers"][:_LEVERS]]
 
 
-def _lever(lever: LeverEntry, runs: float | None) -> Lever:
+def _lever(lever: LeverEntry) -> Lever:
     cost, where, names = lever["cost_usd"], plain(lever["where"]), lever["scenarios"]
     text = plain(lever["text"])
     if cost is None:
         saving = f"saving {UNKNOWN}"
     else:
         saving = f"{signed(cost, money(cost))} a run"
-        if runs is not None:
-            saving += f", {signed(cost, money(cost * runs))} a month"
+        if (month := lever["cost_usd_a_month"]) is not None:
+            saving += f", {signed(month, money(month))} a month"
     shown = view.short_ids(names)[0] if names else NONE
     others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
     facts = ", ".join(filter(None, (lever["source"], f"in {shown}{others}")))

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry
 from pytest_tokenbudget.reports.history import CommitEntry, History, PointEntry, present
-from pytest_tokenbudget.reports.markdown import RunsPerMonth
-from pytest_tokenbudget.reports.rows import approximate
+from pytest_tokenbudget.reports.rows import approximate, runs_of
 from pytest_tokenbudget.reports.text import plain
 
 
@@ -90,7 +89,7 @@ class Finding:
         return cls(view.sentence(found), ", ".join(view.facts(found)))
 
 
-def subjects(document: Document | None, history: History | None, runs: RunsPerMonth) -> list[Subject]:
+def subjects(document: Document | None, history: History | None, runs: float | None) -> list[Subject]:
     """Those of the run, the worst first; without a run those that have a baseline, the dearest first."""
     points: Mapping[str, Sequence[PointEntry]] = history["scenarios"] if history else {}
     entries = {one["id"]: one for one in view.worst_first(document["scenarios"])} if document else {}
@@ -105,7 +104,7 @@ def subjects(document: Document | None, history: History | None, runs: RunsPerMo
             anchor=f"s{index}",
             entry=entries.get(one),
             points=points.get(one, ()),
-            runs=runs.get(one) if isinstance(runs, Mapping) else runs,
+            runs=runs_of(entries[one], runs) if one in entries else runs,
         )
         for index, (one, name) in enumerate(zip(ids, view.short_ids(ids), strict=True))
     ]
