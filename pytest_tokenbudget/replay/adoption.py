@@ -18,11 +18,12 @@ _FILTERS = "filter_post_data_parameters or before_record_request"
 def filtered(live: Sent, kept: Sent | None, ledger: Ledger, path: str, *, replayed: bool) -> Sent:
     """A model call as the filters of a cassette leave it, `kept` (None: they leave nothing of it).
 
-    Where they leave none, a real call counts as it is sent; raises ReplayMiss where it is to be `replayed`. A
-    filter that takes out so much of a prompt that a growth could hide there is told to the ledger.
+    Where they leave none, a real call counts as it is sent; raises ReplayMiss where it is `replayed`, or may
+    not be called. A filter that takes out so much of a prompt that a growth could hide there is told to the
+    ledger.
     """
     if kept is None or kept.request is None or live.request is None:
-        if replayed:
+        if replayed or not ledger.rules.calls:
             _refuse(live, kept, ledger, path)
         return live
     if kept.body != live.body and (hidden := _hidden(live.request.prompt, kept.request.prompt)):

@@ -144,11 +144,11 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
             if self.ledger is not None:
                 self.ledger.notice(live)
             return bool(super().can_play_response_for(request))
-        kept = self._before_record_request(request)
-        playable, again = self._playable(request) if kept else (Playable(), False)
-        left = Sent.of(_plain(kept), live.url) if kept else None
-        replayed = bool(playable.numbers) or not self.ledger.rules.calls
-        sent = filtered(live, left, self.ledger, str(self._path), replayed=replayed)
+        once = self._before_record_request(request)
+        playable, again = self._playable(once) if once else (Playable(), False)
+        twice = once and self._before_record_request(once)  # as what was written and read
+        left = Sent.of(_plain(twice), live.url) if twice else None
+        sent = filtered(live, left, self.ledger, str(self._path), replayed=bool(playable.numbers))
         if again:
             self._again.add(request)
         return self._pending.ask(request, self.ledger, sent, playable) or again

@@ -50,7 +50,7 @@ def cassette(tmp_path: Path) -> Path:
         with vcr.use_cassette(str(path)):
             sdk(api.url, "Hello", BRIEF)
             sdk(api.url, "Bye", BRIEF)
-            httpx2.get(f"{api.url}/_charges", headers={"x-api-key": "sk"})
+            httpx2.get(f"{api.url}/_charges", headers={"x-api-key": "sk"}, timeout=60)
         path.write_text(path.read_text().replace(api.url, URL))
     return path
 
@@ -190,6 +190,20 @@ def test_filters_see_the_request_before_it_is_compared(tmp_path: Path, ledgers: 
     second = ledgers[1]
     assert [len(ledger.calls) for ledger in ledgers] == [1, 0]
     assert hows(second) == ["exact"]
+
+
+def test_filters_are_applied_as_often_as_vcr_does(cassette: Path, ledgers: list[Ledger]) -> None:
+    """To a request that is recorded when it is written, and when it is read."""
+
+    def marked(request: Any) -> Any:
+        request.body = request.body.replace(b"Be brief.", b"Be brief!.")
+        return request
+
+    with MessagesApi(lambda body: "Hello") as api:
+        for _ in range(2):
+            with vcr.use_cassette(f"{cassette}.new", before_record_request=marked):
+                sdk(api.url, "Hello", BRIEF)
+    assert hows(ledgers[1]) == ["exact"]
 
 
 class Zipped:
@@ -352,7 +366,7 @@ def test_answers_are_served_as_they_were_recorded(tmp_path: Path, ledgers: list[
 
         def ask(**more: Any) -> httpx2.Response:
             headers = {"x-api-key": "sk"}
-            return httpx2.post(f"{api.url}/v1/messages", json=body(**more), headers=headers)
+            return httpx2.post(f"{api.url}/v1/messages", json=body(**more), headers=headers, timeout=60)
 
         with vcr.use_cassette(str(path)):
             recorded = [ask(), ask()]
@@ -416,6 +430,20 @@ def test_new_episodes_plays_again_what_it_has_just_recorded(tmp_path: Path, ledg
     assert len(api.charges) == 2
     assert hows(ledgers[1]) == ["exact"]
     assert [exchange.answer.usage for exchange in ledgers[1].calls] == [usage_of(api.charges[1])] * 2
+
+
+def test_an_exception_keeps_vcr_from_recording(tmp_path: Path, ledgers: list[Ledger]) -> None:
+    path = tmp_path / "test_it.yaml"
+
+    @vcr.use_cassette(str(path), record_on_exception=False)
+    def ask() -> None:
+        sdk(api.url, "Hello", BRIEF)
+        raise ZeroDivisionError
+
+    with MessagesApi(lambda body: "Hello") as api, pytest.raises(ZeroDivisionError):
+        ask()
+    assert not path.exists()
+    assert len(ledgers[0].calls) == 1
 
 
 def test_all_records_everything_anew(cassette: Path, ledgers: list[Ledger]) -> None:

@@ -1,20 +1,6 @@
-"""A suite that uses pytest-recording: every mark and setting of it, as it is and under --token-budget."""
+"""A suite that uses pytest-recording: a module for each mark and setting of it."""
 
 from __future__ import annotations
-
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
-
-import pytest
-from recorded_suites import MORE, Ran, RecordedSuite, Spent, by_id, charged, measured
-
-from budgeted import Judged
-from messages_api import MessagesApi
-
-T = TypeVar("T")
 
 CONFTEST = """
 import pytest
@@ -61,13 +47,9 @@ def vcr_config():
     return {config}
 
 
-def test_one():
+def test_it():
     assert ask("One", path="/v1/messages?beta=true&key=secret").startswith("You said")
-
-
-def test_two():
-    assert ask("Two", metadata={{"user_id": "secret"}}).startswith("You said")
-    assert ask("Three").startswith("You said")
+    assert ask("Two", path="/v1/messages?beta=true&key=secret", metadata={{"user_id": "a"}})
 """
 ONE = """
 import pytest
@@ -268,98 +250,7 @@ def vcr_markers():
             assert post("One", path="/v1/nothing").status_code == 404
     """,
 }  # fmt: skip
-REFUSED_IF_CHANGED = {"match_body", "match_raw_body", "match_headers", "match_own"}
-"""Whose `match_on` finds no answer to a changed prompt."""
-OLD_ANSWERS = {"test_repeats.py::test_two", "test_several_marks.py::test_two"}
-"""Tests that are answered what others, or they themselves, have asked."""
-
-
-@dataclass(frozen=True, repr=False)
-class Runs:
-    """What became of the suite."""
-
-    charged: Mapping[str, Spent]
-    recorded: Ran
-    plain: Ran
-    judged: Judged
-    ran: Ran
-    grown_plain: Ran
-    grown: Judged
-    grown_ran: Ran
-
-
-@pytest.fixture(scope="module")
-def made() -> list[Runs]:
-    return []
-
-
-@pytest.fixture
-def runs(made: list[Runs], home: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """Recorded by a plain run; then the server is gone."""
-    if made:
-        return made[0]
-    files = {"conftest": CONFTEST, **{f"test_{name}": text for name, text in MODULES.items()}}
-    with MessagesApi(lambda body: f"You said: {body['messages'][-1]['content']}", gzip=True) as api:
-        suite = RecordedSuite.write(home / "suite", pytester, api, files)
-        recorded = suite.plain("--record-mode=once")
-    suite.judge("--token-budget-update")
-    plain, judged = suite.plain(), suite.judge()
-    monkeypatch.setenv("GROWN", MORE)
-    made.append(Runs(charged(api), recorded, plain, *judged, suite.plain(), *suite.judge()))
-    return made[0]
-
-
-def of(module: str, found: Mapping[str, T]) -> dict[str, T]:
-    return {name: one for name, one in found.items() if name.startswith(f"test_{module}.py::")}
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_each_test_ends_as_it_does_without_the_flag(module: str, runs: Runs) -> None:
-    assert of(module, runs.ran.outcomes) == of(module, runs.plain.outcomes) != {}
-    assert of(module, runs.plain.outcomes) == of(module, runs.recorded.outcomes)
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_each_test_is_metered_with_the_recorded_usage(module: str, runs: Runs) -> None:
-    expected = of(module, runs.ran.answered)
-    unjudged = {name for name in expected if runs.plain.outcomes.get(name, "passed") != "passed"}
-    assert {name: one for name, one in of(module, runs.charged).items() if name not in OLD_ANSWERS} == {
-        name: one for name, one in expected.items() if name not in OLD_ANSWERS
-    }
-    judged = by_id(runs.judged)
-    assert {entry["verdict"] for entry in of(module, judged).values()} <= {"within"}
-    if module != "repeats":  # whose second answer is counted from the first
-        assert {entry["basis"] for entry in of(module, judged).values()} <= {"recorded"}
-        assert of(module, measured(runs.judged)) == {n: e for n, e in expected.items() if n not in unjudged}
-
-
-def test_nothing_of_the_suite_is_written(runs: Runs) -> None:
-    ran = [runs.plain, runs.ran, runs.grown_plain, runs.grown_ran]
-    assert [one.cassettes == runs.recorded.cassettes for one in ran] == [True] * 4
-    assert len(runs.recorded.cassettes) > len(MODULES)
-
-
-@pytest.mark.parametrize("module", sorted({*MODULES} - REFUSED_IF_CHANGED))
-def test_a_changed_prompt_is_counted_and_over(module: str, runs: Runs) -> None:
-    """Where the suite itself, matching on less than the body, goes on passing."""
-    was, now = (of(module, by_id(judged)) for judged in (runs.judged, runs.grown))
-    asking = [name for name, entry in was.items() if entry["measured"]["turns"]]
-    assert {name: now[name]["verdict"] for name in asking} == dict.fromkeys(asking, "over")
-    assert {now[name]["basis"] for name in asking} <= {"counted", "estimated"}
-    assert of(module, runs.grown_plain.outcomes) == of(module, runs.plain.outcomes)
-    expected = {**of(module, runs.plain.outcomes), **dict.fromkeys(asking, "failure")}
-    assert of(module, runs.grown_ran.outcomes) == expected
-
-
-@pytest.mark.parametrize("module", sorted(REFUSED_IF_CHANGED))
-def test_a_changed_prompt_is_refused_where_the_suite_itself_refuses_it(module: str, runs: Runs) -> None:
-    """In words that name what differs, and with the command that records it."""
-    now = of(module, by_id(runs.grown))
-    assert {entry["verdict"] for entry in now.values()} == {"stale"}
-    assert dict.fromkeys(now, "failure") == of(module, runs.grown_plain.outcomes)
-    assert of(module, runs.grown_ran.outcomes) == of(module, runs.grown_plain.outcomes)
-    for name, entry in now.items():
-        (told,) = [found["text"] for found in entry["findings"] if found["kind"] == "problem"]
-        assert re.search(r"match_on lets no request of \S+ answer it, for (.+) differs", told)
-        assert f"Record it: pytest --record-mode=rewrite {name}" in told
-    assert f"Record it anew (needs an API key): pytest --record-mode=rewrite {name}" in runs.grown_ran.output
+REFUSED = {"match_body", "match_raw_body", "match_headers", "match_own"}
+"""Modules whose `match_on` finds no answer to a changed prompt."""
+OLD_ANSWERS = {"test_repeats.py::test_it", "test_several_marks.py::test_two"}
+"""Tests that are answered what was asked before, also when they are recorded."""
