@@ -8,6 +8,11 @@ import secrets
 from pathlib import Path
 
 
+def encoded(text: str) -> bytes:
+    """`text` in UTF-8; half a surrogate pair, which some clients send, as the escape that JSON has for it."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, through a temporary file beside it; its folder is made if missing.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_tokenbudget.baseline_files import read_history
 from pytest_tokenbudget.errors import GitError, ReportError
-from pytest_tokenbudget.files import write_atomically
+from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.options import ReportTarget
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import History
@@ -19,7 +19,7 @@ def write_report(
 ) -> None:
     """Write one report of a run in `root`. Raises ReportError naming the file and the fix."""
     try:
-        write_atomically(target.path, render(target.type, document, root, runs_per_month).encode())
+        write_atomically(target.path, encoded(render(target.type, document, root, runs_per_month)))
     except OSError as error:
         raise ReportError(
             f"{target.path}: the report cannot be written: {error.strerror or error}. "

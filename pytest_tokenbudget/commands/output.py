@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.files import write_atomically
+from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.reports.terminal import Line
 
 _STYLES = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
@@ -18,12 +18,16 @@ _COLUMNS = 100
 
 
 def write_text(text: str, destination: Path | None) -> None:
-    """Write a report to `destination`, or to standard output. Raises ReportError naming the file."""
+    """Write a report to `destination`, or to standard output, in UTF-8 whatever the terminal's encoding is.
+
+    Raises ReportError naming the file.
+    """
     if destination is None:
-        sys.stdout.write(text)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(encoded(text))
         return
     try:
-        write_atomically(destination, text.encode())
+        write_atomically(destination, encoded(text))
     except OSError as error:
         reason = error.strerror or error
         raise ReportError(f"{destination} cannot be written: {reason}. Name another file with -o.") from error

@@ -81,6 +81,8 @@ def _unmet(value: object, rule: Schema) -> str | None:
         return " or ".join(_SPOKEN[name] for name in names)
     if isinstance(value, (int, float)) and value < rule.get("minimum", value):
         return f"at least {rule['minimum']}"
+    if isinstance(value, (int, float)) and value > rule.get("maximum", value):
+        return f"at most {rule['maximum']}"  # 1e999 is infinite
     return None
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,35 @@ def test_reports(scratch: Scratch, form: str, begins: str) -> None:
     written = (scratch.top / "report").read_text("utf-8")
     if form != "otel":  # whose times are those of now
         assert written == done.stdout
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "markdown-comment", "github", "otel", "html"])
+def test_half_a_surrogate_pair_is_told_in_every_form(scratch: Scratch, form: str) -> None:
+    """Clients in JavaScript send them: they cut texts between the halves of an emoji."""
+    document: Any = documents.one_of_each()
+    cut = "it grew by \ud83d"
+    for one in document["scenarios"]:
+        for finding in one["findings"]:
+            finding["text"] = cut
+    scratch.write("cut.json", json.dumps(document))
+    done = scratch.run("report", "cut.json", "--format", form)
+    assert done.returncode == 0
+    assert form == "otel" or "it grew by \\ud83d" in done.stdout.replace("\\\\", "\\")
+    scratch.run("merge", "cut.json", "-o", "all.json")
+    assert json.loads((scratch.top / "all.json").read_text("utf-8")) == document
+
+
+def test_a_report_is_utf8_whatever_the_terminal_is(scratch: Scratch) -> None:
+    """As on Windows, where a report is sent into the summary of a job."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_tokenbudget", "report", "each.json", "--format", "markdown"],
+        cwd=scratch.top,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == scratch.run("report", "each.json", "--format", "markdown").stdout
 
 
 def test_a_page_of_a_run_and_of_its_history(scratch: Scratch, tmp_path: Path) -> None:

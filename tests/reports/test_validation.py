@@ -156,3 +156,14 @@ def test_totals_compare_like_with_like() -> None:
     assert summed["baseline"]["cost_usd"] == pytest.approx(
         sum(one["baseline"]["cost_usd"] or 0 for one in both if one["baseline"])
     )
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "1" + "0" * 400])
+def test_numbers_that_nothing_can_add_up_are_refused(tmp_path: Path, number: str) -> None:
+    text = json.dumps(one_of_each())
+    for key in ("cost_usd", "prompt_tokens"):
+        place = f'"{key}": '
+        before, _, after = text.partition(place)
+        (tmp_path / "large.json").write_text(before + place + number + after.lstrip("-.0123456789e"), "utf-8")
+        with pytest.raises(ReportError, match=r"large\.json"):
+            load(tmp_path / "large.json")
