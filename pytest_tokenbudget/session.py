@@ -34,6 +34,7 @@ from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.doubts import doubts
+from pytest_tokenbudget.reports.facts import facts
 from pytest_tokenbudget.reports.samples import merge_samples
 from pytest_tokenbudget.reports.terminal import failure_text
 from pytest_tokenbudget.repository import head_of
@@ -148,7 +149,8 @@ class Session:
         cost = self.prices.cost
         judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)
         findings = self._findings(run, settings, baseline)
-        return build.scenario(place, judgement, baseline, run, findings, cost, settings.runs_per_month)
+        findings += facts(judgement.verdict, place.recorder, settings, self.settings.scenario)
+        return build.scenario(place, judgement, baseline, run, findings, cost)
 
     def _findings(self, run: Run, settings: ScenarioSettings, baseline: Usage | None) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""

@@ -12,8 +12,8 @@ from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plu
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
 from pytest_tokenbudget.reports.escaping import code, prose
+from pytest_tokenbudget.reports.facts import runs_of
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
-from pytest_tokenbudget.reports.rows import runs_of
 from pytest_tokenbudget.reports.text import plain, wrap
 
 

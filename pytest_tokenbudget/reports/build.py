@@ -56,10 +56,9 @@ def scenario(
     run: Run,
     findings: Sequence[Finding],
     cost: CostOf,
-    runs_per_month: int | None = None,
 ) -> ScenarioEntry:
     """The entry of one scenario; `measured` is null where any turn is unknown."""
-    entry: ScenarioEntry = {
+    return {
         "id": place.id,
         "file": place.file,
         "line": place.line,
@@ -71,11 +70,6 @@ def scenario(
         "turns": [_turn(index, turn, cost) for index, turn in enumerate(run.turns)],
         "findings": [finding(one) for one in findings],
     }
-    if place.recorder is not None:
-        entry["recorder"] = place.recorder
-    if runs_per_month is not None:
-        entry["runs_per_month"] = runs_per_month
-    return entry
 
 
 def document(

@@ -118,8 +118,6 @@ class ScenarioEntry(TypedDict):
     limits: list[LimitEntry]
     turns: list[TurnEntry]
     findings: list[FindingEntry]
-    recorder: NotRequired[Recorder]
-    runs_per_month: NotRequired[int]
 
 
 class TotalsEntry(TypedDict):

@@ -12,7 +12,8 @@ from pytest_tokenbudget.numbers import count, plural, signed
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
 from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
-from pytest_tokenbudget.reports.rows import cost_cell, row, rows, runs_of
+from pytest_tokenbudget.reports.facts import runs_of
+from pytest_tokenbudget.reports.rows import cost_cell, row, rows
 from pytest_tokenbudget.reports.text import crop, shorten
 from pytest_tokenbudget.reports.turns import turn_table
 from pytest_tokenbudget.reports.ways_out import ways_out

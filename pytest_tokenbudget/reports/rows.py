@@ -72,11 +72,6 @@ def cost_cell(scenario: ScenarioEntry, runs: float = 1) -> str:
     return approximate(scenario) + shown
 
 
-def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:
-    """How often a month it runs: as its marker or the settings of its run said, else as the caller says."""
-    return scenario.get("runs_per_month", otherwise)
-
-
 def approximate(scenario: ScenarioEntry) -> str:
     """`~` where the numbers of the prompt are estimated."""
     return "~" if scenario["basis"] == "estimated" else ""

@@ -15,6 +15,7 @@ from pytest_tokenbudget.reports.document import (
     ScenarioEntry,
     TokensEntry,
 )
+from pytest_tokenbudget.reports.facts import is_fact
 from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
 from pytest_tokenbudget.reports.text import plain
 
@@ -51,7 +52,8 @@ def changed(scenario: ScenarioEntry) -> bool:
 
 def causes(scenario: ScenarioEntry) -> list[FindingEntry]:
     """The findings that say why."""
-    return [finding for finding in scenario["findings"] if not finding["kind"].startswith("lever_")]
+    found = scenario["findings"]
+    return [one for one in found if not (one["kind"].startswith("lever_") or is_fact(one))]
 
 
 def is_news(scenario: ScenarioEntry) -> bool:

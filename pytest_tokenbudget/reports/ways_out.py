@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_tokenbudget.reports.document import LimitEntry, ScenarioEntry
+from pytest_tokenbudget.reports.facts import recorder_of
 from pytest_tokenbudget.reports.scenario_ids import argument
 from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.reports.view import exceeded
@@ -35,7 +36,7 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         by_verdict[one["verdict"]].append(one)
     over, stale = by_verdict["over"], by_verdict["stale"]
     grown = [one for one in over if any(not _is_cap(limit) for limit in exceeded(one))]
-    own = [one for one in stale if "recorder" not in one]
+    own = [one for one in stale if recorder_of(one) is None]
     found = [
         WayOut("If this is meant, accept it", _command(UPDATE, grown)),
         WayOut("Record what changed (needs an API key)", _command(RECORD, own)),
@@ -45,14 +46,14 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     return [
         *(WayOut("Bring the missing price", UPGRADE_PRICES) for _ in range(unpriced_models)),
         *(way_out for way_out in found if way_out.command),
-        *_as_the_suite_does([one for one in stale if "recorder" in one]),
+        *_as_the_suite_does([one for one in stale if recorder_of(one)]),
         *(_raise_caps(one) for one in over if any(map(_is_cap, exceeded(one)))),
     ]
 
 
 def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
     """How tests are recorded that have recorded themselves."""
-    theirs = [one for one in stale if one["recorder"] == "pytest-recording"]
+    theirs = [one for one in stale if recorder_of(one) == "pytest-recording"]
     if len(theirs) == 1:
         yield WayOut("Record it anew (needs an API key)", _command(REWRITE, theirs))
     elif theirs:

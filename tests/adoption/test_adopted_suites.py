@@ -15,6 +15,7 @@ from recorded_suites import MORE, Ran, RecordedSuite, Spent, by_id, charged, mea
 
 from budgeted import Judged
 from messages_api import MessagesApi
+from pytest_tokenbudget.reports.facts import recorder_of
 
 T = TypeVar("T")
 RECORD = {
@@ -125,4 +126,4 @@ def test_a_changed_prompt_is_refused_where_the_suite_itself_refuses_it(
         assert re.search(r"match_on lets no request of \S+ answer it, for (.+) differs", told)
         record, recorder = RECORD[suite]
         assert re.search(f"Record it: {record}", told)
-        assert entry["recorder"] == recorder
+        assert recorder_of(entry) == recorder

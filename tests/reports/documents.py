@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import (
     Document,
     FindingEntry,
@@ -22,6 +23,7 @@ from pytest_tokenbudget.reports.document import (
     add,
     totals,
 )
+from pytest_tokenbudget.reports.facts import often, recorded_by
 
 SONNET, HAIKU, OPUS, NEW_MODEL = (
     "claude-sonnet-5",
@@ -124,7 +126,14 @@ def scenario(
         "turns": turns,
         "findings": list(findings),
     }
-    return entry if recorder is None else {**entry, "recorder": recorder}
+    if recorder is not None:
+        entry["findings"].append(build.finding(recorded_by(recorder)))
+    return entry
+
+
+def let_run(scenario: ScenarioEntry, per_month: int) -> None:
+    """Let a scenario say how often it runs."""
+    scenario["findings"].append(build.finding(often(per_month)))
 
 
 def limits(baseline: TokensEntry | None, measured: TokensEntry, caps: dict[str, float]) -> list[LimitEntry]:

@@ -103,7 +103,6 @@ def scenarios(draw: st.DrawFn) -> Any:
         "limits": draw(st.lists(limits, max_size=4)),
         "turns": listed,
         "findings": draw(st.lists(findings, max_size=4)),
-        **draw(st.sampled_from([{}, {"recorder": "pytest-recording"}, {"recorder": "vcrpy"}])),
     }
 
 

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from documents import SONNET, document, finding, loop, many, scenario
+from documents import SONNET, document, finding, let_run, loop, many, scenario
 from histories import history_of, with_gaps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -258,7 +258,7 @@ def test_costs_a_month_where_anybody_said_how_often(
     turns = loop(SONNET, 1000, [0])
     both = [scenario(f"tests/test_a.py::test_{name}", "within", turns, turns) for name in "ab"]
     if own is not None:
-        both[0]["runs_per_month"] = own
+        let_run(both[0], own)
     page = Page(dashboard(document(both), None, runs_per_month=runs))
     titles = page.row("Scenario")
     if shown is None:

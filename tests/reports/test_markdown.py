@@ -9,7 +9,7 @@ from typing import Any
 import cmarkgfm
 import pytest
 from cmarkgfm.cmark import Options
-from documents import SONNET, finding, loop, scenario
+from documents import SONNET, finding, let_run, loop, scenario
 from documents import document as made
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,7 +99,7 @@ def test_markers_tell_jobs_apart() -> None:
 def test_costs_a_month_by_scenario() -> None:
     was, now = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
     both = [scenario(f"tests/test_a.py::test_{n}", "over", was, now) for n in "ab"]
-    both[0]["runs_per_month"] = 1000
+    let_run(both[0], 1000)
     cells = Page(markdown(made(both))).rows
     assert [row[5] for row in cells[:3]] == ["Cost a run,a month", "+$0.0025+$2.50", "+$0.0025"]
     cells = Page(markdown(made(both), runs_per_month=2000)).rows

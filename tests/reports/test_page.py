@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import NEW_MODEL, SONNET, document, finding, loop, many, one_of_each, scenario
+from documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, one_of_each, scenario
 from histories import history_of, with_gaps
 
 from pytest_tokenbudget.reports.document import TokensEntry, add
@@ -180,7 +180,7 @@ def test_a_cost_of_which_nothing_is_known_is_unknown() -> None:
 
 def test_a_month_is_of_those_scenarios_that_are_known_to_run() -> None:
     both = [scenario(f"t.py::test_{name}", "within", SMALL, SMALL) for name in "ab"]
-    both[0]["runs_per_month"] = 1_000_000
+    let_run(both[0], 1_000_000)
     shown = page(document(both), None, None)
     assert [tile.value for tile in shown.totals.tiles[3:]] == ["$0.0054", "$2,720.00"]
 
