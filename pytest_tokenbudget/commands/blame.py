@@ -111,10 +111,18 @@ def _measured(
         nothing = build.document([], mode="replay", prices=(prices.source, prices.version), commit=commit.id)
         return _replay(commit, document=done.document or nothing, note="It has no tests.")
     if done.status not in (_PASSED, _FAILED) or done.document is None:
-        return _replay(commit, note=f"Could not be measured: pytest ended with {done.status}: {done.said}")
+        return _replay(
+            commit, note=f"Could not be measured: pytest ended with {done.status}: {_reason(done)}"
+        )
     outcomes = {name: done.outcomes.get(junit_name(name), "") for name in seen}
     untold = {name: outcome for name, outcome in outcomes.items() if outcome in ("failed", "skipped")}
     return _replay(commit, document=done.document, note=_other_failures(done, done.document), untold=untold)
+
+
+def _reason(done: SuiteRun) -> str:
+    """The last error of a collection; else all that was said last, in one line."""
+    errors = [line.removeprefix("E ").strip() for line in done.said.splitlines() if line.startswith("E ")]
+    return errors[-1] if errors else " ".join(done.said.split())
 
 
 def _other_failures(done: SuiteRun, document: Document) -> str:

@@ -11,6 +11,7 @@ from pytest_tokenbudget.reports.diff_text import CHANGE_HEADERS, SPARE_HEADERS, 
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.text import plain, wrap
 
+_FIRST = "The first that could be measured: the next are held against it."
 _UNTOLD = {"stale": "stale", "failed": "its test failed", "skipped": "its test was skipped"}
 
 
@@ -21,9 +22,11 @@ def blame_lines(blame: Blame, *, columns: int, ascii_only: bool = False) -> list
     lines = [Line(f"{blame['range']}: {plural(len(others), 'commit')}, held against", "bold")]
     lines += [Line(text) for text in wrap(_title(first), columns)]
     lines += [Line(text) for text in wrap(plain(first["note"]), columns, "  ", "  ")]
+    measured = first["state"] == "measured"
     for one, before in zip(others, blame["commits"], strict=False):
         lines += [Line(), *(Line(text, "bold") for text in wrap(_title(one), columns))]
-        lines += _commit(one, before["commit"], paper)
+        lines += _commit(one, before["commit"] if measured else None, paper)
+        measured = measured or one["state"] == "measured"
     return list(map(paper.fitted, lines))
 
 
@@ -31,7 +34,8 @@ def _title(one: BlamedCommit) -> str:
     return f"{one['commit'][:7]} {one['date'][:10]} {plain(one['subject'])}"
 
 
-def _commit(one: BlamedCommit, before: str, paper: Paper) -> Iterator[Line]:
+def _commit(one: BlamedCommit, before: str | None, paper: Paper) -> Iterator[Line]:
+    """What it moved; without any measurement `before` it, that nobody knows."""
     if one["merge"]:
         short = one["commit"][:7]
         inside = f"A merge, taken as one; its own commits: tokenbudget blame {short}^1..{short}^2"
@@ -46,7 +50,7 @@ def _commit(one: BlamedCommit, before: str, paper: Paper) -> Iterator[Line]:
             names, ("scenario", *CHANGE_HEADERS), list(map(_cells, moves)), paper, SPARE_HEADERS
         )
     elif one["state"] == "measured":
-        yield Line("  moved nothing")
+        yield from map(Line, wrap("moved nothing" if before else _FIRST, paper.columns, "  ", "  "))
     for move in moves:
         yield from (
             Line(text) for note in _notes(move, before) for text in wrap(note, paper.columns, "  ", "    ")
@@ -65,7 +69,7 @@ def _cells(move: MoveEntry) -> list[str]:
     return change_cells("as before" if word == "again" else word, before, now)
 
 
-def _notes(move: MoveEntry, before: str) -> Iterator[str]:
+def _notes(move: MoveEntry, before: str | None) -> Iterator[str]:
     name = plain(move["id"])
     if move["was"]:
         yield f"{name} was {plain(move['was'])}"

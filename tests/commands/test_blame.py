@@ -85,9 +85,11 @@ def test_what_fails_for_another_reason_is_said(repo: Scratch) -> None:
     )
     assert [(one["id"], one["what"]) for one in scenario["moves"]] == [(FIRST, "failed")]
     assert (file["state"], file["moves"]) == ("failed", [])
-    assert file["note"].startswith("Could not be measured: pytest ended with 2:")
-    assert "SyntaxError" in file["note"]
+    assert file["note"] == "Could not be measured: pytest ended with 2: SyntaxError: invalid syntax"
     assert [one["what"] for one in mended["moves"]] == ["moved", "moved"]
+    told = repo.run("blame", "HEAD~1..HEAD").stdout
+    assert "moved nothing" not in told
+    assert "The first that could be measured: the next are held against it." in told
 
 
 def test_a_merge_is_one_step_and_says_where_to_look(repo: Scratch) -> None:
