@@ -170,15 +170,17 @@ class Scenario:
     def _replayed(self, ledger: Ledger, meter: Meter) -> Run:
         """What was answered from the recording.
 
-        What others asked of the same cassette is measured as well: it may have warmed the prompt cache.
+        What others asked of the same cassette is measured as well: it may have warmed the prompt cache. A
+        cassette of the suite's own may hold what other tests ask, and what comes before a turn may be theirs.
         """
         account, own = ledger.account(self.place.id), ledger is self.own
+        changed = tuple(pair for pair in account.reshaped if pair.how is not Paired.EXACT)
         run = meter.replayed(
             ledger.recording.exchanges,
             ledger.recording.pairs,
             misses=account.misses,
             unplayed=account.unplayed if own else (),
-            reshaped=account.reshaped,
+            reshaped=account.reshaped if own else changed,
         )
         mine = {pair.index for pair in account.pairs}
         turns = tuple(turn for turn in run.turns if turn.pair.index in mine)
