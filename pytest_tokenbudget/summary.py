@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,11 @@ class Summary:
             ascii_only=ascii_only(),
         )
         for path in self._outcome.written:
-            terminalreporter.write_line(f"wrote {path}")
+            terminalreporter.write_line(f"wrote {self._shown(path)}")
         for problem in self._outcome.problems:
             terminalreporter.write_line(problem, red=True)
+
+    def _shown(self, path: Path) -> Path:
+        """As it is named from where pytest was called; whole where it lies elsewhere."""
+        here = self._config.invocation_params.dir
+        return path.relative_to(here) if path.is_relative_to(here) else path
