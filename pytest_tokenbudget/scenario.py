@@ -92,8 +92,8 @@ class Scenario:
         account = ledger.account(self.place.id)
         left = account.unplayed if ledger is self.own else ()
         asked = account.pairs or account.misses or account.problems or left
-        called = ledger.name == self.place.id and (ledger.calls or ledger.unanswered)
-        return bool(asked or called)
+        called = ledger.called(self.place.id)
+        return bool(asked or called.exchanges or called.unanswered)
 
     @property
     def failed_a_child(self) -> bool:
@@ -188,16 +188,15 @@ class Scenario:
 
     def _called(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
         """What was really called: live, or as a new recording says, where every answer is to its request."""
+        called = ledger.called(self.place.id)
         if options.live:
-            return meter.called(ledger.calls) + Run(problems=tuple(ledger.unanswered))
-        if ledger.shared:
-            return Run()  # whose calls they were is known when it replays
+            return meter.called(called.exchanges) + Run(problems=tuple(called.unanswered))
         try:
-            exchanges = Traffic(ledger.interactions()).exchanges if ledger is self.own else ledger.calls
+            exchanges = Traffic(ledger.interactions()).exchanges if ledger is self.own else called.exchanges
         except TokenBudgetError as error:
             return Run(problems=(str(error),))
         pairs = [Pair(n, e.request, e.request, e.answer, Paired.EXACT) for n, e in enumerate(exchanges)]
-        problems = ledger.unanswered if ledger is not self.own else ()
+        problems = called.unanswered if ledger is not self.own else ()
         return meter.replayed(exchanges, pairs) + Run(problems=tuple(problems))
 
     def save(self, patterns: Sequence[str]) -> bool:

@@ -151,7 +151,11 @@ class Stage:
 
         if opener.place.recorder is None and opener.cassette is None:
             opener.place = replace(opener.place, recorder="vcrpy")
-        ledger = Ledger(opener.place.id, _command(opener, path), held, replace(rules, asker=asker))
+        rules = replace(rules, asker=asker)
+        if self._spending is not None:
+            before, after = self._spending.before_call, self._spending.after_call
+            rules = replace(rules, before_call=before, after_call=after)
+        ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
         opener.adopted.append(ledger)
         return ledger
 

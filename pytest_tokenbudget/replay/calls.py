@@ -29,6 +29,8 @@ class Call:
     """None until the whole answer is there."""
     answered: float | None = None
     """When it was; None where it was replayed."""
+    asker: str = ""
+    """Whose it is, where it was really called."""
 
 
 class Calls:
@@ -44,9 +46,15 @@ class Calls:
         request, answer = interaction
         self._calls.append(Call(sent, request, time.monotonic(), answer=answer))
 
-    def begin(self, sent: Sent, *, keep: bool = True) -> Call:
-        """A real call sets out."""
-        call = Call(sent, sent.raw, time.monotonic())
+    def by(self, asker: str) -> Calls:
+        """The real calls of one test or fixture."""
+        calls = Calls(self._name)
+        calls._calls = [call for call in self._calls if call.asker == asker]
+        return calls
+
+    def begin(self, sent: Sent, asker: str = "", *, keep: bool = True) -> Call:
+        """A real call sets out, of this test or fixture."""
+        call = Call(sent, sent.raw, time.monotonic(), asker=asker)
         if keep:
             self._calls.append(call)
         return call

@@ -72,10 +72,9 @@ class Ledger:
         """What was really called, in the order of the calls."""
         return self._calls.exchanges
 
-    @property
-    def unanswered(self) -> list[str]:
-        """Real calls whose answers did not end, in sentences: nobody knows what they cost."""
-        return self._calls.unanswered
+    def called(self, asker: str) -> Calls:
+        """What one test or fixture really called."""
+        return self._calls.by(asker)
 
     def interactions(self) -> list[Interaction]:
         """What a new recording of this run holds, in the order of the requests; redact it, then write it.
@@ -110,7 +109,7 @@ class Ledger:
 
     def begin(self, sent: Sent) -> Call:
         """A real call sets out."""
-        return self._calls.begin(sent, keep=not self.rules.passes_by(sent))
+        return self._calls.begin(sent, self._asker(), keep=not self.rules.passes_by(sent))
 
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
         """Its whole answer is there."""

@@ -35,8 +35,14 @@ def test_more():
 
 
 @pytest.mark.vcr
-def test_new():
+def test_new(letter):
     assert ask("Four").startswith("You said")
+
+
+@pytest.fixture
+def letter():
+    yield
+    ask("Put it back.")
 
 
 def test_socket():
@@ -96,10 +102,10 @@ def runner(tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi) -> Runne
     ("mode", "calls", "failing"),
     [
         ("none", 0, {"test_more", "test_new"}),
-        ("once", 1, {"test_more"}),
-        ("new_episodes", 2, set()),
-        ("all", 4, set()),
-        ("rewrite", 4, set()),
+        ("once", 2, {"test_more"}),
+        ("new_episodes", 3, set()),
+        ("all", 5, set()),
+        ("rewrite", 5, set()),
     ],
 )
 def test_record_modes(
@@ -156,9 +162,34 @@ def test_disable_recording_is_refused_by_name(
 ) -> None:
     suite = RecordedSuite.write(tmp_path / "suite", pytester, api, {"test_it": SUITE})
     assert suite.plain("--disable-recording").status == 0
-    assert len(api.charges) == 3
+    assert len(api.charges) == 4
     done = suite.run("--token-budget", "--disable-recording")
     assert done.status == pytest.ExitCode.USAGE_ERROR
     assert "--disable-recording sends the model calls of @pytest.mark.vcr tests past" in done.output
-    assert len(api.charges) == 3
+    assert len(api.charges) == 4
     assert suite.run("--disable-recording", "-k", "known").status == 0
+
+
+def test_live_runs_replay_what_the_suite_replays(
+    tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi
+) -> None:
+    """Its cassettes are its own: --token-budget-live does not open them."""
+    suite = RecordedSuite.write(tmp_path / "suite", pytester, api, {"test_it": SUITE})
+    suite.plain("--record-mode=once")
+    suite.judge("--token-budget-update")
+    before = len(api.charges)
+    judged, ran = suite.judge("--token-budget-live")
+    assert (judged.status, len(api.charges)) == (0, before)
+    assert {entry["basis"] for entry in by_id(judged).values()} == {"recorded"}
+    assert measured(judged) == ran.answered
+
+
+def test_the_spend_limit_holds_for_what_the_suite_records(
+    tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi
+) -> None:
+    suite = RecordedSuite.write(tmp_path / "suite", pytester, api, {"test_it": SUITE})
+    options = ("--token-budget-record=once", "--token-budget-max-spend=0.0004")
+    judged, _ = suite.judge("--record-mode=once", "-k", "known or more", *options)
+    assert len(api.charges) == 1, "a call may cost 0.0003 dollars"
+    assert {entry["verdict"] for entry in by_id(judged).values()} == {"new", "stale"}
+    assert "past --token-budget-max-spend=0.0004" in judged.output
