@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.replay.traffic import Sent
 from pytest_tokenbudget.wire.events import compact_json
 from pytest_tokenbudget.wire.prompt import Prompt
 
+LedgerOf = Callable[[str, Sequence[Interaction], Rules], Ledger]
+"""Makes the ledger of a user's cassette, given its path, what it holds, and what its options allow."""
 _SHARE, _LEAST = 20, 100
 """A twentieth of a prompt, or about 25 tokens: what hides in less is within the default tolerance."""
 _FILTERS = "filter_post_data_parameters or before_record_request"
+
+
+def opened(ledger_of: LedgerOf, path: str, held: Sequence[Interaction], rules: Rules) -> Ledger:
+    """The ledger of a cassette; where it is damaged the suite goes on, and cannot be judged by it."""
+    try:
+        return ledger_of(path, held, rules)
+    except CassetteError as error:
+        ledger = ledger_of(path, (), rules)
+        ledger.doubt(f"{path}: {error}")
+        return ledger
 
 
 def filtered(live: Sent, kept: Sent | None, ledger: Ledger, path: str, *, replayed: bool) -> Sent:

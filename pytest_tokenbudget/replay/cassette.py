@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 from weakref import WeakSet
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.adoption import filtered, no_match, unpatched
+from pytest_tokenbudget.replay.adoption import LedgerOf, filtered, no_match, opened, unpatched
 from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.ledgers import Ledgers
-from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pending import Pending
 from pytest_tokenbudget.replay.rules import Playable, Rules
 from pytest_tokenbudget.replay.traffic import Sent, body_bytes
@@ -41,9 +40,6 @@ from vcr.cassette import Cassette  # noqa: E402
 from vcr.record_mode import RecordMode  # noqa: E402
 from vcr.request import Request as VcrRequest  # noqa: E402
 from vcr.util import read_body  # noqa: E402
-
-LedgerOf = Callable[[str, Sequence[Interaction], Rules], Ledger]
-"""Makes the ledger of a user's cassette, given its path, what it holds, and what its options allow."""
 
 
 class Router(Cassette):  # type: ignore[misc]  # vcr has no types
@@ -123,7 +119,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
     def _open(self) -> None:
         held = [(_plain(request), answer) for request, answer in self.data[: self._read]]
         rules = Rules(calls=not self.write_protected, repeats=self.allow_playback_repeats, untouched=True)
-        self.ledger = self._ledger_of(str(self._path), held, rules)
+        self.ledger = opened(self._ledger_of, str(self._path), held, rules)
         if warning := unpatched(str(self._path), getattr(self, "skip_patchers", ())):
             self.ledger.warn(warning)
 

@@ -229,8 +229,9 @@ def body_bytes(body: Any) -> bytes:
 
 
 def status(answer: Mapping[str, Any]) -> int:
-    """The HTTP status of an answer in vcr's shape, or in the one of its old httpx stub."""
-    return int(answer["status"]["code"] if "status" in answer else answer["status_code"])
+    """The HTTP status of an answer in vcr's shape, or in that of its old httpx stub; 0 where it has none."""
+    code = (answer.get("status") or {}).get("code", answer.get("status_code"))
+    return int(str(code)) if str(code).isdecimal() else 0
 
 
 def answer_body(answer: Mapping[str, Any]) -> bytes:

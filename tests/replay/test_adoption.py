@@ -359,6 +359,35 @@ def test_a_cassette_that_is_not_there_is_named(tmp_path: Path, ledgers: list[Led
         sdk(URL, "Hello", BRIEF)
 
 
+DAMAGED: dict[str, Callable[[Any], Any]] = {
+    "no status": lambda one: one["response"].pop("status"),
+    "a status that is none": lambda one: one["response"]["status"].update(code=None),
+    "no body": lambda one: one["response"].pop("body"),
+    "a usage that is none": lambda one: one["response"]["body"].update(string='{"usage": "REDACTED"}'),
+    "a broken gzip": lambda one: one["response"]["body"].update(string=b"\x1f\x8b?"),
+    "no headers": lambda one: one["response"].update(headers=None),
+    "messages that are none": lambda one: one["request"].update(body='{"model": 5, "messages": "none"}'),
+    "a deep body": lambda one: one["request"].update(
+        body='{"model": "m", "messages": ' + "[" * 9999 + "]" * 9999 + "}"
+    ),
+    "batch results that are none": lambda one: one["request"].update(
+        method="GET", uri=f"{URL}/v1/messages/batches/msgbatch_1/results", body=None
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_cassette_opens_as_it_does_without_the_plugin(
+    damage: str, cassette: Path, ledgers: list[Ledger]
+) -> None:
+    recorded = vcr.serializers.yamlserializer.deserialize(cassette.read_text())
+    DAMAGED[damage](recorded["interactions"][0])
+    cassette.write_text(vcr.serializers.yamlserializer.serialize(recorded))
+    with vcr.use_cassette(str(cassette), record_mode="none"):
+        assert httpx2.get(f"{URL}/_charges").status_code == 200
+    assert len(ledgers[0].problems) == (damage == "batch results that are none")
+
+
 def test_answers_are_served_as_they_were_recorded(tmp_path: Path, ledgers: list[Ledger]) -> None:
     """Compression and waits included, for a suite may look at them; in another framing only if need be."""
     path = tmp_path / "gzip.yaml"
