@@ -113,8 +113,10 @@ class Stage:
             ledger.shared = not ledger.closed
 
     def warnings(self, scenario: Scenario) -> Iterator[str]:
-        """About threads of other tests that have asked while this one ran."""
+        """About a cassette that was never opened, and threads of other tests that asked meanwhile."""
         name, asked = scenario.place.id, _threads(scenario)
+        if scenario.place.recorder == "pytest-recording" and not scenario.adopted:
+            yield f"{name}: @pytest.mark.vcr has opened no cassette, so that nothing it asks is metered."
         for thread, starter in self._background.strangers(name, asked):
             yield (
                 f"{name}: the thread {thread!r}, which {starter} has started, asked a model while this test "

@@ -149,3 +149,14 @@ def test_a_library_that_is_left_out_is_warned_about(
     assert ran.outcomes == suite.plain().outcomes == {"test_it.py::test_it": "passed"}
     assert by_id(judged) == {}
     assert "leaves out httpx2 (skip_patchers)" in ran.output
+
+
+def test_a_cassette_that_was_never_opened_is_warned_about(
+    tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi
+) -> None:
+    text = HEAD + RECORDING % "" + "\n\n@pytest.fixture\ndef disable_recording():\n    return True\n"
+    suite = RecordedSuite.write(tmp_path / "suite", pytester, api, {"test_it": text})
+    judged, ran = suite.judge()
+    assert ran.outcomes == suite.plain().outcomes == {"test_it.py::test_it": "passed"}
+    assert by_id(judged) == {}
+    assert "@pytest.mark.vcr has opened no cassette, so that nothing it asks is metered" in ran.output
