@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
@@ -18,6 +19,12 @@ LedgerOf = Callable[[str, Sequence[Interaction], Rules], Ledger]
 _SHARE, _LEAST = 20, 100
 """A twentieth of a prompt, or about 25 tokens: what hides in less is within the default tolerance."""
 _FILTERS = "filter_post_data_parameters or before_record_request"
+
+
+def shown(path: object) -> str:
+    """The path of a cassette as it is told: relative to where pytest runs, where that is above it."""
+    here = Path.cwd()
+    return str(Path(str(path)).relative_to(here)) if Path(str(path)).is_relative_to(here) else str(path)
 
 
 def opened(ledger_of: LedgerOf, path: str, held: Sequence[Interaction], rules: Rules) -> Ledger:

@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakSet
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.adoption import LedgerOf, filtered, no_match, opened, unpatched
+from pytest_tokenbudget.replay.adoption import LedgerOf, filtered, no_match, opened, shown, unpatched
 from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.pending import Pending
@@ -113,14 +113,15 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         self._ledger_of = ledger_of
         self._pending = Pending()
         self._again: WeakSet[VcrRequest] = WeakSet()  # answered by what was recorded in this run
+        self._name = shown(self._path)
         self._read = 0 if self.record_mode == RecordMode.ALL else len(self.data)
         self._open()
 
     def _open(self) -> None:
         held = [(_plain(request), answer) for request, answer in self.data[: self._read]]
         rules = Rules(calls=not self.write_protected, repeats=self.allow_playback_repeats, untouched=True)
-        self.ledger = opened(self._ledger_of, str(self._path), held, rules)
-        if warning := unpatched(str(self._path), getattr(self, "skip_patchers", ())):
+        self.ledger = opened(self._ledger_of, self._name, held, rules)
+        if warning := unpatched(self._name, getattr(self, "skip_patchers", ())):
             self.ledger.warn(warning)
 
     def rewind(self) -> None:
@@ -144,7 +145,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         playable, again = self._playable(once) if once else (Playable(), False)
         twice = once and self._before_record_request(once)  # as what was written and read
         left = Sent.of(_plain(twice), live.url) if twice else None
-        sent = filtered(live, left, self.ledger, str(self._path), replayed=bool(playable.numbers))
+        sent = filtered(live, left, self.ledger, self._name, replayed=bool(playable.numbers))
         if again:
             self._again.add(request)
         return self._pending.ask(request, self.ledger, sent, playable) or again
@@ -154,7 +155,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         matching = [number for number, _ in self._responses(request)]
         if not matching:
             closest = self.find_requests_with_most_matches(request)
-            return Playable(refusal=no_match(str(self._path), self.data and self._match_on, closest)), False
+            return Playable(refusal=no_match(self._name, self.data and self._match_on, closest)), False
         repeats = self.allow_playback_repeats
         if self.record_mode == RecordMode.ALL or not (self.rewound or repeats):
             return Playable(), False

@@ -123,7 +123,7 @@ def test_a_changed_prompt_is_refused_where_the_suite_itself_refuses_it(
     assert of(module, runs.grown_ran.outcomes) == of(module, runs.grown_plain.outcomes)
     for entry in now.values():
         (told,) = [found["text"] for found in entry["findings"] if found["kind"] == "problem"]
-        assert re.search(r"match_on lets no request of \S+ answer it, for (.+) differs", told)
+        assert re.search(r"match_on lets no request of cassettes/\S+ answer it, for (.+) differs", told)
         record, recorder = RECORD[suite]
         assert re.search(f"Record it: {record}", told)
         assert recorder_of(entry) == recorder
