@@ -193,3 +193,17 @@ def test_the_spend_limit_holds_for_what_the_suite_records(
     assert len(api.charges) == 1, "a call may cost 0.0003 dollars"
     assert {entry["verdict"] for entry in by_id(judged).values()} == {"new", "stale"}
     assert "past --token-budget-max-spend=0.0004" in judged.output
+
+
+def test_both_marks_keep_the_cassette_of_pytest_recording(
+    tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi
+) -> None:
+    """At the very place where this plugin would have its own; --token-budget-record leaves it alone."""
+    text = SUITE.replace("@pytest.mark.vcr\n", "@pytest.mark.vcr\n@pytest.mark.token_budget\n")
+    suite = RecordedSuite.write(tmp_path / "suite", pytester, api, {"test_it": text})
+    recorded = suite.plain("--record-mode=once", "-o", "markers=token_budget")
+    before = len(api.charges)
+    judged, ran = suite.judge("--token-budget-record=all", "--token-budget-update")
+    assert (judged.status, len(api.charges)) == (0, before), judged.output
+    assert ran.cassettes == recorded.cassettes
+    assert measured(judged) == ran.answered == recorded.answered
