@@ -8,7 +8,7 @@ import gzip
 import itertools
 import json
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -411,19 +411,24 @@ def texts_in(value: Any) -> list[str]:
     return [text for item in value for text in texts_in(item)] if isinstance(value, (list, tuple)) else []
 
 
+def holds(forms: Iterable[str], *texts: str) -> list[str]:
+    """Which of the forms stand in any of the texts."""
+    return [form for form in forms if any(form in text for text in texts)]
+
+
 @settings(max_examples=400, deadline=None)
 @given(place=st.sampled_from(sorted(PLACES)), secret=SECRETS, before=TEXT, after=TEXT)
 def test_a_known_secret_survives_nowhere(place: str, secret: str, before: str, after: str) -> None:
-    assume(secret not in format_cassette([PLACES[place]("")]))  # a word of the file itself
+    forms = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1]}
+    aligned = {base64.b64encode(bytes(n) + secret.encode()).decode()[4:-4] for n in range(3)}
+    forms |= {form for form in aligned if len(form) >= 8}
+    without = [PLACES[place]("")]
+    assume(not holds(forms, format_cassette(without), *texts_in(without)))  # words of the file itself
     given_one = PLACES[place](f"{before}{secret}{after}")
     kept = copy.deepcopy(given_one)
     redacted = redact([given_one], secrets=[secret])
     assert given_one == kept, "the interactions that were given have changed"
-    written = format_cassette(redacted)
-    forms = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1]}
-    aligned = {base64.b64encode(bytes(n) + secret.encode()).decode()[4:-4] for n in range(3)}
-    for text in (written, *texts_in(redacted)):
-        assert not [form for form in forms | {form for form in aligned if len(form) >= 8} if form in text]
+    assert not holds(forms, format_cassette(redacted), *texts_in(redacted))
     assert redact(redacted, secrets=[secret]) == redacted
     assert redacted[0][1]["body"]["string"] is not None
 
