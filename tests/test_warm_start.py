@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from budgeted import Project, preload
-from messages_api import Charge, MessagesApi
+from messages_api import Charge, MessagesApi, Script
 from messages_api.prompt import Body
 from messages_api.support_model import answer
 from test_example import EXACT, EXAMPLE, SCENARIOS, grow_prompt, replace, timestamp
@@ -21,6 +21,15 @@ ALLOWED = 0.02 if EXACT else 0.06
 @pytest.fixture(scope="module", autouse=True)
 def loaded() -> None:
     preload()
+
+
+def record_warm(project: Project, script: Script) -> None:
+    """Record by a second run on one server, and write the baselines of that."""
+    with MessagesApi(script) as api:
+        for _ in range(2):
+            done = project.run("--token-budget-record=all", url=api.url)
+            assert done.status == 0, done.output
+    assert project.judge("--token-budget-update").status == 0
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +43,7 @@ def project(tmp_path: Path, recorded: Path, pytester: pytest.Pytester) -> Projec
     if not recorded.exists():
         shutil.copytree(EXAMPLE, recorded, ignore=shutil.ignore_patterns("__pycache__", ".*cache"))
         made = Project(recorded, pytester)
-        with MessagesApi(answer) as api:
-            for _ in range(2):
-                done = made.run("--token-budget-record=all", url=api.url)
-                assert done.status == 0, done.output
-        assert made.judge("--token-budget-update").status == 0
+        record_warm(made, answer)
     copy = tmp_path / "support"
     shutil.copytree(recorded, copy)
     return Project(copy, pytester)
@@ -152,11 +157,7 @@ def test_concurrent_calls_that_find_nothing_all_write(
     (tmp_path / "test_it.py").write_text(CONCURRENT, "utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
     project = Project(tmp_path, pytester)
-    with MessagesApi(all_together) as api:
-        for _ in range(2):
-            done = project.run("--token-budget-record=all", url=api.url)
-            assert done.status == 0, done.output
-    assert project.judge("--token-budget-update").status == 0
+    record_warm(project, all_together)
     monkeypatch.setenv("STARTED", "It is 12:31:07 in process 4711.")
     measured = project.judge().scenarios["test_all_at_once"]["measured"]
     with MessagesApi(all_together) as api:

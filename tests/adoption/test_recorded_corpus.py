@@ -23,37 +23,20 @@ pytestmark = pytest.mark.skipif(
     not CASSETTES.is_dir(), reason=f"the corpus of real traffic is not at {CORPUS}"
 )
 
-CONFTEST = '''
+CONFTEST = """
 import json
 
-import yaml
-
-
-class Parsed:
-    """As pydantic-ai's own serializer reads what it has written: the bodies are parsed."""
-
-    @staticmethod
-    def deserialize(text):
-        cassette = yaml.load(text, Loader=yaml.CSafeLoader)
-        for interaction in cassette["interactions"]:
-            for part in (interaction["request"], interaction["response"]):
-                if "parsed_body" in part:
-                    body = json.dumps(part.pop("parsed_body"))
-                    part["body"] = {"string": body} if part is interaction["response"] else body
-                part.setdefault("body", {"string": b""} if part is interaction["response"] else None)
-        return cassette
-
-    serialize = staticmethod(yaml.dump)
+from parsed_bodies import ParsedBodies
 
 
 def pytest_recording_configure(config, vcr):
-    vcr.register_serializer("yaml", Parsed)
+    vcr.register_serializer("yaml", ParsedBodies)
 
 
 def pytest_warning_recorded(warning_message, nodeid):
     with open("warnings.jsonl", "a", encoding="utf-8") as lines:
         lines.write(json.dumps([nodeid, str(warning_message.message)]) + "\\n")
-'''
+"""
 SUITE = '''
 import json
 from pathlib import Path

@@ -16,7 +16,7 @@ import httpx
 import httpx2
 import pytest
 import vcr
-import yaml
+from parsed_bodies import ParsedBodies
 
 from pytest_tokenbudget.model import Paired, Tokens
 from pytest_tokenbudget.replay.cassette import adopt
@@ -58,26 +58,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(path: Path) -> Any:
-    return Serializer.deserialize(path.read_text(encoding="utf-8"))
-
-
-class Serializer:
-    """YAML, also with the bodies that pydantic-ai's own serializer has parsed."""
-
-    @staticmethod
-    def deserialize(text: str) -> Any:
-        cassette = yaml.load(text, Loader=yaml.CSafeLoader)
-        for interaction in cassette["interactions"]:
-            for part in (interaction["request"], interaction["response"]):
-                if "parsed_body" in part:
-                    body = json.dumps(part.pop("parsed_body"))
-                    part["body"] = {"string": body} if part is interaction["response"] else body
-                part.setdefault("body", {"string": b""} if part is interaction["response"] else None)
-        return cassette
-
-    @staticmethod
-    def serialize(cassette: Any) -> str:
-        raise AssertionError("a user's cassette was written")
+    return ParsedBodies.deserialize(path.read_text(encoding="utf-8"))
 
 
 def replay(path: Path, numbers: Sequence[int], client: Any) -> Ledger:
@@ -89,7 +70,7 @@ def replay(path: Path, numbers: Sequence[int], client: Any) -> Ledger:
         return ledgers[-1]
 
     library = vcr.VCR(record_mode="none", match_on=("method", "uri", "body"))
-    library.register_serializer("any", Serializer)
+    library.register_serializer("any", ParsedBodies)
     with adopt(ledger_of), library.use_cassette(str(path), serializer="any") as cassette:
         for number in numbers:
             request = cassette.data[number][0]
