@@ -38,12 +38,16 @@ def rendered(model: str = SONNET, **changes: Any) -> Prompt:
     return render(body(model, **changes), found)
 
 
-def post(api: MessagesApi, path: str, content: object, **headers: str) -> Any:
+def opened(api: MessagesApi, path: str, content: object, **headers: str) -> Any:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(
         api.url + path, json.dumps(content).encode(), {"x-api-key": "sk-ant-test", **names}
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    return urllib.request.urlopen(request, timeout=20)
+
+
+def post(api: MessagesApi, path: str, content: object, **headers: str) -> Any:
+    with opened(api, path, content, **headers) as answer:
         return answer.headers, answer.read()
 
 
@@ -345,10 +349,18 @@ def test_errors(
 
 
 def test_a_failing_script_says_so() -> None:
-    with MessagesApi(lambda _: [][1]) as api, pytest.raises(urllib.error.HTTPError) as caught:
-        message(api, body())
-    with caught.value as error:
-        assert "The script failed: IndexError" in json.load(error)["error"]["message"]
+    with MessagesApi(lambda _: [][1]) as api:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            message(api, body())
+        with caught.value as error:
+            assert "The script failed: IndexError" in json.load(error)["error"]["message"]
+
+
+def test_an_answer_that_has_begun_is_written_to_its_end() -> None:
+    with MessagesApi(answer, stream_delay=0.02) as api:
+        stream = opened(api, "/v1/messages", body(stream=True))
+    with stream:
+        assert b"message_stop" in stream.read()
 
 
 def test_no_key(api: MessagesApi) -> None:

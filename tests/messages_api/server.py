@@ -107,10 +107,10 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """End the connections that clients keep alive."""
+        """End the connections that clients keep alive; an answer that is being written is written to its end."""
         for connection in tuple(self._open):
             with contextlib.suppress(OSError):  # the client was first
-                connection.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RD)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away, or the end of the server: nothing to tell."""
