@@ -107,7 +107,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """End the connections that clients keep alive; an answer that is being written is written to its end."""
+        """End the connections that clients keep alive; an answer that has begun is written to its end."""
         for connection in tuple(self._open):
             with contextlib.suppress(OSError):  # the client was first
                 connection.shutdown(socket.SHUT_RD)
