@@ -72,6 +72,20 @@ def test_an_answer_that_its_limit_would_cut_off_is_stale(
     assert "at most 1 are asked for now" in " ".join(judged.output.split())
 
 
+def test_breakpoints_that_the_api_would_refuse_make_it_stale(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = {"type": "text", "text": "Yes or no?", "cache_control": {"type": "ephemeral"}}
+    monkeypatch.setenv("MORE", json.dumps({"messages": [{"role": "user", "content": [block] * 5}]}))
+    judged = project.judge()
+    assert (judged.status, judged.verdicts) == (1, {"stale"}), judged.output
+    output = " ".join(judged.output.split())
+    assert "refuse it with an error 400, so mend the request first: 5 cache breakpoints are set" in output
+    with MessagesApi(lambda _: "Yes.") as api:
+        live = project.run("--token-budget-live", url=api.url)
+    assert "400" in live.output
+
+
 def test_another_limit_changes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORE", json.dumps({"max_tokens": 2048}))
     judged = project.judge()

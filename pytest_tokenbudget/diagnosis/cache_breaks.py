@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pytest_tokenbudget.diagnosis.break_text import api_word
@@ -13,9 +13,9 @@ from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.ledger import TurnCosts
 from pytest_tokenbudget.diagnosis.places import place, text_of, tool_names
 from pytest_tokenbudget.diagnosis.sources import SourceTree
-from pytest_tokenbudget.diagnosis.wording import listed, turns
+from pytest_tokenbudget.diagnosis.wording import listed
 from pytest_tokenbudget.metering.cache_chain import Chain
-from pytest_tokenbudget.metering.cache_rules import LEVELS, LOOK_BACK, minimum, refused
+from pytest_tokenbudget.metering.cache_rules import LEVELS, LOOK_BACK, minimum
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.wire.prompt import Ttl
 
@@ -42,20 +42,7 @@ def cache_breaks(
     for cause in causes:
         groups.setdefault(cause.key, []).append(cause)
     findings = [finding_of(group, costs, sources) for group in groups.values()]
-    findings += _refusals(run, chains)
     return findings, frozenset(one.turn for group in groups.values() for one in group)
-
-
-def _refusals(run: Run, chains: Chains) -> Iterator[Finding]:
-    """Breakpoints that the API refuses: such a request is answered by an error, and bills nothing."""
-    found: dict[str, list[int]] = {}
-    for index, turn in enumerate(run.turns):
-        if turn.cache_note and (reason := refused(chains.now(index).breakpoints)):
-            found.setdefault(reason, []).append(index)
-    for reason, indexes in found.items():
-        where = [*_marks(chains.now(indexes[0]))][-1]
-        text = f"cache breakpoints are refused at {where}: {reason}; {turns(indexes)} would get an error 400"
-        yield Finding("cache_break", where, text)
 
 
 def _explain(loss: Loss, minimums: Mapping[str, int]) -> Break | None:

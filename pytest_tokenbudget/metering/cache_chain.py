@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pytest_tokenbudget.metering.cache_rules import (
     LEVELS,
@@ -13,7 +14,7 @@ from pytest_tokenbudget.metering.cache_rules import (
     scopes,
 )
 from pytest_tokenbudget.metering.overheads import overhead
-from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl, digest
+from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl, digest, ttl_of
 
 _THINKING = ("thinking", "redacted_thinking")
 
@@ -54,7 +55,7 @@ def chain(prompt: Prompt) -> Chain:
     scope = scopes(prompt)
     links = tuple(_links(prompt, scope))
     marks = {position: link.ttl for position, link in enumerate(links) if link.ttl}
-    automatic = _last_markable(links) if prompt.automatic_ttl else None
+    automatic = last_markable([link.block for link in links]) if prompt.automatic_ttl else None
     if automatic is not None and prompt.automatic_ttl:
         marks.setdefault(automatic, prompt.automatic_ttl)
     return Chain(prompt, cache_model(prompt.model), scope, links, dict(sorted(marks.items())))
@@ -73,10 +74,10 @@ def _links(prompt: Prompt, scope: Mapping[Level, Mapping[str, str]]) -> Iterator
         for index, block in rendered:
             if block.level != level:
                 continue
-            content, ttl = _unmarked(block)
+            content = _unmarked(block)
             if not is_outside_prefix(block):
                 key, text = _linked(key, content), _linked(text, content)
-            yield Link(block, index, content, text, key, ttl)
+            yield Link(block, index, content, text, key, lifetime(block))
 
 
 def _rendered(prompt: Prompt) -> Iterator[tuple[int, Block]]:
@@ -94,33 +95,45 @@ def _rendered(prompt: Prompt) -> Iterator[tuple[int, Block]]:
             yield index, block
 
 
-def _unmarked(block: Block) -> tuple[str, Ttl | None]:
-    """Digest and lifetime of a block; a marker on a part of a tool result is a marker on the result.
+def lifetime(block: Block) -> Ttl | None:
+    """What the marker of a block asks for; one on a part of a tool result is one on the result."""
+    marks = [ttl for part in _result_parts(block) or () if (ttl := ttl_of(part))]
+    return marks[-1] if marks else block.ttl
+
+
+def _unmarked(block: Block) -> str:
+    """Digest of a block without the markers inside of it.
 
     A result of text is one to the model whether it is a string or a list, so it has one digest: frameworks
     turn strings into lists where they set a marker.
     """
-    inner = block.content.get("content")
-    if block.kind != "tool_result" or not isinstance(inner, list):
-        return block.digest, block.ttl
-    parts = [part for part in inner if isinstance(part, Mapping)]
-    marks = [mark for part in parts if isinstance(mark := part.get("cache_control"), Mapping)]
-    ttl = block.ttl
-    if marks:
-        ttl = "1h" if marks[-1].get("ttl") == "1h" else "5m"
+    parts = _result_parts(block)
+    if parts is None:
+        return block.digest
     bare: object = [{k: v for k, v in part.items() if k != "cache_control"} for part in parts]
     if all(part.get("type") == "text" for part in parts):
         bare = "".join(str(part.get("text", "")) for part in parts)
-    return digest(block.level, block.role, {**block.content, "content": bare}), ttl
+    return digest(block.level, block.role, {**block.content, "content": bare})
 
 
-def _last_markable(links: tuple[Link, ...]) -> int | None:
-    """Where automatic caching sets its breakpoint: the last block that is no thinking and no empty text."""
-    for position in reversed(range(len(links))):
-        block = links[position].block
-        if block.kind not in _THINKING and not (block.kind == "text" and not block.content.get("text")):
-            return position
-    return None
+def _result_parts(block: Block) -> list[Mapping[str, Any]] | None:
+    """The parts of a tool result that is given as a list."""
+    inner = block.content.get("content")
+    if block.kind != "tool_result" or not isinstance(inner, list):
+        return None
+    return [part for part in inner if isinstance(part, Mapping)]
+
+
+def markable(block: Block) -> bool:
+    """Whether the API takes a marker on a block: not on thinking, empty text and deferred tools."""
+    if block.level == "tools":
+        return block.content.get("defer_loading") is not True
+    return block.kind not in _THINKING and not (block.kind == "text" and not block.content.get("text"))
+
+
+def last_markable(blocks: Sequence[Block]) -> int | None:
+    """Index of the block where automatic caching sets its breakpoint."""
+    return next((n for n in reversed(range(len(blocks))) if markable(blocks[n])), None)
 
 
 def _linked(prefix: str, content: str) -> str:

@@ -14,9 +14,10 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import Chain, same_prompt
 from pytest_tokenbudget.metering.cache_current import CurrentTurn, measure_current
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
-from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated, refused
+from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
 from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
+from pytest_tokenbudget.metering.refusals import refused
 from pytest_tokenbudget.model import Tokens
 
 
@@ -117,7 +118,7 @@ def _why_unknown(was: RecordedTurn, before: Chain, now: Chain) -> str | None:
         return "the recorded answer reports a cache that the request does not ask for"
     if not was.cached and not now.breakpoints:
         return None
-    return not_simulated(before.prompt) or not_simulated(now.prompt) or refused(now.breakpoints)
+    return not_simulated(before.prompt) or not_simulated(now.prompt) or refused(now.prompt)
 
 
 def _shifted(tokens: Tokens, was: Outcome, now: Outcome, total: int, *, known: bool) -> Tokens:

@@ -15,10 +15,9 @@ from pytest_tokenbudget.metering.overheads import overhead
 from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl
 
 LEVELS: tuple[Level, ...] = ("tools", "system", "messages")
-MAX_BREAKPOINTS = 4
 LOOK_BACK = 20
 """Positions checked from each breakpoint, the breakpoint's own included (PC)."""
-TTL_SECONDS = {"5m": 300, "1h": 3600}
+TTL_SECONDS: Mapping[Ttl, int] = {"5m": 300, "1h": 3600, "unknown": 300}
 
 MINIMUMS: Mapping[str, int] = {
     **dict.fromkeys(("opus-4-6", "opus-4-5", "haiku-4-5"), 4096),
@@ -156,16 +155,6 @@ def not_simulated(prompt: Prompt) -> str | None:
     for where, content in _contents(prompt):
         if (problem := _unreadable(content)) is not None:
             return f"{where}: {problem}"
-    return None
-
-
-def refused(breakpoints: Mapping[int, Ttl]) -> str | None:
-    """Why the API answers 400 to these breakpoints, by position in order; None where it takes them (PC)."""
-    if len(breakpoints) > MAX_BREAKPOINTS:
-        return f"{len(breakpoints)} cache breakpoints: the API refuses more than {MAX_BREAKPOINTS}"
-    ttls = list(breakpoints.values())
-    if "1h" in ttls[ttls.index("5m") :] if "5m" in ttls else False:
-        return "a 1h cache breakpoint after a 5m one: the API refuses that order"
     return None
 
 

@@ -16,6 +16,7 @@ from pytest_tokenbudget.metering.cut_off import cut_off
 from pytest_tokenbudget.metering.estimate import Estimate, estimate
 from pytest_tokenbudget.metering.history import fed_back_tokens, looped
 from pytest_tokenbudget.metering.recount import CountPrompts, recounted
+from pytest_tokenbudget.metering.refusals import newly_refused
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
@@ -104,7 +105,7 @@ class Meter:
         self, found: Mapping[int, Estimate], asked: Mapping[int, Pair], known: Mapping[int, Known]
     ) -> dict[int, Estimate]:
         assert self.recount is not None
-        numbers = [number for number in found if number in known]
+        numbers = [n for n in found if n in known and not known[n].looped and not _not_its_answer(asked[n])]
         prompts = [(asked[n].recorded.prompt, asked[n].request.prompt) for n in numbers]
         totals = [known[n].prompt_tokens for n in numbers]
         exact = recounted([found[n] for n in numbers], prompts, totals, self.recount)
@@ -118,7 +119,7 @@ class Meter:
         if known is None:
             reason = _unread(pair.answer) or "the recorded answer reports a prompt of no tokens"
             return Estimate(None, Basis.UNKNOWN, reason=reason)
-        if other := cut_off(pair):
+        if other := _not_its_answer(pair):
             return Estimate(None, Basis.UNKNOWN, reason=other)
         if pair.how == Paired.EXACT:
             total = known.prompt_tokens
@@ -190,6 +191,11 @@ def _with_tokens(usage: Usage, rate: Rate, tokens: Tokens) -> Usage:
     main, _ = _main(usage)
     others = {other: counts for other, counts in usage.by_rate.items() if other != main}
     return Usage(usage.turns, MappingProxyType({rate: tokens, **others}))
+
+
+def _not_its_answer(pair: Pair) -> str | None:
+    """Why the recorded answer cannot be the one to the request as it is asked now."""
+    return cut_off(pair) or newly_refused(pair)
 
 
 def _unread(answer: Answer) -> str | None:

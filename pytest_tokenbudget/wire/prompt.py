@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Level = Literal["tools", "system", "messages"]
-Ttl = Literal["5m", "1h"]
+Ttl = Literal["5m", "1h", "unknown"]
+"""Of a cache entry; `unknown` where a marker is in no form that the API takes."""
 
 _NOT_IN_PROMPT = frozenset(
     {"model", "max_tokens", "messages", "system", "tools", "stream", "metadata", "stop_sequences"}
@@ -93,7 +94,7 @@ def parse_prompt(
         blocks=blocks,
         options={k: v for k, v in body.items() if k not in _NOT_IN_PROMPT and v is not None},
         betas=frozenset(betas) | frozenset(in_body if isinstance(in_body, list) else ()),
-        automatic_ttl=_ttl(body),
+        automatic_ttl=ttl_of(body),
         stream=stream or body.get("stream") is True,
         max_tokens=most if isinstance(most := body.get("max_tokens"), int) else None,
     )
@@ -176,15 +177,21 @@ def _block(
         digest=digest(level, role, bare),
         role=role,
         message=message,
-        ttl=_ttl(content),
+        ttl=ttl_of(content),
     )
 
 
-def _ttl(content: Mapping[str, Any]) -> Ttl | None:
+def ttl_of(content: Mapping[str, Any]) -> Ttl | None:
+    """What its `cache_control` asks for; None where it carries none."""
     control = content.get("cache_control")
-    if not isinstance(control, Mapping):
+    if control is None:
         return None
-    return "1h" if control.get("ttl") == "1h" else "5m"
+    if not isinstance(control, Mapping) or control.get("type") != "ephemeral":
+        return "unknown"
+    ttl = control.get("ttl")
+    if ttl == "1h":
+        return "1h"
+    return "5m" if ttl in (None, "5m") else "unknown"
 
 
 def digest(*values: object) -> str:

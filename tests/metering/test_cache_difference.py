@@ -392,7 +392,7 @@ def test_more_breakpoints_than_the_api_takes() -> None:
     plain = ask([text(2000, "s")], *(text(10, f"m{n}") for n in range(5)))
     marked = ask([text(2000, "s")], *(text(10, f"m{n}", MARK) for n in range(5)))
     (found,) = changed(record([plain]), [marked])
-    assert found.note == "5 cache breakpoints: the API refuses more than 4"
+    assert found.note == "5 cache breakpoints are set, and at most 4 are taken"
 
 
 def test_unknown_prompt_tokens_leave_the_recorded_ones_and_the_later_turns_are_still_told() -> None:

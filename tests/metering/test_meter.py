@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -198,6 +199,28 @@ def test_a_run_that_left_its_recording_is_stale(left: str) -> None:
     values = {"misses": [request("New")], "unplayed": [exchange], "reshaped": [asked]}
     run = METER.replayed([exchange], [asked], **{left: values[left]})  # type: ignore[arg-type]
     assert run.stale
+
+
+LOOPED = [{"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}]
+
+
+@pytest.mark.parametrize(
+    ("now", "answered", "why"),
+    [
+        (request("Be terse.", max_tokens=8000), {"stop_reason": "max_tokens"}, "was cut off at 9 max_tokens"),
+        (request("Be terse.", cache_control={"type": "never"}), {}, "refuse it with an error 400"),
+        (request("Be terse."), {"content": LOOPED}, "billed several prompts"),
+    ],
+)
+def test_counting_a_prompt_does_not_make_its_answer_fit(
+    now: Request, answered: dict[str, Any], why: str
+) -> None:
+    told = answer(input_tokens=20, output_tokens=4)
+    exchange = Exchange(request(), replace(told, message={**(told.message or {}), **answered}))
+    asked = replace(METER, recount=lambda prompts: [100] * len(prompts))
+    run = asked.replayed([exchange], [pair(0, exchange, now)])
+    assert run.turns[0].basis == Basis.UNKNOWN
+    assert why in (run.turns[0].estimate.reason or "")
 
 
 def test_real_calls_bill_what_their_own_answers_say() -> None:

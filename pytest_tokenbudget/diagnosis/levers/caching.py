@@ -12,8 +12,9 @@ from pytest_tokenbudget.diagnosis.ledger import main_rate
 from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.places import opening_of, place
 from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural
-from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated, refused
+from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
+from pytest_tokenbudget.metering.refusals import refused
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.wire.prompt import Ttl
 
@@ -64,7 +65,7 @@ def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
 
 
 def _is_unclear(one: Asked) -> bool:
-    return bool(not_simulated(one.prompt) or refused(one.chain.breakpoints))
+    return bool(not_simulated(one.prompt) or refused(one.prompt))
 
 
 def _reads_less(asked: Sequence[Asked]) -> bool:
