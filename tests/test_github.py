@@ -18,6 +18,7 @@ from pytest_tokenbudget.errors import GitHubError, ReportError
 from pytest_tokenbudget.github import GitHub
 from reports import documents
 
+ROOT = Path(__file__).parents[1]
 SHA, OTHER = "a" * 40, "b" * 40
 OWN, FORK = "shop/agent:grow-prompt", "stranger/agent:grow-prompt"
 
@@ -368,7 +369,10 @@ def test_the_token_goes_nowhere_but_https() -> None:
 
 
 def test_in_a_process_of_its_own(state: State, api: str, tmp_path: Path) -> None:
-    """As a workflow runs it, here on a pull_request event; the exit status says whether it went well."""
+    """As a workflow runs it, here on a pull_request event; the exit status says whether it went well.
+
+    The job that may write installs this package alone: no other one is in reach.
+    """
     state.pull(7, OWN, SHA)
     (tmp_path / "token-budget.json").write_text(json.dumps(RED), encoding="utf-8")
     head = {"repo": {"full_name": "shop/agent"}, "ref": "grow-prompt", "sha": SHA}
@@ -380,9 +384,11 @@ def test_in_a_process_of_its_own(state: State, api: str, tmp_path: Path) -> None
         "GITHUB_EVENT_PATH": str(tmp_path / "event.json"),
     }
 
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pytest_tokenbudget.__main__"
+
     def run(**changed: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pytest_tokenbudget", "comment", str(tmp_path)],
+            [sys.executable, "-I", "-S", "-c", code, "comment", str(tmp_path)],
             env=environ | changed,
             capture_output=True,
             text=True,

@@ -23,7 +23,7 @@ def terminal(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Seq
     text = tabulate.tabulate(
         [list(headers), *cells],
         tablefmt="plain",
-        colalign=_alignment(numbers),
+        colalign=["right" if number else "left" for number in numbers],
         disable_numparse=True,
     )
     first, *others = text.split(_HALF * 2)
@@ -33,21 +33,10 @@ def terminal(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Seq
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
     """A table as GitHub reads it; the cells are escaped already."""
-    import tabulate
-
-    return tabulate.tabulate(
-        [list(row) for row in rows],
-        headers=list(headers),
-        tablefmt="pipe",
-        colalign=_alignment(numbers),
-        disable_numparse=True,
-    )
+    edges = ["---:" if number else ":---" for number in numbers]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, edges, *rows))
 
 
 def _narrow(character: str) -> str:
     columns = width(character)
     return character if columns == 1 else _HALF * columns
-
-
-def _alignment(numbers: Sequence[bool]) -> list[str]:
-    return ["right" if number else "left" for number in numbers]

@@ -176,6 +176,6 @@ def test_no_document_writes_markup(document: Any, full: bool, runs: float | None
     assert not page.inside
     assert not LINKED.search(page.text)
     widths = [len(row) for row in page.rows]
-    heads = [len(re.split(r"(?<!\\)\|", line)) - 2 for line in text.splitlines() if re.match(r"\|:?-", line)]
+    heads = [len(re.split(r"(?<!\\)\|", line)) - 2 for line in text.splitlines() if re.match(r"\| :?-", line)]
     assert set(widths) <= set(heads)
     assert all(line.isprintable() for line in text.replace("\u200b", "").split("\n"))
