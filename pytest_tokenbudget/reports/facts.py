@@ -53,5 +53,10 @@ def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:
     return int(told) if told is not None and told.isdecimal() else otherwise
 
 
+def usual_month(runs_per_month: float) -> str:
+    """What a month is where no test ran, so that no marker was read: the basis of its dollars, in words."""
+    return f"a month is {runs_per_month:,.0f} runs of each, as the settings say (markers are not read)"
+
+
 def _fact(scenario: ScenarioEntry, kind: str) -> str | None:
     return next((found["where"] for found in scenario["findings"] if found["kind"] == kind), None)

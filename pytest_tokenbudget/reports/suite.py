@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural
 from pytest_tokenbudget.reports.document import TokensEntry, add
+from pytest_tokenbudget.reports.facts import usual_month
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.text import wrap
 from pytest_tokenbudget.reports.view import short_ids
@@ -46,7 +47,7 @@ def suite_lines(
     lines = list(named_table(names, headers, cells, Paper(columns, ascii_only), _SPARE))
     about = [plural(len(baselines), "scenario"), f"prices of {' '.join(prices.values())}"]
     if runs_per_month is not None:
-        about.append(f"a month is {plural(runs_per_month, 'run')} of each")
+        about.append(usual_month(runs_per_month))
     return [*lines, Line(), *map(Line, wrap(", ".join(about), columns))]
 
 

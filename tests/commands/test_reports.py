@@ -57,7 +57,7 @@ def test_show_by_month(scratch: Scratch) -> None:
     scratch.write("pyproject.toml", "[tool.tokenbudget]\nruns_per_month = 2000\n")
     cost = scratch.json("show")["totals"]["cost_usd"]
     assert f"${cost * 2000:.2f}" in scratch.run("show").stdout
-    assert "a month is 2,000 runs of each" in scratch.run("show").stdout
+    assert "a month is 2,000 runs of each, as the settings say" in scratch.run("show").stdout
 
 
 def test_show_without_baselines(scratch: Scratch) -> None:

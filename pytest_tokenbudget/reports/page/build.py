@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pytest_tokenbudget.numbers import plural
 from pytest_tokenbudget.reports import charts, view
 from pytest_tokenbudget.reports.document import Document
+from pytest_tokenbudget.reports.facts import usual_month
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.page import table
 from pytest_tokenbudget.reports.page.decisions import Decisions, decisions
@@ -90,7 +91,7 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
     return Page(
         judged=document is not None,
         headline=view.headline(document) if document else _trend_headline(listed, past),
-        facts=list(_facts(document, history, past)),
+        facts=list(_facts(document, history, past, runs_per_month)),
         verdicts=[(name, number) for name, number in verdicts.items() if number],
         then=then,
         totals=totals(listed, then, alarmed=bool(verdicts.get("over"))),
@@ -132,7 +133,9 @@ def _trend_headline(listed: Sequence[Subject], past: Past | None) -> str:
     return f"{plural(len(listed), 'baseline')} over {plural(len(past.commits), 'commit')}"
 
 
-def _facts(document: Document | None, history: History | None, past: Past | None) -> Iterator[str]:
+def _facts(
+    document: Document | None, history: History | None, past: Past | None, runs: float | None
+) -> Iterator[str]:
     if document:
         if document["commit"]:
             yield f"commit {plain(document['commit'][:12])}"
@@ -146,6 +149,8 @@ def _facts(document: Document | None, history: History | None, past: Past | None
         yield f"prices of {plain(prices['source'])} {plain(prices['version'])}"
     if document:
         yield f"{plain(document['tool']['name'])} {plain(document['tool']['version'])}"
+    elif runs is not None:
+        yield usual_month(runs)
 
 
 def _bases(document: Document) -> list[tuple[str, int]]:

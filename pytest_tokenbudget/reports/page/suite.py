@@ -169,7 +169,11 @@ def _cost_tiles(pairs: Sequence[_Pair]) -> list[Tile]:
     """Dollars a run, and a month as far as anybody said how often."""
     tiles = [_cost_tile("Cost a run", [(pair, 1) for pair in pairs])]
     told = [(pair, pair.runs) for pair in pairs if pair.runs is not None]
-    return [*tiles, _cost_tile("Cost a month", told)] if told else tiles
+    if told:
+        silent = len(pairs) - len(told)
+        without = f"without {silent:,} of which nobody said how often" if silent else ""
+        tiles.append(_noted(_cost_tile("Cost a month", told), without))
+    return tiles
 
 
 def _cost_tile(name: str, pairs: Sequence[tuple[_Pair, float]]) -> Tile:
@@ -184,7 +188,8 @@ def _cost_tile(name: str, pairs: Sequence[tuple[_Pair, float]]) -> Tile:
     if unpriced == len(pairs):
         return Tile(name, UNKNOWN, "")
     tile = _tile(name, round(was, 10), round(now, 10), money, about)
-    if unpriced:
-        without = f"without {unpriced:,} of unknown cost"
-        tile = replace(tile, note=", ".join(filter(None, (tile.note, without))))
-    return tile
+    return _noted(tile, f"without {unpriced:,} of unknown cost" if unpriced else "")
+
+
+def _noted(tile: Tile, note: str) -> Tile:
+    return replace(tile, note=", ".join(filter(None, (tile.note, note))))
