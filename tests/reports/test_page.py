@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import NEW_MODEL, SONNET, all_green, document, finding, let_run, loop, many, one_of_each, scenario
+from documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, one_of_each, scenario
 from histories import history_of, with_gaps
 
 from pytest_tokenbudget.reports.document import TokensEntry, add
@@ -179,10 +179,10 @@ def test_a_cost_of_which_nothing_is_known_is_unknown() -> None:
 
 
 def test_a_month_of_baselines_alone_says_what_it_rests_on() -> None:
-    history = history_of(all_green(), 3)
+    history = history_of(one_of_each(), 3)
     facts = "a month is 2,000 runs of each, as the settings say (markers are not read)"
     assert facts in page(None, history, 2000).facts
-    assert facts not in page(all_green(), history, 2000).facts
+    assert facts not in page(one_of_each(), history, 2000).facts
 
 
 def test_a_month_is_of_those_scenarios_that_are_known_to_run() -> None:
