@@ -9,8 +9,9 @@ from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError, RecordingError
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.sent import Sent
 from pytest_tokenbudget.replay.serving import plain
-from pytest_tokenbudget.replay.traffic import Sent, Traffic
+from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.wire.exchange import Exchange
 
 

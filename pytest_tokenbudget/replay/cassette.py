@@ -18,7 +18,7 @@ from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.pending import Pending
 from pytest_tokenbudget.replay.rules import Playable, Rules
-from pytest_tokenbudget.replay.traffic import Sent, body_bytes
+from pytest_tokenbudget.replay.sent import body_bytes
 
 _OLDEST = (8, 2)
 
@@ -68,7 +68,8 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
         """Ask the ledger. Raises ReplayMiss."""
         found = self._pending.is_found(request)
         if found is None:
-            found = self._pending.ask(request, self._ledgers.top, Sent.of(_plain(request)))
+            ledger = self._ledgers.top
+            found = self._pending.ask(request, ledger, ledger.read(_plain(request)))
         return found
 
     def play_response(self, request: VcrRequest) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
         """A real call is answered."""
         if not self._pending.finish(request, response):  # a redirect that aiohttp has followed
             ledger = self._ledgers.top
-            ledger.finish(ledger.begin(Sent.of(_plain(request))), response)
+            ledger.finish(ledger.begin(ledger.read(_plain(request))), response)
 
     def find_requests_with_most_matches(self, request: VcrRequest) -> list[tuple[Any, ...]]:
         """Where vcr's aiohttp stub looks for the target of a redirect."""
@@ -136,15 +137,16 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         found = self._pending.is_found(request) if self.ledger else None
         if found is not None:
             return found or request in self._again
-        live = Sent.of(_plain(request))
-        if live.request is None or self.ledger is None:
-            if self.ledger is not None:
-                self.ledger.notice(live)
+        if self.ledger is None:
+            return bool(super().can_play_response_for(request))
+        live = self.ledger.read(_plain(request))
+        if live.request is None:
+            self.ledger.notice(live)
             return bool(super().can_play_response_for(request))
         once = self._before_record_request(request)
         playable, again = self._playable(once) if once else (Playable(), False)
         twice = once and self._before_record_request(once)  # as what was written and read
-        left = Sent.of(_plain(twice), live.url) if twice else None
+        left = self.ledger.read(_plain(twice), live.url) if twice else None
         sent = filtered(live, left, self.ledger, self._name, replayed=bool(playable.numbers))
         if again:
             self._again.add(request)

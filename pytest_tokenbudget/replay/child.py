@@ -11,7 +11,7 @@ from pytest_tokenbudget.errors import ReplayMiss, SettingsError
 from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.proxy import CLAUDE_CODE, Proxy, Reply, api_error, new_key
 from pytest_tokenbudget.replay.secret_text import secrets_of
-from pytest_tokenbudget.replay.traffic import Sent, answer_body, status
+from pytest_tokenbudget.replay.traffic import answer_body, status
 from pytest_tokenbudget.replay.upstream import Upstream
 
 _API = "https://api.anthropic.com"
@@ -82,7 +82,7 @@ class ChildProxy(Proxy):
         """Raises ReplayMiss."""
         ledger, url = self._ledger(), self._upstream.url(path)
         listed = {name: [value] for name, value in headers.items()}
-        sent = Sent.of({"method": method, "uri": url, "body": body, "headers": listed})
+        sent = ledger.read({"method": method, "uri": url, "body": body, "headers": listed})
         found = ledger.find(sent)
         if found is not None:
             headers_of = {

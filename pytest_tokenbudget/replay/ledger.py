@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pytest_tokenbudget.errors import CassetteError, ReplayMiss, TokenBudgetError
@@ -15,21 +14,12 @@ from pytest_tokenbudget.replay.message_threads import MessageThreads, may_be_of_
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.replay.recorded import Match, is_free
-from pytest_tokenbudget.replay.rules import Playable, Rules
+from pytest_tokenbudget.replay.rules import Found, Playable, Rules
+from pytest_tokenbudget.replay.sent import Sent
 from pytest_tokenbudget.replay.serving import Answers
-from pytest_tokenbudget.replay.traffic import Sent, Traffic, answer_to
+from pytest_tokenbudget.replay.traffic import Traffic, answer_to
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
 from pytest_tokenbudget.wire.exchange import Exchange, Request
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a recording answers a request with."""
-
-    number: int
-    """Of the recorded interaction, from 0."""
-    answer: dict[str, Any]
-    """In vcr's shape; the caller's own."""
 
 
 class Ledger:
@@ -58,6 +48,8 @@ class Ledger:
         self._command = command
         self._asker = self.rules.asker or (lambda: name)
         self._traffic = Traffic(interactions)
+        self.read = self._traffic.reader.read
+        """Reads a request in vcr's shape."""
         self.recording = Recording(self._traffic.exchanges, repeats=self.rules.repeats)
         self._accounts = Accounts(self.recording, name)
         self._carriers = dict(zip(map(id, self._traffic.exchanges), self._traffic.carriers, strict=True))
@@ -164,7 +156,7 @@ class Ledger:
         """Without secrets, where the recording is without them; else any that a prompt holds are a change."""
         if self.rules.redact is None or not self._traffic.hides_text:
             return sent
-        return Sent.of(self.rules.redact(sent.raw), sent.url)
+        return self.read(self.rules.redact(sent.raw), sent.url)
 
     def _in_full(self, sent: Sent) -> Sent:
         whole = sent.in_full(self._threads)

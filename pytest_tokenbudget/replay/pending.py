@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.replay.calls import Call
-from pytest_tokenbudget.replay.ledger import Found, Ledger
-from pytest_tokenbudget.replay.rules import Playable
-from pytest_tokenbudget.replay.traffic import Sent
+from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.rules import Found, Playable
+from pytest_tokenbudget.replay.sent import Sent
 
 
 class HttpRequest(Protocol):

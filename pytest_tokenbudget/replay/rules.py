@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_tokenbudget.replay.traffic import Sent
+from pytest_tokenbudget.replay.sent import Sent
 from pytest_tokenbudget.wire.exchange import Request
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
@@ -48,3 +48,13 @@ class Playable:
     """Of its interactions."""
     refusal: str = ""
     """Why there never were any; empty where they may be played out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a recording answers a request with."""
+
+    number: int
+    """Of the recorded interaction, from 0."""
+    answer: dict[str, Any]
+    """In vcr's shape; the caller's own."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.traffic import Sent, answer_body, lower, status
+from pytest_tokenbudget.replay.sent import Sent, lower
+from pytest_tokenbudget.replay.traffic import answer_body, status
 from pytest_tokenbudget.wire.exchange import Request
 from pytest_tokenbudget.wire.request import parse_body
 from pytest_tokenbudget.wire.transcode import transcode

@@ -24,7 +24,8 @@ from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.replay.rules import Rules
-from pytest_tokenbudget.replay.traffic import Sent, Traffic
+from pytest_tokenbudget.replay.sent import Reader
+from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
 
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
@@ -141,7 +142,7 @@ def test_files_that_are_left_out_hold_no_messages_traffic(billed: dict[str, dict
         if path.relative_to(CASSETTES).as_posix() in billed:
             continue
         requests = [interaction["request"] for interaction in read(path)["interactions"]]
-        assert [request for request in requests if Sent.of(request).request] == []
+        assert [request for request in requests if Reader().read(request).request] == []
         found = {unmetered_reason(request["method"], request["uri"]) for request in requests}
         reasons.update(found - {None})
     assert reasons == {
@@ -206,7 +207,7 @@ def test_changed_prompts_find_their_own_answers(change: Callable[[Row], None]) -
             raw = interactions[carrier][0]
             body = json.loads(raw["body"])
             change(body)
-            sent = Sent.of({**raw, "body": json.dumps(body)})
+            sent = Reader().read({**raw, "body": json.dumps(body)})
             assert sent.request is not None
             match = recording.choose(sent.request)
             assert match is not None, path

@@ -14,7 +14,7 @@ from messages_api import MessagesApi
 from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.message_threads import MessageThreads
 from pytest_tokenbudget.replay.rules import Rules
-from pytest_tokenbudget.replay.traffic import Sent
+from pytest_tokenbudget.replay.sent import Reader
 from pytest_tokenbudget.wire.exchange import Request
 
 SYSTEM = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
@@ -170,7 +170,9 @@ def test_a_thread_that_was_lost_is_sent_again_and_recorded(api: MessagesApi) -> 
 def test_a_thread_that_began_elsewhere_is_told() -> None:
     ledger = Ledger("test_it", COMMAND, (), Rules(calls=True))
     body = encoded(messages=[user("Two")], thread=going_on("msg_9"))
-    ledger.find(Sent.of({"method": "POST", "uri": "https://gate/v1/messages", "body": body, "headers": {}}))
+    ledger.find(
+        Reader().read({"method": "POST", "uri": "https://gate/v1/messages", "body": body, "headers": {}})
+    )
     (warning,) = ledger.warnings
     assert "began elsewhere" in warning
 

@@ -19,7 +19,7 @@ from messages_api import MessagesApi
 from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.ledger import Ledger
-from pytest_tokenbudget.replay.traffic import Sent
+from pytest_tokenbudget.replay.sent import Reader
 
 
 def test_only_what_changed_is_called_anew(api: MessagesApi) -> None:
@@ -112,7 +112,7 @@ def test_answers_are_kept_decompressed(coding: str) -> None:
     ).encode()
     packed = compressed(coding, plain)
     ledger = Ledger("test_it", COMMAND, (), CALLS)
-    sent = Sent.of(
+    sent = Reader().read(
         {
             "method": "POST",
             "uri": "https://gate/v1/messages",
@@ -162,7 +162,7 @@ def test_an_answer_that_does_not_end_is_not_recorded(api: MessagesApi) -> None:
 
 def test_a_connection_that_failed_and_was_tried_again_is_recorded(api: MessagesApi) -> None:
     ledger = Ledger("test_it", COMMAND, (), CALLS)
-    sent = Sent.of(
+    sent = Reader().read(
         {
             "method": "POST",
             "uri": f"{api.url}/v1/messages",
