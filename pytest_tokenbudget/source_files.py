@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from pytest_tokenbudget.diagnosis.sources import SourceTree
@@ -29,17 +29,18 @@ _TERMINAL = "= token budgets ="
 
 
 def read_source_tree(folder: Path) -> SourceTree:
-    """The text files of `folder`, relative path to text, and which of them the change at hand touches.
+    """The text files of `folder`, relative path to text, and what the change at hand touches held before it.
 
     Of a git repository: what is tracked, or new and not ignored; changed since HEAD left the default branch,
     or else since the commit before. Recordings, baselines and reports of this tool hold prompts, but are not
     where they come from: they are left out. Never raises for what cannot be read.
     """
+    changed: Mapping[str, str] = {}
     try:
         repository = Repository.open(folder)
         paths, changed = repository.files(), _changed(repository)
     except GitError:
-        paths, changed = list(_walk(folder)), frozenset()
+        paths = list(_walk(folder))
     wanted = [path for path in paths if _may_hold_prompts(path)]
     files: dict[str, str] = {}
     left = MOST
@@ -48,26 +49,35 @@ def read_source_tree(folder: Path) -> SourceTree:
         if text is not None and len(text) <= left and not _is_recorded(text):
             files[path] = text
             left -= len(text)
-    return SourceTree(files, frozenset(changed & files.keys()))
+    return SourceTree(files, {path: was for path, was in changed.items() if path in files})
 
 
-def _changed(repository: Repository) -> frozenset[str]:
-    """What the branch and the working tree changed; on the default branch itself, the last commit."""
+def _changed(repository: Repository) -> dict[str, str]:
+    """What the files that the change touches held before it; nothing where they are new."""
+    for since in _bases(repository):
+        try:
+            touched = repository.touched(since)
+        except GitError:  # no commit yet, or a history of one
+            return {}
+        if touched:
+            held = repository.tree(since)
+            blobs = {path: held[path] for path in touched if path in held and _may_hold_prompts(path)}
+            contents = dict(repository.blobs(blobs.values()))
+            return dict.fromkeys(touched, "") | {
+                path: _decoded(contents[blob]) or "" for path, blob in blobs.items()
+            }
+    return {}
+
+
+def _bases(repository: Repository) -> Iterator[str]:
+    """What to compare the working tree with: where the branch began; else the last commit, or that before."""
     try:
         head = repository.commit()
         base = repository.merge_base(repository.default_branch())
     except GitError:
-        return _touched(repository, "HEAD")
-    if base.id != head.id:
-        return _touched(repository, base.id)
-    return _touched(repository, "HEAD") or _touched(repository, "HEAD~1")
-
-
-def _touched(repository: Repository, since: str) -> frozenset[str]:
-    try:
-        return repository.touched(since)
-    except GitError:  # no commit yet, or a history of one
-        return frozenset()
+        yield "HEAD"
+        return
+    yield from (base.id,) if base.id != head.id else ("HEAD", "HEAD~1")
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -94,6 +104,10 @@ def _read(path: Path) -> str | None:
         content = path.read_bytes()
     except OSError:
         return None
+    return _decoded(content)
+
+
+def _decoded(content: bytes) -> str | None:
     if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         return content.decode("utf-16", "replace")
     if b"\0" in content[:_HEAD]:

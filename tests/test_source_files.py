@@ -52,15 +52,18 @@ def test_changed_since_the_branch_began(tmp_path: Path, git: Git) -> None:
     write(tmp_path, "prompts/support.md", "Be kind and brief.\n")
     git("commit", "-am", "Grow")
     write(tmp_path, "agent.py", 'X = "Be very brief."\n')
-    assert read_source_tree(tmp_path).changed == {"prompts/support.md", "agent.py"}
+    assert read_source_tree(tmp_path).changed == {
+        "prompts/support.md": "Be kind.\n",
+        "agent.py": 'X = "Be brief."\n',
+    }
 
 
 def test_on_the_default_branch_the_working_tree_else_the_last_commit(tmp_path: Path, git: Git) -> None:
-    assert read_source_tree(tmp_path).changed == frozenset()
+    assert read_source_tree(tmp_path).changed == {}
     write(tmp_path, "prompts/support.md", "Be kind and brief.\n")
-    assert read_source_tree(tmp_path).changed == {"prompts/support.md"}
+    assert read_source_tree(tmp_path).changed == {"prompts/support.md": "Be kind.\n"}
     git("commit", "-am", "Grow")
-    assert read_source_tree(tmp_path).changed == {"prompts/support.md"}
+    assert read_source_tree(tmp_path).changed == {"prompts/support.md": "Be kind.\n"}
 
 
 def test_without_git_what_lies_there(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_without_git_what_lies_there(tmp_path: Path) -> None:
     write(tmp_path, "venv/pyvenv.cfg", "home = /usr\n")
     tree = read_source_tree(tmp_path)
     assert set(tree.files) == {"prompts/support.md"}
-    assert tree.changed == frozenset()
+    assert tree.changed == {}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pytest_tokenbudget.diagnosis.kinds import Kind, first_difference, is_reordered, kind_of_difference
+from pytest_tokenbudget.diagnosis.listings import Names, moved, other_order
 from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, place, text_of, to_json
 from pytest_tokenbudget.wire.prompt import Block, Level
 
@@ -32,6 +34,8 @@ class Difference:
     """Short excerpts around that character, untrusted."""
     old: Block | None = None
     new: Block | None = None
+    order: Names | None = None
+    """Of tools or keys in another order: the names of those that moved, as they come now."""
 
 
 def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
@@ -53,8 +57,13 @@ def compare(
     change = _change(was[at:], now[at:], level)
     if change == "reordered":
         where = "tools" if level == "tools" else place(now[at], names).where
-        before, after = (_names(side) if level == "tools" else _start(side[at]) for side in (was, now))
-        return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new)
+        if level != "tools":
+            before, after = (_start(side[at]) for side in (was, now))
+            return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new)
+        names_of = [[_identity(block) for block in side if block.level == level] for side in (was, now)]
+        before, after = map(_first_of, names_of)
+        order = moved(*names_of) if len(names_of[0]) == len(names_of[1]) else None
+        return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new, order)
     if change == "added" and new:
         return Difference(level, change, place(new, names).where, Kind.TEXT, 0, "", _start(new), None, new)
     if change == "removed" and old:
@@ -74,12 +83,28 @@ def _change(was: Sequence[Block], now: Sequence[Block], level: Level) -> Change:
         return "reordered"
     if before[0] == after[0]:
         return "changed"
+    if _begin_alike(before, after):
+        return "reordered"
     # How far off each side's next block stands on the other: what comes in between was added, or removed.
     gone = before.index(after[0]) if after[0] in before else None
     come = after.index(before[0]) if before[0] in after else None
     if gone is None and come is None:
         return _replaced(before, after) if level == "tools" else "changed"
     return "added" if gone is None or (come is not None and come <= gone) else "removed"
+
+
+def _begin_alike(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether both begin with the same in another order, whatever then follows on either side."""
+    surplus: Counter[str] = Counter()
+    for old, new in zip(before, after, strict=False):
+        surplus[old] += 1
+        surplus[new] -= 1
+        for name in (old, new):
+            if not surplus[name]:
+                del surplus[name]
+        if not surplus:
+            return True
+    return False
 
 
 def _replaced(before: Sequence[str], after: Sequence[str]) -> Change:
@@ -108,7 +133,9 @@ def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Differen
     at = first_difference(before, after)
     kind = kind_of_difference(before, after) if old.kind == new.kind else Kind.TEXT
     change: Change = "reordered" if kind == Kind.ORDER and is_reordered(before, after) else "changed"
-    return Difference(new.level, change, where, kind, at, excerpt(before, at), excerpt(after, at), old, new)
+    order = other_order(old.content, new.content) if change == "reordered" and new.kind == "tool" else None
+    before, after = excerpt(before, at), excerpt(after, at)
+    return Difference(new.level, change, where, kind, at, before, after, old, new, order)
 
 
 def _first_field(old: Block, new: Block) -> str | None:
@@ -133,9 +160,7 @@ def _start(block: Block) -> str:
     return excerpt(text_of(block), 0)
 
 
-def _names(blocks: Sequence[Block]) -> str:
-    """Of the first tools."""
-    names = [str(block.content.get("name", block.kind)) for block in blocks if block.level == "tools"]
+def _first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 

@@ -28,7 +28,7 @@ def added_spans(was: str, now: str) -> list[Span]:
     for line in new:
         starts.append(starts[-1] + len(line))
     spans: list[Span] = []
-    for i, j, k, m in _replaced(old, new):
+    for i, j, k, m in replaced(old, new):
         before = [word for line in old[i:j] for word in line]
         after = [word for line in new[k:m] for word in line]
         fresh = _word_spans(before, after) if before else [(0, len(after))]
@@ -41,14 +41,14 @@ def _line_words(text: str) -> list[tuple[str, ...]]:
 
 
 def _word_spans(old: list[str], new: list[str]) -> list[Span]:
-    spans = [(k, m) for _, _, k, m in _replaced(old, new) if m > k]
+    spans = [(k, m) for _, _, k, m in replaced(old, new) if m > k]
     return [_at_sentence_start(new, start, end) for start, end in spans]
 
 
-def _replaced(
+def replaced(
     old: Sequence[tuple[str, ...]] | Sequence[str], new: Sequence[tuple[str, ...]] | Sequence[str]
 ) -> Iterator[tuple[int, int, int, int]]:
-    """The ranges old[i:j] that became new[k:m]."""
+    """The ranges old[i:j] that became new[k:m]; of two long ones all that stands between what both share."""
     head = 0
     while head < min(len(old), len(new)) and old[head] == new[head]:
         head += 1

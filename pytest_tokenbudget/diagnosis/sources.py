@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from pytest_tokenbudget.diagnosis.alignment import File, grams_of
 from pytest_tokenbudget.diagnosis.differences import added_spans
 from pytest_tokenbudget.diagnosis.findings import Source
 from pytest_tokenbudget.diagnosis.holes import filled_in
+from pytest_tokenbudget.diagnosis.listings import Names, is_new_order
 from pytest_tokenbudget.diagnosis.placement import NAMED, Placed, Query, best_placement, equal_places
 from pytest_tokenbudget.diagnosis.words import read_words, words_of
 
@@ -44,13 +45,14 @@ class Location:
 
 @dataclass(frozen=True)
 class SourceTree:
-    """The text files of a repository, relative path to text, and which of them the change touches.
+    """The text files of a repository, relative path to text, and what the change at hand does to them.
 
     Indexed when it is first asked, once: keep one for a whole run.
     """
 
     files: Mapping[str, str]
-    changed: frozenset[str] = frozenset()
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """Of the files that the change touches: what they held before it."""
 
     @cached_property
     def _changed(self) -> _Index:
@@ -91,6 +93,10 @@ class SourceTree:
         """Whether a file that the change touches holds a word, code included."""
         whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
         return any(whole.search(self.files[path]) for path in self.changed)
+
+    def tells_order(self, names: Names) -> bool:
+        """Whether the change put these names into this order, in some file."""
+        return any(is_new_order(names, was, self.files[path]) for path, was in self.changed.items())
 
     def _located(self, was: str, now: str) -> Location:
         added = (Query(now, span) for span in added_spans(was, now))

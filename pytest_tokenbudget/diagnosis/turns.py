@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from pytest_tokenbudget.budget.compare import CostOf
 from pytest_tokenbudget.diagnosis.comparison import excerpt
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.ledger import TurnCosts, main_rate
-from pytest_tokenbudget.diagnosis.places import opening_of, text_of, to_json
+from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, opening_of, to_json
+from pytest_tokenbudget.diagnosis.reordering import asked, asking, reordered
 from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
 from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.run import Run
@@ -20,14 +21,21 @@ from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 _NAMED = 3
 """Turns described one by one."""
+_SIZES: Mapping[str, Callable[[Prompt], int]] = {
+    "message": lambda prompt: prompt.message_count,
+    "tool result": lambda prompt: sum(block.kind == TOOL_RESULT for block in prompt.blocks),
+}
+"""What makes the shape of a conversation."""
 
 
 def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Finding]:
     """What changed about the turns, beyond what each of them sends; `costs` holds one entry a turn."""
+    in_order, rest = reordered(run)
     return [
-        *_added(run),
-        *_removed(run, cost),
-        *_reshaped(run),
+        *in_order,
+        *_added(rest),
+        *_removed(rest, cost, stopped=bool(run.misses)),
+        *_reshaped(rest),
         *_models(run, costs),
         *_unknown(run),
     ]
@@ -64,23 +72,25 @@ def _added(run: Run) -> Iterator[Finding]:
     openings = [request for request in openings if request.digest not in asked]
     if openings:
         text = f"the agent starts {plural(len(openings), 'subagent or conversation')} more than recorded"
-        yield Finding("turns_changed", "added", f"{text}: {_asking([*openings, *kin])}")
+        yield Finding("turns_changed", "added", f"{text}: {asking([*openings, *kin])}")
     if others:
         text = f"the agent asks {plural(len(others), 'turn')} that the recording does not have"
-        yield Finding("turns_changed", "added", f"{text}: {_asking(others)}")
+        yield Finding("turns_changed", "added", f"{text}: {asking(others)}")
 
 
-def _removed(run: Run, cost: CostOf) -> Iterator[Finding]:
+def _removed(run: Run, cost: CostOf, *, stopped: bool) -> Iterator[Finding]:
+    """Recorded turns without a request; `stopped` where a request got no answer."""
+    why = " (an agent ends where it gets no answer)" if stopped else ""
     exchanges = {id(exchange.request): exchange for exchange in run.unplayed}
     openings, kin, others = _by_conversation(run, [exchange.request for exchange in run.unplayed])
     if openings:
         noun, verb = plural(len(openings), "subagent or conversation"), "is" if len(openings) == 1 else "are"
         gone = [exchanges[id(request)] for request in (*openings, *kin)]
-        yield _fewer(gone, cost, f"{noun} of the recording {verb} not started")
+        yield _fewer(gone, cost, f"{noun} of the recording {verb} not started{why}")
     if others:
         noun, verb = plural(len(others), "recorded turn"), "is" if len(others) == 1 else "are"
         gone = [exchanges[id(request)] for request in others]
-        yield _fewer(gone, cost, f"{noun} {verb} not asked for any more")
+        yield _fewer(gone, cost, f"{noun} {verb} not asked for any more{why}")
 
 
 def _fewer(gone: Sequence[Exchange], cost: CostOf, text: str) -> Finding:
@@ -90,7 +100,7 @@ def _fewer(gone: Sequence[Exchange], cost: CostOf, text: str) -> Finding:
     costs = [cost(usage) for usage in known]
     priced = [one for one in costs if one is not None]
     amount = -sum(priced, Decimal(0)) if len(priced) == len(usages) else None
-    asked = _asking([exchange.request for exchange in gone])
+    asked = asking([exchange.request for exchange in gone])
     return Finding("turns_changed", "removed", f"{text}: {asked}", tokens, amount)
 
 
@@ -101,7 +111,7 @@ def _reshaped(run: Run) -> Iterator[Finding]:
         index = pairs.get(id(pair))
         was, now = pair.recorded.prompt, pair.request.prompt
         where = f"turn {index + 1}" if index is not None else "reshaped"
-        text = f"{where}: {_shape(was, now)} ({_asked(now)})"
+        text = f"{where}: {_shape(was, now)} ({asked(now)})"
         yield Finding("turns_changed", where, text)
     if len(run.reshaped) > _NAMED:
         text = f"{plural(len(run.reshaped) - _NAMED, 'more turn')} of another shape than recorded"
@@ -112,8 +122,11 @@ def _shape(was: Prompt, now: Prompt) -> str:
     old, new = ([block.digest for block in prompt.level("messages")] for prompt in (was, now))
     if old != new and sorted(old) == sorted(new):
         return "the messages come in another order than recorded"
-    sizes = f"{plural(now.message_count, 'message')} where {was.message_count:,} were recorded"
-    return f"the conversation has another shape than recorded, {sizes}"
+    for noun, size in _SIZES.items():
+        if size(now) != size(was):
+            sizes = f"{plural(size(now), noun)} where {size(was):,} were recorded"
+            return f"the conversation has another shape than recorded, {sizes}"
+    return f"something else is asked than on the recorded turn in its place, {asked(was)}"
 
 
 def _models(run: Run, costs: Sequence[TurnCosts]) -> Iterator[Finding]:
@@ -162,7 +175,7 @@ def _loop(run: Run, request: Request, usual: Counter[str]) -> str | None:
         return f"{call} is called {times} times with the same arguments"
     times = 1 + sum(turn.pair.request.digest == request.digest for turn in run.turns)
     if times > 1:
-        return f"the same request is sent {times} times ({_asked(request.prompt)})"
+        return f"the same request is sent {times} times ({asked(request.prompt)})"
     return None
 
 
@@ -185,16 +198,3 @@ def _by_conversation(
     heads = {opening_of(request.prompt) for request in openings}
     kin = [request for request in later if opening_of(request.prompt) in heads]
     return openings, kin, [request for request in later if opening_of(request.prompt) not in heads]
-
-
-def _asking(requests: Sequence[Request]) -> str:
-    asked = "; ".join(_asked(request.prompt) for request in requests[:_NAMED])
-    return f"{asked} and {len(requests) - _NAMED:,} more" if len(requests) > _NAMED else asked
-
-
-def _asked(prompt: Prompt) -> str:
-    """What a turn asks, in short: its last message."""
-    last = next((block for block in reversed(prompt.blocks) if block.level == "messages"), None)
-    if last is None:
-        return "an empty conversation"
-    return f"{last.role} {last.kind} {excerpt(text_of(last), 0)!r}"

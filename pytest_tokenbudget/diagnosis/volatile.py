@@ -18,7 +18,10 @@ from pytest_tokenbudget.metering.cache_rules import LEVELS, scopes
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
-_ORDERED = "unless a commit changed the order, it differs from process to process"
+_ORDERED = (
+    "no changed file lists them so: either code puts them in this order every time, or it differs from "
+    "process to process"
+)
 
 
 def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> list[Finding]:
@@ -102,7 +105,7 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
     if difference.change in ("added", "removed"):
         return None  # an edit, or growth: told as such
     if difference.change == "reordered":
-        if difference.level != "tools" and sources and _is_in_order(difference, sources):
+        if sources and _is_in_order(difference, sources):
             return None
         return Finding("volatile", difference.where, f"{describe(difference, RECORDED)}; {_ORDERED}")
     if sources is None or difference.old is None or difference.new is None:
@@ -122,7 +125,9 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
 
 
 def _is_in_order(difference: Difference, sources: SourceTree) -> bool:
-    """Whether a file of the repository holds a text in its new order: an edit, like any other."""
+    """Whether the change put tools or keys in this order, or a file holds the text in it: an edit."""
+    if difference.level == "tools":
+        return difference.order is not None and sources.tells_order(difference.order)
     was, now = (text_of(block) if block else "" for block in (difference.old, difference.new))
     location = sources.locate(was, now)
     return bool(location.sources) and not location.missing

@@ -72,7 +72,8 @@ class Case:
     def check(self) -> None:
         """Each cause once, at its place, with its line; and no other."""
         run = self.run()
-        told = findings(run, SourceTree({**FILES, **self.files}, frozenset(self.files)))
+        before = {path: FILES.get(path, "") for path in self.files}
+        told = findings(run, SourceTree({**FILES, **self.files}, before))
         assert {f"{one.kind} {one.where}" for one in told} == set(self.found), "\n".join(map(str, told))
         assert len(told) == len(self.found), "one cause, one finding"
         for one in told:

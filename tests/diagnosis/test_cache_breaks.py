@@ -33,10 +33,12 @@ from seeded import (
     EPHEMERAL,
     GET_ORDER,
     HANDBOOK,
+    PASSAGES,
     REFUND,
     RULES,
     SEARCH,
     Body,
+    Step,
     contents,
     results,
     subagents,
@@ -215,6 +217,26 @@ BREAKS = [
             "growth messages[2] tool_result of search": ("−", ""),
             "growth messages[4] tool_result of get_order": ("−", ""),
         },
+    ),
+    Case(
+        "results of one message in another order on a later turn",
+        each(on(2, step=lambda _, body: body["messages"][2]["content"].reverse())),
+        {
+            "cache_break messages[2] tool_result of get_order": (
+                "messages_changed, another order",
+                "turn 3",
+                "",
+            )
+        },
+        agent=lambda: support_agent(
+            steps=[
+                Step(
+                    "", [("search", {"query": "saddle"}), ("get_order", {"order": "1"})], [PASSAGES, "Sent."]
+                ),
+                Step("", [("search", {"query": "bolt"})], [PASSAGES]),
+                Step("Tighten it."),
+            ]
+        ),
     ),
     Case(
         "results that are looked up anew",

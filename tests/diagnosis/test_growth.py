@@ -237,7 +237,7 @@ def test_parts_add_up_whatever_changes_together(
 
 def test_a_cause_is_told_in_one_sentence() -> None:
     case = next(case for case in GROWTH if case.name == "system prompt grows by two lines")
-    (finding,) = findings(case.run(), SourceTree({**FILES, **case.files}, frozenset(case.files)))
+    (finding,) = findings(case.run(), SourceTree({**FILES, **case.files}, dict.fromkeys(case.files, "")))
     assert finding.source is not None
     amount = r"system\[0\]: \+\d+ tokens, re-sent on 4 turns = \+\d+ \(\+\d\.\d%\)"
     assert re.fullmatch(rf"{amount}, from {re.escape(str(finding.source))}", finding.text)

@@ -11,7 +11,7 @@ from pytest_tokenbudget.diagnosis.volatile import is_lasting
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 
 RULES = "Never promise a date that nobody has confirmed, and sign with your name."
-SOURCES = SourceTree({"rules.md": RULES, "agent.py": 'SYSTEM = "Be brief and friendly to everybody."'}, set())
+SOURCES = SourceTree({"rules.md": RULES, "agent.py": 'SYSTEM = "Be brief and friendly to everybody."'})
 TIME = "It is 2026-11-22 10:31:07."
 QUESTION = "Where is my parcel?"
 

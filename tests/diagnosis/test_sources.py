@@ -113,7 +113,7 @@ def test_a_changed_word_is_found_by_what_stands_around_it() -> None:
 
 def test_changed_files_come_first() -> None:
     files = {"old.md": AFTER, "new.md": f"# New\n\n{AFTER}"}
-    assert str(SourceTree(files, frozenset({"new.md"})).locate(BEFORE, AFTER).source) == "new.md:5"
+    assert str(SourceTree(files, {"new.md": ""}).locate(BEFORE, AFTER).source) == "new.md:5"
 
 
 def test_what_stands_in_several_places_is_ambiguous_and_up_to_three_are_named() -> None:
@@ -185,14 +185,14 @@ def test_a_word_before_its_hole_is_enough_where_the_change_touches_the_file(
     files = {"a.py": f"from uuid import uuid4\n\nY = f'Basket {{uuid4()}}'\n{line}\n", "b.md": BEFORE}
     first, second = (f"{prompt.format(value)}\n{BEFORE}" for value in values)
     for was in (BEFORE, first):
-        location = SourceTree(files, frozenset({"a.py"})).locate(was, second)
+        location = SourceTree(files, {"a.py": ""}).locate(was, second)
         assert (str(location.filled), location.source) == ("a.py:4", None)
     assert SourceTree(files).locate(BEFORE, second).filled is None, "in a file as it was, it may be chance"
 
 
 def test_a_word_before_several_holes_is_no_place() -> None:
     code = "X = f'Session {a}'\nY = f'Session {b}'\n"
-    location = SourceTree({"a.py": code}, frozenset({"a.py"})).locate(BEFORE, f"Session 7\n{BEFORE}")
+    location = SourceTree({"a.py": code}, {"a.py": ""}).locate(BEFORE, f"Session 7\n{BEFORE}")
     assert (location.source, location.filled, location.sources) == (None, None, ())
 
 
@@ -222,7 +222,7 @@ def test_an_empty_tree_finds_nothing() -> None:
 
 
 def test_holds() -> None:
-    tree = SourceTree({"a.md": AFTER, "b.py": 'X = "Acme & Sons"\n'}, frozenset({"a.md"}))
+    tree = SourceTree({"a.md": AFTER, "b.py": 'X = "Acme & Sons"\n'}, {"a.md": ""})
     assert tree.holds("number of the order")
     assert tree.holds("Acme & Sons")
     assert not tree.holds("Sons & Acme")

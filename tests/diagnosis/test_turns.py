@@ -134,10 +134,57 @@ def test_another_shape_of_a_conversation() -> None:
     assert "another shape than recorded, 5 messages where 1 were recorded" in found.text
 
 
+def swapped(body: Body) -> Body:
+    """The first two answers, each with what it got, in the other order."""
+    other = copy.deepcopy(body)
+    other["messages"][1:3], other["messages"][3:5] = other["messages"][3:5], other["messages"][1:3]
+    return other
+
+
 def test_messages_in_another_order() -> None:
-    swapped = copy.deepcopy(BODIES[2])
-    swapped["messages"][1:3], swapped["messages"][3:5] = swapped["messages"][3:5], swapped["messages"][1:3]
-    assert "the messages come in another order than recorded" in reshaped(swapped, BODIES[2]).text
+    assert "the messages come in another order than recorded" in reshaped(swapped(BODIES[2]), BODIES[2]).text
+
+
+def test_messages_in_another_order_that_have_no_answer() -> None:
+    moved, gone = told([*BODIES[:2], swapped(BODIES[2])])
+    assert (moved.kind, moved.where) == ("turns_changed", "reordered")
+    assert "1 turn sends its messages in another order than recorded" in moved.text
+    assert "1 recorded turn is not asked for any more (an agent ends where it gets no answer)" in gone.text
+    (both,) = told([*BODIES[:2], *map(swapped, BODIES[2:])])
+    assert "2 turns send their messages in another order than recorded" in both.text
+
+
+def test_questions_in_another_order() -> None:
+    """What a script asks, one after the other, in one conversation."""
+    asked = ("Where is my order?", "Which pump do I need?", "What does it cost to send it back?")
+    said = ("It left on Friday and comes on Tuesday.", "The one for long valves.", "Nothing at all.")
+    recorded = support_agent(opening=asked[0], rolling=False, steps=[Step(words) for words in said])
+
+    def asking(*order: int) -> list[Body]:
+        bodies = recorded.bodies()
+        for body in bodies:
+            for message, number in zip(body["messages"][::2], order, strict=False):
+                message["content"] = asked[number]
+        return bodies
+
+    whole = record(asking(0, 1, 2), recorded.answers())
+    (found, *_) = findings(replay(whole, asking(0, 2, 1)))
+    assert (found.kind, found.where) == ("turns_changed", "turns 2 and 3")
+    assert found.text.endswith("ask in another order than recorded: what turns 3 and 2 asked")
+    assert not findings(replay(whole, asking(0, 1, 2)))
+
+
+def test_another_call_in_its_place_is_no_other_shape() -> None:
+    other = copy.deepcopy(BODIES[0])
+    other["messages"] = [user("Which of our pumps fits a long valve?")]
+    text = reshaped(other, BODIES[0]).text
+    assert "something else is asked than on the recorded turn in its place, user text 'My saddle" in text
+
+
+def test_more_results_of_tools_than_recorded() -> None:
+    more = copy.deepcopy(BODIES[1])
+    more["messages"][-1]["content"].append(result("toolu_0_1", "Nothing found."))
+    assert "2 tool results where 1 were recorded" in reshaped(more, BODIES[1]).text
 
 
 def test_concurrent_conversations_in_another_order_are_no_change() -> None:

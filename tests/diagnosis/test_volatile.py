@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
-from changes import NOW, TEMPLATE, WHO, Case, before_system, each, put, question, system, unchanged
-from seeded import HANDBOOK, Agent, Change, changed, request, subagents, support_agent, text
+from changes import (
+    NOW,
+    TEMPLATE,
+    WHO,
+    Case,
+    before_system,
+    each,
+    put,
+    question,
+    system,
+    tools_file,
+    unchanged,
+)
+from seeded import (
+    GET_ORDER,
+    HANDBOOK,
+    REFUND,
+    SEARCH,
+    Agent,
+    Change,
+    changed,
+    request,
+    subagents,
+    support_agent,
+    text,
+    tool,
+)
 
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
 from pytest_tokenbudget.wire.prompt import Prompt
@@ -31,6 +58,10 @@ def another_value(name: str, line: str, was: str, now: str, kind: str, source: s
 
 
 LAST = "Never promise a date.\n"
+REASON_FIRST = tool(
+    "refund", "Give a customer the money back.", reason="Why, in one sentence.", order="Number of the order."
+)
+REASON_FIRST["input_schema"]["required"].reverse()
 
 VOLATILE = [
     per_process("a date", "Current time: {}.", "2026-11-21T10:00:01Z", "date or time", NOW),
@@ -48,6 +79,30 @@ VOLATILE = [
         {"volatile tools": ("another order", "differs from process to process", "")},
     ),
     Case(
+        "tools that an edit put in another order",
+        each(lambda _, body: body["tools"].reverse()),
+        {},
+        tools_file(REFUND, GET_ORDER, SEARCH),
+    ),
+    Case(
+        "tools whose names an edit put in another order, in code that names them twice",
+        each(lambda _, body: body["tools"].insert(0, body["tools"].pop())),
+        {},
+        {"agent/names.py": "from tools import get_order, refund\n\nTOOLS = [refund, search, get_order]\n"},
+    ),
+    Case(
+        "tools in another order beside an edit that names them in a third",
+        each(lambda _, body: body["tools"].reverse()),
+        {"volatile tools": ("another order", "no changed file lists them so", "")},
+        tools_file(GET_ORDER, SEARCH, REFUND),
+    ),
+    Case(
+        "keys of a schema that an edit put in another order",
+        each(lambda _, body: body.update(tools=[SEARCH, GET_ORDER, copy.deepcopy(REASON_FIRST)])),
+        {},
+        tools_file(SEARCH, GET_ORDER, REASON_FIRST),
+    ),
+    Case(
         "the keys of every tool in another order",
         each(lambda _, body: body.update(tools=[dict(reversed(tool.items())) for tool in body["tools"]])),
         {
@@ -63,7 +118,7 @@ VOLATILE = [
     Case(
         "lines that no file has in that order",
         each(system(lambda _, words: words.replace(LAST, "").replace("\n\n1.", f"\n\n{LAST}1."))),
-        {"volatile system[0]": ("another order", "unless a commit changed the order", "")},
+        {"volatile system[0]": ("another order", "either code puts them", "")},
     ),
     Case(
         "an edited constant in the prompt",
