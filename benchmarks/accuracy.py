@@ -31,7 +31,7 @@ from pytest_tokenbudget.metering.comparison import compare
 from pytest_tokenbudget.metering.counting import Counter as TokenCounter
 from pytest_tokenbudget.metering.counting import CtokCounter, Family, Memo, family
 from pytest_tokenbudget.metering.estimate import Estimate, estimate
-from pytest_tokenbudget.metering.history import looped
+from pytest_tokenbudget.metering.history import worked
 from pytest_tokenbudget.model import Basis
 
 EXACT, BUILTIN, CHARS, LITELLM = "ctok", "built-in", "chars/4", "litellm"
@@ -99,7 +99,7 @@ def results(found: Sequence[Pair], counters: dict[str, Callable[[str], TokenCoun
     exact = counters[EXACT]("")
     done = []
     for pair in found:
-        known = Known(pair.recorded.prompt, pair.recorded.prompt_tokens, looped(pair.recorded.message))
+        known = Known(pair.recorded.prompt, pair.recorded.prompt_tokens, worked(pair.recorded.message))
         pieces = compare(known, pair.now.prompt, exact, pair.answers)
         if not pieces:
             continue

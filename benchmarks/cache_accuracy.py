@@ -37,9 +37,10 @@ from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
 from pytest_tokenbudget.metering.counting import Memo
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
 from pytest_tokenbudget.model import Tokens
+from pytest_tokenbudget.wire.billing import tokens
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.request import read_prompt, read_request
-from pytest_tokenbudget.wire.usage import read_answer, tokens
+from pytest_tokenbudget.wire.usage import read_answer
 
 COUNTER = Memo(BuiltinCounter())
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -12,7 +12,7 @@ from corpus import Recorded
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.comparison import Piece
 from pytest_tokenbudget.metering.counting import Memo
-from pytest_tokenbudget.metering.history import fed_back_tokens, looped
+from pytest_tokenbudget.metering.history import fed_back_tokens, worked
 from pytest_tokenbudget.metering.rendering import block_weights
 from pytest_tokenbudget.wire.prompt import Block
 
@@ -33,7 +33,7 @@ class Pair:
     @property
     def comparable(self) -> bool:
         """Whether `now` was billed one prompt: not several, for the API's own tools."""
-        return not looped(self.now.message)
+        return worked(self.now.message) is None
 
 
 def pairs(recorded: Sequence[Recorded]) -> Iterator[Pair]:

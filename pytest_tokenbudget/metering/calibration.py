@@ -17,9 +17,8 @@ class Known:
 
     prompt: Prompt
     prompt_tokens: int
-    looped: bool = False
-    """Whether the API ran tools of its own within the request, so that its tokens are of several prompts
-    (`history.looped`)."""
+    worked: str | None = None
+    """What the API did by itself, so that these are the tokens of another prompt (`history.worked`)."""
 
 
 # Text tokens that the counter's own scale is worth: a short recording says little about a long edit.
@@ -62,7 +61,7 @@ def _total(known: Known, counter: Counter) -> _Total | None:
     kin = family(known.prompt.model)
     placed = items(known.prompt)
     rendered = [item.rendered() for item in placed] + list(render_options(known.prompt).values())
-    if known.looped or any(one.unknown for one in rendered):
+    if known.worked or any(one.unknown for one in rendered):
         return None
     constants = sum(item.place.framing for item in placed) + sum(one.tokens for one in rendered)
     constants += envelope(known.prompt)

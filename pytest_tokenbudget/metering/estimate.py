@@ -91,10 +91,8 @@ class _Measured:
         if not pieces:
             return cls(base, (), 0.0, Basis.RECORDED)
         reasons = [f"{piece.where}: {piece.unknown}" for piece in pieces if piece.unknown]
-        if base.looped:
-            reasons.insert(
-                0, "the API ran tools of its own for the recorded answer, and billed several prompts"
-            )
+        if base.worked:
+            reasons.insert(0, base.worked)
         if reasons:
             return cls(base, pieces, math.inf, Basis.UNKNOWN, "; ".join(reasons))
         constants = sum(piece.doubt for piece in pieces)

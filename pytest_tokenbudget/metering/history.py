@@ -52,11 +52,23 @@ def fed_back_tokens(prompt: Prompt, message: Mapping[str, Any], output_tokens: i
     return {key: output_tokens + (0 if ended else framing(prompt.model).message)}
 
 
-def looped(message: Mapping[str, Any]) -> bool:
-    """Whether the API ran tools of its own for an answer, and billed a prompt for each round."""
+def worked(message: Mapping[str, Any]) -> str | None:
+    """What the API did by itself for an answer, so that it billed another prompt than the one that was sent,
+    or several; None where it did nothing.
+    """
     contents = message.get("content") or ()
     kinds = {content.get("type") for content in contents if isinstance(content, Mapping)}
-    return bool(kinds & {"server_tool_use", "mcp_tool_use"})
+    if kinds & {"server_tool_use", "mcp_tool_use"}:
+        return "the API ran tools of its own for the recorded answer, and billed several prompts"
+    if len(_mapping(message.get("usage")).get("iterations") or ()) > 1:
+        return "the recorded answer took several prompts (usage.iterations), and the API billed each"
+    if _mapping(message.get("context_management")).get("applied_edits"):
+        return "the API left a part of the recorded prompt out (context_management)"
+    return None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _nested(content: Mapping[str, Any]) -> bool:

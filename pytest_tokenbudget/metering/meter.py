@@ -14,7 +14,7 @@ from pytest_tokenbudget.metering.calibration import Known
 from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.cut_off import cut_off
 from pytest_tokenbudget.metering.estimate import Estimate, estimate
-from pytest_tokenbudget.metering.history import fed_back_tokens, looped
+from pytest_tokenbudget.metering.history import fed_back_tokens, worked
 from pytest_tokenbudget.metering.recount import CountPrompts, recounted
 from pytest_tokenbudget.metering.refusals import newly_refused
 from pytest_tokenbudget.metering.run import Run, Turn
@@ -82,7 +82,7 @@ class Meter:
             number: Known(
                 exchange.request.prompt,
                 _main(exchange.answer.usage)[1].prompt_tokens,
-                looped(exchange.answer.message or {}),
+                worked(exchange.answer.message or {}),
             )
             for number, exchange in recorded.items()
             if exchange.answer.usage is not None and _main(exchange.answer.usage)[1].prompt_tokens
@@ -105,7 +105,7 @@ class Meter:
         self, found: Mapping[int, Estimate], asked: Mapping[int, Pair], known: Mapping[int, Known]
     ) -> dict[int, Estimate]:
         assert self.recount is not None
-        numbers = [n for n in found if n in known and not known[n].looped and not _not_its_answer(asked[n])]
+        numbers = [n for n in found if n in known and not known[n].worked and not _not_its_answer(asked[n])]
         prompts = [(asked[n].recorded.prompt, asked[n].request.prompt) for n in numbers]
         totals = [known[n].prompt_tokens for n in numbers]
         exact = recounted([found[n] for n in numbers], prompts, totals, self.recount)

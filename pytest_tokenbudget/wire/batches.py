@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
+from pytest_tokenbudget.wire.billing import answered
 from pytest_tokenbudget.wire.exchange import Answer, Request
 from pytest_tokenbudget.wire.request import digest_of, parse_body, read_prompt, sorted_keys
-from pytest_tokenbudget.wire.usage import billed, decode_body
+from pytest_tokenbudget.wire.usage import decode_body
 
 
 def read_batch_requests(
@@ -71,6 +72,4 @@ def _answer(result: Mapping[str, Any], request: Request) -> Answer:
         error = result.get("error") or {}
         error = error.get("error") or error  # the API wraps it: {"type": "error", "error": {...}}
         return Answer(0, error=str(error.get("type", kind)))
-    message = result["message"]
-    usage = billed(message, request.endpoint, "unknown", batch=True)
-    return Answer(200, message, usage, None if usage else "the answer reports no usage")
+    return answered(200, result["message"], request.endpoint, "unknown", batch=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -12,12 +11,11 @@ from importlib import import_module
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.wire.billing import answered
 from pytest_tokenbudget.wire.event_stream import looks_like_event_stream, read_event_stream
 from pytest_tokenbudget.wire.events import Streamed, assemble
-from pytest_tokenbudget.wire.exchange import Answer, Request, is_refusal
-from pytest_tokenbudget.wire.rates import modifiers
+from pytest_tokenbudget.wire.exchange import Answer, Request
 from pytest_tokenbudget.wire.request import parse_body
 from pytest_tokenbudget.wire.sse import looks_like_sse, read_sse
 
@@ -57,8 +55,7 @@ def _read(status: int, headers: Mapping[str, str], body: bytes, request: Request
         return Answer(status, message, error=streamed.error)
     if request.endpoint.api != "messages":
         return Answer(status, message, Usage())
-    usage = billed(message, request.endpoint, request.prompt.model)
-    return Answer(status, message, usage, None if usage else "the answer reports no usage")
+    return answered(status, message, request.endpoint, request.prompt.model)
 
 
 def _read_message(body: bytes) -> Streamed:
@@ -137,88 +134,3 @@ def _foreign(encoding: str, body: bytes) -> bytes:
         f"A recorded answer is compressed with {encoding}, and no module that undoes it is installed. "
         f"Install {_MODULES[encoding][0]}, or record with decode_compressed_response=True."
     )
-
-
-def billed(
-    message: Mapping[str, Any], endpoint: Endpoint, requested: str, *, batch: bool = False
-) -> Usage | None:
-    """What one message bills, by rate; None where it does not say.
-
-    The model is the answer's, since that is what is billed; else the requested one. A refusal before any
-    output is one turn without tokens: it is not billed.
-    """
-    usage = message.get("usage")
-    counted = tokens(usage) if isinstance(usage, Mapping) else None
-    if counted is None or not isinstance(usage, Mapping):
-        return None
-    words = tuple(modifiers(usage, endpoint)) + (("batch",) if batch else ())
-    rate = Rate(_serving_model(message, usage) or requested, words)
-    if is_refusal(message):
-        counted = Tokens()
-    extra = (Usage.of(*iteration, turns=0) for iteration in _iterations(usage, rate))
-    return sum(extra, Usage.of(rate, counted))
-
-
-def tokens(usage: Mapping[str, Any]) -> Tokens | None:
-    """The counts of a usage object; None where input or output is missing, or where one is no count.
-
-    What was written to the cache without a split by lifetime was written for five minutes, the default; a
-    total above its split (a server tool's own breakpoint, told at the end of a stream) likewise.
-    """
-    try:
-        split = usage.get("cache_creation") or {}
-        hour = _count(split.get("ephemeral_1h_input_tokens") or 0)
-        written = usage.get("cache_creation_input_tokens")
-        if written is None:
-            written = hour + _count(split.get("ephemeral_5m_input_tokens") or 0)
-        return Tokens(
-            input_tokens=_count(usage["input_tokens"]),
-            ephemeral_5m_input_tokens=max(_count(written) - hour, 0),
-            ephemeral_1h_input_tokens=hour,
-            cache_read_input_tokens=_count(usage.get("cache_read_input_tokens") or 0),
-            output_tokens=_count(usage["output_tokens"]),
-            web_search_requests=_count((usage.get("server_tool_use") or {}).get("web_search_requests") or 0),
-        )
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _count(value: Any) -> int:
-    """A count, also one that a gateway writes as `5.0` or `"5"`; raises where it is none."""
-    count = int(value)
-    if isinstance(value, bool) or count < 0 or (isinstance(value, float) and value != count):
-        raise ValueError(f"{value!r} is no count")
-    return count
-
-
-def _serving_model(message: Mapping[str, Any], usage: Mapping[str, Any]) -> str | None:
-    """The model that the top-level counts belong to: a fallback's, where one served."""
-    served = [entry for entry in _entries(usage) if entry.get("type") == "fallback_message"]
-    return (served[-1].get("model") if served else None) or message.get("model")
-
-
-def _entries(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    entries = usage.get("iterations")
-    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
-
-
-_SNAPSHOT = re.compile(r"[-@]\d{8}$")
-
-
-def _iterations(usage: Mapping[str, Any], rate: Rate) -> Iterator[tuple[Rate, Tokens]]:
-    """What the top-level counts leave out: compactions, advisors, and other models' attempts with output.
-
-    The `message` entries of the serving model and a `fallback_message` are in the top-level sum already; an
-    attempt that was declined before any output is not billed. An advisor does not run in fast mode.
-    """
-    standard = tuple(word for word in rate.modifiers if word != "fast")
-    for entry in _entries(usage):
-        model = entry.get("model") or rate.model
-        own = _SNAPSHOT.sub("", model) == _SNAPSHOT.sub("", rate.model)
-        counted = tokens(entry)
-        kind = entry.get("type")
-        if counted is None or kind == "fallback_message" or (kind == "message" and own):
-            continue
-        if kind == "message" and not counted.output_tokens:
-            continue
-        yield Rate(rate.model if own else model, rate.modifiers if own else standard), counted

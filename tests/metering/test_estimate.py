@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.metering.calibration import Known
 from pytest_tokenbudget.metering.counting import Family
 from pytest_tokenbudget.metering.estimate import Estimate, estimate
-from pytest_tokenbudget.metering.history import fed_back_tokens, looped, message_digest
+from pytest_tokenbudget.metering.history import fed_back_tokens, message_digest, worked
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 
@@ -303,15 +303,31 @@ def test_what_cannot_be_counted_cancels_where_it_did_not_change(path: str, value
     assert made(now, was).prompt_tokens == RECORDED + 2 - 4 - 3
 
 
-def test_a_prompt_that_was_billed_more_than_once_is_no_base() -> None:
-    answer = {"content": [{"type": "server_tool_use", "name": "web_search"}, text("found")]}
-    assert looped(answer)
-    assert not looped(ANSWER)
-    recorded = known(body(), looped=True)
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"content": [{"type": "server_tool_use", "name": "web_search"}, text("found")]}, "tools of its own"),
+        ({"usage": {"iterations": [{"type": "compaction"}, {"type": "message"}]}}, "took several prompts"),
+        (
+            {"context_management": {"applied_edits": [{"cleared_tool_uses": 3}]}},
+            "left a part of",
+        ),
+    ],
+)
+def test_an_answer_to_another_prompt_than_was_sent_is_no_base(answer: dict[str, Any], reason: str) -> None:
+    recorded = known(body(), worked=worked(answer))
     assert estimate(recorded, parse_prompt(body()), Never()).prompt_tokens == RECORDED
     result = estimate(recorded, parse_prompt(edited("system.0.text", "you")), Words())
     assert result.basis is Basis.UNKNOWN
-    assert "several prompts" in (result.reason or "")
+    assert reason in (result.reason or "")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"usage": {"iterations": [{"type": "message"}]}}, {"context_management": {"applied_edits": []}}],
+)
+def test_an_answer_to_the_prompt_that_was_sent(more: dict[str, Any]) -> None:
+    assert worked({**ANSWER, **more}) is None
 
 
 def test_options_are_parts_of_their_own() -> None:

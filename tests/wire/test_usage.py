@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.wire.billing import tokens
 from pytest_tokenbudget.wire.event_stream import write_event_stream
 from pytest_tokenbudget.wire.exchange import Answer, Request
 from pytest_tokenbudget.wire.request import read_request
 from pytest_tokenbudget.wire.sse import write_sse
-from pytest_tokenbudget.wire.usage import decode_body, read_answer, tokens
+from pytest_tokenbudget.wire.usage import decode_body, read_answer
 
 URL = "https://api.anthropic.com/v1/messages"
 MESSAGE: dict[str, Any] = {
@@ -202,6 +203,11 @@ def iteration(kind: str, inp: int, out: int, model: str | None = None) -> dict[s
             id="an advisor bills at its own model's standard speed",
         ),
         pytest.param(
+            {"speed": "fast", "iterations": [iteration("advisor_message", 50, 6, MODEL)]},
+            {f"{MODEL} (fast)": Tokens(3, output_tokens=5), MODEL: Tokens(50, output_tokens=6)},
+            id="an advisor of the same model, too",
+        ),
+        pytest.param(
             {
                 "iterations": [
                     iteration("message", 700, 0, "claude-fable-5"),
@@ -226,15 +232,34 @@ def iteration(kind: str, inp: int, out: int, model: str | None = None) -> dict[s
             id="one declined after output is not free",
         ),
         pytest.param({"iterations": None}, {MODEL: Tokens(3, output_tokens=5)}, id="none"),
-        pytest.param(
-            {"iterations": [None, {}, {"type": "future", "input_tokens": 1}]},
-            {MODEL: Tokens(3, output_tokens=5)},
-            id="not understood",
-        ),
+        pytest.param({"iterations": []}, {MODEL: Tokens(3, output_tokens=5)}, id="empty"),
     ],
 )
 def test_iterations_bill_by_entry(usage: dict[str, Any], expected: dict[str, Tokens]) -> None:
     assert bills({**COUNTS, **usage}) == expected
+
+
+COUNTLESS = {"type": "compaction", "input_tokens": None, "output_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("iterations", "error"),
+    [
+        ({"type": "message"}, "usage.iterations of the answer is no list"),
+        ([None], "usage.iterations[0] of the answer cannot be read"),
+        ([iteration("message", 3, 5), "x"], "usage.iterations[1] of the answer cannot be read"),
+        ([{**iteration("message", 3, 5), "model": 7}], "usage.iterations[0] of the answer cannot be read"),
+        ([{}], "usage.iterations[0] of the answer is of an unknown type, None"),
+        ([iteration("debate", 3, 5)], "usage.iterations[0] of the answer is of an unknown type, 'debate'"),
+        ([iteration("advisor_message", 3, 5)], "usage.iterations[0] of the answer names no model"),
+        ([COUNTLESS], "usage.iterations[0] of the answer reports no usage"),
+        ([{"type": "message", "output_tokens": 5}], "usage.iterations[0] of the answer reports no usage"),
+    ],
+)
+def test_iterations_that_are_not_understood_may_bill_anything(iterations: Any, error: str) -> None:
+    read = answer({**MESSAGE, "usage": {**COUNTS, "iterations": iterations}})
+    assert (read.usage, read.error, read.billed) == (None, error, True)
+    assert read.message is not None
 
 
 def test_a_refusal_before_output_is_a_turn_without_tokens() -> None:
