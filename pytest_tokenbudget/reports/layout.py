@@ -42,20 +42,11 @@ def named_table(
     paper: Paper,
     spare: Sequence[str] = (),
 ) -> Iterator[Line]:
-    """The header and one row a name; all cells to the right. `headers[0]` is that of the names.
-
-    Where the paper is too narrow, the `spare` columns are left out, the first of them first.
-    """
+    """The header and one row a name; all cells to the right. `headers[0]` is that of the names."""
     if paper.ascii_only:
         names, cells = list(map(to_ascii, names)), [list(map(to_ascii, row)) for row in cells]
-    columns = list(zip(headers[1:], *cells, strict=True))
-    for header in spare:
-        if _room(columns, paper) >= 0:
-            break
-        columns = [column for column in columns if column[0] != header]
-    kept, *rows = zip(*columns, strict=True)
-    numbers = (False, *[True] * len(columns))
-    first, blocks = named_blocks(names, (headers[0], *kept), [[row] for row in rows], paper, numbers)
+    numbers = (False, *[True] * (len(headers) - 1))
+    first, blocks = named_blocks(names, headers, [[row] for row in cells], paper, numbers, spare)
     yield paper.fitted(Line(first, "bold"))
     for block in blocks:
         yield from (paper.fitted(Line(line)) for line in block)
@@ -67,28 +58,44 @@ def named_blocks(
     groups: Sequence[Sequence[Sequence[str]]],
     paper: Paper,
     numbers: Sequence[bool],
+    spare: Sequence[str] = (),
 ) -> tuple[str, list[list[str]]]:
-    """The header, and the lines of each name for its group of rows."""
-    cells = [row for group in groups for row in group]
-    room = _room(list(zip(headers[1:], *cells, strict=True)), paper)
+    """The header, and the lines of each name for its group of rows.
+
+    Where the paper is too narrow, the `spare` columns are left out, the first of them first.
+    """
+    by_column = zip(*(row for group in groups for row in group), strict=True)
+    columns = list(zip(headers[1:], numbers[1:], by_column, strict=True))
+    for header in spare:
+        if _room(columns, paper) >= 0:
+            break
+        columns = [column for column in columns if column[0] != header]
+    room = _room(columns, paper)
     inline = room >= max([width(headers[0]), *(_least_width(name, paper) for name in names)])
     labels = [
         shorten(name, room, paper.mark) if inline and index == 0 else ""
         for name, group in zip(names, groups, strict=True)
         for index in range(len(group))
     ]
-    rows = [(label, *row) for label, row in zip(labels, cells, strict=True)]
-    header, *body = tables.terminal(headers if inline else ("", *headers[1:]), rows, numbers)
+    kept, are_numbers, cells = zip(*columns, strict=True)
+    first = headers[0] if inline else ""
+    header, *body = tables.terminal(
+        (first, *kept), list(zip(labels, *cells, strict=True)), (numbers[0], *are_numbers)
+    )
     lines = iter(body)
     alone = [[] if inline else [shorten(name, paper.columns, paper.mark)] for name in names]
     return header, [
-        [*first, *(next(lines) for _ in group)] for first, group in zip(alone, groups, strict=True)
+        [*above, *(next(lines) for _ in group)] for above, group in zip(alone, groups, strict=True)
     ]
 
 
-def _room(columns: Sequence[Sequence[str]], paper: Paper) -> int:
+_Column = tuple[str, bool, Sequence[str]]
+"""Its header, whether it holds numbers, its cells."""
+
+
+def _room(columns: Sequence[_Column], paper: Paper) -> int:
     """What columns of a table leave of the paper."""
-    return paper.columns - sum(2 + max(map(width, column)) for column in columns)
+    return paper.columns - sum(2 + max(map(width, (header, *cells))) for header, _, cells in columns)
 
 
 def _least_width(name: str, paper: Paper) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from pytest_tokenbudget.numbers import NONE, plural
@@ -24,6 +25,10 @@ _SCENARIOS, _DETAILS, _TURNS, _CAUSES = 20, 10, 12, 3
 """How much of a long run is shown without -v."""
 _HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a run")
 _NUMBERS = (False, False, True, True, True, True, True)
+_SPARE = ("cost a run", "baseline")
+"""What a narrow terminal does without: of both there is a sum at the end, and the change in the row."""
+_MODEL_COLUMNS = 30
+"""Of the name of a model in a table of turns; an ARN is three times as wide."""
 _COLORS: Mapping[str, str] = {"over": "red", "stale": "yellow", "new": "yellow", "improved": "green"}
 _REASONS: Mapping[str, str] = {
     "stale": "Stale: the recording does not answer what the agent asks",
@@ -87,7 +92,7 @@ def summary_lines(
 def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator[Line]:
     scenarios = [one for one, _ in shown]
     groups = [[_cells(one, row, cost=index == 0) for index, row in enumerate(rows(one))] for one in scenarios]
-    header, blocks = named_blocks(view.short_names(scenarios), _HEADERS, groups, paper, _NUMBERS)
+    header, blocks = named_blocks(view.short_names(scenarios), _HEADERS, groups, paper, _NUMBERS, _SPARE)
     yield Line(header, "bold")
     for (one, alike), block in zip(shown, blocks, strict=True):
         style = "red" if unpriced(one) else _COLORS.get(one["verdict"], "")
@@ -112,7 +117,7 @@ def _details(group: Sequence[ScenarioEntry], paper: Paper, most: int | None) -> 
         facts = [plural(turns, "turn"), *table.facts]
         facts += [f"{table.hidden:,} not shown"] if table.hidden else []
         yield from map(Line, wrap(", ".join(facts), paper.columns, "  ", "  "))
-        yield from map(Line, _turn_lines(table, paper.columns - 2))
+        yield from map(Line, _turn_lines(table, paper))
     causes = view.causes(scenario)
     for finding in causes if most is None else causes[:_CAUSES]:
         yield from map(Line, _cause(finding, paper.columns))
@@ -120,12 +125,14 @@ def _details(group: Sequence[ScenarioEntry], paper: Paper, most: int | None) -> 
         yield Line(f"  * and {len(causes) - _CAUSES:,} more: -v shows them all")
 
 
-def _turn_lines(table: TurnTable, columns: int) -> list[str]:
+def _turn_lines(table: TurnTable, paper: Paper) -> list[str]:
     """The table in as many of its columns as fit."""
-    for header in ("", "paired", "basis", "written", "was"):
+    rows = [[shorten(cell, _MODEL_COLUMNS, paper.mark) for cell in row] for row in table.rows]
+    table = replace(table, rows=tuple(map(tuple, rows)))
+    for header in ("", "paired", "basis", "written", "was", "read was"):
         table = table.without(header)
         lines = tables.terminal(table.headers, table.rows, table.numbers)
-        if max(map(width, lines)) <= columns:
+        if max(map(width, lines)) <= paper.columns - 2:
             break
     return ["  " + line for line in lines]
 

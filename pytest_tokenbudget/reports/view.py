@@ -144,7 +144,9 @@ def headline(document: Document) -> str:
         end = ", nothing changed"
     else:
         end = f": {', '.join(moved)}" if moved else ": the same in all"
-    return _verdicts(document) + end
+    unknown = sum(unpriced(one) for one in document["scenarios"] if one["verdict"] != "stale")
+    unpaid = f", the cost of {plural(unknown, 'scenario')} unknown" if unknown else ""
+    return _verdicts(document) + end + unpaid
 
 
 def _verdicts(document: Document) -> str:
@@ -174,8 +176,6 @@ def _moved(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
     before, after = _cost(one["baseline"] for one in priced), _cost(one["measured"] for one in priced)
     if round(after - before, 10):
         parts.append(f"{about}{growth(after, before, money, 'a run')}")
-    if unknown := len(compared) - len(priced):
-        parts.append(f"the cost of {plural(unknown, 'scenario')} unknown")
     return parts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import SONNET, finding, loop, scenario
+from documents import HAIKU, SONNET, finding, loop, scenario
 from documents import document as made
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +99,18 @@ def test_a_command_goes_on_over_lines_and_leaves_out_what_no_line_holds() -> Non
     ]
     assert tail("tests/" + "x" * 60 + ".py::test_one", 60)[1:] == [
         "  pytest --token-budget --token-budget-update"
+    ]
+
+
+def test_the_name_of_a_model_gives_way_to_the_numbers() -> None:
+    arn = "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-5-v1:0"
+    was = [*loop(arn, 1000, [10]), *loop(HAIKU, 600, [20])]
+    now = [*loop(arn, 1600, [10]), *loop(HAIKU, 600, [20])]
+    one = scenario("tests/test_a.py::test_a", "over", was, now, basis="counted")
+    lines = [line.text for line in summary_lines(made([one]), columns=80, verbosity=1)]
+    assert [line.split() for line in lines if "claude" in line] == [
+        ["1", "arn:aws:b…claude-sonnet-5-v1:0", "1,660", "0", "10", "1,060", "+600"],
+        ["2", "claude-haiku-4-5", "660", "0", "20", "660", "0"],
     ]
 
 

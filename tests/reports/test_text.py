@@ -68,7 +68,7 @@ def test_tables_leave_text_alone() -> None:
         "x               007",
     ]
     assert markdown(["s", "n"], [["`a\\|b`", "1e5"]], [False, True]).splitlines() == [
-        "| s      |   n |",
-        "|:-------|----:|",
+        "| s | n |",
+        "| :--- | ---: |",
         "| `a\\|b` | 1e5 |",
     ]

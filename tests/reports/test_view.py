@@ -20,6 +20,7 @@ from pytest_tokenbudget.reports.ways_out import ways_out
 
 TEST = "tests/test_a.py::test_"
 SMALL, LARGE = loop(HAIKU, 1000, [10]), loop(HAIKU, 1600, [10])
+UNPRICED = loop(NEW_MODEL, 1000, [10])
 UPDATE = "pytest --token-budget --token-budget-update"
 RECORD = "pytest --token-budget --token-budget-record=changed"
 REWRITE = "pytest --record-mode=rewrite"
@@ -60,6 +61,11 @@ def test_worst_first() -> None:
         ([one("a")], "1 scenario is within budget, nothing changed"),
         ([one("a"), one("b")], "2 scenarios are within budget, nothing changed"),
         ([one("a", "new", None)], "1 of 1 scenario is new"),
+        (
+            [one("a", was=UNPRICED, now=UNPRICED), one("b", "stale", UNPRICED, **UNKNOWN_NOW)],
+            "1 of 2 scenarios is stale, nothing changed, the cost of 1 scenario unknown",
+        ),
+        ([one("a", "new", None, UNPRICED)], "1 of 1 scenario is new, the cost of 1 scenario unknown"),
         (
             [one("a", "over", SMALL, LARGE), one("b"), one("c", "stale", **UNKNOWN_NOW)],
             (
