@@ -57,11 +57,11 @@ class Stage:
 
         Raises CassetteError, and leaves the stage as it was.
         """
-        from pytest_tokenbudget.replay import cassette  # imports vcr
+        from pytest_tokenbudget.replay import adopted, cassette  # import vcr
 
         self._note_threads()
         with contextlib.ExitStack() as opening:
-            opening.enter_context(cassette.adopt(self._adopted))
+            opening.enter_context(adopted.adopt(self._adopted))
             if scenario.cassette is not None:
                 ledger = scenario.own or scenario.open(
                     self._options,
@@ -77,6 +77,8 @@ class Stage:
                     opening.enter_context(scenario.fenced(self._allowed_hosts))
                     opening.enter_context(self._marked("_fenced"))
             self._on.append((scenario, opening.pop_all()))
+        if self._options.judge:
+            adopted.adopt_open(self._adopted)
 
     @contextlib.contextmanager
     def proxy(self, scenario: Scenario) -> Iterator[ChildProxy]:
@@ -147,18 +149,15 @@ class Stage:
 
         def asker() -> str:
             on = next((one for one, _ in reversed(self._on) if one.kind != "fixture"), opener)
-            if not any(ledger is one for one in on.adopted):
-                on.adopted.append(ledger)
+            on.adopts(ledger)
             return on.place.id
 
-        if opener.place.recorder is None and opener.cassette is None:
-            opener.place = replace(opener.place, recorder="vcrpy")
         rules = replace(rules, asker=asker)
         if self._spending is not None:
             before, after = self._spending.before_call, self._spending.after_call
             rules = replace(rules, before_call=before, after_call=after)
         ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
-        opener.adopted.append(ledger)
+        opener.adopts(ledger)
         return ledger
 
 

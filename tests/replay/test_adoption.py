@@ -19,7 +19,8 @@ from vcr.cassette import Cassette
 from messages_api import ApiError, Charge, MessagesApi
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.replay.cassette import adopt, route
+from pytest_tokenbudget.replay.adopted import adopt
+from pytest_tokenbudget.replay.cassette import route
 from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.packing import Interaction

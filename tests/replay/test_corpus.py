@@ -19,7 +19,7 @@ import vcr
 from parsed_bodies import ParsedBodies
 
 from pytest_tokenbudget.model import Paired, Tokens
-from pytest_tokenbudget.replay.cassette import adopt
+from pytest_tokenbudget.replay.adopted import adopt
 from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
