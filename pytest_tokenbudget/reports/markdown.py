@@ -120,6 +120,7 @@ def _about(name: str, scenario: ScenarioEntry, alike: int) -> str:
 
 
 def _name(name: str) -> str:
+    """A scenario, a part of the prompt or a place in a cell, which must not grow wide by it."""
     return code(shorten(name, _NAME_COLUMNS), cell=True)
 
 
@@ -132,13 +133,13 @@ def _why(scenario: ScenarioEntry) -> str:
     for finding in view.causes(scenario):
         where, tokens = finding["where"], finding["tokens"]
         if finding["kind"] == "growth" and where and tokens:
-            phrase = f"{code(where, cell=True)} {signed(tokens, count(tokens))} tokens"
+            phrase = f"{_name(where)} {signed(tokens, count(tokens))} tokens"
         elif finding["kind"] == "cache_break" and where:
-            phrase = f"cache broken at {code(where, cell=True)}"
+            phrase = f"cache broken at {_name(where)}"
         else:
             phrase = prose(crop(view.sentence(finding), _WHY_COLUMNS))
         place = view.place(finding)
-        return f"{phrase}, {code(place, cell=True)}" if place else phrase
+        return f"{phrase}, {_name(place)}" if place else phrase
     return ""
 
 

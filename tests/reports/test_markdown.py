@@ -106,6 +106,17 @@ def test_costs_a_month_by_scenario() -> None:
     assert [row[5] for row in cells[1:3]] == ["+$0.0025+$2.50", "+$0.0025+$5.00"]
 
 
+def test_no_word_of_a_cell_makes_the_table_wide() -> None:
+    where, place = "tools[find].input_schema" + ".properties.x" * 20, "prompts/" * 20 + "a.md:3"
+    was, now = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
+    grown = finding("growth", where, "it grew", tokens=1000, at=place)
+    text = markdown(made([scenario("t/" * 40 + "test_a.py::test_b", "over", was, now, findings=[grown])]))
+    table, _, details = text.partition("<details>")
+    assert max(len(word) for row in Page(table).rows for word in row[0].split()) < 60
+    assert where in details.replace("\\", "")
+    assert place in details
+
+
 def suite(number: int, hostile_text: str = "") -> Any:
     """As many scenarios, each over for a reason of its own."""
     was, now = loop(SONNET, 1000, [10] * 4), loop(SONNET, 2000, [10] * 4)
