@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import unittest
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -13,15 +14,14 @@ from pytest_tokenbudget import places, telling
 from pytest_tokenbudget.config import load_settings
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.fixtures import Fixtures
-from pytest_tokenbudget.options import MARKER, SAMPLE, Options, RecordMode
+from pytest_tokenbudget.options import MARKER, SAMPLE, Options
 from pytest_tokenbudget.replay.child import Access as Access  # part of the fixture's signature
-from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.junit import properties
 from pytest_tokenbudget.scenario import Scenario
 from pytest_tokenbudget.session import Session
 from pytest_tokenbudget.stability import move_clock
 from pytest_tokenbudget.stage import Stage
-from pytest_tokenbudget.summary import ENTRIES, Summary
+from pytest_tokenbudget.summary import ENTRIES, RECORDED, Summary
 from pytest_tokenbudget.telling import BudgetFailure, Node, is_unfinished, told_plainly, updated, warn
 
 SCENARIO = pytest.StashKey[Scenario]()
@@ -45,7 +45,7 @@ def activate(config: pytest.Config, options: Options) -> None:
     scenarios = Scenarios(config, session)
     config.pluginmanager.register(scenarios, "tokenbudget-scenarios")
     config.pluginmanager.register(scenarios.fixtures, "tokenbudget-fixtures")
-    if options.judge and not hasattr(config, "workerinput"):
+    if (options.judge or options.calls) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")
 
 
@@ -83,7 +83,7 @@ class Scenarios:
             redact=session.settings.redact,
         )
         self.fixtures = Fixtures(self._stage, session.settings, self._end, judge=session.options.judge)
-        self._examined: list[ScenarioEntry] = []
+        self._news: dict[str, list[object]] = defaultdict(list)
         self._told: set[str] = set()
         self._cassettes = places.Cassettes()
 
@@ -169,30 +169,26 @@ class Scenarios:
                 return  # a file that cannot be read has failed the run already
             self._told.add(str(error))
             raise
-        if concluded.entry is not None:
-            self._examined.append(concluded.entry)
-            if scenario.kind == "test" and isinstance(node, pytest.Item):
-                node.user_properties[:] = updated(node.user_properties, properties(concluded.entry))
-        for warning in (*concluded.warnings, *self._stage.warnings(scenario), *self._unseen(scenario)):
+        self._note(RECORDED, concluded.recorded)
+        self._note(ENTRIES, concluded.entry)
+        if concluded.entry is not None and scenario.kind == "test" and isinstance(node, pytest.Item):
+            node.user_properties[:] = updated(node.user_properties, properties(concluded.entry))
+        for warning in (*concluded.warnings, *self._stage.warnings(scenario)):
             warn(node, warning)
         if concluded.failure and (scenario.kind == "test" or concluded.entry is None):
             raise BudgetFailure(concluded.failure, pytrace=False)
 
+    def _note(self, what: str, entry: object) -> None:
+        """The next report takes it along, to where the run is told."""
+        if entry is not None:
+            self._news[what].append(entry)
+
     def _keep(self, item: pytest.Item) -> None:
         """A test that fails as expected is not judged, but does what it always does: keep its recording."""
         scenario = item.stash.get(SCENARIO, None)
-        if scenario is not None and self._session.options.record != RecordMode.NONE:
+        if scenario is not None:
             with told_plainly():
-                scenario.save(self._session.settings.redact)
-
-    def _unseen(self, scenario: Scenario) -> Iterator[str]:
-        """A scenario that was to be recorded, and has asked nothing that shows."""
-        recording = self._session.options.record != RecordMode.NONE
-        if recording and scenario.kind == "test" and scenario.cassette is not None and not scenario.touched:
-            yield (
-                f"{scenario.place.id}: no model call was seen, so nothing was recorded. A client in another "
-                "process needs the fixture token_budget_proxy; a transport of its own goes past recordings."
-            )
+                self._note(RECORDED, self._session.keep(scenario))
 
     @contextlib.contextmanager
     def proxy(self, item: pytest.Item) -> Iterator[Access]:
@@ -222,9 +218,9 @@ class Scenarios:
         is_budgets = isinstance(failure, BudgetFailure)
         if call.when == "call" and report.skipped and hasattr(report, "wasxfail") and not is_budgets:
             self._keep(item)
-        if self._examined and type(report) is pytest.TestReport:
-            setattr(report, ENTRIES, self._examined)
-            self._examined = []
+        if type(report) is pytest.TestReport:
+            vars(report).update(self._news)
+            self._news.clear()
         if is_budgets:
             report.outcome = "failed"
             report.longrepr = telling.printable(str(failure))
@@ -232,7 +228,8 @@ class Scenarios:
         elif isinstance(failure, ReplayMiss):
             report.longrepr = telling.printable(str(failure))  # of a subtest
         if self._session.options.calls:
-            report.sections += telling.without_key(report, item.stash.get(SCENARIO, None))
+            live = self._session.options.live
+            report.sections += telling.of_real_calls(report, item.stash.get(SCENARIO, None), live=live)
         return report
 
     def _judged(

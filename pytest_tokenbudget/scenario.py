@@ -75,6 +75,8 @@ class Scenario:
     """Connections that went past the HTTP libraries."""
     proxies: list[ChildProxy] = field(default_factory=list)
     """Through which agents in other processes ask."""
+    saved: bool = False
+    """Its new recording is written."""
     failed: bool = False
     """It broke off: nothing is to be judged."""
 
@@ -206,6 +208,23 @@ class Scenario:
         problems = called.unanswered if ledger is not self.own else ()
         return meter.replayed(exchanges, pairs) + Run(problems=tuple(problems))
 
+    @property
+    def failed_calls(self) -> Iterator[str]:
+        """What a new recording holds of calls that failed for good, in sentences."""
+        for ledger in self.ledgers:
+            again = " with --token-budget-record=all" if ledger is self.own else ""
+            for failed in ledger.called(self.place.id).failed:
+                yield (
+                    f"{self.place.id}: {failed}, and not asked again until it succeeded. The recording keeps "
+                    f"the failure, and replays it. If that is not meant, record the test once more{again}."
+                )
+
+    def recorded(self, meter: Meter) -> tuple[Run, Run]:
+        """The turns of its new recording, and what was really called for it."""
+        if self.own is None:
+            return Run(), Run()
+        return meter.called(Traffic(self.own.interactions()).exchanges), meter.called(self.own.calls)
+
     def save(self, patterns: Sequence[str]) -> bool:
         """Write what was recorded over its cassette, without secrets; whether there was anything new.
 
@@ -218,4 +237,5 @@ class Scenario:
             return False
         clean = redact(ledger.interactions(), secrets=secrets_of(os.environ), patterns=patterns)
         write_cassette(self.cassette, clean)
+        self.saved = True
         return True

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from pytest_tokenbudget.budget.baselines import baseline_path, read_baselines, write_baselines
 from pytest_tokenbudget.budget.compare import judge
+from pytest_tokenbudget.committed import Committed
 from pytest_tokenbudget.config import ScenarioSettings, Settings
 from pytest_tokenbudget.count_api import ApiCounter
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
@@ -35,6 +35,7 @@ from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.doubts import doubts
 from pytest_tokenbudget.reports.facts import facts
+from pytest_tokenbudget.reports.recordings import RecordedEntry, Recordings
 from pytest_tokenbudget.reports.samples import merge_samples
 from pytest_tokenbudget.reports.terminal import failure_text
 from pytest_tokenbudget.repository import head_of
@@ -65,6 +66,8 @@ class Conclusion:
     """Why its test fails."""
     warnings: tuple[str, ...] = ()
     """What is not metered, or not as exactly as was asked."""
+    recorded: RecordedEntry | None = None
+    """Its new cassette, where one was written."""
 
 
 class Session:
@@ -75,10 +78,11 @@ class Session:
         self.options = options
         self.settings = settings
         self.prices = Prices()
+        self.recordings = Recordings()
         self.api = ApiCounter(os.environ, store) if options.count == "api" else None
         self._store = store
         self._problems: list[str] = []
-        self._baselines: dict[Path, Mapping[str, Usage]] = {}
+        self._committed = Committed(root)
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
 
     @cached_property
@@ -107,16 +111,15 @@ class Session:
 
         Raises an error of the catalogue for a baseline or a cassette that cannot be read or written.
         """
-        if not scenario.touched and self._baseline(scenario.place) is None:
+        if not scenario.touched and self._committed.of(scenario.place) is None:
             return Conclusion(warnings=self._warnings(scenario))
         run = scenario.run(self.meter, self.options)
         if not scenario.touched:
             run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
-        if self.options.record != RecordMode.NONE and not run.problems and not run.misses:
-            scenario.save(self.settings.redact)
+        recorded = None if run.problems or run.misses else self.keep(scenario)
         warnings = self._warnings(scenario)
         if not self.options.judge and not run.problems and not run.misses:
-            return Conclusion(warnings=warnings)
+            return Conclusion(warnings=warnings, recorded=recorded)
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
@@ -125,12 +128,29 @@ class Session:
         failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
         told = entry if self.options.judge else None
         if failed:
-            return Conclusion(told, failure_text(entry), warnings)
-        return Conclusion(told, warnings=(*warnings, *doubts(entry)))
+            return Conclusion(told, failure_text(entry), warnings, recorded)
+        return Conclusion(told, None, (*warnings, *doubts(entry)), recorded)
+
+    def keep(self, scenario: Scenario) -> RecordedEntry | None:
+        """Write its new recording; None where this run records nothing, or has nothing new.
+
+        Raises CassetteError or RecordingError and leaves the old one.
+        """
+        if self.options.record == RecordMode.NONE or not scenario.save(self.settings.redact):
+            return None
+        written, called = scenario.recorded(self.meter)
+        cost = None if called.basis == Basis.UNKNOWN else self.prices.cost(called.usage)
+        return {
+            "cassette": str(scenario.cassette),
+            "turns": written.usage.turns,
+            "called": called.usage.turns,
+            "cost_usd": None if cost is None else float(cost),
+        }
 
     def _warnings(self, scenario: Scenario) -> tuple[str, ...]:
         """Each once: by its ledgers, and by the counting endpoint since the last scenario."""
         told = [warning for ledger in scenario.ledgers for warning in ledger.warnings]
+        told += () if self.options.live else scenario.failed_calls
         if self.api:
             told += self.api.warnings
             self.api.warnings.clear()
@@ -141,7 +161,7 @@ class Session:
 
         When baselines are being updated, what was measured is its own baseline, unless it is stale.
         """
-        baseline = self._baseline(place)
+        baseline = self._committed.of(place)
         if not self.options.update:
             run = run.against(baseline)
         elif not run.stale:
@@ -208,7 +228,9 @@ class Session:
         """Write what is to be written."""
         outcome = Outcome(self.document(), problems=list(self._problems))
         if self.options.update:
-            self._update(outcome)
+            written, problems = self._committed.update(outcome.document["scenarios"])
+            outcome.written += written
+            outcome.problems += problems
         for target in self.options.reports:
             try:
                 write_report(target, outcome.document, self.root, self.settings.scenario.runs_per_month)
@@ -225,26 +247,3 @@ class Session:
             prices=(self.prices.source, self.prices.version),
             commit=head_of(self.root),
         )
-
-    def _baseline(self, place: Place) -> Usage | None:
-        path = self._baseline_path(place.file)
-        if path not in self._baselines:
-            self._baselines[path] = read_baselines(path)
-        return self._baselines[path].get(place.name)
-
-    def _baseline_path(self, file: str) -> Path:
-        return baseline_path(self.root / file)
-
-    def _update(self, outcome: Outcome) -> None:
-        """Write what was measured; what is stale or past a cap keeps the baseline that it has."""
-        changed: dict[Path, dict[str, Usage]] = defaultdict(dict)
-        for entry in outcome.document["scenarios"]:
-            if entry["verdict"] not in ("stale", "over") and entry["measured"] is not None:
-                place = Place(entry["id"], entry["file"], entry["line"])
-                changed[self._baseline_path(place.file)][place.name] = build.usage(entry["measured"])
-        for path, baselines in sorted(changed.items()):
-            try:
-                if write_baselines(path, baselines):
-                    outcome.written.append(path)
-            except TokenBudgetError as error:
-                outcome.problems.append(str(error))

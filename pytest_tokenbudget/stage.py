@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pytest_tokenbudget.background import BackgroundThreads
-from pytest_tokenbudget.options import Options
+from pytest_tokenbudget.options import Options, RecordMode
 from pytest_tokenbudget.replay.child import ChildProxy
 from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.ledgers import Ledgers
@@ -115,8 +115,14 @@ class Stage:
             ledger.shared = not ledger.closed
 
     def warnings(self, scenario: Scenario) -> Iterator[str]:
-        """About a cassette that was never opened, and threads of other tests that asked meanwhile."""
+        """About what was never asked or opened, and threads of other tests that asked meanwhile."""
         name, asked = scenario.place.id, _threads(scenario)
+        recording = self._options.record != RecordMode.NONE and scenario.cassette is not None
+        if recording and scenario.kind == "test" and not scenario.touched:
+            yield (
+                f"{name}: no model call was seen, so nothing was recorded. A client in another "
+                "process needs the fixture token_budget_proxy; a transport of its own goes past recordings."
+            )
         if scenario.place.recorder == "pytest-recording" and not scenario.adopted:
             yield f"{name}: @pytest.mark.vcr has opened no cassette, so that nothing it asks is metered."
         for thread, starter in self._background.strangers(name, asked):

@@ -18,6 +18,10 @@ ENTRIES = "token_budget"
 """Attribute of a test report that carries entries of the document from where they were examined."""
 
 
+RECORDED = "token_budget_recorded"
+"""Attribute of a test report that carries what was recorded."""
+
+
 class Summary:
     """The controller's part."""
 
@@ -30,6 +34,8 @@ class Summary:
         """Collect; what fails without a failing test of its own (a fixture) is reported later."""
         for entry in getattr(report, ENTRIES, ()):
             self._session.collect(entry)
+        for recorded in getattr(report, RECORDED, ()):
+            self._session.recordings.add(recorded)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -78,6 +84,8 @@ class Summary:
             verbosity=self._config.get_verbosity(),
             ascii_only=ascii_only(),
         )
+        for line in self._session.recordings.lines(self._shown, self._config.get_verbosity()):
+            write_line(line)
         for path in self._outcome.written:
             terminalreporter.write_line(f"wrote {self._shown(path)}")
         for problem in self._outcome.problems:

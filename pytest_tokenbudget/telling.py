@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
+from pytest_tokenbudget.numbers import plural
 from pytest_tokenbudget.reports.text import to_ascii
 from pytest_tokenbudget.scenario import Scenario
 
@@ -38,11 +39,19 @@ def printable(text: str) -> str:
     return to_ascii(text) if ascii_only() else text
 
 
-def without_key(report: pytest.TestReport, scenario: Scenario | None) -> Iterator[tuple[str, str]]:
-    """A section for a test that failed before it asked anything: a client without a key sends nothing."""
-    asked_nothing = report.when == "call" and scenario is not None and not scenario.touched
-    if report.failed and asked_nothing and not any(map(os.environ.get, _KEYS)):
+def of_real_calls(
+    report: pytest.TestReport, scenario: Scenario | None, *, live: bool
+) -> Iterator[tuple[str, str]]:
+    """Sections for a test that failed: before it asked anything, as a client without a key sends nothing, or
+    after calls that were paid for, and that a failing test does not keep.
+    """
+    if not report.failed or report.when != "call" or scenario is None:
+        return
+    if not scenario.touched and not any(map(os.environ.get, _KEYS)):
         yield "token budgets", _NO_KEY
+    if not live and scenario.own and scenario.own.calls and not scenario.saved:
+        calls = plural(len(scenario.own.calls), "real call")
+        yield "token budgets", f"The test failed: nothing of its {calls} is recorded."
 
 
 @contextlib.contextmanager

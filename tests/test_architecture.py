@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"diagnosis", "source_files"},
     {"reports"},
     {"source_files", "baseline_files", "report_files", "count_api", "spending", "stability", "background"},
-    {"scenario", "session", "stage"},
+    {"committed", "scenario", "session", "stage"},
     {"hooks", "fixtures", "places", "telling", "summary", "commands"},
     {"plugin", "cli", "__main__"},
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,8 @@ from pytest_tokenbudget.errors import CassetteError, RecordingError
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.sent import Sent
 from pytest_tokenbudget.replay.serving import plain
-from pytest_tokenbudget.replay.traffic import Traffic
-from pytest_tokenbudget.wire.exchange import Exchange
+from pytest_tokenbudget.replay.traffic import Traffic, answer_to
+from pytest_tokenbudget.wire.exchange import Answer, Exchange
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +95,16 @@ class Calls:
         whole = {call.sent.identity for call in self._calls if call.answer is not None}
         cut = [call for call in self._calls if call.answer is None and call.sent.identity not in whole]
         return [f"{self._name}: the answer to {call.sent} did not end." for call in cut]
+
+    @property
+    def failed(self) -> list[str]:
+        """Model calls that failed for good: no try of the same was answered with a bill; each once."""
+        tried: dict[tuple[object, ...], list[tuple[Sent, Answer]]] = defaultdict(list)
+        for call in self._calls:
+            if call.sent.request and call.sent.costs and call.answer is not None:
+                tried[call.sent.identity].append((call.sent, answer_to(call.sent.request, call.answer)))
+        lost = (tries[-1] for tries in tried.values() if all(answer.usage is None for _, answer in tries))
+        return [f"{sent} was answered with {answer.status} ({answer.error})" for sent, answer in lost]
 
     def _problem(self) -> str | None:
         if self._unreadable:

@@ -94,11 +94,15 @@ class Recording:
             return match
 
     def choose_exact(self, request: Request) -> Match | None:
-        """As `choose`, but only the same bytes at the same place; None leaves everything as it was."""
+        """As `choose`, but only the same bytes at the same place, whose answer says what it billed; else
+        None, which leaves everything as it was.
+        """
         conversation = Conversation(request)
         with self._lock:
             match = self._same_bytes(conversation, self._new.origin(conversation))
-            if match is None or is_reshaped(conversation, match, self._recorded, self._served):
+            if match is None or self.exchanges[match.index].answer.is_unknown:
+                return None
+            if is_reshaped(conversation, match, self._recorded, self._served):
                 return None
             self._keep(conversation, match)
             return match

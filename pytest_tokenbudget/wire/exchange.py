@@ -49,6 +49,11 @@ class Answer:
         return 200 <= self.status < 300
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether this is a turn, and nobody can tell what it billed."""
+        return self.billed and self.usage is None
+
+    @property
     def refused(self) -> bool:
         """Whether the model refused before any output, which bills nothing."""
         return self.message is not None and is_refusal(self.message)

@@ -174,3 +174,23 @@ def test_a_connection_that_failed_and_was_tried_again_is_recorded(api: MessagesA
     with running(ledger):
         httpx2.post(f"{api.url}/v1/messages", content=json.dumps(body()), headers={"x-api-key": "sk"})
     assert len(ledger.interactions()) == 1
+
+
+def test_what_nobody_knows_the_bill_of_is_called_anew(api: MessagesApi) -> None:
+    """A batch whose results were never fetched: `changed` would keep the scenario stale for good."""
+
+    entry: Any = {"custom_id": "one", "params": body()}
+
+    def create_batch(fetch: bool) -> None:
+        client = anthropic.Anthropic(base_url=api.url, api_key="sk-ant-test")
+        batch = client.messages.batches.create(requests=[entry])
+        if fetch:
+            assert list(client.messages.batches.results(client.messages.batches.retrieve(batch.id).id))
+
+    first = record(lambda: create_batch(fetch=False))
+    (unknown,) = Ledger("test_it", COMMAND, first).recording.exchanges
+    assert unknown.answer.is_unknown
+    with replaying(first, calls=True, exact=True) as ledger:
+        create_batch(fetch=True)
+    (known,) = Ledger("test_it", COMMAND, ledger.interactions()).recording.exchanges
+    assert known.answer.usage is not None
