@@ -45,7 +45,7 @@ class Recorded:
     def content(self) -> str:
         """A digest of all that is asked."""
         prompt = self.prompt
-        return digest([block.digest for block in prompt.blocks], prompt.options, sorted(prompt.betas))
+        return digest([block.digest for block in prompt.blocks], prompt.options, sorted(prompt.betas or ()))
 
 
 def load(folders: Iterable[Path]) -> list[Recorded]:

@@ -16,9 +16,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_tokenbudget.errors import RecordingError
+from pytest_tokenbudget.metering.betas import counted_betas
 from pytest_tokenbudget.metering.counting import Store
 from pytest_tokenbudget.wire.prompt import Prompt, body_of, digest
 
@@ -32,6 +33,18 @@ _NOT_TAKEN = frozenset({"inference_geo", "fallbacks"})
 _TRIES = 3
 _PATIENCE = 60.0  # seconds for one request
 _RETRIED = (408, 429, 500, 502, 503, 504, 529)
+
+
+class _Request(NamedTuple):
+    """What the endpoint is asked."""
+
+    body: Mapping[str, Any]
+    betas: Sequence[str]
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> _Request:
+        body = {key: value for key, value in body_of(prompt).items() if key not in _NOT_TAKEN}
+        return cls(body, sorted(counted_betas(prompt)))
 
 
 class ApiCounter:
@@ -52,13 +65,13 @@ class ApiCounter:
 
     def count(self, prompts: Sequence[Prompt]) -> list[int | None]:
         """Prompt tokens of each; None where the endpoint does not say, with a warning."""
-        bodies = [_countable(body_of(prompt)) for prompt in prompts]
-        keys = [f"tokenbudget/api_counts/{digest(body)}" for body in bodies]
+        requests = [_Request.of(prompt) for prompt in prompts]
+        keys = [f"tokenbudget/api_counts/{digest(*request)}" for request in requests]
         for key in keys:
             kept = self._store.get(key, None) if self._store and key not in self._counts else None
             if isinstance(kept, int):
                 self._counts[key] = kept
-        missing = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self._counts}
+        missing = {key: one for key, one in zip(keys, requests, strict=True) if key not in self._counts}
         for key, answer in zip(missing, self._ask(list(missing.values())), strict=True):
             if isinstance(answer, int):
                 self._counts[key] = answer
@@ -68,12 +81,12 @@ class ApiCounter:
                 self.warnings.append(answer)
         return [self._counts.get(key) for key in keys]
 
-    def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> Sequence[int | str]:
-        if not bodies:
+    def _ask(self, requests: Sequence[_Request]) -> Sequence[int | str]:
+        if not requests:
             return ()
         done = subprocess.run(  # noqa: S603  # this module
             [sys.executable, "-m", __name__],
-            input=json.dumps(bodies),
+            input=json.dumps(requests),
             env={**self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,
@@ -81,27 +94,25 @@ class ApiCounter:
         )
         if done.returncode:
             reason = done.stderr.strip().rpartition("\n")[2]
-            return [f"count_tokens could not be asked: {reason}; counted offline instead."] * len(bodies)
+            return [f"count_tokens could not be asked: {reason}; counted offline instead."] * len(requests)
         answers: list[int | str] = json.loads(done.stdout)
         return answers
 
 
-def _countable(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in body.items() if key not in _NOT_TAKEN}
-
-
 def main() -> None:
-    """Answer the bodies on standard input: a list of counts, or of reasons where there is none."""
-    bodies = json.load(sys.stdin)
+    """Answer the requests on standard input: a list of counts, or of reasons where there is none."""
+    requests = [_Request(*one) for one in json.load(sys.stdin)]
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        json.dump(list(pool.map(_count, bodies)), sys.stdout)
+        json.dump(list(pool.map(_count, requests)), sys.stdout)
 
 
-def _count(body: Mapping[str, Any]) -> int | str:
+def _count(asked: _Request) -> int | str:
+    body, betas = asked
     base = (os.environ.get("ANTHROPIC_BASE_URL") or _PUBLIC).rstrip("/")
     key, token = os.environ.get("ANTHROPIC_API_KEY"), os.environ.get("ANTHROPIC_AUTH_TOKEN")
     headers = {"content-type": "application/json", "anthropic-version": _VERSION}
     headers |= {"x-api-key": key} if key else {"authorization": f"Bearer {token}"}
+    headers |= {"anthropic-beta": ",".join(betas)} if betas else {}
     request = urllib.request.Request(  # noqa: S310  # the user's own ANTHROPIC_BASE_URL
         f"{base}/v1/messages/count_tokens", json.dumps(body).encode(), headers
     )

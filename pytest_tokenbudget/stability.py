@@ -25,7 +25,7 @@ _OURS = "--token-budget"
 
 def keep_prompts(folder: Path, scenario: str, prompts: Sequence[Prompt]) -> None:
     """Write what a scenario asked to a file of its own in `folder`."""
-    bodies = [{"body": body_of(one, marked=True), "betas": sorted(one.betas)} for one in prompts]
+    bodies = [{"body": body_of(one, marked=True), "betas": sorted(one.betas or ())} for one in prompts]
     content = {"id": scenario, "prompts": bodies}
     (folder / f"{digest(scenario)}.json").write_text(json.dumps(content), encoding="utf-8")
 

@@ -27,6 +27,8 @@ def test_it():
         **json.loads(os.environ.get("MORE", "{}")),
     }
     headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
+    if betas := os.environ.get("BETAS"):
+        headers["anthropic-beta"] = betas
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
     httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=60).raise_for_status()
 """
@@ -61,6 +63,30 @@ def test_more_effort_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) 
     assert causes(judged) == [("answer_options", "effort")]
     output = " ".join(judged.output.split())
     assert "TokenBudgetWarning: test_it.py::test_it: turn 1: effort is max, and was not set when" in output
+
+
+def test_another_beta_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BETAS", "oauth-2025-04-20, inline-tools-2026-09-15")
+    judged = project.judge()
+    assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
+    assert causes(judged) == [("answer_options", "anthropic-beta")]
+    output = " ".join(judged.output.split())
+    assert (
+        "turn 1: anthropic-beta is inline-tools-2026-09-15, and was not set when the answers were" in output
+    )
+
+
+@pytest.mark.parametrize(
+    "betas", ["context-1m-2025-08-07", "oauth-2025-04-20", "interleaved-thinking-2025-05-14"]
+)
+def test_a_beta_that_changes_no_count_is_not_told(
+    betas: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BETAS", betas)
+    judged = project.judge()
+    assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
+    assert causes(judged) == []
+    assert "TokenBudgetWarning" not in judged.output
 
 
 def test_an_answer_that_its_limit_would_cut_off_is_stale(

@@ -30,7 +30,7 @@ def test_ask(word):
         "system": SYSTEM,
         "messages": [{"role": "user", "content": word}],
     }
-    headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
+    headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"], "anthropic-beta": os.environ.get("BETA", "")}
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
     httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=60).raise_for_status()
 """
@@ -183,6 +183,16 @@ def test_changed_prompts_are_counted_by_the_endpoint_once(
         charged = live(suite, charging.url)
     for name, entry in charged.scenarios.items():
         assert result.scenarios[name]["measured"]["prompt_tokens"] == entry["measured"]["prompt_tokens"]
+
+
+def test_the_endpoint_is_asked_with_the_betas_of_each_prompt(
+    suite: Project, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMES", "23")
+    monkeypatch.setenv("BETA", "oauth-2025-04-20, inline-tools-2026-09-15")
+    assert suite.judge("--token-budget-count=api", "-k", "one", url=api.url).document["scenarios"]
+    betas = [one.headers.get("anthropic-beta") for one in api.requests if "count_tokens" in one.path]
+    assert sorted(betas, key=str) == [None, "inline-tools-2026-09-15"]
 
 
 def test_nothing_changed_counts_nothing(suite: Project, api: MessagesApi) -> None:

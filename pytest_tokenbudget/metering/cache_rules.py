@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pytest_tokenbudget.metering.betas import OUTSIDE_THE_CACHE
 from pytest_tokenbudget.metering.counting import Family, family, short_name
 from pytest_tokenbudget.metering.overheads import overhead
 from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl
@@ -38,8 +39,6 @@ _FORCED_TOOL_AT_END = 16
 """What `tool_choice` any or tool adds to the end of the prompt, measured on Sonnet 4.6."""
 _THINKING_AT_END = 7
 """What `thinking: enabled` adds to the end of the prompt, measured on Sonnet 4.6; the rest goes before."""
-_OUTSIDE_THE_PROMPT = ("prompt-caching-", "extended-cache-ttl-", "cache-diagnosis-", "message-batches-")
-"""Beta headers about caching and transport; every other one counts, since CD names the set of them."""
 _WEB_TOOLS = ("web_search_", "web_fetch_")
 _SERVER_TOOLS = (*_WEB_TOOLS, "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
 
@@ -112,7 +111,7 @@ def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
         "effort": "" if output.get("effort") == "high" else str(output.get("effort") or ""),
     }
     choice = _mapping(options.get("tool_choice")) if prompt.level("tools") else {}
-    betas = sorted(beta for beta in prompt.betas if not beta.startswith(_OUTSIDE_THE_PROMPT))
+    betas = sorted(beta for beta in prompt.betas or () if not beta.startswith(OUTSIDE_THE_CACHE))
     late = not overhead(prompt.model).keeps_thinking
     return {
         "tools": _set(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
@@ -56,14 +56,15 @@ class Meter:
         Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
         in recorded order, so that concurrent requests do not change the result.
         """
-        paired = {pair.index: pair for pair in pairs}
+        paired = {pair.index: _as_recorded(pair) for pair in pairs}
         numbers = [number for number, exchange in enumerate(exchanges) if is_turn(exchange)]
         recorded = {number: exchanges[number] for number in numbers}
         asked = {number: paired[number] for number in numbers if number in paired}
         estimates = self._estimates(recorded, asked)
         splits = self._splits(recorded, asked, estimates)
         turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in asked.items())
-        return Run(turns, tuple(misses), tuple(unplayed), tuple(reshaped))
+        moved = tuple(paired.get(pair.index, pair) for pair in reshaped)
+        return Run(turns, tuple(misses), tuple(unplayed), moved)
 
     def called(self, exchanges: Iterable[Exchange]) -> Run:
         """Measure real calls of this run: each answer tells what its own request billed."""
@@ -121,7 +122,7 @@ class Meter:
             return Estimate(None, Basis.UNKNOWN, reason=reason)
         if other := _not_its_answer(pair):
             return Estimate(None, Basis.UNKNOWN, reason=other)
-        if pair.how == Paired.EXACT:
+        if pair.how == Paired.EXACT and pair.request.prompt.betas == pair.recorded.prompt.betas:
             total = known.prompt_tokens
             return Estimate(total, Basis.RECORDED, total, total)
         return estimate(known, pair.request.prompt, self.counter, near=near, answers=answers)
@@ -191,6 +192,14 @@ def _with_tokens(usage: Usage, rate: Rate, tokens: Tokens) -> Usage:
     main, _ = _main(usage)
     others = {other: counts for other, counts in usage.by_rate.items() if other != main}
     return Usage(usage.turns, MappingProxyType({rate: tokens, **others}))
+
+
+def _as_recorded(pair: Pair) -> Pair:
+    """With what is asked now as far as the recorded request is known: without betas where it lost its own."""
+    if pair.recorded.prompt.betas is not None or pair.request.prompt.betas is None:
+        return pair
+    asked = replace(pair.request, prompt=replace(pair.request.prompt, betas=None))
+    return replace(pair, request=asked)
 
 
 def _not_its_answer(pair: Pair) -> str | None:

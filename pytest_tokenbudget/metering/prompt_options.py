@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pytest_tokenbudget.metering.betas import EFFICIENT, INTERLEAVED, counted_betas
 from pytest_tokenbudget.metering.overheads import framing, overhead
 from pytest_tokenbudget.metering.rendering import Rendered, as_mapping
 from pytest_tokenbudget.wire.prompt import Prompt
@@ -19,13 +20,11 @@ def render_options(prompt: Prompt) -> dict[str, Rendered]:
     found["tool_choice"] = _tool_choice(prompt)
     if any(block.level == "tools" for block in prompt.blocks):
         found["tools"] = Rendered(tokens=overhead(prompt.model).tools, doubt=3)
-    if _SHAPING_BETAS & prompt.betas:
-        found["betas"] = Rendered(unknown=f"the beta {', '.join(sorted(_SHAPING_BETAS & prompt.betas))}")
+    if any(beta.startswith(EFFICIENT) for beta in counted_betas(prompt)):
+        found["betas"] = Rendered(unknown="the beta for token-efficient tools")
     return {name: rendered for name, rendered in found.items() if rendered != Rendered()}
 
 
-# Betas that change what the model is shown of an otherwise unchanged request.
-_SHAPING_BETAS = frozenset({"token-efficient-tools-2025-02-19"})
 _NOT_SHOWN = frozenset({"speed", "inference_geo", "tool_choice", "betas", "fallbacks"})
 
 
@@ -47,8 +46,8 @@ def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
 def _thinking(kind: str, prompt: Prompt) -> Rendered:
     extra = overhead(prompt.model)
     if kind == "enabled":
-        interleaved = any(beta.startswith("interleaved-thinking") for beta in prompt.betas)
-        between = extra.interleaved if interleaved and prompt.level("tools") else 0
+        interleaved = any(beta.startswith(INTERLEAVED) for beta in counted_betas(prompt))
+        between = extra.interleaved if interleaved else 0
         return Rendered(tokens=extra.thinking + between, doubt=2)
     return Rendered(tokens=extra.adaptive, doubt=2) if kind == "adaptive" else Rendered()
 

@@ -61,7 +61,8 @@ class Prompt:
     blocks: tuple[Block, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     """What else shapes the prompt or its cache: `tool_choice`, `thinking`, `output_config`, ... as sent."""
-    betas: frozenset[str] = frozenset()
+    betas: frozenset[str] | None = frozenset()
+    """None where a recording kept no headers that would tell."""
     automatic_ttl: Ttl | None = None
     """Set when the request asks for automatic caching (`cache_control` at the top level)."""
     stream: bool = False
@@ -80,7 +81,11 @@ class Prompt:
 
 
 def parse_prompt(
-    body: Mapping[str, Any], *, model: str | None = None, betas: Sequence[str] = (), stream: bool = False
+    body: Mapping[str, Any],
+    *,
+    model: str | None = None,
+    betas: Sequence[str] | None = (),
+    stream: bool = False,
 ) -> Prompt:
     """Read a Messages request body; `model` and `stream` where the URL tells them (Bedrock, Vertex).
 
@@ -88,12 +93,13 @@ def parse_prompt(
     own kind. Raises nothing for odd content; a body that is no mapping is the caller's to refuse.
     """
     blocks = (*_tools(body.get("tools")), *_system(body.get("system")), *_messages(body.get("messages")))
-    in_body = body.get("anthropic_beta")
+    if isinstance(in_body := body.get("anthropic_beta"), list):
+        betas = [*(betas or ()), *map(str, in_body)]
     return Prompt(
         model=str(model or body.get("model") or "unknown"),
         blocks=blocks,
         options={k: v for k, v in body.items() if k not in _NOT_IN_PROMPT and v is not None},
-        betas=frozenset(betas) | frozenset(in_body if isinstance(in_body, list) else ()),
+        betas=None if betas is None else frozenset(betas),
         automatic_ttl=ttl_of(body),
         stream=stream or body.get("stream") is True,
         max_tokens=most if isinstance(most := body.get("max_tokens"), int) else None,

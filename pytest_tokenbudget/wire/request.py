@@ -16,7 +16,9 @@ _ATTRIBUTION = "x-anthropic-billing-header"
 """Begins the system block that Claude Code adds; the API strips it before it caches or bills."""
 _SESSION_HEADERS = ("x-claude-code-session-id", "x-claude-code-agent-id")
 _BETAS = "anthropic-beta"
-TELLING_HEADERS = (_BETAS, *_SESSION_HEADERS)
+_KEPT_WITH_BETAS = (_BETAS, "anthropic-version", "user-agent")
+"""Every client sends one of them: where none was kept, nobody knows which betas were sent."""
+TELLING_HEADERS = (*_KEPT_WITH_BETAS, *_SESSION_HEADERS)
 """All headers that are read."""
 _NOT_CANONICAL = (b'": ', b"\\u", b"\\/", b'"metadata"', b'"thread"', _ATTRIBUTION.encode())
 """Bytes without which a body is compact JSON with nothing to leave out: its own canonical form."""
@@ -78,7 +80,9 @@ def read_prompt(body: Mapping[str, Any], where: Endpoint, headers: Mapping[str, 
     """The prompt of a request body, without Claude Code's attribution block; empty where there is none."""
     if not isinstance(body.get("messages"), list):
         return Prompt(where.model or "unknown", ())
-    betas = [beta.strip() for beta in headers.get(_BETAS, "").split(",") if beta.strip()]
+    betas = None
+    if any(name in headers for name in _KEPT_WITH_BETAS):
+        betas = [beta.strip() for beta in headers.get(_BETAS, "").split(",") if beta.strip()]
     prompt = parse_prompt(body, model=where.model, betas=betas, stream=where.stream)
     if not any(map(_is_attribution, prompt.blocks)):
         return prompt

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.diagnosis.answer_options import answer_options
 from pytest_tokenbudget.metering.counting import Family
 from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
@@ -30,11 +31,14 @@ class Words:
 METER = Meter(Words())
 
 
-def request(system: str = "Be brief.", *turns: str, model: str = MODEL, **options: Any) -> Request:
+def request(
+    system: str = "Be brief.", *turns: str, model: str = MODEL, betas: str | None = "", **options: Any
+) -> Request:
     roles = ("user", "assistant")
     messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns or ("Hello",))]
     body = {"model": model, "max_tokens": 9, "system": system, "messages": messages, **options}
-    read = read_request("POST", "https://x.test/v1/messages", {}, json.dumps(body).encode())
+    headers = {} if betas is None else {"anthropic-beta": betas}
+    read = read_request("POST", "https://x.test/v1/messages", headers, json.dumps(body).encode())
     assert read is not None
     return read
 
@@ -56,6 +60,41 @@ def test_the_same_request_keeps_its_recorded_numbers() -> None:
     assert run.usage == exchange.answer.usage
     assert run.basis == Basis.RECORDED
     assert not run.stale
+
+
+TOOLS = {"tools": [{"name": "f", "input_schema": {"type": "object"}}]}
+THINKING = {**TOOLS, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "beta", "basis", "grown"),
+    [
+        (MODEL, {}, "inline-tools-2026-09-15", Basis.RECORDED, 0),
+        ("claude-sonnet-4-5", THINKING, "interleaved-thinking-2025-05-14", Basis.ESTIMATED, 148),
+        ("claude-sonnet-4-5", TOOLS, "interleaved-thinking-2025-05-14", Basis.RECORDED, 0),
+        ("claude-3-7-sonnet-latest", TOOLS, "token-efficient-tools-2025-02-19", Basis.UNKNOWN, 0),
+        ("claude-3-7-sonnet-latest", {}, "token-efficient-tools-2025-02-19", Basis.RECORDED, 0),
+        ("claude-sonnet-4-5", TOOLS, "token-efficient-tools-2025-02-19", Basis.RECORDED, 0),
+    ],
+)
+def test_the_same_body_with_another_beta(
+    model: str, options: dict[str, Any], beta: str, basis: Basis, grown: int
+) -> None:
+    exchange = Exchange(request(model=model, **options), answer(input_tokens=900, output_tokens=4))
+    now = request(model=model, betas=beta, **options)
+    run = METER.replayed([exchange], [pair(0, exchange, now, Paired.EXACT)])
+    assert (run.basis, run.usage.tokens.prompt_tokens) == (basis, 900 + grown)
+
+
+def test_a_recording_that_kept_no_headers_holds_no_beta_against_a_request() -> None:
+    marked = {"system": [{"type": "text", "text": "word " * 3000, "cache_control": {"type": "ephemeral"}}]}
+    exchange = Exchange(
+        request(betas=None, **marked), answer(input_tokens=3, cache_read_input_tokens=3000, output_tokens=4)
+    )
+    now = request(betas="context-1m-2025-08-07, inline-tools-2026-09-15", **marked)
+    run = METER.replayed([exchange], [pair(0, exchange, now, Paired.EXACT)], reshaped=[])
+    assert (run.basis, run.usage) == (Basis.RECORDED, exchange.answer.usage)
+    assert list(answer_options(run)) == []
 
 
 def test_a_changed_prompt_is_the_recorded_one_plus_what_changed() -> None:

@@ -45,6 +45,26 @@ def test_prompt_betas_and_stream() -> None:
     assert [block.where for block in request.prompt.blocks] == ["system[0]", "messages[0].content[0]"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "betas"),
+    [
+        ({"anthropic_version": "2023-06-01"}, frozenset()),
+        ({"user_agent": "Anthropic/Python 2.12.0"}, frozenset()),
+        ({"anthropic_beta": ""}, frozenset()),
+        ({}, None),
+        ({"content_type": "application/json"}, None),
+    ],
+)
+def test_a_recording_without_headers_does_not_tell_the_betas(
+    headers: dict[str, str], betas: frozenset[str] | None
+) -> None:
+    assert read(**headers).prompt.betas == betas
+
+
+def test_the_body_tells_the_betas_on_bedrock() -> None:
+    assert read({**BODY, "anthropic_beta": ["a-2026-01-01"]}).prompt.betas == {"a-2026-01-01"}
+
+
 def test_the_path_tells_model_and_stream_on_bedrock() -> None:
     body = {"anthropic_version": "bedrock-2023-05-31", "messages": BODY["messages"]}
     url = "https://bedrock-runtime.us-east-1.amazonaws.com/model/us.anthropic.claude-opus-4-8/invoke"
