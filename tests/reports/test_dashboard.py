@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from documents import SONNET, document, finding, let_run, loop, many, scenario
+from documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, scenario
 from histories import history_of, with_gaps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -266,6 +266,13 @@ def test_costs_a_month_where_anybody_said_how_often(
         return
     month = titles.index("Cost a month")
     assert [page.row(f"test_{name}")[month] for name in "ab"] == shown
+
+
+def test_a_month_of_an_unknown_price_is_unknown() -> None:
+    turns = loop(NEW_MODEL, 1000, [0])
+    one = scenario("t.py::test_a", "within", turns, turns)
+    page = Page(dashboard(document([one]), None, runs_per_month=9))
+    assert page.row("test_a")[page.row("Scenario").index("Cost a month")] == "unknown"
 
 
 def test_outliers_are_named() -> None:

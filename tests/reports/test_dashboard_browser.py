@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from browser import Browser, Page, browser, executable
-from documents import all_green, many, one_of_each
+from documents import HAIKU, SONNET, all_green, document, loop, many, one_of_each, scenario
 from histories import history_of, with_gaps
 
 from pytest_tokenbudget.reports.dashboard import dashboard
@@ -246,6 +246,25 @@ def test_nothing_is_wider_than_the_window(
         if name != "many":
             page.evaluate("document.querySelectorAll('.scenarios details').forEach(one => one.open = true)")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [390, 900, 1280])
+def test_a_table_of_turns_stays_in_its_panel(chromium: Browser, tmp_path: Path, width: int) -> None:
+    """Of two models, three ways to pair and six digits: as wide as real ones get; then of any length."""
+    for model in (HAIKU, "arn:aws:bedrock:eu-west-1:123456789012:inference_profile/" + "x" * 200):
+        was = [*loop(model, 620, [20]), *loop(SONNET, 118_400, [160, 140])]
+        now = [*loop(model, 620, [20]), *loop(SONNET, 128_400, [160, 140])]
+        pairs = ["exact", "lineage", "similar"]
+        one = scenario("tests/test_a.py::test_a", "over", was, now, basis="counted", paired=pairs)
+        path = tmp_path / "page.html"
+        path.write_text(dashboard(document([one]), None), encoding="utf-8")
+        with chromium.page(path.as_uri(), width=width) as page:
+            page.evaluate("document.querySelector('.scenarios details').open = true")
+            panel = "document.querySelector('.panels > div:last-child')"
+            assert page.evaluate(f"{panel}.getBoundingClientRect().right") <= width
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            if model == HAIKU and width > 390:
+                assert page.evaluate(f"{panel}.scrollWidth <= {panel}.clientWidth")
 
 
 def test_a_phone_shows_every_cell_with_its_name(chromium: Browser, addresses: dict[str, str]) -> None:

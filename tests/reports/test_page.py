@@ -9,10 +9,11 @@ from documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many,
 from histories import history_of, with_gaps
 
 from pytest_tokenbudget.reports.document import TokensEntry, add
-from pytest_tokenbudget.reports.history import PointEntry
+from pytest_tokenbudget.reports.history import History, PointEntry
 from pytest_tokenbudget.reports.page.build import page
 from pytest_tokenbudget.reports.page.decisions import decisions
 from pytest_tokenbudget.reports.page.details import details
+from pytest_tokenbudget.reports.page.figures import figures
 from pytest_tokenbudget.reports.page.spend import spend
 from pytest_tokenbudget.reports.page.subjects import Past, Subject, subjects
 from pytest_tokenbudget.reports.page.suite import totals
@@ -43,6 +44,26 @@ def past(number: int) -> Past:
 def costing(dollars: float | None, number: int) -> Subject:
     points = [PointEntry(commit=0, tokens=tokens(1000, dollars))]
     return Subject(f"t.py::test_{number}", f"test_{number}", f"s{number}", None, points, None)
+
+
+@pytest.mark.parametrize(
+    ("cost", "ticks", "note"),
+    [
+        (None, 0, "Unknown: of every commit a price is missing."),
+        (0.0, 3, ""),
+    ],
+)
+def test_an_axis_of_dollars_has_dollars_beside_it(cost: float | None, ticks: int, note: str) -> None:
+    history: History = {
+        "version": 1,
+        "prices": {"source": "s", "version": "1"},
+        "commits": list(past(2).commits),
+        "scenarios": {"t.py::a": [{"commit": 0, "tokens": tokens(10, cost)}]},
+    }
+    figure = figures(history, past(2))[1]
+    assert (figure.title, figure.note) == ("Cost a run", note)
+    assert figure.svg.count("$0.0") >= ticks
+    assert "$0.0000" not in figure.svg
 
 
 def test_rows_of_a_run_come_worst_first() -> None:

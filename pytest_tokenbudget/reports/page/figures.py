@@ -15,6 +15,8 @@ from pytest_tokenbudget.reports.page.subjects import Past
 from pytest_tokenbudget.reports.page.suite import cache_share, words
 
 _TALL, _LOW = 220, 84
+_CENT = 0.01
+"""The axis of what costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +25,26 @@ class Figure:
 
     title: str
     svg: str
+    """Nothing where nothing is known."""
     note: str = ""
 
 
 def figures(history: History, past: Past) -> list[Figure]:
     """The three of them."""
     sums = suite(history)
-    costs = [one["cost_usd"] for one in sums]
-    dollars = axis_from_zero(max((cost for cost in costs if cost is not None), default=0))
-    gap = "A gap: a price is unknown there." if None in costs else ""
     return [
         _tokens([by_kind(one) for one in sums], past),
-        _line("Cost a run", costs, dollars, money, past, gap),
+        _costs([one["cost_usd"] for one in sums], past),
         _line("Cache share", [cache_share(one) for one in sums], axis_from_zero(1), _percent, past),
     ]
+
+
+def _costs(costs: Sequence[float | None], past: Past) -> Figure:
+    known = [cost for cost in costs if cost is not None]
+    if not known:
+        return Figure("Cost a run", "", "Unknown: of every commit a price is missing.")
+    gap = "A gap: a price is unknown there." if None in costs else ""
+    return _line("Cost a run", costs, axis_from_zero(max(known) or _CENT), money, past, gap)
 
 
 def _tokens(columns: Sequence[Sequence[int]], past: Past) -> Figure:

@@ -106,7 +106,7 @@ def _cost_change(one: Subject) -> Cell:
 
 
 def _month(one: Subject) -> Cell:
-    cost = one.now["cost_usd"] if one.now else None
-    if cost is None or one.runs is None:
+    if one.now is None or one.runs is None:
         return Cell(NONE)
-    return Cell(one.about + money(cost * one.runs), cost * one.runs)
+    cost = one.now["cost_usd"]
+    return Cell(UNKNOWN) if cost is None else Cell(one.about + money(cost * one.runs), cost * one.runs)
