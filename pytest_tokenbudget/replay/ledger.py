@@ -6,10 +6,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from pytest_tokenbudget.errors import CassetteError, ReplayMiss, TokenBudgetError
+from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.account import Account, Accounts
 from pytest_tokenbudget.replay.calls import Call, Calls
+from pytest_tokenbudget.replay.forks import FORKED, Forks
 from pytest_tokenbudget.replay.message_threads import MessageThreads, may_be_of_a_thread
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
@@ -54,6 +55,7 @@ class Ledger:
         self._accounts = Accounts(self.recording, name)
         self._carriers = dict(zip(map(id, self._traffic.exchanges), self._traffic.carriers, strict=True))
         self._calls = Calls(name)
+        self._forks = Forks()
         self._lock = threading.Lock()
         self._threads = MessageThreads()  # of this run
         self._played: set[int] = set()
@@ -77,6 +79,8 @@ class Ledger:
 
     def account(self, asker: str) -> Account:
         """Of one test or fixture."""
+        if self._forks.told():
+            self._accounts.refused(asker, f"{self.name}: {FORKED}")
         return self._accounts.of(asker, shared=self.shared)
 
     def find(self, sent: Sent, playable: Playable | None = None) -> Found | None:
@@ -84,6 +88,9 @@ class Ledger:
 
         `playable` is what may answer it; None: anything. Raises ReplayMiss where it may not be called.
         """
+        if sent.request and self._forks.inside and not self.rules.untouched:
+            self._forks.tell()
+            raise RecordingError(f"{self.name}: {FORKED}")  # no miss: a pool would wait for ever
         self.threads.add(threading.current_thread())
         self.notice(sent)
         sent = self._in_full(self._as_recorded(sent))
