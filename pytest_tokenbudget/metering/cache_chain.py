@@ -101,6 +101,11 @@ def lifetime(block: Block) -> Ttl | None:
     return marks[-1] if marks else block.ttl
 
 
+def is_marked(prompt: Prompt) -> bool:
+    """Whether a request sets any breakpoint."""
+    return prompt.automatic_ttl is not None or any(map(lifetime, prompt.blocks))
+
+
 def _unmarked(block: Block) -> str:
     """Digest of a block without the markers inside of it.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.cache_chain import Chain, same_prompt
+from pytest_tokenbudget.metering.cache_chain import Chain, is_marked, same_prompt
 from pytest_tokenbudget.metering.cache_current import CurrentTurn, measure_current
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
 from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
@@ -61,6 +61,8 @@ def resplit(
     ]
     if all(same):
         return tuple(Split(turn.tokens) for turn in recorded)
+    if not any(map(_touches_cache, recorded, current)):
+        return tuple(map(_uncached, recorded, current))
     changed = same.index(False)
     counter = counter or Memo(BuiltinCounter())
     recording = study(recorded, minimums or {}, counter)
@@ -84,6 +86,18 @@ def resplit(
             tokens = _shifted(tokens, before[index], after[index], now.prompt_tokens, known=note is None)
         splits.append(Split(tokens, note, before[index], after[index]))
     return tuple(splits)
+
+
+def _touches_cache(was: RecordedTurn, now: CurrentTurn | None) -> bool:
+    """Whether a turn reads or writes the cache, or asks for it, as recorded or now."""
+    return bool(was.cached or is_marked(was.prompt) or (now is not None and is_marked(now.prompt)))
+
+
+def _uncached(was: RecordedTurn, now: CurrentTurn | None) -> Split:
+    """Of a run without any cache: all of a prompt is uncached."""
+    if now is None or was.tokens is None or now.prompt_tokens is None:
+        return Split(was.tokens if now is not None else None)
+    return Split(replace(was.tokens, input_tokens=now.prompt_tokens))
 
 
 def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, int]) -> Shown:

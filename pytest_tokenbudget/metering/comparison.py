@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 
 from pytest_tokenbudget.metering.calibration import Known, calibration, drift
 from pytest_tokenbudget.metering.counting import Counter, family, short_name
-from pytest_tokenbudget.metering.difference import Item, difference
+from pytest_tokenbudget.metering.difference import Change, Difference, Item, differences
 from pytest_tokenbudget.metering.history import assistant_messages
 from pytest_tokenbudget.metering.overheads import overhead
 from pytest_tokenbudget.metering.places import THINKING, envelope
@@ -37,11 +37,32 @@ class Size:
     """What one block or option counts."""
 
     tokens: float = 0.0
+    """Beside its text."""
     text: str = ""
-    counted: float = 0.0
-    """Tokens of the text."""
+    counted: int = 0
+    """Tokens of the text, as the counter has them."""
     doubt: int = 0
     unknown: str | None = None
+
+
+_NOTHING = Size()
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A change, both sides counted."""
+
+    change: Change
+    was: Size
+    now: Size
+    edited: float
+    """Of the counted tokens, those that were taken out, or put in if more."""
+
+    @property
+    def where(self) -> str:
+        item = self.change.now or self.change.was
+        assert item is not None
+        return item.block.where
 
 
 def compare(known: Known, new: Prompt, counter: Counter, answers: Mapping[str, int]) -> tuple[Piece, ...]:
@@ -64,29 +85,30 @@ class _Comparison:
         self._answers = answers
 
     def pieces(self) -> Iterator[Piece]:
-        apart = difference(self._was, self._now)
-        sizes = self._sizes(change.was for change in apart.changes) | self._sizes(
-            change.now for change in apart.changes
-        )
-        for change in apart.changes:
-            was, now = (Size() if item is None else sizes[id(item)] for item in (change.was, change.now))
-            item = change.now or change.was
-            assert item is not None
-            yield _piece(item.block.where, was, now, change.was, change.now)
+        heads, messages = differences(self._was, self._now)
+        for counted in (
+            *_heads_counted(heads, self._counter),
+            *_counted(messages, self._counter, self._answers),
+        ):
+            yield self._piece(counted.where, counted)
         yield from self._options()
-        framing = sum(now.place.framing - was.place.framing for was, now in apart.same)
+        same = (*heads.same, *messages.same)
+        framing = sum(now.place.framing - was.place.framing for was, now in same)
         framing += envelope(self._now) - envelope(self._was)
         if framing:
             yield Piece("framing", framing)
         if _name(self._was.model) != _name(self._now.model):
-            yield self._model(apart.same)
+            yield self._model(same)
 
     def _options(self) -> Iterator[Piece]:
         old, new = render_options(self._was), render_options(self._now)
         for name in sorted(old.keys() | new.keys()):
             was, now = old.get(name, Rendered()), new.get(name, Rendered())
             if was != now:
-                piece = _piece(name, self._size(was, self._was.model), self._size(now, self._now.model))
+                before = _size(was, self._was.model, self._counter)
+                piece = self._piece(
+                    name, _both(Change(None, None), before, _size(now, self._now.model, self._counter))
+                )
                 if name in ("tools", "tool_choice"):
                     piece = replace(piece, doubt=piece.doubt + drift(self._known, self._counter))
                 yield piece
@@ -96,40 +118,80 @@ class _Comparison:
         if _reads_alike(self._was.model, self._now.model):
             return Piece("model", 0, doubt=2)
         sizes = [
-            (self._size(was.rendered(), was.model), self._size(now.rendered(), now.model))
+            (_size(was.rendered(), was.model, self._counter), _size(now.rendered(), now.model, self._counter))
             for was, now in same
         ]
         return Piece(
             "model",
-            tokens=sum(now.tokens - was.tokens for was, now in sizes),
-            edited=sum(max(was.counted, now.counted) for was, now in sizes),
+            tokens=sum(
+                now.tokens - was.tokens + self._scaled(now.counted - was.counted) for was, now in sizes
+            ),
+            edited=self._scaled(sum(max(was.counted, now.counted) for was, now in sizes)),
             doubt=sum(now.doubt for _, now in sizes) + 5,
             unknown=next((now.unknown for _, now in sizes if now.unknown), None),
         )
 
-    def _sizes(self, changed: Iterable[Item | None]) -> dict[int, Size]:
-        """What each item counts, by its id; whole assistant turns by what their answers were billed."""
-        items = {id(item.block): item for item in changed if item is not None}
-        sizes: dict[int, Size] = {}
-        for digest, blocks in assistant_messages(item.block for item in items.values()):
-            message = [items[id(block)] for block in blocks]
-            if digest in self._answers and not any(item.place.surroundings.dropped for item in message):
-                sizes |= _billed(message, self._answers[digest])
-        for item in items.values():
-            if id(item) not in sizes:
-                size = self._size(item.rendered(), item.model)
-                sizes[id(item)] = replace(size, tokens=size.tokens + item.place.framing)
-        return sizes
+    def _piece(self, where: str, counted: _Counted) -> Piece:
+        was, now, change = counted.was, counted.now, counted.change
+        return Piece(
+            where,
+            tokens=now.tokens - was.tokens + self._scaled(now.counted - was.counted),
+            edited=self._scaled(counted.edited),
+            doubt=was.doubt + now.doubt,
+            unknown=now.unknown or was.unknown,
+            was=None if change.was is None else change.was.block,
+            now=None if change.now is None else change.now.block,
+        )
 
-    def _size(self, rendered: Rendered, model: str) -> Size:
-        counts = [self._counter.count(text, family(model)) for text in rendered.texts]
-        counted = sum(counts) * self._scale if any(counts) else 0.0
-        text = "".join(rendered.texts)
-        return Size(rendered.tokens + counted, text, counted, rendered.doubt, rendered.unknown)
+    def _scaled(self, counted: float) -> float:
+        return counted * self._scale if counted else 0.0
 
     @cached_property
     def _scale(self) -> float:
         return calibration(self._known, self._counter)
+
+
+@lru_cache(maxsize=64)
+def _heads_counted(apart: Difference, counter: Counter) -> tuple[_Counted, ...]:
+    return _counted(apart, counter, {})
+
+
+def _counted(apart: Difference, counter: Counter, answers: Mapping[str, int]) -> tuple[_Counted, ...]:
+    """Every change with what both sides count."""
+    sizes = _sizes((change.was for change in apart.changes), counter, answers)
+    sizes |= _sizes((change.now for change in apart.changes), counter, answers)
+    return tuple(
+        _both(
+            change,
+            _NOTHING if change.was is None else sizes[id(change.was)],
+            _NOTHING if change.now is None else sizes[id(change.now)],
+        )
+        for change in apart.changes
+    )
+
+
+def _both(change: Change, was: Size, now: Size) -> _Counted:
+    return _Counted(change, was, now, _edited(was, now))
+
+
+def _sizes(changed: Iterable[Item | None], counter: Counter, answers: Mapping[str, int]) -> dict[int, Size]:
+    """What each item counts, by its id; whole assistant turns by what their answers were billed."""
+    items = {id(item.block): item for item in changed if item is not None}
+    sizes: dict[int, Size] = {}
+    for digest, blocks in assistant_messages(item.block for item in items.values()):
+        message = [items[id(block)] for block in blocks]
+        if digest in answers and not any(item.place.surroundings.dropped for item in message):
+            sizes |= _billed(message, answers[digest])
+    for item in items.values():
+        if id(item) not in sizes:
+            sizes[id(item)] = _size(item.rendered(), item.model, counter, item.place.framing)
+    return sizes
+
+
+def _size(rendered: Rendered, model: str, counter: Counter, framing: int = 0) -> Size:
+    counted = sum(counter.count(text, family(model)) for text in rendered.texts)
+    text = "".join(rendered.texts)
+    return Size(rendered.tokens + framing, text, counted, rendered.doubt, rendered.unknown)
 
 
 def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
@@ -140,18 +202,6 @@ def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
         id(item): Size(output_tokens * length / sum(lengths), doubt=doubt)
         for item, length in zip(message, lengths, strict=True)
     }
-
-
-def _piece(where: str, was: Size, now: Size, before: Item | None = None, after: Item | None = None) -> Piece:
-    return Piece(
-        where,
-        tokens=now.tokens - was.tokens,
-        edited=_edited(was, now),
-        doubt=was.doubt + now.doubt,
-        unknown=now.unknown or was.unknown,
-        was=None if before is None else before.block,
-        now=None if after is None else after.block,
-    )
 
 
 def _edited(was: Size, now: Size) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+from collections.abc import Hashable
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Protocol
@@ -70,7 +71,7 @@ def is_known(model: str) -> bool:
 CTOK_FRAME = {Family.V3: 7, Family.V47: 11, Family.V48: 6}
 
 
-class Counter(Protocol):
+class Counter(Hashable, Protocol):
     """Counts the tokens of a text."""
 
     name: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from pytest_tokenbudget.metering.places import Place, places
+from pytest_tokenbudget.metering.places import Head, Place, message_places
 from pytest_tokenbudget.metering.rendering import Rendered, render
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
@@ -16,6 +17,7 @@ class Item:
     """A block of one prompt at its place."""
 
     index: int
+    """Among tools and system, or among the blocks of the messages."""
     block: Block
     place: Place
     model: str
@@ -33,9 +35,10 @@ class Change:
     now: Item | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Difference:
-    """Two prompts, matched: a block that moved is the same block, and a cache marker is no difference."""
+    """Two prompts, or the same part of both, matched: a block that moved is the same block, and a cache
+    marker is no difference."""
 
     same: tuple[tuple[Item, Item], ...]
     changes: tuple[Change, ...]
@@ -44,8 +47,22 @@ class Difference:
 
 def items(prompt: Prompt) -> tuple[Item, ...]:
     """The blocks of `prompt` at their places."""
-    pairs = zip(prompt.blocks, places(prompt), strict=True)
-    return tuple(Item(index, block, place, prompt.model) for index, (block, place) in enumerate(pairs))
+    head = Head.of(prompt)
+    return *_of_head(head), *_of_messages(prompt, head)
+
+
+def _of_head(head: Head) -> tuple[Item, ...]:
+    return _placed(head.blocks, head.places(), head.model)
+
+
+def _of_messages(prompt: Prompt, head: Head) -> tuple[Item, ...]:
+    blocks = prompt.blocks[len(head.blocks) :]
+    return _placed(blocks, message_places(blocks, prompt.model), prompt.model)
+
+
+def _placed(blocks: Sequence[Block], places: Sequence[Place], model: str) -> tuple[Item, ...]:
+    pairs = zip(blocks, places, strict=True)
+    return tuple(Item(index, block, place, model) for index, (block, place) in enumerate(pairs))
 
 
 def difference(was: Prompt, now: Prompt) -> Difference:
@@ -55,8 +72,26 @@ def difference(was: Prompt, now: Prompt) -> Difference:
     the same neighbours, or by its name if it is a tool. A text in other blocks than before is no change: the
     model is shown the blocks of a message, or of the system prompt, as one text.
     """
+    heads, messages = differences(was, now)
+    return Difference(heads.same + messages.same, heads.changes + messages.changes)
+
+
+def differences(was: Prompt, now: Prompt) -> tuple[Difference, Difference]:
+    """As `difference`, of tools and system, and of the messages. The first is one object on every turn of
+    every conversation that begins so.
+    """
+    before, after = Head.of(was), Head.of(now)
+    messages = _matched(_of_messages(was, before), _of_messages(now, after))
+    return _heads_apart(before, after), messages
+
+
+@lru_cache(maxsize=64)
+def _heads_apart(was: Head, now: Head) -> Difference:
+    return _matched(_of_head(was), _of_head(now))
+
+
+def _matched(before: tuple[Item, ...], after: tuple[Item, ...]) -> Difference:
     matched: dict[int, Item] = {}  # by index in the new prompt
-    before, after = items(was), items(now)
     old, new = list(before), list(after)
     for key in (_sent, _shown):
         for a, b in _take_pairs(old, new, key):

@@ -44,38 +44,60 @@ def envelope(prompt: Prompt) -> int:
     return framing(prompt.model).prompt + system
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Tools and system: what every turn of a conversation begins with."""
+
+    blocks: tuple[Block, ...]
+    model: str
+    hides_deferred: bool
+    """Whether deferred tools are out of the prompt, since nothing in it may bring them in."""
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Head:
+        """The blocks before the messages."""
+        end = next((n for n, block in enumerate(prompt.blocks) if block.level == "messages"), None)
+        blocks = prompt.blocks[:end]
+        hides = any(map(_is_deferred, blocks)) and not any(map(_finds_tools, prompt.blocks))
+        return cls(blocks, prompt.model, hides)
+
+    def places(self) -> tuple[Place, ...]:
+        """One place a block, in order."""
+        return tuple(map(self._place, self.blocks))
+
+    def _place(self, block: Block) -> Place:
+        if block.level != "tools":
+            return Place(0)
+        return Place(0, _DROPPED) if self.hides_deferred and _is_deferred(block) else Place(1)
+
+
 def places(prompt: Prompt) -> tuple[Place, ...]:
     """One place a block, in order; the framing of a message is with its first block."""
-    return tuple(_Placing(prompt).walk())
+    head = Head.of(prompt)
+    return *head.places(), *message_places(prompt.blocks[len(head.blocks) :], prompt.model)
+
+
+def message_places(blocks: tuple[Block, ...], model: str) -> tuple[Place, ...]:
+    """Of the messages alone."""
+    return tuple(_Placing(blocks, model).walk())
 
 
 class _Placing:
-    def __init__(self, prompt: Prompt) -> None:
-        self._blocks = prompt.blocks
-        self._around = framing(prompt.model)
-        self._overhead = overhead(prompt.model)
+    def __init__(self, blocks: tuple[Block, ...], model: str) -> None:
+        self._blocks = blocks
+        self._around = framing(model)
         self._tools = {
             str(block.content.get("id")): str(block.content.get("name"))
-            for block in prompt.blocks
+            for block in blocks
             if block.kind == "tool_use"
         }
-        self._hides_deferred = not any(map(_finds_tools, prompt.blocks))
         # Where earlier thinking is left out, it stays within the running tool loop: after the last user
         # message that is not of tool results.
-        self._loop = 0 if self._overhead.keeps_thinking else _loop_start(prompt.blocks)
+        self._loop = 0 if overhead(model).keeps_thinking else _loop_start(blocks)
 
     def walk(self) -> Iterator[Place]:
-        for (level, _), blocks in groupby(self._blocks, lambda block: (block.level, block.role)):
-            if level == "messages":
-                yield from self._turn(list(blocks))
-            elif level == "tools":
-                yield from map(self._tool, blocks)
-            else:
-                yield from (Place(0) for _ in blocks)
-
-    def _tool(self, block: Block) -> Place:
-        hidden = self._hides_deferred and block.content.get("defer_loading") is True
-        return Place(0, _DROPPED) if hidden else Place(1)
+        for _, blocks in groupby(self._blocks, lambda block: block.role):
+            yield from self._turn(list(blocks))
 
     def _turn(self, blocks: list[Block]) -> Iterator[Place]:
         """The messages of one role in a row, which the API merges."""
@@ -111,6 +133,10 @@ class _Placing:
             return around.tool_results + (around.several_results if results > 1 else 0)
         prefill = blocks[0].role == "assistant" and blocks[-1] is self._blocks[-1]
         return opening + (0 if prefill else around.message)
+
+
+def _is_deferred(block: Block) -> bool:
+    return block.level == "tools" and block.content.get("defer_loading") is True
 
 
 def _finds_tools(block: Block) -> bool:
