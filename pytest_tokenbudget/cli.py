@@ -62,19 +62,18 @@ Add = Callable[..., argparse.ArgumentParser]
 def _add_suite(add: Add) -> None:
     add("update", _update, "Replay, and write the baselines of new and changed scenarios.", for_pytest=True)
     advise = add("advise", _advise, "Replay, and tell what would be cheaper.", for_pytest=True)
-    advise.add_argument("--format", choices=("terminal", "markdown", "json"), default="terminal")
+    _format(advise, "terminal", "markdown", "json")
     show = add("show", _show, "Show the baselines below this folder.")
     show.add_argument("paths", nargs="*", metavar="PATH", help="of these test files and folders only")
-    show.add_argument("--format", choices=("terminal", "json"), default="terminal")
+    _format(show, "terminal", "json")
 
 
 def _add_reports(add: Add) -> None:
     report = add("report", _report, "Tell a JSON document in another form; several are merged first.")
     report.add_argument("documents", nargs="+", type=Path, metavar="IN")
-    formats = ("terminal", "markdown", "markdown-comment", "github", "otel", "html")
-    report.add_argument("--format", choices=formats, default="terminal")
+    _format(report, "terminal", "markdown", "markdown-comment", "github", "otel", "html")
     report.add_argument("--diff", type=Path, metavar="JSON", help="of `tokenbudget diff`, below the Markdown")
-    report.add_argument("-o", "--output", type=Path, metavar="FILE")
+    _output(report)
     merge = add("merge", _merge, "Merge the JSON documents of several shards.")
     merge.add_argument("documents", nargs="+", type=Path, metavar="IN")
     merge.add_argument("-o", "--output", type=Path, metavar="FILE", required=True)
@@ -86,17 +85,24 @@ def _add_reports(add: Add) -> None:
         "--suffix", default="", metavar="NAME", help="tells the comments of several jobs apart"
     )
     comment.add_argument(
-        "--runs-per-month", type=_from_one, metavar="N", help="of every scenario: dollars a month"
+        "--runs-per-month", type=_from_one, metavar="N", help="of scenarios of which nobody said it"
     )
     comment.add_argument("--author", metavar="LOGIN", help="whose token it is, if not the workflow's own")
 
 
+def _format(command: argparse.ArgumentParser, *names: str) -> None:
+    command.add_argument("--format", choices=names, default=names[0], help=f"by default: {names[0]}")
+
+
+def _output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", "--output", type=Path, metavar="FILE", help="by default: standard output")
+
+
 def _from_one(text: str) -> int:
     """A whole number from 1 on; argparse says what else was given."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
 
 
 def _add_git(add: Add) -> None:
@@ -104,15 +110,15 @@ def _add_git(add: Add) -> None:
     diff.add_argument("base", nargs="?", metavar="BASE")
     diff.add_argument("--report", type=Path, metavar="JSON", help="a document of now")
     diff.add_argument("--base-report", type=Path, metavar="JSON", help="of BASE: what failed there already?")
-    diff.add_argument("--format", choices=("terminal", "markdown", "json"), default="terminal")
-    diff.add_argument("-o", "--output", type=Path, metavar="FILE")
+    _format(diff, "terminal", "markdown", "json")
+    _output(diff)
     history = add("history", _history, "Show how the baselines changed, commit by commit.")
-    history.add_argument("--format", choices=("terminal", "json", "html"), default="terminal")
+    _format(history, "terminal", "json", "html")
     history.add_argument("--commits", type=_from_one, default=100, metavar="N", help="the newest N (100)")
-    history.add_argument("-o", "--output", type=Path, metavar="FILE")
+    _output(history)
     blame = add("blame", _blame, "Replay every commit of a range: which one moved what?", for_pytest=True)
     blame.add_argument("range", metavar="BASE..HEAD")
-    blame.add_argument("--format", choices=("terminal", "json"), default="terminal")
+    _format(blame, "terminal", "json")
     blame.add_argument("--documents", type=Path, metavar="FOLDER", help="keep each commit's JSON document")
 
 

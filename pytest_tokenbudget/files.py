@@ -16,8 +16,13 @@ def encoded(text: str) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, through a temporary file beside it; its folder is made if missing.
 
-    Raises OSError and leaves what was there.
+    A link stays one, and what it leads to is replaced; a device or a pipe, such as /dev/stdout, is written
+    to. Raises OSError and leaves what was there.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:

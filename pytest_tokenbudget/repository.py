@@ -192,7 +192,8 @@ class Repository:
 
     def _verify(self, revision: str) -> str | None:
         given = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        return _git(self.folder, *given, check=False).stdout.decode().strip() or None
+        found = _git(self.folder, *given, check=False).stdout.decode().split()
+        return found[0] if len(found) == 1 else None  # of a range, git tells both ends
 
     def _log(self, *given: str) -> Iterator[Commit]:
         return map(_commit, self._fields("log", "-z", _FORMAT, "--encoding=UTF-8", *given, "--"))

@@ -124,6 +124,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments",
     [
         ["history", "--commits", "0"],
+        ["history", "--commits", "many"],
         ["merge", "--expect", "-1", "-o", "x", "a"],
         ["comment", "--runs-per-month", "0", "a"],
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ _COUNTS = (
     "output_tokens",
 )
 _OPTIONAL = "web_search_requests"
+_COMMITTED = "It was committed so: name another commit to compare with."
 
 
 def baseline_path(test_file: Path) -> Path:
@@ -41,17 +43,18 @@ def read_baselines(path: Path) -> Mapping[str, Usage]:
         return MappingProxyType({})
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(f"{path}: cannot be read: {error}.") from error
-    return parse_baselines(text, where=str(path))
+    restore = f"Restore it (git checkout -- {shlex.quote(str(path))}), or delete it and run `{_UPDATE}`."
+    return parse_baselines(text, where=str(path), fix=restore)
 
 
-def parse_baselines(text: str, where: str) -> Mapping[str, Usage]:
-    """Read the text of a baseline file; `where` names it in errors."""
+def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str, Usage]:
+    """Read the text of a baseline file; in errors, `where` names it and `fix` is the next step."""
     try:
         document = load_yaml(text)
     except ValueError as error:
-        raise BaselineError(f"{where}: is no YAML: {error}. {_restore(where)}") from error
+        raise BaselineError(f"{where}: is no YAML: {error}. {fix}") from error
     if not isinstance(document, dict) or "version" not in document:
-        raise BaselineError(f"{where}: is no baseline file: it has no `version`. {_restore(where)}")
+        raise BaselineError(f"{where}: is no baseline file: it has no `version`. {fix}")
     version = document["version"]
     if not isinstance(version, int) or isinstance(version, bool) or version > VERSION:
         raise BaselineError(
@@ -60,17 +63,17 @@ def parse_baselines(text: str, where: str) -> Mapping[str, Usage]:
         )
     scenarios = document.get("scenarios")
     if not isinstance(scenarios, dict):
-        raise BaselineError(f"{where}: `scenarios` is not a table. {_restore(where)}")
-    return MappingProxyType({str(k): _usage(v, f"{where}: {k}") for k, v in scenarios.items()})
-
-
-def _restore(where: str) -> str:
-    return f"Restore it (git checkout -- {where}), or delete it and run `{_UPDATE}`."
+        raise BaselineError(f"{where}: `scenarios` is not a table. {fix}")
+    try:
+        return MappingProxyType({str(k): _usage(v, str(k)) for k, v in scenarios.items()})
+    except ValueError as error:
+        raise BaselineError(f"{where}: {error}. {fix}") from None
 
 
 def _usage(value: object, where: str) -> Usage:
+    """Raises ValueError, as those below, that says what is wrong `where`."""
     if not isinstance(value, dict) or not isinstance(value.get("models"), dict):
-        raise BaselineError(f"{where}: is not `turns` and `models`. {_restore(where.split(': ')[0])}")
+        raise ValueError(f"{where}: is not `turns` and `models`")
     by_rate = {
         Rate.parse(str(rate)): _tokens(counts, f"{where}: {rate}") for rate, counts in value["models"].items()
     }
@@ -79,10 +82,10 @@ def _usage(value: object, where: str) -> Usage:
 
 def _tokens(value: object, where: str) -> Tokens:
     if not isinstance(value, dict):
-        raise BaselineError(f"{where}: is not a table of token counts. {_restore(where.split(': ')[0])}")
+        raise ValueError(f"{where}: is not a table of token counts")
     for key in value:
         if key not in (*_COUNTS, _OPTIONAL):
-            raise BaselineError(f"{where}: unknown key {key!r}. {_restore(where.split(': ')[0])}")
+            raise ValueError(f"{where}: unknown key {key!r}")
     counts = {key: _count(value.get(key), f"{where}: {key}") for key in _COUNTS}
     return Tokens(**counts, web_search_requests=_count(value.get(_OPTIONAL, 0), f"{where}: {_OPTIONAL}"))
 
@@ -90,7 +93,7 @@ def _tokens(value: object, where: str) -> Tokens:
 def _count(value: object, where: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    raise BaselineError(f"{where}: is {value!r}, not a count. {_restore(where.split(': ')[0])}")
+    raise ValueError(f"{where}: is {value!r}, not a count")
 
 
 def format_baselines(baselines: Mapping[str, Usage]) -> str:

@@ -188,6 +188,7 @@ def test_what_is_not_there(repo: Scratch, tmp_path: Path) -> None:
         "diff", "nowhere"
     )
     assert "'--all' names no commit" in repo.refused("diff", "--", "--all")
+    assert "'main..HEAD' names no commit" in repo.refused("diff", "main..HEAD")
     outside = tmp_path / "outside"
     outside.mkdir()
     assert "is not in the working tree of a git repository" in Scratch(outside).refused("diff")
@@ -204,7 +205,9 @@ def test_a_broken_file_at_the_base(repo: Scratch) -> None:
     broken = repo.commit("Broken")
     repo.baselines(FILE, {"test_a": use(1)})
     repo.commit("Mended")
-    assert f"{FILE} at {broken[:7]}: is no YAML" in repo.refused("diff", "HEAD~1")
+    said = repo.refused("diff", "HEAD~1")
+    assert f"{FILE} at {broken[:7]}: is no YAML" in said
+    assert said.endswith("It was committed so: name another commit to compare with.\n")
 
 
 def test_other_formats(repo: Scratch) -> None:
