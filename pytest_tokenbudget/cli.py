@@ -22,17 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     run: Command = given.run
     try:
-        status = run(given, rest[1:] if rest[:1] == ["--"] else rest)
-        sys.stdout.flush()
+        return run(given, rest[1:] if rest[:1] == ["--"] else rest)
     except TokenBudgetError as error:
         print(f"tokenbudget {given.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader has seen enough; nothing is left to be flushed at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         return 0
-    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -93,6 +93,15 @@ def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
     assert done.stdout.startswith("scenario   turns  prompt")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_in_one_sentence(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m pytest_tokenbudget show > /dev/full"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    said = "Standard output cannot be written: No space left on device. Send it where there is room."
+    assert done.stderr == f"tokenbudget show: {said}\n"
+
+
 def test_a_console_of_few_characters(tmp_path: Path) -> None:
     (tmp_path / "token_budgets").mkdir()
     text = 'version: 1\nscenarios:\n  "test_naïve→":\n    turns: 1\n    models: {}\n'

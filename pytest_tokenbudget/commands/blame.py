@@ -43,7 +43,7 @@ def run(
     repository = Repository.open(folder)
     repository.require_history()
     commits = _commits(repository, range_)
-    with _terminated_as_interrupted():
+    with _ended_as_interrupted():
         replays = list(_replays(repository, commits, arguments, documents))
     prices = Prices()
     found = blame.blame(range_, replays, {"source": prices.source, "version": prices.version})
@@ -166,14 +166,18 @@ def _keep(document: Document, commit: Commit, folder: Path | None) -> None:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """A job that is cancelled ends as by Ctrl-C, so that the worktree is removed."""
+def _ended_as_interrupted() -> Iterator[None]:
+    """A job that is cancelled, or whose terminal is closed, ends as by Ctrl-C: the worktree is removed."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heeded = {end: signal.getsignal(end) for end in ends if signal.getsignal(end) != signal.SIG_IGN}
+    for end in heeded:  # but not what is ignored, as below nohup
+        signal.signal(end, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for end, before in heeded.items():
+            signal.signal(end, before)

@@ -20,11 +20,10 @@ _COLUMNS = 100
 def write_text(text: str, destination: Path | None) -> None:
     """Write a report to `destination`, or to standard output, in UTF-8 whatever the terminal's encoding is.
 
-    Raises ReportError naming the file.
+    Raises ReportError naming the file, and BrokenPipeError where the reader has seen enough.
     """
     if destination is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(encoded(text))
+        _print(encoded(text))
         return
     try:
         write_atomically(destination, encoded(text))
@@ -32,6 +31,19 @@ def write_text(text: str, destination: Path | None) -> None:
         reason = error.strerror or error
         raise ReportError(f"{destination} cannot be written: {reason}. Name another file with -o.") from error
     tell(f"Wrote {destination}")
+
+
+def _print(content: bytes) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is flushed at exit
+        if isinstance(error, BrokenPipeError):
+            raise
+        reason = f"{error.strerror or error}. Send it where there is room."
+        raise ReportError(f"Standard output cannot be written: {reason}") from error
 
 
 def write_lines(lines: Iterable[Line], destination: Path | None) -> None:

@@ -149,7 +149,7 @@ def test_ranges(repo: Scratch, tmp_path: Path) -> None:
     assert "This clone is shallow" in repo.shallow(tmp_path / "clone").refused("blame", "HEAD~1..HEAD")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_leaves_nothing_behind(repo: Scratch, tmp_path: Path, number: int) -> None:
     started = tmp_path / "started"
     repo.write("tests/test_agent.py", SLOW.format(started=str(started)))
@@ -163,8 +163,8 @@ def test_interrupted_it_leaves_nothing_behind(repo: Scratch, tmp_path: Path, num
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # Where the tests run in the background of a script, interrupts are ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Where the tests run in the background of a script, signals are ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not started.exists() and time.monotonic() < deadline:
