@@ -27,7 +27,7 @@ from pytest_tokenbudget.metering.counting import Family, Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Basis, Usage, Verdict
+from pytest_tokenbudget.model import Paired, Usage, Verdict
 from pytest_tokenbudget.options import Options, RecordMode
 from pytest_tokenbudget.report_files import write_report
 from pytest_tokenbudget.reports import build
@@ -184,7 +184,7 @@ class Session:
             run,
             cost=self.prices.cost,
             count=lambda text: self.meter.counter.count(text, Family.V3),
-            sources=self._sources if run.basis != Basis.RECORDED else None,
+            sources=self._sources if any(turn.pair.how is not Paired.EXACT for turn in run.turns) else None,
             minimums=self.settings.minimum_cacheable_tokens,
         )
         levers = advise(

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from pytest_tokenbudget.diagnosis.comparison import Difference
 from pytest_tokenbudget.diagnosis.findings import Source
-from pytest_tokenbudget.diagnosis.kinds import Kind, kind_of_value, values_in
+from pytest_tokenbudget.diagnosis.kinds import kind_of_code, kind_of_value, values_in
 from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.diagnosis.sources import Location
+from pytest_tokenbudget.diagnosis.value_patterns import Kind
 
 EARLIER = "prefix that an earlier turn cached"
 RECORDED = "recorded prefix"
@@ -39,6 +40,9 @@ def refined(difference: Difference, location: Location, *, edited: bool) -> Diff
     Where a value was put in although there was none before, it is of that value's kind. Where two versions of
     the agent are compared (`edited`) and the repository holds the new text, a number in it is an edit.
     """
+    made = kind_of_code(location.code)
+    if made and difference.kind in (Kind.COUNTER, Kind.TEXT):
+        return replace(difference, kind=made)
     if difference.kind.is_value:
         literal = edited and location.source is not None and location.filled is None
         return replace(difference, kind=Kind.TEXT) if literal else difference

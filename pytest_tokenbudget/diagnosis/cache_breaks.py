@@ -152,7 +152,7 @@ def _too_short(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
     if not loss.now.breakpoints or loss.now_cached:
         return None
     least = minimum(loss.now.model, minimums)
-    cause = f"the prefix is shorter than the {least:,} tokens that {loss.now.model} caches at least"
+    cause = f"the prefix is shorter than the {least:,} tokens that {loss.now.prompt.model} caches at least"
     return Break(loss.turn, [*_marks(loss.now)][-1], cause, loss.tokens, effect=_effect(loss))
 
 

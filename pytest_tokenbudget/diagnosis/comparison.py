@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_tokenbudget.diagnosis.kinds import Kind, first_difference, is_reordered, kind_of_difference
+from pytest_tokenbudget.diagnosis.kinds import first_difference, is_reordered, kind_of_difference
 from pytest_tokenbudget.diagnosis.listings import Names, moved, other_order
 from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, place, text_of, to_json
+from pytest_tokenbudget.diagnosis.value_patterns import Kind
 from pytest_tokenbudget.wire.prompt import Block, Level
 
 Change = Literal["changed", "added", "removed", "reordered"]

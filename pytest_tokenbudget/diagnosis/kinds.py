@@ -4,91 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from enum import StrEnum
 from typing import Any
 
+from pytest_tokenbudget.diagnosis.value_patterns import HEX, LABELS, MADE_BY, NUMBER, PATTERNS, UUID, Kind
 from pytest_tokenbudget.diagnosis.words import words_of
 
-
-class Kind(StrEnum):
-    """Of a difference, in words for people."""
-
-    DATE = "date or time"
-    ID = "UUID or random id"
-    PATH = "path or host name"
-    COUNTER = "counter or other number"
-    ORDER = "another order"
-    TEXT = "changed text"
-
-    @property
-    def is_value(self) -> bool:
-        """Whether it is of the sort that a program fills in anew each time."""
-        return self not in (Kind.ORDER, Kind.TEXT)
-
-
-_MONTH = (
-    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
-    r"|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
-)
-_WEEKDAY = r"(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?\b"
-_TIME = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\b\.?)?"
-_ZONE = r"(?:\s?(?:Z|UTC|GMT|[A-Z]{2,4}T|[+-]\d{2}:?\d{2})\b)?"
-_CLOCK = rf"(?:(?:,?\s+(?:at\s+)?|T){_TIME}{_ZONE})?"
-_DATE = (
-    rf"(?<!\d)(?:19|20)\d{{2}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}{_CLOCK}",
-    rf"(?<!\d)\d{{1,2}}[-/.]\d{{1,2}}[-/.](?:19|20)?\d{{2}}(?!\d){_CLOCK}",
-    rf"\b(?:{_WEEKDAY},?\s+)?\d{{1,2}}(?:st|nd|rd|th|\.)?\s+(?:of\s+)?{_MONTH},?(?:\s+\d{{4}})?{_CLOCK}",
-    rf"\b(?:{_WEEKDAY},?\s+)?{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?(?!\d)(?:{_CLOCK}{_ZONE}\s+\d{{4}}|,?\s+\d{{4}}{_CLOCK}|{_CLOCK})",
-    rf"\b{_MONTH}\s+\d{{4}}\b",
-    rf"\b(?:{_WEEKDAY}|{_MONTH})",
-    rf"(?<![\d.]){_TIME}{_ZONE}",
-    r"(?<!\d)20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[T_-]?\d{4,6}Z?)?(?!\d)",
-    r"(?<![\d.])(?:1[4-9]|20)\d{8}(?:\.\d+|\d{3}|\d{6}|\d{9})?(?!\d)",  # seconds since 1970, or finer
-    r"(?<![\d.,])(?:19|20)\d{2}(?![\d.,]\d|\d)",
-)
-_ID = (
-    r"\b[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\b",
-    r"\b0x[0-9a-fA-F]{4,}\b",
-    # Six characters or more, letters and digits mixed, one word or joined by - and _: req_8Fk2, a1b2c3d4.
-    r"(?<![\w/.-])(?=[\w+-]*[A-Za-z])(?=[\w+-]*\d)(?!\d+(?:st|nd|rd|th|[a-z]{1,2})\b)[A-Za-z0-9][\w+-]{4,}[\w=](?![\w/])",
-)
-_PATH = (
-    r"\bhttps?://[^\s\"'<>)]+",
-    r"(?<![\w.])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\]+[\w.@%+~-]+)+[/\\]?",
-    r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?(?![\d.])",
-    r"\b[\w-]+@[\w-]+(?:\.[\w-]+)*",
-    r"\blocalhost(?::\d+)?\b|\bip-\d+(?:-\d+){3}\b",
-    r"\b[a-zA-Z][\w-]*(?:\.[\w-]+)*\.(?:local|internal|lan|com|net|org|io|dev|cloud|svc|home|arpa|intra|corp)\b(?::\d+)?",
-)
-_COUNTER = (r"[-+#]?\d+(?:[.,_]\d+)*%?(?![A-Za-z]\w*\d)",)
-_PATTERNS: tuple[tuple[Kind, tuple[re.Pattern[str], ...]], ...] = tuple(
-    (kind, tuple(re.compile(pattern) for pattern in patterns))
-    for kind, patterns in ((Kind.DATE, _DATE), (Kind.PATH, _PATH), (Kind.ID, _ID), (Kind.COUNTER, _COUNTER))
-)
-_UUID = re.compile(_ID[0])
-_LABELS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    (Kind.DATE, re.compile(r"\b(?:date|time|today|now|day|clock|timestamp)\b", re.IGNORECASE)),
-    (
-        Kind.ID,
-        re.compile(
-            r"(?:\b|_)(?:id|uid|uuid|guid|nonce|token|seed|session|request|trace|run|correlation|conversation|thread)"
-            r"(?:\b|_)",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        Kind.PATH,
-        re.compile(
-            r"(?:\b|_)(?:host|hostname|machine|node|pod|container|server|cwd|dir|directory|folder|path|file|home)"
-            r"(?:\b|_)",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        Kind.COUNTER,
-        re.compile(r"\b(?:turn|step|count|counter|iteration|attempt|number|no)\b|#", re.IGNORECASE),
-    ),
-)
 _WINDOW = 120
 _LABEL = re.compile(r"([\w #]{1,40})\s*(?:[:=]|\bis\b)\s*[\"'`]?[^\s:=]*$")
 _LINE_OF_LABEL = re.compile(
@@ -117,15 +37,33 @@ def kind_of_difference(was: str, now: str) -> Kind:
     if is_reordered(was, now):
         return Kind.ORDER
     at = first_difference(was, now)
-    for kind, patterns in ((Kind.ID, (_UUID,)), *_PATTERNS):
+    for kind, patterns in ((Kind.ID, (UUID,)), *PATTERNS):
+        if kind == Kind.COUNTER and _is_hex(was, now, at):
+            return Kind.ID
         if any(_covers(pattern, was, at) and _covers(pattern, now, at) for pattern in patterns):
             return kind
     return _by_label(was, now, at)
 
 
+def _is_hex(was: str, now: str, at: int) -> bool:
+    """Whether hexadecimal words of one length differ, of which one may lack letters by chance."""
+    words = [
+        match[0]
+        for text in (was, now)
+        for match in HEX.finditer(text, max(at - _WINDOW, 0), at + _WINDOW)
+        if match.start() <= at < match.end()
+    ]
+    return len(words) == 2 and len(words[0]) == len(words[1]) and not all(map(str.isdigit, words))
+
+
+def kind_of_code(line: str) -> Kind | None:
+    """The kind of value that a line of code makes anew each time; None where it does no such thing."""
+    return next((kind for kind, pattern in MADE_BY if pattern.search(line)), None)
+
+
 def kind_of_value(text: str, value: str) -> Kind:
     """The kind of a value that a template was filled with, by itself or by its label."""
-    if re.fullmatch(_COUNTER[0], value):
+    if NUMBER.fullmatch(value):
         return Kind.COUNTER
     at = text.find(value)
     return _by_label(text[:at] + text[at + len(value) :], text, at) if at >= 0 else Kind.TEXT
@@ -135,7 +73,7 @@ def values_in(text: str) -> list[tuple[Kind, str]]:
     """Dates, ids and paths in a text, in order; numbers and weekdays, which prompts are full of, left out."""
     matches = sorted(
         (match.start(), -match.end(), kind)
-        for kind, patterns in _PATTERNS
+        for kind, patterns in PATTERNS
         if kind != Kind.COUNTER
         for pattern in patterns
         for match in pattern.finditer(text)
@@ -204,7 +142,7 @@ def _by_label(was: str, now: str, at: int) -> Kind:
     old, new = was[at : len(was) - tail], now[at : len(now) - tail]
     label = _LABEL.search(now, max(at - _WINDOW, 0), at)
     if label and len(words_of(old)) <= _SHORT and len(words_of(new)) <= _SHORT and "\n" not in old + new:
-        for kind, pattern in _LABELS:
+        for kind, pattern in LABELS:
             if pattern.search(label[1]):
                 return kind
     line = now[now.rfind("\n", 0, at) + 1 :].partition("\n")[0]

@@ -94,7 +94,7 @@ class Placed:
         explained = in_span + sum(map(query.content, holes))
         size = query.content(query.span)
         enough = alignment.longest >= min(_LONG_ENOUGH, len(query.words))
-        if len(holes) == len(gaps):
+        if holes and len(holes) == len(gaps):
             enough = enough or alignment.matched >= _EXPLAINED
         lines = alignment.lines_of(query.span)
         path = alignment.file.path

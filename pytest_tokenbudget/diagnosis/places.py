@@ -70,7 +70,7 @@ def _text_of_result(content: object) -> str:
 
 
 def strings(value: object) -> Iterator[str]:
-    """Keys and values of a JSON-like value, in order, as text."""
+    """Keys, strings and numbers of a JSON-like value, in order, as text."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield str(key)
@@ -78,7 +78,7 @@ def strings(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from strings(inner)
-    else:
+    elif value is not None and not isinstance(value, bool):
         yield str(value)
 
 

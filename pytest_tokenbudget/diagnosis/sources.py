@@ -36,6 +36,8 @@ class Location:
     """The pieces of the text that no file holds at that place."""
     elsewhere: tuple[Source, ...] = ()
     """Of a text with several additions: the places of the smaller ones."""
+    code: str = ""
+    """What the repository holds in the line `filled`."""
 
     @property
     def source(self) -> Source | None:
@@ -105,12 +107,14 @@ class SourceTree:
             return Location()
         largest = sorted(found, key=lambda placed: -placed[0])
         first = largest[0][1]
+        filled = next((one.filled for _, one in largest if one.filled), None)
         others = dict.fromkeys(source for _, one in largest[1:] if (source := one.source))
         return Location(
             first.sources,
-            next((one.filled for _, one in largest if one.filled), None),
+            filled,
             tuple(piece for _, one in found for piece in one.missing),
             tuple(source for source in others if source != first.source),
+            self.files[filled.file].split("\n")[filled.line - 1] if filled else "",
         )
 
     def _placed(self, query: Query) -> list[tuple[int, Location]]:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pytest_tokenbudget.diagnosis.break_text import ELSEWHERE, RECORDED, describe, refined
 from pytest_tokenbudget.diagnosis.comparison import Difference, differences, excerpt
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.kinds import Kind, values_in
+from pytest_tokenbudget.diagnosis.kinds import kind_of_code, values_in
 from pytest_tokenbudget.diagnosis.ledger import last_breakpoint
 from pytest_tokenbudget.diagnosis.places import is_ignored, text_of, tool_names
 from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
+from pytest_tokenbudget.diagnosis.value_patterns import Kind
 from pytest_tokenbudget.diagnosis.wording import listed, plural
 from pytest_tokenbudget.metering.cache_rules import LEVELS, scopes
 from pytest_tokenbudget.metering.run import Run
@@ -36,17 +37,22 @@ def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> lis
             key = (difference.where, difference.change, difference.kind)
             if key not in found and difference.where not in told and (one := _finding(difference, sources)):
                 found[key] = one
-    return _of_tools_together(list(found.values()))
+    return _of_tools_together(found.values())
 
 
-def _of_tools_together(found: Sequence[Finding]) -> list[Finding]:
-    """Several tools whose keys are in another order as one finding: one dump of JSON did it."""
-    tools = [one for one in found if one.where.startswith("tools[") and _ORDERED in one.text]
-    if len(tools) < 2:
-        return list(found)
-    others = listed([one.where for one in tools[1:]])
-    first = replace(tools[0], text=f"{tools[0].text}; the same of {others}")
-    return [first if one is tools[0] else one for one in found if one not in tools[1:]]
+def _of_tools_together(found: Iterable[Finding]) -> list[Finding]:
+    """Several tools that one dump of JSON put in another order, or one line of code fills, as one finding."""
+    groups: defaultdict[Hashable, list[Finding]] = defaultdict(list)
+    for one in found:
+        shared = one.source or (_ORDERED if one.text.endswith(_ORDERED) else None)
+        groups[shared if shared and one.where.startswith("tools[") else id(one)].append(one)
+    return [_with_the_same(*group) for group in groups.values()]
+
+
+def _with_the_same(first: Finding, *others: Finding) -> Finding:
+    if not others:
+        return first
+    return replace(first, text=f"{first.text}; the same of {listed([one.where for one in others])}")
 
 
 def is_lasting(was: Prompt, now: Prompt, sources: SourceTree) -> bool:
@@ -111,7 +117,12 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
     if sources is None or difference.old is None or difference.new is None:
         return None
     location = sources.locate(text_of(difference.old), text_of(difference.new))
-    strange = [piece for piece in location.missing if _is_strange(piece, difference.kind, location, sources)]
+    made_anew = kind_of_code(location.code)
+    strange = [
+        piece
+        for piece in location.missing
+        if made_anew or _is_strange(piece, difference.kind, location, sources)
+    ]
     if not strange:
         return None
     difference = refined(difference, location, edited=False)

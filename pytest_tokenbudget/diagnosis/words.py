@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 HOLE = "\0"
-"""Stands where a template is filled: the expression of an f-string."""
+"""Stands where a template is filled: the expression of an f-string, or one that is added to a literal."""
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]|\0")
@@ -29,8 +29,13 @@ _LITERAL = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _FIELD = re.compile(r"\{\{|\}\}|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
+_ADDS = re.compile(r"[ \t]*\+\s*(?![rRbBuUfFtT]{0,2}[\"'])")
+_ADDED_TO = re.compile(r"[\w)\]]\s*\+\s*$")
+"""An expression that is added to a literal, and one that a literal is added to: holes, as in f-strings."""
+_NEAR = 80
+"""Characters in front of a literal that are looked at."""
 _JSON = frozenset({".json", ".jsonl"})
-_JSON_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|[-+.\w]+')
+_JSON_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[-+.\w]*')
 _ESCAPED = frozenset({".yaml", ".yml", ".toml"})
 _MARKUP = frozenset({".html", ".xml"})
 
@@ -99,8 +104,12 @@ def _literals(source: str) -> Iterator[tuple[int, str]]:
         body = match["short"] if match["triple"] is None else match["long"]
         if "f" in prefix or "t" in prefix:
             body = _FIELD.sub(_field, body)
+        if _ADDED_TO.search(source, max(match.start() - _NEAR, 0), match.start()):
+            yield number, HOLE
         for offset, line in enumerate(body.split("\n")):
             yield number + offset, line if "r" in prefix else _unescape(line)
+        if _ADDS.match(source, match.end()):
+            yield number + body.count("\n"), HOLE
 
 
 def _field(match: re.Match[str]) -> str:

@@ -137,6 +137,22 @@ BREAKS = [
         ("98,112", "91,004", "77,310", "5"),
         "counter or other number",
     ),
+    Case(
+        "a counter, beside a file that holds its number in a sentence of its own",
+        each(before_system("Call number {}.", "1", "2", "3", "4")),
+        {
+            "cache_break system[0]": (
+                "system_changed, counter",
+                "on turns 2-4 lose the cache",
+                "agent/calls.py:1",
+            ),
+            "growth system[0]": ("", "agent/calls.py:1"),
+        },
+        {
+            "agent/calls.py": 'T = f"Call number {next(CALLS)}.\\n"\n',
+            "tests/sizes.py": 'SIZE = "2.5 mm"\nABOUT = "the support of a mail"\n',
+        },
+    ),
     per_turn("a path", "Work in /tmp/agent-{}/shop", ("a81x", "b22y", "c37z", "d40w"), "path or host name"),
     per_turn("a host", "Host: {}", ("blue", "green", "red", "grey"), "path or host name"),
     per_turn(

@@ -143,6 +143,59 @@ VOLATILE = [
         {"agent/days.py": 'TEXT = f"Worker {os.getpid()}"\n'},
     ),
     Case(
+        "a number of the process, in a line of many words",
+        each(before_system("You run as process {} of this machine, and as nobody else.", "31877")),
+        {
+            "growth system[0]": ("from agent/days.py:1", "agent/days.py:1"),
+            "volatile system[0]": ("counter or other number", '"31877" is in no file', "agent/days.py:1"),
+        },
+        {"agent/days.py": 'T = f"You run as process {os.getpid()} of this machine, and as nobody else."\n'},
+    ),
+    Case(
+        "a word of the machine, in a line of many words",
+        each(before_system("You run on {}, which belongs to the shop.", "vm")),
+        {
+            "growth system[0]": ("from agent/days.py:1", "agent/days.py:1"),
+            "volatile system[0]": ("path or host name", '"vm" is in no file', "agent/days.py:1"),
+        },
+        {"agent/days.py": 'T = f"You run on {gethostname()}, which belongs to the shop."\n'},
+    ),
+    Case(
+        "a value that is added to a text",
+        each(before_system("Revision {}", "5955580")),
+        {
+            "growth system[0]": ("filled in at agent/days.py:1", "agent/days.py:1"),
+            "volatile system[0]": ("counter or other number", "agent/days.py:1"),
+        },
+        {"agent/days.py": 'T = "Revision " + head_of(".") + "\\n"\n'},
+    ),
+    Case(
+        "a time in the description of every tool",
+        each(
+            lambda _, body: [
+                tool.update(description=f"{tool['description']} (as of Sat Nov 21 10:00:01 2026)")
+                for tool in body["tools"]
+            ]
+        ),
+        {
+            "growth tools[search].description": ("", "agent/days.py:1"),
+            "growth tools[get_order].description": ("", "agent/days.py:1"),
+            "growth tools[refund].description": ("", "agent/days.py:1"),
+            "volatile tools[search].description": (
+                "date or time",
+                "the same of tools[get_order].description and tools[refund].description",
+                "agent/days.py:1",
+            ),
+        },
+        {"agent/days.py": 'T = f"{tool.description} (as of {datetime.now():%c})"\n'},
+    ),
+    Case(
+        "a flag of every tool, which is no text",
+        each(lambda _, body: [tool.update(strict=True) for tool in body["tools"]]),
+        {},
+        {"agent/strict.py": 'tools = [{**tool, "strict": True} for tool in tools]\n'},
+    ),
+    Case(
         "a host",
         each(before_system("Host: {}", "vm")),
         {
