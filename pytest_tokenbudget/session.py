@@ -27,7 +27,7 @@ from pytest_tokenbudget.metering.counting import Family, Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Paired, Usage, Verdict
+from pytest_tokenbudget.model import Basis, Paired, Usage, Verdict
 from pytest_tokenbudget.options import Options, RecordMode
 from pytest_tokenbudget.report_files import write_report
 from pytest_tokenbudget.reports import build
