@@ -11,6 +11,9 @@ from pathlib import Path
 from pytest_tokenbudget import __version__
 from pytest_tokenbudget.errors import TokenBudgetError
 
+_ERROR = 2_000
+"""Characters of an error: it may quote what a stranger wrote."""
+
 Command = Callable[[argparse.Namespace, list[str]], int]
 
 
@@ -24,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(given, rest[1:] if rest[:1] == ["--"] else rest)
     except TokenBudgetError as error:
-        print(f"tokenbudget {given.command}: {error}", file=sys.stderr)
+        from pytest_tokenbudget.reports.text import plain
+
+        print(f"tokenbudget {given.command}: {plain(str(error), _ERROR)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -81,6 +81,12 @@ def test_an_error_is_a_sentence_and_status_2(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"tokenbudget diff: {tmp_path} is not in the working tree")
 
 
+def test_an_error_that_quotes_a_stranger_is_one_line_and_no_command(tmp_path: Path) -> None:
+    said = run("report", "a\n::add-mask::1 \x1b[31m.json", folder=tmp_path).stderr
+    assert said.startswith(r"tokenbudget report: a\n::add-mask::1 \x1b[31m.json cannot be read: ")
+    assert said.count("\n") == 1
+
+
 def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
     (tmp_path / "token_budgets").mkdir()
     text = "version: 1\nscenarios:\n" + "".join(

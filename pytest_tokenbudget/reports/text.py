@@ -12,6 +12,8 @@ T = TypeVar("T")
 ELLIPSIS = "…"
 
 _ASCII = str.maketrans({"…": "...", "−": "-", "–": "-", "→": "->", "×": "x", "·": "-"})
+_LOG_COMMAND = re.compile(r"(?<!\S)::(?=[a-z-]+(?: [^:]*)?::)|##(?=\[|vso\[)", re.IGNORECASE)
+"""What begins a command of a CI job: `::error::` at the start of a line, `##[group]` anywhere."""
 _NODE_ID = re.compile(r"(?s)(?P<path>[^\[]*::)?(?P<name>[^\[]*)(?P<parameters>\[.*\])?")
 
 
@@ -19,9 +21,11 @@ def plain(text: str, most: int = 600) -> str:
     """One printable line: white space becomes a space where it is one, every control sequence is spelled out.
 
     So neither a newline, nor an escape of the terminal, nor a mark that turns the direction of reading
-    round survives. More than `most` characters are cut, so that no document can flood a report.
+    round survives, nor what the log of a CI job takes for a command. More than `most` characters are cut, so
+    that no document can flood a report.
     """
     shown = "".join(map(_printable, unicodedata.normalize("NFC", text[: most + 1])))
+    shown = _LOG_COMMAND.sub(lambda found: f"\\x{ord(found[0][0]):02x}{found[0][1:]}", shown)
     return shown if len(text) <= most else shown[:most] + "..."
 
 

@@ -72,3 +72,20 @@ def test_tables_leave_text_alone() -> None:
         "| :--- | ---: |",
         "| `a\\|b` | 1e5 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("::error::boom", r"\x3a:error::boom"),
+        ("a\n::add-matcher::m.json", r"a\n::add-matcher::m.json"),
+        ("a ::warning file=a.py,line=1::b", r"a \x3a:warning file=a.py,line=1::b"),
+        ("it says ##[group]x", r"it says \x23#[group]x"),
+        ("##vso[task.setvariable]x", r"\x23#vso[task.setvariable]x"),
+        ("tests/test_a.py::error::test_b[x]", "tests/test_a.py::error::test_b[x]"),
+        ("## A heading", "## A heading"),
+        ("std ::string", "std ::string"),
+    ],
+)
+def test_no_text_is_a_command_of_a_ci_log(text: str, shown: str) -> None:
+    assert plain(text) == shown
