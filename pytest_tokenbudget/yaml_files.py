@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from typing import Any
 
 _MAX_DEPTH = 100  # levels of YAML; libyaml's composer overflows the C stack without a bound
@@ -50,6 +51,15 @@ def _loader() -> type:
 
         def flatten_mapping(self, node: Any) -> None:
             """Leave `<<` alone: merging merged mappings grows without bound."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            """Refuse a key that stands there twice, as after a merge: PyYAML would take the last."""
+            mapping = super().construct_mapping(node, deep)
+            if len(mapping) < len(node.value):
+                counted = Counter(str(key.value) for key, _ in node.value)
+                key, _ = counted.most_common(1)[0]
+                raise ConstructorError(None, None, f"the key {key!r} stands there twice", node.start_mark)
+            return mapping
 
     tags = tuple(f"tag:yaml.org,2002:{name}" for name in _RESOLVED)
     Loader.yaml_implicit_resolvers = {

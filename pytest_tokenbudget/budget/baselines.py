@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,13 +37,14 @@ def read_baselines(path: Path) -> Mapping[str, Usage]:
 
     Raises BaselineError naming the file, what is wrong in it and the fix.
     """
+    restore = f"Restore it (git checkout -- {shlex.quote(str(path))}), or delete it and run `{_UPDATE}`."
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return MappingProxyType({})
     except (OSError, UnicodeDecodeError) as error:
-        raise BaselineError(f"{path}: cannot be read: {error}.") from error
-    restore = f"Restore it (git checkout -- {shlex.quote(str(path))}), or delete it and run `{_UPDATE}`."
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise BaselineError(f"{path}: cannot be read: {why}. {restore}") from error
     return parse_baselines(text, where=str(path), fix=restore)
 
 
@@ -56,7 +57,9 @@ def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str
     if not isinstance(document, dict) or "version" not in document:
         raise BaselineError(f"{where}: is no baseline file: it has no `version`. {fix}")
     version = document["version"]
-    if not isinstance(version, int) or isinstance(version, bool) or version > VERSION:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BaselineError(f"{where}: `version` is {version!r}, not {VERSION}. {fix}")
+    if version > VERSION:
         raise BaselineError(
             f"{where}: is of version {version!r}; this pytest-tokenbudget reads {VERSION}. "
             "Install the newer version that wrote it."
@@ -65,6 +68,7 @@ def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str
     if not isinstance(scenarios, dict):
         raise BaselineError(f"{where}: `scenarios` is not a table. {fix}")
     try:
+        _refuse_unknown(document, ("version", "scenarios"), "the file")
         return MappingProxyType({str(k): _usage(v, str(k)) for k, v in scenarios.items()})
     except ValueError as error:
         raise BaselineError(f"{where}: {error}. {fix}") from None
@@ -74,6 +78,7 @@ def _usage(value: object, where: str) -> Usage:
     """Raises ValueError, as those below, that says what is wrong `where`."""
     if not isinstance(value, dict) or not isinstance(value.get("models"), dict):
         raise ValueError(f"{where}: is not `turns` and `models`")
+    _refuse_unknown(value, ("turns", "models"), where)
     by_rate = {
         Rate.parse(str(rate)): _tokens(counts, f"{where}: {rate}") for rate, counts in value["models"].items()
     }
@@ -83,11 +88,16 @@ def _usage(value: object, where: str) -> Usage:
 def _tokens(value: object, where: str) -> Tokens:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: is not a table of token counts")
-    for key in value:
-        if key not in (*_COUNTS, _OPTIONAL):
-            raise ValueError(f"{where}: unknown key {key!r}")
+    _refuse_unknown(value, (*_COUNTS, _OPTIONAL), where)
     counts = {key: _count(value.get(key), f"{where}: {key}") for key in _COUNTS}
     return Tokens(**counts, web_search_requests=_count(value.get(_OPTIONAL, 0), f"{where}: {_OPTIONAL}"))
+
+
+def _refuse_unknown(table: Mapping[Any, Any], known: Sequence[str], where: str) -> None:
+    """It would mean nothing, and be lost when the file is written again."""
+    for key in table:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}")
 
 
 def _count(value: object, where: str) -> int:

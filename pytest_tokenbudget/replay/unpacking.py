@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, TypeGuard
+from urllib.parse import urlsplit
 
 from pytest_tokenbudget.replay.json_body import ENCODINGS, USUAL, as_bytes
 from pytest_tokenbudget.replay.packing import REFERENCES, Interaction
@@ -55,6 +56,7 @@ class _RequestUnpacker:
             raise MalformedError("the request has no body; another serializer wrote it")
         if not isinstance(request.get("method"), str) or not isinstance(request.get("uri"), str):
             raise MalformedError("the request has no method or no uri")
+        _ = urlsplit(request["uri"]).port  # raises ValueError for what is no address
         return {"method": request["method"], "uri": request["uri"], "body": body, "headers": headers}
 
     def _headers(self, request: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -111,6 +113,8 @@ class _RequestUnpacker:
 
 def _unpack_response(packed: Mapping[str, Any]) -> dict[str, Any]:
     response = {key: value for key, value in packed.items() if key not in ("encoding", "json")}
+    if "status" in packed and not str(_mapping(packed["status"], "status").get("code")).isdecimal():
+        raise MalformedError("the answer's status has no number for its code")
     if "headers" in packed:
         response["headers"] = _unpack_headers(packed["headers"])
     if "json" in packed:

@@ -80,6 +80,16 @@ def test_nothing_new_leaves_every_byte(tmp_path: Path) -> None:
         ("version: 1\nscenarios: !!python/object/apply:os.system [id]\n", "is no YAML"),
         ("<<<<<<< HEAD\n" + TEXT, "is no YAML"),
         ("[" * 200_000, "is no YAML"),
+        (
+            TEXT + TEXT.partition("scenarios:\n")[2],
+            "the key 'TestRefund::test_refund[a|b]' stands there twice",
+        ),
+        (TEXT.replace("turns: 3", "turns: 3\n    turns: 99"), "the key 'turns' stands there twice"),
+        (TEXT.replace("turns: 3", "turns: 3\n    note: once"), "unknown key 'note'"),
+        (TEXT.replace("turns: 3", "turns: 3\n    <<: {turns: 9}"), "unknown key '<<'"),
+        (TEXT + "note: x\n", "the file: unknown key 'note'"),
+        (TEXT.replace("version: 1", "version: 0"), "`version` is 0, not 1"),
+        (TEXT.replace("version: 1", "version: one"), "`version` is 'one', not 1"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_the_fix(tmp_path: Path, text: str, says: str) -> None:
@@ -93,6 +103,15 @@ def test_a_file_that_cannot_be_used_is_named_with_the_fix(tmp_path: Path, text: 
     with pytest.raises(BaselineError):
         write_baselines(path, {"test_a": USAGE})
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_what_is_no_text_is_named_with_the_fix(tmp_path: Path) -> None:
+    path = tmp_path / "test_a.yaml"
+    path.write_bytes(TEXT.encode("utf-16"))
+    with pytest.raises(BaselineError, match=r"test_a.yaml: cannot be read: it is not UTF-8 text. Restore it"):
+        read_baselines(path)
+    with pytest.raises(BaselineError, match=f"{tmp_path.name}: cannot be read: Is a directory. Restore it"):
+        read_baselines(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

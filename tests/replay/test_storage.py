@@ -424,6 +424,19 @@ BAD = {
     ),
     "unknown encoding": (entries("{method: POST, uri: u, encoding: rot13, json: {}}"), "encoding 'rot13'"),
     "header of another kind": (replaced('retry: "0"', "retry: {a: 1}"), "header retry"),
+    "no address": (
+        entries("{method: POST, uri: 'http://[::1', json: {}}"),
+        "interaction 0: Invalid IPv6 URL",
+    ),
+    "a status that is a list": (
+        replaced("status:\n      code: 200\n      message: OK", "status: [200]"),
+        "`status`",
+    ),
+    "a status that is a word": (replaced("code: 200", "code: fine"), "no number for its code"),
+    "a key that stands there twice": (
+        replaced("method: POST", "method: POST\n    method: GET"),
+        "'method' stands",
+    ),
     "JSON key that is a number": (entries(post("{7: 1}")), "key 7"),
     "JSON value that is a date": (entries(post("{a: !!timestamp 2026-11-21}")), "date is not JSON"),
     "a set for a body": (entries("{method: POST, uri: u, body: !!set {a}}"), "a body is set"),
