@@ -162,7 +162,8 @@ def _shown(item: Item) -> Hashable | None:
 
 
 def _tool_name(item: Item) -> Hashable | None:
-    return item.block.content.get("name") if item.block.level == "tools" else None
+    name = item.block.content.get("name") if item.block.level == "tools" else None
+    return name if isinstance(name, str) else None
 
 
 def _sort(block: Block) -> tuple[str, str | None, str]:

@@ -107,9 +107,9 @@ class _Measured:
             return Estimate(None, self.basis, reason=self.reason)
         parts = _parts(self.pieces, self.base.prompt_tokens - recorded_prompt_tokens)
         total = recorded_prompt_tokens + sum(part.tokens for part in parts)
-        if total < 0:
+        if total <= 0:
             told = f"the recorded answer reports {self.base.prompt_tokens} prompt tokens"
-            reason = f"{told}, fewer than were taken out of its prompt"
+            reason = f"{told}, no more than were taken out of its prompt"
             return Estimate(None, Basis.UNKNOWN, reason=reason)
         half = math.ceil(self.half_width)
         return Estimate(total, self.basis, max(0, total - half), total + half, parts, self.reason)
