@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.numbers import plural
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, totals
 
 _SAME_RUN = ("commit", "mode", "prices", "tool")
@@ -53,7 +54,8 @@ def merge(documents: Mapping[str, Document], *, shards: int | None = None) -> Me
     empty = [name for name in names if not documents[name]["scenarios"]]
     notes = [f"{name} holds no scenario." for name in empty]
     if doubles:
-        notes.append(f"{doubles:,} scenarios were in more than one file, and the same in each.")
+        verb = "was" if doubles == 1 else "were"
+        notes.append(f"{plural(doubles, 'scenario')} {verb} in more than one file, and the same in each.")
     return Merged(cast("Document", merged), tuple(notes))
 
 
