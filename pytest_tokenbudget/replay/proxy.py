@@ -165,23 +165,26 @@ class _Connection(BaseHTTPRequestHandler):
             self._serve_one()
 
     def _serve_one(self) -> None:
-        body = self._read_body()
-        if self.command == "HEAD" or (self.command, self.path) == ("GET", "/"):
-            reply = Reply(200, {"content-type": ["application/json"]}, b"{}")  # whether anybody is there
-        else:
-            reply = self._ask(body)
         try:
-            self._send(reply)
+            self._send(self._ask())
+        except EOFError:  # the child has gone before it had asked
+            return
         except Exception as error:  # the answer broke off: so does what the child gets of it
             self.server.failures.append(error)
             self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815
 
-    def _ask(self, body: bytes) -> Reply:
-        headers = {name.lower(): value for name, value in self.headers.items()}
+    def _ask(self) -> Reply:
+        """Raises EOFError."""
+        headers = {name.lower(): ", ".join(self.headers.get_all(name, ())) for name in self.headers}
         try:
+            body = self._read_body()
+            if self.command == "HEAD" or (self.command, self.path) == ("GET", "/"):
+                return Reply(200, {"content-type": ["application/json"]}, b"{}")  # whether anybody is there
             return self.server.answer(self.command, self.path, headers, body)
+        except EOFError:
+            raise
         except ReplayMiss as miss:
             self.server.failures.append(miss)
             return api_error(400, "invalid_request_error", str(miss), retry=False)
@@ -190,15 +193,28 @@ class _Connection(BaseHTTPRequestHandler):
             return api_error(500, "api_error", f"{type(error).__name__}: {error}", retry=False)
 
     def _read_body(self) -> bytes:
+        """Raises EOFError where it breaks off, ValueError where it is no HTTP."""
         if "chunked" not in self.headers.get("transfer-encoding", "").lower():
-            return self.rfile.read(int(self.headers.get("content-length") or 0))
+            return self._read(self.headers.get("content-length") or "0", 10)
         parts = []
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
-            parts.append(self.rfile.read(size))
+        while chunk := self._read(self.rfile.readline().partition(b";")[0].decode("latin-1"), 16):
+            parts.append(chunk)
             self.rfile.readline()
         while self.rfile.readline().strip():
             pass  # trailers
         return b"".join(parts)
+
+    def _read(self, length: str, base: int) -> bytes:
+        """So many bytes. What does not say how many, or breaks off, is the last that the child sends."""
+        closes, self.close_connection = self.close_connection, True
+        size = int(length, base) if length else 0
+        if size < 0:
+            raise ValueError(f"a length of {size}")
+        data = self.rfile.read(size)
+        if not length or len(data) < size:
+            raise EOFError
+        self.close_connection = closes
+        return data
 
     def _send(self, reply: Reply) -> None:
         self.send_response_only(reply.status)
@@ -211,11 +227,13 @@ class _Connection(BaseHTTPRequestHandler):
             self._end_headers()
             self._write(b"" if self.command == "HEAD" else reply.body)
             return
-        self.send_header("transfer-encoding", "chunked")
+        chunked = self.request_version != "HTTP/1.0"  # which ends an answer by closing
+        self.close_connection |= not chunked
+        self.send_header(*(("transfer-encoding", "chunked") if chunked else ("connection", "close")))
         self._end_headers()
         for chunk in filter(None, reply.body):
-            self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        self._write(b"0\r\n\r\n")
+            self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+        self._write(b"0\r\n\r\n" if chunked else b"")
 
     def _end_headers(self) -> None:
         with contextlib.suppress(OSError):
