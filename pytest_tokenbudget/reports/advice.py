@@ -16,6 +16,11 @@ from pytest_tokenbudget.reports.facts import runs_of
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.text import plain, wrap
 
+_OVERLAP = (
+    "Each saving is that of one change alone. Those of one scenario overlap: what is cached costs less to "
+    "drag along, and what is dropped need not be cached. Together they save less than their sum."
+)
+
 
 class LeverEntry(TypedDict):
     """One way to spend fewer, in all scenarios that it is found in."""
@@ -31,6 +36,7 @@ class LeverEntry(TypedDict):
     cost_usd_a_month: float | None
     """As often as each of them runs; null where that, or a cost, is unknown of any."""
     scenarios: list[str]
+    """The first is the one that the text is of."""
 
 
 class OutlierEntry(TypedDict):
@@ -100,7 +106,8 @@ def _levers(scenarios: Sequence[ScenarioEntry], runs: Mapping[str, float | None]
 
 
 def _lever(group: Sequence[tuple[str, FindingEntry]], runs: Mapping[str, float | None]) -> LeverEntry:
-    dearest = min((found for _, found in group), key=lambda found: found["cost_usd"] or 0.0)
+    group = sorted(group, key=lambda one: one[1]["cost_usd"] or 0.0)
+    dearest = group[0][1]
     tokens, costs = [f["tokens"] for _, f in group], [f["cost_usd"] for _, f in group]
     counts, dollars = [n for n in tokens if n is not None], [n for n in costs if n is not None]
     return {
@@ -149,6 +156,8 @@ def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> li
         lines += [Line(text, "green") for text in wrap(title, columns, "", "   ")]
         lines += [Line(text) for text in wrap(_sentence(lever), columns, "   ", "   ")]
         lines += [Line(text) for text in wrap(_where(lever), columns, "   ", "   ")]
+    if _overlap(found):
+        lines += [Line(), *(Line(text) for text in wrap(_OVERLAP, columns))]
     lines += [Line(), *(Line(text) for one in found["spend"] for text in wrap(plain(one), columns))]
     if found["outliers"]:
         names = view.short_ids([one["id"] for one in found["outliers"]])
@@ -169,6 +178,8 @@ def advice_markdown(found: Advice) -> str:
     ]
     if items:
         blocks.append("\n".join(items))
+    if _overlap(found):
+        blocks.append(_OVERLAP)
     blocks += [prose(one) for one in found["spend"]]
     if found["outliers"]:
         rows = [
@@ -177,6 +188,12 @@ def advice_markdown(found: Advice) -> str:
         headers = ("Far above the others", "A run", "Of the suite")
         blocks.append(tables.markdown(headers, rows, (False, True, True)))
     return "\n\n".join(blocks) + "\n"
+
+
+def _overlap(found: Advice) -> bool:
+    """Whether one scenario has several savings."""
+    names = [name for lever in found["levers"] for name in lever["scenarios"]]
+    return len(set(names)) < len(names)
 
 
 def _headline(found: Advice) -> str:
@@ -212,5 +229,5 @@ def _sentence(lever: LeverEntry) -> str:
 
 def _where(lever: LeverEntry) -> str:
     names = lever["scenarios"]
-    others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+    others = f", of which these numbers are, and {len(names) - 1:,} more" if len(names) > 1 else ""
     return ", ".join(filter(None, (lever["source"], f"in {plain(names[0]) if names else NONE}{others}")))

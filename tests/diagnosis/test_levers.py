@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from changes import Case, each, put, system, unmark
+from changes import Case, each, mark_system, put, system, unmark
 from seeded import (
     EPHEMERAL,
     PASSAGES,
@@ -28,6 +28,7 @@ from seeded import (
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.levers.advise import advise
 from pytest_tokenbudget.diagnosis.levers.outliers import Spend, outliers
+from pytest_tokenbudget.diagnosis.wording import dollars as dollars_of
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 
@@ -57,20 +58,29 @@ UNMARKED = unmark("system", "messages")
 
 class TestCaching:
     @pytest.mark.parametrize(
-        ("steps", "instead"),
+        ("steps", "where", "change"),
         [
-            ((UNMARKED,), "where nothing is marked now"),
-            ((unmark("messages"),), "instead of system[0]"),
+            (
+                (UNMARKED,),
+                "system[0]",
+                "cache_control at system[0] and the last message, where nothing is marked now,",
+            ),
+            (
+                (unmark("messages"),),
+                "the last message",
+                "cache_control at the last message, beside system[0],",
+            ),
         ],
         ids=["unmarked", "marked too early"],
     )
-    def test_a_breakpoint_where_it_pays_saves_what_it_says(self, steps: Sequence[Any], instead: str) -> None:
+    def test_a_breakpoint_where_it_pays_saves_what_it_says(
+        self, steps: Sequence[Any], where: str, change: str
+    ) -> None:
         run = run_of(support_agent(), *steps)
         (lever,) = levers(run, "caching")
         best = run_of(support_agent())
-        assert lever.where == "system[0]"
-        assert "cache_control at system[0] and the last message" in lever.text
-        assert instead in lever.text
+        assert lever.where == where
+        assert lever.text.startswith(f"{change} would read ")
         assert lever.cost_usd == pytest.approx(dollars(best) - dollars(run))
         reads = [sum(t.usage.tokens.cache_read_input_tokens for t in one.turns) for one in (best, run)]
         assert lever.tokens == reads[1] - reads[0]
@@ -106,14 +116,22 @@ class TestCaching:
         (lever,) = levers(
             run_of(support_agent(rolling=False, steps=[Step("Yes."), Step("No.")]), hour), "caching"
         )
-        assert "instead of system[0]" in lever.text
+        assert "at the last message, beside system[0] (5m instead of 1h), would read" in lever.text
+
+    def test_an_hour_instead_of_five_minutes_at_the_same_place(self) -> None:
+        (lever,) = levers(run_of(support_agent(), mark_system("1h")), "caching")
+        assert lever.text.startswith("cache_control of 5m instead of 1h at system[0] would be written")
+        best, run = (dollars(run_of(support_agent(), *steps)) for steps in ((), (mark_system("1h"),)))
+        assert lever.cost_usd == pytest.approx(best - run, rel=Decimal("0.002")), (
+            "sizes of prefixes are shares"
+        )
 
     def test_nothing_too_short_to_be_cached_is_to_be_marked(self) -> None:
         def late(turn: int, body: Any) -> None:
             body["system"][0]["text"] = f"It is 10:0{turn}. " + body["system"][0]["text"]
 
         (lever,) = levers(run_of(support_agent(), late), "caching")
-        assert lever.text.startswith("no cache_control instead of system[0] and the last message")
+        assert lever.text.startswith("no cache_control at system[0] and the last message would")
         assert lever.where == "system[0]"
 
     def test_what_broke_the_cache_is_to_be_mended_not_to_be_unmarked(self) -> None:
@@ -155,8 +173,11 @@ class TestCaching:
         (lever,) = levers(run_of(support_agent(steps=[Step("Yes.")]), UNMARKED), "caching")
         assert lever.where == "system[0]"
         assert "that every run begins with and no breakpoint ends" in lever.text
+        assert lever.tokens is not None
         assert "for runs within five minutes of another" in lever.text
-        assert "the first pays" in lever.text
+        for ttl, written in (("5m", Decimal("3.75")), ("1h", Decimal("6"))):
+            more = dollars_of(-lever.tokens * (written - 3) / 1_000_000)
+            assert f"the first pays {more} more" in lever.text, ttl
 
     def test_a_breakpoint_that_only_other_runs_read_is_left_alone(self) -> None:
         assert levers(run_of(support_agent(steps=[Step("Yes.")], rolling=False)), "caching") == []
@@ -215,6 +236,17 @@ class TestContext:
         assert "the summary's own cost included" in lever.text
         assert lever.cost_usd is not None
         assert lever.cost_usd < 0
+
+    def test_a_summary_reads_what_is_cached_alone_from_the_cache(self) -> None:
+        """Its call sends what the turn before sent, and reads nothing of a history without a breakpoint."""
+        run = run_of(LONG_AGENT, unmark("messages"))
+        lever = next(one for one in levers(run, "context") if one.where == "messages")
+        after = int(lever.text.split("after turn ")[1].split(" ")[0])
+        tokens = run.turns[after - 1].usage.tokens
+        assert lever.tokens is not None
+        summary = round(Decimal(-lever.tokens // (len(run.turns) - after)) / 9)
+        spent = tokens.cache_read_input_tokens * Decimal("0.30") + tokens.input_tokens * 3 + summary * 15
+        assert lever.cost_usd == pytest.approx((lever.tokens * 3 + spent) / 1_000_000, rel=Decimal("0.001"))
 
     @pytest.mark.parametrize("steps", [(UNMARKED,), ()], ids=["uncached", "cached"])
     def test_a_compaction_saves_what_a_simulation_of_it_would(self, steps: Sequence[Any]) -> None:

@@ -78,20 +78,35 @@ def _finding(
     run: LaidOut, asked: Sequence[Asked], now: _Placing, best: _Placing, hour: _Placing | None
 ) -> Finding:
     saved, read = now.cost - best.cost, best.read - now.read
-    there, here = _places(asked, best.marks), _places(asked, now.marks)
-    instead = f" instead of {listed(here[:3])}" if here else ", where nothing is marked now,"
+    change, where = _change(asked, best.marks)
     if read > 0:
         effect = f"read {plural(read, 'token')} more from the cache"
     elif (unread := now.written - best.written) > 0:
         effect = f"write {plural(unread, 'token')} fewer that no turn of the run reads"
     else:
-        effect = "be written at the lower price, for turns that follow each other within five minutes"
-    at = f"cache_control at {listed(there[:3])}" if there else "no cache_control"
-    text = f"{at}{instead} would {effect}: saves {run.saving(saved)} at 5m, writes included"
+        effect = "be written at the lower price, for turns within five minutes of each other"
+    text = f"{change} would {effect}: saves {run.saving(saved)} at 5m, writes included"
     if hour is not None:
         gain = now.cost - hour.cost
         text += f"; {run.saving(gain)} at 1h" if gain > 0 else "; nothing at 1h, which is written at 2x"
-    return Finding("lever_caching", (there or here)[0], text, -max(read, 0), -saved)
+    return Finding("lever_caching", where, text, -max(read, 0), -saved)
+
+
+def _change(asked: Sequence[Asked], best: Sequence[Marks]) -> tuple[str, str]:
+    """What to do so that the breakpoints stand as in `best`, for 5m, and the first place of it."""
+    here, there = _places(asked, [tuple(one.chain.breakpoints) for one in asked]), _places(asked, best)
+    hours = [tuple(p for p, ttl in one.chain.breakpoints.items() if ttl == "1h") for one in asked]
+    shorter = _places(asked, hours)
+    more, less = [p for p in there if p not in here], [p for p in here if p not in there]
+    if more and less:
+        return f"cache_control at {listed(more[:3])} instead of {listed(less[:3])}", more[0]
+    if more:
+        ttl = " (5m instead of 1h)" if shorter else ""
+        beside = f"beside {listed(here[:3])}{ttl}" if here else "where nothing is marked now"
+        return f"cache_control at {listed(more[:3])}, {beside},", more[0]
+    if less:
+        return f"no cache_control at {listed(less[:3])}", less[0]
+    return f"cache_control of 5m instead of 1h at {listed(shorter[:3])}", there[0]
 
 
 def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, int]) -> Finding | None:
@@ -101,10 +116,12 @@ def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, in
         return None
     one, end = max(heads, key=lambda head: head[0].cached.sizes[head[1]] * _above_read(run, *head))
     tokens, above = one.cached.sizes[end], _above_read(run, one, end)
-    written = _above_read(run, one, end, "ephemeral_5m_input_tokens")
     if not above:
         return None
-    saved, first = tokens * above, tokens * (written - above)
+    saved = tokens * above
+    first, hour = (
+        tokens * (_above_read(run, one, end, f"ephemeral_{ttl}_input_tokens") - above) for ttl in ("5m", "1h")
+    )
     where = _where(one, end)
     text = (
         f"{where} ends {plural(tokens, 'token')} that every run begins with and no breakpoint ends; "
@@ -112,6 +129,8 @@ def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, in
     )
     if first > 0:
         text += f", of which the first pays {dollars(first)} more to write them"
+    if hour > 0:
+        text += f"; at 1h for runs within an hour, of which the first pays {dollars(hour)} more"
     return Finding("lever_caching", where, text, -tokens, -saved)
 
 

@@ -160,16 +160,17 @@ def _compactions(run: LaidOut, turns: Sequence[Asked]) -> Iterator[tuple[int, De
     yield 0, Decimal(0), 0
     for after in range(1, len(turns) - 1):
         one = turns[after]
-        caches = one.tokens.prompt_tokens > one.tokens.input_tokens
-        reading = run.unit(one, "cache_read_input_tokens" if caches else "input_tokens")
+        caches = one.counts[-1] != "input_tokens"
+        reading, uncached = (run.unit(one, name) for name in ("cache_read_input_tokens", "input_tokens"))
         writing = run.unit(one, "ephemeral_5m_input_tokens") if caches else Decimal(0)
         output = run.unit(one, "output_tokens")
         later = _prices_of_history(run, one, turns[after + 1 :])
-        if reading is None or writing is None or output is None or later is None:
+        if reading is None or uncached is None or writing is None or output is None or later is None:
             return
+        cached = one.tokens.prompt_tokens - one.tokens.input_tokens
         history = one.tokens.prompt_tokens - one.head
         summary = round(history * _SUMMARY)
-        spent = one.tokens.prompt_tokens * reading + summary * (output + writing)
+        spent = cached * reading + one.tokens.input_tokens * uncached + summary * (output + writing)
         yield (history - summary) * (len(turns) - after - 1), (history - summary) * later - spent, after
 
 
