@@ -248,6 +248,20 @@ def test_nothing_is_wider_than_the_window(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("name", ["each", "history"])
+def test_a_screen_reader_hears_what_everything_is(
+    chromium: Browser, addresses: dict[str, str], name: str
+) -> None:
+    named = {"image", "link", "button", "searchbox", "columnheader", "rowheader", "table", "region"}
+    with chromium.page(addresses[name]) as page:
+        page.evaluate("document.querySelectorAll('.scenarios details').forEach(one => one.open = true)")
+        nodes = [one for one in page.send("Accessibility.getFullAXTree")["nodes"] if not one["ignored"]]
+    roles = [one["role"]["value"] for one in nodes]
+    silent = [one["role"]["value"] for one in nodes if not one.get("name", {}).get("value")]
+    assert named <= set(roles)
+    assert not (named | {"combobox"}) & set(silent)
+
+
 @pytest.mark.parametrize("width", [390, 900, 1280])
 def test_a_table_of_turns_stays_in_its_panel(chromium: Browser, tmp_path: Path, width: int) -> None:
     """Of two models, three ways to pair and six digits: as wide as real ones get; then of any length."""
