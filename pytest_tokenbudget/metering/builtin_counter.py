@@ -11,7 +11,7 @@ import re
 from bisect import bisect
 from collections import Counter as Multiset
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 # As Claude's tokenizers cut a text: a single space between words or marks is free, but beside a digit or
@@ -52,6 +52,24 @@ class BuiltinCounter:
                 self._pieces[family, piece] = weight
             total += times * weight
         return max(total, 1.0 if text else 0.0)
+
+
+_BY_LENGTH = ("word", "name", "word length", "name length")
+
+
+@lru_cache(maxsize=256)  # the same edit comes back on every turn
+def guessed(text: str) -> float:
+    """Which part of a text's tokens is told by the length and script of its words alone, from 0 to 1: rare
+    words, other languages than English, emoji.
+    """
+    weights = _shipped()["4.8"]
+    whole = unknown = 0.0
+    for piece, times in Multiset(pieces(text)).items():
+        for name, value in features(piece, weights):
+            tokens = times * abs(weights.get(name, 1.0) * value)
+            whole += tokens
+            unknown += tokens if name in _BY_LENGTH or name in _SCRIPT_NAMES else 0.0
+    return unknown / whole if whole else 0.0
 
 
 @cache
@@ -147,6 +165,7 @@ _SCRIPTS = (
     (0x20000, "han"),
     (0xE0000, "emoji"),
 )
+_SCRIPT_NAMES = frozenset(name for _, name in _SCRIPTS)
 _BEGINNINGS = [begin for begin, _ in _SCRIPTS]
 
 

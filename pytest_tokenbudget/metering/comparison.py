@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
+from pytest_tokenbudget.metering.builtin_counter import guessed
 from pytest_tokenbudget.metering.calibration import Known, calibration, drift
 from pytest_tokenbudget.metering.counting import Counter, family, short_name
 from pytest_tokenbudget.metering.difference import Change, Difference, Item, differences
+from pytest_tokenbudget.metering.edits import kept
 from pytest_tokenbudget.metering.history import assistant_messages
 from pytest_tokenbudget.metering.overheads import overhead
 from pytest_tokenbudget.metering.places import THINKING, envelope
@@ -25,6 +27,8 @@ class Piece:
     tokens: float
     edited: float = 0.0
     """Counted tokens of text that were taken out, and put in: what a counter may be wrong about."""
+    guessed: float = 0.0
+    """Of these, the ones that the counter tells by the length and script of words alone."""
     doubt: int = 0
     """By how much constants may be wrong."""
     unknown: str | None = None
@@ -57,6 +61,8 @@ class _Counted:
     now: Size
     edited: float
     """Of the counted tokens, those that were taken out, or put in if more."""
+    guessed: float
+    """Of these, the ones that are told by the length and script of words alone."""
 
     @property
     def where(self) -> str:
@@ -106,9 +112,8 @@ class _Comparison:
             was, now = old.get(name, Rendered()), new.get(name, Rendered())
             if was != now:
                 before = _size(was, self._was.model, self._counter)
-                piece = self._piece(
-                    name, _both(Change(None, None), before, _size(now, self._now.model, self._counter))
-                )
+                after = _size(now, self._now.model, self._counter)
+                piece = self._piece(name, _both(Change(None, None), before, after, self._counter.exact))
                 if name in ("tools", "tool_choice"):
                     piece = replace(piece, doubt=piece.doubt + drift(self._known, self._counter))
                 yield piece
@@ -127,6 +132,7 @@ class _Comparison:
                 now.tokens - was.tokens + self._scaled(now.counted - was.counted) for was, now in sizes
             ),
             edited=self._scaled(sum(max(was.counted, now.counted) for was, now in sizes)),
+            guessed=0.0 if self._counter.exact else sum(now.counted * guessed(now.text) for _, now in sizes),
             doubt=sum(now.doubt for _, now in sizes) + 5,
             unknown=next((now.unknown for _, now in sizes if now.unknown), None),
         )
@@ -137,6 +143,7 @@ class _Comparison:
             where,
             tokens=now.tokens - was.tokens + self._scaled(now.counted - was.counted),
             edited=self._scaled(counted.edited),
+            guessed=self._scaled(counted.guessed),
             doubt=was.doubt + now.doubt,
             unknown=now.unknown or was.unknown,
             was=None if change.was is None else change.was.block,
@@ -165,13 +172,24 @@ def _counted(apart: Difference, counter: Counter, answers: Mapping[str, int]) ->
             change,
             _NOTHING if change.was is None else sizes[id(change.was)],
             _NOTHING if change.now is None else sizes[id(change.now)],
+            counter.exact,
         )
         for change in apart.changes
     )
 
 
-def _both(change: Change, was: Size, now: Size) -> _Counted:
-    return _Counted(change, was, now, _edited(was, now))
+def _both(change: Change, was: Size, now: Size, exact: bool) -> _Counted:
+    """What is edited lies between what both texts begin and end with."""
+    begin, end = kept(was.text, now.text)
+    edited, text = max(
+        (
+            (size.counted * (1 - (begin + end) / len(size.text)), size.text[begin : len(size.text) - end])
+            for size in (was, now)
+            if size.text
+        ),
+        default=(0.0, ""),
+    )
+    return _Counted(change, was, now, edited, 0.0 if exact else edited * guessed(text))
 
 
 def _sizes(changed: Iterable[Item | None], counter: Counter, answers: Mapping[str, int]) -> dict[int, Size]:
@@ -202,35 +220,6 @@ def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
         id(item): Size(output_tokens * length / sum(lengths), doubt=doubt)
         for item, length in zip(message, lengths, strict=True)
     }
-
-
-def _edited(was: Size, now: Size) -> float:
-    """Tokens between what both texts begin and end with: those taken out, or those put in if more."""
-    same = _same(was.text, now.text)
-    return max(
-        (size.counted * (1 - same / len(size.text)) for size in (was, now) if size.text),
-        default=0.0,
-    )
-
-
-@lru_cache(maxsize=256)  # the same edit comes back on every turn
-def _same(was: str, now: str) -> int:
-    """How many characters both texts begin and end with."""
-    shorter = min(len(was), len(now))
-    begin = _common(was, now, shorter)
-    return begin + _common(was[begin:][::-1], now[begin:][::-1], shorter - begin)
-
-
-def _common(a: str, b: str, most: int) -> int:
-    """How many characters both begin with, at most `most`; by halving, so that long texts cost little."""
-    low = 0
-    while low < most:
-        middle = (low + most + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            most = middle - 1
-    return low
 
 
 def _name(model: str) -> str:

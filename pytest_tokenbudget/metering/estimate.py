@@ -97,7 +97,8 @@ class _Measured:
             return cls(base, pieces, math.inf, Basis.UNKNOWN, "; ".join(reasons))
         constants = sum(piece.doubt for piece in pieces)
         known = is_known(new.model)
-        half_width = doubt(sum(piece.edited for piece in pieces), constants, exact=counter.exact and known)
+        edited, guessed = sum(piece.edited for piece in pieces), sum(piece.guessed for piece in pieces)
+        half_width = doubt(edited, guessed, constants, counter, known=known)
         basis = Basis.COUNTED if counter.exact and known and not constants else Basis.ESTIMATED
         reason = None if known else f"{new.model} is not a known model: read as the newest ones are"
         return cls(base, pieces, half_width, basis, reason)
