@@ -69,11 +69,12 @@ def load_settings(root: Path) -> Settings:
     """
     path = root / "pyproject.toml"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("tokenbudget", {})
+        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except FileNotFoundError:
         return Settings()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}. Repair the file.") from error
+    table = tool.get("tokenbudget", {}) if isinstance(tool, Mapping) else tool
     return parse_settings(table, where=f"{path}, [tool.tokenbudget]")
 
 
@@ -93,7 +94,7 @@ def parse_settings(table: object, where: str) -> Settings:
         scenario=override(ScenarioSettings(), per_scenario, where),
         minimum_cacheable_tokens=MappingProxyType(checked),
         redact=_patterns(table.get("redact", []), where),
-        allowed_hosts=_texts(table.get("allowed_hosts", []), "allowed_hosts", where),
+        allowed_hosts=_hosts(table.get("allowed_hosts", []), where),
     )
 
 
@@ -151,6 +152,14 @@ def _texts(value: object, key: str, where: str) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return tuple(value)
     raise SettingsError(f"{where}: {key} is {value!r}; write a list of strings.")
+
+
+def _hosts(value: object, where: str) -> tuple[str, ...]:
+    hosts = _texts(value, "allowed_hosts", where)
+    for host in hosts:
+        if not host or "://" in host:
+            raise SettingsError(f"{where}: allowed_hosts: {host!r} is no host; write such as db.internal.")
+    return hosts
 
 
 def _patterns(value: object, where: str) -> tuple[str, ...]:

@@ -38,7 +38,8 @@ def activate(config: pytest.Config, options: Options) -> None:
         if options.judge:
             places.check_recording(config)
         settings = load_settings(config.rootpath)
-        session = Session(config.rootpath, options, settings, getattr(config, "cache", None))
+        cache = getattr(config, "cache", None)
+        session = Session(config.rootpath, options, settings, telling.Cache(cache) if cache else None)
     except TokenBudgetError as error:
         raise pytest.UsageError(str(error)) from None
     move_clock()

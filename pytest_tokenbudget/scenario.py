@@ -165,7 +165,9 @@ class Scenario:
         runs = [self._run(ledger, meter, options) for ledger in self.ledgers]
         problems = [*self.refusals, *(problem for proxy in self.proxies for problem in proxy.problems)]
         if self.own and self.own.recording.misses and self.cassette and not self.cassette.exists():
-            problems.insert(0, f"there is no cassette {'/'.join(self.cassette.parts[-3:])} beside the test")
+            path = "/".join(self.cassette.parts[-3:])
+            moved = "where a test was renamed or moved, its cassette and its baseline go with it"
+            problems.insert(0, f"there is no cassette {path} beside the test ({moved})")
         return sum(runs, Run(problems=tuple(problems)))
 
     def _run(self, ledger: Ledger, meter: Meter, options: Options) -> Run:

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,23 @@ _NO_KEY = (
     "No model call was made, and there is no key: this run makes real calls, and neither "
     f"{' nor '.join(_KEYS)} is set. Set one (export {_KEYS[0]}=...), or give the client of the test its key."
 )
+
+
+class Cache:
+    """pytest's cache, for counts. Where it cannot be written, pytest tells it once, we not for each text."""
+
+    def __init__(self, cache: pytest.Cache) -> None:
+        self._cache = cache
+
+    def get(self, key: str, default: Any) -> Any:
+        """What was set under `key`, else `default`."""
+        return self._cache.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep `value`, where that can be."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pytest.PytestCacheWarning)
+            self._cache.set(key, value)
 
 
 class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]  # set on a function

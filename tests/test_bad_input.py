@@ -102,6 +102,7 @@ def test_missing_cassette(suite: Project) -> None:
     (suite.path / CASSETTE).unlink()
     output = refused(suite, "--token-budget")
     assert CASSETTE.name in output
+    assert "its cassette and its baseline go with it" in " ".join(output.split())
     assert "--token-budget-record=" in output
     assert not (suite.path / CASSETTE).exists()
 

@@ -106,6 +106,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         ({"redact": "x"}, "write a list of strings"),
         ({"redact": ["("]}, "is no regular expression"),
         ({"allowed_hosts": [1]}, "write a list of strings"),
+        ({"allowed_hosts": ["https://db.internal"]}, "'https://db.internal' is no host"),
         ({"minimum_cacheable_tokens": 3}, "must be a table"),
         ({"minimum_cacheable_tokens": {"m": -3}}, "minimum_cacheable_tokens.m is -3"),
         ([], "not a table"),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import pytest
 from scratch_suites import Suite
 
 from messages_api import MessagesApi
+from pytest_tokenbudget.telling import Cache
 
 CONVERSE = """
 import contextlib
@@ -115,3 +119,23 @@ def test_it():
     assert judged.status == 1
     assert judged.verdicts == {"stale"}
     assert "it goes past the HTTP libraries that can be replayed" in " ".join(judged.output.split())
+
+
+class Unwritable:
+    """As pytest's cache on a file system that can only be read."""
+
+    def get(self, key: str, default: Any) -> Any:
+        return default
+
+    def set(self, key: str, value: object) -> None:
+        warnings.warn(pytest.PytestCacheWarning(f"could not create cache path {key}"), stacklevel=2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_cache_that_cannot_be_written_is_not_told_for_each_text() -> None:
+    cache: Any = Unwritable()
+    with pytest.raises(pytest.PytestCacheWarning):
+        cache.set("count", 1)
+    kept = Cache(cache)
+    kept.set("count", 1)
+    assert kept.get("count", None) is None
