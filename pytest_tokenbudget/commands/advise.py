@@ -18,8 +18,8 @@ def run(folder: Path, arguments: Sequence[str], form: str = "terminal") -> int:
     """0 where there is advice; pytest's own status, with what it said, where it measured nothing."""
     runs = load_settings(folder).scenario.runs_per_month
     done = measure(arguments, folder)
-    if done.document is None:
-        output.tell(done.said)
+    if done.document is None or not done.document["scenarios"]:
+        output.tell(f"{done.said}\nNo scenario was measured, so there is nothing to advise on.")
         return done.status or 1
     found = advice.advice(done.document, runs)
     if form == "terminal":

@@ -55,6 +55,12 @@ def test_advise_on_a_suite_that_cannot_run(repo: Scratch) -> None:
     assert "--no-such-option" in done.stderr
 
 
+def test_advise_on_no_scenario(repo: Scratch) -> None:
+    done = repo.run("advise", "-k", "nothing")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "No scenario was measured, so there is nothing to advise on." in done.stderr
+
+
 CONFTEST = """
 def pytest_collection_finish(session):
     with open("ids", "w") as file:
