@@ -19,7 +19,6 @@ from pytest_tokenbudget.replay.rules import Found, Playable, Rules
 from pytest_tokenbudget.replay.sent import Sent
 from pytest_tokenbudget.replay.serving import Answers
 from pytest_tokenbudget.replay.traffic import Traffic, answer_to
-from pytest_tokenbudget.wire.endpoints import unmetered_reason
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 
 
@@ -120,7 +119,7 @@ class Ledger:
 
     def notice(self, sent: Sent) -> None:
         """Warn of a request whose tokens are in no answer."""
-        if sent.request is None and (reason := unmetered_reason(sent.method, sent.url)):
+        if reason := sent.unmetered:
             self.warn(reason)
 
     def warn(self, what: str) -> None:

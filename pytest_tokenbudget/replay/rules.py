@@ -23,7 +23,7 @@ class Rules:
     repeats: bool = False
     """What was answered is answered again, as one more turn."""
     free_hosts: frozenset[str] = frozenset()
-    """Hosts whose traffic, beside model calls, passes by unrecorded; loopback always does."""
+    """Hosts whose traffic, beside model calls, passes by unrecorded; on loopback all but an SDK's does."""
     before_call: Callable[[Request], None] | None = None
     """Asked before a real model call; what it raises stops the call, past the agent."""
     after_call: Callable[[Request, Mapping[str, Any]], None] | None = None
@@ -37,7 +37,8 @@ class Rules:
 
     def passes_by(self, sent: Sent) -> bool:
         """Whether a request is neither recorded nor refused: it goes to a server of the test itself."""
-        return sent.request is None and (sent.host in _LOOPBACK or sent.host in self.free_hosts)
+        own = sent.host in self.free_hosts or (sent.host in _LOOPBACK and not sent.is_of_an_sdk)
+        return sent.request is None and own
 
 
 @dataclass(frozen=True, slots=True)

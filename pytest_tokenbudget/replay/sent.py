@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pytest_tokenbudget.replay.message_threads import MessageThreads
 from pytest_tokenbudget.wire.batches import read_batch_requests
+from pytest_tokenbudget.wire.endpoints import endpoint, unmetered_reason
 from pytest_tokenbudget.wire.exchange import Request
 from pytest_tokenbudget.wire.prompt import Prompt
 from pytest_tokenbudget.wire.request import TELLING_HEADERS, read_request
@@ -55,6 +56,21 @@ class Sent:
     def host(self) -> str:
         """In lower case, without a port."""
         return urlsplit(self.url).hostname or ""
+
+    @property
+    def is_of_an_sdk(self) -> bool:
+        """Whether it is for the API, or for a gateway in its place, whatever it asks."""
+        return "anthropic-version" in lower(self.raw.get("headers"))
+
+    @property
+    def unmetered(self) -> str | None:
+        """Why what it costs goes unmetered, in a sentence; None where nothing does."""
+        if self.request is not None:
+            return None
+        packed = "content-encoding" in lower(self.raw.get("headers"))
+        if packed and (where := endpoint(self.method, self.url)) and where.api == "messages":
+            return f"{self} is compressed, so that nobody can tell what it asks. Let the client send it plain"
+        return unmetered_reason(self.method, self.url)
 
     @property
     def address(self) -> tuple[object, ...]:

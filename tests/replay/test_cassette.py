@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import threading
 import time
@@ -370,6 +371,31 @@ def test_a_server_of_the_test_itself_passes_by(weather: str) -> None:
     with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
         httpx2.get(f"{weather}/weather")
     assert ledger.interactions() == []
+
+
+def test_what_an_sdk_asks_a_gateway_on_loopback_is_recorded(weather: str) -> None:
+    """Also what is no model call, such as the list of models: the gateway is not there in replay."""
+    ask = lambda: httpx2.get(f"{weather}/v1/models", headers={"anthropic-version": "2023-06-01"})  # noqa: E731
+    recorded = record(ask)
+    assert len(recorded) == 1
+    with replaying(recorded) as ledger:
+        assert ask().json() == {"path": "/v1/models"}
+        with pytest.raises(ReplayMiss, match="no answer to GET"):
+            ask()
+    assert len(ledger.problems) == 1
+
+
+def test_a_compressed_request_is_told(api: MessagesApi) -> None:
+    def post(encoding: str, content: bytes) -> None:
+        headers = {"content-encoding": encoding, "x-api-key": "sk-ant-test"}
+        httpx2.post(f"{api.url}/v1/messages", content=content, headers=headers)
+
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
+        post("gzip", gzip.compress(json.dumps(body()).encode()))
+        (warning,) = ledger.warnings
+        assert warning.startswith(f"POST {api.url}/v1/messages is compressed, so that nobody can tell what")
+        post("identity", json.dumps(body()).encode())
+    assert len(ledger.warnings) == 1
 
 
 WEATHER: Interaction = (
