@@ -71,7 +71,7 @@ def _added(run: Run) -> Iterator[Finding]:
     others += [request for request in openings if request.digest in asked]
     openings = [request for request in openings if request.digest not in asked]
     if openings:
-        text = f"the agent starts {plural(len(openings), 'subagent or conversation')} more than recorded"
+        text = f"the agent starts {_conversations(len(openings))} more than recorded"
         yield Finding("turns_changed", "added", f"{text}: {asking([*openings, *kin])}")
     if others:
         text = f"the agent asks {plural(len(others), 'turn')} that the recording does not have"
@@ -84,7 +84,7 @@ def _removed(run: Run, cost: CostOf, *, stopped: bool) -> Iterator[Finding]:
     exchanges = {id(exchange.request): exchange for exchange in run.unplayed}
     openings, kin, others = _by_conversation(run, [exchange.request for exchange in run.unplayed])
     if openings:
-        noun, verb = plural(len(openings), "subagent or conversation"), "is" if len(openings) == 1 else "are"
+        noun, verb = _conversations(len(openings)), "is" if len(openings) == 1 else "are"
         gone = [exchanges[id(request)] for request in (*openings, *kin)]
         yield _fewer(gone, cost, f"{noun} of the recording {verb} not started{why}")
     if others:
@@ -102,6 +102,10 @@ def _fewer(gone: Sequence[Exchange], cost: CostOf, text: str) -> Finding:
     amount = -sum(priced, Decimal(0)) if len(priced) == len(usages) else None
     asked = asking([exchange.request for exchange in gone])
     return Finding("turns_changed", "removed", f"{text}: {asked}", tokens, amount)
+
+
+def _conversations(number: int) -> str:
+    return f"{plural(number, 'subagent')} or {'conversation' if number == 1 else 'conversations'}"
 
 
 def _reshaped(run: Run) -> Iterator[Finding]:

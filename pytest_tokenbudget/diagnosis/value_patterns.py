@@ -113,10 +113,10 @@ MADE_BY: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (
         Kind.PATH,
         re.compile(
-            r"\b(?:gethostname|getfqdn|node|getuser|getlogin|cwd|getcwd|mkdtemp|mkstemp|gettempdir)\("
+            r"\b(?:gethostname|getfqdn|getnode|getuser|getlogin|cwd|getcwd|mkdtemp|mkstemp|gettempdir)\("
         ),
     ),
-    (Kind.COUNTER, re.compile(r"\b(?:getpid|getppid|get_ident|get_native_id|next)\(")),
+    (Kind.COUNTER, re.compile(r"\b(?:getpid|getppid|get_ident|get_native_id)\(")),
 )
-"""Calls whose results differ from process to process, or from call to call."""
+"""Calls whose results differ from process to process."""
 HEX = re.compile(r"(?<![\w.,])[0-9a-fA-F]{6,}(?![\w.,]*\d)")

@@ -78,6 +78,12 @@ TEMPLATES = [
         "Hello {{ name }}!\n{% if items %}\nYou have {{ items|length }} items in your basket.\n",
         "3",
     ),
+    (
+        "added expressions",
+        "a.py",
+        'X = "Hello " + name + "!\\n" \\\n    "You have " + str(count) + " items in your basket."\n',
+        "2",
+    ),
     ("escaped braces", "a.py", 'X = f"Hello {name}!\\nYou have {count} items in your basket. {{}}"\n', "1"),
 ]
 

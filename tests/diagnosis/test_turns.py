@@ -102,6 +102,8 @@ def test_the_same_request_again_is_a_loop(again: int) -> None:
 
 def test_a_subagent_less_with_what_it_cost() -> None:
     agent = subagents()
+    (two,) = told(agent.bodies()[:4], agent)
+    assert "2 subagents or conversations of the recording are not started" in two.text
     (found,) = told(agent.bodies()[:8], agent)
     assert "1 subagent or conversation of the recording is not started" in found.text
     assert "Research the pump for us." in found.text

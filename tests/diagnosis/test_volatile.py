@@ -161,6 +161,12 @@ VOLATILE = [
         {"agent/days.py": 'T = f"You run on {gethostname()}, which belongs to the shop."\n'},
     ),
     Case(
+        "a word of a list, in a line of many words",
+        each(before_system("You answer for the {} of us, and for nobody else.", "workshop")),
+        {"growth system[0]": ("from agent/days.py:1", "agent/days.py:1")},
+        {"agent/days.py": 'T = f"You answer for the {next(iter(PARTS))} of us, and for nobody else."\n'},
+    ),
+    Case(
         "a value that is added to a text",
         each(before_system("Revision {}", "5955580")),
         {
