@@ -53,8 +53,33 @@ def render(block: Block, around: Surroundings, model: str) -> Rendered:
     return _content(block.content, around, model)
 
 
+# What is read of a tool or of content, or is known not to be shown. Anything else may be in the prompt.
+_FIELDS = {
+    "tool": frozenset(
+        {"type", "name", "description", "input_schema", "strict", "defer_loading", "eager_input_streaming"}
+    ),
+    "text": frozenset({"type", "text", "citations"}),
+    "tool_use": frozenset({"type", "id", "name", "input"}),
+    "tool_result": frozenset({"type", "tool_use_id", "content", "is_error"}),
+    "image": frozenset({"type", "source"}),
+}
+_AS_EVER: tuple[object, ...] = (None, [], {}, ["direct"], {"type": "direct"})
+"""What a field says that changes nothing: who may call a tool, and who did, is the model itself."""
+
+
+def _unread(kind: str, content: Mapping[str, Any]) -> str | None:
+    """What a block holds that is not read."""
+    known = _FIELDS.get(kind, content)
+    for name, value in content.items():
+        if name not in known and name != "cache_control" and value not in _AS_EVER:
+            return f"{name} of a {kind}"
+    return None
+
+
 def _content(content: Mapping[str, Any], around: Surroundings, model: str) -> Rendered:
     kind = str(content.get("type", "text"))
+    if unread := _unread(kind, content):
+        return Rendered(unknown=unread)
     if kind == "text":
         return Rendered((str(content.get("text", "")),))
     if kind == "tool_use":
@@ -75,6 +100,8 @@ def _tool(content: Mapping[str, Any], model: str) -> Rendered:
         return Rendered(unknown=f"the tool {content.get('type', content.get('name', '?'))} of the API's own")
     if content.get("defer_loading"):
         return Rendered(unknown="a tool with defer_loading")
+    if unread := _unread("tool", content):
+        return Rendered(unknown=unread)
     definition = {"description": content.get("description")} if content.get("description") else {}
     definition |= {"name": content.get("name"), "parameters": content["input_schema"]}
     text = json.dumps(definition, ensure_ascii=overhead(model).escapes)

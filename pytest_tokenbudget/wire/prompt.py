@@ -60,7 +60,8 @@ class Prompt:
     model: str
     blocks: tuple[Block, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What else shapes the prompt or its cache: `tool_choice`, `thinking`, `output_config`, ... as sent."""
+    """What else shapes the prompt or its cache: `tool_choice`, `thinking`, `output_config`, ... as sent; of a
+    message, by its place: `messages[2].clear_at`."""
     betas: frozenset[str] | None = frozenset()
     """None where a recording kept no headers that would tell."""
     automatic_ttl: Ttl | None = None
@@ -68,6 +69,8 @@ class Prompt:
     stream: bool = False
     max_tokens: int | None = field(default=None, compare=False)
     """The longest answer that is asked for; it shapes neither prompt nor cache."""
+    stop_sequences: tuple[str, ...] = field(default=(), compare=False)
+    """What ends an answer; likewise."""
 
     def level(self, level: Level) -> tuple[Block, ...]:
         """The blocks of one level, in order."""
@@ -98,11 +101,15 @@ def parse_prompt(
     return Prompt(
         model=str(model or body.get("model") or "unknown"),
         blocks=blocks,
-        options={k: v for k, v in body.items() if k not in _NOT_IN_PROMPT and v is not None},
+        options={k: v for k, v in body.items() if k not in _NOT_IN_PROMPT and v is not None}
+        | _of_messages(body.get("messages")),
         betas=None if betas is None else frozenset(betas),
         automatic_ttl=ttl_of(body),
         stream=stream or body.get("stream") is True,
         max_tokens=most if isinstance(most := body.get("max_tokens"), int) else None,
+        stop_sequences=tuple(map(str, stops))
+        if isinstance(stops := body.get("stop_sequences"), list)
+        else (),
     )
 
 
@@ -146,6 +153,16 @@ def _messages(messages: object) -> Iterator[Block]:
         for index, content in enumerate(_contents(message.get("content"))):
             where = f"messages[{number}].content[{index}]"
             yield _block("messages", where, content, role=role, message=number)
+
+
+def _of_messages(messages: object) -> dict[str, Any]:
+    """What messages say beside their role and content."""
+    return {
+        f"messages[{number}].{key}": value
+        for number, message in enumerate(_mappings(messages))
+        for key, value in message.items()
+        if key not in ("role", "content") and value is not None
+    }
 
 
 def _mappings(value: object) -> Iterator[Mapping[str, Any]]:

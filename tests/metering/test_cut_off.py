@@ -1,4 +1,4 @@
-"""Answers that `max_tokens` would end elsewhere now."""
+"""Answers that `max_tokens` or a stop sequence would end elsewhere now."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
 from pytest_tokenbudget.wire.prompt import parse_prompt
 
 
-def request(max_tokens: int) -> Request:
+def request(max_tokens: int, *stops: str) -> Request:
     body = {
+        "stop_sequences": list(stops),
         "model": "claude-haiku-4-5",
         "max_tokens": max_tokens,
         "messages": [{"role": "user", "content": "Hi"}],
@@ -38,4 +39,29 @@ def test_an_answer_that_would_end_elsewhere(
     usage = Usage(1, {Rate("claude-haiku-4-5"): Tokens(input_tokens=8, output_tokens=output)})
     answer = Answer(200, {"stop_reason": stopped}, usage)
     found = cut_off(Pair(0, request(now), request(was), answer, Paired.LINEAGE))
+    assert (found is None) if why is None else (found is not None and why in found)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "ended", "why"),
+    [
+        ((), ("END",), None, None),
+        ((), ("Yes",), None, "goes on after 'Yes', which is a stop sequence now"),
+        (("Yes",), ("Yes", "END"), None, None),
+        ((), ("",), None, None),
+        (("END",), (), "END", "ended at the stop sequence 'END', which is none now"),
+        (("END",), ("END", "STOP"), "END", None),
+        (("END",), (), None, None),
+    ],
+)
+def test_an_answer_that_would_stop_elsewhere(
+    was: tuple[str, ...], now: tuple[str, ...], ended: str | None, why: str | None
+) -> None:
+    message = {
+        "content": [{"type": "text", "text": "Oh. Yes, it is."}],
+        "stop_reason": "stop_sequence" if ended else "end_turn",
+        "stop_sequence": ended,
+    }
+    answer = Answer(200, message, Usage(1, {Rate("claude-haiku-4-5"): Tokens(8, output_tokens=5)}))
+    found = cut_off(Pair(0, request(50, *now), request(50, *was), answer, Paired.LINEAGE))
     assert (found is None) if why is None else (found is not None and why in found)

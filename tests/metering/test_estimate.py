@@ -279,6 +279,10 @@ UNCOUNTABLE = [
     ("mcp_servers", [{"name": "m", "url": "u"}], "the option mcp_servers"),
     ("context_management", {"edits": []}, "the option context_management"),
     ("container", "c_1", "the option container"),
+    ("tools.0.input_examples", [{"q": "x"}], "input_examples of a tool"),
+    ("tools.0.allowed_callers", ["code_execution_20260120"], "allowed_callers of a tool"),
+    ("messages.0.content", [{**text("Hi"), "shown": "twice"}], "shown of a text"),
+    ("messages.0.clear_at", "next_user_message", "the option messages[0].clear_at"),
 ]
 
 
@@ -328,6 +332,19 @@ def test_an_answer_to_another_prompt_than_was_sent_is_no_base(answer: dict[str, 
 )
 def test_an_answer_to_the_prompt_that_was_sent(more: dict[str, Any]) -> None:
     assert worked({**ANSWER, **more}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("strict", True),
+        ("eager_input_streaming", True),
+        ("allowed_callers", ["direct"]),
+        ("input_examples", []),
+    ],
+)
+def test_fields_of_a_tool_that_are_not_shown(name: str, value: Any) -> None:
+    assert made(edited(f"tools.0.{name}", value)).basis is Basis.RECORDED
 
 
 def test_options_are_parts_of_their_own() -> None:
