@@ -128,7 +128,7 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
     difference = refined(difference, location, edited=False)
     cause = describe(difference, RECORDED, location.filled)
     end = f'"{excerpt(strange[0], 0)}" is in no file of the repository: '
-    if difference.kind in (Kind.DATE, Kind.ID):
+    if made_anew or difference.kind in (Kind.DATE, Kind.ID):
         end += "every process caches its own prefix"
     else:
         end += "unless it is the same everywhere, every process caches its own prefix"
