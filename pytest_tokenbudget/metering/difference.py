@@ -133,10 +133,14 @@ def _take_resplit(old: list[Item], new: list[Item]) -> None:
     before, after = _by_message(old), _by_message(new)
     for place in before.keys() & after.keys():
         was, now = before[place], after[place]
-        if all(item.block.kind == "text" for item in (*was, *now)) and _text(was) == _text(now):
+        if all(map(_is_plain_text, (*was, *now))) and _text(was) == _text(now):
             taken = {id(item) for item in (*was, *now)}
             for items_left in (old, new):
                 items_left[:] = [item for item in items_left if id(item) not in taken]
+
+
+def _is_plain_text(item: Item) -> bool:
+    return item.block.kind == "text" and item.rendered().unknown is None
 
 
 def _by_message(items_left: Iterable[Item]) -> dict[Hashable, list[Item]]:

@@ -36,6 +36,11 @@ def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
     if name == "output_format":
         return _format(value, prompt.model)
     if name == "output_config":
+        unread = [key for key in as_mapping(value) if key not in ("format", "task_budget", "effort")]
+        if unread:
+            return Rendered(
+                (json.dumps(value, default=str),), unknown=f"the option output_config.{unread[0]}"
+            )
         rendered = _format(as_mapping(value).get("format"), prompt.model)
         if as_mapping(value).get("task_budget"):
             rendered += Rendered(tokens=framing(prompt.model).task_budget, doubt=2)

@@ -282,6 +282,7 @@ UNCOUNTABLE = [
     ("tools.0.input_examples", [{"q": "x"}], "input_examples of a tool"),
     ("tools.0.allowed_callers", ["code_execution_20260120"], "allowed_callers of a tool"),
     ("messages.0.content", [{**text("Hi"), "shown": "twice"}], "shown of a text"),
+    ("output_config", {"verbosity": "low"}, "the option output_config.verbosity"),
     ("messages.0.clear_at", "next_user_message", "the option messages[0].clear_at"),
 ]
 
@@ -345,6 +346,11 @@ def test_an_answer_to_the_prompt_that_was_sent(more: dict[str, Any]) -> None:
 )
 def test_fields_of_a_tool_that_are_not_shown(name: str, value: Any) -> None:
     assert made(edited(f"tools.0.{name}", value)).basis is Basis.RECORDED
+
+
+def test_the_same_text_with_a_field_that_is_not_read() -> None:
+    result = made(edited("system.0.shown", "twice"))
+    assert (result.basis, result.reason) == (Basis.UNKNOWN, "system[0]: shown of a text")
 
 
 def test_options_are_parts_of_their_own() -> None:
