@@ -23,7 +23,8 @@ from pytest_tokenbudget.reports.document import (
 # Student's t, 95 % one-sided, by degrees of freedom (any table; NIST/SEMATECH e-Handbook, 1.3.6.7.2): with it
 # the true mean is below `low` in one of twenty cases, and above `high` in one of twenty.
 _T = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
-_T_OF_MANY = 1.645
+_NORMAL = 1.645
+"""What it comes down to; on the way there, its expansion by one over the degrees of freedom is as good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Spread:
         if len(values) < 2:
             return cls(mean, mean, mean)
         freedom = len(values) - 1
-        t = _T[freedom - 1] if freedom <= len(_T) else _T_OF_MANY
+        t = _T[freedom - 1] if freedom <= len(_T) else _NORMAL + (_NORMAL**3 + _NORMAL) / (4 * freedom)
         half = t * statistics.stdev(values) / math.sqrt(len(values))
         return cls(mean, mean - half, mean + half)
 
@@ -61,7 +62,11 @@ def merge_samples(samples: Sequence[ScenarioEntry], cost: CostOf) -> ScenarioEnt
     ranked = sorted(samples, key=lambda one: _prompt(one["measured"]))
     middle = ranked[len(ranked) // 2]
     limits, doubts = [], []
-    for column in zip(*(one["limits"] for one in samples), strict=True):
+    by_metric = [{limit["metric"]: limit for limit in one["limits"]} for one in samples]
+    for metric in by_metric[0]:
+        column = [its[metric] for its in by_metric if metric in its]
+        if len(column) < len(samples):
+            continue  # a run without a prompt has no cache share
         limit, doubt = _merged(column)
         limits.append(limit)
         doubts += [doubt] if doubt else []
@@ -86,8 +91,9 @@ def _merged(column: Sequence[LimitEntry]) -> tuple[LimitEntry, FindingEntry | No
         return next(one for one in column if one["measured"] is None), None
     spread, limit, baseline = Spread.of(values), first["limit"], first["baseline"]
     falls = first["metric"] == "cache_share"
-    over = spread.high < limit if falls else spread.low > limit
-    doubtful = not over and (spread.low < limit if falls else spread.high > limit)
+    past = spread.high < limit if falls else spread.low > limit
+    over = past and any(one["over"] for one in column)  # a share that falls with a shorter prompt is not over
+    doubtful = spread.low < limit <= spread.high if falls else spread.low <= limit < spread.high
     change = None
     if baseline is not None:
         change = spread.mean - baseline if falls else spread.mean / baseline - 1 if baseline else None
