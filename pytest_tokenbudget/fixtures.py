@@ -28,12 +28,15 @@ class Fixtures:
         self._end = end
         self._judge = judge
         self._fixtures: frozenset[str] | None = None
+        self._parameters: dict[str, dict[str, int]] = {}
+        """By fixture: the parameters that it is set up for, its own and those of what it asks for."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
         """A fixture has its own cassette and its own line, whichever test needs it first."""
+        self._note_parameters(fixturedef, request)
         scenario = self._fixture(fixturedef, request)
         if scenario is None:
             return (yield)
@@ -53,6 +56,15 @@ class Fixtures:
         fixturedef.addfinalizer(lambda: self._stage.enter(scenario))  # the first to run
         return result
 
+    def _note_parameters(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+        """What a fixture asks for was set up before it."""
+        name = fixturedef.argname
+        own = {name: int(getattr(request, "param_index", 0))} if hasattr(request, "param") else {}
+        if fixturedef.scope != "function":  # else the name of the test has them
+            for asked in sorted(fixturedef.argnames):
+                own |= self._parameters.get(asked, {})
+        self._parameters[name] = own
+
     def _fixture(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Scenario | None:
         """The scenario that a fixture is; None where it cannot call anything that is metered apart."""
         test = self._stage.test
@@ -64,7 +76,8 @@ class Fixtures:
             needed = own or self._judge
         if not needed:
             return None
-        return places.fixture_scenario(fixturedef, request, self._settings, own=own)
+        indices = self._parameters[fixturedef.argname].values()
+        return places.fixture_scenario(fixturedef, request, self._settings, indices, own=own)
 
     def _fixtures_of_scenarios(self, session: pytest.Session) -> frozenset[str]:
         """Those that marked tests ask for: metered whichever test sets them up first."""

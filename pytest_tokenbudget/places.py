@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,15 @@ def teardown_of(scenario: Scenario) -> Scenario:
 
 
 def fixture_scenario(
-    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest, settings: Settings, *, own: bool
+    fixturedef: pytest.FixtureDef[Any],
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    parameters: Collection[int],
+    *,
+    own: bool,
 ) -> Scenario:
-    """The scenario that a fixture is, for the test, class, module, ... that it is set up for; `own`: with a
-    cassette of its own.
+    """The scenario that a fixture is, for the test, class, module, ... and the parameters that it is set up
+    for; `own`: with a cassette of its own.
 
     It is placed where the fixture is defined, or, where that is outside of the suite, where it is used.
     """
@@ -99,8 +104,8 @@ def fixture_scenario(
         path, line = (node.path if node.path.is_file() else node.path / "conftest.py"), 1
     file = path.relative_to(root).as_posix()
     name = "fixture " + _XUNIT.sub(r"\1", fixturedef.argname)
-    if hasattr(request, "param"):
-        name += f"[{getattr(request, 'param_index', 0)}]"
+    if parameters:
+        name += f"[{'-'.join(map(str, parameters))}]"
     if node.nodeid not in ("", file):
         name += f" of {without_sample(node.nodeid).removeprefix(f'{file}::')}"
     cassette = cassette_path(path, name.replace(" ", "_")) if own else None
