@@ -141,18 +141,18 @@ def test_the_pictures_are_there_where_styles_and_scripts_are_blocked(
 
 
 @pytest.mark.parametrize(
-    ("title", "number"),
+    ("title", "number", "width"),
     [
-        ("Prompt tokens", r"[\d,]+"),
-        ("Cost a run", r"[\d.]+"),
-        ("Cache share", r"[\d.]+"),
-        ("Cost change", r"−?\+?\$[\d.]+"),
+        ("Prompt tokens", r"[\d,]+", 1280),
+        ("Cost a run", r"[\d.]+", 390),
+        ("Cache share", r"[\d.]+", 1280),
+        ("Cost change", r"−?\+?\$[\d.]+", 1280),
     ],
 )
 def test_sorts_by_numbers_with_the_keyboard(
-    chromium: Browser, addresses: dict[str, str], title: str, number: str
+    chromium: Browser, addresses: dict[str, str], title: str, number: str, width: int
 ) -> None:
-    with chromium.page(addresses["each"]) as page:
+    with chromium.page(addresses["each"], width=width) as page:
         place = page.evaluate(
             "[...document.getElementById('table').tHead.rows[0].cells]"
             f".findIndex(one => one.textContent === {json.dumps(title)})"
