@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.pairing import Match, Recording
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
 from pytest_tokenbudget.wire.request import read_request
@@ -19,6 +20,7 @@ Change = Callable[[Body, "Agent"], Body]
 URL = "https://api.anthropic.com/v1/messages"
 MODEL = "claude-sonnet-4-5"
 TOOLS = [{"name": "look_up", "description": "Look up an order by its number.", "input_schema": {}}]
+BILLED = Usage.of(Rate(MODEL), Tokens(input_tokens=100, output_tokens=10))
 POLICY = "You answer customers of a shop. Be brief and kind, and cite the policy that applies. "
 
 
@@ -50,13 +52,13 @@ def request(sent: Body, url: str = URL, **headers: str) -> Request:
 
 
 def text(words: str) -> Answer:
-    return Answer(200, {"type": "message", "content": [{"type": "text", "text": words}]})
+    return Answer(200, {"type": "message", "content": [{"type": "text", "text": words}]}, BILLED)
 
 
 def tool_use(id_: str, words: str = "") -> Answer:
     content = [{"type": "text", "text": words}] if words else []
     use = {"type": "tool_use", "id": id_, "name": "look_up", "input": {"order": id_}}
-    return Answer(200, {"type": "message", "content": [*content, use]})
+    return Answer(200, {"type": "message", "content": [*content, use]}, BILLED)
 
 
 OVERLOADED = Answer(529, error="overloaded_error")

@@ -559,6 +559,13 @@ def test_only_exact_leaves_everything_else_as_it_was() -> None:
     assert is_faithful(recorded)
 
 
+def test_an_answer_without_a_bill_is_no_exact_one() -> None:
+    """`--token-budget-record=changed` calls it again."""
+    recorded = recording((B1, replace(DONE, usage=None)))
+    assert recorded.choose_exact(request(B1)) is None
+    assert play(recorded, [B1]) == [0]
+
+
 def test_threads_never_share_an_answer() -> None:
     recorded = recording(*((body(f"Question {n % 8}"), text(str(n))) for n in range(64)))
     with ThreadPoolExecutor(16) as pool:
