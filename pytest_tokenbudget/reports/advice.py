@@ -156,8 +156,8 @@ def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> li
         lines += [Line(text, "green") for text in wrap(title, columns, "", "   ")]
         lines += [Line(text) for text in wrap(_sentence(lever), columns, "   ", "   ")]
         lines += [Line(text) for text in wrap(_where(lever), columns, "   ", "   ")]
-    if _overlap(found):
-        lines += [Line(), *(Line(text) for text in wrap(_OVERLAP, columns))]
+    if note := overlap(found):
+        lines += [Line(), *(Line(text) for text in wrap(note, columns))]
     lines += [Line(), *(Line(text) for one in found["spend"] for text in wrap(plain(one), columns))]
     if found["outliers"]:
         names = view.short_ids([one["id"] for one in found["outliers"]])
@@ -178,8 +178,8 @@ def advice_markdown(found: Advice) -> str:
     ]
     if items:
         blocks.append("\n".join(items))
-    if _overlap(found):
-        blocks.append(_OVERLAP)
+    if note := overlap(found):
+        blocks.append(note)
     blocks += [prose(one) for one in found["spend"]]
     if found["outliers"]:
         rows = [
@@ -190,10 +190,10 @@ def advice_markdown(found: Advice) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _overlap(found: Advice) -> bool:
-    """Whether one scenario has several savings."""
+def overlap(found: Advice) -> str:
+    """What to know where one scenario has several savings; else nothing."""
     names = [name for lever in found["levers"] for name in lever["scenarios"]]
-    return len(set(names)) < len(names)
+    return _OVERLAP if len(set(names)) < len(names) else ""
 
 
 def _headline(found: Advice) -> str:

@@ -14,7 +14,7 @@ from pytest_tokenbudget.reports.page.build import page
 from pytest_tokenbudget.reports.page.decisions import decisions
 from pytest_tokenbudget.reports.page.details import details
 from pytest_tokenbudget.reports.page.figures import figures
-from pytest_tokenbudget.reports.page.spend import spend
+from pytest_tokenbudget.reports.page.spend import savings, spend
 from pytest_tokenbudget.reports.page.subjects import Past, Subject, subjects
 from pytest_tokenbudget.reports.page.suite import totals
 from pytest_tokenbudget.reports.page.trend import trend
@@ -150,6 +150,26 @@ def test_the_spend_adds_up() -> None:
     assert (found.others.name, found.others.together) == ("3 others", "100.0%")
     shares = [float(one.share.rstrip("%")) for one in [*found.dearest, found.others]]
     assert sum(shares) == pytest.approx(100, abs=1)
+
+
+@pytest.mark.parametrize(("together", "overlap"), [(True, True), (False, False)])
+def test_savings_of_one_scenario_overlap(together: bool, overlap: bool) -> None:
+    levers = [
+        finding("lever_cache", "system[0]", "Mark it.", tokens=-900, cost=-0.002),
+        finding("lever_context", "messages[2]", "Drop it.", tokens=-500, cost=-0.001),
+    ]
+    first, second = (levers, []) if together else ([levers[0]], [levers[1]])
+    found = savings(
+        document(
+            [
+                scenario("t.py::test_a", "within", SMALL, SMALL, findings=first),
+                scenario("t.py::test_b", "within", SMALL, SMALL, findings=second),
+            ]
+        ),
+        None,
+    )
+    assert [one.saving for one in found.levers] == ["−$0.0020 a run", "−$0.0010 a run"]
+    assert bool(found.note) is overlap
 
 
 def test_totals_leave_out_what_has_no_other_side() -> None:

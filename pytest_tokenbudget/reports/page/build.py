@@ -15,7 +15,15 @@ from pytest_tokenbudget.reports.page import table
 from pytest_tokenbudget.reports.page.decisions import Decisions, decisions
 from pytest_tokenbudget.reports.page.details import Details, details
 from pytest_tokenbudget.reports.page.figures import Figure, figures
-from pytest_tokenbudget.reports.page.spend import MODEL_HEADERS, Lever, ModelRow, Spend, levers, models, spend
+from pytest_tokenbudget.reports.page.spend import (
+    MODEL_HEADERS,
+    ModelRow,
+    Savings,
+    Spend,
+    models,
+    savings,
+    spend,
+)
 from pytest_tokenbudget.reports.page.subjects import Past, Subject, subjects
 from pytest_tokenbudget.reports.page.suite import NAMES, Totals, totals
 from pytest_tokenbudget.reports.page.table import Cell
@@ -75,7 +83,7 @@ class Page:
     spend: Spend
     models: Sequence[ModelRow]
     model_headers: Sequence[str]
-    levers: Sequence[Lever]
+    savings: Savings
     bases: Sequence[tuple[str, int]]
     """What the numbers are based on, and how many scenarios."""
 
@@ -107,7 +115,7 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
         spend=spend(listed),
         models=models(listed),
         model_headers=MODEL_HEADERS,
-        levers=levers(document, runs_per_month) if document else [],
+        savings=savings(document, runs_per_month) if document else Savings(),
         bases=_bases(document) if document else [],
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
 from pytest_tokenbudget.reports import charts, view
-from pytest_tokenbudget.reports.advice import LeverEntry, advice, outliers
+from pytest_tokenbudget.reports.advice import LeverEntry, advice, outliers, overlap
 from pytest_tokenbudget.reports.document import Document, RateEntry, add
 from pytest_tokenbudget.reports.page.subjects import Subject
 from pytest_tokenbudget.reports.text import plain
@@ -54,6 +54,15 @@ class Lever:
     saving: str
     text: str
     facts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Savings:
+    """What would be cheaper."""
+
+    levers: Sequence[Lever] = ()
+    note: str = ""
+    """What to know where they overlap."""
 
 
 MODEL_HEADERS = ("Uncached", "Written", "Read", "Output", "Cache share", "Cost a run", "Of the spend")
@@ -141,9 +150,10 @@ def _model(name: str, rate: RateEntry, spent: float, most: int) -> ModelRow:
     return ModelRow(plain(name), cells, picture)
 
 
-def levers(document: Document, runs_per_month: float | None) -> list[Lever]:
+def savings(document: Document, runs_per_month: float | None) -> Savings:
     """What saves most first."""
-    return [_lever(one) for one in advice(document, runs_per_month)["levers"][:_LEVERS]]
+    found = advice(document, runs_per_month)
+    return Savings([_lever(one) for one in found["levers"][:_LEVERS]], overlap(found))
 
 
 def _lever(lever: LeverEntry) -> Lever:
