@@ -66,7 +66,8 @@ def _lines(folder: Path) -> Iterator[Recorded]:
                 usage, request = one.get("usage"), one.get("request")
                 if not usage or not request or one.get("kind") == "batch" or "messages" not in request:
                     continue
-                prompt = parse_prompt(request, model=one.get("model"), stream=bool(one.get("stream")))
+                model, stream = one.get("model"), bool(one.get("stream"))
+                prompt = parse_prompt(request, model=model, betas=None, stream=stream)
                 tokens = _prompt_tokens(usage)
                 if tokens:
                     yield Recorded(

@@ -56,10 +56,13 @@ class Meter:
         Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
         in recorded order, so that concurrent requests do not change the result.
         """
-        paired = {pair.index: _as_recorded(pair) for pair in pairs}
-        numbers = [number for number, exchange in enumerate(exchanges) if is_turn(exchange)]
-        recorded = {number: exchanges[number] for number in numbers}
-        asked = {number: paired[number] for number in numbers if number in paired}
+        paired = {pair.index: _headed(pair) for pair in pairs}
+        recorded = {
+            number: replace(exchange, request=paired[number].recorded) if number in paired else exchange
+            for number, exchange in enumerate(exchanges)
+            if is_turn(exchange)
+        }
+        asked = {number: paired[number] for number in recorded if number in paired}
         estimates = self._estimates(recorded, asked)
         splits = self._splits(recorded, asked, estimates)
         turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in asked.items())
@@ -194,12 +197,12 @@ def _with_tokens(usage: Usage, rate: Rate, tokens: Tokens) -> Usage:
     return Usage(usage.turns, MappingProxyType({rate: tokens, **others}))
 
 
-def _as_recorded(pair: Pair) -> Pair:
-    """With what is asked now as far as the recorded request is known: without betas where it lost its own."""
-    if pair.recorded.prompt.betas is not None or pair.request.prompt.betas is None:
+def _headed(pair: Pair) -> Pair:
+    """With the betas of now on both sides, where the recording kept no headers that would tell its own."""
+    if pair.recorded.prompt.betas is not None:
         return pair
-    asked = replace(pair.request, prompt=replace(pair.request.prompt, betas=None))
-    return replace(pair, request=asked)
+    prompt = replace(pair.recorded.prompt, betas=pair.request.prompt.betas)
+    return replace(pair, recorded=replace(pair.recorded, prompt=prompt))
 
 
 def _not_its_answer(pair: Pair) -> str | None:

@@ -53,7 +53,8 @@ def _thinking(kind: str, prompt: Prompt) -> Rendered:
     if kind == "enabled":
         interleaved = any(beta.startswith(INTERLEAVED) for beta in counted_betas(prompt))
         between = extra.interleaved if interleaved else 0
-        return Rendered(tokens=extra.thinking + between, doubt=2)
+        unclear = extra.interleaved if prompt.betas is None and prompt.level("tools") else 0
+        return Rendered(tokens=extra.thinking + between, doubt=2 + unclear)
     return Rendered(tokens=extra.adaptive, doubt=2) if kind == "adaptive" else Rendered()
 
 

@@ -97,6 +97,17 @@ def test_a_recording_that_kept_no_headers_holds_no_beta_against_a_request() -> N
     assert list(answer_options(run)) == []
 
 
+@pytest.mark.parametrize(("recorded", "grown"), [(TOOLS, 29 + 148), (THINKING, 0)])
+def test_a_recording_that_kept_no_headers_is_taken_to_have_sent_the_betas_of_now(
+    recorded: dict[str, Any], grown: int
+) -> None:
+    before = request(model="claude-sonnet-4-5", betas=None, **recorded)
+    exchange = Exchange(before, answer(input_tokens=900, output_tokens=4))
+    now = request(model="claude-sonnet-4-5", betas="interleaved-thinking-2025-05-14", **THINKING)
+    run = METER.replayed([exchange], [pair(0, exchange, now)])
+    assert run.usage.tokens.prompt_tokens == 900 + grown
+
+
 def test_a_changed_prompt_is_the_recorded_one_plus_what_changed() -> None:
     exchange = Exchange(request("Be brief."), answer(input_tokens=20, output_tokens=4))
     now = request("Be brief and friendly and never rude.")

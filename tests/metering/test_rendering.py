@@ -314,12 +314,14 @@ def test_an_option_that_may_show_anything_is_unknown(option: str) -> None:
 
 
 def test_interleaved_thinking_adds_with_tools_only() -> None:
-    def thinking(**body: Any) -> int:
+    def thinking(betas: list[str] | None, **body: Any) -> Rendered:
         asked = {"model": OLDER, "thinking": {"type": "enabled"}, **body}
-        read = parse_prompt(asked, betas=["interleaved-thinking-2025-05-14"])
-        return render_options(read)["thinking"].tokens
+        return render_options(parse_prompt(asked, betas=betas))["thinking"]
 
-    assert thinking(tools=[tool()]) - thinking() == 148
+    beta = ["interleaved-thinking-2025-05-14"]
+    assert thinking(beta, tools=[tool()]).tokens - thinking(beta).tokens == 148
+    assert thinking(None, tools=[tool()]).doubt - thinking([], tools=[tool()]).doubt == 148, "who knows"
+    assert thinking(None) == thinking(beta)
 
 
 class Letters:
