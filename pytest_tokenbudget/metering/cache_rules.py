@@ -13,7 +13,7 @@ from typing import Any
 from pytest_tokenbudget.metering.betas import OUTSIDE_THE_CACHE
 from pytest_tokenbudget.metering.counting import Family, family, short_name
 from pytest_tokenbudget.metering.overheads import overhead
-from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl
+from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl, as_mapping
 
 LEVELS: tuple[Level, ...] = ("tools", "system", "messages")
 LOOK_BACK = 20
@@ -81,13 +81,13 @@ def after_last_block(prompt: Prompt) -> int:
         tokens = 1 if prompt.blocks and prompt.blocks[-1].kind == "tool_result" else 3
     else:
         tokens = 2
-    if _mapping(prompt.options.get("thinking")).get("type") == "enabled":
+    if as_mapping(prompt.options.get("thinking")).get("type") == "enabled":
         tokens += _THINKING_AT_END
     return tokens + (_FORCED_TOOL_AT_END if _forces_tool(prompt) else 0)
 
 
 def _forces_tool(prompt: Prompt) -> bool:
-    return _mapping(prompt.options.get("tool_choice")).get("type") in ("any", "tool")
+    return as_mapping(prompt.options.get("tool_choice")).get("type") in ("any", "tool")
 
 
 def is_outside_prefix(block: Block) -> bool:
@@ -105,12 +105,12 @@ def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
     everything on those that keep the thinking of finished turns, as TH of 2026 advises to take it.
     """
     options = prompt.options
-    output = _mapping(options.get("output_config"))
+    output = as_mapping(options.get("output_config"))
     thinking = {
-        "thinking": _thinking(_mapping(options.get("thinking"))),
+        "thinking": _thinking(as_mapping(options.get("thinking"))),
         "effort": "" if output.get("effort") == "high" else str(output.get("effort") or ""),
     }
-    choice = _mapping(options.get("tool_choice")) if prompt.level("tools") else {}
+    choice = as_mapping(options.get("tool_choice")) if prompt.level("tools") else {}
     betas = sorted(beta for beta in prompt.betas or () if not beta.startswith(OUTSIDE_THE_CACHE))
     late = not overhead(prompt.model).keeps_thinking
     return {
@@ -164,7 +164,7 @@ def _is_server_content(block: Block) -> bool:
 
 
 def _unreadable(content: Mapping[str, Any]) -> str | None:
-    source = _mapping(content.get("source"))
+    source = as_mapping(content.get("source"))
     if content.get("type") == "image" and source.get("type") in ("url", "file"):
         return "an image that is not in the request has no known size"
     if content.get("type") == "document" and source.get("type") in ("base64", "url", "file"):
@@ -183,7 +183,7 @@ def _contents(prompt: Prompt) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _cites(content: Mapping[str, Any]) -> bool:
-    return bool(_mapping(content.get("citations")).get("enabled"))
+    return bool(as_mapping(content.get("citations")).get("enabled"))
 
 
 def _type(block: Block) -> str:
@@ -205,10 +205,6 @@ def _tool_choice(choice: Mapping[str, Any]) -> str:
 
 def _text(value: object) -> str:
     return str(value) if value else ""
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _set(values: Mapping[str, str]) -> Mapping[str, str]:

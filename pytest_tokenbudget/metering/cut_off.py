@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_tokenbudget.wire.exchange import Pair
+from pytest_tokenbudget.wire.prompt import mappings
 
 
 def cut_off(pair: Pair) -> str | None:
@@ -35,12 +36,8 @@ def _by_stop(pair: Pair, message: Mapping[str, Any]) -> str | None:
     ended = message.get("stop_sequence")
     if message.get("stop_reason") == "stop_sequence" and ended in was and ended not in now:
         return f"the recorded answer ended at the stop sequence {ended!r}, which is none now"
-    contents = message.get("content")
-    texts = [
-        str(content.get("text", ""))
-        for content in (contents if isinstance(contents, list) else ())
-        if isinstance(content, Mapping) and content.get("type") == "text"
-    ]
+    contents = mappings(message.get("content"))
+    texts = [str(content.get("text", "")) for content in contents if content.get("type") == "text"]
     for stop in now:
         if stop and stop not in was and any(stop in text for text in texts):
             return f"the recorded answer goes on after {stop!r}, which is a stop sequence now"

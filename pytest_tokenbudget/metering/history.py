@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from pytest_tokenbudget.metering.overheads import framing
-from pytest_tokenbudget.wire.prompt import Block, Prompt, digest
+from pytest_tokenbudget.wire.prompt import Block, Prompt, as_mapping, digest, mappings
 
 _SAID = {
     "text": ("text",),
@@ -41,7 +41,7 @@ def fed_back_tokens(prompt: Prompt, message: Mapping[str, Any], output_tokens: i
     Empty where its output tokens do not tell: the API wrote the beginning of a forced tool call itself, the
     results of server tools come on top, and nested tool input is written anew, with white space of its own.
     """
-    contents = _contents(message)
+    contents = list(mappings(message.get("content")))
     key = message_digest(contents)
     choice = prompt.options.get("tool_choice")
     forced = isinstance(choice, Mapping) and choice.get("type") in ("any", "tool")
@@ -56,23 +56,14 @@ def worked(message: Mapping[str, Any]) -> str | None:
     """What the API did by itself for an answer, so that it billed another prompt than the one that was sent,
     or several; None where it did nothing.
     """
-    kinds = {str(content.get("type")) for content in _contents(message)}
+    kinds = {str(content.get("type")) for content in mappings(message.get("content"))}
     if kinds & {"server_tool_use", "mcp_tool_use"}:
         return "the API ran tools of its own for the recorded answer, and billed several prompts"
-    if len(_mapping(message.get("usage")).get("iterations") or ()) > 1:
+    if len(as_mapping(message.get("usage")).get("iterations") or ()) > 1:
         return "the recorded answer took several prompts (usage.iterations), and the API billed each"
-    if _mapping(message.get("context_management")).get("applied_edits"):
+    if as_mapping(message.get("context_management")).get("applied_edits"):
         return "the API left a part of the recorded prompt out (context_management)"
     return None
-
-
-def _contents(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    contents = message.get("content")
-    return [one for one in contents if isinstance(one, Mapping)] if isinstance(contents, list) else []
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _nested(content: Mapping[str, Any]) -> bool:

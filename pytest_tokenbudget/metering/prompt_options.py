@@ -7,8 +7,8 @@ from typing import Any
 
 from pytest_tokenbudget.metering.betas import EFFICIENT, INTERLEAVED, counted_betas
 from pytest_tokenbudget.metering.overheads import framing, overhead
-from pytest_tokenbudget.metering.rendering import Rendered, as_mapping
-from pytest_tokenbudget.wire.prompt import Prompt
+from pytest_tokenbudget.metering.rendering import Rendered
+from pytest_tokenbudget.wire.prompt import Prompt, as_mapping
 
 
 def render_options(prompt: Prompt) -> dict[str, Rendered]:

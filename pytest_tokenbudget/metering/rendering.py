@@ -16,7 +16,7 @@ from pytest_tokenbudget.metering.counting import Counter, family
 from pytest_tokenbudget.metering.images import image_size, image_tokens
 from pytest_tokenbudget.metering.overheads import framing, overhead
 from pytest_tokenbudget.metering.places import ALONE, THINKING, Surroundings, envelope, places
-from pytest_tokenbudget.wire.prompt import Block, Prompt
+from pytest_tokenbudget.wire.prompt import Block, Prompt, as_mapping
 
 _NS = "antml:"
 
@@ -174,11 +174,6 @@ def _document(content: Mapping[str, Any], model: str) -> Rendered:
     titles = tuple(str(content[key]) for key in ("title", "context") if content.get(key))
     tokens = around.document + around.title * len(titles)
     return Rendered((str(source.get("data", "")), *titles), tokens, doubt=4 + 4 * len(titles))
-
-
-def as_mapping(value: object) -> Mapping[str, Any]:
-    """`value` where it is a mapping, else an empty one: recorded bodies may be odd."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float, ...]:

@@ -138,7 +138,7 @@ def _content_of(block: Block, *, marked: bool) -> dict[str, Any]:
 
 
 def _tools(tools: object) -> Iterator[Block]:
-    for index, tool in enumerate(_mappings(tools)):
+    for index, tool in enumerate(mappings(tools)):
         yield _block("tools", f"tools[{index}]", tool, kind="tool")
 
 
@@ -148,7 +148,7 @@ def _system(system: object) -> Iterator[Block]:
 
 
 def _messages(messages: object) -> Iterator[Block]:
-    for number, message in enumerate(_mappings(messages)):
+    for number, message in enumerate(mappings(messages)):
         role = str(message.get("role", "user"))
         for index, content in enumerate(_contents(message.get("content"))):
             where = f"messages[{number}].content[{index}]"
@@ -159,13 +159,19 @@ def _of_messages(messages: object) -> dict[str, Any]:
     """What messages say beside their role and content."""
     return {
         f"messages[{number}].{key}": value
-        for number, message in enumerate(_mappings(messages))
+        for number, message in enumerate(mappings(messages))
         for key, value in message.items()
         if key not in ("role", "content") and value is not None
     }
 
 
-def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """`value` where it is a mapping, else an empty one: recorded bodies may be odd."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: object) -> Iterator[Mapping[str, Any]]:
+    """The mappings of a list; none where `value` is no list."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, Mapping))
 
