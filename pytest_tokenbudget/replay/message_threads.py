@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pytest_tokenbudget.wire.request import parse_body
+from pytest_tokenbudget.wire.bodies import parse_body
 
 _KEPT = ("system", "tools")
 """What a thread keeps from the request that began it."""

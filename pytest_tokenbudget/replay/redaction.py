@@ -19,7 +19,7 @@ from pytest_tokenbudget.replay.json_body import as_bytes
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.redacted_body import redact_body
 from pytest_tokenbudget.replay.secret_text import PLACEHOLDER, Secrets, secrets_of
-from pytest_tokenbudget.wire.usage import decode_body
+from pytest_tokenbudget.wire.bodies import decode_body
 
 KEPT_OF_REQUESTS = frozenset(
     {"accept", "content-type", "user-agent", "anthropic-version", "anthropic-beta", "x-app"}

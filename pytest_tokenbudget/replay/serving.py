@@ -10,10 +10,9 @@ from typing import Any
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.sent import Sent, lower
 from pytest_tokenbudget.replay.traffic import answer_body, status
+from pytest_tokenbudget.wire.bodies import decode_body, parse_body
 from pytest_tokenbudget.wire.exchange import Request
-from pytest_tokenbudget.wire.request import parse_body
 from pytest_tokenbudget.wire.transcode import transcode
-from pytest_tokenbudget.wire.usage import decode_body
 
 _LENGTH_AND_CODING = ("content-encoding", "content-length", "transfer-encoding")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pytest_tokenbudget.wire.bodies import parse_body
 from pytest_tokenbudget.wire.endpoints import Endpoint, endpoint
 from pytest_tokenbudget.wire.exchange import Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt, parse_prompt
@@ -49,17 +50,6 @@ def read_request(
         digest=_digest(method, found, body, parsed),
         session="/".join(sessions) or None,
     )
-
-
-def parse_body(body: bytes) -> dict[str, Any] | None:
-    """A JSON object; None for anything else."""
-    if body.lstrip()[:1] != b"{":
-        return None
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) else None
 
 
 def keys_are_sorted(body: object) -> bool:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
+from pytest_tokenbudget.wire.bodies import decode_body, parse_body
 from pytest_tokenbudget.wire.event_stream import (
     looks_like_event_stream,
     read_event_stream,
@@ -14,9 +15,7 @@ from pytest_tokenbudget.wire.event_stream import (
 )
 from pytest_tokenbudget.wire.events import assemble, compact_json, disassemble
 from pytest_tokenbudget.wire.exchange import Request
-from pytest_tokenbudget.wire.request import parse_body
 from pytest_tokenbudget.wire.sse import looks_like_sse, read_sse, write_sse
-from pytest_tokenbudget.wire.usage import decode_body
 
 
 class Framing(StrEnum):
