@@ -80,7 +80,7 @@ def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
     turn = run.turns[index]
     if turn.recorded is None:
         return None
-    was, now = (usage.tokens.ephemeral_1h_input_tokens for usage in (turn.recorded, turn.usage))
+    was, now = (usage.main_tokens.ephemeral_1h_input_tokens for usage in (turn.recorded, turn.usage))
     if was == now:
         return None
     before, after = _marks(chains.recorded(index)), _marks(chains.now(index))

@@ -93,7 +93,7 @@ def _may_lose(turn: Turn) -> bool:
     """Whether the turn's tokens leave room for a loss, wherever in the prompt it grew."""
     if turn.recorded is None or turn.basis == Basis.UNKNOWN or turn.cache_note:
         return False
-    was, now = turn.recorded.tokens, turn.usage.tokens
+    was, now = turn.recorded.main_tokens, turn.usage.main_tokens
     grown = sum(part.tokens for part in turn.estimate.parts if part.tokens > 0)
     reads = was.cache_read_input_tokens - now.cache_read_input_tokens + grown
     cached = _served(was) - _served(now) + grown
@@ -107,7 +107,7 @@ def _served(tokens: Tokens) -> int:
 
 def _loss(index: int, turn: Turn, chains: Chains, written: Mapping[str, int]) -> Loss:
     assert turn.recorded is not None
-    was, now = turn.recorded.tokens, turn.usage.tokens
+    was, now = turn.recorded.main_tokens, turn.usage.main_tokens
     recorded = chains.recorded(index)
     end = max(recorded.breakpoints, default=len(recorded.links) - 1)
     hit, source, warm = _recorded_read(turn, recorded, end, was, written)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.ledger import main_rate
 from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.places import opening_of, place
 from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural
@@ -70,7 +69,7 @@ def _is_unclear(one: Asked) -> bool:
 
 def _reads_less(asked: Sequence[Asked]) -> bool:
     """Whether the cache serves less than when recorded: what broke it is to be mended, not the marks."""
-    known = [(one.turn.usage.tokens, was.tokens) for one in asked if (was := one.turn.recorded)]
+    known = [(one.tokens, was.main_tokens) for one in asked if (was := one.turn.recorded)]
     return any(now.cache_read_input_tokens < was.cache_read_input_tokens * _HELD for now, was in known)
 
 
@@ -223,7 +222,7 @@ class _Bench:
                 ephemeral_1h_input_tokens=outcome.written_1h,
                 cache_read_input_tokens=outcome.read,
             )
-            cost = self.run.cost_of(Usage.of(main_rate(one.turn.usage), tokens))
+            cost = self.run.cost_of(Usage.of(one.rate, tokens))
             if cost is None:
                 return None
             total += cost
