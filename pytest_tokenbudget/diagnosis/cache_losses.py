@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, text_of
+from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.metering.cache_chain import Chain, chain
 from pytest_tokenbudget.metering.prompt_cache import Outcome
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Tokens
-from pytest_tokenbudget.wire.prompt import Block, Level, Prompt
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level, Prompt
 
 _NUMBERS = re.compile(r"\[(\d+)\]")
 _NOISE, _SHARE = 16, 0.02
@@ -171,7 +171,7 @@ def _beyond_noise(lost: int, base: int) -> int:
 
 def rank(block: Block) -> Rank:
     """Blocks of one prompt are in the order of their ranks."""
-    return LEVEL_ORDER[block.level], *map(int, _NUMBERS.findall(block.where))
+    return LEVELS.index(block.level), *map(int, _NUMBERS.findall(block.where))
 
 
 def shared(one: Chain, other: Chain) -> int:

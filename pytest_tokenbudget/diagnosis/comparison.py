@@ -9,9 +9,9 @@ from typing import Literal
 
 from pytest_tokenbudget.diagnosis.kinds import first_difference, is_reordered, kind_of_difference
 from pytest_tokenbudget.diagnosis.listings import Names, moved, other_order
-from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, place, text_of, to_json
+from pytest_tokenbudget.diagnosis.places import place, text_of, to_json
 from pytest_tokenbudget.diagnosis.value_patterns import Kind
-from pytest_tokenbudget.wire.prompt import Block, Level
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level
 
 Change = Literal["changed", "added", "removed", "reordered"]
 _BEFORE, _AFTER = 24, 40
@@ -54,7 +54,7 @@ def compare(
     names = tools or {}
     old = was[at] if at < len(was) else None
     new = now[at] if at < len(now) else None
-    level = min((b.level for b in (old, new) if b), key=LEVEL_ORDER.__getitem__)
+    level = min((b.level for b in (old, new) if b), key=LEVELS.index)
     change = _change(was[at:], now[at:], level)
     if change == "reordered":
         where = "tools" if level == "tools" else place(now[at], names).where
@@ -168,7 +168,7 @@ def _first_of(names: Sequence[str]) -> str:
 def differences(was: Sequence[Block], now: Sequence[Block], tools: Mapping[str, str]) -> list[Difference]:
     """Everything that differs between two prefixes, in order, tools matched by name and the rest by place."""
     found: list[Difference] = []
-    for level in LEVEL_ORDER:
+    for level in LEVELS:
         old = [block for block in was if block.level == level]
         new = [block for block in now if block.level == level]
         at = first_differing(old, new)

@@ -19,7 +19,7 @@ from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.run import Turn
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.wire.prompt import Block, Prompt
+from pytest_tokenbudget.wire.prompt import Block, Prompt, last_breakpoint
 
 _UNIT = 1_000_000
 
@@ -128,24 +128,6 @@ class _Categories:
         )
         inside = [names[min(bisect_right(edges, middle), 2)] for middle in middles]
         return inside + ["input_tokens"] * (len(prompt.blocks) - end)
-
-
-def last_breakpoint(prompt: Prompt) -> int:
-    """Index of the last block with a breakpoint, automatic caching's own included; -1 without any."""
-    if prompt.automatic_ttl and prompt.blocks:
-        return len(prompt.blocks) - 1
-    return max((index for index, block in enumerate(prompt.blocks) if ttl_of(block)), default=-1)
-
-
-def ttl_of(block: Block) -> str | None:
-    """The lifetime that a breakpoint on a block asks for; one inside a tool result counts as the block's."""
-    inner = block.content.get("content")
-    if block.ttl or block.kind != "tool_result" or not isinstance(inner, list):
-        return block.ttl
-    marks = [part["cache_control"] for part in inner if isinstance(part, Mapping) and "cache_control" in part]
-    return (
-        ("1h" if isinstance(marks[-1], Mapping) and marks[-1].get("ttl") == "1h" else "5m") if marks else None
-    )
 
 
 def _minus(one: Decimal | None, other: Decimal | None) -> Decimal | None:

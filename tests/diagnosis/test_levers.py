@@ -25,6 +25,7 @@ from seeded import (
     subagents,
     support_agent,
     text,
+    tool,
 )
 
 from pytest_tokenbudget.diagnosis.findings import Finding
@@ -99,6 +100,26 @@ class TestCaching:
 
     def test_what_is_cached_as_well_as_can_be_brings_no_advice(self) -> None:
         assert levers(run_of(support_agent()), "caching") == []
+
+    def test_nothing_is_to_be_marked_that_the_api_refuses_to_mark(self) -> None:
+        """Not an empty text, and not a deferred tool: "cannot carry cache_control" (error 400)."""
+        agent = support_agent(system=[text(HANDBOOK), text("")])
+        (lever,) = levers(run_of(agent, UNMARKED), "caching")
+        assert lever.text.startswith("cache_control at system[0] and the last message, where nothing")
+
+    def test_an_empty_text_at_the_end_is_passed_over(self) -> None:
+        def empty(_: int, body: Any) -> None:
+            for message in body["messages"]:
+                message["content"].append(text(""))
+
+        (lever,) = levers(run_of(support_agent(), UNMARKED, empty), "caching")
+        assert "cache_control at system[0] and the last message," in lever.text
+
+    def test_a_deferred_tool_is_passed_over(self) -> None:
+        tools = [tool("look", HANDBOOK), tool("find", "Find a page.") | {"defer_loading": True}]
+        agent = support_agent(system=None, tools=tools, rolling=False)
+        (lever,) = levers(run_of(agent), "caching")
+        assert lever.text.startswith("cache_control at tools[look] and the last message, where nothing")
 
     def test_below_the_minimum_nothing_is_advised(self) -> None:
         short = support_agent(system=[text("Be brief.")], tools=[], rolling=False)
