@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.metering.cache_rules import cache_model, is_outside_prefix, scopes
-from pytest_tokenbudget.metering.overheads import overhead
+from pytest_tokenbudget.metering.places import is_dropped_thinking, keeps_thinking_from
 from pytest_tokenbudget.wire.prompt import (
     LEVELS,
-    THINKING,
     Block,
     Level,
     Prompt,
@@ -80,17 +79,10 @@ def _links(prompt: Prompt, scope: Mapping[Level, Mapping[str, str]]) -> Iterator
 
 
 def _rendered(prompt: Prompt) -> Iterator[tuple[int, Block]]:
-    """Blocks with their index, without the thinking that the API drops from the prompt.
-
-    On models that drop it, the thinking of a turn goes once the user has said something that is no tool
-    result; within a loop of tools it stays ("Thinking" of the platform's documentation).
-    """
-    last_said = -1
-    if not overhead(prompt.model).keeps_thinking:
-        said = (b.message for b in prompt.blocks if b.role == "user" and b.kind != "tool_result")
-        last_said = max((message for message in said if message is not None), default=-1)
+    """Yield blocks with their index, without the thinking that the API drops from the prompt."""
+    keeps_from = keeps_thinking_from(prompt.blocks, prompt.model)
     for index, block in enumerate(prompt.blocks):
-        if block.kind not in THINKING or block.message is None or block.message > last_said:
+        if not is_dropped_thinking(block, keeps_from):
             yield index, block
 
 

@@ -14,6 +14,7 @@ from pytest_tokenbudget.metering.betas import OUTSIDE_THE_CACHE
 from pytest_tokenbudget.metering.counting import Family, family, short_name
 from pytest_tokenbudget.metering.overheads import overhead
 from pytest_tokenbudget.wire.prompt import (
+    THINKING,
     Block,
     Level,
     Prompt,
@@ -50,7 +51,7 @@ _THINKING_AT_END = 7
 _WEB_TOOLS = ("web_search_", "web_fetch_")
 _SERVER_TOOLS = (*_WEB_TOOLS, "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
 
-_PLAIN = frozenset({"text", "tool_use", "thinking", "redacted_thinking"})
+_PLAIN = THINKING | {"text", "tool_use"}
 """Content that holds no other content: no image, no document."""
 
 
