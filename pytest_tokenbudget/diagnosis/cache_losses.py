@@ -11,6 +11,7 @@ from pytest_tokenbudget.metering.cache_chain import Chain, chain
 from pytest_tokenbudget.metering.prompt_cache import Outcome
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Tokens
+from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level, Prompt
 
 _NUMBERS = re.compile(r"\[(\d+)\]")
@@ -175,11 +176,8 @@ def rank(block: Block) -> Rank:
 
 
 def shared(one: Chain, other: Chain) -> int:
-    """How many blocks two chains begin with alike."""
-    for position, (a, b) in enumerate(zip(one.links, other.links, strict=False)):
-        if a.text != b.text:
-            return position
-    return min(len(one.links), len(other.links))
+    """Return how many blocks two chains begin with alike."""
+    return common_prefix([link.text for link in one.links], [link.text for link in other.links])
 
 
 def count_of(blocks: Sequence[Block], level: Level) -> int:

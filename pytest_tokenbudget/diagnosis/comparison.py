@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_tokenbudget.diagnosis.kinds import first_difference, is_reordered, kind_of_difference
+from pytest_tokenbudget.diagnosis.kinds import is_reordered, kind_of_difference
 from pytest_tokenbudget.diagnosis.listings import Names, moved, other_order
 from pytest_tokenbudget.diagnosis.places import place, text_of, to_json
 from pytest_tokenbudget.diagnosis.value_patterns import Kind
+from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level
 
 Change = Literal["changed", "added", "removed", "reordered"]
@@ -40,11 +41,9 @@ class Difference:
 
 
 def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
-    """Index of the first block that differs; None where `now` begins with the whole of `was`."""
-    for index, block in enumerate(was):
-        if index >= len(now) or now[index].digest != block.digest:
-            return index
-    return None
+    """Return the index of the first block that differs; None where `now` begins with the whole of `was`."""
+    at = common_prefix([block.digest for block in was], [block.digest for block in now])
+    return at if at < len(was) else None
 
 
 def compare(
@@ -131,7 +130,7 @@ def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Differen
             before, after = (_text(block.content.get(field, "")) for block in (old, new))
     elif before == after:
         before, after = to_json(old.content), to_json(new.content)
-    at = first_difference(before, after)
+    at = common_prefix(before, after)
     kind = kind_of_difference(before, after) if old.kind == new.kind else Kind.TEXT
     change: Change = "reordered" if kind == Kind.ORDER and is_reordered(before, after) else "changed"
     order = other_order(old.content, new.content) if change == "reordered" and new.kind == "tool" else None
