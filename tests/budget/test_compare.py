@@ -170,6 +170,35 @@ def test_the_cost(now: int, improved: bool, over: bool) -> None:
     assert (limits["cost_usd"].improved, limits["cost_usd"].over) == (improved, over)
 
 
+def test_the_limit_of_a_small_cache_share_is_none_below_zero() -> None:
+    baseline = used(input_tokens=980, cache_read_input_tokens=20)
+    limits = {limit.metric: limit for limit in judge(baseline, baseline, DEFAULT, cost).limits}
+    assert limits["cache_share"].limit == 0
+
+
+@pytest.mark.parametrize(("cap", "over"), [("0.0075", False), ("0.0074", True)])
+def test_a_cost_at_its_cap_is_not_over(cap: str, over: bool) -> None:
+    settings = ScenarioSettings(caps=Caps(max_cost_usd=Decimal(cap)))
+    assert judge(None, used(output_tokens=500), settings, cost).limits[0].over is over
+
+
+@pytest.mark.parametrize(("now", "over"), [(125, False), (126, True)])
+def test_the_noise_of_a_cost_is_priced_at_the_dearest_rate(now: int, over: bool) -> None:
+    """25 prompt and 25 output tokens: at ten dollars a token 500, whatever else the scenario bills."""
+    cheap, dear = Rate("cheap"), Rate("dear")
+
+    def price(usage: Usage) -> Decimal:
+        dollars = {cheap: 1, dear: 10}
+        return sum((dollars[r] * Decimal(t.total) for r, t in usage.by_rate.items()), Decimal(0))
+
+    def both(tokens: int) -> Usage:
+        return Usage.of(cheap, Tokens(input_tokens=10)) + Usage.of(dear, Tokens(input_tokens=tokens), 0)
+
+    assert price(both(now)) - price(both(75)) == 10 * (now - 75)
+    limits = {limit.metric: limit for limit in judge(both(75), both(now), DEFAULT, price).limits}
+    assert limits["cost_usd"].over is over
+
+
 def test_a_cost_that_became_unknown_is_no_improvement() -> None:
     limits = {limit.metric: limit for limit in judge(BASE, used(rate=UNKNOWN), DEFAULT, cost).limits}
     assert (limits["cost_usd"].improved, limits["cost_usd"].over) == (False, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -94,6 +95,18 @@ def test_equal_blocks_are_paired_in_their_order() -> None:
     assert changes(was, now) == [("messages[3].content[0]", None)]
 
 
+def test_a_block_that_nobody_can_count_is_the_same_where_it_was_sent_again() -> None:
+    unread = {"type": "container_upload", "file_id": "f"}
+    assert changes(prompt([text("a"), unread]), prompt([text("new"), unread])) == [
+        ("messages[0].content[0]", "messages[0].content[0]")
+    ]
+
+
+def test_what_the_model_is_not_shown_makes_no_other_block() -> None:
+    one, other = call("f") | {"id": "t1"}, call("f") | {"id": "t2"}
+    assert changes(prompt([text("a")], [one]), prompt([text("a")], [other])) == []
+
+
 def test_a_changed_block_is_paired_between_the_same_neighbours() -> None:
     was = prompt([text("a"), text("b"), text("c")])
     now = prompt([text("a"), text("new"), text("c"), text("more")])
@@ -101,6 +114,40 @@ def test_a_changed_block_is_paired_between_the_same_neighbours() -> None:
         ("messages[0].content[1]", "messages[0].content[1]"),
         (None, "messages[0].content[3]"),
     ]
+
+
+def in_one(*words: str) -> Prompt:
+    return prompt([text(each) for each in words])
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "changed"),
+    [
+        (("x", "same", "y"), ("same", "z"), [(0, None), (2, 1)]),
+        (("same", "old"), ("new", "same"), [(None, 0), (1, None)]),
+        (("same", "x", "y"), ("new", "same", "X"), [(None, 0), (1, 2), (2, None)]),
+        (("same", "x", "y"), ("same", "X", "Y"), [(1, 1), (2, 2)]),
+    ],
+    ids=["behind", "not before and behind", "two behind one", "in their order"],
+)
+def test_the_neighbour_before_decides(
+    was: Sequence[str], now: Sequence[str], changed: list[tuple[int | None, int | None]]
+) -> None:
+    def where(index: int | None) -> str | None:
+        return None if index is None else f"messages[0].content[{index}]"
+
+    found = sorted(changes(in_one(*was), in_one(*now)), key=str)
+    assert found == sorted([(where(a), where(b)) for a, b in changed], key=str)
+
+
+def test_another_roles_block_in_the_same_place_is_another_block() -> None:
+    was = prompt([text("a")], [text("b")])
+    now = parse_prompt({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "B"}]})
+    assert changes(was, now) == [("messages[1].content[0]", None), (None, "messages[1].content[0]")]
+    same_words = parse_prompt(
+        {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}
+    )
+    assert len(changes(was, same_words)) == 2
 
 
 def test_a_block_of_another_kind_is_another_block() -> None:
