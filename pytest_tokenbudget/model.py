@@ -94,11 +94,14 @@ class Tokens:
         return Fraction(self.cache_read_input_tokens, self.prompt_tokens) if self.prompt_tokens else None
 
     def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Tokens(*(getattr(self, count) + getattr(other, count) for count in COUNTS))
 
     def __radd__(self, other: Literal[0]) -> Self:
         return self  # so that sum() needs no start value
 
+
+COUNTS: tuple[str, ...] = tuple(count.name for count in fields(Tokens))
+"""Names of all counts of `Tokens`, in their order."""
 
 _RATE = re.compile(r"(?P<model>.*?)(?: \((?P<modifiers>[^()]*)\))?")
 
@@ -143,6 +146,7 @@ class Usage:
 
     turns: int = 0
     by_rate: Mapping[Rate, Tokens] = field(default_factory=_empty)
+    """Of one answer, the first rate is that of the request itself (see `main_rate`); of a sum, any order."""
 
     @classmethod
     def of(cls, rate: Rate, tokens: Tokens, turns: int = 1) -> Usage:
@@ -153,6 +157,28 @@ class Usage:
     def tokens(self) -> Tokens:
         """The tokens of all rates together."""
         return sum(self.by_rate.values(), Tokens())
+
+    @property
+    def main_rate(self) -> Rate:
+        """Return the rate that the request itself billed, of the usage of one answer: its first.
+
+        What else an answer bills (an advisor, a compaction, an attempt before a fallback) follows it, however
+        long its prompt is. The model of a usage without rates is `unknown`.
+        """
+        return next(iter(self.by_rate), Rate("unknown"))
+
+    @property
+    def main_tokens(self) -> Tokens:
+        """Return the tokens that were billed at `main_rate`; all 0 of a usage without rates."""
+        return self.by_rate.get(self.main_rate, Tokens())
+
+    def with_main(self, rate: Rate, tokens: Tokens) -> Usage:
+        """Return this usage with `tokens` at `rate` in place of what the request itself billed.
+
+        What else the answer bills is kept; where that is at the same rate, both add up.
+        """
+        others = {other: counts for other, counts in self.by_rate.items() if other != self.main_rate}
+        return Usage.of(rate, tokens, turns=0) + Usage(self.turns, MappingProxyType(others))
 
     def __add__(self, other: Usage) -> Usage:
         rates = dict(self.by_rate)

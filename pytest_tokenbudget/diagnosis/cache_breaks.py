@@ -15,9 +15,9 @@ from pytest_tokenbudget.diagnosis.places import place, text_of, tool_names
 from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.wording import listed
 from pytest_tokenbudget.metering.cache_chain import Chain
-from pytest_tokenbudget.metering.cache_rules import LEVELS, LOOK_BACK, minimum
+from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, minimum
 from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.wire.prompt import Ttl
+from pytest_tokenbudget.wire.prompt import LEVELS, Ttl
 
 _END = "the last message"
 
@@ -80,7 +80,7 @@ def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
     turn = run.turns[index]
     if turn.recorded is None:
         return None
-    was, now = (usage.tokens.ephemeral_1h_input_tokens for usage in (turn.recorded, turn.usage))
+    was, now = (usage.main_tokens.ephemeral_1h_input_tokens for usage in (turn.recorded, turn.usage))
     if was == now:
         return None
     before, after = _marks(chains.recorded(index)), _marks(chains.now(index))

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, text_of
+from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.metering.cache_chain import Chain, chain
 from pytest_tokenbudget.metering.prompt_cache import Outcome
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Tokens
-from pytest_tokenbudget.wire.prompt import Block, Level, Prompt
+from pytest_tokenbudget.sequences import common_prefix
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level, Prompt
 
 _NUMBERS = re.compile(r"\[(\d+)\]")
 _NOISE, _SHARE = 16, 0.02
@@ -93,7 +94,7 @@ def _may_lose(turn: Turn) -> bool:
     """Whether the turn's tokens leave room for a loss, wherever in the prompt it grew."""
     if turn.recorded is None or turn.basis == Basis.UNKNOWN or turn.cache_note:
         return False
-    was, now = turn.recorded.tokens, turn.usage.tokens
+    was, now = turn.recorded.main_tokens, turn.usage.main_tokens
     grown = sum(part.tokens for part in turn.estimate.parts if part.tokens > 0)
     reads = was.cache_read_input_tokens - now.cache_read_input_tokens + grown
     cached = _served(was) - _served(now) + grown
@@ -107,7 +108,7 @@ def _served(tokens: Tokens) -> int:
 
 def _loss(index: int, turn: Turn, chains: Chains, written: Mapping[str, int]) -> Loss:
     assert turn.recorded is not None
-    was, now = turn.recorded.tokens, turn.usage.tokens
+    was, now = turn.recorded.main_tokens, turn.usage.main_tokens
     recorded = chains.recorded(index)
     end = max(recorded.breakpoints, default=len(recorded.links) - 1)
     hit, source, warm = _recorded_read(turn, recorded, end, was, written)
@@ -171,15 +172,12 @@ def _beyond_noise(lost: int, base: int) -> int:
 
 def rank(block: Block) -> Rank:
     """Blocks of one prompt are in the order of their ranks."""
-    return LEVEL_ORDER[block.level], *map(int, _NUMBERS.findall(block.where))
+    return LEVELS.index(block.level), *map(int, _NUMBERS.findall(block.where))
 
 
 def shared(one: Chain, other: Chain) -> int:
-    """How many blocks two chains begin with alike."""
-    for position, (a, b) in enumerate(zip(one.links, other.links, strict=False)):
-        if a.text != b.text:
-            return position
-    return min(len(one.links), len(other.links))
+    """Return how many blocks two chains begin with alike."""
+    return common_prefix([link.text for link in one.links], [link.text for link in other.links])
 
 
 def count_of(blocks: Sequence[Block], level: Level) -> int:

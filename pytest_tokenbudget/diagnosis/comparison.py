@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_tokenbudget.diagnosis.kinds import first_difference, is_reordered, kind_of_difference
+from pytest_tokenbudget.diagnosis.kinds import is_reordered, kind_of_difference
 from pytest_tokenbudget.diagnosis.listings import Names, moved, other_order
-from pytest_tokenbudget.diagnosis.places import LEVEL_ORDER, place, text_of, to_json
+from pytest_tokenbudget.diagnosis.places import place, text_of, to_json
 from pytest_tokenbudget.diagnosis.value_patterns import Kind
-from pytest_tokenbudget.wire.prompt import Block, Level
+from pytest_tokenbudget.sequences import common_prefix
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level
 
 Change = Literal["changed", "added", "removed", "reordered"]
 _BEFORE, _AFTER = 24, 40
@@ -40,11 +41,9 @@ class Difference:
 
 
 def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
-    """Index of the first block that differs; None where `now` begins with the whole of `was`."""
-    for index, block in enumerate(was):
-        if index >= len(now) or now[index].digest != block.digest:
-            return index
-    return None
+    """Return the index of the first block that differs; None where `now` begins with the whole of `was`."""
+    at = common_prefix([block.digest for block in was], [block.digest for block in now])
+    return at if at < len(was) else None
 
 
 def compare(
@@ -54,7 +53,7 @@ def compare(
     names = tools or {}
     old = was[at] if at < len(was) else None
     new = now[at] if at < len(now) else None
-    level = min((b.level for b in (old, new) if b), key=LEVEL_ORDER.__getitem__)
+    level = min((b.level for b in (old, new) if b), key=LEVELS.index)
     change = _change(was[at:], now[at:], level)
     if change == "reordered":
         where = "tools" if level == "tools" else place(now[at], names).where
@@ -131,7 +130,7 @@ def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Differen
             before, after = (_text(block.content.get(field, "")) for block in (old, new))
     elif before == after:
         before, after = to_json(old.content), to_json(new.content)
-    at = first_difference(before, after)
+    at = common_prefix(before, after)
     kind = kind_of_difference(before, after) if old.kind == new.kind else Kind.TEXT
     change: Change = "reordered" if kind == Kind.ORDER and is_reordered(before, after) else "changed"
     order = other_order(old.content, new.content) if change == "reordered" and new.kind == "tool" else None
@@ -168,7 +167,7 @@ def _first_of(names: Sequence[str]) -> str:
 def differences(was: Sequence[Block], now: Sequence[Block], tools: Mapping[str, str]) -> list[Difference]:
     """Everything that differs between two prefixes, in order, tools matched by name and the rest by place."""
     found: list[Difference] = []
-    for level in LEVEL_ORDER:
+    for level in LEVELS:
         old = [block for block in was if block.level == level]
         new = [block for block in now if block.level == level]
         at = first_differing(old, new)

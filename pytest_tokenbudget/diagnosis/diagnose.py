@@ -71,7 +71,7 @@ def _settled(
         if index in broken or not split.cache or turn.recorded is None:
             continue
         sizes = [abs(part.tokens) for part in turn.estimate.parts]
-        was, now = turn.recorded.tokens, turn.usage.tokens
+        was, now = turn.recorded.main_tokens, turn.usage.main_tokens
         slack = sum(sizes) + max(16, was.prompt_tokens // 50)
         if any(sizes) and abs(now.cache_read_input_tokens - was.cache_read_input_tokens) <= slack:
             largest = sizes.index(max(sizes))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
 from pytest_tokenbudget.diagnosis.words import words_of
+from pytest_tokenbudget.sequences import common_ends
 
 _CELLS = 1_000_000
 """Above this product of lengths `SequenceMatcher`, which is quadratic at worst, is left out."""
@@ -49,12 +50,7 @@ def replaced(
     old: Sequence[tuple[str, ...]] | Sequence[str], new: Sequence[tuple[str, ...]] | Sequence[str]
 ) -> Iterator[tuple[int, int, int, int]]:
     """The ranges old[i:j] that became new[k:m]; of two long ones all that stands between what both share."""
-    head = 0
-    while head < min(len(old), len(new)) and old[head] == new[head]:
-        head += 1
-    tail = 0
-    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
-        tail += 1
+    head, tail = common_ends(old, new)
     i, j, k, m = head, len(old) - tail, head, len(new) - tail
     if i == j or k == m or (j - i) * (m - k) > _CELLS:
         if i < j or k < m:

@@ -10,6 +10,7 @@ from pytest_tokenbudget.diagnosis.differences import Span
 from pytest_tokenbudget.diagnosis.findings import Source
 from pytest_tokenbudget.diagnosis.placement import Query
 from pytest_tokenbudget.diagnosis.words import HOLE
+from pytest_tokenbudget.sequences import common_prefix
 
 _LONGEST = 60
 """Words of an addition above which it is no value."""
@@ -79,24 +80,14 @@ def _fit(query: Query, added: Span, file: File, hole: Span) -> _Fit | None:
         n for n in range(last - first - inside) if words[end : end + n] == query.words[last - n : last]
     )
     value = (first + inside, last - behind)
-    before = _alike(words[max(start - _NEAR, 0) : start][::-1], query.words[: value[0]][::-1])
-    after = _alike(words[end : end + _NEAR], query.words[value[1] :])
+    before = common_prefix(words[max(start - _NEAR, 0) : start][::-1], query.words[: value[0]][::-1])
+    after = common_prefix(words[end : end + _NEAR], query.words[value[1] :])
     said = [*query.words[value[0] - before : value[0]], *query.words[value[1] : value[1] + after]]
     content = sum(word[0].isalnum() for word in said)
     if not before or not (content or after):
         return None
     source = Source(file.path, file.text.lines[start])
     return _Fit(source, value, start - before, value[0] - before, content, len(said) - content)
-
-
-def _alike(one: Iterable[str], other: Iterable[str]) -> int:
-    """How many words both begin with."""
-    count = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
 
 
 def _holes(words: Sequence[str]) -> Iterator[Span]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_tokenbudget.diagnosis.value_patterns import HEX, LABELS, MADE_BY, NUMBER, PATTERNS, UUID, Kind
 from pytest_tokenbudget.diagnosis.words import words_of
+from pytest_tokenbudget.sequences import common_ends, common_prefix
 
 _WINDOW = 120
 _LABEL = re.compile(r"([\w #]{1,40})\s*(?:[:=]|\bis\b)\s*[\"'`]?[^\s:=]*$")
@@ -20,23 +21,11 @@ _SHORT = 3
 """Words of a value that a label in front of it may name."""
 
 
-def first_difference(was: str, now: str) -> int:
-    """Index of the first character that differs; the length of the shorter where it begins the other."""
-    low, high = 0, min(len(was), len(now))
-    while low < high:  # the longest common prefix by bisection: slices are compared in C
-        middle = (low + high + 1) // 2
-        if was.startswith(now[low:middle], low):
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
 def kind_of_difference(was: str, now: str) -> Kind:
     """The kind of the first value that differs between two texts."""
     if is_reordered(was, now):
         return Kind.ORDER
-    at = first_difference(was, now)
+    at = common_prefix(was, now)
     for kind, patterns in ((Kind.ID, (UUID,)), *PATTERNS):
         if kind == Kind.COUNTER and _is_hex(was, now, at):
             return Kind.ID
@@ -104,8 +93,7 @@ def is_reordered(was: str, now: str) -> bool:
 
 def _apart(was: str, now: str) -> tuple[str, str]:
     """The whole words between what both texts begin and end with: all that two long prompts differ in."""
-    start = first_difference(was, now)
-    tail = first_difference(was[start:][::-1], now[start:][::-1])
+    start, tail = common_ends(was, now)
     while start and _is_inside_word(was, start):
         start -= 1
     while tail and _is_inside_word(was, len(was) - tail):
@@ -138,7 +126,7 @@ def _covers(pattern: re.Pattern[str], text: str, at: int) -> bool:
 
 def _by_label(was: str, now: str, at: int) -> Kind:
     """By what stands in front of a short value: `session: brave-otter`, `Host = alpha`."""
-    tail = first_difference(was[at:][::-1], now[at:][::-1])
+    tail = common_prefix(was[at:][::-1], now[at:][::-1])
     old, new = was[at : len(was) - tail], now[at : len(now) - tail]
     label = _LABEL.search(now, max(at - _WINDOW, 0), at)
     if label and len(words_of(old)) <= _SHORT and len(words_of(new)) <= _SHORT and "\n" not in old + new:

@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
-from types import MappingProxyType
 
 from pytest_tokenbudget.budget.compare import CostOf
 from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.run import Turn
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.wire.prompt import Block, Prompt
+from pytest_tokenbudget.wire.prompt import Block, Prompt, last_breakpoint
 
 _UNIT = 1_000_000
 
@@ -50,10 +49,10 @@ class Ledger:
         parts = turn.estimate.parts
         if turn.recorded is None or turn.usage == turn.recorded:
             return TurnCosts((Decimal(0),) * len(parts), Decimal(0), Decimal(0))
-        now, before = main_rate(turn.usage), main_rate(turn.recorded)
+        now = turn.usage.main_rate
         categories = _Categories(self, turn)
         priced = tuple(self._part(part, now, categories) for part in parts)
-        rate = self._rate(turn.recorded, before, now)
+        rate = self._rate(turn.recorded, now)
         change = _minus(self._cost(turn.usage), self._cost(turn.recorded))
         explained = (rate, *priced)
         known = [amount for amount in explained if amount is not None]
@@ -80,11 +79,11 @@ class Ledger:
         unit = self.unit(rate, categories.of(part))
         return None if unit is None else unit * part.tokens
 
-    def _rate(self, recorded: Usage, before: Rate, now: Rate) -> Decimal | None:
-        if before == now:
+    def _rate(self, recorded: Usage, now: Rate) -> Decimal | None:
+        if recorded.main_rate == now:
             return Decimal(0)
-        rates = {(now if rate == before else rate): tokens for rate, tokens in recorded.by_rate.items()}
-        return _minus(self._cost(Usage(recorded.turns, MappingProxyType(rates))), self._cost(recorded))
+        moved = recorded.with_main(now, recorded.main_tokens)
+        return _minus(self._cost(moved), self._cost(recorded))
 
 
 class _Categories:
@@ -110,7 +109,7 @@ class _Categories:
             request = pair.recorded if removed else pair.request
             usage = (self._turn.recorded if removed else None) or self._turn.usage
             places = {block.where: index for index, block in enumerate(request.prompt.blocks)}
-            self._sides[removed] = places, self._counts(request.prompt, usage.tokens)
+            self._sides[removed] = places, self._counts(request.prompt, usage.main_tokens)
         return self._sides[removed]
 
     def _counts(self, prompt: Prompt, tokens: Tokens) -> list[str]:
@@ -129,29 +128,6 @@ class _Categories:
         )
         inside = [names[min(bisect_right(edges, middle), 2)] for middle in middles]
         return inside + ["input_tokens"] * (len(prompt.blocks) - end)
-
-
-def main_rate(usage: Usage) -> Rate:
-    """The rate that most of the prompt was billed at."""
-    return max(usage.by_rate, key=lambda rate: usage.by_rate[rate].prompt_tokens, default=Rate("unknown"))
-
-
-def last_breakpoint(prompt: Prompt) -> int:
-    """Index of the last block with a breakpoint, automatic caching's own included; -1 without any."""
-    if prompt.automatic_ttl and prompt.blocks:
-        return len(prompt.blocks) - 1
-    return max((index for index, block in enumerate(prompt.blocks) if ttl_of(block)), default=-1)
-
-
-def ttl_of(block: Block) -> str | None:
-    """The lifetime that a breakpoint on a block asks for; one inside a tool result counts as the block's."""
-    inner = block.content.get("content")
-    if block.ttl or block.kind != "tool_result" or not isinstance(inner, list):
-        return block.ttl
-    marks = [part["cache_control"] for part in inner if isinstance(part, Mapping) and "cache_control" in part]
-    return (
-        ("1h" if isinstance(marks[-1], Mapping) and marks[-1].get("ttl") == "1h" else "5m") if marks else None
-    )
 
 
 def _minus(one: Decimal | None, other: Decimal | None) -> Decimal | None:

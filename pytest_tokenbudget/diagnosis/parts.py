@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from pytest_tokenbudget.diagnosis.kinds import first_difference
 from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.metering.counting import family
 from pytest_tokenbudget.metering.difference import difference
@@ -15,6 +14,7 @@ from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered
 from pytest_tokenbudget.metering.run import Turn
+from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.prompt import Block, digest
 
 CountOf = Callable[[str], int]
@@ -99,9 +99,8 @@ def _whole(was: Sequence[Block], now: Sequence[Block]) -> tuple[Block, Block] | 
     if not all(block.kind == "text" for block in (*was, *now)):
         return None
     before, after = ("".join(map(text_of, side)) for side in (was, now))
-    at = first_difference(before, after)
-    shared = at + first_difference(before[at:][::-1], after[at:][::-1])
-    if shared * 2 < min(len(before), len(after)):
+    at, tail = common_ends(before, after)
+    if (at + tail) * 2 < min(len(before), len(after)):
         return None
     ends = accumulate(len(text_of(block)) for block in now)
     there = next((block for block, end in zip(now, ends, strict=True) if at < end), now[-1])

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_tokenbudget.metering.cache_rules import cache_model
-from pytest_tokenbudget.wire.prompt import Block, Level, Prompt
+from pytest_tokenbudget.wire.prompt import Block, Prompt
 
-LEVEL_ORDER: dict[Level, int] = {"tools": 0, "system": 1, "messages": 2}
 ATTRIBUTION = "x-anthropic-billing-header:"
 """Begins a system block of Claude Code that the API strips before it caches (LLM gateway protocol)."""
 TOOL_RESULT = "tool_result"

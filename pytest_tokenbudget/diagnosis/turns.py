@@ -9,7 +9,7 @@ from decimal import Decimal
 from pytest_tokenbudget.budget.compare import CostOf
 from pytest_tokenbudget.diagnosis.comparison import excerpt
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.ledger import TurnCosts, main_rate
+from pytest_tokenbudget.diagnosis.ledger import TurnCosts
 from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, opening_of, to_json
 from pytest_tokenbudget.diagnosis.reordering import asked, asking, reordered
 from pytest_tokenbudget.diagnosis.wording import listed, plural, turns
@@ -139,7 +139,7 @@ def _models(run: Run, costs: Sequence[TurnCosts]) -> Iterator[Finding]:
         was, now = turn.pair.recorded.prompt.model, turn.pair.request.prompt.model
         if cache_model(was) != cache_model(now):
             switched[was, now].append(index)
-        elif turn.recorded and (before := main_rate(turn.recorded)) != (after := main_rate(turn.usage)):
+        elif turn.recorded and (before := turn.recorded.main_rate) != (after := turn.usage.main_rate):
             switched[str(before), str(after)].append(index)
     for (was, now), indexes in switched.items():
         amounts = [costs[index].rate for index in indexes]

@@ -10,14 +10,13 @@ from pytest_tokenbudget.diagnosis.break_text import ELSEWHERE, RECORDED, describ
 from pytest_tokenbudget.diagnosis.comparison import Difference, differences, excerpt
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.kinds import kind_of_code, values_in
-from pytest_tokenbudget.diagnosis.ledger import last_breakpoint
 from pytest_tokenbudget.diagnosis.places import is_ignored, text_of, tool_names
 from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
 from pytest_tokenbudget.diagnosis.value_patterns import Kind
 from pytest_tokenbudget.diagnosis.wording import listed, plural
-from pytest_tokenbudget.metering.cache_rules import LEVELS, scopes
+from pytest_tokenbudget.metering.cache_rules import scopes
 from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.wire.prompt import Block, Prompt
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, last_breakpoint
 
 _ORDERED = (
     "no changed file lists them so: either code puts them in this order every time, or it differs from "

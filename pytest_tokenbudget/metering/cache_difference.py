@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.cache_chain import Chain, is_marked, same_prompt
+from pytest_tokenbudget.metering.cache_chain import Chain, same_prompt
 from pytest_tokenbudget.metering.cache_current import CurrentTurn, measure_current
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
 from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
@@ -19,6 +19,7 @@ from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
 from pytest_tokenbudget.metering.refusals import refused
 from pytest_tokenbudget.model import Tokens
+from pytest_tokenbudget.wire.prompt import breakpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def resplit(
 
 def _touches_cache(was: RecordedTurn, now: CurrentTurn | None) -> bool:
     """Whether a turn reads or writes the cache, or asks for it, as recorded or now."""
-    return bool(was.cached or is_marked(was.prompt) or (now is not None and is_marked(now.prompt)))
+    return bool(was.cached or breakpoints(was.prompt) or (now is not None and breakpoints(now.prompt)))
 
 
 def _uncached(was: RecordedTurn, now: CurrentTurn | None) -> Split:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_tokenbudget.metering.cache_chain import Chain
-from pytest_tokenbudget.metering.cache_rules import LEVELS
-from pytest_tokenbudget.wire.prompt import Block
+from pytest_tokenbudget.wire.prompt import LEVELS, Block
 
 Cause = Literal[
     "cold",

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pytest_tokenbudget.metering.cache_chain import Chain, chain
-from pytest_tokenbudget.metering.cache_rules import LEVELS, MINIMUMS, NEWEST_MINIMUM, minimum, not_simulated
+from pytest_tokenbudget.metering.cache_rules import MINIMUMS, NEWEST_MINIMUM, minimum, not_simulated
 from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.prefix_sizes import Unsized, cheap_weights, prefix_sizes
 from pytest_tokenbudget.metering.prompt_cache import Cache, CacheTurn, Shown, visible
 from pytest_tokenbudget.model import Tokens
-from pytest_tokenbudget.wire.prompt import Level, Prompt
+from pytest_tokenbudget.wire.prompt import LEVELS, Level, Prompt
 
 _CLOSE = 0.1
 """How far an interpolated size may be off what was read, as a part of it, to be taken for that prefix."""

@@ -13,9 +13,18 @@ from typing import Any
 from pytest_tokenbudget.metering.betas import OUTSIDE_THE_CACHE
 from pytest_tokenbudget.metering.counting import Family, family, short_name
 from pytest_tokenbudget.metering.overheads import overhead
-from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl, as_mapping
+from pytest_tokenbudget.wire.prompt import (
+    THINKING,
+    Block,
+    Level,
+    Prompt,
+    Ttl,
+    as_mapping,
+    is_deferred,
+    mappings,
+    result_parts,
+)
 
-LEVELS: tuple[Level, ...] = ("tools", "system", "messages")
 LOOK_BACK = 20
 """Positions checked from each breakpoint, the breakpoint's own included (PC)."""
 TTL_SECONDS: Mapping[Ttl, int] = {"5m": 300, "1h": 3600, "unknown": 300}
@@ -42,7 +51,7 @@ _THINKING_AT_END = 7
 _WEB_TOOLS = ("web_search_", "web_fetch_")
 _SERVER_TOOLS = (*_WEB_TOOLS, "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
 
-_PLAIN = frozenset({"text", "tool_use", "thinking", "redacted_thinking"})
+_PLAIN = THINKING | {"text", "tool_use"}
 """Content that holds no other content: no image, no document."""
 
 
@@ -92,9 +101,7 @@ def _forces_tool(prompt: Prompt) -> bool:
 
 def is_outside_prefix(block: Block) -> bool:
     """Whether a tool is kept out of the cached tools: deferred ones; web tools, which toggle system (TUC)."""
-    return block.level == "tools" and (
-        bool(block.content.get("defer_loading")) or _is_tool(block, _WEB_TOOLS)
-    )
+    return block.level == "tools" and (is_deferred(block) or _is_tool(block, _WEB_TOOLS))
 
 
 def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
@@ -178,8 +185,7 @@ def _contents(prompt: Prompt) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if block.level != "messages" or block.kind in _PLAIN:
             continue
         yield block.where, block.content
-        if block.kind == "tool_result" and isinstance(inner := block.content.get("content"), list):
-            yield from ((block.where, item) for item in inner if isinstance(item, Mapping))
+        yield from ((block.where, part) for part in mappings(result_parts(block.content)))
 
 
 def _cites(content: Mapping[str, Any]) -> bool:

@@ -13,10 +13,10 @@ from pytest_tokenbudget.metering.difference import Change, Difference, Item, dif
 from pytest_tokenbudget.metering.edits import kept
 from pytest_tokenbudget.metering.history import assistant_messages
 from pytest_tokenbudget.metering.overheads import overhead
-from pytest_tokenbudget.metering.places import THINKING, envelope
+from pytest_tokenbudget.metering.places import envelope
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered
-from pytest_tokenbudget.wire.prompt import Block, Prompt
+from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt
 
 
 @dataclass(frozen=True, slots=True)

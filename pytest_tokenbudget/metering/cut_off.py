@@ -15,7 +15,7 @@ def cut_off(pair: Pair) -> str | None:
     """
     if pair.answer.usage is None or pair.answer.message is None:
         return None
-    message, output = pair.answer.message, pair.answer.usage.tokens.output_tokens
+    message, output = pair.answer.message, pair.answer.usage.main_tokens.output_tokens
     return _by_limit(pair, message, output) or _by_stop(pair, message)
 
 

@@ -18,7 +18,7 @@ from pytest_tokenbudget.metering.history import fed_back_tokens, worked
 from pytest_tokenbudget.metering.recount import CountPrompts, recounted
 from pytest_tokenbudget.metering.refusals import newly_refused
 from pytest_tokenbudget.metering.run import Run, Turn
-from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
+from pytest_tokenbudget.model import Basis, Paired, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.rates import asked_rate
 
@@ -75,7 +75,7 @@ class Meter:
         for number, exchange in enumerate(exchange for exchange in exchanges if is_turn(exchange)):
             pair = Pair(number, exchange.request, exchange.request, exchange.answer, Paired.EXACT)
             usage = exchange.answer.usage
-            tokens = usage.tokens.prompt_tokens if usage else None
+            tokens = usage.main_tokens.prompt_tokens if usage else None
             basis = Basis.LIVE if usage else Basis.UNKNOWN
             found = Estimate(tokens, basis, tokens, tokens, reason=_unread(exchange.answer))
             turns.append(Turn(pair, self.tiered(usage or Usage(1)), None, found))
@@ -85,16 +85,16 @@ class Meter:
         known = {
             number: Known(
                 exchange.request.prompt,
-                _main(exchange.answer.usage)[1].prompt_tokens,
+                exchange.answer.usage.main_tokens.prompt_tokens,
                 worked(exchange.answer.message or {}),
             )
             for number, exchange in recorded.items()
-            if exchange.answer.usage is not None and _main(exchange.answer.usage)[1].prompt_tokens
+            if exchange.answer.usage is not None and exchange.answer.usage.main_tokens.prompt_tokens
         }
         answers: dict[str, int] = {}
         for exchange in recorded.values():
             if exchange.answer.usage is not None and exchange.answer.message is not None:
-                output = exchange.answer.usage.tokens.output_tokens
+                output = exchange.answer.usage.main_tokens.output_tokens
                 answers |= fed_back_tokens(exchange.request.prompt, exchange.answer.message, output)
         order = list(recorded)
         found = {}
@@ -159,8 +159,8 @@ class Meter:
         recorded = pair.answer.usage
         usage = recorded or Usage(1)
         if recorded is not None and split.tokens is not None:
-            rate = asked_rate(_main(recorded)[0], pair.recorded, pair.request)
-            usage = _with_tokens(recorded, rate, split.tokens)
+            rate = asked_rate(recorded.main_rate, pair.recorded, pair.request)
+            usage = recorded.with_main(rate, split.tokens)
         return Turn(
             pair,
             self.tiered(usage),
@@ -177,24 +177,10 @@ def is_turn(exchange: Exchange) -> bool:
     return exchange.answer.billed and exchange.request.endpoint.api == "messages"
 
 
-def _tokens(usage: Usage | None) -> Tokens | None:
-    return None if usage is None else _main(usage)[1]
-
-
 def _recorded_turn(exchange: Exchange) -> RecordedTurn:
     answer = exchange.answer
-    return RecordedTurn(exchange.request.prompt, _tokens(answer.usage), answer.date, answer.sent)
-
-
-def _main(usage: Usage) -> tuple[Rate, Tokens]:
-    """What the request itself billed; what else an answer bills (an advisor, a compaction) follows it."""
-    return next(iter(usage.by_rate.items()), (Rate("unknown"), Tokens()))
-
-
-def _with_tokens(usage: Usage, rate: Rate, tokens: Tokens) -> Usage:
-    main, _ = _main(usage)
-    others = {other: counts for other, counts in usage.by_rate.items() if other != main}
-    return Usage(usage.turns, MappingProxyType({rate: tokens, **others}))
+    tokens = None if answer.usage is None else answer.usage.main_tokens
+    return RecordedTurn(exchange.request.prompt, tokens, answer.date, answer.sent)
 
 
 def _headed(pair: Pair) -> Pair:

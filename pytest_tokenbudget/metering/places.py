@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from pytest_tokenbudget.metering.overheads import framing, overhead
-from pytest_tokenbudget.wire.prompt import Block, Prompt
-
-THINKING = frozenset({"thinking", "redacted_thinking"})
-"""The kinds of blocks that hold it."""
+from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, is_deferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class Head:
         """The blocks before the messages."""
         end = next((n for n, block in enumerate(prompt.blocks) if block.level == "messages"), None)
         blocks = prompt.blocks[:end]
-        hides = any(map(_is_deferred, blocks)) and not any(map(_finds_tools, prompt.blocks))
+        hides = any(map(is_deferred, blocks)) and not any(map(_finds_tools, prompt.blocks))
         return cls(blocks, prompt.model, hides)
 
     def places(self) -> tuple[Place, ...]:
@@ -68,7 +65,7 @@ class Head:
     def _place(self, block: Block) -> Place:
         if block.level != "tools":
             return Place(0)
-        return Place(0, _DROPPED) if self.hides_deferred and _is_deferred(block) else Place(1)
+        return Place(0, _DROPPED) if self.hides_deferred and is_deferred(block) else Place(1)
 
 
 def places(prompt: Prompt) -> tuple[Place, ...]:
@@ -91,9 +88,7 @@ class _Placing:
             for block in blocks
             if block.kind == "tool_use"
         }
-        # Where earlier thinking is left out, it stays within the running tool loop: after the last user
-        # message that is not of tool results.
-        self._loop = 0 if overhead(model).keeps_thinking else _loop_start(blocks)
+        self._keeps_from = keeps_thinking_from(blocks, model)
 
     def walk(self) -> Iterator[Place]:
         for _, blocks in groupby(self._blocks, lambda block: block.role):
@@ -117,7 +112,7 @@ class _Placing:
                 frame += around.merged
             name = self._tools.get(str(block.content.get("tool_use_id")), "") if results > 1 else None
             surroundings = ALONE
-            if block.kind in THINKING and (block.message or 0) < self._loop:
+            if is_dropped_thinking(block, self._keeps_from):
                 surroundings = _DROPPED
             elif block.kind == "tool_result" and name is not None:
                 surroundings = Surroundings(tool=name)
@@ -135,10 +130,6 @@ class _Placing:
         return opening + (0 if prefill else around.message)
 
 
-def _is_deferred(block: Block) -> bool:
-    return block.level == "tools" and block.content.get("defer_loading") is True
-
-
 def _finds_tools(block: Block) -> bool:
     """Whether it may bring deferred tools into the prompt."""
     if block.level == "tools":
@@ -148,9 +139,18 @@ def _finds_tools(block: Block) -> bool:
     return any(isinstance(part, Mapping) and "tool_reference" in str(part.get("type")) for part in parts)
 
 
-def _loop_start(blocks: tuple[Block, ...]) -> int:
-    """Index of the last user message that holds anything else than tool results."""
-    for block in reversed(blocks):
-        if block.role == "user" and block.kind != "tool_result":
-            return block.message or 0
-    return 0
+def keeps_thinking_from(blocks: Sequence[Block], model: str) -> int:
+    """Return the index of the first message whose thinking stays in the prompt; 0 where all of it does.
+
+    On models that drop it, the thinking of a turn goes once the user has said something that is no tool
+    result; within a loop of tools it stays ("Thinking" of the platform's documentation).
+    """
+    if overhead(model).keeps_thinking:
+        return 0
+    said = (b.message or 0 for b in reversed(blocks) if b.role == "user" and b.kind != "tool_result")
+    return next(said, 0)
+
+
+def is_dropped_thinking(block: Block, keeps_from: int) -> bool:
+    """Return whether the API leaves a block out as thinking of before the message `keeps_from`."""
+    return block.kind in THINKING and block.message is not None and block.message < keeps_from

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.model import Rate, Tokens, Usage
@@ -117,15 +116,15 @@ class Prices:
         Crossing it changes the price of the whole request, so this is decided answer by answer: a sum of
         small requests is not a long one.
         """
-        by_rate: dict[Rate, Tokens] = {}
+        total = Usage(usage.turns)
         for rate, tokens in usage.by_rate.items():
             if rate not in self._thresholds:
                 self._thresholds[rate] = self._long_threshold(rate)
             threshold = self._thresholds[rate]
             if threshold is not None and tokens.prompt_tokens > threshold:
                 rate = replace(rate, modifiers=(*rate.modifiers, "long"))
-            by_rate[rate] = by_rate.get(rate, Tokens()) + tokens
-        return Usage(usage.turns, MappingProxyType(by_rate))
+            total += Usage.of(rate, tokens, turns=0)
+        return total
 
     def cheaper_models(self, model: str) -> tuple[str, ...]:
         """The current models that cost less than `model` for both input and output, dearest first.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_tokenbudget.metering.cache_chain import last_markable, lifetime, markable
 from pytest_tokenbudget.wire.exchange import Pair, Request
-from pytest_tokenbudget.wire.prompt import Prompt
+from pytest_tokenbudget.wire.prompt import Prompt, automatic_breakpoint, markable
 
 MAX_BREAKPOINTS = 4
 
@@ -30,14 +29,14 @@ def _refused(request: Request) -> str | None:
 
 def refused(prompt: Prompt) -> str | None:
     """Which rule of "Prompt caching" (2026-09-26) the breakpoints of a request break; None for none."""
-    marks = [(block, ttl) for block in prompt.blocks if (ttl := lifetime(block))]
+    marks = [(block, block.ttl) for block in prompt.blocks if block.ttl]
     for block, _ in marks:
         if not markable(block):
             return f"{block.name} cannot carry cache_control"
     ttls, automatic = [ttl for _, ttl in marks], prompt.automatic_ttl
-    last = last_markable(prompt.blocks) if automatic else None
+    last = automatic_breakpoint(prompt)
     if automatic and last is not None:
-        own = lifetime(prompt.blocks[last])
+        own = prompt.blocks[last].ttl
         if own not in (None, automatic):
             return f"cache_control asks for {automatic} at the top level and for {own} on the last block"
         ttls += [] if own else [automatic]

@@ -15,8 +15,8 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.counting import Counter, family
 from pytest_tokenbudget.metering.images import image_size, image_tokens
 from pytest_tokenbudget.metering.overheads import framing, overhead
-from pytest_tokenbudget.metering.places import ALONE, THINKING, Surroundings, envelope, places
-from pytest_tokenbudget.wire.prompt import Block, Prompt, as_mapping
+from pytest_tokenbudget.metering.places import ALONE, Surroundings, envelope, places
+from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, as_mapping, is_deferred
 
 _NS = "antml:"
 
@@ -49,7 +49,7 @@ def render(block: Block, around: Surroundings, model: str) -> Rendered:
     if around.dropped:
         return Rendered()
     if block.kind == "tool":
-        return _tool(block.content, model)
+        return _tool(block, model)
     return _content(block.content, around, model)
 
 
@@ -95,10 +95,11 @@ def _content(content: Mapping[str, Any], around: Surroundings, model: str) -> Re
     return Rendered(unknown=f"a {kind} block")
 
 
-def _tool(content: Mapping[str, Any], model: str) -> Rendered:
+def _tool(block: Block, model: str) -> Rendered:
+    content = block.content
     if "input_schema" not in content or content.get("type", "custom") != "custom":
         return Rendered(unknown=f"the tool {content.get('type', content.get('name', '?'))} of the API's own")
-    if content.get("defer_loading"):
+    if is_deferred(block):
         return Rendered(unknown="a tool with defer_loading")
     if unread := _unread("tool", content):
         return Rendered(unknown=unread)

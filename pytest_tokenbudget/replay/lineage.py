@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_tokenbudget.replay.conversation import Conversation, Reply
+from pytest_tokenbudget.sequences import common_prefix
 
 _LONG_REPLY = 40
 """Characters without spaces from which a reply is taken to be nobody else's; `OK` and labels are shorter."""
@@ -119,10 +119,5 @@ class Lineage:
 
 
 def _shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many items two sequences share at their beginnings and at their ends."""
-    beginnings = zip(one, other, strict=False)
-    ends = zip(reversed(one), reversed(other), strict=False)
-    return sum(
-        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        for pairs in (beginnings, ends)
-    )
+    """Return how many items two sequences share at their beginnings, and how many at their ends, together."""
+    return common_prefix(one, other) + common_prefix(one[::-1], other[::-1])

@@ -161,10 +161,9 @@ def _known(value: Number) -> float:
 
 def _turn(index: int, turn: Turn, cost: CostOf) -> TurnEntry:
     unknown = turn.basis == Basis.UNKNOWN
-    rates = sorted(turn.usage.by_rate)
     return {
         "index": index,
-        "model": str(rates[0]) if rates else turn.pair.request.prompt.model,
+        "model": str(turn.usage.main_rate) if turn.usage.by_rate else turn.pair.request.prompt.model,
         "basis": cast("BasisName", str(turn.basis)),
         "paired": str(turn.pair.how),
         "tokens": None if unknown else tokens(turn.usage, cost),

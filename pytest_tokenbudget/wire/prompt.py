@@ -13,8 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Level = Literal["tools", "system", "messages"]
+LEVELS: tuple[Level, ...] = ("tools", "system", "messages")
+"""In the order in which they are rendered."""
 Ttl = Literal["5m", "1h", "unknown"]
 """Of a cache entry; `unknown` where a marker is in no form that the API takes."""
+
+THINKING = frozenset({"thinking", "redacted_thinking"})
+"""The kinds of blocks that hold thinking."""
 
 _NOT_IN_PROMPT = frozenset(
     {"model", "max_tokens", "messages", "system", "tools", "stream", "metadata", "stop_sequences"}
@@ -33,7 +38,7 @@ class Block:
     kind: str
     """`tool` for a tool definition, else the API's content type: `text`, `tool_use`, `tool_result`, ..."""
     content: Mapping[str, Any] = field(compare=False)
-    """As sent, in sent key order, without `cache_control`; a bare string is a text block."""
+    """As sent, in sent key order, without the `cache_control` on and in it; a bare string is a text block."""
     digest: str
     """Of level, role and content, byte for byte in sent key order: what the cache compares."""
     role: str | None = None
@@ -41,7 +46,7 @@ class Block:
     message: int | None = None
     """Index of its message; None outside messages."""
     ttl: Ttl | None = None
-    """Set where the block carries an explicit cache breakpoint."""
+    """Set where the block carries an explicit cache breakpoint (`lifetime`)."""
 
     @property
     def name(self) -> str:
@@ -104,7 +109,7 @@ def parse_prompt(
         options={k: v for k, v in body.items() if k not in _NOT_IN_PROMPT and v is not None}
         | _of_messages(body.get("messages")),
         betas=None if betas is None else frozenset(betas),
-        automatic_ttl=ttl_of(body),
+        automatic_ttl=_asked(body),
         stream=stream or body.get("stream") is True,
         max_tokens=most if isinstance(most := body.get("max_tokens"), int) else None,
         stop_sequences=tuple(map(str, stops))
@@ -123,8 +128,7 @@ def body_of(prompt: Prompt, *, marked: bool = False) -> dict[str, Any]:
             last = block.message
         messages[-1]["content"].append(_content_of(block, marked=marked))
     body: dict[str, Any] = {"model": prompt.model, "messages": messages, **prompt.options}
-    levels: tuple[Level, ...] = ("tools", "system")
-    for level in levels:
+    for level in LEVELS[:2]:
         if blocks := prompt.level(level):
             body[level] = [_content_of(block, marked=marked) for block in blocks]
     if marked and prompt.automatic_ttl:
@@ -197,7 +201,9 @@ def _block(
     role: str | None = None,
     message: int | None = None,
 ) -> Block:
-    bare = {key: value for key, value in content.items() if key != "cache_control"}
+    bare = _unmarked(content)
+    if (parts := result_parts(content)) is not None:
+        bare["content"] = [_unmarked(part) if isinstance(part, Mapping) else part for part in parts]
     return Block(
         level=level,
         where=where,
@@ -206,12 +212,33 @@ def _block(
         digest=digest(level, role, bare),
         role=role,
         message=message,
-        ttl=ttl_of(content),
+        ttl=lifetime(content),
     )
 
 
-def ttl_of(content: Mapping[str, Any]) -> Ttl | None:
-    """What its `cache_control` asks for; None where it carries none."""
+def _unmarked(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != "cache_control"}
+
+
+def result_parts(content: Mapping[str, Any]) -> list[Any] | None:
+    """Return the parts of a tool result that is given as a list, odd ones too; None for any other content."""
+    parts = content.get("content")
+    return parts if content.get("type") == "tool_result" and isinstance(parts, list) else None
+
+
+def lifetime(content: Mapping[str, Any]) -> Ttl | None:
+    """Return the lifetime that the breakpoint of a tool, system or content block asks for; None without one.
+
+    A marker on a part of a tool result is one on the result, since only the top-level block is cached. Of
+    several the last holds, and the result's own comes after those of its parts. One in no form that the API
+    takes makes the whole `unknown`.
+    """
+    marks = [ttl for part in (*mappings(result_parts(content)), content) if (ttl := _asked(part))]
+    return "unknown" if "unknown" in marks else marks[-1] if marks else None
+
+
+def _asked(content: Mapping[str, Any]) -> Ttl | None:
+    """Return what `cache_control` itself asks for; None where it is null or missing."""
     control = content.get("cache_control")
     if control is None:
         return None
@@ -221,6 +248,45 @@ def ttl_of(content: Mapping[str, Any]) -> Ttl | None:
     if ttl == "1h":
         return "1h"
     return "5m" if ttl in (None, "5m") else "unknown"
+
+
+def is_deferred(block: Block) -> bool:
+    """Return whether a tool is kept out of the prompt until a tool search finds it."""
+    return block.level == "tools" and block.content.get("defer_loading") is True
+
+
+def markable(block: Block) -> bool:
+    """Return whether the API takes a breakpoint on a block: not on thinking, empty text and deferred tools.
+
+    ("Prompt caching" and "Tool search" of the platform's documentation, 2026-09-26.)
+    """
+    if block.level == "tools":
+        return not is_deferred(block)
+    return block.kind not in THINKING and not (block.kind == "text" and not block.content.get("text"))
+
+
+def automatic_breakpoint(prompt: Prompt) -> int | None:
+    """Return the index of the block where automatic caching sets its breakpoint; None without one.
+
+    That is the last block that can be marked; it may carry a breakpoint of its own, which then holds.
+    """
+    if prompt.automatic_ttl is None:
+        return None
+    return next((n for n in reversed(range(len(prompt.blocks))) if markable(prompt.blocks[n])), None)
+
+
+def breakpoints(prompt: Prompt) -> Mapping[int, Ttl]:
+    """Return the lifetime of each breakpoint by index of its block, in order; with automatic caching's."""
+    marks = {index: block.ttl for index, block in enumerate(prompt.blocks) if block.ttl}
+    automatic = automatic_breakpoint(prompt)
+    if automatic is not None and prompt.automatic_ttl:
+        marks.setdefault(automatic, prompt.automatic_ttl)
+    return dict(sorted(marks.items()))
+
+
+def last_breakpoint(prompt: Prompt) -> int:
+    """Return the index of the last block with a breakpoint; -1 without any."""
+    return max(breakpoints(prompt), default=-1)
 
 
 def digest(*values: object) -> str:

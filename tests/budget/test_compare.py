@@ -106,6 +106,108 @@ def test_verdict(now: Usage, verdict: Verdict, over: set[str]) -> None:
     assert {limit.metric for limit in judgement.limits if limit.over} == over
 
 
+@pytest.mark.parametrize(
+    ("now", "improved"),
+    [
+        pytest.param({}, set(), id="unchanged"),
+        pytest.param({"cache_read_input_tokens": 3999}, set(), id="one-token-fewer-is-noise"),
+        pytest.param({"cache_read_input_tokens": 3745}, set(), id="prompt-at-its-floor"),
+        pytest.param({"cache_read_input_tokens": 3744}, {"prompt_tokens"}, id="prompt-below-its-floor"),
+        pytest.param({"output_tokens": 499}, set(), id="one-output-token-fewer-is-noise"),
+        pytest.param({"output_tokens": 458}, set(), id="output-below-none-of-its-floors"),
+        pytest.param({"output_tokens": 449}, {"output_tokens", "cost_usd"}, id="output-below-its-floor"),
+        pytest.param({"turns": 2}, {"turns"}, id="a-turn-fewer"),
+    ],
+)
+def test_improved_is_what_is_below_the_floor_and_not_what_is_any_token_fewer(
+    now: dict[str, int], improved: set[str]
+) -> None:
+    judgement = judge(BASE, used(**{**CACHED, "output_tokens": 500, **now}), DEFAULT, cost)
+    assert {limit.metric for limit in judgement.limits if limit.improved} == improved
+    assert judgement.verdict == (Verdict.IMPROVED if improved else Verdict.WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "improved", "over"),
+    [
+        ((1000, 1000), (900, 1100), False, False),
+        ((1000, 1000), (899, 1101), True, False),
+        ((1000, 1000), (1000, 2000), False, False),
+        ((1000, 1000), (1100, 900), False, False),
+        ((1000, 1000), (1101, 899), False, True),
+        ((1000, 20), (1025, 0), False, False),
+        ((100, 100), (125, 75), False, False),
+        ((100, 100), (126, 74), False, True),
+        ((1000, 1000), (500, 400), False, False),
+    ],
+    ids=[
+        *("five points more", "more than five points", "a larger share with as much unread"),
+        *("five points fewer", "more than five points fewer", "less than five points fewer"),
+        *("as many unread as noise", "one more unread than noise", "a shorter prompt of a smaller share"),
+    ],
+)
+def test_the_cache_share(was: tuple[int, int], now: tuple[int, int], improved: bool, over: bool) -> None:
+    """Uncached and read tokens: a change of more than five points, of tokens that are no longer (un)read."""
+    baseline, measured = (used(input_tokens=i, cache_read_input_tokens=r) for i, r in (was, now))
+    limits = {limit.metric: limit for limit in judge(baseline, measured, DEFAULT, cost).limits}
+    assert (limits["cache_share"].improved, limits["cache_share"].over) == (improved, over)
+
+
+@pytest.mark.parametrize(
+    ("now", "improved", "over"),
+    [
+        (1000, False, False),
+        (950, False, False),
+        (949, True, False),
+        (1050, False, False),
+        (1051, False, True),
+    ],
+)
+def test_the_cost(now: int, improved: bool, over: bool) -> None:
+    """In dollars of a thousand output tokens, of which five of a hundred are noise."""
+    baseline, measured = used(output_tokens=1000), used(output_tokens=now)
+    limits = {limit.metric: limit for limit in judge(baseline, measured, DEFAULT, cost).limits}
+    assert (limits["cost_usd"].improved, limits["cost_usd"].over) == (improved, over)
+
+
+def test_the_limit_of_a_small_cache_share_is_none_below_zero() -> None:
+    baseline = used(input_tokens=980, cache_read_input_tokens=20)
+    limits = {limit.metric: limit for limit in judge(baseline, baseline, DEFAULT, cost).limits}
+    assert limits["cache_share"].limit == 0
+
+
+@pytest.mark.parametrize(("cap", "over"), [("0.0075", False), ("0.0074", True)])
+def test_a_cost_at_its_cap_is_not_over(cap: str, over: bool) -> None:
+    settings = ScenarioSettings(caps=Caps(max_cost_usd=Decimal(cap)))
+    assert judge(None, used(output_tokens=500), settings, cost).limits[0].over is over
+
+
+@pytest.mark.parametrize(("now", "over"), [(125, False), (126, True)])
+def test_the_noise_of_a_cost_is_priced_at_the_dearest_rate(now: int, over: bool) -> None:
+    """25 prompt and 25 output tokens: at ten dollars a token 500, whatever else the scenario bills."""
+    cheap, dear = Rate("cheap"), Rate("dear")
+
+    def price(usage: Usage) -> Decimal:
+        dollars = {cheap: 1, dear: 10}
+        return sum((dollars[r] * Decimal(t.total) for r, t in usage.by_rate.items()), Decimal(0))
+
+    def both(tokens: int) -> Usage:
+        return Usage.of(cheap, Tokens(input_tokens=10)) + Usage.of(dear, Tokens(input_tokens=tokens), 0)
+
+    assert price(both(now)) - price(both(75)) == 10 * (now - 75)
+    limits = {limit.metric: limit for limit in judge(both(75), both(now), DEFAULT, price).limits}
+    assert limits["cost_usd"].over is over
+
+
+def test_a_cost_that_became_unknown_is_no_improvement() -> None:
+    limits = {limit.metric: limit for limit in judge(BASE, used(rate=UNKNOWN), DEFAULT, cost).limits}
+    assert (limits["cost_usd"].improved, limits["cost_usd"].over) == (False, True)
+
+
+def test_over_by_one_metric_is_over_whatever_another_one_saves() -> None:
+    assert judge(BASE, used(turns=4, **CACHED, output_tokens=300), DEFAULT, cost).verdict == Verdict.OVER
+
+
 def test_a_scenario_without_a_baseline_is_new() -> None:
     assert judge(None, BASE, DEFAULT, cost).verdict == Verdict.NEW
 

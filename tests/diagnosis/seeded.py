@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -198,6 +198,14 @@ def record(
             one, Answer(200, {"role": "assistant", "content": content, "stop_reason": "end_turn"}, usage)
         )
         for one, (content, _), usage in zip(requests, answers, billed, strict=True)
+    ]
+
+
+def advised(recorded: Sequence[Exchange], advisor: Usage) -> list[Exchange]:
+    """The same recording, where every answer asked another model too, which billed `advisor`."""
+    return [
+        replace(one, answer=replace(one.answer, usage=(one.answer.usage or Usage()) + advisor))
+        for one in recorded
     ]
 
 

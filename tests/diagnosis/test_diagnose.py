@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import copy
+from decimal import Decimal
 
 import pytest
-from changes import Case, each, in_two_blocks, mark_system, mark_tools, on, put, question, system, unmark
+from changes import (
+    LONGER,
+    Case,
+    InPlace,
+    before_system,
+    each,
+    in_two_blocks,
+    mark_system,
+    mark_tools,
+    on,
+    put,
+    question,
+    system,
+    unmark,
+)
 from seeded import (
     FILES,
     HANDBOOK,
@@ -13,9 +28,12 @@ from seeded import (
     PRICES,
     RULES,
     Body,
+    advised,
+    changed,
     cost,
     findings,
     record,
+    replay,
     results,
     subagents,
     support_agent,
@@ -24,6 +42,7 @@ from seeded import (
 
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.model import Rate, Tokens, Usage
 
 
 def as_lists(_: int, body: Body) -> None:
@@ -146,3 +165,44 @@ def test_runs_of_several_cassettes_are_explained_together() -> None:
     (once,), (twice,) = findings(grown), findings(grown + grown)
     assert twice.tokens == 2 * (once.tokens or 0)
     assert "re-sent on 8 turns" in twice.text
+
+
+ADVISOR = Usage.of(
+    Rate("claude-opus-4-8"), Tokens(cache_read_input_tokens=780_000, output_tokens=90), turns=0
+)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        system(lambda _, words: words + LONGER),
+        put(model="claude-haiku-4-5"),
+        unmark("messages"),
+        unmark("system", "messages"),
+        before_system("It is {}.", "10:01", "10:02", "10:03", "10:04"),
+    ],
+    ids=["growth", "another model", "a mark less", "no marks", "a clock"],
+)
+def test_causes_and_their_costs_are_the_same_beside_an_advisor(step: InPlace) -> None:
+    """A second model in an answer, with a longer prompt than the request's, is no part of what changed."""
+    agent = support_agent()
+    recorded, bodies = record(agent.bodies(), agent.answers()), changed(agent.bodies(), each(step))
+    alone, beside = (
+        sorted((one.kind, one.where, one.tokens, one.cost_usd) for one in findings(replay(exchanges, bodies)))
+        for exchanges in (recorded, advised(recorded, ADVISOR))
+    )
+    assert alone == beside
+    assert alone
+
+
+def test_the_costs_of_a_request_that_moves_to_the_model_of_its_advisor_add_up() -> None:
+    agent = support_agent()
+    bodies = changed(agent.bodies(), each(put(model="claude-opus-4-8")))
+    run = replay(advised(record(agent.bodies(), agent.answers()), ADVISOR), bodies)
+    told = findings(run)
+    dollars = sum(
+        ((cost(one.usage) or 0) - (cost(one.recorded or Usage()) or 0) for one in run.turns), Decimal(0)
+    )
+    parts = sum((one.cost_usd or Decimal(0) for one in told), Decimal(0))
+    assert "model_changed" in {one.kind for one in told}
+    assert float(parts) == pytest.approx(float(dollars), abs=1e-15)

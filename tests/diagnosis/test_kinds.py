@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_tokenbudget.diagnosis.kinds import first_difference, is_reordered, kind_of_difference, values_in
+from pytest_tokenbudget.diagnosis.kinds import is_reordered, kind_of_difference, values_in
 from pytest_tokenbudget.diagnosis.value_patterns import Kind
 
 D, U, P, C, R, T = Kind.DATE, Kind.ID, Kind.PATH, Kind.COUNTER, Kind.ORDER, Kind.TEXT
@@ -92,14 +92,6 @@ def test_kind_in_the_middle_of_a_prompt(was: str, now: str, kind: Kind) -> None:
         return  # JSON inside of other text is text
     around = "You are helpful.\n{}\nYou are the agent of a shop that was founded in 1998. Be brief.\n"
     assert kind_of_difference(around.format(was), around.format(now)) == kind
-
-
-@pytest.mark.parametrize(
-    ("was", "now", "index"),
-    [("", "", 0), ("a", "a", 1), ("ab", "ac", 1), ("a", "ab", 1), ("x" * 5000 + "a", "x" * 5000 + "b", 5000)],
-)
-def test_first_difference(was: str, now: str, index: int) -> None:
-    assert first_difference(was, now) == index
 
 
 def test_values_of_an_addition() -> None:

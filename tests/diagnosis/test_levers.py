@@ -11,9 +11,11 @@ import pytest
 from changes import Case, each, mark_system, put, system, unmark
 from seeded import (
     EPHEMERAL,
+    HANDBOOK,
     PASSAGES,
     Agent,
     Step,
+    advised,
     changed,
     contents,
     cost,
@@ -23,6 +25,7 @@ from seeded import (
     subagents,
     support_agent,
     text,
+    tool,
 )
 
 from pytest_tokenbudget.diagnosis.findings import Finding
@@ -97,6 +100,26 @@ class TestCaching:
 
     def test_what_is_cached_as_well_as_can_be_brings_no_advice(self) -> None:
         assert levers(run_of(support_agent()), "caching") == []
+
+    def test_nothing_is_to_be_marked_that_the_api_refuses_to_mark(self) -> None:
+        """Not an empty text, and not a deferred tool: "cannot carry cache_control" (error 400)."""
+        agent = support_agent(system=[text(HANDBOOK), text("")])
+        (lever,) = levers(run_of(agent, UNMARKED), "caching")
+        assert lever.text.startswith("cache_control at system[0] and the last message, where nothing")
+
+    def test_an_empty_text_at_the_end_is_passed_over(self) -> None:
+        def empty(_: int, body: Any) -> None:
+            for message in body["messages"]:
+                message["content"].append(text(""))
+
+        (lever,) = levers(run_of(support_agent(), UNMARKED, empty), "caching")
+        assert "cache_control at system[0] and the last message," in lever.text
+
+    def test_a_deferred_tool_is_passed_over(self) -> None:
+        tools = [tool("look", HANDBOOK), tool("find", "Find a page.") | {"defer_loading": True}]
+        agent = support_agent(system=None, tools=tools, rolling=False)
+        (lever,) = levers(run_of(agent), "caching")
+        assert lever.text.startswith("cache_control at tools[look] and the last message, where nothing")
 
     def test_below_the_minimum_nothing_is_advised(self) -> None:
         short = support_agent(system=[text("Be brief.")], tools=[], rolling=False)
@@ -203,6 +226,52 @@ LONG_AGENT = support_agent(
         Step("Done.", output=20),
     ]
 )
+
+
+ADVISOR = Usage.of(Rate("claude-opus-4-8"), Tokens(input_tokens=7872, output_tokens=90), turns=0)
+
+
+def run_advised(agent: Agent, advisor: Usage = ADVISOR) -> Run:
+    """A run whose every answer asked an advisor with a longer prompt than its own, too."""
+    bodies = agent.bodies()
+    return replay(advised(record(bodies, agent.answers()), advisor), bodies)
+
+
+class TestAnotherModelBesides:
+    """An answer may bill two models, and the other one's prompt is nothing that the request can change."""
+
+    def test_a_short_request_is_not_told_to_cache_the_prompt_of_its_advisor(self) -> None:
+        short = support_agent(system=[text("Be brief.")], tools=[], opening="Hi.", rolling=False)
+        assert levers(run_advised(short), "caching") == []
+
+    def test_what_caching_saves_is_what_it_saves_without_the_advisor(self) -> None:
+        (alone,) = levers(run_of(support_agent(), UNMARKED), "caching")
+        unmarked = support_agent(system=[text(HANDBOOK)], rolling=False)
+        (beside,) = levers(run_advised(unmarked), "caching")
+        assert (beside.tokens, beside.cost_usd) == (alone.tokens, alone.cost_usd)
+
+    def test_turns_are_routed_by_their_own_model_and_keep_their_advisor(self) -> None:
+        agent = support_agent(steps=[Step("Yes."), Step("No.")], rolling=False, tools=[])
+        (alone,) = levers(run_of(agent), "routing", worth=Fraction(0))
+        (beside,) = levers(run_advised(agent), "routing", worth=Fraction(0))
+        assert "on claude-sonnet-4-6 cost" in beside.text
+        assert beside.cost_usd == alone.cost_usd
+
+    def test_a_batch_pays_for_the_advisor_with_and_without_the_cache(self) -> None:
+        agent = support_agent()
+        (alone,) = levers(run_of(agent), "batching", batchable=True)
+        (beside,) = levers(run_advised(agent), "batching", batchable=True)
+        cold = [Decimal(one.text.split("without any it costs $")[1].split(";")[0]) for one in (alone, beside)]
+        half = sum((cost(ADVISOR) or Decimal(0) for _ in agent.steps), Decimal(0)) / 2
+        assert float(cold[1] - cold[0]) == pytest.approx(float(half), abs=0.0002)
+
+    def test_a_batch_adds_up_the_rates_that_become_one(self) -> None:
+        agent = support_agent()
+        fast = Usage.of(Rate("claude-sonnet-4-6", ("fast",)), Tokens(input_tokens=7872), turns=0)
+        (alone,) = levers(run_of(agent), "batching", batchable=True)
+        (beside,) = levers(run_advised(agent, fast), "batching", batchable=True)
+        saved = -sum((cost(fast) or Decimal(0) for _ in agent.steps), Decimal(0)) / 2
+        assert (beside.cost_usd or Decimal(0)) - (alone.cost_usd or Decimal(0)) == saved
 
 
 class TestContext:

@@ -65,3 +65,11 @@ def test_an_answer_that_would_stop_elsewhere(
     answer = Answer(200, message, Usage(1, {Rate("claude-haiku-4-5"): Tokens(8, output_tokens=5)}))
     found = cut_off(Pair(0, request(50, *now), request(50, *was), answer, Paired.LINEAGE))
     assert (found is None) if why is None else (found is not None and why in found)
+
+
+def test_max_tokens_is_no_limit_of_an_advisor() -> None:
+    usage = Usage.of(Rate("claude-haiku-4-5"), Tokens(input_tokens=8, output_tokens=30)) + Usage.of(
+        Rate("claude-opus-4-8"), Tokens(input_tokens=900, output_tokens=70), turns=0
+    )
+    answer = Answer(200, {"stop_reason": "end_turn"}, usage)
+    assert cut_off(Pair(0, request(50), request(8000), answer, Paired.LINEAGE)) is None

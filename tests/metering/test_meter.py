@@ -242,6 +242,46 @@ def test_what_else_an_answer_bills_stays_beside_its_changed_prompt() -> None:
     assert run.usage.turns == 1
 
 
+def with_advisor(usage: Usage, model: str = "claude-opus-4-6", **tokens: int) -> Usage:
+    """The usage of an answer that asked another model beside it."""
+    return usage + Usage.of(Rate(model), Tokens(**tokens), turns=0)
+
+
+def test_a_request_that_moves_to_the_model_of_its_advisor_loses_none_of_its_tokens() -> None:
+    usage = with_advisor(Usage.of(Rate(MODEL), Tokens(input_tokens=20)), input_tokens=900)
+    exchange = Exchange(request("One"), Answer(200, {"content": []}, usage))
+    run = METER.replayed([exchange], [pair(0, exchange, request("One", model="claude-opus-4-6"))])
+    prompt = run.turns[0].estimate.prompt_tokens
+    assert prompt is not None
+    assert run.usage.by_rate == {Rate("claude-opus-4-6"): Tokens(input_tokens=900 + prompt)}
+
+
+def test_an_answer_fed_back_is_as_long_as_its_own_model_wrote_it() -> None:
+    """What another model wrote, before a fallback served, is billed with it and no part of it."""
+    first = Exchange(request(), answer(text="One two three.", input_tokens=20, output_tokens=6))
+    other = Exchange(request("Say two."), answer(text="Four five.", input_tokens=20, output_tokens=5))
+    asked_twice = replace(
+        other,
+        answer=replace(other.answer, usage=with_advisor(other.answer.usage or Usage(), output_tokens=400)),
+    )
+    later = Exchange(
+        request("Be brief.", "Hello", "One two three.", "Go on."), answer(input_tokens=30, output_tokens=4)
+    )
+    now = request("Be brief.", "Hello", "Four five.", "Go on.")
+    alone, beside = (
+        METER.replayed([first, answered, later], [pair(2, later, now)]).turns[0].estimate.prompt_tokens
+        for answered in (other, asked_twice)
+    )
+    assert beside == alone
+
+
+def test_a_real_call_asks_as_many_tokens_as_its_own_model_was_sent() -> None:
+    usage = with_advisor(Usage.of(Rate(MODEL), Tokens(input_tokens=20)), input_tokens=900)
+    run = METER.called([Exchange(request(), Answer(200, {"content": []}, usage))])
+    assert run.turns[0].estimate.prompt_tokens == 20
+    assert run.usage == usage
+
+
 @pytest.mark.parametrize("left", ["misses", "unplayed", "reshaped"])
 def test_a_run_that_left_its_recording_is_stale(left: str) -> None:
     exchange = Exchange(request(), answer(input_tokens=20, output_tokens=4))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.metering.cache_chain import chain
 from pytest_tokenbudget.metering.cache_rules import cache_model, minimum, not_simulated
-from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate, visible
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -237,6 +237,58 @@ def test_what_the_recording_shows_holds() -> None:
     assert [counts(each)[0] for each in simulate(late, shown={1: Shown(timeless=True)})] == [0, 1]
     early = [turn(prompt, 3, sent=0), turn(prompt, 4, sent=1)]
     assert [counts(each)[0] for each in simulate(early, shown={1: Shown(timeless=True)})] == [0, 1]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_what_was_warm_at_a_later_turn_is_no_turns_own(at: int) -> None:
+    """It was in the cache before that turn: whoever reads it reads what no turn of the run wrote."""
+    other, prompt = ask(says(text("other", MARK))), ask(says(text("a", MARK)), says(text("b", MARK)))
+    short = ask(says(text("a")), says(text("c", MARK)))
+    warm = {at: Shown(warm=(chain(prompt), (0, 1)))}
+    whole, lost = (simulate([turn(other)] * at + [turn(last)], shown=warm)[at] for last in (prompt, short))
+    assert (whole.read, whole.source) == (2 * SIZE, None)
+    assert (lost.read, lost.source) == (SIZE, None)
+    assert lost.miss is not None
+    assert (lost.miss.cause, lost.miss.turn) == ("changed", None)
+
+
+def test_what_was_warm_and_is_written_anew_is_that_turns() -> None:
+    prompt = ask(says(text("a", MARK)))
+    warm = {0: Shown(warm=(chain(prompt), (0,)))}
+    outcomes = simulate([turn(prompt, 0), turn(prompt, 301), turn(prompt, 400)], shown=warm)
+    assert [(outcome.read // SIZE, outcome.source) for outcome in outcomes] == [(1, None), (0, None), (1, 1)]
+
+
+def test_a_read_refreshes_nothing_behind_what_it_reads() -> None:
+    """The blocks behind the last breakpoint are sent, not read: their entry runs out all the same."""
+    whole = ask(says(text("a", MARK), text("b", MARK)))
+    part = ask(says(text("a", MARK), text("b")))
+    outcomes = simulate([turn(whole, 0), turn(part, 200), turn(whole, 400)])
+    assert [counts(outcome) for outcome in outcomes] == [(0, 0, 2, 1), (1, 0, 0, 2), (1, 0, 1, 1)]
+
+
+def test_a_read_refreshes_what_it_reads_to_its_end() -> None:
+    whole = ask(says(text("a", MARK), text("b", MARK)))
+    outcomes = simulate([turn(whole, 0), turn(whole, 200), turn(whole, 400)])
+    assert [counts(outcome)[0] for outcome in outcomes] == [0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("breakpoints", "positions"),
+    [
+        ((), []),
+        ((0,), [0]),
+        ((3,), [3, 2, 1, 0]),
+        ((18,), list(range(18, -1, -1))),
+        ((19,), list(range(19, -1, -1))),
+        ((20,), list(range(20, 0, -1))),
+        ((5, 40), [*range(40, 20, -1), *range(5, -1, -1)]),
+        ((3, 5), [5, 4, 3, 2, 1, 0]),
+    ],
+)
+def test_which_positions_are_looked_at(breakpoints: Sequence[int], positions: Sequence[int]) -> None:
+    """At most 20 from each breakpoint, itself counted, never one before the first, the last ones first."""
+    assert visible(breakpoints) == positions
 
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "eA=="}}

@@ -436,15 +436,36 @@ def test_a_failed_attempt_that_does_not_happen_again_is_no_change() -> None:
     assert [exchange.answer.status for exchange in recorded.unplayed] == [200]
 
 
-def test_entries_of_a_batch_are_paired_by_their_custom_id() -> None:
-    def entry(name: str, sent: Body) -> Request:
-        return replace(request(sent), custom_id=name)
+def entry(name: str, sent: Body) -> Request:
+    """An entry of a batch."""
+    return replace(request(sent), custom_id=name)
 
+
+def test_entries_of_a_batch_are_paired_by_their_custom_id() -> None:
     recorded = recording(*((entry(n, body(f"Rate reply {n}.")), text(n)) for n in "abc"))
     again = [entry(n, longer(body(f"Rate reply {n}."))) for n in "cab"]
     assert play(recorded, again) == [2, 0, 1]
     assert is_faithful(recorded)
     assert recorded.choose(request(body("Rate reply a."))) is None, "a batch answers no single request"
+
+
+def test_an_entry_of_a_batch_is_exact_only_where_it_asks_what_was_recorded() -> None:
+    """A changed one must not keep its old number as an exact one."""
+    bodies = {name: body(f"Rate reply {name}.") for name in "abc"}
+    recorded = recording(*((entry(name, sent), text(name)) for name, sent in bodies.items()))
+    bodies["b"] = longer(bodies["b"])
+    assert play(recorded, [entry(name, sent) for name, sent in bodies.items()]) == [0, 1, 2]
+    assert [pair.how for pair in recorded.pairs] == [Paired.EXACT, Paired.LINEAGE, Paired.EXACT]
+
+
+def test_of_entries_of_one_custom_id_the_one_that_asks_the_same_is_chosen() -> None:
+    """Two batches may use one name: the same words first, else the order of the recording."""
+    first, second = body("Rate reply a."), body("Rate reply b.")
+    recorded = recording((entry("x", first), text("1")), (entry("x", second), text("2")))
+    assert play(recorded, [entry("x", second), entry("x", first)]) == [1, 0]
+    assert [pair.how for pair in recorded.pairs] == [Paired.EXACT] * 2
+    again = recording((entry("x", first), text("1")), (entry("x", second), text("2")))
+    assert play(again, [entry("x", longer(second)), entry("x", longer(first))]) == [0, 1]
 
 
 def test_sessions_keep_twins_apart() -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.ledger import main_rate
 from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.places import opening_of, place
 from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural
@@ -16,7 +15,7 @@ from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
 from pytest_tokenbudget.metering.refusals import refused
 from pytest_tokenbudget.model import Usage
-from pytest_tokenbudget.wire.prompt import Ttl
+from pytest_tokenbudget.wire.prompt import Ttl, markable
 
 _HEADS = 3
 """Breakpoints of tools and system that leave one of the four for the conversation."""
@@ -70,7 +69,7 @@ def _is_unclear(one: Asked) -> bool:
 
 def _reads_less(asked: Sequence[Asked]) -> bool:
     """Whether the cache serves less than when recorded: what broke it is to be mended, not the marks."""
-    known = [(one.turn.usage.tokens, was.tokens) for one in asked if (was := one.turn.recorded)]
+    known = [(one.tokens, was.main_tokens) for one in asked if (was := one.turn.recorded)]
     return any(now.cache_read_input_tokens < was.cache_read_input_tokens * _HELD for now, was in known)
 
 
@@ -142,8 +141,8 @@ def _above_read(run: LaidOut, one: Asked, position: int, count: str | None = Non
 
 def _unmarked_head(run: LaidOut, one: Asked, minimums: Mapping[str, int]) -> int | None:
     """Where tools and system end, if they are long enough, stable, as recorded, and without a breakpoint."""
-    end = sum(link.block.level != "messages" for link in one.chain.links) - 1
-    if end < 0 or any(position <= end for position in one.chain.breakpoints):
+    end = max((p for p in _markable(one) if one.chain.links[p].block.level != "messages"), default=None)
+    if end is None or any(position <= end for position in one.chain.breakpoints):
         return None
     if one.cached.sizes[end] < minimum(one.chain.model, minimums) or not _is_stable(run, one, end):
         return None
@@ -171,10 +170,15 @@ def _is_stable(run: LaidOut, one: Asked, position: int) -> bool:
     return all(len(o.chain.links) > position and o.chain.links[position].text == text for o in others)
 
 
+def _markable(one: Asked) -> list[int]:
+    """Return the positions at which a breakpoint may stand, in order."""
+    return [position for position, link in enumerate(one.chain.links) if markable(link.block)]
+
+
 def _end(one: Asked) -> int | None:
-    """Where a breakpoint on the last message stands."""
-    last = len(one.chain.links) - 1
-    return last if one.chain.links[last].block.level == "messages" else None
+    """Return the position of a breakpoint on the last message; None where the API takes none there."""
+    last = max(_markable(one), default=None)
+    return last if last is not None and one.chain.links[last].block.level == "messages" else None
 
 
 def _shared_heads(asked: Sequence[Asked]) -> list[int | None]:
@@ -184,8 +188,8 @@ def _shared_heads(asked: Sequence[Asked]) -> list[int | None]:
     for one in asked:
         shared = [
             position
-            for position, link in enumerate(one.chain.links)
-            if link.block.level != "messages" and seen[link.text] > 1
+            for position in _markable(one)
+            if (link := one.chain.links[position]).block.level != "messages" and seen[link.text] > 1
         ]
         heads.append(shared[-1] if shared else None)
     return heads
@@ -223,7 +227,7 @@ class _Bench:
                 ephemeral_1h_input_tokens=outcome.written_1h,
                 cache_read_input_tokens=outcome.read,
             )
-            cost = self.run.cost_of(Usage.of(main_rate(one.turn.usage), tokens))
+            cost = self.run.cost_of(Usage.of(one.rate, tokens))
             if cost is None:
                 return None
             total += cost
@@ -242,7 +246,6 @@ def _places(asked: Sequence[Asked], marks: Sequence[Marks]) -> list[str]:
 
 
 def _where(one: Asked, position: int) -> str:
-    block = one.chain.links[position].block
-    if block.level == "messages" and position == len(one.chain.links) - 1:
+    if position == _end(one):
         return "the last message"
-    return place(block, {}).where
+    return place(one.chain.links[position].block, {}).where

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from pytest_tokenbudget.budget.compare import CostOf
-from pytest_tokenbudget.diagnosis.ledger import Ledger, main_rate
+from pytest_tokenbudget.diagnosis.ledger import Ledger
 from pytest_tokenbudget.diagnosis.places import opening_of, text_of
 from pytest_tokenbudget.diagnosis.wording import dollars
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
@@ -53,13 +53,13 @@ class Asked:
 
     @cached_property
     def rate(self) -> Rate:
-        """What most of it is billed at."""
-        return main_rate(self.turn.usage)
+        """Return the rate that the request itself is billed at."""
+        return self.turn.usage.main_rate
 
     @cached_property
     def tokens(self) -> Tokens:
-        """What it bills at its main rate."""
-        return _billed(self.turn)
+        """Return what the request itself bills, at its main rate."""
+        return self.turn.usage.main_tokens
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -133,11 +133,11 @@ def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> Lai
     weights = _Weights()
     exact: dict[str, int] = {}
     for _, turn, its in known:
-        tokens = _billed(turn)
+        tokens = turn.usage.main_tokens
         cached = tokens.prompt_tokens - tokens.input_tokens
         if cached and its.breakpoints and not_simulated(its.prompt) is None:
             exact.setdefault(its.links[max(its.breakpoints)].key, cached)
-    unsized = [Unsized(its, _billed(turn).prompt_tokens, weights.of(its)) for _, turn, its in known]
+    unsized = [Unsized(its, turn.usage.main_tokens.prompt_tokens, weights.of(its)) for _, turn, its in known]
     sizes = prefix_sizes(unsized, exact)
     asked = (
         Asked(index, turn, _cache_turn(turn, its, ends))
@@ -154,11 +154,7 @@ def _chain_of(turn: Turn) -> Chain:
 
 def _cache_turn(turn: Turn, its: Chain, ends: tuple[int, ...]) -> CacheTurn:
     answer = turn.pair.answer
-    return CacheTurn(its, ends, _billed(turn).prompt_tokens, answer.date, answer.sent)
-
-
-def _billed(turn: Turn) -> Tokens:
-    return turn.usage.by_rate.get(main_rate(turn.usage), Tokens())
+    return CacheTurn(its, ends, turn.usage.main_tokens.prompt_tokens, answer.date, answer.sent)
 
 
 class _Weights:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from types import MappingProxyType
 
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.ledger import main_rate
 from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural, turns
-from pytest_tokenbudget.model import Tokens, Usage
+from pytest_tokenbudget.model import Rate, Tokens, Usage
 
 CheaperModels = Callable[[str], Sequence[str]]
 """The models that cost less than a model, dearest first."""
@@ -31,7 +29,7 @@ def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
     simple: dict[str, list[Asked]] = {}
     for one in run.asked:
         if one.tokens.output_tokens <= _SHORT and not _uses_tools(one):
-            simple.setdefault(main_rate(one.turn.usage).model, []).append(one)
+            simple.setdefault(one.rate.model, []).append(one)
     for model, asked in simple.items():
         now = run.cost_of(sum((one.turn.usage for one in asked), Usage()))
         prices = [(name, price) for name in cheaper(model) if (price := _on(run, asked, name)) is not None]
@@ -56,7 +54,7 @@ def batching(run: LaidOut) -> Iterator[Finding]:
     if run.cost is None or any("batch" in rate.modifiers for rate in usage.by_rate):
         return
     batched = run.cost_of(_at_batch_rate(usage))
-    cold = run.cost_of(_at_batch_rate(sum((_uncached(one) for one in run.asked), Usage())))
+    cold = run.cost_of(_at_batch_rate(sum((_uncached(one, one.rate) for one in run.asked), Usage())))
     if batched is None or cold is None or batched >= run.cost:
         return
     rounds = max(map(len, run.conversations.values()), default=0)
@@ -82,27 +80,26 @@ def _uses_tools(one: Asked) -> bool:
 def _on(run: LaidOut, asked: Sequence[Asked], model: str) -> Decimal | None:
     usages = []
     for one in asked:
-        rate = main_rate(one.turn.usage)
-        kept = tuple(word for word in rate.modifiers if word not in ("long", "fast"))
-        usages.append(Usage.of(replace(rate, model=model, modifiers=kept), _without_cache(one.tokens)))
+        kept = tuple(word for word in one.rate.modifiers if word not in ("long", "fast"))
+        usages.append(_uncached(one, replace(one.rate, model=model, modifiers=kept)))
     return run.cost_of(sum(usages, Usage()))
 
 
-def _uncached(one: Asked) -> Usage:
-    return Usage.of(main_rate(one.turn.usage), _without_cache(one.tokens))
-
-
-def _without_cache(tokens: Tokens) -> Tokens:
-    return Tokens(
-        input_tokens=tokens.prompt_tokens,
-        output_tokens=tokens.output_tokens,
-        web_search_requests=tokens.web_search_requests,
+def _uncached(one: Asked, rate: Rate) -> Usage:
+    """Return what a turn bills where its own prompt, at `rate`, is neither read from nor put in the cache."""
+    tokens = Tokens(
+        input_tokens=one.tokens.prompt_tokens,
+        output_tokens=one.tokens.output_tokens,
+        web_search_requests=one.tokens.web_search_requests,
     )
+    return one.turn.usage.with_main(rate, tokens)
 
 
 def _at_batch_rate(usage: Usage) -> Usage:
-    rates = {
-        replace(rate, modifiers=(*(m for m in rate.modifiers if m != "fast"), "batch")): tokens
+    batched = (
+        Usage.of(
+            replace(rate, modifiers=(*(m for m in rate.modifiers if m != "fast"), "batch")), tokens, turns=0
+        )
         for rate, tokens in usage.by_rate.items()
-    }
-    return Usage(usage.turns, MappingProxyType(rates))
+    )
+    return sum(batched, Usage(usage.turns))
