@@ -23,8 +23,9 @@ from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.turns import recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import is_lasting
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.metering.counting import Family, Store, best_counter
+from pytest_tokenbudget.metering.counting import Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Basis, Paired, Usage, Verdict

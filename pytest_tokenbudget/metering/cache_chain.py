@@ -13,7 +13,7 @@ from pytest_tokenbudget.metering.cache_rules import (
     is_outside_prefix,
     scopes,
 )
-from pytest_tokenbudget.metering.overheads import overhead
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl, digest, ttl_of
 
 _THINKING = ("thinking", "redacted_thinking")
@@ -87,7 +87,7 @@ def _rendered(prompt: Prompt) -> Iterator[tuple[int, Block]]:
     result; within a loop of tools it stays ("Thinking" of the platform's documentation).
     """
     last_said = -1
-    if not overhead(prompt.model).keeps_thinking:
+    if not model_row(prompt.model).keeps_thinking:
         said = (b.message for b in prompt.blocks if b.role == "user" and b.kind != "tool_result")
         last_said = max((message for message in said if message is not None), default=-1)
     for index, block in enumerate(prompt.blocks):

@@ -8,11 +8,11 @@ from functools import cached_property, lru_cache
 
 from pytest_tokenbudget.metering.builtin_counter import guessed
 from pytest_tokenbudget.metering.calibration import Known, calibration, drift
-from pytest_tokenbudget.metering.counting import Counter, family, short_name
+from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.difference import Change, Difference, Item, differences
 from pytest_tokenbudget.metering.edits import kept
 from pytest_tokenbudget.metering.history import assistant_messages
-from pytest_tokenbudget.metering.overheads import overhead
+from pytest_tokenbudget.metering.models import model_name, model_row
 from pytest_tokenbudget.metering.places import THINKING, envelope
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered
@@ -103,7 +103,7 @@ class _Comparison:
         framing += envelope(self._now) - envelope(self._was)
         if framing:
             yield Piece("framing", framing)
-        if _name(self._was.model) != _name(self._now.model):
+        if model_name(self._was.model) != model_name(self._now.model):
             yield self._model(same)
 
     def _options(self) -> Iterator[Piece]:
@@ -207,7 +207,8 @@ def _sizes(changed: Iterable[Item | None], counter: Counter, answers: Mapping[st
 
 
 def _size(rendered: Rendered, model: str, counter: Counter, framing: int = 0) -> Size:
-    counted = sum(counter.count(text, family(model)) for text in rendered.texts)
+    family = model_row(model).family
+    counted = sum(counter.count(text, family) for text in rendered.texts)
     text = "".join(rendered.texts)
     return Size(rendered.tokens + framing, text, counted, rendered.doubt, rendered.unknown)
 
@@ -222,10 +223,7 @@ def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
     }
 
 
-def _name(model: str) -> str:
-    return short_name(model) or model
-
-
 def _reads_alike(was: str, now: str) -> bool:
     """Whether two models render and tokenise a block alike."""
-    return family(was) == family(now) and overhead(was).escapes == overhead(now).escapes
+    before, after = model_row(was), model_row(now)
+    return (before.family, before.escapes) == (after.family, after.escapes)

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pytest_tokenbudget.metering.calibration import Known, doubt
 from pytest_tokenbudget.metering.comparison import Piece, compare
-from pytest_tokenbudget.metering.counting import Counter, is_known
+from pytest_tokenbudget.metering.counting import Counter
+from pytest_tokenbudget.metering.models import STAND_IN, model_row
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
@@ -96,7 +97,7 @@ class _Measured:
         if reasons:
             return cls(base, pieces, math.inf, Basis.UNKNOWN, "; ".join(reasons))
         constants = sum(piece.doubt for piece in pieces)
-        known = is_known(new.model)
+        known = model_row(new.model) is not STAND_IN
         edited, guessed = sum(piece.edited for piece in pieces), sum(piece.guessed for piece in pieces)
         half_width = doubt(edited, guessed, constants, counter, known=known)
         basis = Basis.COUNTED if counter.exact and known and not constants else Basis.ESTIMATED

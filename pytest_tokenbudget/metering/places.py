@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from pytest_tokenbudget.metering.overheads import framing, overhead
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 THINKING = frozenset({"thinking", "redacted_thinking"})
@@ -40,8 +40,8 @@ def envelope(prompt: Prompt) -> int:
     """Tokens around the whole prompt."""
     if not prompt.blocks:
         return 0
-    system = overhead(prompt.model).system if prompt.level("system") else 0
-    return framing(prompt.model).prompt + system
+    row = model_row(prompt.model)
+    return row.framing.prompt + (row.system if prompt.level("system") else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ def message_places(blocks: tuple[Block, ...], model: str) -> tuple[Place, ...]:
 class _Placing:
     def __init__(self, blocks: tuple[Block, ...], model: str) -> None:
         self._blocks = blocks
-        self._around = framing(model)
+        row = model_row(model)
+        self._around = row.framing
         self._tools = {
             str(block.content.get("id")): str(block.content.get("name"))
             for block in blocks
@@ -93,7 +94,7 @@ class _Placing:
         }
         # Where earlier thinking is left out, it stays within the running tool loop: after the last user
         # message that is not of tool results.
-        self._loop = 0 if overhead(model).keeps_thinking else _loop_start(blocks)
+        self._loop = 0 if row.keeps_thinking else _loop_start(blocks)
 
     def walk(self) -> Iterator[Place]:
         for _, blocks in groupby(self._blocks, lambda block: block.role):

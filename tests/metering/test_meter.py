@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.diagnosis.answer_options import answer_options
-from pytest_tokenbudget.metering.counting import Family
 from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.request import read_request

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.counting import Counter, CtokCounter, Memo, family
+from pytest_tokenbudget.metering.counting import Counter, CtokCounter, Memo
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.places import envelope, places
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered, block_weights, render
@@ -361,7 +362,8 @@ def whole(asked: Prompt, counter: Counter) -> int | None:
     shown = rendered(asked) + list(render_options(asked).values())
     if any(one.unknown for one in shown):
         return None
-    counted = sum(counter.count(text, family(asked.model)) for one in shown for text in one.texts)
+    family = model_row(asked.model).family
+    counted = sum(counter.count(text, family) for one in shown for text in one.texts)
     return (
         counted
         + sum(one.tokens for one in shown)
