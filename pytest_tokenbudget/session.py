@@ -83,6 +83,7 @@ class Session:
         self.api = ApiCounter(os.environ, store) if options.count == "api" else None
         self._store = store
         self._problems: list[str] = []
+        self._doubts: set[str] = set()
         self._committed = Committed(root)
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
 
@@ -130,7 +131,9 @@ class Session:
         told = entry if self.options.judge else None
         if failed:
             return Conclusion(told, failure_text(entry), warnings, recorded)
-        return Conclusion(told, None, (*warnings, *doubts(entry)), recorded)
+        new = [doubt for doubt in doubts(entry) if doubt not in self._doubts]
+        self._doubts.update(new)
+        return Conclusion(told, None, (*warnings, *new), recorded)
 
     def keep(self, scenario: Scenario) -> RecordedEntry | None:
         """Write its new recording; None where this run records nothing, or has nothing new.

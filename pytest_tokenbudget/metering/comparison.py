@@ -12,7 +12,7 @@ from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.difference import Change, Difference, Item, differences
 from pytest_tokenbudget.metering.edits import kept
 from pytest_tokenbudget.metering.history import assistant_messages
-from pytest_tokenbudget.metering.models import model_name, model_row
+from pytest_tokenbudget.metering.models import STAND_IN, model_name, model_row
 from pytest_tokenbudget.metering.places import THINKING, envelope
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered
@@ -224,6 +224,8 @@ def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
 
 
 def _reads_alike(was: str, now: str) -> bool:
-    """Whether two models render and tokenise a block alike."""
+    """Whether two models are known to render and tokenise a block alike."""
     before, after = model_row(was), model_row(now)
+    if STAND_IN in (before, after):
+        return False
     return (before.family, before.escapes) == (after.family, after.escapes)

@@ -402,12 +402,26 @@ def test_another_model_with_the_same_tokenizer_changes_constants_only() -> None:
     assert result.low < result.high
 
 
-def test_a_model_that_is_not_known_is_estimated_and_said() -> None:
+def test_a_model_without_a_row_is_estimated_and_said() -> None:
     model = "claude-opus-9"
     result = made(edited("system.0.text", "you") | {"model": model}, body(model=model))
     assert result.prompt_tokens == RECORDED - 3
     assert result.basis is Basis.ESTIMATED
-    assert model in (result.reason or "")
+    assert (result.reason or "").startswith("claude-opus-9 is not a known model: ")
+
+
+@pytest.mark.parametrize(("was", "now"), [("claude-opus-9", "claude-opus-5"), ("claude-opus-5", "gpt-7")])
+def test_a_switch_from_or_to_a_model_without_a_row_is_as_uncertain_as_its_tokenizer(
+    was: str, now: str
+) -> None:
+    """The whole prompt is read anew, by a tokenizer that may be another one: 12 %, not "equal, within 3"."""
+    long = body(system="word " * 1000)
+    result = made({**long, "model": now}, {**long, "model": was})
+    assert result.high is not None
+    assert result.prompt_tokens is not None
+    assert result.high - result.prompt_tokens > 0.12 * 1000
+    assert result.basis is Basis.ESTIMATED
+    assert (result.reason or "").startswith(f"{now if now == 'gpt-7' else was} is not a known model: ")
 
 
 def test_a_nearer_request_is_counted_from_where_the_paired_one_tells_nothing() -> None:
