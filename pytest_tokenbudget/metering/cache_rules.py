@@ -12,6 +12,7 @@ from typing import Any
 
 from pytest_tokenbudget.metering.betas import OUTSIDE_THE_CACHE
 from pytest_tokenbudget.metering.models import model_name, model_row
+from pytest_tokenbudget.metering.prompt_options import serial_tool_use
 from pytest_tokenbudget.wire.prompt import Block, Level, Prompt, Ttl, as_mapping
 
 LEVELS: tuple[Level, ...] = ("tools", "system", "messages")
@@ -56,7 +57,8 @@ def tool_prompt(prompt: Prompt) -> tuple[int, int]:
         return 0, 0
     adds = model_row(prompt.model)
     forced = max(adds.any_tool - adds.tools - _FORCED_TOOL_AT_END, 0) if _forces_tool(prompt) else 0
-    return adds.tools + forced, max(adds.tools - _TOOL_PROMPT_BEFORE_TOOLS, 0) + forced
+    late = forced + serial_tool_use(prompt).tokens  # a change of either loses the cache of the messages alone
+    return adds.tools + late, max(adds.tools - _TOOL_PROMPT_BEFORE_TOOLS + late, 0)
 
 
 def after_last_block(prompt: Prompt) -> int:

@@ -117,6 +117,10 @@ class ModelRow:
     """The same when it must call one (`any`)."""
     one_tool: int
     """The same when it must call a certain one (`tool`), whose name is counted beside it."""
+    serial: int | None = None
+    """What `disable_parallel_tool_use` adds where the model may choose; None where nobody has measured it."""
+    serial_forced: int | None = None
+    """The same where it must call a tool."""
     system: int = 1
     """What a system prompt adds beside its text."""
     escapes: bool = False
@@ -162,7 +166,18 @@ def _like(name: str, *figures: str) -> Source:
     return Source(figures, f"taken to be those of {name}", "2026-11-21", name)
 
 
+def _serial(recordings: int, figure: str) -> Source:
+    """On the public corpus, what is left over where `disable_parallel_tool_use` is set."""
+    return Source((figure,), f"measured on {recordings} recordings", "2026-11-28")
+
+
+def _unmeasured(*figures: str) -> Source:
+    """Figures that are None: an interval that holds all measured ones stands in."""
+    return Source(figures, "no recording and no page tells it", "2026-11-28")
+
+
 _TOKENIZER = Source(("family",), 'page "Token counting"; source models of ctok 1.3', "2026-09-26")
+_SERIAL_APART = Source(("serial",), "measured on recordings that the corpus does not hold", "2026-11-28")
 _TOOLS_PAGE = Source(_TOOLS, 'page "Pricing", tool use', "2026-08")
 _MINIMUM = Source(("cache_minimum",), 'page "Prompt caching"', "2026-09-26")
 _OLD_MINIMUM = Source(("cache_minimum",), 'page "Prompt caching" of 2025', "2025")
@@ -183,135 +198,172 @@ MODELS: tuple[ModelRow, ...] = (
     ModelRow(
         name="3-haiku", family=Family.V3, cache_minimum=2048, tools=264, any_tool=339, one_tool=357,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_measured(23, 23), _OLD_MINIMUM, _KEEPS, *_COMMON),
+        sources=(
+            _measured(23, 23), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="3-sonnet", family=Family.V3, cache_minimum=1024, tools=313, any_tool=312, one_tool=317,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_TOKENIZER, _like("sonnet-4"), _OLD_MINIMUM, _KEEPS, *_COMMON),
+        sources=(
+            _TOKENIZER, _like("sonnet-4"), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="3-opus", family=Family.V3, cache_minimum=1024, tools=313, any_tool=312, one_tool=317,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_measured(1, 1, ("family",)), _like("sonnet-4"), _OLD_MINIMUM, _KEEPS, *_COMMON),
+        sources=(
+            _measured(1, 1, ("family",)), _like("sonnet-4"), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="3-5-haiku", family=Family.V3, cache_minimum=2048, tools=264, any_tool=339, one_tool=357,
+        serial=2,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_measured(20, 17), *_PAGES),
+        sources=(_measured(20, 17), *_PAGES, _serial(1, "serial"), _unmeasured("serial_forced")),
     ),
     ModelRow(
         name="3-5-sonnet", family=Family.V3, cache_minimum=1024, tools=293, any_tool=310, one_tool=319,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_measured(14, 14), _OLD_MINIMUM, _KEEPS, *_COMMON),
+        sources=(
+            _measured(14, 14), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="3-7-sonnet", family=Family.V3, cache_minimum=1024, tools=313, any_tool=312, one_tool=317,
         escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
         efficient_tools=True,
-        sources=(_measured(15, 15), _OLD_MINIMUM, _KEEPS, *_COMMON),
+        sources=(
+            _measured(15, 15), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="sonnet-4", family=Family.V3, cache_minimum=1024, tools=313, any_tool=312, one_tool=317,
+        serial_forced=-42,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_measured(282, 228), *_PAGES),
+        sources=(_measured(282, 228), *_PAGES, _unmeasured("serial"), _serial(14, "serial_forced")),
     ),
     ModelRow(
         name="opus-4", family=Family.V3, cache_minimum=1024, tools=313, any_tool=312, one_tool=317,
+        serial_forced=-42,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_measured(18, 14), *_PAGES),
+        sources=(_measured(18, 14), *_PAGES, _unmeasured("serial"), _like("sonnet-4", "serial_forced")),
     ),
     ModelRow(
         name="opus-4-1", family=Family.V3, cache_minimum=1024, tools=313, any_tool=312, one_tool=317,
+        serial_forced=-42,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_measured(37, 33), *_PAGES),
+        sources=(_measured(37, 33), *_PAGES, _unmeasured("serial"), _like("sonnet-4", "serial_forced")),
     ),
     ModelRow(
         name="sonnet-4-5", family=Family.V3, cache_minimum=1024, tools=496, any_tool=588, one_tool=590,
+        serial=-209, serial_forced=2,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES,
-        sources=(_measured(219, 180), *_PAGES),
+        sources=(_measured(219, 180), *_PAGES, _SERIAL_APART, _serial(4, "serial_forced")),
     ),
     ModelRow(
         name="haiku-4-5", family=Family.V3, cache_minimum=4096, tools=496, any_tool=588, one_tool=590,
+        serial=-208, serial_forced=1,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES,
-        sources=(_measured(191, 171), *_PAGES),
+        sources=(_measured(191, 171), *_PAGES, _SERIAL_APART, _serial(11, "serial_forced")),
     ),
     ModelRow(
         name="opus-4-5", family=Family.V3, cache_minimum=4096, tools=496, any_tool=588, one_tool=590,
+        serial=-209, serial_forced=2,
         system=0, escapes=True, images=_STANDARD_IMAGES,
-        sources=(_measured(13, 13), *_PAGES),
+        sources=(_measured(13, 13), *_PAGES, _like("sonnet-4-5", "serial", "serial_forced")),
     ),
     ModelRow(
         name="sonnet-4-6", family=Family.V3, cache_minimum=1024, tools=497, any_tool=589, one_tool=591,
         images=_STANDARD_IMAGES,
-        sources=(_measured(256, 251), *_PAGES),
+        sources=(_measured(256, 251), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="opus-4-6", family=Family.V3, cache_minimum=4096, tools=497, any_tool=589, one_tool=591,
         adaptive=17, images=_STANDARD_IMAGES,
-        sources=(_measured(3, 3), *_PAGES),
+        sources=(_measured(3, 3), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="opus-4-7", family=Family.V47, cache_minimum=2048, tools=675, any_tool=804, one_tool=806,
-        sources=(_measured(18, 18), *_PAGES),
+        sources=(_measured(18, 18), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="mythos-preview", family=Family.V47, cache_minimum=2048, tools=675, any_tool=804, one_tool=806,
-        sources=(_TOKENIZER, _like("opus-4-7"), *_PAGES),
+        sources=(_TOKENIZER, _like("opus-4-7"), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="opus-4-8", family=Family.V48, cache_minimum=1024, tools=290, any_tool=410, one_tool=412,
-        sources=(_measured(4, 3, _READING), _TOOLS_PAGE, *_PAGES),
+        sources=(_measured(4, 3, _READING), _TOOLS_PAGE, *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="sonnet-5", family=Family.V48, cache_minimum=1024, tools=354, any_tool=474, one_tool=476,
+        serial=0,
         sources=(
+            _SERIAL_APART, _unmeasured("serial_forced"),
             Source(("family",), "measured on 12 plain recordings, 11 of them exact", "2026-11-21"),
             _like("opus-4-8", "escapes", "system"), _TOOLS_PAGE, *_PAGES,
         ),
     ),
     ModelRow(
         name="opus-5", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-4-8", "escapes", "system"), _TOOLS_PAGE, *_PAGES),
+        sources=(
+            _TOKENIZER, _like("opus-4-8", "escapes", "system"), _TOOLS_PAGE, *_PAGES,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="opus-5-5", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), *_PAGES),
+        sources=(_TOKENIZER, _like("opus-5"), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="sonnet-5-5", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), _THIRD_PARTY_MINIMUM, _KEEPS, *_COMMON),
+        sources=(
+            _TOKENIZER, _like("opus-5"), _THIRD_PARTY_MINIMUM, _KEEPS, *_COMMON,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="haiku-5-5", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
         sources=(
+            _unmeasured("serial", "serial_forced"),
             _TOKENIZER, _like("opus-5", "escapes", "system", *_TOOLS, "keeps_thinking"), _THIRD_PARTY_MINIMUM,
             *_COMMON,
         ),
     ),
     ModelRow(
         name="fable-5", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), *_PAGES),
+        sources=(_TOKENIZER, _like("opus-5"), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="fable-5-1", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), *_PAGES),
+        sources=(_TOKENIZER, _like("opus-5"), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="fable-5-2", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), _like("fable-5-1", "cache_minimum"), _KEEPS, *_COMMON),
+        sources=(
+            _TOKENIZER, _like("opus-5"), _like("fable-5-1", "cache_minimum"), _KEEPS, *_COMMON,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="mythos-5", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), *_PAGES),
+        sources=(_TOKENIZER, _like("opus-5"), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="mythos-5-1", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), *_PAGES),
+        sources=(_TOKENIZER, _like("opus-5"), *_PAGES, _unmeasured("serial", "serial_forced")),
     ),
     ModelRow(
         name="mythos-5-2", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), _like("mythos-5-1", "cache_minimum"), _KEEPS, *_COMMON),
+        sources=(
+            _TOKENIZER, _like("opus-5"), _like("mythos-5-1", "cache_minimum"), _KEEPS, *_COMMON,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from pytest_tokenbudget.metering.betas import EFFICIENT, INTERLEAVED, counted_betas
-from pytest_tokenbudget.metering.models import model_row
+from pytest_tokenbudget.metering.models import MODELS, model_row
 from pytest_tokenbudget.metering.rendering import Rendered
 from pytest_tokenbudget.wire.prompt import Prompt, as_mapping
 
@@ -72,8 +72,28 @@ def _tool_choice(prompt: Prompt) -> Rendered:
     row = model_row(prompt.model)
     if not prompt.level("tools"):
         return Rendered()
+    serial = serial_tool_use(prompt)
     if choice.get("type") == "any":
-        return Rendered(tokens=row.any_tool - row.tools, doubt=3)
+        return Rendered(tokens=row.any_tool - row.tools, doubt=3) + serial
     if choice.get("type") == "tool":
-        return Rendered((str(choice.get("name", "")),), row.one_tool - row.tools, doubt=5)
-    return Rendered()
+        return Rendered((str(choice.get("name", "")),), row.one_tool - row.tools, doubt=5) + serial
+    return serial
+
+
+def serial_tool_use(prompt: Prompt) -> Rendered:
+    """Return what `disable_parallel_tool_use` adds to a prompt that has tools.
+
+    A forced tool was measured by its name (`tool`) only: `any` lies between that and a free choice. Where a
+    model was not measured, it lies between all that were.
+    """
+    choice = as_mapping(prompt.options.get("tool_choice"))
+    if choice.get("disable_parallel_tool_use") is not True:
+        return Rendered()
+    row, kind = model_row(prompt.model), choice.get("type")
+    figures = [row.serial] if kind != "tool" else []
+    figures += [row.serial_forced] if kind in ("any", "tool") else []
+    if None in figures:
+        figures = [figure for other in MODELS for figure in (other.serial, other.serial_forced)]
+    known = [figure for figure in figures if figure is not None]
+    low, high = min(known), max(known)
+    return Rendered(tokens=(low + high) // 2, doubt=(high - low + 1) // 2 + 3)

@@ -362,6 +362,46 @@ def test_options_are_parts_of_their_own() -> None:
     assert forced.basis is Basis.ESTIMATED
 
 
+SERIAL = {"disable_parallel_tool_use": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "choice", "change"),
+    [
+        ("claude-haiku-4-5", {"type": "auto"}, -208),
+        ("claude-sonnet-4-5", {"type": "auto"}, -209),
+        ("claude-sonnet-4-5", {"type": "tool", "name": "add"}, 2),
+        ("claude-sonnet-4-0", {"type": "tool", "name": "add"}, -42),
+        ("claude-sonnet-5", {"type": "auto"}, 0),
+        ("claude-3-5-haiku-latest", {"type": "auto"}, 2),
+    ],
+)
+@pytest.mark.parametrize("back", [False, True])
+def test_one_call_at_a_time_is_another_tool_use_prompt(
+    model: str, choice: dict[str, Any], change: int, back: bool
+) -> None:
+    """What frameworks send for `parallel_tool_calls=False`."""
+    free, serial = body(model=model, tool_choice=choice), body(model=model, tool_choice=choice | SERIAL)
+    result = made(free, serial) if back else made(serial, free)
+    assert result.basis is Basis.ESTIMATED
+    assert parts(result) == [("tool_choice", "changed", -change if back else change)]
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-6", "claude-opus-4-8", "claude-sonnet-4-0"])
+def test_where_one_call_at_a_time_was_not_measured_the_interval_holds_all_that_was(model: str) -> None:
+    free, serial = body(model=model), body(model=model, tool_choice={"type": "auto"} | SERIAL)
+    result = made(serial, free)
+    assert result.low is not None
+    assert result.high is not None
+    assert result.low <= RECORDED - 209
+    assert result.high >= RECORDED + 2
+
+
+def test_one_call_at_a_time_is_nothing_without_tools() -> None:
+    serial = body(tools=[], tool_choice={"type": "auto"} | SERIAL)
+    assert made(serial, body(tools=[])).basis is Basis.RECORDED
+
+
 def test_tools_bring_the_tool_use_prompt() -> None:
     result = made(body(), body(tools=[]))
     assert ("tools", "changed", 496) in parts(result)

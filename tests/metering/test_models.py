@@ -49,6 +49,8 @@ def test_the_figures_of_a_row_go_together(row: ModelRow) -> None:
     assert row.adaptive >= 0
     assert row.system in (0, 1)
     assert not (row.escapes and row.family is not Family.V3), "escapes ended with Sonnet 4.5"
+    assert row.serial in (None, -209, -208, 0, 2)
+    assert row.serial_forced in (None, -42, 1, 2)
     assert row.efficient_tools is (row.name == "3-7-sonnet")
     assert 0 < row.images.edge <= row.images.patches, "a long strip of the largest edge fits"
     assert (row.images.edge > 1568) is (row.family is not Family.V3), "the larger tier is of 4.7 and later"
