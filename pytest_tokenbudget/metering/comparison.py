@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 
 from pytest_tokenbudget.metering.builtin_counter import guessed
 from pytest_tokenbudget.metering.calibration import Known, calibration, drift
@@ -119,9 +120,14 @@ class _Comparison:
                 yield piece
 
     def _model(self, same: Iterable[tuple[Item, Item]]) -> Piece:
-        """What another model makes of unchanged blocks: another tokenizer reads every one anew."""
-        if _reads_alike(self._was.model, self._now.model):
-            return Piece("model", 0, doubt=2)
+        """What another model makes of unchanged blocks: another tokenizer reads every one anew, and what
+        cannot be counted (a PDF, what MCP servers bring) is of another size whatever the tokenizer.
+        """
+        same = tuple(same)
+        alike = _reads_alike(self._was.model, self._now.model)
+        unknown = self._uncountable(now for _, now in same if not (alike and now.block.kind in THINKING))
+        if alike:
+            return Piece("model", 0, doubt=2, unknown=unknown)
         sizes = [
             (_size(was.rendered(), was.model, self._counter), _size(now.rendered(), now.model, self._counter))
             for was, now in same
@@ -134,8 +140,13 @@ class _Comparison:
             edited=self._scaled(sum(max(was.counted, now.counted) for was, now in sizes)),
             guessed=0.0 if self._counter.exact else sum(now.counted * guessed(now.text) for _, now in sizes),
             doubt=sum(now.doubt for _, now in sizes) + 5,
-            unknown=next((now.unknown for _, now in sizes if now.unknown), None),
+            unknown=unknown,
         )
+
+    def _uncountable(self, kept: Iterable[Item]) -> str | None:
+        """Return why one of the blocks that both prompts hold, or an option, cannot be counted, or None."""
+        rendered = chain((item.rendered() for item in kept), render_options(self._now).values())
+        return next((shown.unknown for shown in rendered if shown.unknown), None)
 
     def _piece(self, where: str, counted: _Counted) -> Piece:
         was, now, change = counted.was, counted.now, counted.change
