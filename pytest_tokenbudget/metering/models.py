@@ -54,8 +54,6 @@ class Framing:
     after_results: int = 5
     """Text that follows a `tool_result` in one message."""
     is_error: int = 8
-    image: int = 3
-    """Around the patches of an image."""
     document: int = 36
     title: int = 12
     schema: int = 119
@@ -137,6 +135,8 @@ class ModelRow:
     """Whether the beta for token-efficient tools changes anything."""
     images: ImageLimits = _LARGE_IMAGES
     """What its larger images are scaled down to."""
+    image: int = 3
+    """Around the patches of an image."""
     regional_surcharge: bool = True
     """Whether Google charges more for it at a regional endpoint."""
     sources: tuple[Source, ...]
@@ -183,6 +183,10 @@ _MINIMUM = Source(("cache_minimum",), 'page "Prompt caching"', "2026-09-26")
 _OLD_MINIMUM = Source(("cache_minimum",), 'page "Prompt caching" of 2025', "2025")
 _THIRD_PARTY_MINIMUM = Source(("cache_minimum",), "prompt_cache_min_tokens of litellm 1.109.1", "2026-11-21")
 _KEEPS = Source(("keeps_thinking",), 'pages "Thinking" and "Token counting"', "2026-09-26")
+_IMAGE = Source(
+    ("image",), "measured on 20 images of five models up to Haiku 4.5, taken for all", "2026-11-21"
+)
+_IMAGE_APART = Source(("image",), "measured on recordings that the corpus does not hold", "2026-11-28")
 _COMMON = (
     Source(("thinking", "interleaved"), "measured on Sonnet 4.5 and Haiku 4.5, taken for all", "2026-11-21"),
     Source(("adaptive",), "measured on Opus 4.6, 4.8 and 5; 0 is taken for others", "2026-11-21"),
@@ -191,7 +195,7 @@ _COMMON = (
     Source(("regional_surcharge",), 'page "Pricing", regional endpoints: from 4.5 on', "2026-08"),
 )
 """Of figures that one source gives for all models."""
-_PAGES = (_MINIMUM, _KEEPS, *_COMMON)
+_PAGES = (_MINIMUM, _KEEPS, _IMAGE, *_COMMON)
 
 
 MODELS: tuple[ModelRow, ...] = (
@@ -199,7 +203,7 @@ MODELS: tuple[ModelRow, ...] = (
         name="3-haiku", family=Family.V3, cache_minimum=2048, tools=264, any_tool=339, one_tool=357,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
         sources=(
-            _measured(23, 23), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _measured(23, 23), _OLD_MINIMUM, _KEEPS, _IMAGE, *_COMMON,
             _unmeasured("serial", "serial_forced"),
         ),
     ),
@@ -207,7 +211,7 @@ MODELS: tuple[ModelRow, ...] = (
         name="3-sonnet", family=Family.V3, cache_minimum=1024, tools=313, any_tool=312, one_tool=317,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
         sources=(
-            _TOKENIZER, _like("sonnet-4"), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _TOKENIZER, _like("sonnet-4"), _OLD_MINIMUM, _KEEPS, _IMAGE, *_COMMON,
             _unmeasured("serial", "serial_forced"),
         ),
     ),
@@ -215,21 +219,24 @@ MODELS: tuple[ModelRow, ...] = (
         name="3-opus", family=Family.V3, cache_minimum=1024, tools=313, any_tool=312, one_tool=317,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
         sources=(
-            _measured(1, 1, ("family",)), _like("sonnet-4"), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _measured(1, 1, ("family",)), _like("sonnet-4"), _OLD_MINIMUM, _KEEPS, _IMAGE, *_COMMON,
             _unmeasured("serial", "serial_forced"),
         ),
     ),
     ModelRow(
         name="3-5-haiku", family=Family.V3, cache_minimum=2048, tools=264, any_tool=339, one_tool=357,
-        serial=2,
+        serial=2, image=14,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
-        sources=(_measured(20, 17), *_PAGES, _serial(1, "serial"), _unmeasured("serial_forced")),
+        sources=(
+            _measured(20, 17), _MINIMUM, _KEEPS, _IMAGE_APART, *_COMMON,
+            _serial(1, "serial"), _unmeasured("serial_forced"),
+        ),
     ),
     ModelRow(
         name="3-5-sonnet", family=Family.V3, cache_minimum=1024, tools=293, any_tool=310, one_tool=319,
         system=0, escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
         sources=(
-            _measured(14, 14), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _measured(14, 14), _OLD_MINIMUM, _KEEPS, _IMAGE, *_COMMON,
             _unmeasured("serial", "serial_forced"),
         ),
     ),
@@ -238,7 +245,7 @@ MODELS: tuple[ModelRow, ...] = (
         escapes=True, keeps_thinking=False, images=_STANDARD_IMAGES, regional_surcharge=False,
         efficient_tools=True,
         sources=(
-            _measured(15, 15), _OLD_MINIMUM, _KEEPS, *_COMMON,
+            _measured(15, 15), _OLD_MINIMUM, _KEEPS, _IMAGE, *_COMMON,
             _unmeasured("serial", "serial_forced"),
         ),
     ),
@@ -323,7 +330,7 @@ MODELS: tuple[ModelRow, ...] = (
     ModelRow(
         name="sonnet-5-5", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
         sources=(
-            _TOKENIZER, _like("opus-5"), _THIRD_PARTY_MINIMUM, _KEEPS, *_COMMON,
+            _TOKENIZER, _like("opus-5"), _THIRD_PARTY_MINIMUM, _KEEPS, _IMAGE, *_COMMON,
             _unmeasured("serial", "serial_forced"),
         ),
     ),
@@ -332,7 +339,7 @@ MODELS: tuple[ModelRow, ...] = (
         sources=(
             _unmeasured("serial", "serial_forced"),
             _TOKENIZER, _like("opus-5", "escapes", "system", *_TOOLS, "keeps_thinking"), _THIRD_PARTY_MINIMUM,
-            *_COMMON,
+            _IMAGE, *_COMMON,
         ),
     ),
     ModelRow(
@@ -346,7 +353,7 @@ MODELS: tuple[ModelRow, ...] = (
     ModelRow(
         name="fable-5-2", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
         sources=(
-            _TOKENIZER, _like("opus-5"), _like("fable-5-1", "cache_minimum"), _KEEPS, *_COMMON,
+            _TOKENIZER, _like("opus-5"), _like("fable-5-1", "cache_minimum"), _KEEPS, _IMAGE, *_COMMON,
             _unmeasured("serial", "serial_forced"),
         ),
     ),
@@ -361,7 +368,7 @@ MODELS: tuple[ModelRow, ...] = (
     ModelRow(
         name="mythos-5-2", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
         sources=(
-            _TOKENIZER, _like("opus-5"), _like("mythos-5-1", "cache_minimum"), _KEEPS, *_COMMON,
+            _TOKENIZER, _like("opus-5"), _like("mythos-5-1", "cache_minimum"), _KEEPS, _IMAGE, *_COMMON,
             _unmeasured("serial", "serial_forced"),
         ),
     ),

@@ -161,7 +161,7 @@ def _image(content: Mapping[str, Any], model: str) -> Rendered:
     row = model_row(model)
     patches = image_tokens(*size, max_edge=row.images.edge, max_patches=row.images.patches)
     scaled = max(size) > row.images.edge or patches > row.images.patches * 0.97
-    return Rendered(tokens=patches + row.framing.image, doubt=patches // 50 if scaled else 0)
+    return Rendered(tokens=patches + row.image, doubt=patches // 50 if scaled else 0)
 
 
 def _document(content: Mapping[str, Any], model: str) -> Rendered:

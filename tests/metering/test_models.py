@@ -54,6 +54,7 @@ def test_the_figures_of_a_row_go_together(row: ModelRow) -> None:
     assert row.efficient_tools is (row.name == "3-7-sonnet")
     assert 0 < row.images.edge <= row.images.patches, "a long strip of the largest edge fits"
     assert (row.images.edge > 1568) is (row.family is not Family.V3), "the larger tier is of 4.7 and later"
+    assert row.image == (14 if row.name == "3-5-haiku" else 3)
     assert row.regional_surcharge or row.family is Family.V3
     assert row.framing.end_after_result <= row.framing.end <= row.framing.prompt
 

@@ -125,6 +125,14 @@ def test_several_results_name_their_tools(apart: bool) -> None:
     ]
 
 
+def test_an_image_of_haiku_3_5_counts_eleven_more() -> None:
+    picture = [user(image(type="base64", media_type="image/png", data=PNG))]
+    newer, older = (
+        rendered(prompt(model, messages=picture))[0] for model in (OLDER, "claude-3-5-haiku-latest")
+    )
+    assert (newer.tokens, older.tokens) == (3 * 2 + 3, 3 * 2 + 3 + 11)
+
+
 @pytest.mark.parametrize(
     ("content", "tokens", "texts"),
     [
@@ -280,7 +288,7 @@ FORMAT = {"type": "json_schema", "schema": SCHEMA}
         ({"tools": TOOLS}, {"tools": 496}),
         (
             {"tools": TOOLS, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
-            {"tools": 496},
+            {"tools": 496, "tool_choice": -208},
         ),
         ({"tools": TOOLS, "tool_choice": {"type": "any"}}, {"tools": 496, "tool_choice": 588 - 496}),
         (
