@@ -32,7 +32,8 @@ class Family(StrEnum):
 class Framing:
     """Tokens around the content of the messages, by tokenizer family.
 
-    Measured on the recordings of `MODELS`, November 2026; the newest family on four of Opus 4.8.
+    Measured on the recordings of `MODELS`, November 2026; the newest family on four of Opus 4.8, its calls on
+    recordings of Sonnet 5, Opus 4.8 and later that the corpus does not hold.
     """
 
     prompt: int
@@ -47,6 +48,8 @@ class Framing:
     """A message with `tool_use` blocks, and each such block after its first."""
     calls: int = 20
     """The element around the `tool_use` blocks of a message."""
+    calls_fed_back: int = 0
+    """What an answer with `tool_use` blocks adds to a later prompt, beside its billed output tokens."""
     tool_results: int = 2
     """A message of `tool_result` blocks."""
     several_results: int = 12
@@ -68,7 +71,7 @@ class Framing:
 FRAMINGS: Mapping[Family, Framing] = {
     Family.V3: Framing(prompt=4, message=3, calls=18, schema=81, end=3, end_after_result=1),
     Family.V47: Framing(prompt=9, message=2),
-    Family.V48: Framing(prompt=4, message=2),
+    Family.V48: Framing(prompt=4, message=2, calls=-3, calls_fed_back=-7),
 }
 
 

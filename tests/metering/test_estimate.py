@@ -221,6 +221,16 @@ def test_an_answer_fed_back_counts_what_it_was_billed() -> None:
     assert counter.counted == ["thanks"]
 
 
+@pytest.mark.parametrize(("model", "tokens"), [("claude-opus-4-7", 40), ("claude-sonnet-5", 33)])
+def test_a_call_fed_back_to_the_newest_tokenizer_adds_fewer_than_it_was_billed(
+    model: str, tokens: int
+) -> None:
+    asked = parse_prompt(body(model=model))
+    for content, added in ([CALL], tokens), ([text("It is two."), CALL], tokens), ([text("Two.")], 40):
+        answer = {"content": content, "stop_reason": "tool_use"}
+        assert list(fed_back_tokens(asked, answer, 40).values()) == [added]
+
+
 def test_an_answer_that_was_cut_short_gets_its_end_when_it_comes_back() -> None:
     prompt = parse_prompt(body())
     key = message_digest(ANSWER["content"])  # type: ignore[arg-type]

@@ -246,6 +246,12 @@ def test_framing_is_by_tokenizer(model: str, around: int, each: int) -> None:
     assert envelope(asked) == around
 
 
+def test_calls_of_the_newest_tokenizer_have_hardly_a_frame() -> None:
+    asked = {"messages": [user(text("a")), assistant(call("f")), user(result("r"))]}
+    frames = {model: places(prompt(model, **asked))[1].framing for model in ("claude-opus-4-7", NEWER)}
+    assert frames == {"claude-opus-4-7": 1 + 20, NEWER: 1 - 3}
+
+
 def test_some_models_frame_a_system_prompt() -> None:
     assert (
         envelope(prompt("claude-sonnet-4-6", system="s"))
