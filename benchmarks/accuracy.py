@@ -29,9 +29,10 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.calibration import Known
 from pytest_tokenbudget.metering.comparison import compare
 from pytest_tokenbudget.metering.counting import Counter as TokenCounter
-from pytest_tokenbudget.metering.counting import CtokCounter, Family, Memo, family
+from pytest_tokenbudget.metering.counting import CtokCounter, Memo
 from pytest_tokenbudget.metering.estimate import Estimate, estimate
 from pytest_tokenbudget.metering.history import worked
+from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.model import Basis
 
 EXACT, BUILTIN, CHARS, LITELLM = "ctok", "built-in", "chars/4", "litellm"
@@ -116,7 +117,7 @@ def _result(counter: str, pair: Pair, edit: str, size: float, made: Estimate) ->
         counter=counter,
         project=pair.now.project,
         model=pair.now.model,
-        family=family(pair.now.prompt.model),
+        family=model_row(pair.now.prompt.model).family,
         edit=edit,
         size=max(1.0, size),
         prompt_tokens=truth,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.metering.counting import short_name
+from pytest_tokenbudget.metering.models import model_name
 from pytest_tokenbudget.replay.storage import read_cassette
 from pytest_tokenbudget.wire.prompt import Prompt, digest, parse_prompt
 from pytest_tokenbudget.wire.request import read_request
@@ -39,7 +39,7 @@ class Recorded:
     @property
     def model(self) -> str:
         """Its model, by the name that is the same on every platform."""
-        return short_name(self.prompt.model) or self.prompt.model
+        return model_name(self.prompt.model)
 
     @property
     def content(self) -> str:

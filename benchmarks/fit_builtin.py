@@ -29,8 +29,9 @@ from tables import quantile, table
 
 from pytest_tokenbudget.metering import builtin_counter
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter, features, pieces
-from pytest_tokenbudget.metering.counting import CTOK_FRAME, Family
+from pytest_tokenbudget.metering.counting import CTOK_FRAME
 from pytest_tokenbudget.metering.difference import items
+from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.prompt_options import render_options
 
 FAMILIES = (Family.V3, Family.V48)

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.calibration import Known
-from pytest_tokenbudget.metering.counting import Counter, CtokCounter, Family, Memo, family
+from pytest_tokenbudget.metering.counting import Counter, CtokCounter, Memo
 from pytest_tokenbudget.metering.estimate import estimate
 from pytest_tokenbudget.metering.history import fed_back_tokens
+from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 
 SCENARIOS, TURNS = 200, 10
@@ -132,7 +133,7 @@ def main() -> None:
         for scenario in range(SCENARIOS)
     ]
     one = Watched(BuiltinCounter() if arguments.builtin else CtokCounter())
-    one.count("A word to load it.", family(arguments.model))
+    one.count("A word to load it.", model_row(arguments.model).family)
     loading, one.seconds = one.seconds, 0.0
     for what, now in (("nothing changed", before), ("everything changed", after)):
         start = time.process_time()

@@ -23,8 +23,9 @@ from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.turns import recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import is_lasting
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.metering.counting import Family, Store, best_counter
+from pytest_tokenbudget.metering.counting import Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Basis, Paired, Usage, Verdict
@@ -82,6 +83,7 @@ class Session:
         self.api = ApiCounter(os.environ, store) if options.count == "api" else None
         self._store = store
         self._problems: list[str] = []
+        self._doubts: set[str] = set()
         self._committed = Committed(root)
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
 
@@ -129,7 +131,9 @@ class Session:
         told = entry if self.options.judge else None
         if failed:
             return Conclusion(told, failure_text(entry), warnings, recorded)
-        return Conclusion(told, None, (*warnings, *doubts(entry)), recorded)
+        new = [doubt for doubt in doubts(entry) if doubt not in self._doubts]
+        self._doubts.update(new)
+        return Conclusion(told, None, (*warnings, *new), recorded)
 
     def keep(self, scenario: Scenario) -> RecordedEntry | None:
         """Write its new recording; None where this run records nothing, or has nothing new.

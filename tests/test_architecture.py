@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -151,3 +152,20 @@ def test_the_plugin_module_is_light() -> None:
 @pytest.mark.parametrize("path", MODULES)
 def test_every_module_says_what_it_is_for(path: str) -> None:
     assert ast.get_docstring(MODULES[path]), f"{path} has no docstring"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path != "metering/models.py"])
+def test_what_is_known_of_a_model_stands_in_the_table_of_models(path: str) -> None:
+    """No other module tells one model from another by its name; docstrings and comments may."""
+    tree = MODULES[path]
+    statements = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    told = {id(value) for value in statements if isinstance(value, ast.Constant)}
+    names = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in told
+        and re.search("haiku|sonnet|opus|fable|mythos", node.value)
+    ]
+    assert not names, f"{path} names models: {names}"

@@ -19,7 +19,7 @@ from pytest_tokenbudget.diagnosis.volatile import volatile
 from pytest_tokenbudget.diagnosis.wording import plural, turns
 from pytest_tokenbudget.metering.run import Run
 
-_FIRST = ("turns_changed", "unknown")
+_FIRST = ("turns_changed", "unknown", "assumed_model")
 """Kinds that make every number below them doubtful: told first."""
 
 

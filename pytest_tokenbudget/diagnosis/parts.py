@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import accumulate
 
 from pytest_tokenbudget.diagnosis.places import text_of
-from pytest_tokenbudget.metering.counting import family
 from pytest_tokenbudget.metering.difference import difference
 from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered
 from pytest_tokenbudget.metering.run import Turn
@@ -37,7 +37,7 @@ def with_own_parts(turn: Turn, count: CountOf) -> Turn:
         parts = tuple(_counted(turn, count))
     own = list(_rejoined(part for part in parts if part.where != "framing"))
     if rest := total - sum(part.tokens for part in own):
-        alike = family(was.model) == family(now.model)
+        alike = model_row(was.model).family == model_row(now.model).family
         own.append(Part("framing" if alike else "model", "changed", rest))
     return replace(turn, estimate=replace(turn.estimate, parts=tuple(own)))
 

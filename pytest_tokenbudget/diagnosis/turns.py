@@ -38,6 +38,7 @@ def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Fin
         *_reshaped(rest),
         *_models(run, costs),
         *_unknown(run),
+        *_assumed(run),
     ]
 
 
@@ -160,6 +161,13 @@ def _unknown(run: Run) -> Iterator[Finding]:
             reasons[turn.estimate.reason or "it cannot be counted offline"].append(index)
     for reason, indexes in reasons.items():
         yield Finding("unknown", turns(indexes), f"{turns(indexes)} cannot be counted: {reason}")
+
+
+def _assumed(run: Run) -> Iterator[Finding]:
+    """Yield one finding for each model without a row of its own whose turns are estimated."""
+    reasons = (turn.estimate.reason for turn in run.turns if turn.basis == Basis.ESTIMATED)
+    for reason in dict.fromkeys(reason for reason in reasons if reason):
+        yield Finding("assumed_model", "run", reason)
 
 
 def _calls_of(prompts: Iterable[Prompt]) -> Counter[str]:

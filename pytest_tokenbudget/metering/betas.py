@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_tokenbudget.metering.counting import short_name
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.wire.prompt import Prompt
 
 OUTSIDE_THE_CACHE = (
@@ -22,13 +22,13 @@ INTERLEAVED, EFFICIENT = "interleaved-thinking-", "token-efficient-tools-"
 def counted_betas(prompt: Prompt) -> frozenset[str]:
     """The betas that may change the prompt or the answer of a request; empty where no headers were kept.
 
-    Interleaved thinking needs thinking and tools; efficient tools are a way of Claude 3.7 alone (both by the
-    platform's documentation of 2025).
+    Interleaved thinking needs thinking and tools (the platform's documentation of 2025); efficient tools need
+    tools, and a model that has that way.
     """
     idle = [*OUTSIDE_THE_CACHE, *_OUTSIDE_THE_ANSWER]
     tools, thinking = prompt.level("tools"), prompt.options.get("thinking")
     if not tools or not isinstance(thinking, dict) or thinking.get("type") != "enabled":
         idle.append(INTERLEAVED)
-    if not tools or short_name(prompt.model) != "3-7-sonnet":
+    if not tools or not model_row(prompt.model).efficient_tools:
         idle.append(EFFICIENT)
     return frozenset(beta for beta in prompt.betas or () if not beta.startswith(tuple(idle)))

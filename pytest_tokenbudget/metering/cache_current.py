@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.metering.cache_chain import Chain, chain, same_prompt
 from pytest_tokenbudget.metering.cache_rules import not_simulated, tool_prompt
-from pytest_tokenbudget.metering.counting import Counter, Family, family
+from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.metering.prefix_sizes import (
     Unsized,
     Weight,
@@ -44,10 +45,10 @@ def measure_current(
     prefixes: dict[str, int] = {}
     blocks: dict[tuple[Family, str], int] = {}
     for turn in recorded:
-        kin, begin = family(turn.chain.prompt.model), 0
+        family, begin = model_row(turn.chain.prompt.model).family, 0
         for link, size in zip(turn.chain.links, turn.sizes, strict=True):
             prefixes.setdefault(link.key, size)
-            blocks.setdefault((kin, link.digest), size - begin)
+            blocks.setdefault((family, link.digest), size - begin)
             begin = size
     turns: list[CacheTurn | None] = [None] * len(current)
     asked: dict[int, Unsized] = {}
@@ -74,7 +75,7 @@ def _weights(
     its: Chain, was: Chain, parts: Sequence[Part], blocks: _BlockSizes, counter: Counter
 ) -> tuple[Weight, ...]:
     """By position: the size of a block that was recorded, else what was counted, else a cheap weight."""
-    kin = family(its.prompt.model)
+    family = model_row(its.prompt.model).family
     counted = {part.now.where: part for part in parts if part.now is not None}
     # What tools and a forced choice add after the system prompt is counted to the first message.
     first, more = first_message(its), tool_prompt(its.prompt)[1] - tool_prompt(was.prompt)[1]
@@ -82,8 +83,8 @@ def _weights(
     for position, link in enumerate(its.links):
         added = more if position == first else 0
         part = counted.get(link.block.where)
-        size = blocks.get((kin, link.digest))
-        before = blocks.get((kin, part.was.digest)) if part and part.was else 0
+        size = blocks.get((family, link.digest))
+        before = blocks.get((family, part.was.digest)) if part and part.was else 0
         if size is not None:
             weights.append(Weight(fixed=max(size + added, 0)))
         elif part is not None and before is not None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pytest_tokenbudget.metering.cache_chain import Chain, chain
-from pytest_tokenbudget.metering.cache_rules import MINIMUMS, NEWEST_MINIMUM, minimum, not_simulated
+from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
 from pytest_tokenbudget.metering.counting import Counter
+from pytest_tokenbudget.metering.models import MODELS
 from pytest_tokenbudget.metering.prefix_sizes import Unsized, cheap_weights, prefix_sizes
 from pytest_tokenbudget.metering.prompt_cache import Cache, CacheTurn, Shown, visible
 from pytest_tokenbudget.model import Tokens
@@ -185,7 +186,7 @@ def _shown_minimums(
     A prefix that was not cached raises the minimum to the next one that is documented for any model; one that
     is longer than the highest has another cause.
     """
-    steps = sorted({*MINIMUMS.values(), NEWEST_MINIMUM})
+    steps = sorted({row.cache_minimum for row in MODELS})
     cached: dict[str, list[int]] = {}
     plain: dict[str, list[int]] = {}
     for turn, tokens in zip(turns, recorded, strict=True):

@@ -1,4 +1,4 @@
-"""What is documented and measured of the prompt cache, as dated tables: minimums, scopes, what is left out.
+"""What is documented and measured of the prompt cache: scopes, what is left out, what stands where.
 
 Sources, read in September to November 2026: "Prompt caching" (PC), "Tool use with prompt caching" (TUC),
 "Thinking" (TH), "Cache diagnostics" (CD) and "Structured outputs" of the platform's documentation. What was
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytest_tokenbudget.metering.betas import OUTSIDE_THE_CACHE
-from pytest_tokenbudget.metering.counting import Family, family, short_name
-from pytest_tokenbudget.metering.overheads import overhead
+from pytest_tokenbudget.metering.models import model_name, model_row
+from pytest_tokenbudget.metering.prompt_options import serial_tool_use
 from pytest_tokenbudget.wire.prompt import (
     THINKING,
     Block,
@@ -28,18 +28,6 @@ from pytest_tokenbudget.wire.prompt import (
 LOOK_BACK = 20
 """Positions checked from each breakpoint, the breakpoint's own included (PC)."""
 TTL_SECONDS: Mapping[Ttl, int] = {"5m": 300, "1h": 3600, "unknown": 300}
-
-MINIMUMS: Mapping[str, int] = {
-    **dict.fromkeys(("opus-4-6", "opus-4-5", "haiku-4-5"), 4096),
-    **dict.fromkeys(("opus-4-7", "mythos-preview", "3-5-haiku", "3-haiku"), 2048),
-    **dict.fromkeys(
-        ("opus-4-8", "sonnet-5", "sonnet-4-6", "sonnet-4-5", "opus-4-1", "opus-4", "sonnet-4"), 1024
-    ),
-    **dict.fromkeys(("3-7-sonnet", "3-5-sonnet", "3-sonnet", "3-opus"), 1024),
-}
-"""Shortest prefix that is cached, in tokens, by `cache_model` (PC, 2026-09-26; Claude 3: PC of 2025)."""
-NEWEST_MINIMUM = 512
-"""Of every model that `MINIMUMS` does not name: all since Opus 5 and Fable 5 have it (PC, 2026-09-26)."""
 
 _TOOL_PROMPT_BEFORE_TOOLS = 180
 """How much of the tool-use prompt stands before the tools; the rest stands after the system prompt. Measured
@@ -61,7 +49,7 @@ def cache_model(model: str) -> str:
     That an alias and its snapshot share entries is assumed: it is not documented. Another maker's model is
     known by its whole name.
     """
-    return short_name(model) or model
+    return model_name(model)
 
 
 def minimum(model: str, overrides: Mapping[str, int]) -> int:
@@ -69,27 +57,27 @@ def minimum(model: str, overrides: Mapping[str, int]) -> int:
     for name, tokens in overrides.items():
         if cache_model(name) == model:
             return tokens
-    return MINIMUMS.get(model, NEWEST_MINIMUM)
+    return model_row(model).cache_minimum
 
 
 def tool_prompt(prompt: Prompt) -> tuple[int, int]:
     """Tokens that tools add beside themselves: as a whole, and of these after the system prompt."""
     if not prompt.level("tools"):
         return 0, 0
-    adds = overhead(prompt.model)
+    adds = model_row(prompt.model)
     forced = max(adds.any_tool - adds.tools - _FORCED_TOOL_AT_END, 0) if _forces_tool(prompt) else 0
-    return adds.tools + forced, max(adds.tools - _TOOL_PROMPT_BEFORE_TOOLS, 0) + forced
+    late = forced + serial_tool_use(prompt).tokens  # a change of either loses the cache of the messages alone
+    return adds.tools + late, max(adds.tools - _TOOL_PROMPT_BEFORE_TOOLS + late, 0)
 
 
 def after_last_block(prompt: Prompt) -> int:
     """Tokens after the last block: `input_tokens` where the last block is cached.
 
-    Measured: 3 up to Sonnet 4.6 (1 after a tool result), 2 on later models.
+    What its end adds is measured by model, what its options add on Sonnet 4.6.
     """
-    if family(prompt.model) is Family.V3:
-        tokens = 1 if prompt.blocks and prompt.blocks[-1].kind == "tool_result" else 3
-    else:
-        tokens = 2
+    around = model_row(prompt.model).framing
+    after_result = prompt.blocks and prompt.blocks[-1].kind == "tool_result"
+    tokens = around.end_after_result if after_result else around.end
     if as_mapping(prompt.options.get("thinking")).get("type") == "enabled":
         tokens += _THINKING_AT_END
     return tokens + (_FORCED_TOOL_AT_END if _forces_tool(prompt) else 0)
@@ -119,7 +107,7 @@ def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
     }
     choice = as_mapping(options.get("tool_choice")) if prompt.level("tools") else {}
     betas = sorted(beta for beta in prompt.betas or () if not beta.startswith(OUTSIDE_THE_CACHE))
-    late = not overhead(prompt.model).keeps_thinking
+    late = not model_row(prompt.model).keeps_thinking
     return {
         "tools": _set(
             {"model": cache_model(prompt.model), "betas": ",".join(betas)} | ({} if late else thinking)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_tokenbudget.metering.counting import Counter, family
+from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.difference import items
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.places import envelope
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.wire.prompt import Prompt
@@ -58,14 +59,14 @@ class _Total:
 
 def _total(known: Known, counter: Counter) -> _Total | None:
     """Of a whole prompt; None where it holds what cannot be counted."""
-    kin = family(known.prompt.model)
+    family = model_row(known.prompt.model).family
     placed = items(known.prompt)
     rendered = [item.rendered() for item in placed] + list(render_options(known.prompt).values())
     if known.worked or any(one.unknown for one in rendered):
         return None
     constants = sum(item.place.framing for item in placed) + sum(one.tokens for one in rendered)
     constants += envelope(known.prompt)
-    return _Total(constants, sum(counter.count(text, kin) for one in rendered for text in one.texts))
+    return _Total(constants, sum(counter.count(text, family) for one in rendered for text in one.texts))
 
 
 def doubt(edited: float, guessed: float, constants: int, counter: Counter, *, known: bool) -> float:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 
 from pytest_tokenbudget.metering.builtin_counter import guessed
 from pytest_tokenbudget.metering.calibration import Known, calibration, drift
-from pytest_tokenbudget.metering.counting import Counter, family, short_name
+from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.difference import Change, Difference, Item, differences
 from pytest_tokenbudget.metering.edits import kept
 from pytest_tokenbudget.metering.history import assistant_messages
-from pytest_tokenbudget.metering.overheads import overhead
+from pytest_tokenbudget.metering.models import STAND_IN, model_name, model_row
 from pytest_tokenbudget.metering.places import envelope
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered
@@ -103,7 +104,7 @@ class _Comparison:
         framing += envelope(self._now) - envelope(self._was)
         if framing:
             yield Piece("framing", framing)
-        if _name(self._was.model) != _name(self._now.model):
+        if model_name(self._was.model) != model_name(self._now.model):
             yield self._model(same)
 
     def _options(self) -> Iterator[Piece]:
@@ -119,9 +120,14 @@ class _Comparison:
                 yield piece
 
     def _model(self, same: Iterable[tuple[Item, Item]]) -> Piece:
-        """What another model makes of unchanged blocks: another tokenizer reads every one anew."""
-        if _reads_alike(self._was.model, self._now.model):
-            return Piece("model", 0, doubt=2)
+        """What another model makes of unchanged blocks: another tokenizer reads every one anew, and what
+        cannot be counted (a PDF, what MCP servers bring) is of another size whatever the tokenizer.
+        """
+        same = tuple(same)
+        alike = _reads_alike(self._was.model, self._now.model)
+        unknown = self._uncountable(now for _, now in same if not (alike and now.block.kind in THINKING))
+        if alike:
+            return Piece("model", 0, doubt=2, unknown=unknown)
         sizes = [
             (_size(was.rendered(), was.model, self._counter), _size(now.rendered(), now.model, self._counter))
             for was, now in same
@@ -134,8 +140,13 @@ class _Comparison:
             edited=self._scaled(sum(max(was.counted, now.counted) for was, now in sizes)),
             guessed=0.0 if self._counter.exact else sum(now.counted * guessed(now.text) for _, now in sizes),
             doubt=sum(now.doubt for _, now in sizes) + 5,
-            unknown=next((now.unknown for _, now in sizes if now.unknown), None),
+            unknown=unknown,
         )
+
+    def _uncountable(self, kept: Iterable[Item]) -> str | None:
+        """Return why one of the blocks that both prompts hold, or an option, cannot be counted, or None."""
+        rendered = chain((item.rendered() for item in kept), render_options(self._now).values())
+        return next((shown.unknown for shown in rendered if shown.unknown), None)
 
     def _piece(self, where: str, counted: _Counted) -> Piece:
         was, now, change = counted.was, counted.now, counted.change
@@ -207,7 +218,8 @@ def _sizes(changed: Iterable[Item | None], counter: Counter, answers: Mapping[st
 
 
 def _size(rendered: Rendered, model: str, counter: Counter, framing: int = 0) -> Size:
-    counted = sum(counter.count(text, family(model)) for text in rendered.texts)
+    family = model_row(model).family
+    counted = sum(counter.count(text, family) for text in rendered.texts)
     text = "".join(rendered.texts)
     return Size(rendered.tokens + framing, text, counted, rendered.doubt, rendered.unknown)
 
@@ -222,10 +234,9 @@ def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
     }
 
 
-def _name(model: str) -> str:
-    return short_name(model) or model
-
-
 def _reads_alike(was: str, now: str) -> bool:
-    """Whether two models render and tokenise a block alike."""
-    return family(was) == family(now) and overhead(was).escapes == overhead(now).escapes
+    """Whether two models are known to render and tokenise a block alike."""
+    before, after = model_row(was), model_row(now)
+    if STAND_IN in (before, after):
+        return False
+    return (before.family, before.escapes) == (after.family, after.escapes)

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pytest_tokenbudget.metering.calibration import Known, doubt
 from pytest_tokenbudget.metering.comparison import Piece, compare
-from pytest_tokenbudget.metering.counting import Counter, is_known
+from pytest_tokenbudget.metering.counting import Counter
+from pytest_tokenbudget.metering.models import STAND_IN, model_row
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
@@ -74,6 +75,15 @@ def estimate(
     return best.estimate(recorded.prompt_tokens)
 
 
+def assumed(*models: str) -> str | None:
+    """Return a sentence that names those of `models` that have no row of their own, or None if all have."""
+    names = list(dict.fromkeys(model for model in models if model_row(model) is STAND_IN))
+    if not names:
+        return None
+    verb = "is not a known model" if len(names) == 1 else "are not known models"
+    return f"{' and '.join(names)} {verb}: what changed is estimated as the newest models read it"
+
+
 @dataclass(frozen=True, slots=True)
 class _Measured:
     """The difference of a new prompt to one that is known."""
@@ -96,11 +106,11 @@ class _Measured:
         if reasons:
             return cls(base, pieces, math.inf, Basis.UNKNOWN, "; ".join(reasons))
         constants = sum(piece.doubt for piece in pieces)
-        known = is_known(new.model)
+        reason = assumed(base.prompt.model, new.model)
         edited, guessed = sum(piece.edited for piece in pieces), sum(piece.guessed for piece in pieces)
-        half_width = doubt(edited, guessed, constants, counter, known=known)
-        basis = Basis.COUNTED if counter.exact and known and not constants else Basis.ESTIMATED
-        reason = None if known else f"{new.model} is not a known model: read as the newest ones are"
+        half_width = doubt(edited, guessed, constants, counter, known=reason is None)
+        certain = counter.exact and reason is None and not constants
+        basis = Basis.COUNTED if certain else Basis.ESTIMATED
         return cls(base, pieces, half_width, basis, reason)
 
     def estimate(self, recorded_prompt_tokens: int) -> Estimate:

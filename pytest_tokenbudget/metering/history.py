@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from pytest_tokenbudget.metering.overheads import framing
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.wire.prompt import Block, Prompt, as_mapping, digest, mappings
 
 _SAID = {
@@ -49,7 +49,10 @@ def fed_back_tokens(prompt: Prompt, message: Mapping[str, Any], output_tokens: i
         return {}
     # An answer that ran its course is billed for ending its turn; one that was cut short gets that end later.
     ended = message.get("stop_reason") in ("end_turn", "tool_use")
-    return {key: output_tokens + (0 if ended else framing(prompt.model).message)}
+    framing = model_row(prompt.model).framing
+    calls = any(content.get("type") == "tool_use" for content in contents)
+    added = (0 if ended else framing.message) + (framing.calls_fed_back if calls else 0)
+    return {key: max(output_tokens + added, 0)}
 
 
 def worked(message: Mapping[str, Any]) -> str | None:

@@ -13,12 +13,12 @@ from pytest_tokenbudget.metering.cache_recording import RecordedTurn
 from pytest_tokenbudget.metering.calibration import Known
 from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.cut_off import cut_off
-from pytest_tokenbudget.metering.estimate import Estimate, estimate
+from pytest_tokenbudget.metering.estimate import Estimate, assumed, estimate
 from pytest_tokenbudget.metering.history import fed_back_tokens, worked
 from pytest_tokenbudget.metering.recount import CountPrompts, recounted
 from pytest_tokenbudget.metering.refusals import newly_refused
 from pytest_tokenbudget.metering.run import Run, Turn
-from pytest_tokenbudget.model import Basis, Paired, Usage
+from pytest_tokenbudget.model import Basis, Paired, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.rates import asked_rate
 
@@ -161,6 +161,7 @@ class Meter:
         if recorded is not None and split.tokens is not None:
             rate = asked_rate(recorded.main_rate, pair.recorded, pair.request)
             usage = recorded.with_main(rate, split.tokens)
+            found = _with_assumed_split(pair, found, recorded.main_tokens, split.tokens)
         return Turn(
             pair,
             self.tiered(usage),
@@ -170,6 +171,18 @@ class Meter:
             split.before,
             split.now,
         )
+
+
+def _with_assumed_split(pair: Pair, found: Estimate, was: Tokens | None, now: Tokens) -> Estimate:
+    """Return `found` as an estimate if its cached tokens moved by the rules of a model that has no row."""
+    reason = assumed(pair.recorded.prompt.model, pair.request.prompt.model)
+    if reason is None or was is None or found.basis is Basis.UNKNOWN:
+        return found
+    moved = (was.cache_read_input_tokens, was.cache_creation_input_tokens) != (
+        now.cache_read_input_tokens,
+        now.cache_creation_input_tokens,
+    )
+    return replace(found, basis=Basis.ESTIMATED, reason=reason) if moved else found
 
 
 def is_turn(exchange: Exchange) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from pytest_tokenbudget.metering.overheads import framing, overhead
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, is_deferred
 
 
@@ -37,8 +37,8 @@ def envelope(prompt: Prompt) -> int:
     """Tokens around the whole prompt."""
     if not prompt.blocks:
         return 0
-    system = overhead(prompt.model).system if prompt.level("system") else 0
-    return framing(prompt.model).prompt + system
+    row = model_row(prompt.model)
+    return row.framing.prompt + (row.system if prompt.level("system") else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ def message_places(blocks: tuple[Block, ...], model: str) -> tuple[Place, ...]:
 class _Placing:
     def __init__(self, blocks: tuple[Block, ...], model: str) -> None:
         self._blocks = blocks
-        self._around = framing(model)
+        row = model_row(model)
+        self._around = row.framing
         self._tools = {
             str(block.content.get("id")): str(block.content.get("name"))
             for block in blocks
@@ -145,7 +146,7 @@ def keeps_thinking_from(blocks: Sequence[Block], model: str) -> int:
     On models that drop it, the thinking of a turn goes once the user has said something that is no tool
     result; within a loop of tools it stays ("Thinking" of the platform's documentation).
     """
-    if overhead(model).keeps_thinking:
+    if model_row(model).keeps_thinking:
         return 0
     said = (b.message or 0 for b in reversed(blocks) if b.role == "user" and b.kind != "tool_result")
     return next(said, 0)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ _BATCH = Decimal("0.5")
 """Of input, output and cache prices (platform docs, "Batch processing"); the list knows it by date only."""
 _GEOGRAPHY = Decimal("1.1")
 """On every token where inference is held in the US, or the cloud's endpoint is regional ("Pricing")."""
-_REGIONAL_SINCE = (4, 5)
-"""The first generation that clouds charge more for at a regional endpoint."""
 
 _BASE_PROBE, _LONG_PROBE = 10**3, 10**7
 """Prompt sizes below and above every long-context threshold; powers of ten, so that dividing is exact."""
@@ -230,7 +229,7 @@ def _spellings(rate: Rate, provider: str) -> Iterator[str]:
 def _surcharge(rate: Rate) -> Decimal:
     """For where inference runs; Bedrock's is in its listed prices."""
     regional = "google" in rate.modifiers and "regional" in rate.modifiers
-    if "us" in rate.modifiers or (regional and _generation(rate.model) >= _REGIONAL_SINCE):
+    if "us" in rate.modifiers or (regional and model_row(rate.model).regional_surcharge):
         return _GEOGRAPHY
     return Decimal(1)
 

@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.counting import Counter, family
+from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.images import image_size, image_tokens
-from pytest_tokenbudget.metering.overheads import framing, overhead
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.places import ALONE, Surroundings, envelope, places
 from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, as_mapping, is_deferred
 
@@ -105,7 +105,7 @@ def _tool(block: Block, model: str) -> Rendered:
         return Rendered(unknown=unread)
     definition = {"description": content.get("description")} if content.get("description") else {}
     definition |= {"name": content.get("name"), "parameters": content["input_schema"]}
-    text = json.dumps(definition, ensure_ascii=overhead(model).escapes)
+    text = json.dumps(definition, ensure_ascii=model_row(model).escapes)
     return Rendered((f"<function>{text}</function>",))
 
 
@@ -129,7 +129,7 @@ def _result(content: Mapping[str, Any], around: Surroundings, model: str) -> Ren
     texts: list[str] = []
     other = Rendered()
     if content.get("is_error") is True:
-        other += Rendered(tokens=framing(model).is_error, doubt=1)
+        other += Rendered(tokens=model_row(model).framing.is_error, doubt=1)
     before = "text"
     for part in parts:
         part = {"type": "text", "text": part} if isinstance(part, str) else as_mapping(part)
@@ -159,10 +159,10 @@ def _image(content: Mapping[str, Any], model: str) -> Rendered:
     size = image_size(str(source.get("data", "")))
     if size is None:
         return Rendered(unknown=f"an image ({source.get('media_type', '?')}) whose size cannot be read")
-    around = framing(model)
-    patches = image_tokens(*size, max_edge=around.image_edge, max_patches=around.image_patches)
-    scaled = max(size) > around.image_edge or patches > around.image_patches * 0.97
-    return Rendered(tokens=patches + around.image, doubt=patches // 50 if scaled else 0)
+    row = model_row(model)
+    patches = image_tokens(*size, max_edge=row.images.edge, max_patches=row.images.patches)
+    scaled = max(size) > row.images.edge or patches > row.images.patches * 0.97
+    return Rendered(tokens=patches + row.image, doubt=patches // 50 if scaled else 0)
 
 
 def _document(content: Mapping[str, Any], model: str) -> Rendered:
@@ -171,7 +171,7 @@ def _document(content: Mapping[str, Any], model: str) -> Rendered:
         return Rendered(unknown=f"a document ({source.get('media_type') or 'by ' + str(source.get('type'))})")
     if as_mapping(content.get("citations")).get("enabled"):
         return Rendered(unknown="a document with citations")
-    around = framing(model)
+    around = model_row(model).framing
     titles = tuple(str(content[key]) for key in ("title", "context") if content.get(key))
     tokens = around.document + around.title * len(titles)
     return Rendered((str(source.get("data", "")), *titles), tokens, doubt=4 + 4 * len(titles))
@@ -185,14 +185,14 @@ def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float
     conversation.
     """
     counter = counter or BuiltinCounter()
-    kin = family(prompt.model)
+    row = model_row(prompt.model)
     around = envelope(prompt)
     if prompt.level("tools"):
-        around += overhead(prompt.model).tools
+        around += row.tools
     weights = []
     for block, place in zip(prompt.blocks, places(prompt), strict=True):
         rendered = render(block, place.surroundings, prompt.model)
-        counted: float = sum(counter.count(text, kin) for text in rendered.texts)
+        counted: float = sum(counter.count(text, row.family) for text in rendered.texts)
         if rendered.unknown is not None:
             counted = len(json.dumps(block.content, default=str)) / 4
         weights.append(float(around + place.framing + rendered.tokens + counted))

@@ -14,8 +14,9 @@ from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import chain
-from pytest_tokenbudget.metering.counting import Family, Memo
+from pytest_tokenbudget.metering.counting import Memo
 from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.prefix_sizes import Unsized, cheap_weights, prefix_sizes
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
 from pytest_tokenbudget.metering.run import Run

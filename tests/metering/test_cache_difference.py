@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.metering.cache_current import CurrentTurn
 from pytest_tokenbudget.metering.cache_difference import Split, resplit
 from pytest_tokenbudget.metering.cache_recording import RecordedTurn
-from pytest_tokenbudget.metering.counting import Family
 from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Tokens
 from pytest_tokenbudget.wire.prompt import Block, Prompt, parse_prompt
 

@@ -1,4 +1,4 @@
-"""Which tokenizer a model has, and the counters that stand in for it."""
+"""The counters that stand in for Claude's tokenizers."""
 
 from __future__ import annotations
 
@@ -15,51 +15,14 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter, pieces
 from pytest_tokenbudget.metering.counting import (
     CTOK_FRAME,
     CtokCounter,
-    Family,
     Memo,
     best_counter,
-    family,
-    is_known,
-    short_name,
 )
+from pytest_tokenbudget.metering.models import Family
 
 needs_ctok = pytest.mark.skipif(
     importlib.util.find_spec("ctok") is None, reason="ctok needs Python 3.12 or newer"
 )
-
-
-@pytest.mark.parametrize(
-    ("model", "name", "kin"),
-    [
-        ("claude-3-haiku-20240307", "3-haiku", Family.V3),
-        ("claude-3-opus-latest", "3-opus", Family.V3),
-        ("claude-3-5-sonnet-v2@20241022", "3-5-sonnet", Family.V3),
-        ("claude-3-7-sonnet-latest", "3-7-sonnet", Family.V3),
-        ("claude-sonnet-4-0", "sonnet-4", Family.V3),
-        ("claude-opus-4-20250514", "opus-4", Family.V3),
-        ("claude-opus-4-1@20250805", "opus-4-1", Family.V3),
-        ("claude-haiku-4-5-20251001", "haiku-4-5", Family.V3),
-        ("anthropic/claude-haiku-4.5", "haiku-4-5", Family.V3),
-        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "sonnet-4-5", Family.V3),
-        ("eu.anthropic.claude-haiku-4-5-20251001-v1%3A0", "haiku-4-5", Family.V3),
-        ("arn:aws:bedrock:us-east-1:1:inference-profile/claude-sonnet-4-6", "sonnet-4-6", Family.V3),
-        ("claude-opus-4-7", "opus-4-7", Family.V47),
-        ("claude-mythos-preview", "mythos-preview", Family.V47),
-        ("claude-opus-4-8[1m]", "opus-4-8", Family.V48),
-        ("claude-sonnet-5-20260715", "sonnet-5", Family.V48),
-        ("claude-haiku-5-5", "haiku-5-5", Family.V48),
-        ("claude-fable-5-2", "fable-5-2", Family.V48),
-    ],
-)  # fmt: skip
-def test_a_model_is_known_by_its_id_on_every_platform(model: str, name: str, kin: Family) -> None:
-    assert (short_name(model), family(model), is_known(model)) == (name, kin, True)
-
-
-@pytest.mark.parametrize(
-    "model", ["claude-opus-7-3", "claude-does-not-exist", "gpt-5", "", "anthropic.claude-v2"]
-)
-def test_an_unknown_model_is_taken_for_the_newest_and_said_to_be_unknown(model: str) -> None:
-    assert (family(model), is_known(model)) == (Family.V48, False)
 
 
 class Spy:
@@ -134,7 +97,8 @@ def test_without_ctok_the_built_in_counter_serves(monkeypatch: pytest.MonkeyPatc
 def test_ctok_is_the_best_counter_and_loaded_with_its_first_count_only() -> None:
     script = (
         "import sys\n"
-        "from pytest_tokenbudget.metering.counting import Family, best_counter\n"
+        "from pytest_tokenbudget.metering.counting import best_counter\n"
+        "from pytest_tokenbudget.metering.models import Family\n"
         "counter = best_counter()\n"
         "assert counter.exact and 'ctok' not in sys.modules\n"
         "assert counter.count('hello world', Family.V48) == 3\n"

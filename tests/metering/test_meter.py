@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.diagnosis.answer_options import answer_options
-from pytest_tokenbudget.metering.counting import Family
 from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.request import read_request
@@ -116,6 +116,36 @@ def test_a_changed_prompt_is_the_recorded_one_plus_what_changed() -> None:
     assert run.basis == Basis.COUNTED
     assert [(part.where, part.tokens) for part in run.turns[0].estimate.parts] == [("system[0]", 5)]
     assert run.turns[0].recorded == exchange.answer.usage
+
+
+@pytest.mark.parametrize(
+    ("model", "basis", "reason"),
+    [
+        ("claude-sonnet-4-6", Basis.RECORDED, None),
+        ("claude-opus-9", Basis.ESTIMATED, "claude-opus-9 is not a known model: "),
+    ],
+)
+def test_a_split_by_the_minimum_of_a_model_without_a_row_is_estimated(
+    model: str, basis: Basis, reason: str | None
+) -> None:
+    """The text is as recorded, and so is its total; what the cache makes of it hangs on the model's row."""
+    marker = {"cache_control": {"type": "ephemeral"}}
+    block = {"type": "text", "text": "word " * 3000}
+    told = answer(model=model, input_tokens=3, ephemeral_5m_input_tokens=3000, output_tokens=4)
+    exchange = Exchange(request(model=model, system=[{**block, **marker}]), told)
+    run = METER.replayed([exchange], [pair(0, exchange, request(model=model, system=[block]))])
+    assert run.usage.tokens == Tokens(input_tokens=3003, output_tokens=4)
+    assert run.basis == basis
+    assert (run.turns[0].estimate.reason or "").startswith(reason or "")
+    assert (run.turns[0].estimate.reason is None) == (reason is None)
+
+
+@pytest.mark.parametrize("how", [Paired.EXACT, Paired.LINEAGE])
+def test_what_did_not_change_is_recorded_whatever_the_model(how: Paired) -> None:
+    asked = request(model="claude-opus-9")
+    exchange = Exchange(asked, answer(model="claude-opus-9", input_tokens=20, output_tokens=4))
+    run = METER.replayed([exchange], [pair(0, exchange, asked, how)])
+    assert (run.basis, run.turns[0].estimate.reason) == (Basis.RECORDED, None)
 
 
 def test_failed_attempts_are_no_turns() -> None:

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.counting import Counter, CtokCounter, Memo, family
+from pytest_tokenbudget.metering.counting import Counter, CtokCounter, Memo
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.places import envelope, places
 from pytest_tokenbudget.metering.prompt_options import render_options
 from pytest_tokenbudget.metering.rendering import Rendered, block_weights, render
@@ -122,6 +123,14 @@ def test_several_results_name_their_tools(apart: bool) -> None:
         "<result>\n<name>add</name>\n<output>1</output>\n</result>",
         "<result>\n<name>sub</name>\n<output>2!</output>\n</result>",
     ]
+
+
+def test_an_image_of_haiku_3_5_counts_eleven_more() -> None:
+    picture = [user(image(type="base64", media_type="image/png", data=PNG))]
+    newer, older = (
+        rendered(prompt(model, messages=picture))[0] for model in (OLDER, "claude-3-5-haiku-latest")
+    )
+    assert (newer.tokens, older.tokens) == (3 * 2 + 3, 3 * 2 + 3 + 11)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +246,12 @@ def test_framing_is_by_tokenizer(model: str, around: int, each: int) -> None:
     assert envelope(asked) == around
 
 
+def test_calls_of_the_newest_tokenizer_have_hardly_a_frame() -> None:
+    asked = {"messages": [user(text("a")), assistant(call("f")), user(result("r"))]}
+    frames = {model: places(prompt(model, **asked))[1].framing for model in ("claude-opus-4-7", NEWER)}
+    assert frames == {"claude-opus-4-7": 1 + 20, NEWER: 1 - 3}
+
+
 def test_some_models_frame_a_system_prompt() -> None:
     assert (
         envelope(prompt("claude-sonnet-4-6", system="s"))
@@ -279,7 +294,7 @@ FORMAT = {"type": "json_schema", "schema": SCHEMA}
         ({"tools": TOOLS}, {"tools": 496}),
         (
             {"tools": TOOLS, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
-            {"tools": 496},
+            {"tools": 496, "tool_choice": -208},
         ),
         ({"tools": TOOLS, "tool_choice": {"type": "any"}}, {"tools": 496, "tool_choice": 588 - 496}),
         (
@@ -361,7 +376,8 @@ def whole(asked: Prompt, counter: Counter) -> int | None:
     shown = rendered(asked) + list(render_options(asked).values())
     if any(one.unknown for one in shown):
         return None
-    counted = sum(counter.count(text, family(asked.model)) for one in shown for text in one.texts)
+    family = model_row(asked.model).family
+    counted = sum(counter.count(text, family) for one in shown for text in one.texts)
     return (
         counted
         + sum(one.tokens for one in shown)

@@ -15,7 +15,7 @@ from pytest_tokenbudget.diagnosis.wording import dollars
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import Chain, Link, chain
 from pytest_tokenbudget.metering.cache_rules import not_simulated, tool_prompt
-from pytest_tokenbudget.metering.counting import Family, family
+from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.metering.prefix_sizes import Unsized, Weight, first_message, prefix_sizes
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn
 from pytest_tokenbudget.metering.run import Run, Turn
@@ -166,8 +166,8 @@ class _Weights:
 
     def of(self, its: Chain) -> list[Weight]:
         """By position."""
-        kin = family(its.prompt.model)
-        weights = [Weight(share=self._share(link, kin)) for link in its.links]
+        family = model_row(its.prompt.model).family
+        weights = [Weight(share=self._share(link, family)) for link in its.links]
         whole, late = tool_prompt(its.prompt)
         first = first_message(its)
         if whole and weights:
@@ -176,10 +176,10 @@ class _Weights:
             weights[first] = replace(weights[first], fixed=late)
         return weights
 
-    def _share(self, link: Link, kin: Family) -> int:
-        key = (kin, link.digest)
+    def _share(self, link: Link, family: Family) -> int:
+        key = (family, link.digest)
         if key not in self._shares:
             picture = link.block.kind in ("image", "document")
-            tokens = _PICTURE if picture else self._counter.count(text_of(link.block), kin)
+            tokens = _PICTURE if picture else self._counter.count(text_of(link.block), family)
             self._shares[key] = _FRAME + tokens
         return self._shares[key]
