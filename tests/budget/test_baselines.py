@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -110,7 +111,9 @@ def test_what_is_no_text_is_named_with_the_fix(tmp_path: Path) -> None:
     path.write_bytes(TEXT.encode("utf-16"))
     with pytest.raises(BaselineError, match=r"test_a.yaml: cannot be read: it is not UTF-8 text. Restore it"):
         read_baselines(path)
-    with pytest.raises(BaselineError, match=f"{tmp_path.name}: cannot be read: Is a directory. Restore it"):
+    with pytest.raises(
+        BaselineError, match=f"{tmp_path.name}: cannot be read: {os.strerror(errno.EISDIR)}. Restore it"
+    ):
         read_baselines(tmp_path)
 
 

@@ -1,47 +1,36 @@
-"""An environment for each generation of the SDK: made once by venv and pip, and kept in the user's cache."""
+"""An environment for each generation of the SDK: `make test-generations` sets them up, as locks/ has them."""
 
 from __future__ import annotations
 
-import hashlib
-import os
+import re
 import subprocess
 import sys
-import tomllib
-import venv
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-EXTRAS = "aiohttp,bedrock"
-BESIDE = ("boto3", "pytest")
 
 
-def python_of(requirement: str) -> str:
-    """The interpreter of an environment with this SDK; making it asks the package index once."""
-    wanted = sorted({*_of_the_plugin(), *BESIDE, requirement.replace("anthropic", f"anthropic[{EXTRAS}]")})
-    key = hashlib.sha256(repr((sys.version, wanted)).encode()).hexdigest()[:16]
-    folder = _cache() / f"sdk-{key}"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    ready = folder / "ready"
-    if not ready.exists():
-        venv.create(folder, with_pip=True, clear=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *wanted], check=True, timeout=600)
-        ready.touch()
+def python_of(generation: str) -> str:
+    """Return the interpreter that has this generation of the SDK, such as "0.x"."""
+    minor = "{}.{}".format(*sys.version_info)
+    python = REPOSITORY / f".venv-{_name(generation)}-{minor}" / "bin" / "python"
+    assert python.exists(), f"{python} is missing: run make test-generations PYTHON={sys.executable}"
     return str(python)
 
 
 def version_in(python: str) -> str:
-    """Of the SDK."""
+    """Return the version of the SDK that this interpreter has."""
     code = "from importlib.metadata import version; print(version('anthropic'))"
     done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
-def _of_the_plugin() -> list[str]:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
-    return [name for name in project["dependencies"] if not name.startswith("anthropic")]
+def locked_version(generation: str) -> str:
+    """Return the version of the SDK that the lock of this generation names."""
+    lock = (REPOSITORY / "locks" / f"{_name(generation)}.txt").read_text("utf-8")
+    (version,) = re.findall(r"^anthropic==(\S+)", lock, re.M)
+    return str(version)
 
 
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pytest-tokenbudget-tests"
+def _name(generation: str) -> str:
+    return "sdk-" + generation.partition(".")[0]

@@ -11,9 +11,8 @@ HAIKU = "claude-haiku-4-5"
 ON_BEDROCK = f"anthropic.{HAIKU}-20251001-v1:0"
 ON_VERTEX = f"{HAIKU}@20251001"
 REGIONAL = 1.1
-GENERATIONS = {"0.x": "anthropic==0.125.*", "1.x": "anthropic>=1,<2", "2.x": "anthropic>=2,<3"}
-"""Of the SDK: what pip is asked for."""
-EVERY = tuple(GENERATIONS)
+GENERATIONS = ("0.x", "1.x", "2.x")
+"""Of the SDK: pyproject.toml says which versions (dependency groups sdk-0 to sdk-2)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Row:
     """What it is billed by."""
     price: float = 1.0
     """Of a token, in prices of Anthropic's own API."""
-    sdks: tuple[str, ...] = EVERY
+    sdks: tuple[str, ...] = GENERATIONS
     """Generations that have it; empty where no SDK is involved."""
 
 

@@ -441,8 +441,10 @@ BAD = {
     "JSON value that is a date": (entries(post("{a: !!timestamp 2026-11-21}")), "date is not JSON"),
     "a set for a body": (entries("{method: POST, uri: u, body: !!set {a}}"), "a body is set"),
     "object of Python": ("!!python/object/apply:os.system ['true']", NO_YAML),
-    "deep flow": ("[" * 200_000, "nested deeper than 100 levels"),
-    "deep block": ("- " * 200_000 + "x", "nested deeper than 100 levels"),
+    "deep flow": ("[" * 150 + "]" * 150, "nested deeper than 100 levels"),
+    "deep block": ("- " * 150 + "x", "nested deeper than 100 levels"),
+    "endlessly deep flow": ("[" * 200_000, NO_YAML),  # libyaml 0.2.6 refuses it before we do
+    "endlessly deep block": ("- " * 200_000 + "x", NO_YAML),
     "endless": ("interactions: &a [*a]\nversion: 1", "part of"),
     "laughs": (laughs("[x]", "[{a}]"), GROWTH),
     "long laughs": (f"a: &a {'x' * 100_000}\nb: [{'*a,' * 10_000}]", GROWTH),
@@ -518,7 +520,7 @@ def test_what_a_cassette_cannot_hold_is_refused_before_the_file_is_touched(tmp_p
     request, response = interaction(b"{}")
     with pytest.raises(CassetteError, match="a value is object, which a cassette cannot hold"):
         write_cassette(path, [(request, response | {"url": object()})])
-    with pytest.raises(CassetteError, match="surrogates not allowed"):
+    with pytest.raises(CassetteError, match=r"cannot be written: .*A cassette cannot hold"):
         write_cassette(path, [(request | {"uri": "\ud800"}, response)])
     assert not path.exists()
 
