@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import ssl
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("frameworks"):
             item.add_marker(pytest.mark.skip(reason="runs under make test-frameworks (-m frameworks)"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_tests_write_is_not_compiled() -> Iterator[None]:
+    """A module that a test writes twice in a second, in one length, would be taken for the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
