@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import settings
+import functools
+import importlib.util
+import ssl
+import sys
+from collections.abc import Iterator
 
-settings.register_profile("suite", deadline=None)  # the machine may be busy
+import pytest
+from hypothesis import HealthCheck, settings
+
+from sample import SEED, WHOLE, examples
+
+# The machine may be busy: neither a slow example nor slow drawing is a fault.
+settings.register_profile(
+    "suite", deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="write the golden files anew")
+
+
+def pytest_report_header() -> str:
+    if WHOLE:
+        return "bulk: the whole of it"
+    return f"bulk: a tenth, drawn by seed {SEED}; make test-deep takes the whole"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -20,3 +37,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("frameworks"):
             item.add_marker(pytest.mark.skip(reason="runs under make test-frameworks (-m frameworks)"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_tests_write_is_not_compiled() -> Iterator[None]:
+    """A module that a test writes twice in a second, in one length, would be taken for the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_are_read_once() -> Iterator[None]:
+    """Most of what a client costs is a context of TLS with the certificates of this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        if importlib.util.find_spec("httpcore2") is not None:
+            import httpcore2
+
+            patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield

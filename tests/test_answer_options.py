@@ -30,7 +30,7 @@ def test_it():
     if betas := os.environ.get("BETAS"):
         headers["anthropic-beta"] = betas
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
-    httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=60).raise_for_status()
+    httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=600).raise_for_status()
 """
 
 

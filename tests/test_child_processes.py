@@ -84,7 +84,7 @@ def start(proxy, name, question, more="0"):
 
 def output_of(child):
     with child:
-        said = child.communicate(timeout=60)[0]
+        said = child.communicate(timeout=600)[0]
     assert child.returncode == 0
     return said.strip()
 

@@ -15,7 +15,7 @@ COMMANDS = ("update", "show", "diff", "report", "merge", "history", "blame", "ad
 
 def run(*arguments: str, folder: Path | None = None, code: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *(["-c", code] if code else ["-m", "pytest_tokenbudget"]), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,8 @@ def test_a_device_is_written_to(tmp_path: Path) -> None:
         "import sys, pathlib; from pytest_tokenbudget.files import write_atomically as write;"
         "write(pathlib.Path(sys.argv[1]), b'whole')"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(out)], capture_output=True, check=True, timeout=600
+    )
     assert done.stdout == b"whole"
     assert out.is_symlink()

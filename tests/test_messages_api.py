@@ -43,7 +43,7 @@ def opened(api: MessagesApi, path: str, content: object, **headers: str) -> Any:
     request = urllib.request.Request(
         api.url + path, json.dumps(content).encode(), {"x-api-key": "sk-ant-test", **names}
     )
-    return urllib.request.urlopen(request, timeout=20)
+    return urllib.request.urlopen(request, timeout=600)
 
 
 def post(api: MessagesApi, path: str, content: object, **headers: str) -> Any:

@@ -32,7 +32,7 @@ def test_ask(word):
     }
     headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"], "anthropic-beta": os.environ.get("BETA", "")}
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
-    httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=60).raise_for_status()
+    httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=600).raise_for_status()
 """
 
 

@@ -129,7 +129,7 @@ async def ask(client, words):
 
 
 async def all_at_once():
-    async with httpx2.AsyncClient(timeout=60) as client:
+    async with httpx2.AsyncClient(timeout=600) as client:
         await asyncio.gather(*(ask(client, words) for words in ("One", "Two", "Three")))
         await ask(client, "Four")
 
@@ -146,7 +146,7 @@ THREE = threading.Barrier(3)
 def all_together(body: Body) -> str:
     """Answers the first three when all of them have come."""
     if body["messages"][0]["content"] != "Four":
-        THREE.wait(60)
+        THREE.wait(600)
     return "Yes."
 
 

@@ -24,7 +24,9 @@ def plain(text: str, most: int = 600) -> str:
     round survives, nor what the log of a CI job takes for a command. More than `most` characters are cut, so
     that no document can flood a report.
     """
-    shown = "".join(map(_printable, unicodedata.normalize("NFC", text[: most + 1])))
+    shown = unicodedata.normalize("NFC", text[: most + 1])
+    if not shown.isprintable():
+        shown = "".join(map(_printable, shown))
     shown = _LOG_COMMAND.sub(lambda found: f"\\x{ord(found[0][0]):02x}{found[0][1:]}", shown)
     return shown if len(text) <= most else shown[:most] + "..."
 
@@ -55,7 +57,7 @@ def ascii_strings(value: T) -> T:
 
 def width(text: str) -> int:
     """How many columns `text` takes in a terminal."""
-    return sum(map(_columns, text))
+    return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def _columns(character: str) -> int:

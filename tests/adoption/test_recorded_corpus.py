@@ -15,6 +15,7 @@ import pytest
 from recorded_suites import INI
 
 from budgeted import Judged, Project
+from sample import WHOLE, tenth
 
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 CASSETTES = CORPUS / "cassettes"
@@ -70,7 +71,9 @@ def test_replays(path, numbers, client, vcr):
         client.request(request.method, request.uri, headers=kept, content=request.body)
     assert vcr.play_count == len(asked)
 '''  # noqa: E501
-FILES = {path.relative_to(CASSETTES).as_posix() for path in CASSETTES.rglob("*.yaml")}
+FILES = set(
+    tenth(sorted(p.relative_to(CASSETTES).as_posix() for p in CASSETTES.rglob("*.yaml")), of="corpus")
+)
 UNKNOWN = "posit-dev__chatlas/tests/_vcr/test_batch_chat/test_can_submit_anthropic_batch.yaml"
 """A batch whose results were never fetched."""
 COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
@@ -112,14 +115,21 @@ def test_every_file_measures_what_was_billed(
     billed: dict[str, list[Row]], tmp_path: Path, pytester: pytest.Pytester
 ) -> None:
     judged = judge(tmp_path, pytester, billed)
-    assert "1 failed, 307 passed" in judged.output
+    if UNKNOWN in FILES:
+        assert f"1 failed, {len(FILES) - 1} passed" in judged.output
+    else:
+        assert f"{len(FILES)} passed" in judged.output
     entries = {name_of(entry["id"]): entry for entry in judged.document["scenarios"]}
-    unknown = entries.pop(UNKNOWN)
-    assert "the results of its batch are not in the recording" in unknown["findings"][0]["text"]
+    if unknown := entries.pop(UNKNOWN, None):
+        assert "the results of its batch are not in the recording" in unknown["findings"][0]["text"]
+    assert (unknown is not None) == (UNKNOWN in FILES)
     measured = {name: {count: one["measured"][count] for count in TOLD} for name, one in entries.items()}
     assert measured == {name: sums(billed[name]) for name in entries}
     assert {(one["verdict"], one["basis"]) for one in entries.values()} == {("within", "recorded")}
-    assert (len(measured), sum(one["turns"] for one in measured.values())) == (255, 390)
+    turns = sum(one["turns"] for one in measured.values())
+    assert turns >= len(measured) > 0
+    if WHOLE:
+        assert (len(FILES), len(measured), turns) == (308, 255, 390)
     assert {name for name in billed if name in FILES} <= entries.keys()
 
     # What is left out, each with its reason.
@@ -131,7 +141,10 @@ def test_every_file_measures_what_was_billed(
         assert all(re.search("count.?tokens|input_tokens", what, re.IGNORECASE) for what in asked), name
         reasons[name] = "it only counts tokens, which is free"
     assert reasons.keys() == left
-    assert Counter(reasons.values()) == {
+    expected = {
         "Bedrock's Converse API is not the Messages API; use invoke, or the SDK's AnthropicBedrock": 47,
         "it only counts tokens, which is free": 5,
     }
+    assert set(reasons.values()) <= set(expected)
+    if WHOLE:
+        assert Counter(reasons.values()) == expected

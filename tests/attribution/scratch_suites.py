@@ -31,7 +31,7 @@ def ask(words, system=None):
     }
     headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
-    answer = httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=60)
+    answer = httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=600)
     return answer.raise_for_status().json()["content"][0]["text"]
 '''
 INI = "[pytest]\npythonpath = .\nasyncio_default_fixture_loop_scope = function\n"

@@ -22,7 +22,7 @@ def office():
     todo, done = threading.Semaphore(0), threading.Semaphore(0)
 
     def work():
-        while todo.acquire(timeout=20) and not FREE.is_set():
+        while todo.acquire(timeout=600) and not FREE.is_set():
             words.append(ask(words.pop()))
             done.release()
 
@@ -33,19 +33,19 @@ def office():
     def tell(what):
         words.append(what)
         todo.release()
-        assert done.acquire(timeout=20)
+        assert done.acquire(timeout=600)
         return words.pop()
 
     yield tell
     FREE.set()
     todo.release()
-    clerk.join(20)
+    clerk.join(600)
 
 
 def test_joined():
     thread = threading.Thread(target=ask, args=["One"], name="joined")
     thread.start()
-    thread.join(20)
+    thread.join(600)
 
 
 def test_pool_of_the_module():
@@ -72,14 +72,14 @@ def lazy_clerk():
     def work():
         ask("Six")
         answered.set()
-        go_on.wait(20)
+        go_on.wait(600)
 
     clerk = threading.Thread(target=work, name="lazy clerk")
     clerk.start()
-    assert answered.wait(20)
+    assert answered.wait(600)
     yield
     go_on.set()
-    clerk.join(20)
+    clerk.join(600)
 
 
 def test_joined_in_teardown(lazy_clerk):
@@ -98,19 +98,19 @@ ANSWERED, GO_ON, DONE = threading.Event(), threading.Event(), threading.Event()
 def work():
     ask("One")
     ANSWERED.set()
-    GO_ON.wait(20)
+    GO_ON.wait(600)
     ask("Two")
     DONE.set()
 
 
 def test_leaves_a_thread():
     threading.Thread(target=work, name="night shift").start()
-    assert ANSWERED.wait(20)
+    assert ANSWERED.wait(600)
 
 
 def test_comes_after_it():
     GO_ON.set()
-    assert DONE.wait(20)
+    assert DONE.wait(600)
     ask("Three")
 """
 

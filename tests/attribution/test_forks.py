@@ -28,27 +28,27 @@ def test_process():
     if MORE:
         process = FORK.Process(target=ask, args=("Two",))
         process.start()
-        process.join(60)
+        process.join(600)
 
 
 def test_pool():
     ask("One")
     if MORE:
         with contextlib.suppress(Exception), FORK.Pool(1) as pool:
-            pool.apply_async(ask, ("One",)).get(60)
+            pool.apply_async(ask, ("One",)).get(600)
 
 
 def test_executor():
     ask("One")
     if MORE:
         with contextlib.suppress(Exception), ProcessPoolExecutor(1, mp_context=FORK) as pool:
-            pool.submit(ask, "Two").result(60)
+            pool.submit(ask, "Two").result(600)
 
 
 def test_asks_nothing():
     process = FORK.Process(target=len, args=("One",))
     process.start()
-    process.join(60)
+    process.join(600)
     ask("One")
 """
 

@@ -24,7 +24,7 @@ async def ask_async(words):
     body = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": [{"role": "user", "content": words}]}
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
     headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
-    async with httpx2.AsyncClient(headers=headers, timeout=60) as client:
+    async with httpx2.AsyncClient(headers=headers, timeout=600) as client:
         return (await client.post(f"{url}/v1/messages", json=body)).json()["content"][0]["text"]
 
 

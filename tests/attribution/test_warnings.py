@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
-from scratch_suites import Suite
+from scratch_suites import Suite, make, record
 
+from budgeted import Project
 from messages_api import MessagesApi
 from pytest_tokenbudget.telling import Cache
 
@@ -45,6 +47,21 @@ SAID = "Bedrock's Converse API is not the Messages API"
 NAMED = "pytest_tokenbudget.errors.TokenBudgetWarning"
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("warnings")
+
+
+@pytest.fixture
+def converse(home: Path, pytester: pytest.Pytester, api: MessagesApi) -> Project:
+    """Recorded once."""
+    if (home / "suite").exists():
+        return Project(home / "suite", pytester)
+    made = make(home / "suite", pytester, CONVERSE)
+    record(made, api, 2)
+    return made
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "shown"),
     [
@@ -58,10 +75,9 @@ NAMED = "pytest_tokenbudget.errors.TokenBudgetWarning"
     ],
 )
 def test_it_fails_only_where_a_filter_names_it(
-    suite: Suite, arguments: str, status: int, shown: bool
+    converse: Project, arguments: str, status: int, shown: bool
 ) -> None:
-    project = suite(CONVERSE, 2)
-    judged = project.judge(*arguments.split())
+    judged = converse.judge(*arguments.split())
     assert judged.status == status, judged.output
     assert (SAID in judged.output) is shown
     if shown and not status:

@@ -19,6 +19,7 @@ from pytest_tokenbudget.budget.baselines import (
 )
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
+from sample import examples
 
 USAGE = Usage.of(Rate("claude-haiku-4-5", ("batch",)), Tokens(3, 1200, 0, 4800, 77), 3)
 TEXT = """\
@@ -150,7 +151,7 @@ USAGES = st.builds(
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.dictionaries(NAMES, USAGES, max_size=4))
 def test_what_is_written_is_read_back(baselines: dict[str, Usage]) -> None:
     read = parse_baselines(format_baselines(baselines), where="x")

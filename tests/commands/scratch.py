@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from apart import run_pytest
 from pytest_tokenbudget.budget.baselines import format_baselines
 from pytest_tokenbudget.cli import main
 from pytest_tokenbudget.model import Rate, Tokens, Usage
@@ -92,11 +92,8 @@ class Scratch:
 
     def pytest(self, *arguments: str, **variables: str) -> None:
         """`pytest ARGUMENTS`, which pass, in a process of its own."""
-        command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-        done = subprocess.run(
-            command, cwd=self.top, env=os.environ | variables, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        status, output = run_pytest(self.top, ["-p", "no:cacheprovider", *arguments], os.environ | variables)
+        assert status == 0, output
 
     def json(self, *arguments: str, folder: str = ".") -> Any:
         """What a command writes as JSON."""

@@ -137,7 +137,7 @@ def test_a_report_is_utf8_whatever_the_terminal_is(scratch: Scratch) -> None:
         cwd=scratch.top,
         env={**os.environ, "PYTHONIOENCODING": "cp1252"},
         capture_output=True,
-        timeout=60,
+        timeout=600,
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode() == scratch.run("report", "each.json", "--format", "markdown").stdout

@@ -44,6 +44,7 @@ from seeded import (
 
 from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.metering.estimate import Part
+from sample import examples
 
 MORE = "Be brief about what follows here.\n"
 
@@ -204,7 +205,7 @@ def test_growth(case: Case) -> None:
     case.check()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     lines=st.lists(
         st.sampled_from(["Be brief.", "Be kind.", "Ask first.", "", "Never guess a number."]), max_size=6

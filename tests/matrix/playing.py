@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from budgeted import Judged
+from apart import PATIENCE, run_pytest
+from budgeted import Done, Judged
 from messages_api import ApiError, MessagesApi, text, tool_use
 
 SUITE = Path(__file__).with_name("suite")
@@ -126,23 +127,24 @@ class Pytest:
     files: Sequence[str]
     plugin: Path | None
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **more: str) -> Done:
         inherited = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("ANTHROPIC_", "AWS_", "MATRIX_", "PYTEST_"))
         }
+        environment = {**inherited, "COLUMNS": "120", **more}
+        arguments = ("-q", "-rfEs", *arguments, *self.files)
+        if self.python == sys.executable:
+            return Done(*run_pytest(self.folder, arguments, environment))
         if self.plugin is not None:
-            inherited["PYTHONPATH"] = str(self.plugin)
+            environment["PYTHONPATH"] = str(self.plugin)
             arguments = ("-p", "pytest_tokenbudget.plugin", *arguments)
-        return subprocess.run(
-            [self.python, "-m", "pytest", "-q", "-rfEs", *arguments, *self.files],
-            cwd=self.folder,
-            env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120", **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
+        command = [self.python, "-B", "-m", "pytest", *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
         )
+        return Done(done.returncode, done.stdout + done.stderr)
 
 
 def _called(pytest_: Pytest, names: Sequence[str], *options: str, **more: str) -> dict[str, Charge]:
@@ -150,7 +152,7 @@ def _called(pytest_: Pytest, names: Sequence[str], *options: str, **more: str) -
     with MessagesApi(script) as plain, MessagesApi(script, gzip=True) as compressing:
         urls = {"MATRIX_URL": plain.url, "MATRIX_COMPRESSING_URL": compressing.url, "MATRIX_CALLING": "1"}
         done = pytest_.run(*options, **urls, **more)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.status == 0, done.output
     return {name: Charge.of((plain, compressing), f"Scenario: {name}.") for name in names}
 
 
@@ -162,8 +164,8 @@ def _replayed(pytest_: Pytest, *options: str, **more: str) -> tuple[Judged, str]
     urls = {"MATRIX_URL": NOWHERE, "MATRIX_COMPRESSING_URL": NOWHERE, "MATRIX_NETWORK": str(network)}
     judging = ("--token-budget", f"--token-budget-report=json:{report}")
     done = pytest_.run(*judging, *options, **urls, **more)
-    assert report.exists(), done.stdout + done.stderr
-    return Judged(done.returncode, done.stdout, json.loads(report.read_text("utf-8"))), network.read_text()
+    assert report.exists(), done.output
+    return Judged(done.status, done.output, json.loads(report.read_text("utf-8"))), network.read_text()
 
 
 def _skipped(junit: Path) -> dict[str, str]:

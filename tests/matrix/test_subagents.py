@@ -15,9 +15,13 @@ import pytest
 from budgeted import Judged, run_apart
 from messages_api import MessagesApi
 from pytest_tokenbudget.replay.storage import read_cassette
+from sample import tenth
 
 SUITE = Path(__file__).with_name("subagents")
-SEEDS, TURNS = 20, 48
+RECORDED = 0
+"""The seed of the interleaving that is recorded."""
+SEEDS = tenth(range(20), of="interleavings")
+TURNS = 48
 EXACT = find_spec("ctok") is not None
 Place = tuple[int, int]
 """Agent and turn."""
@@ -34,27 +38,33 @@ def script(body: Mapping[str, Any]) -> str:
     return f"Agent {number}, step {turn}: done."
 
 
+def cassette(folder: Path) -> Path:
+    """The recording."""
+    return folder / f"cassettes/test_subagents/test_subagents[{RECORDED}].yaml"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recorded once, in one interleaving; the same cassette for each of the others."""
     folder = tmp_path_factory.mktemp("subagents")
     shutil.copy(SUITE / "test_subagents.py", folder)
     with MessagesApi(script) as api, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SUBAGENTS_SEEDS", "1")
+        patch.setenv("SUBAGENTS_SEEDS", str(RECORDED))
         done = run_apart(folder, "--token-budget-record=all", url=api.url)
     assert done.status == 0, done.output
-    recorded = folder / "cassettes/test_subagents/test_subagents[0].yaml"
-    for seed in range(1, SEEDS):
-        shutil.copy(recorded, recorded.with_name(f"test_subagents[{seed}].yaml"))
+    recorded = cassette(folder)
+    for seed in SEEDS:
+        if seed != RECORDED:
+            shutil.copy(recorded, recorded.with_name(f"test_subagents[{seed}].yaml"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def replayed(folder: Path) -> Judged:
-    """Twenty interleavings with another system prompt and other openings."""
+    """Other interleavings with another system prompt and other openings."""
     report = folder / "report.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SUBAGENTS_SEEDS", str(SEEDS))
+        patch.setenv("SUBAGENTS_SEEDS", " ".join(map(str, SEEDS)))
         patch.setenv("SUBAGENTS_CHANGED", "1")
         done = run_apart(folder, "--token-budget-update", f"--token-budget-report=json:{report}")
     assert done.status == 0, done.output  # so each agent has got its own answers
@@ -65,7 +75,7 @@ def replayed(folder: Path) -> Judged:
 def charged(folder: Path) -> dict[Place, tuple[int, int]]:
     """Prompt and output tokens of each request when the changed agents really ask."""
     with MessagesApi(script) as api, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SUBAGENTS_SEEDS", "1")
+        patch.setenv("SUBAGENTS_SEEDS", str(RECORDED))
         patch.setenv("SUBAGENTS_CHANGED", "1")
         done = run_apart(folder, "--token-budget-disable", url=api.url)
     assert done.status == 0, done.output
@@ -75,10 +85,9 @@ def charged(folder: Path) -> dict[Place, tuple[int, int]]:
 def test_each_request_has_its_own_number(
     folder: Path, replayed: Judged, charged: dict[Place, tuple[int, int]]
 ) -> None:
-    cassette = read_cassette(folder / "cassettes/test_subagents/test_subagents[0].yaml")
-    places = [place(json.loads(request["body"])) for request, _ in cassette]
+    places = [place(json.loads(request["body"])) for request, _ in read_cassette(cassette(folder))]
     assert len(set(places)) == len(charged) == TURNS
-    assert len(replayed.document["scenarios"]) == SEEDS
+    assert len(replayed.document["scenarios"]) == len(SEEDS)
     for entry in replayed.document["scenarios"]:
         told = [(turn["tokens"]["prompt_tokens"], turn["tokens"]["output_tokens"]) for turn in entry["turns"]]
         if EXACT:

@@ -16,6 +16,7 @@ from pytest_tokenbudget.model import Basis, Paired
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
 from pytest_tokenbudget.wire.request import read_request
 from pytest_tokenbudget.wire.usage import read_answer
+from sample import examples
 
 METER = Meter(Memo(BuiltinCounter()))
 USAGE = {"input_tokens": 400, "output_tokens": 5, "cache_read_input_tokens": 100}
@@ -96,7 +97,7 @@ body = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(body, body, odd)
 def test_nothing_that_is_json_raises(was: dict[str, Any], now: dict[str, Any], content: object) -> None:
     measured(was, now, content)

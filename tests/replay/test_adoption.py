@@ -52,7 +52,7 @@ def cassette(tmp_path: Path) -> Path:
         with vcr.use_cassette(str(path)):
             sdk(api.url, "Hello", BRIEF)
             sdk(api.url, "Bye", BRIEF)
-            httpx2.get(f"{api.url}/_charges", headers={"x-api-key": "sk"}, timeout=60)
+            httpx2.get(f"{api.url}/_charges", headers={"x-api-key": "sk"}, timeout=600)
         path.write_text(path.read_text().replace(api.url, URL))
     return path
 
@@ -398,7 +398,7 @@ def test_answers_are_served_as_they_were_recorded(tmp_path: Path, ledgers: list[
 
         def ask(**more: Any) -> httpx2.Response:
             headers = {"x-api-key": "sk"}
-            return httpx2.post(f"{api.url}/v1/messages", json=body(**more), headers=headers, timeout=60)
+            return httpx2.post(f"{api.url}/v1/messages", json=body(**more), headers=headers, timeout=600)
 
         with vcr.use_cassette(str(path)):
             recorded = [ask(), ask()]

@@ -484,14 +484,27 @@ def test_what_spends_tokens_past_the_meter_is_told() -> None:
 # --- whose requests these are ---------------------------------------------------------------------
 
 
-def test_the_ledger_on_top_answers_and_what_began_is_finished_where_it_began(api: MessagesApi) -> None:
+def test_the_ledger_on_top_answers_and_what_began_is_finished_where_it_began() -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def slow_hello(sent: Any) -> Any:
+        if sent["messages"][-1]["content"] == "Hello":
+            arrived.set()
+            assert go_on.wait(600)
+        return script(sent)
+
     test, fixture = Ledger("test_it", COMMAND, (), CALLS), Ledger("fixture", COMMAND, (), CALLS)
     ledgers = Ledgers()
-    api.delay = 0.4
-    with route(ledgers), ledgers.using(test), ThreadPoolExecutor(1) as pool:
+    with (
+        MessagesApi(slow_hello) as api,
+        route(ledgers),
+        ledgers.using(test),
+        ThreadPoolExecutor(1) as pool,
+    ):
         slow = pool.submit(sdk, api.url, "Hello", "Be brief.")
-        time.sleep(0.2)
+        assert arrived.wait(600)
         with ledgers.using(fixture):
+            go_on.set()
             slow.result()
             sdk(api.url, "Bye", "Be brief.")
         sdk(api.url, "Why", "Be brief.")

@@ -27,9 +27,11 @@ from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.replay.sent import Reader
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
+from sample import WHOLE, tenth
 
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 CASSETTES = CORPUS / "cassettes"
+PATHS = tenth(sorted(CASSETTES.rglob("*.yaml")), of="corpus")
 
 pytestmark = pytest.mark.skipif(
     not CASSETTES.is_dir(), reason=f"the corpus of real traffic is not at {CORPUS}"
@@ -101,7 +103,7 @@ def test_every_turn_measures_what_was_billed(billed: dict[str, dict[int, Row]]) 
     """With the SDKs' HTTP libraries, through vcr, a custom serializer, and `match_on` with the body."""
     clients = itertools.cycle([httpx2.Client(), httpx2.Client(), httpx.Client()])
     seen: Counter[str] = Counter()
-    for path in sorted(CASSETTES.rglob("*.yaml")):
+    for path in PATHS:
         name = path.relative_to(CASSETTES).as_posix()
         rows = billed.get(name)
         if rows is None:
@@ -124,7 +126,7 @@ def test_every_turn_measures_what_was_billed(billed: dict[str, dict[int, Row]]) 
         assert not ledger.problems, name
         seen["token counts"] += len(ledger.recording.token_counts)
         seen["files"] += 1
-    assert seen == {
+    expected = {
         "files": 262,
         "messages billed": 343,
         "messages failed": 9,
@@ -133,21 +135,29 @@ def test_every_turn_measures_what_was_billed(billed: dict[str, dict[int, Row]]) 
         "batch entries without results": 2,
         "token counts": 6,
     }
+    assert set(+seen) <= set(expected)
+    assert seen["files"] > 0
+    assert seen["messages billed"] > 0
+    if WHOLE:
+        assert seen == expected
 
 
 def test_files_that_are_left_out_hold_no_messages_traffic(billed: dict[str, dict[int, Row]]) -> None:
     """Each with its reason: what asks for Claude in them does so by another API."""
     reasons: Counter[str] = Counter()
-    for path in sorted(CASSETTES.rglob("*.yaml")):
+    for path in PATHS:
         if path.relative_to(CASSETTES).as_posix() in billed:
             continue
         requests = [interaction["request"] for interaction in read(path)["interactions"]]
         assert [request for request in requests if Reader().read(request).request] == []
         found = {unmetered_reason(request["method"], request["uri"]) for request in requests}
         reasons.update(found - {None})
-    assert reasons == {
+    expected = {
         "Bedrock's Converse API is not the Messages API; use invoke, or the SDK's AnthropicBedrock": 46
     }
+    assert set(reasons) <= set(expected)
+    if WHOLE:
+        assert reasons == expected
 
 
 # --- changed prompts ------------------------------------------------------------------------------
@@ -196,7 +206,7 @@ def with_examples(body: Row) -> None:
 )
 def test_changed_prompts_find_their_own_answers(change: Callable[[Row], None]) -> None:
     turns = 0
-    for path in sorted(CASSETTES.rglob("*.yaml")):
+    for path in PATHS:
         interactions = [(i["request"], i["response"]) for i in read(path)["interactions"]]
         traffic = Traffic(interactions)
         recording = Recording(traffic.exchanges)
@@ -214,4 +224,4 @@ def test_changed_prompts_find_their_own_answers(change: Callable[[Row], None]) -
             assert recording.exchanges[match.index].request.digest == recorded.digest, path
             turns += 1
         assert not recording.reshaped, path
-    assert turns == 400
+    assert turns == 400 if WHOLE else turns > 0

@@ -36,6 +36,7 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.exchange import Answer, Request
+from sample import examples, tenth
 
 # --- Subagents in any interleaving ----------------------------------------------------------------
 
@@ -173,7 +174,7 @@ def test_subagents_get_their_own_answers_in_any_interleaving(
     change: Change, answer: Callable[[int, int], Answer]
 ) -> None:
     recorded, places = record(team(answer), random.Random(0))
-    for seed in range(5 if answer is with_texts else 20):
+    for seed in tenth(range(5 if answer is with_texts else 20), of=f"{change.__name__} {answer.__name__}"):
         again = recording(*((e.request, e.answer) for e in recorded.exchanges))
         matches = replay(again, team(answer, change), random.Random(1 + seed))
         wrong = {turn for turn, match in matches.items() if match is None or match.index != places[turn]}
@@ -195,14 +196,14 @@ def test_subagents_that_differ_in_their_system_prompt_only() -> None:
         return [Same(n, TURNS, ok, change, say=lambda _, turn: f"Go on, {turn}.") for n in range(SUBAGENTS)]
 
     recorded, places = record(same(own_system), random.Random(0))
-    for seed in range(20):
+    for seed in tenth(range(20), of="system prompts"):
         again = recording(*((e.request, e.answer) for e in recorded.exchanges))
         matches = replay(again, same(more), random.Random(1 + seed))
         assert {turn: match and match.index for turn, match in matches.items()} == places
         assert is_faithful(again)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     agents=st.integers(1, 5),
     turns=st.integers(1, 5),
@@ -375,7 +376,7 @@ def test_the_very_same_run_of_the_adversaries_is_faithful() -> None:
         assert is_faithful(again)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     answer=st.sampled_from([ok, with_tools, with_texts]),
     change=st.sampled_from(sorted(set(CHANGES) - {summarised}, key=lambda change: change.__name__)),

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -80,12 +79,12 @@ def answer(method: str, path: str, headers: Mapping[str, str], content: bytes) -
 def run_child(proxy: Proxy, *bodies: dict[str, Any]) -> list[tuple[int, dict[str, str], str]]:
     environment = {"PATH": os.environ["PATH"], "http_proxy": "http://127.0.0.1:9", **proxy.environment}
     command = [sys.executable, "-c", CHILD, *map(json.dumps, bodies)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
     return [tuple(one) for one in json.loads(done.stdout)]
 
 
 def ask(proxy: Proxy, text: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=600)
     try:
         connection.request("POST", "/v1/messages?beta=true", json.dumps(body(text)), headers)
         response = connection.getresponse()
@@ -192,13 +191,12 @@ def test_many_at_once_on_two_proxies() -> None:
     assert all(answers.values())
 
 
-def test_closing_ends_idle_connections_and_every_thread() -> None:
+def test_closing_ends_idle_connections_and_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_tokenbudget.replay.proxy._PATIENCE", 3600.0)  # whoever waits for them hangs
     before = set(threading.enumerate())
     with Proxy(answer) as proxy:
         idle = socket.create_connection(("127.0.0.1", urlsplit(proxy.url).port or 0))
         assert ask(proxy, "hi")[0] == 200
-        started = time.monotonic()
-    assert time.monotonic() - started < 5
     assert set(threading.enumerate()) <= before
     assert idle.recv(1) == b""
     idle.close()
@@ -272,7 +270,7 @@ def test_a_stream_goes_through_piece_by_piece() -> None:
 
     def pieces() -> Iterator[bytes]:
         yield b"event: one\n\n"
-        assert go_on.wait(20)
+        assert go_on.wait(600)
         yield b"event: two\n\n"
 
     kept = Kept()
@@ -289,15 +287,18 @@ def test_a_stream_goes_through_piece_by_piece() -> None:
     assert api.failures == proxy.failures == []
 
 
+PADDING = b":" * 500_000 + b"\n"
+"""A comment of a stream."""
+
+
 def test_a_child_that_leaves_early_is_recorded_to_the_end() -> None:
     left = threading.Event()
 
     def pieces() -> Iterator[bytes]:
         yield b"event: one\n\n"
-        assert left.wait(20)
+        assert left.wait(600)
         for _ in range(50):
-            yield b"event: more\n\n"
-            time.sleep(0.001)
+            yield b"event: more\n" + PADDING + b"\n"  # more than a connection takes in that nobody reads
 
     kept = Kept()
     with Proxy(lambda *_: Reply(200, SSE, pieces())) as api, kept.proxy(api) as proxy:
@@ -406,7 +407,7 @@ def node_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("Node is not installed")
     folder = tmp_path_factory.mktemp("node")
     install = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "@anthropic-ai/sdk"]
-    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         pytest.skip(f"npm cannot install @anthropic-ai/sdk: {done.stderr.strip()[-200:]}")
     (folder / "agent.mjs").write_text(NODE, encoding="utf-8")
@@ -442,7 +443,7 @@ def test_the_typescript_sdk(node_project: Path, recording: bool) -> None:
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=600,
                 check=False,
             )
     assert done.returncode == 0, done.stderr
@@ -480,7 +481,7 @@ def test_claude_code_records_and_replays(claude_code: Path, tmp_path: Path) -> N
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), **proxy.environment}
         command = [claude_code, "-p", "Say hello.", "--output-format", "json", "--allowedTools", "Bash"]
         done = subprocess.run(
-            command, cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=home, env=environment, capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         result: str = json.loads(done.stdout)["result"]

@@ -21,7 +21,7 @@ Asked = list[tuple[str, str, Mapping[str, str], bytes]]
 def exchange(proxy: Proxy, *sent: bytes, ends: bool = False) -> bytes:
     """What comes back until the proxy closes the connection; `ends`: the child says no more."""
     address = urlsplit(proxy.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as connection:
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=600) as connection:
         for data in sent:
             connection.sendall(data)
         if ends:

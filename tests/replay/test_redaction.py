@@ -23,6 +23,7 @@ from pytest_tokenbudget.replay.storage import format_cassette
 from pytest_tokenbudget.wire.event_stream import read_event_stream, write_event_stream
 from pytest_tokenbudget.wire.events import assemble
 from pytest_tokenbudget.wire.sse import read_sse, write_sse
+from sample import examples
 
 URI = "https://api.anthropic.com/v1/messages"
 KEY = "sk-ant-api03-Zx8_wQ-0123456789abcdefghij"
@@ -416,7 +417,7 @@ def holds(forms: Iterable[str], *texts: str) -> list[str]:
     return [form for form in forms if any(form in text for text in texts)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(place=st.sampled_from(sorted(PLACES)), secret=SECRETS, before=TEXT, after=TEXT)
 def test_a_known_secret_survives_nowhere(place: str, secret: str, before: str, after: str) -> None:
     forms = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1]}

@@ -20,6 +20,7 @@ from pytest_tokenbudget.replay import storage, unpacking
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.storage import format_cassette, read_cassette, write_cassette
 from pytest_tokenbudget.replay.yaml_text import yaml_text
+from sample import examples
 
 URI = "https://api.anthropic.com/v1/messages"
 SYSTEM = "You are a support agent.\n\n" + "".join(f"{i}. Be kind to customer {i}.\n" for i in range(1, 40))
@@ -176,7 +177,7 @@ INTERACTIONS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(INTERACTIONS)
 def test_any_interactions_come_back_and_give_the_same_file_again(recorded: list[Interaction]) -> None:
     text = format_cassette(recorded)
@@ -185,7 +186,7 @@ def test_any_interactions_come_back_and_give_the_same_file_again(recorded: list[
     assert format_cassette(again) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.dictionaries(TEXT, JSON | st.binary(), min_size=1, max_size=4))
 def test_every_yaml_loader_reads_the_same_values(document: dict[str, Any]) -> None:
     text = yaml_text(document)

@@ -32,8 +32,8 @@ os.dup2(98, 4)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
 """Becomes the browser, which reads commands from 3 and writes answers to 4; either may be taken at first."""
-PATIENCE = 60.0
-"""Seconds for one answer of the browser."""
+PATIENCE = 600.0
+"""Seconds after which the browser is taken to hang."""
 
 
 def executable() -> str | None:
@@ -126,10 +126,15 @@ class Page:
             assert time.monotonic() < end, f"{url} did not load"
             self._browser.receive(0.2)
 
-    def settle(self, seconds: float = 0.3) -> None:
-        """Take in what the browser still has to say."""
-        while self._browser.receive(seconds) is not None:
-            pass
+    def until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        end = time.monotonic() + PATIENCE
+        while not self.evaluate(condition):
+            assert time.monotonic() < end, f"never came: {condition}"
+
+    def settle(self) -> None:
+        """Let the page draw what it has begun, and so take in what the browser said of it."""
+        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
     def complaints(self) -> list[str]:
         """Everything that a console would show: errors, warnings, refusals by the content policy."""

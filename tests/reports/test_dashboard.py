@@ -23,6 +23,7 @@ from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports.dashboard import dashboard
 from pytest_tokenbudget.reports.document import Document, add
 from pytest_tokenbudget.reports.history import History
+from sample import examples
 
 VOID = {"meta", "link", "input"}
 LIMIT = 3_000_000
@@ -351,7 +352,7 @@ ATTRIBUTES = {
 
 
 @given(any_document(), st.lists(hostile, min_size=1, max_size=3))
-@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(40), suppress_health_check=list(HealthCheck))
 def test_no_text_of_others_is_more_than_text(made: Document, texts: list[str]) -> None:
     history = history_of(made, len(texts))
     for commit, text in zip(history["commits"], texts, strict=True):

@@ -216,11 +216,11 @@ def test_a_link_to_a_scenario_opens_it_though_it_is_filtered_out(
         page.write("triage")
         assert len(names(page)) == 5
         page.evaluate("document.querySelector('.failing a').click()")
-        page.settle()
-        assert len(names(page)) == 15
+        page.until("location.hash !== ''")
         target = "document.querySelector(location.hash)"
-        assert page.evaluate(f"{target}.querySelector('.more').checkVisibility()")
-        assert 0 <= page.evaluate(f"{target}.getBoundingClientRect().top") < 900
+        page.until(f"{target}.querySelector('.more').checkVisibility()")
+        page.until(f"(top => 0 <= top && top < 900)({target}.getBoundingClientRect().top)")
+        assert len(names(page)) == 15
 
 
 @pytest.mark.parametrize("scripts", [True, False])
@@ -230,11 +230,9 @@ def test_unfolds_with_the_keyboard(chromium: Browser, addresses: dict[str, str],
         assert page.evaluate(more) is False
         focus(page, ".scenarios summary")
         page.press("Enter", *ENTER)
-        page.settle(0.1)
-        assert page.evaluate(more) is True
+        page.until(more)
         page.press("Enter", *ENTER)
-        page.settle(0.1)
-        assert page.evaluate(more) is False
+        page.until(f"!{more}")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -57,7 +57,7 @@ async def agent(client: anthropic.AsyncAnthropic, number: int, baton: Baton) -> 
 
 
 @pytest.mark.token_budget
-@pytest.mark.parametrize("seed", range(int(os.environ["SUBAGENTS_SEEDS"])))
+@pytest.mark.parametrize("seed", map(int, os.environ["SUBAGENTS_SEEDS"].split()))
 def test_subagents(seed: int) -> None:
     async def all_of_them() -> None:
         baton = Baton(seed)

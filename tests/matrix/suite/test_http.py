@@ -23,7 +23,7 @@ def check(answer: Any, lines: list[str]) -> None:
 @pytest.mark.parametrize("name", ["httpx", "httpx2"])
 def test_httpx(row: Row, name: str) -> None:
     httpx = pytest.importorskip(name)
-    with httpx.Client(headers=HEADERS, timeout=60) as client:
+    with httpx.Client(headers=HEADERS, timeout=600) as client:
         answer = client.post(MESSAGES, json=row.request()).json()
         with client.stream("POST", MESSAGES, json=row.request("Bye", stream=True)) as stream:
             check(answer, list(stream.iter_lines()))
@@ -34,7 +34,7 @@ def test_httpx_async(row: Row, name: str) -> None:
     httpx = pytest.importorskip(name)
 
     async def ask() -> None:
-        async with httpx.AsyncClient(headers=HEADERS, timeout=60) as client:
+        async with httpx.AsyncClient(headers=HEADERS, timeout=600) as client:
             answer = (await client.post(MESSAGES, json=row.request())).json()
             async with client.stream("POST", MESSAGES, json=row.request("Bye", stream=True)) as stream:
                 check(answer, [line async for line in stream.aiter_lines()])
