@@ -273,6 +273,51 @@ def test_a_read_refreshes_what_it_reads_to_its_end() -> None:
     assert [counts(outcome)[0] for outcome in outcomes] == [0, 2, 2]
 
 
+def test_the_source_is_the_last_that_wrote_what_is_read_and_no_reader() -> None:
+    prompt = ask(says(text("a", MARK)))
+    both = [
+        turn(prompt, 3, sent=0),
+        turn(prompt, 4, sent=1),
+        turn(prompt, 5, sent=5),
+        turn(prompt, 6, sent=6),
+    ]
+    assert [outcome.source for outcome in simulate(both)] == [None, None, 1, 1]
+
+
+@pytest.mark.parametrize("marks", [(MARK, HOUR), (HOUR, MARK)])
+def test_of_two_that_write_at_once_the_longer_lifetime_holds(marks: Sequence[Any]) -> None:
+    one, other = (ask(says(text("a", mark))) for mark in marks)
+    turns = [turn(one, 3, sent=0), turn(other, 4, sent=1), turn(one, 1000)]
+    assert [counts(outcome)[0] for outcome in simulate(turns)] == [0, 0, 1]
+
+
+def test_what_is_written_anew_has_the_lifetime_of_now() -> None:
+    hour, minutes = ask(says(text("a", HOUR))), ask(says(text("a", MARK)))
+    turns = [turn(hour, 0), turn(minutes, 3700), turn(minutes, 4100)]
+    assert [counts(outcome) for outcome in simulate(turns)] == [(0, 1, 0, 1), (0, 0, 1, 1), (0, 0, 1, 1)]
+
+
+def test_a_read_after_its_time_writes_anew_what_had_run_out_inside_it() -> None:
+    whole, other = ask(says(text("a", MARK)), system=SYSTEM), ask(says(text("b", MARK)), system=SYSTEM)
+    turns = [turn(whole, 0), turn(whole, 301), turn(other, 500)]
+    outcomes = simulate(turns, shown={1: Shown(timeless=True)})
+    assert [counts(outcome)[0] for outcome in outcomes] == [0, 2, 1]
+
+
+def test_a_marker_of_no_known_lifetime_is_one_of_five_minutes() -> None:
+    prompt = ask(says(text("a", {"cache_control": {"type": "ephemeral", "ttl": "2h"}})))
+    turns = [turn(prompt, 0), turn(prompt, 300), turn(prompt, 601)]
+    assert [counts(outcome) for outcome in simulate(turns)] == [(0, 0, 1, 1), (1, 0, 0, 1), (0, 0, 1, 1)]
+
+
+def test_what_was_warm_without_a_marker_lasts_five_minutes() -> None:
+    unmarked, marked = ask(says(text("a"), text("b", HOUR))), ask(says(text("a", HOUR)))
+    warm = {0: Shown(warm=(chain(unmarked), (0,)))}
+    for seconds, read in ((300, 1), (301, 0)):
+        outcomes = simulate([turn(ask(says(text("c"))), 0), turn(marked, seconds)], shown=warm)
+        assert counts(outcomes[1])[0] == read
+
+
 @pytest.mark.parametrize(
     ("breakpoints", "positions"),
     [

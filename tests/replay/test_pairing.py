@@ -490,6 +490,20 @@ def test_sessions_keep_twins_apart() -> None:
     assert [sorted(match.origin.parents) for match in played if match] == [[], [], [0], [1], [2], [3]]
 
 
+def test_of_requests_of_the_same_bytes_the_one_at_the_same_place_is_chosen() -> None:
+    """Twins, told apart by their sessions: the second turn of one goes on with what the first of it got."""
+    bodies = [body([Q]), body([Q, said("I see."), user("go on")])]
+
+    def ask(session: str, number: int) -> Request:
+        return request(bodies[number], x_claude_code_session_id=session)
+
+    order = [("x", 0), ("y", 0), ("x", 1), ("y", 1)]
+    recorded = recording(*((ask(*one), text("I see.")) for one in order))
+    assert play(recorded, [ask("p", 0), ask("q", 0), ask("q", 1), ask("p", 1)]) == [0, 1, 3, 2]
+    assert {pair.how for pair in recorded.pairs} == {Paired.EXACT}
+    assert is_faithful(recorded)
+
+
 COUNT = "https://api.anthropic.com/v1/messages/count_tokens"
 
 
