@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from xml.etree import ElementTree
-
-import pytest
 
 from apart import PATIENCE, run_pytest
 from budgeted import Done, Judged
 from messages_api import ApiError, MessagesApi, text, tool_use
 
 SUITE = Path(__file__).with_name("suite")
-T = TypeVar("T")
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -175,27 +170,3 @@ def _skipped(junit: Path) -> dict[str, str]:
         for case in cases
         if (skip := case.find("skipped")) is not None
     }
-
-
-def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) -> T:
-    """What `make` makes in a folder of this name: by one process of pytest-xdist, for all of them."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    made = folder.with_suffix(".pickle")
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        while not made.exists():
-            time.sleep(0.2)
-        result = pickle.loads(made.read_bytes())
-    else:
-        try:
-            result = make(folder)
-        except BaseException as error:
-            result = error
-        writing = made.with_suffix(".writing")
-        writing.write_bytes(pickle.dumps(result))
-        writing.replace(made)
-    if isinstance(result, BaseException):
-        raise result
-    return result

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from playing import Charge, Played, once, play, scenario
+from playing import Charge, Played, play, scenario
 from rows import ROWS, Row
 
 EXACT = find_spec("ctok") is not None
@@ -15,9 +15,14 @@ PRICES = {"haiku-4-5": (1, 5), "sonnet-4-5": (3, 15), "opus-4-8": (5, 25)}
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("matrix")
+
+
+@pytest.fixture(scope="module")
+def played(folder: Path) -> Played:
     """The suite with the SDK that is installed here."""
-    return once(tmp_path_factory, "matrix", lambda folder: play(folder, list(ROWS)))
+    return play(folder, list(ROWS))
 
 
 def ran(played: Played, test: str) -> Row:
@@ -69,11 +74,9 @@ def test_every_test_of_the_suite_is_a_row(played: Played) -> None:
     assert tests | played.skipped.keys() == ROWS.keys()
 
 
-def test_the_cassettes_hold_no_key(tmp_path_factory: pytest.TempPathFactory, played: Played) -> None:
+def test_the_cassettes_hold_no_key(folder: Path, played: Played) -> None:
     """Of any client or cloud."""
-    folder = tmp_path_factory.getbasetemp() / "matrix"
-    folder = folder if folder.is_dir() else folder.parent.parent / "matrix"
-    cassettes = list(Path(folder).rglob("cassettes/**/*.yaml"))
+    cassettes = list(folder.rglob("cassettes/**/*.yaml"))
     assert len(cassettes) == len(ROWS) - len(played.skipped)
     text = "".join(cassette.read_text("utf-8") for cassette in cassettes)
     for secret in ("sk-ant-api03", "AKIAEXAMPLE", "a-made-up", "Signature="):

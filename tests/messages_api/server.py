@@ -38,8 +38,7 @@ class MessagesApi:
     """The server as a context manager; see the package's docstring.
 
     `gzip` compresses answers for clients that accept it, and deflates them for clients that accept only that;
-    `delay` and `stream_delay` are the seconds before an answer begins and between the events of a stream;
-    `clock` (seconds) ages the prompt cache.
+    `stream_delay` is the seconds between the events of a stream; `clock` (seconds) ages the prompt cache.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class MessagesApi:
         script: Script,
         *,
         gzip: bool = False,
-        delay: float = 0.0,
         stream_delay: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         port: int = 0,
@@ -55,7 +53,6 @@ class MessagesApi:
         self.api = Api(script, clock)
         self.batches = Batches(self.api)
         self.gzip = gzip
-        self.delay = delay
         self.stream_delay = stream_delay
         self.requests: list[Received] = []
         """Everything that reached the server, faults included."""
@@ -171,7 +168,6 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and not (fault.in_stream and stream):
             raise fault
         reply = owner.api.answer(body)
-        time.sleep(owner.delay)
         if not stream:
             reply.began()
             self._send_json(reply.message)
