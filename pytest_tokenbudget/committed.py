@@ -9,9 +9,8 @@ from pathlib import Path
 from pytest_tokenbudget.budget.baselines import baseline_path, read_baselines, write_baselines
 from pytest_tokenbudget.errors import TokenBudgetError
 from pytest_tokenbudget.model import Usage
-from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.reports.document import ScenarioEntry
+from pytest_tokenbudget.reports.document import ScenarioEntry, usage_of
 
 
 class Committed:
@@ -37,7 +36,7 @@ class Committed:
         for entry in scenarios:
             if entry["verdict"] not in ("stale", "over") and entry["measured"] is not None:
                 place = Place(entry["id"], entry["file"], entry["line"])
-                changed[self._path(place)][place.name] = build.usage(entry["measured"])
+                changed[self._path(place)][place.name] = usage_of(entry["measured"])
         written, problems = [], []
         for path, baselines in sorted(changed.items()):
             try:

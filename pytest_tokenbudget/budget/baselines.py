@@ -10,20 +10,15 @@ from typing import Any
 
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.files import write_atomically
-from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage
 from pytest_tokenbudget.yaml_files import dump_yaml, load_yaml
 
 VERSION = 1
 _UPDATE = "pytest --token-budget --token-budget-update"
 _HEADER = f"# Token budgets. Written by `{_UPDATE}`; commit it and review it like code.\n"
-_COUNTS = (
-    "input_tokens",
-    "ephemeral_5m_input_tokens",
-    "ephemeral_1h_input_tokens",
-    "cache_read_input_tokens",
-    "output_tokens",
-)
 _OPTIONAL = "web_search_requests"
+REQUIRED = tuple(count for count in COUNTS if count != _OPTIONAL)
+"""Counts that every rate of a baseline has."""
 _COMMITTED = "It was committed so: name another commit to compare with."
 
 
@@ -88,8 +83,8 @@ def _usage(value: object, where: str) -> Usage:
 def _tokens(value: object, where: str) -> Tokens:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: is not a table of token counts")
-    _refuse_unknown(value, (*_COUNTS, _OPTIONAL), where)
-    counts = {key: _count(value.get(key), f"{where}: {key}") for key in _COUNTS}
+    _refuse_unknown(value, COUNTS, where)
+    counts = {key: _count(value.get(key), f"{where}: {key}") for key in REQUIRED}
     return Tokens(**counts, web_search_requests=_count(value.get(_OPTIONAL, 0), f"{where}: {_OPTIONAL}"))
 
 
@@ -117,7 +112,7 @@ def _as_table(usage: Usage) -> dict[str, Any]:
     models = {}
     for rate in sorted(usage.by_rate):
         tokens = usage.by_rate[rate]
-        models[str(rate)] = {key: getattr(tokens, key) for key in _COUNTS}
+        models[str(rate)] = {key: getattr(tokens, key) for key in REQUIRED}
         if tokens.web_search_requests:
             models[str(rate)][_OPTIONAL] = tokens.web_search_requests
     return {"turns": usage.turns, "models": models}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pytest_tokenbudget.budget.baselines import parse_baselines
+from pytest_tokenbudget.budget.baselines import REQUIRED, parse_baselines
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 
@@ -70,6 +70,8 @@ def _usage(text: str) -> Usage | None:
     by_rate = {}
     for model in _MODEL.finditer(found["models"]):
         counts = dict(line.strip().split(": ") for line in model["counts"].splitlines())
+        if not counts.keys() >= set(REQUIRED):
+            return None
         try:
             by_rate[Rate.parse(model["rate"])] = Tokens(
                 **{name: int(value) for name, value in counts.items()}

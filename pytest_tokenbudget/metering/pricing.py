@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pytest_tokenbudget.metering.models import model_row
-from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
@@ -31,12 +31,12 @@ class RateCard:
     def cost(self, tokens: Tokens) -> Decimal | None:
         """Dollars for `tokens`; None where a price of what was used is unknown."""
         total = Decimal(0)
-        for field in fields(tokens):
-            if count := getattr(tokens, field.name):
-                price = getattr(self, field.name)
+        for count in COUNTS:
+            if number := getattr(tokens, count):
+                price = getattr(self, count)
                 if price is None:
                     return None
-                total += count * price
+                total += number * price
         return total
 
     def scaled(self, factor: Decimal) -> RateCard:

@@ -19,8 +19,7 @@ from typing import TypedDict, cast
 
 from pytest_tokenbudget.budget.committed import renames
 from pytest_tokenbudget.model import Usage
-from pytest_tokenbudget.reports import build
-from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry, usage_of
 from pytest_tokenbudget.reports.history import CommitEntry
 
 VERSION = 1
@@ -88,7 +87,7 @@ class _Known:
     @property
     def usage(self) -> Usage:
         """Nothing where it was never measured, which is like no other scenario."""
-        return Usage() if self.tokens is None else build.usage(self.tokens)
+        return Usage() if self.tokens is None else usage_of(self.tokens)
 
 
 _NEVER = _Known(None, None, [])

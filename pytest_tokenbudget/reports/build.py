@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from types import MappingProxyType
 from typing import cast
 
 from pytest_tokenbudget import __version__
 from pytest_tokenbudget.budget.compare import CostOf, Judgement, Limit, Number
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.metering.run import Run, Turn
-from pytest_tokenbudget.model import Basis, Rate, Tokens, Usage
+from pytest_tokenbudget.model import Basis, Usage
 from pytest_tokenbudget.reports.document import (
     VERSION,
     BasisName,
-    CountsEntry,
     Document,
     FindingEntry,
     LimitEntry,
-    RateEntry,
     Recorder,
     ScenarioEntry,
     TokensEntry,
     TurnEntry,
     VerdictName,
+    tokens_entry,
     totals,
 )
 
@@ -90,54 +88,14 @@ def document(
 
 
 def tokens(used: Usage, cost: CostOf) -> TokensEntry:
-    """TOKENS of the document: the counts of all models, then by model."""
-    models = {str(rate): _rate(rate, counts, cost) for rate, counts in sorted(used.by_rate.items())}
-    return {"turns": used.turns, **_counts(used.tokens), "cost_usd": dollars(cost(used)), "models": models}
-
-
-def _rate(rate: Rate, counts: Tokens, cost: CostOf) -> RateEntry:
-    searches = {"web_search_requests": counts.web_search_requests} if counts.web_search_requests else {}
-    entry = {
-        **_counts(counts),
-        "cost_usd": dollars(cost(Usage.of(rate, counts))),
-        "cache_creation": {
-            "ephemeral_5m_input_tokens": counts.ephemeral_5m_input_tokens,
-            "ephemeral_1h_input_tokens": counts.ephemeral_1h_input_tokens,
-        },
-        **searches,
-    }
-    return cast("RateEntry", entry)
-
-
-def usage(table: TokensEntry) -> Usage:
-    """The usage that `tokens` wrote."""
-    by_rate = {
-        Rate.parse(rate): Tokens(
-            input_tokens=counts["input_tokens"],
-            ephemeral_5m_input_tokens=counts["cache_creation"]["ephemeral_5m_input_tokens"],
-            ephemeral_1h_input_tokens=counts["cache_creation"]["ephemeral_1h_input_tokens"],
-            cache_read_input_tokens=counts["cache_read_input_tokens"],
-            output_tokens=counts["output_tokens"],
-            web_search_requests=counts.get("web_search_requests", 0),
-        )
-        for rate, counts in table["models"].items()
-    }
-    return Usage(table["turns"], MappingProxyType(by_rate))
+    """Return TOKENS of the document, with dollars."""
+    costs = {rate: dollars(cost(Usage.of(rate, counts))) for rate, counts in used.by_rate.items()}
+    return tokens_entry(used, dollars(cost(used)), costs)
 
 
 def dollars(amount: Decimal | None) -> float | None:
     """Dollars as JSON has them, rounded to 1e-10; None where unknown."""
     return None if amount is None else round(float(amount), 10)
-
-
-def _counts(counts: Tokens) -> CountsEntry:
-    return {
-        "input_tokens": counts.input_tokens,
-        "cache_creation_input_tokens": counts.cache_creation_input_tokens,
-        "cache_read_input_tokens": counts.cache_read_input_tokens,
-        "output_tokens": counts.output_tokens,
-        "prompt_tokens": counts.prompt_tokens,
-    }
 
 
 def _limit(limit: Limit) -> LimitEntry:

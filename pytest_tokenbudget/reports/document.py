@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn, NotRequired, TypedDict, cast
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.model import Verdict
+from pytest_tokenbudget.model import Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.reports.validation import problems
 
 VERSION = 1
@@ -18,18 +18,9 @@ _AGAIN = "Write it again with --token-budget-report=json:FILE."
 BasisName = Literal["recorded", "live", "counted", "estimated", "unknown"]
 VerdictName = Literal["over", "stale", "new", "improved", "within"]
 Recorder = Literal["pytest-recording", "vcrpy"]
-Lifetime = Literal["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"]
 Count = Literal[
     "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "prompt_tokens"
 ]
-
-_COUNTS: tuple[Count, ...] = (
-    "input_tokens",
-    "cache_creation_input_tokens",
-    "cache_read_input_tokens",
-    "output_tokens",
-    "prompt_tokens",
-)
 
 
 class CacheCreation(TypedDict):
@@ -160,30 +151,67 @@ def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
     }
 
 
-def add(entries: Sequence[TokensEntry]) -> TokensEntry:
-    """The sum of TOKENS, rate by rate."""
-    by_rate: dict[str, list[RateEntry]] = {}
+def add(entries: Iterable[TokensEntry]) -> TokensEntry:
+    """Return the sum of TOKENS, rate by rate; a cost is None as soon as one of its parts has none."""
+    total, costs = Usage(), list[float | None]()
+    by_rate: dict[Rate, list[float | None]] = {}
     for entry in entries:
+        total += usage_of(entry)
+        costs.append(entry["cost_usd"])
         for rate, part in entry["models"].items():
-            by_rate.setdefault(rate, []).append(part)
-    models = {rate: _add_rates(parts) for rate, parts in sorted(by_rate.items())}
-    turns = sum(entry["turns"] for entry in entries)
-    return cast("TokensEntry", {"turns": turns, **_sums(entries), "models": models})
+            by_rate.setdefault(Rate.parse(rate), []).append(part["cost_usd"])
+    return tokens_entry(total, _sum(costs), {rate: _sum(parts) for rate, parts in by_rate.items()})
 
 
-def _add_rates(parts: Sequence[RateEntry]) -> RateEntry:
-    lives: tuple[Lifetime, ...] = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
-    written = {life: sum(part["cache_creation"][life] for part in parts) for life in lives}
-    searches = sum(part.get("web_search_requests", 0) for part in parts)
-    billed = {"web_search_requests": searches} if searches else {}
-    return cast("RateEntry", {**_sums(parts), "cache_creation": written, **billed})
-
-
-def _sums(entries: Sequence[TokensEntry] | Sequence[RateEntry]) -> dict[str, float | None]:
-    counts: dict[str, float | None] = {name: sum(entry[name] for entry in entries) for name in _COUNTS}
-    costs = [entry["cost_usd"] for entry in entries]
+def _sum(costs: Sequence[float | None]) -> float | None:
     known = [cost for cost in costs if cost is not None]
-    return {**counts, "cost_usd": round(sum(known), 10) if len(known) == len(costs) else None}
+    return round(sum(known), 10) if len(known) == len(costs) else None
+
+
+def tokens_entry(usage: Usage, cost: float | None, costs: Mapping[Rate, float | None]) -> TokensEntry:
+    """Return TOKENS: the counts of all rates together, then by rate; `costs` are dollars by rate."""
+    models = {str(rate): _rate_entry(usage.by_rate[rate], costs[rate]) for rate in sorted(usage.by_rate)}
+    return {"turns": usage.turns, **_counts_entry(usage.tokens), "cost_usd": cost, "models": models}
+
+
+def _rate_entry(tokens: Tokens, cost: float | None) -> RateEntry:
+    entry = {
+        **_counts_entry(tokens),
+        "cost_usd": cost,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": tokens.ephemeral_5m_input_tokens,
+            "ephemeral_1h_input_tokens": tokens.ephemeral_1h_input_tokens,
+        },
+    }
+    searches = {"web_search_requests": tokens.web_search_requests} if tokens.web_search_requests else {}
+    return cast("RateEntry", {**entry, **searches})
+
+
+def _counts_entry(tokens: Tokens) -> CountsEntry:
+    return {
+        "input_tokens": tokens.input_tokens,
+        "cache_creation_input_tokens": tokens.cache_creation_input_tokens,
+        "cache_read_input_tokens": tokens.cache_read_input_tokens,
+        "output_tokens": tokens.output_tokens,
+        "prompt_tokens": tokens.prompt_tokens,
+    }
+
+
+def usage_of(entry: TokensEntry) -> Usage:
+    """Return the usage that `tokens_entry` wrote."""
+    parts = (Usage.of(Rate.parse(rate), _tokens_of(part), turns=0) for rate, part in entry["models"].items())
+    return sum(parts, Usage(entry["turns"]))
+
+
+def _tokens_of(entry: RateEntry) -> Tokens:
+    return Tokens(
+        input_tokens=entry["input_tokens"],
+        ephemeral_5m_input_tokens=entry["cache_creation"]["ephemeral_5m_input_tokens"],
+        ephemeral_1h_input_tokens=entry["cache_creation"]["ephemeral_1h_input_tokens"],
+        cache_read_input_tokens=entry["cache_read_input_tokens"],
+        output_tokens=entry["output_tokens"],
+        web_search_requests=entry.get("web_search_requests", 0),
+    )
 
 
 def load(path: Path) -> Document:

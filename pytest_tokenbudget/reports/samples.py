@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
 from pytest_tokenbudget.budget.compare import CostOf
-from pytest_tokenbudget.model import Tokens, Usage
-from pytest_tokenbudget.reports.build import tokens, usage
+from pytest_tokenbudget.model import COUNTS, Tokens, Usage
+from pytest_tokenbudget.reports.build import tokens
 from pytest_tokenbudget.reports.document import (
     FindingEntry,
     LimitEntry,
     ScenarioEntry,
     TokensEntry,
     VerdictName,
+    usage_of,
 )
 
 # Student's t, 95 % one-sided, by degrees of freedom (any table; NIST/SEMATECH e-Handbook, 1.3.6.7.2): with it
@@ -73,7 +74,7 @@ def merge_samples(samples: Sequence[ScenarioEntry], cost: CostOf) -> ScenarioEnt
     return {
         **middle,
         "verdict": _verdict(samples, limits),
-        "measured": tokens(_mean([usage(one) for one in measured]), cost),
+        "measured": tokens(_mean([usage_of(one) for one in measured]), cost),
         "limits": limits,
         "findings": [*doubts, _told(samples), *middle["findings"]],
     }
@@ -137,7 +138,7 @@ def _mean(usages: Sequence[Usage]) -> Usage:
     """Counts rounded to whole tokens, rate by rate, so that they still add up."""
     total, runs = sum(usages, Usage()), len(usages)
     by_rate = {
-        rate: Tokens(*(round(getattr(tokens, one.name) / runs) for one in fields(tokens)))
+        rate: Tokens(*(round(getattr(tokens, count) / runs) for count in COUNTS))
         for rate, tokens in total.by_rate.items()
     }
     return Usage(round(total.turns / runs), MappingProxyType(by_rate))

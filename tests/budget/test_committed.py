@@ -240,3 +240,10 @@ def test_what_is_wrong_is_refused_in_the_same_words(text: str) -> None:
     with pytest.raises(BaselineError) as found:
         VersionReader().read(text, "the file")
     assert str(found.value) == str(expected.value)
+
+
+def test_a_count_that_is_missing_in_a_later_version_is_not_read_as_0() -> None:
+    reader, text = VersionReader(), OCTAL.replace("010", "10")
+    reader.read(text, "the first")
+    with pytest.raises(BaselineError, match="output_tokens: is None, not a count"):
+        reader.read(text.replace("        output_tokens: 0\n", ""), "the second")
