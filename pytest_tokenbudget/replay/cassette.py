@@ -16,16 +16,20 @@ from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.pending import Pending
 from pytest_tokenbudget.replay.sent import body_bytes
 
-_OLDEST = (8, 2)
+_OLDEST = (8, 5)
 
 
 def check_vcr(version: str) -> None:
-    """Raise CassetteError where vcrpy is too old: it would let the SDK's HTTP library through."""
+    """Raise CassetteError where vcrpy is too old.
+
+    Below 8.2 it does not know httpx2 and would let the SDK through; below 8.5 it loses streams that are read
+    line by line through aiohttp.
+    """
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < _OLDEST:
         raise CassetteError(
-            f"vcrpy {version} does not know httpx2, so that model calls would go past it. "
-            'Install a newer one: pip install "vcrpy>=8.2"'
+            f"vcrpy {version} is too old: model calls would go past it, or lose what they stream. "
+            'Install a newer one: pip install "vcrpy>=8.5"'
         )
 
 

@@ -100,6 +100,8 @@ def test_a_thread_that_is_not_known(threads: MessageThreads) -> None:
 
 @pytest.fixture
 def api() -> Iterator[MessagesApi]:
+    if not hasattr(anthropic.resources.beta.messages.Messages, "thread"):
+        pytest.skip("this SDK has no message threads")
     with MessagesApi(lambda body: f"You said: {body['messages'][-1]['content'][:40]}") as server:
         yield server
 
