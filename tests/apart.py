@@ -50,6 +50,8 @@ def _run(folder: str, arguments: Sequence[str], environment: Mapping[str, str], 
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(file, stream)
+    for text in (sys.stdout, sys.stderr):
+        text.reconfigure(encoding=environment.get("PYTHONIOENCODING"))
     sys.dont_write_bytecode = True
     given = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [folder, *given, *warm.PATH]

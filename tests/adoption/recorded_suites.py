@@ -22,7 +22,8 @@ import os
 
 import httpx2
 
-CLIENT = httpx2.Client(verify=False, limits=httpx2.Limits(max_keepalive_connections=0))  # before any cassette
+LIMITS = httpx2.Limits(max_keepalive_connections=0)
+CLIENT = httpx2.Client(verify=False, limits=LIMITS, timeout=600)  # before any cassette
 URL = os.environ["ANTHROPIC_BASE_URL"]
 
 

@@ -25,7 +25,7 @@ from agent import ask
 def converse():
     url = os.environ.get("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
     with contextlib.suppress(httpx2.HTTPError):
-        httpx2.post(f"{url}/model/anthropic.claude-haiku-4-5-20251001-v1:0/converse", json={})
+        httpx2.post(f"{url}/model/anthropic.claude-haiku-4-5-20251001-v1:0/converse", json={}, timeout=600)
 
 
 @pytest.fixture(scope="module")

@@ -169,9 +169,9 @@ def test_other_traffic_is_matched_and_missed_as_the_user_has_it(
     cassette: Path, ledgers: list[Ledger]
 ) -> None:
     with vcr.use_cassette(str(cassette), record_mode="none"):
-        assert httpx2.get(f"{URL}/_charges").status_code == 200
+        assert httpx2.get(f"{URL}/_charges", timeout=600).status_code == 200
         with pytest.raises(vcr.errors.CannotOverwriteExistingCassetteException):
-            httpx2.get(f"{URL}/_charges")
+            httpx2.get(f"{URL}/_charges", timeout=600)
     assert ledgers[0].problems == []
 
 
@@ -386,7 +386,7 @@ def test_a_damaged_cassette_opens_as_it_does_without_the_plugin(
     DAMAGED[damage](recorded["interactions"][0])
     cassette.write_text(vcr.serializers.yamlserializer.serialize(recorded))
     with vcr.use_cassette(str(cassette), record_mode="none"):
-        assert httpx2.get(f"{URL}/_charges").status_code == 200
+        assert httpx2.get(f"{URL}/_charges", timeout=600).status_code == 200
     assert len(ledgers[0].problems) == (damage == "batch results that are none")
 
 

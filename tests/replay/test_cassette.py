@@ -377,13 +377,13 @@ def test_a_server_of_the_test_itself_passes_by(weather: str) -> None:
             assert get(f"{weather}/weather").json() == {"path": "/weather"}
     assert not ledger.problems
     with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
-        httpx2.get(f"{weather}/weather")
+        httpx2.get(f"{weather}/weather", timeout=600)
     assert ledger.interactions() == []
 
 
 def test_what_an_sdk_asks_a_gateway_on_loopback_is_recorded(weather: str) -> None:
     """Also what is no model call, such as the list of models: the gateway is not there in replay."""
-    ask = lambda: httpx2.get(f"{weather}/v1/models", headers={"anthropic-version": "2023-06-01"})  # noqa: E731
+    ask = lambda: httpx2.get(f"{weather}/v1/models", headers={"anthropic-version": "2023-06-01"}, timeout=600)  # noqa: E731
     recorded = record(ask)
     assert len(recorded) == 1
     with replaying(recorded) as ledger:
@@ -396,7 +396,7 @@ def test_what_an_sdk_asks_a_gateway_on_loopback_is_recorded(weather: str) -> Non
 def test_a_compressed_request_is_told(api: MessagesApi) -> None:
     def post(encoding: str, content: bytes) -> None:
         headers = {"content-encoding": encoding, "x-api-key": "sk-ant-test"}
-        httpx2.post(f"{api.url}/v1/messages", content=content, headers=headers)
+        httpx2.post(f"{api.url}/v1/messages", content=content, headers=headers, timeout=600)
 
     with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
         post("gzip", gzip.compress(json.dumps(body()).encode()))

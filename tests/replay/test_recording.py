@@ -184,7 +184,9 @@ def test_a_connection_that_failed_and_was_tried_again_is_recorded(api: MessagesA
     )
     ledger.begin(sent)  # the connection was refused
     with running(ledger):
-        httpx2.post(f"{api.url}/v1/messages", content=json.dumps(body()), headers={"x-api-key": "sk"})
+        httpx2.post(
+            f"{api.url}/v1/messages", content=json.dumps(body()), headers={"x-api-key": "sk"}, timeout=600
+        )
     assert len(ledger.interactions()) == 1
 
 
