@@ -17,9 +17,9 @@ from typing import Any
 from pytest_tokenbudget.errors import TokenBudgetError
 from pytest_tokenbudget.metering.models import model_name
 from pytest_tokenbudget.replay.storage import read_cassette
+from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.prompt import Prompt, digest, parse_prompt
-from pytest_tokenbudget.wire.request import read_request
-from pytest_tokenbudget.wire.usage import read_answer
+from pytest_tokenbudget.wire.requests import read_request
 
 
 @dataclass(frozen=True, slots=True)

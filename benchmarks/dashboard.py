@@ -18,7 +18,7 @@ from documents import many
 from histories import history_of
 from tables import table
 
-from pytest_tokenbudget.reports.dashboard import dashboard
+from pytest_tokenbudget.reports.dashboard.page import dashboard
 
 CASES = [(20, 0, 0.0), (50, 40, 0.15), (500, 0, 0.0), (500, 100, 0.15), (500, 100, 1.0)]
 """Scenarios, commits, and the share of baselines that each commit changed."""

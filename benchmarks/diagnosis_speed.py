@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT / "tests" / "diagnosis"))
 from changes import Case, before_system, each, every_result, system  # noqa: E402
 from seeded import Agent, Step, cost, count, text, tool  # noqa: E402
 
+from pytest_tokenbudget.advice.advise import advise  # noqa: E402
 from pytest_tokenbudget.diagnosis.diagnose import diagnose  # noqa: E402
-from pytest_tokenbudget.diagnosis.levers.advise import advise  # noqa: E402
-from pytest_tokenbudget.diagnosis.sources import SourceTree  # noqa: E402
+from pytest_tokenbudget.sources.tree import SourceTree  # noqa: E402
 
 HANDBOOK = "\n".join(f"{i}. What to do about topic {i}, and where the handbook says so." for i in range(130))
 TOOLS = [tool(f"tool_{i}", "Does one thing, and does it well. " * 20, what="What to do.") for i in range(13)]

@@ -143,9 +143,9 @@ def _show(given: argparse.Namespace, _rest: list[str]) -> int:
 
 
 def _report(given: argparse.Namespace, _rest: list[str]) -> int:
-    from pytest_tokenbudget.commands import report
+    from pytest_tokenbudget.commands import documents
 
-    return report.run(Path.cwd(), given.documents, given.format, given.diff, given.output)
+    return documents.run(Path.cwd(), given.documents, given.format, given.diff, given.output)
 
 
 def _merge(given: argparse.Namespace, _rest: list[str]) -> int:
@@ -168,9 +168,9 @@ def _comment(given: argparse.Namespace, _rest: list[str]) -> int:
 
 
 def _diff(given: argparse.Namespace, _rest: list[str]) -> int:
-    from pytest_tokenbudget.commands import diff
+    from pytest_tokenbudget.commands import committed
 
-    return diff.run(
+    return committed.run(
         Path.cwd(),
         given.base,
         report=given.report,

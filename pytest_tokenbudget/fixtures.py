@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget import places
-from pytest_tokenbudget.config import Settings
 from pytest_tokenbudget.errors import ReplayMiss
-from pytest_tokenbudget.scenario import Scenario
-from pytest_tokenbudget.stage import Stage
-from pytest_tokenbudget.telling import BudgetFailure, Node, miss_behind, told_plainly
+from pytest_tokenbudget.run import items
+from pytest_tokenbudget.run.active import Stage
+from pytest_tokenbudget.run.reporting import BudgetFailure, Node, miss_behind, told_plainly
+from pytest_tokenbudget.run.scenario import Scenario
+from pytest_tokenbudget.settings import Settings
 
 
 class Fixtures:
@@ -77,12 +77,12 @@ class Fixtures:
         if not needed:
             return None
         indices = self._parameters[fixturedef.argname].values()
-        return places.fixture_scenario(fixturedef, request, self._settings, indices, own=own)
+        return items.fixture_scenario(fixturedef, request, self._settings, indices, own=own)
 
     def _fixtures_of_scenarios(self, session: pytest.Session) -> frozenset[str]:
         """Those that marked tests ask for: metered whichever test sets them up first."""
         if self._fixtures is None:
-            marked = filter(places.is_marked, session.items)
+            marked = filter(items.is_marked, session.items)
             self._fixtures = frozenset(
                 itertools.chain.from_iterable(getattr(item, "fixturenames", ()) for item in marked)
             )

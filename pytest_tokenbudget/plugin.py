@@ -17,7 +17,7 @@ from pytest_tokenbudget.errors import TokenBudgetError
 from pytest_tokenbudget.options import MARKER, Options, RecordMode, parse_reports, parse_spend
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.hooks import Access
+    from pytest_tokenbudget.run.hooks import Access
 
 _MARKER_HELP = (
     "token_budget(*, tolerance=None, max_prompt_tokens=None, max_output_tokens=None, max_cost_usd=None, "
@@ -98,14 +98,14 @@ def token_budget_proxy(request: pytest.FixtureRequest) -> Iterator[Access]:
     """A loopback proxy for an agent in another process: start it with its `environment` (a dict), or tell it
     its `url`. What the agent asks is replayed, recorded and judged together with what the test itself asks.
     """
-    from pytest_tokenbudget import hooks
+    from pytest_tokenbudget.run import hooks
 
     with hooks.proxy(request) as proxy:
         yield proxy
 
 
 def _activate(config: pytest.Config) -> None:
-    from pytest_tokenbudget import hooks
+    from pytest_tokenbudget.run import hooks
 
     hooks.activate(config, config.stash[OPTIONS])
 

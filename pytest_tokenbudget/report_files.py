@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pytest_tokenbudget.baseline_files import read_history
 from pytest_tokenbudget.errors import GitError, ReportError
 from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.options import ReportTarget
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import History
-from pytest_tokenbudget.repository import Repository
+from pytest_tokenbudget.repository.baseline_history import read_history
+from pytest_tokenbudget.repository.git import Repository
 
 
 def write_report(
@@ -34,7 +34,7 @@ def render(kind: str, document: Document, root: Path, runs_per_month: float | No
 
         return markdown(document, full=True, runs_per_month=runs_per_month)
     if kind == "html":
-        from pytest_tokenbudget.reports.dashboard import dashboard
+        from pytest_tokenbudget.reports.dashboard.page import dashboard
 
         return dashboard(document, _history(root), runs_per_month=runs_per_month)
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -11,8 +11,8 @@ from pytest_tokenbudget.model import Verdict
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.scenario_ids import is_beside_a_test
 from pytest_tokenbudget.reports.terminal import failure_text, summary
-from pytest_tokenbudget.session import Outcome, Session
-from pytest_tokenbudget.telling import ascii_only, printable
+from pytest_tokenbudget.run.reporting import ascii_only, printable
+from pytest_tokenbudget.run.session import Outcome, Session
 
 ENTRIES = "token_budget"
 """Attribute of a test report that carries entries of the document from where they were examined."""

@@ -1,4 +1,4 @@
-"""The house rules, walked from the code: imports go down only, one foreign library in one module."""
+"""The house rules, walked from the code: deep modules, imports go down only, one library in one module."""
 
 from __future__ import annotations
 
@@ -16,46 +16,38 @@ import pytest_tokenbudget
 PACKAGE = Path(pytest_tokenbudget.__file__).parent
 ROOT = "pytest_tokenbudget"
 
-# Floors from the ground up. A module may import from its own floor and from those below, never from above;
-# floors of one row are neighbours and do not know each other.
+# From the ground up. A room is a folder, or a module that stands on another floor than its folder. A module
+# may import from its own room and from the floors below; rooms of one floor do not know each other.
 FLOORS: list[set[str]] = [
-    {
-        "__init__",
-        "model",
-        "numbers",
-        "sequences",
-        "errors",
-        "tolerance",
-        "config",
-        "options",
-        "files",
-        "yaml_files",
-    },
+    {"errors"},
+    {"__init__", "model", "files", "wording", "sequences", "settings", "options", "tolerance", "yaml_files"},
     {"wire"},
-    {"replay", "metering", "repository", "github"},
+    {"replay", "metering", "repository/git", "github"},
     {"budget"},
-    {"diagnosis", "source_files"},
+    {"diagnosis", "sources", "repository/source_files", "advice"},
     {"reports"},
-    {"source_files", "baseline_files", "report_files", "count_api", "spending", "stability", "background"},
-    {"committed", "scenario", "session", "stage"},
-    {"hooks", "fixtures", "places", "telling", "summary", "commands"},
-    {"plugin", "cli", "__main__"},
+    {"repository/baseline_history", "committed", "report_files"},
+    {"run", "fixtures", "summary", "background"},
+    {"commands"},
+    {"plugin", "cli"},
+    {"__main__"},
 ]
-NEIGHBOURS = {"replay", "metering", "repository", "github"}
 
-# Which module knows which foreign library. pytest is known by the hooks alone.
+# The one module that knows each foreign library. pytest is known by the modules that answer its hooks.
 OWNERS = {
     "vcr": {"replay/cassette.py"},
     "yaml": {"yaml_files.py"},
     "ctok": {"metering/counting.py"},
     "genai_prices": {"metering/pricing.py"},
     "tabulate": {"reports/tables.py"},
-    "jinja2": {"reports/dashboard.py"},
-    "time_machine": {"stability.py"},
-    "pytest": {"plugin.py", "hooks.py", "fixtures.py", "places.py", "telling.py", "summary.py"},
+    "jinja2": {"reports/dashboard/page.py"},
+    "time_machine": {"run/stability.py"},
+    "pytest": {"plugin.py", "run/hooks.py", "run/items.py", "run/reporting.py", "fixtures.py", "summary.py"},
 }
-PURE = ("wire", "metering", "budget", "diagnosis", "reports")
+PURE = ("wire", "metering", "sources", "budget", "diagnosis", "advice", "reports")
 IO = {"socket", "subprocess", "urllib.request", "http", "asyncio", "threading", "multiprocessing"}
+SHALLOW_LINES = 60
+LONGEST_FUNCTION = 50
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -72,33 +64,72 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def part(name: str) -> str:
-    """`pytest_tokenbudget.wire.prompt.Block` -> `wire`; `pytest_tokenbudget.model.Tokens` -> `model`."""
-    words = name.split(".")
-    return (
-        words[1]
-        if len(words) > 1 and ((PACKAGE / words[1]).is_dir() or (PACKAGE / f"{words[1]}.py").exists())
-        else "__init__"
-    )
-
-
-def floor(name: str) -> int:
-    return next(height for height, floors in enumerate(FLOORS) if name in floors)
-
-
 MODULES = dict(modules())
+
+
+def lines(path: str) -> int:
+    return len((PACKAGE / path).read_text(encoding="utf-8").splitlines())
+
+
+def module_of(name: str) -> str:
+    """`pytest_tokenbudget.wire.prompt.Block` -> `wire/prompt.py`."""
+    parts = name.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        path = "/".join(parts[:length])
+        for candidate in (f"{path}.py", f"{path}/__init__.py"):
+            if candidate in MODULES:
+                return candidate
+    return "__init__.py"
+
+
+def room(path: str) -> str:
+    own = path.removesuffix(".py")
+    return own if any(own in floor for floor in FLOORS) else own.split("/")[0]
+
+
+def height(path: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room(path) in rooms)
+
+
+def own_imports(path: str) -> set[str]:
+    """The modules of the package that a module imports, early or late."""
+    return {module_of(name) for name in imports(MODULES[path]) if name.split(".")[0] == ROOT} - {path}
+
+
+IMPORTERS: dict[str, set[str]] = defaultdict(set)
+for importer in MODULES:
+    for imported in own_imports(importer):
+        IMPORTERS[imported].add(importer)
 
 
 @pytest.mark.parametrize("path", MODULES)
 def test_imports_go_down_only(path: str) -> None:
-    own = path.split("/")[0].removesuffix(".py")
-    for name in imports(MODULES[path]):
-        if name.split(".")[0] != ROOT:
-            continue
-        other = part(name)
-        assert floor(other) <= floor(own), f"{path} imports {name} from above"
-        if own in NEIGHBOURS and other in NEIGHBOURS:
-            assert own == other, f"{path} imports its neighbour {name}"
+    for other in own_imports(path):
+        assert height(other) <= height(path), f"{path} imports {other} from above"
+        if height(other) == height(path) in (2, 3):
+            assert room(other) == room(path), f"{path} imports its neighbour {other}"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    done: set[str] = set()
+
+    def visit(path: str, above: tuple[str, ...]) -> None:
+        assert path not in above, f"a circle of imports: {' -> '.join((*above, path))}"
+        if path not in done:
+            for other in sorted(own_imports(path)):
+                visit(other, (*above, path))
+            done.add(path)
+
+    for path in MODULES:
+        visit(path, ())
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_no_function_is_too_long(path: str) -> None:
+    for node in ast.walk(MODULES[path]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{path}: {node.name} has {length} lines"
 
 
 def test_one_foreign_library_in_one_module() -> None:
@@ -137,16 +168,15 @@ def test_nothing_private_of_pytest_and_never_the_sdk() -> None:
 
 
 def test_the_plugin_module_is_light() -> None:
-    """What every pytest run imports: the standard library, pytest, options and errors."""
-    names = {name for name in imports(MODULES["plugin.py"]) if name.startswith(ROOT)}
-    assert {part(name) for name in names} <= {"errors", "options", "hooks", "__init__"}
+    """What every pytest run imports: the standard library, pytest, settings and errors."""
+    assert own_imports("plugin.py") <= {"errors.py", "options.py", "run/hooks.py"}
     top = {
-        n
+        name
         for node in MODULES["plugin.py"].body
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for n in imports(node)
+        for name in imports(node)
     }
-    assert not any(name.startswith(f"{ROOT}.hooks") for name in top)
+    assert not any(name.startswith(f"{ROOT}.run") for name in top)
 
 
 @pytest.mark.parametrize("path", MODULES)

@@ -12,7 +12,7 @@ import pytest
 
 from budgeted import KEY, Judged, Project, preload
 from messages_api import ApiError, MessagesApi, text, tool_use
-from pytest_tokenbudget.replay.guard import PLACEHOLDER_KEY
+from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY
 
 EXACT = find_spec("ctok") is not None
 AGENT = '''

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.config import ScenarioSettings, Settings, load_settings, override, parse_settings
 from pytest_tokenbudget.errors import SettingsError
 from pytest_tokenbudget.options import Options, RecordMode, parse_report, parse_spend
+from pytest_tokenbudget.settings import ScenarioSettings, Settings, load_settings, override, parse_settings
 from pytest_tokenbudget.tolerance import DEFAULTS, Tolerance, parse_tolerance
 
 PROMPT = DEFAULTS["prompt_tokens"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.numbers import apart, count, money, percent, plural, points, signed
+from pytest_tokenbudget.wording import apart, count, money, percent, plural, points, signed
 
 
 @pytest.mark.parametrize(

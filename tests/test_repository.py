@@ -10,7 +10,7 @@ import pytest
 
 from commands.scratch import Scratch
 from pytest_tokenbudget.errors import GitError
-from pytest_tokenbudget.repository import FileChange, Repository
+from pytest_tokenbudget.repository.git import FileChange, Repository
 
 TEXT = "".join(f"line {number}\n" for number in range(20))
 

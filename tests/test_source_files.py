@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.source_files import LARGEST, read_source_tree
+from pytest_tokenbudget.repository.source_files import LARGEST, read_source_tree
 
 Git = Callable[..., None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pytest_tokenbudget.budget.committed import Baselines, renames
+from pytest_tokenbudget.budget.changes import Baselines, renames
 from pytest_tokenbudget.model import Usage
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_tokenbudget.commands import output
-from pytest_tokenbudget.commands.suite_run import measure
-from pytest_tokenbudget.config import load_settings
-from pytest_tokenbudget.reports import advice
+from pytest_tokenbudget.commands.suite import measure
+from pytest_tokenbudget.reports import advice_report
+from pytest_tokenbudget.settings import load_settings
 
 FORMATS = ("terminal", "markdown", "json")
 
@@ -21,12 +21,12 @@ def run(folder: Path, arguments: Sequence[str], form: str = "terminal") -> int:
     if done.document is None or not done.document["scenarios"]:
         output.tell(f"{done.said}\nNo scenario was measured, so there is nothing to advise on.")
         return done.status or 1
-    found = advice.advice(done.document, runs)
+    found = advice_report.advice(done.document, runs)
     if form == "terminal":
-        lines = advice.advice_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
+        lines = advice_report.advice_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
         output.write_lines(lines, None)
     elif form == "markdown":
-        output.write_text(advice.advice_markdown(found), None)
+        output.write_text(advice_report.advice_markdown(found), None)
     else:
         output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", None)
     return 0

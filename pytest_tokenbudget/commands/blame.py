@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest_tokenbudget
 from pytest_tokenbudget.commands import output
-from pytest_tokenbudget.commands.suite_run import SuiteRun, junit_name, measure
+from pytest_tokenbudget.commands.suite import SuiteRun, junit_name, measure
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.numbers import plural
-from pytest_tokenbudget.reports import blame, blame_text, build, view
-from pytest_tokenbudget.reports.blame import Replay
+from pytest_tokenbudget.reports import blame_report, blame_text, build, view
+from pytest_tokenbudget.reports.blame_report import Replay
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import CommitEntry
-from pytest_tokenbudget.repository import Commit, Repository, environment
+from pytest_tokenbudget.repository.git import Commit, Repository, environment
+from pytest_tokenbudget.wording import plural
 
 _PASSED, _FAILED, _EMPTY = 0, 1, 5
 """pytest's exit statuses of a suite that ran."""
@@ -46,7 +46,7 @@ def run(
     with _ended_as_interrupted():
         replays = list(_replays(repository, commits, arguments, documents))
     prices = Prices()
-    found = blame.blame(range_, replays, {"source": prices.source, "version": prices.version})
+    found = blame_report.blame(range_, replays, {"source": prices.source, "version": prices.version})
     if form == "json":
         output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", None)
     else:

@@ -17,7 +17,7 @@ from pytest_tokenbudget.commands.artifact import Inputs, inputs
 from pytest_tokenbudget.errors import GitHubError, ReportError
 from pytest_tokenbudget.github import API, GitHub, Json
 from pytest_tokenbudget.reports import view
-from pytest_tokenbudget.reports.baseline_diff import load_diff
+from pytest_tokenbudget.reports.baseline_report import load_diff
 from pytest_tokenbudget.reports.diff_text import diff_markdown
 from pytest_tokenbudget.reports.markdown import markdown, marker
 

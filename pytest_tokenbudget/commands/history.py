@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pytest_tokenbudget.baseline_files import read_history
 from pytest_tokenbudget.commands import output
-from pytest_tokenbudget.config import load_settings
 from pytest_tokenbudget.reports.trend_text import history_lines
-from pytest_tokenbudget.repository import Repository
+from pytest_tokenbudget.repository.baseline_history import read_history
+from pytest_tokenbudget.repository.git import Repository
+from pytest_tokenbudget.settings import load_settings
 
 
 def run(folder: Path, form: str, most: int, destination: Path | None) -> int:
@@ -23,7 +23,7 @@ def run(folder: Path, form: str, most: int, destination: Path | None) -> int:
     elif form == "json":
         output.write_text(json.dumps(history, separators=(",", ":"), ensure_ascii=False) + "\n", destination)
     else:
-        from pytest_tokenbudget.reports.dashboard import dashboard
+        from pytest_tokenbudget.reports.dashboard.page import dashboard
 
         runs = load_settings(folder).scenario.runs_per_month
         output.write_text(dashboard(None, history, runs_per_month=runs), destination)

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from pytest_tokenbudget import baseline_files
 from pytest_tokenbudget.commands import output
-from pytest_tokenbudget.config import load_settings
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.reports import build, suite
+from pytest_tokenbudget.repository import baseline_history
+from pytest_tokenbudget.settings import load_settings
 
 
 def run(folder: Path, paths: Sequence[str], form: str = "terminal") -> int:
@@ -21,7 +21,7 @@ def run(folder: Path, paths: Sequence[str], form: str = "terminal") -> int:
     """
     prices = Prices()
     runs = load_settings(folder).scenario.runs_per_month
-    found = baseline_files.in_files(folder)
+    found = baseline_history.in_files(folder)
     chosen = {name: usage for name, usage in found.items() if not paths or _is_in(name, paths)}
     if paths and not chosen:
         raise BaselineError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_tokenbudget.commands.suite_run import pytest
+from pytest_tokenbudget.commands.suite import pytest
 
 
 def run(folder: Path, arguments: Sequence[str]) -> int:

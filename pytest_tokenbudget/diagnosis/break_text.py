@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_tokenbudget.diagnosis.comparison import Difference
+from pytest_tokenbudget.diagnosis.block_changes import Difference
 from pytest_tokenbudget.diagnosis.findings import Source
-from pytest_tokenbudget.diagnosis.kinds import kind_of_code, kind_of_value, values_in
 from pytest_tokenbudget.diagnosis.places import text_of
-from pytest_tokenbudget.diagnosis.sources import Location
 from pytest_tokenbudget.diagnosis.value_patterns import Kind
+from pytest_tokenbudget.diagnosis.values import kind_of_code, kind_of_value, values_in
+from pytest_tokenbudget.sources.tree import Location
 
 EARLIER = "prefix that an earlier turn cached"
 RECORDED = "recorded prefix"

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from pytest_tokenbudget.diagnosis.block_changes import Difference
 from pytest_tokenbudget.diagnosis.break_text import EARLIER, RECORDED, describe, refined
-from pytest_tokenbudget.diagnosis.comparison import Difference
+from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.ledger import TurnCosts
 from pytest_tokenbudget.diagnosis.places import text_of
-from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
 from pytest_tokenbudget.diagnosis.wording import plural, turns
+from pytest_tokenbudget.sources.tree import Location, SourceTree
 
 _INDEX = re.compile(r"^messages\[\d+\]")
 _COUNT = re.compile(r"^\d+ ")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from pytest_tokenbudget.diagnosis.block_changes import compare
 from pytest_tokenbudget.diagnosis.break_text import api_word
 from pytest_tokenbudget.diagnosis.breaks import READS, Break, finding_of
 from pytest_tokenbudget.diagnosis.cache_losses import Chains, Loss, count_of, losses, rank, shared
-from pytest_tokenbudget.diagnosis.comparison import compare
+from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.ledger import TurnCosts
 from pytest_tokenbudget.diagnosis.places import place, text_of, tool_names
-from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.wording import listed
 from pytest_tokenbudget.metering.cache_chain import Chain
 from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, minimum
 from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.prompt import LEVELS, Ttl
 
 _END = "the last message"

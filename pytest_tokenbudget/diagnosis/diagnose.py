@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from pytest_tokenbudget.budget.compare import CostOf
+from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.diagnosis.answer_options import answer_options
 from pytest_tokenbudget.diagnosis.cache_breaks import cache_breaks
+from pytest_tokenbudget.diagnosis.costs import Ledger, TurnCosts
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.growth import growth
-from pytest_tokenbudget.diagnosis.ledger import Ledger, TurnCosts
-from pytest_tokenbudget.diagnosis.parts import CountOf, with_own_parts
-from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.diagnosis.prompt_parts import CountOf, with_own_parts
 from pytest_tokenbudget.diagnosis.turns import turn_changes
 from pytest_tokenbudget.diagnosis.volatile import volatile
 from pytest_tokenbudget.diagnosis.wording import plural, turns
 from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.sources.tree import SourceTree
 
 _FIRST = ("turns_changed", "unknown", "assumed_model")
 """Kinds that make every number below them doubtful: told first."""

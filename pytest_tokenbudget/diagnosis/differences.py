@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
-from pytest_tokenbudget.diagnosis.words import words_of
 from pytest_tokenbudget.sequences import common_ends
+from pytest_tokenbudget.sources.words import words_of
 
 _CELLS = 1_000_000
 """Above this product of lengths `SequenceMatcher`, which is quadratic at worst, is left out."""

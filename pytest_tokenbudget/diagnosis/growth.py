@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 
+from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.ledger import TurnCosts
-from pytest_tokenbudget.diagnosis.parts import CountOf
 from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, Place, place, prose, text_of, to_json, tool_names
-from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
+from pytest_tokenbudget.diagnosis.prompt_parts import CountOf
 from pytest_tokenbudget.diagnosis.wording import listed, plural, signed, signed_percent
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis
+from pytest_tokenbudget.sources.tree import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import Block
 
 _TOOLS = 3

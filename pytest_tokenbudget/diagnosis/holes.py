@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.diagnosis.alignment import File
 from pytest_tokenbudget.diagnosis.differences import Span
 from pytest_tokenbudget.diagnosis.findings import Source
 from pytest_tokenbudget.diagnosis.placement import Query
-from pytest_tokenbudget.diagnosis.words import HOLE
 from pytest_tokenbudget.sequences import common_prefix
+from pytest_tokenbudget.sources.match import File
+from pytest_tokenbudget.sources.words import HOLE
 
 _LONGEST = 60
 """Words of an addition above which it is no value."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pytest_tokenbudget.diagnosis.alignment import Alignment, File, alignments
 from pytest_tokenbudget.diagnosis.differences import Span
 from pytest_tokenbudget.diagnosis.findings import Source
-from pytest_tokenbudget.diagnosis.words import word_spans
+from pytest_tokenbudget.sources.match import Alignment, File, alignments
+from pytest_tokenbudget.sources.words import word_spans
 
 _CONTEXT = 24
 """Unchanged words on either side of an addition that help to place it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pytest_tokenbudget.diagnosis.comparison import excerpt
+from pytest_tokenbudget.diagnosis.block_changes import excerpt
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.places import text_of
 from pytest_tokenbudget.diagnosis.wording import listed, plural, turns

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from pytest_tokenbudget.budget.compare import CostOf
-from pytest_tokenbudget.diagnosis.comparison import excerpt
+from pytest_tokenbudget.budget.verdict import CostOf
+from pytest_tokenbudget.diagnosis.block_changes import excerpt
+from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.ledger import TurnCosts
 from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, opening_of, to_json
 from pytest_tokenbudget.diagnosis.reordering import asked, asking, reordered
 from pytest_tokenbudget.diagnosis.wording import listed, plural, turns

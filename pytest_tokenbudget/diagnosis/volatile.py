@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from pytest_tokenbudget.diagnosis.block_changes import Difference, differences, excerpt
 from pytest_tokenbudget.diagnosis.break_text import ELSEWHERE, RECORDED, describe, refined
-from pytest_tokenbudget.diagnosis.comparison import Difference, differences, excerpt
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.kinds import kind_of_code, values_in
 from pytest_tokenbudget.diagnosis.places import is_ignored, text_of, tool_names
-from pytest_tokenbudget.diagnosis.sources import Location, SourceTree
 from pytest_tokenbudget.diagnosis.value_patterns import Kind
+from pytest_tokenbudget.diagnosis.values import kind_of_code, values_in
 from pytest_tokenbudget.diagnosis.wording import listed, plural
 from pytest_tokenbudget.metering.cache_rules import scopes
 from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.sources.tree import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, last_breakpoint
 
 _ORDERED = (

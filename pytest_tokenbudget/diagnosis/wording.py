@@ -6,30 +6,30 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from pytest_tokenbudget import numbers
-from pytest_tokenbudget.numbers import plural
+from pytest_tokenbudget import wording
+from pytest_tokenbudget.wording import plural
 
 __all__ = ["dollars", "listed", "percent", "plural", "signed", "signed_percent", "turns"]
 
 
 def signed(number: int) -> str:
     """`+1,872`, `−312`, `+0`."""
-    return numbers.signed(number, numbers.count(number)) if number else "+0"
+    return wording.signed(number, wording.count(number)) if number else "+0"
 
 
 def percent(share: Fraction | float) -> str:
     """`39.0%` of 0.39."""
-    return numbers.percent(abs(float(share)))
+    return wording.percent(abs(float(share)))
 
 
 def signed_percent(share: Fraction | float) -> str:
     """`+39.0%`."""
-    return numbers.signed(float(share), numbers.percent(float(share)))
+    return wording.signed(float(share), wording.percent(float(share)))
 
 
 def dollars(amount: Decimal) -> str:
     """`$0.0047`, `$12.30`."""
-    return numbers.money(float(amount))
+    return wording.money(float(amount))
 
 
 def turns(indexes: Iterable[int]) -> str:

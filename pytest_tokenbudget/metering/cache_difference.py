@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import Chain, same_prompt
 from pytest_tokenbudget.metering.cache_current import CurrentTurn, measure_current
-from pytest_tokenbudget.metering.cache_recording import RecordedTurn, study
 from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
+from pytest_tokenbudget.metering.cache_split import RecordedTurn, study
 from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
 from pytest_tokenbudget.metering.refusals import refused

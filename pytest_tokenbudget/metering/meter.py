@@ -9,7 +9,7 @@ from types import MappingProxyType
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_current import CurrentTurn
 from pytest_tokenbudget.metering.cache_difference import Split, resplit
-from pytest_tokenbudget.metering.cache_recording import RecordedTurn
+from pytest_tokenbudget.metering.cache_split import RecordedTurn
 from pytest_tokenbudget.metering.calibration import Known
 from pytest_tokenbudget.metering.counting import Counter, Memo
 from pytest_tokenbudget.metering.cut_off import cut_off

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.rules import Rules
 from pytest_tokenbudget.replay.sent import Sent
-from pytest_tokenbudget.wire.events import compact_json
+from pytest_tokenbudget.wire.framing import compact_json
 from pytest_tokenbudget.wire.prompt import Prompt
 
 LedgerOf = Callable[[str, Sequence[Interaction], Rules], Ledger]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_tokenbudget.errors import ReplayMiss, SettingsError
-from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.proxy import CLAUDE_CODE, Proxy, Reply, api_error, new_key
 from pytest_tokenbudget.replay.secret_text import secrets_of
 from pytest_tokenbudget.replay.traffic import answer_body, status

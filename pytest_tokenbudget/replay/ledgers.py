@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.playback import Ledger
 
 
 class Ledgers:

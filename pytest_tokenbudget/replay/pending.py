@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.replay.calls import Call
-from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.rules import Found, Playable
 from pytest_tokenbudget.replay.sent import Sent
 

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from pytest_tokenbudget.errors import ReplayMiss
-from pytest_tokenbudget.replay.guard import PLACEHOLDER_KEY
+from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY
 
 _PATIENCE = 30.0  # seconds that closing waits for answers which are still on their way
 CLAUDE_CODE = {

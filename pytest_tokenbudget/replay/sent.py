@@ -14,7 +14,7 @@ from pytest_tokenbudget.wire.batches import read_batch_requests
 from pytest_tokenbudget.wire.endpoints import endpoint, unmetered_reason
 from pytest_tokenbudget.wire.exchange import Request
 from pytest_tokenbudget.wire.prompt import Prompt
-from pytest_tokenbudget.wire.request import TELLING_HEADERS, read_request
+from pytest_tokenbudget.wire.requests import TELLING_HEADERS, read_request
 
 _FIRST_WORDS = 80  # characters
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.files import write_atomically
+from pytest_tokenbudget.replay.cassette_file import MalformedError, unpack
 from pytest_tokenbudget.replay.packing import Interaction, pack
-from pytest_tokenbudget.replay.unpacking import MalformedError, unpack
 from pytest_tokenbudget.replay.yaml_text import yaml_text
 from pytest_tokenbudget.yaml_files import load_yaml
 

@@ -12,10 +12,10 @@ from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.secret_text import PLACEHOLDER
 from pytest_tokenbudget.replay.sent import Reader, Sent, body_bytes, lower
 from pytest_tokenbudget.replay.timing import Clock
+from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.batches import read_batch_results
 from pytest_tokenbudget.wire.bodies import decode_body, parse_body
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
-from pytest_tokenbudget.wire.usage import read_answer
 
 _NO_RESULTS = Answer(200, error="the results of its batch are not in the recording: let the test fetch them")
 _HIDDEN_TEXT = PLACEHOLDER.encode()

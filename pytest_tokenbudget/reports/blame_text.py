@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, plural
 from pytest_tokenbudget.reports import view
-from pytest_tokenbudget.reports.blame import Blame, BlamedCommit, MoveEntry
+from pytest_tokenbudget.reports.blame_report import Blame, BlamedCommit, MoveEntry
 from pytest_tokenbudget.reports.diff_text import CHANGE_HEADERS, SPARE_HEADERS, change_cells
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.text import plain, wrap
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, plural
 
 _FIRST = "The first that could be measured: the next are held against it."
 _UNTOLD = {"stale": "stale", "failed": "its test failed", "skipped": "its test was skipped"}

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import cast
 
 from pytest_tokenbudget import __version__
-from pytest_tokenbudget.budget.compare import CostOf, Judgement, Limit, Number
+from pytest_tokenbudget.budget.verdict import CostOf, Judgement, Limit, Number
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.metering.run import Run, Turn
 from pytest_tokenbudget.model import Basis, Usage

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
 from pytest_tokenbudget.reports import tables, view
-from pytest_tokenbudget.reports.baseline_diff import AlreadyEntry, ChangeEntry, Diff
+from pytest_tokenbudget.reports.baseline_report import AlreadyEntry, ChangeEntry, Diff
 from pytest_tokenbudget.reports.document import TokensEntry, add
 from pytest_tokenbudget.reports.escaping import code, html, prose
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.rows import METRICS
 from pytest_tokenbudget.reports.text import plain, shorten, wrap
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 _MOVED = ("raised", "lowered", "shifted")
 _ORDER = (*_MOVED, "added", "removed", "renamed")

@@ -5,10 +5,10 @@ The keys of the document are fixed, so that every reader of it knows them all.
 
 from __future__ import annotations
 
-from pytest_tokenbudget.config import ScenarioSettings
 from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.model import Verdict
 from pytest_tokenbudget.reports.document import FindingEntry, ScenarioEntry
+from pytest_tokenbudget.settings import ScenarioSettings
 
 _RECORDER, _RUNS = "recorder", "runs_per_month"
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from pytest_tokenbudget.budget.compare import CostOf
 from pytest_tokenbudget.budget.trend import Series
+from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import TokensEntry, add
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.numbers import count, plural, signed
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
 from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
@@ -17,6 +16,7 @@ from pytest_tokenbudget.reports.rows import cost_cell, row, rows
 from pytest_tokenbudget.reports.text import crop, shorten
 from pytest_tokenbudget.reports.turns import turn_table
 from pytest_tokenbudget.reports.ways_out import ways_out
+from pytest_tokenbudget.wording import count, plural, signed
 
 _COMMENT_CHARACTERS = 60_000
 """GitHub refuses a comment of more than 65,536."""

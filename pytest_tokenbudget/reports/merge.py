@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.numbers import plural
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, totals
+from pytest_tokenbudget.wording import plural
 
 _SAME_RUN = ("commit", "mode", "prices", "tool")
 """What documents must agree on for their numbers to be of one run and to add up."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from pytest_tokenbudget.numbers import money, plural
+from pytest_tokenbudget.wording import money, plural
 
 _MOST = 20
 """Cassettes that are named without -v."""

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_tokenbudget.numbers import (
-    NONE,
-    UNKNOWN,
-    apart,
-    cents,
-    count,
-    money,
-    percent,
-    points,
-    signed,
-)
 from pytest_tokenbudget.reports.document import LimitEntry, ScenarioEntry
+from pytest_tokenbudget.wording import NONE, UNKNOWN, apart, cents, count, money, percent, points, signed
 
 METRICS = {
     "prompt_tokens": "prompt tokens",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
-from pytest_tokenbudget.budget.compare import CostOf
+from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.model import COUNTS, Tokens, Usage
 from pytest_tokenbudget.reports.build import tokens
 from pytest_tokenbudget.reports.document import (

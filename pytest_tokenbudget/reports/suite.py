@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural
 from pytest_tokenbudget.reports.document import TokensEntry, add
 from pytest_tokenbudget.reports.facts import usual_month
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.text import wrap
 from pytest_tokenbudget.reports.view import short_ids
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural
 
 _HEADERS = ("scenario", "turns", "prompt", "written", "read", "output", "cache share", "a run")
 _SPARE = ("turns", "written", "read", "cache share", "output")

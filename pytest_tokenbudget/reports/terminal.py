@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from pytest_tokenbudget.numbers import NONE, plural
 from pytest_tokenbudget.reports import tables, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
 from pytest_tokenbudget.reports.layout import Line, Paper, named_blocks
@@ -15,6 +14,7 @@ from pytest_tokenbudget.reports.rows import Row, cost_cell, rows, unpriced
 from pytest_tokenbudget.reports.text import ascii_strings, plain, shorten, width, wrap
 from pytest_tokenbudget.reports.turns import TurnTable, turn_table
 from pytest_tokenbudget.reports.ways_out import WayOut, ways_out
+from pytest_tokenbudget.wording import NONE, plural
 
 __all__ = ["Line", "Paper", "failure_text", "summary", "summary_lines"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
 from pytest_tokenbudget.reports.document import TokensEntry
 from pytest_tokenbudget.reports.history import History, states, suite
 from pytest_tokenbudget.reports.layout import Line, Paper, named_table
 from pytest_tokenbudget.reports.text import plain, wrap
 from pytest_tokenbudget.reports.view import short_ids
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 _HEADERS = ("scenario", "prompt then", "now", "change", "a run then", "a run now", "trend of prompt")
 _SPARE = ("a run then", "a run now", "prompt then")

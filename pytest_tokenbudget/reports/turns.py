@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, signed
 from pytest_tokenbudget.reports.document import Count, ScenarioEntry, TurnEntry
 from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, signed
 
 _WORDS = ("model", "basis", "paired")
 

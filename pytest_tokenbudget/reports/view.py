@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from posixpath import commonprefix
 
 from pytest_tokenbudget.model import Verdict
-from pytest_tokenbudget.numbers import count, money, percent, plural, signed
 from pytest_tokenbudget.reports.document import (
     Count,
     Document,
@@ -18,6 +17,7 @@ from pytest_tokenbudget.reports.document import (
 from pytest_tokenbudget.reports.facts import is_fact
 from pytest_tokenbudget.reports.rows import METRICS, cost_change, unpriced
 from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.wording import count, money, percent, plural, signed
 
 _FEW, _OF_EACH_CAUSE = 12, 3
 

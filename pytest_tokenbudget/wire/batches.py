@@ -11,7 +11,7 @@ from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.wire.billing import answered
 from pytest_tokenbudget.wire.bodies import decode_body, parse_body
 from pytest_tokenbudget.wire.exchange import Answer, Request
-from pytest_tokenbudget.wire.request import digest_of, read_prompt, sorted_keys
+from pytest_tokenbudget.wire.requests import digest_of, read_prompt, sorted_keys
 
 
 def read_batch_requests(

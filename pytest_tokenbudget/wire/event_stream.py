@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from zlib import crc32
 
-from pytest_tokenbudget.wire.events import compact_json
+from pytest_tokenbudget.wire.framing import compact_json
 
 _PRELUDE = struct.Struct(">III")
 _NUMBER = struct.Struct(">I")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pytest_tokenbudget.wire.events import compact_json
+from pytest_tokenbudget.wire.framing import compact_json
 
 
 def looks_like_sse(body: bytes) -> bool:

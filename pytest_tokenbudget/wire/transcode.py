@@ -13,8 +13,8 @@ from pytest_tokenbudget.wire.event_stream import (
     read_event_stream,
     write_event_stream,
 )
-from pytest_tokenbudget.wire.events import assemble, compact_json, disassemble
 from pytest_tokenbudget.wire.exchange import Request
+from pytest_tokenbudget.wire.framing import assemble, compact_json, disassemble
 from pytest_tokenbudget.wire.sse import looks_like_sse, read_sse, write_sse
 
 

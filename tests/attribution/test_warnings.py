@@ -11,7 +11,7 @@ from scratch_suites import Suite, make, record
 
 from budgeted import Project
 from messages_api import MessagesApi
-from pytest_tokenbudget.telling import Cache
+from pytest_tokenbudget.run.reporting import Cache
 
 CONVERSE = """
 import contextlib

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.budget.baselines import format_baselines, parse_baselines
-from pytest_tokenbudget.budget.committed import (
+from pytest_tokenbudget.budget.changes import (
     Direction,
     Matched,
     by_id,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.budget.compare import judge
-from pytest_tokenbudget.config import Caps, ScenarioSettings
+from pytest_tokenbudget.budget.verdict import judge
 from pytest_tokenbudget.model import Rate, Tokens, Usage, Verdict
+from pytest_tokenbudget.settings import Caps, ScenarioSettings
 
 MODEL = Rate("claude-sonnet-4-6")
 UNKNOWN = Rate("claude-from-the-future")

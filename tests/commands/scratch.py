@@ -18,7 +18,7 @@ from apart import run_pytest
 from pytest_tokenbudget.budget.baselines import format_baselines
 from pytest_tokenbudget.cli import main
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.repository import environment
+from pytest_tokenbudget.repository.git import environment
 
 SONNET = Rate("claude-sonnet-4-6")
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from scratch import Scratch, use
 
-from pytest_tokenbudget.baseline_files import read_history
 from pytest_tokenbudget.budget.baselines import format_baselines
 from pytest_tokenbudget.reports.history import states, suite
-from pytest_tokenbudget.repository import Repository
+from pytest_tokenbudget.repository.baseline_history import read_history
+from pytest_tokenbudget.repository.git import Repository
 
 FILE = "tests/token_budgets/test_agent.yaml"
 ID = "tests/test_agent.py::"

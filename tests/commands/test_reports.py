@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from scratch import Scratch, use
 
-from pytest_tokenbudget.commands.report import from_the_top
+from pytest_tokenbudget.commands.documents import from_the_top
 from reports import documents
 
 FILE = "tests/token_budgets/test_agent.yaml"

@@ -8,7 +8,7 @@ import pytest
 from agent_suite import PROMPT, RULE, TESTS
 from scratch import Scratch
 
-from pytest_tokenbudget.commands.suite_run import junit_name
+from pytest_tokenbudget.commands.suite import junit_name
 
 Captured = pytest.CaptureFixture[str]
 

@@ -31,8 +31,8 @@ from seeded import (
 )
 
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.sources.tree import SourceTree
 
 MEASURED = ("growth", "cache_break", "cache_change", "model_changed", "rate_changed")
 """Kinds whose dollars are the difference in cost."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.cache_chain import chain
 from pytest_tokenbudget.metering.counting import Memo
@@ -22,8 +21,9 @@ from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.pairing import Recording
+from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
-from pytest_tokenbudget.wire.request import read_request
+from pytest_tokenbudget.wire.requests import read_request
 
 Body = dict[str, Any]
 Change = Callable[[int, Body], Body | None]

@@ -16,16 +16,16 @@ import pytest
 from changes import MEASURED
 from seeded import COUNTER, METER, count
 
+from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
-from pytest_tokenbudget.diagnosis.levers.advise import advise
-from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.replay.pairing import Recording
+from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.exchange import Exchange, Request
-from pytest_tokenbudget.wire.request import read_request
-from pytest_tokenbudget.wire.usage import read_answer
+from pytest_tokenbudget.wire.requests import read_request
 from sample import WHOLE, tenth
 
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))

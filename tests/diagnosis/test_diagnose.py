@@ -41,8 +41,8 @@ from seeded import (
 )
 
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
-from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.sources.tree import SourceTree
 
 
 def as_lists(_: int, body: Body) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.diagnosis.differences import added_spans
-from pytest_tokenbudget.diagnosis.words import words_of
+from pytest_tokenbudget.sources.words import words_of
 
 TABLE = [
     ("", "one two", ["one two"]),

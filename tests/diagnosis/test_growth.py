@@ -42,8 +42,8 @@ from seeded import (
     user,
 )
 
-from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.sources.tree import SourceTree
 from sample import examples
 
 MORE = "Be brief about what follows here.\n"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.diagnosis.sources import SourceTree
 from pytest_tokenbudget.diagnosis.volatile import is_lasting
+from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 
 RULES = "Never promise a date that nobody has confirmed, and sign with your name."

@@ -28,9 +28,9 @@ from seeded import (
     tool,
 )
 
+from pytest_tokenbudget.advice.advise import advise
+from pytest_tokenbudget.advice.outliers import Spend, outliers
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.levers.advise import advise
-from pytest_tokenbudget.diagnosis.levers.outliers import Spend, outliers
 from pytest_tokenbudget.diagnosis.wording import dollars as dollars_of
 from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.model import Rate, Tokens, Usage

@@ -7,7 +7,7 @@ import json
 import pytest
 from changes import UUIDS
 
-from pytest_tokenbudget.diagnosis.sources import SourceTree
+from pytest_tokenbudget.sources.tree import SourceTree
 
 BEFORE = "You are the agent of a shop.\nAnswer in the language of the customer.\nNever promise a date.\n"
 ADDED = "Ask for the number of the order before you look anything up."

@@ -13,7 +13,7 @@ from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
-from pytest_tokenbudget.wire.request import read_request
+from pytest_tokenbudget.wire.requests import read_request
 
 MODEL = "claude-sonnet-4-6"
 

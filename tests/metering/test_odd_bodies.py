@@ -13,9 +13,9 @@ from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.counting import Memo
 from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.model import Basis, Paired
+from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
-from pytest_tokenbudget.wire.request import read_request
-from pytest_tokenbudget.wire.usage import read_answer
+from pytest_tokenbudget.wire.requests import read_request
 from sample import examples
 
 METER = Meter(Memo(BuiltinCounter()))

@@ -16,9 +16,9 @@ import requests
 
 from messages_api import text, tool_use
 from pytest_tokenbudget.replay.cassette import route
-from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.ledgers import Ledgers
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.rules import Rules
 
 MODEL = "claude-haiku-4-5"

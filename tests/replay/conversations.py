@@ -11,7 +11,7 @@ from typing import Any
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.pairing import Match, Recording
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
-from pytest_tokenbudget.wire.request import read_request
+from pytest_tokenbudget.wire.requests import read_request
 
 Body = dict[str, Any]
 Message = dict[str, Any]

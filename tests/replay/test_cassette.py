@@ -44,8 +44,8 @@ from messages_api import ApiError, MessagesApi
 from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.cassette import Ledgers, check_vcr, route
-from pytest_tokenbudget.replay.ledger import Ledger
 from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
 
 

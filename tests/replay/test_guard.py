@@ -18,7 +18,7 @@ import pytest
 from pytest_recording import network as pytest_recording_network
 
 from pytest_tokenbudget.errors import ReplayMiss
-from pytest_tokenbudget.replay.guard import PLACEHOLDER_KEY, NetworkGuard, placeholder_environment
+from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY, NetworkGuard, placeholder_environment
 
 FOREIGN = "192.0.2.1"  # TEST-NET-1 (RFC 5737): routed nowhere, should a guard fail
 PATCHED = (

@@ -20,7 +20,7 @@ from clients import CALLS, COMMAND, agent, body, record, replaying, running, sdk
 from messages_api import MessagesApi
 from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.ledger import Ledger
+from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.sent import Reader
 
 

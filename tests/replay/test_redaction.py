@@ -21,7 +21,7 @@ from pytest_tokenbudget.replay.redaction import redact
 from pytest_tokenbudget.replay.secret_text import Secrets, secrets_of
 from pytest_tokenbudget.replay.storage import format_cassette
 from pytest_tokenbudget.wire.event_stream import read_event_stream, write_event_stream
-from pytest_tokenbudget.wire.events import assemble
+from pytest_tokenbudget.wire.framing import assemble
 from pytest_tokenbudget.wire.sse import read_sse, write_sse
 from sample import examples
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget import yaml_files
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay import storage, unpacking
+from pytest_tokenbudget.replay import cassette_file, storage
 from pytest_tokenbudget.replay.packing import Interaction
 from pytest_tokenbudget.replay.storage import format_cassette, read_cassette, write_cassette
 from pytest_tokenbudget.replay.yaml_text import yaml_text
@@ -461,7 +461,7 @@ BAD = {
 def test_a_bad_cassette_is_refused_by_name(
     text: str, message: str, tmp_path: Path, any_loader: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpacking, "MAX_BYTES", 20_000_000)
+    monkeypatch.setattr(cassette_file, "MAX_BYTES", 20_000_000)
     path = tmp_path / "test_agent.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(CassetteError, match=message) as caught:

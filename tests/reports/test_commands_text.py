@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.budget.committed import Change, Direction, Matched
+from pytest_tokenbudget.budget.changes import Change, Direction, Matched
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.reports import advice, baseline_diff, diff_text, history, suite, trend_text
-from pytest_tokenbudget.reports.baseline_diff import Diff
+from pytest_tokenbudget.reports import advice_report, baseline_report, diff_text, history, suite, trend_text
+from pytest_tokenbudget.reports.baseline_report import Diff
 from pytest_tokenbudget.reports.terminal import Line
 
 Golden = Callable[[str, str], None]
@@ -52,7 +52,7 @@ def changed() -> Diff:
         Change(f"{TESTS}old", f"{TESTS}old", None, use(700), None, Direction.REMOVED),
         Change(f"{TESTS}angry", f"{TESTS}cross", Matched.TOKENS, use(2000), use(2000), Direction.RENAMED),
     ]
-    found = baseline_diff.diff(changes, 7, BASE, PRICES, cost)
+    found = baseline_report.diff(changes, 7, BASE, PRICES, cost)
     worse = ["prompt_tokens", "cost_usd"]
     found["already"] = [
         {"id": f"{TESTS}refund", "verdict": "over", "commit": documents.COMMIT, "worse": worse},
@@ -77,7 +77,7 @@ def test_diff_in_markdown(golden: Golden) -> None:
 
 
 def test_a_diff_without_a_change_is_a_sentence_and_no_section() -> None:
-    nothing = baseline_diff.diff([], 14, BASE, PRICES, cost)
+    nothing = baseline_report.diff([], 14, BASE, PRICES, cost)
     assert [line.text for line in diff_text.diff_lines(nothing, columns=80)] == [
         "The 14 baselines are as at origin/main (9f2c41d)"
     ]
@@ -88,14 +88,14 @@ def test_a_diff_without_a_change_is_a_sentence_and_no_section() -> None:
 def test_a_section_leaves_room_for_the_report(number: int, name: str) -> None:
     ids = [(f"{name}{n}", f"{n}{name}") for n in range(number)]
     changes = [Change(new, old, Matched.TOKENS, use(1), use(2), Direction.RAISED) for new, old in ids]
-    found = baseline_diff.diff(changes, 0, {"name": name, "commit": name}, PRICES, cost)
+    found = baseline_report.diff(changes, 0, {"name": name, "commit": name}, PRICES, cost)
     assert len(diff_text.diff_markdown(found)) <= 5_200
 
 
 def test_a_diff_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "diff.json"
     path.write_text(json.dumps(changed()), "utf-8")
-    assert baseline_diff.load_diff(path) == changed()
+    assert baseline_report.load_diff(path) == changed()
 
 
 ALREADY = {"id": "x", "verdict": "over", "commit": None, "worse": []}
@@ -123,7 +123,7 @@ def test_a_diff_that_others_wrote_is_validated(tmp_path: Path, wrong: Any, says:
     path = tmp_path / "diff.json"
     path.write_text(json.dumps({**changed(), **wrong}), "utf-8")
     with pytest.raises(ReportError, match=says):
-        baseline_diff.load_diff(path)
+        baseline_report.load_diff(path)
 
 
 @pytest.mark.parametrize("text", ["", "[", "[" * 100_000, '{"version": NaN}'])
@@ -131,7 +131,7 @@ def test_a_diff_that_is_no_json(tmp_path: Path, text: str) -> None:
     path = tmp_path / "diff.json"
     path.write_text(text, "utf-8")
     with pytest.raises(ReportError, match=r"tokenbudget diff --format json"):
-        baseline_diff.load_diff(path)
+        baseline_report.load_diff(path)
 
 
 def past(number: int = 30) -> history.History:
@@ -198,7 +198,7 @@ def test_show(golden: Golden, columns: int, runs: int | None) -> None:
     assert suite.suite_json(found, PRICES, runs)["totals"]["cost_usd"] is None
 
 
-def levers() -> advice.Advice:
+def levers() -> advice_report.Advice:
     def scenario(name: str, prompt: int, *found: Any) -> Any:
         turns = [documents.used(documents.SONNET, prompt, 0, 0, 50)]
         return documents.scenario(f"{TESTS}{name}", "within", turns, turns, findings=found)
@@ -214,7 +214,7 @@ def levers() -> advice.Advice:
         *(scenario(f"c{place}", 1000 + place) for place in range(7)),
         scenario("huge", 90_000, documents.finding("growth", "system[0]", "is no lever", tokens=5)),
     ]
-    return advice.advice(documents.document(scenarios), 1000)
+    return advice_report.advice(documents.document(scenarios), 1000)
 
 
 def test_levers_of_one_place_are_one_and_the_dearest_is_first() -> None:
@@ -231,15 +231,15 @@ def test_levers_of_one_place_are_one_and_the_dearest_is_first() -> None:
 
 def test_a_few_scenarios_have_no_outliers() -> None:
     few = documents.document(documents.one_of_each()["scenarios"][:3])
-    assert advice.advice(few, None)["outliers"] == []
+    assert advice_report.advice(few, None)["outliers"] == []
 
 
 @pytest.mark.parametrize("columns", [100, 50])
 def test_advise(golden: Golden, columns: int) -> None:
-    golden(f"advice-{columns}.txt", printed(advice.advice_lines(levers(), columns=columns), columns))
+    golden(f"advice-{columns}.txt", printed(advice_report.advice_lines(levers(), columns=columns), columns))
 
 
 def test_advise_in_markdown(golden: Golden) -> None:
-    golden("advice.md", advice.advice_markdown(levers()))
-    nothing = advice.advice(documents.all_green(), None)
-    assert "nothing found that would be cheaper" in advice.advice_markdown(nothing)
+    golden("advice.md", advice_report.advice_markdown(levers()))
+    nothing = advice_report.advice(documents.all_green(), None)
+    assert "nothing found that would be cheaper" in advice_report.advice_markdown(nothing)

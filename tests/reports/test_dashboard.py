@@ -20,7 +20,7 @@ from strategies import documents as any_document
 from strategies import hostile
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.reports.dashboard import dashboard
+from pytest_tokenbudget.reports.dashboard.page import dashboard
 from pytest_tokenbudget.reports.document import Document, add
 from pytest_tokenbudget.reports.history import History
 from sample import examples

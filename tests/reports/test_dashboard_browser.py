@@ -13,7 +13,7 @@ from browser import Browser, Page, browser, executable
 from documents import HAIKU, SONNET, all_green, document, loop, many, one_of_each, scenario
 from histories import history_of, with_gaps
 
-from pytest_tokenbudget.reports.dashboard import dashboard
+from pytest_tokenbudget.reports.dashboard.page import dashboard
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium or Chrome on PATH")
 

@@ -9,7 +9,7 @@ from documents import HAIKU, SONNET, document, loop, scenario, used
 from hypothesis import given
 from strategies import documents as any_document
 
-from pytest_tokenbudget.reports.otel import traces
+from pytest_tokenbudget.reports.exports import traces
 
 TIME = 1_763_760_000_000_000_000
 

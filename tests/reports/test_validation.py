@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import documents as any_document
 
-from pytest_tokenbudget.budget.compare import judge
-from pytest_tokenbudget.config import Caps, ScenarioSettings
+from pytest_tokenbudget.budget.verdict import judge
 from pytest_tokenbudget.diagnosis.findings import Finding, Source
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.metering.run import Run
@@ -27,6 +26,7 @@ from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import load, totals, validate
 from pytest_tokenbudget.reports.validation import problems, schema
+from pytest_tokenbudget.settings import Caps, ScenarioSettings
 
 JUDGE = jsonschema.Draft202012Validator(schema())
 

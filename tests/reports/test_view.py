@@ -8,14 +8,7 @@ import pytest
 from documents import HAIKU, NEW_MODEL, SONNET, document, finding, loop, scenario, used
 
 from pytest_tokenbudget.reports.rows import cost_cell, row, rows
-from pytest_tokenbudget.reports.view import (
-    by_cause,
-    facts,
-    headline,
-    sentence,
-    short_names,
-    worst_first,
-)
+from pytest_tokenbudget.reports.view import by_cause, facts, headline, sentence, short_names, worst_first
 from pytest_tokenbudget.reports.ways_out import ways_out
 
 TEST = "tests/test_a.py::test_"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.wire.exchange import Request
-from pytest_tokenbudget.wire.request import canonical_body, keys_are_sorted, read_request
+from pytest_tokenbudget.wire.requests import canonical_body, keys_are_sorted, read_request
 
 URL = "https://api.anthropic.com/v1/messages"
 BODY: dict[str, Any] = {

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.billing import tokens
 from pytest_tokenbudget.wire.bodies import decode_body
 from pytest_tokenbudget.wire.event_stream import write_event_stream
 from pytest_tokenbudget.wire.exchange import Answer, Request
-from pytest_tokenbudget.wire.request import read_request
+from pytest_tokenbudget.wire.requests import read_request
 from pytest_tokenbudget.wire.sse import write_sse
-from pytest_tokenbudget.wire.usage import read_answer
 
 URL = "https://api.anthropic.com/v1/messages"
 MESSAGE: dict[str, Any] = {

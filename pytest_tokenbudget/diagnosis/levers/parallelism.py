@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pytest_tokenbudget.advice.layout import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.levers.laid_out import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.places import strings, text_of
 from pytest_tokenbudget.diagnosis.wording import plural, turns
-from pytest_tokenbudget.diagnosis.words import words_of
+from pytest_tokenbudget.sources.words import words_of
 
 _LABEL = 20
 """Output tokens up to which an answer decides something rather than says it."""

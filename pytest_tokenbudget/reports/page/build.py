@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.numbers import plural
-from pytest_tokenbudget.reports import charts, view
+from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports.dashboard import charts, scenarios
+from pytest_tokenbudget.reports.dashboard.scenarios import Cell
+from pytest_tokenbudget.reports.dashboard.subjects import Past, Subject, subjects
+from pytest_tokenbudget.reports.dashboard.totals import NAMES, Totals, totals
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.facts import usual_month
 from pytest_tokenbudget.reports.history import History
-from pytest_tokenbudget.reports.page import table
 from pytest_tokenbudget.reports.page.decisions import Decisions, decisions
 from pytest_tokenbudget.reports.page.details import Details, details
 from pytest_tokenbudget.reports.page.figures import Figure, figures
@@ -24,11 +26,9 @@ from pytest_tokenbudget.reports.page.spend import (
     savings,
     spend,
 )
-from pytest_tokenbudget.reports.page.subjects import Past, Subject, subjects
-from pytest_tokenbudget.reports.page.suite import NAMES, Totals, totals
-from pytest_tokenbudget.reports.page.table import Cell
 from pytest_tokenbudget.reports.page.trend import Trend, trend
 from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.wording import plural
 
 _MANY = 200
 """Scenarios, above which those where nothing changed have pictures only: a page has its limits, too."""
@@ -92,7 +92,7 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
     """The page; with neither a run nor a history, one that says so."""
     past = Past(history["commits"]) if history and history["scenarios"] else None
     listed = subjects(document, history, runs_per_month)
-    columns = table.columns(listed, judged=document is not None)
+    columns = scenarios.columns(listed, judged=document is not None)
     brief = _in_brief(listed)
     verdicts = document["totals"]["verdicts"] if document else {}
     then = "baseline" if document else "first baseline"
@@ -120,7 +120,7 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
     )
 
 
-def _row(one: Subject, columns: Sequence[table.Column], past: Past | None, brief: bool) -> ScenarioRow:
+def _row(one: Subject, columns: Sequence[scenarios.Column], past: Past | None, brief: bool) -> ScenarioRow:
     return ScenarioRow(
         subject=one,
         cells=[column.cell(one) for column in columns],

@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.numbers import UNKNOWN, count, plural
 from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports.dashboard.subjects import Finding, Subject
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
-from pytest_tokenbudget.reports.page.subjects import Finding, Subject
 from pytest_tokenbudget.reports.rows import approximate, cost_cell, cost_change, rows
 from pytest_tokenbudget.reports.ways_out import ways_out
+from pytest_tokenbudget.wording import UNKNOWN, count, plural
 
 _DECISIONS, _SCENARIOS, _CAUSES, _BY_HAND = 20, 5, 5, 5
 _REASONS = {

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.numbers import UNKNOWN, count, plural
-from pytest_tokenbudget.reports import charts, view
+from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.axes import compact
-from pytest_tokenbudget.reports.charts import Bar
+from pytest_tokenbudget.reports.dashboard import charts
+from pytest_tokenbudget.reports.dashboard.charts import Bar
+from pytest_tokenbudget.reports.dashboard.subjects import Finding, Subject
 from pytest_tokenbudget.reports.document import ScenarioEntry, TokensEntry, TurnEntry
-from pytest_tokenbudget.reports.page.subjects import Finding, Subject
 from pytest_tokenbudget.reports.rows import Row, row
 from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.reports.turns import TurnTable, turn_table
+from pytest_tokenbudget.wording import UNKNOWN, count, plural
 
 _TURNS, _FINDINGS = 40, 10
 """Listed at most; of more turns those that changed. The chart shows them all."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.numbers import UNKNOWN, money, percent
-from pytest_tokenbudget.reports import charts
 from pytest_tokenbudget.reports.axes import Axis, axis_from_zero, compact
-from pytest_tokenbudget.reports.charts import Shown
+from pytest_tokenbudget.reports.dashboard import charts
+from pytest_tokenbudget.reports.dashboard.charts import Shown
+from pytest_tokenbudget.reports.dashboard.subjects import Past
+from pytest_tokenbudget.reports.dashboard.totals import cache_share, words
 from pytest_tokenbudget.reports.history import History, suite
 from pytest_tokenbudget.reports.page.details import by_kind
-from pytest_tokenbudget.reports.page.subjects import Past
-from pytest_tokenbudget.reports.page.suite import cache_share, words
+from pytest_tokenbudget.wording import UNKNOWN, money, percent
 
 _TALL, _LOW = 220, 84
 _CENT = 0.01

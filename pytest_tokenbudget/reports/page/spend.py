@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, percent, plural, signed
-from pytest_tokenbudget.reports import charts, view
-from pytest_tokenbudget.reports.advice import LeverEntry, advice, outliers, overlap
+from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports.advice_report import LeverEntry, advice, outliers, overlap
+from pytest_tokenbudget.reports.dashboard import charts
+from pytest_tokenbudget.reports.dashboard.subjects import Subject
 from pytest_tokenbudget.reports.document import Document, RateEntry, add
-from pytest_tokenbudget.reports.page.subjects import Subject
 from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 _DEAREST, _LEVERS = 10, 10
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
-from pytest_tokenbudget.numbers import NONE, UNKNOWN, count, money, plural, signed
-from pytest_tokenbudget.reports import charts
 from pytest_tokenbudget.reports.axes import axis_around, compact
+from pytest_tokenbudget.reports.dashboard import charts
+from pytest_tokenbudget.reports.dashboard.subjects import Past, Subject
 from pytest_tokenbudget.reports.history import PointEntry, states
-from pytest_tokenbudget.reports.page.subjects import Past, Subject
 from pytest_tokenbudget.reports.text import crop
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, plural, signed
 
 _MOVES, _SUBJECT_COLUMNS = 3, 48
 _LARGER = "The same trend in large"

@@ -1,0 +1,1 @@
+"""What would be cheaper: caching, context, routing, outliers."""

@@ -1,0 +1,251 @@
+"""What another placing of cache breakpoints would save, writes included, for five minutes and for an hour."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from pytest_tokenbudget.advice.layout import Asked, LaidOut
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.places import opening_of, place
+from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural
+from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
+from pytest_tokenbudget.metering.refusals import refused
+from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.wire.prompt import Ttl, markable
+
+_HEADS = 3
+"""Breakpoints of tools and system that leave one of the four for the conversation."""
+
+_HELD = 0.9
+"""Of what a turn read when recorded: below it, its cache is broken."""
+
+Marks = tuple[int, ...]
+"""Positions of the breakpoints of one turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Placing:
+    """Breakpoints of every turn, and what the run then costs, from a cold cache."""
+
+    marks: tuple[Marks, ...]
+    cost: Decimal
+    read: int
+    written: int
+
+
+def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
+    """Where breakpoints should stand, if that is cheaper than where they stand.
+
+    Conversations with a turn that cannot be simulated are left out: nobody knows what their turns read.
+    """
+    unclear = {opening_of(one.prompt) for one in run.asked if _is_unclear(one)}
+    asked = [one for one in run.asked if one.chain.links and opening_of(one.prompt) not in unclear]
+    bench = _Bench(run, asked, minimums)
+    now = bench.as_they_are() if asked else None
+    if now is None:
+        return
+    shared, own = _shared_heads(asked), [_own_heads(run, one) for one in asked]
+    heads = [_marks(end, *marks)[-_HEADS:] for end, marks in zip(shared, own, strict=True)]
+    options = [heads, [_marks(*head, _end(one)) for head, one in zip(heads, asked, strict=True)]]
+    placings = [placing for marks in options if (placing := bench.placed(marks, "5m"))]
+    best = min(placings, key=lambda placing: placing.cost, default=now)
+    pays = best.read > now.read or (len(asked) > 1 and not _reads_less(asked))
+    found: list[Finding] = []
+    if best.cost < now.cost and pays:
+        found.append(_finding(run, asked, now, best, bench.placed(best.marks, "1h")))
+    if across := _across_runs(run, asked, minimums):
+        found.append(across)
+    if found:  # the better one: both want a breakpoint behind the system prompt
+        yield min(found, key=lambda one: one.cost_usd or Decimal(0))
+
+
+def _is_unclear(one: Asked) -> bool:
+    return bool(not_simulated(one.prompt) or refused(one.prompt))
+
+
+def _reads_less(asked: Sequence[Asked]) -> bool:
+    """Whether the cache serves less than when recorded: what broke it is to be mended, not the marks."""
+    known = [(one.tokens, was.main_tokens) for one in asked if (was := one.turn.recorded)]
+    return any(now.cache_read_input_tokens < was.cache_read_input_tokens * _HELD for now, was in known)
+
+
+def _finding(
+    run: LaidOut, asked: Sequence[Asked], now: _Placing, best: _Placing, hour: _Placing | None
+) -> Finding:
+    saved, read = now.cost - best.cost, best.read - now.read
+    change, where = _change(asked, best.marks)
+    if read > 0:
+        effect = f"read {plural(read, 'token')} more from the cache"
+    elif (unread := now.written - best.written) > 0:
+        effect = f"write {plural(unread, 'token')} fewer that no turn of the run reads"
+    else:
+        effect = "be written at the lower price, for turns within five minutes of each other"
+    text = f"{change} would {effect}: saves {run.saving(saved)} at 5m, writes included"
+    if hour is not None:
+        gain = now.cost - hour.cost
+        text += f"; {run.saving(gain)} at 1h" if gain > 0 else "; nothing at 1h, which is written at 2x"
+    return Finding("lever_caching", where, text, -max(read, 0), -saved)
+
+
+def _change(asked: Sequence[Asked], best: Sequence[Marks]) -> tuple[str, str]:
+    """What to do so that the breakpoints stand as in `best`, for 5m, and the first place of it."""
+    here, there = _places(asked, [tuple(one.chain.breakpoints) for one in asked]), _places(asked, best)
+    hours = [tuple(p for p, ttl in one.chain.breakpoints.items() if ttl == "1h") for one in asked]
+    shorter = _places(asked, hours)
+    more, less = [p for p in there if p not in here], [p for p in here if p not in there]
+    if more and less:
+        return f"cache_control at {listed(more[:3])} instead of {listed(less[:3])}", more[0]
+    if more:
+        ttl = " (5m instead of 1h)" if shorter else ""
+        beside = f"beside {listed(here[:3])}{ttl}" if here else "where nothing is marked now"
+        return f"cache_control at {listed(more[:3])}, {beside},", more[0]
+    if less:
+        return f"no cache_control at {listed(less[:3])}", less[0]
+    return f"cache_control of 5m instead of 1h at {listed(shorter[:3])}", there[0]
+
+
+def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, int]) -> Finding | None:
+    """Tools and system that no breakpoint ends, and that another run, as recorded, begins with too."""
+    heads = [(one, end) for one in asked if (end := _unmarked_head(run, one, minimums)) is not None]
+    if not heads:
+        return None
+    one, end = max(heads, key=lambda head: head[0].cached.sizes[head[1]] * _above_read(run, *head))
+    tokens, above = one.cached.sizes[end], _above_read(run, one, end)
+    if not above:
+        return None
+    saved = tokens * above
+    first, hour = (
+        tokens * (_above_read(run, one, end, f"ephemeral_{ttl}_input_tokens") - above) for ttl in ("5m", "1h")
+    )
+    where = _where(one, end)
+    text = (
+        f"{where} ends {plural(tokens, 'token')} that every run begins with and no breakpoint ends; "
+        f"cache_control there saves {run.saving(saved)} for runs within five minutes of another"
+    )
+    if first > 0:
+        text += f", of which the first pays {dollars(first)} more to write them"
+    if hour > 0:
+        text += f"; at 1h for runs within an hour, of which the first pays {dollars(hour)} more"
+    return Finding("lever_caching", where, text, -tokens, -saved)
+
+
+def _above_read(run: LaidOut, one: Asked, position: int, count: str | None = None) -> Decimal:
+    """What a token there costs more, billed as it is or as `count`, than one that is read; 0 if unknown."""
+    billed, read = run.unit(one, count or one.counts[position]), run.unit(one, "cache_read_input_tokens")
+    return Decimal(0) if billed is None or read is None else billed - read
+
+
+def _unmarked_head(run: LaidOut, one: Asked, minimums: Mapping[str, int]) -> int | None:
+    """Where tools and system end, if they are long enough, stable, as recorded, and without a breakpoint."""
+    end = max((p for p in _markable(one) if one.chain.links[p].block.level != "messages"), default=None)
+    if end is None or any(position <= end for position in one.chain.breakpoints):
+        return None
+    if one.cached.sizes[end] < minimum(one.chain.model, minimums) or not _is_stable(run, one, end):
+        return None
+    was, now = (
+        [block.digest for block in request.prompt.blocks if block.level != "messages"]
+        for request in (one.turn.pair.recorded, one.turn.pair.request)
+    )
+    return end if was == now else None
+
+
+def _marks(*positions: int | None) -> Marks:
+    return tuple(sorted({position for position in positions if position is not None}))
+
+
+def _own_heads(run: LaidOut, one: Asked) -> Marks:
+    """The breakpoints in tools and system that are there: what the run does not read, another run may."""
+    marks = (p for p in one.chain.breakpoints if one.chain.links[p].block.level != "messages")
+    return tuple(p for p in marks if _is_stable(run, one, p))
+
+
+def _is_stable(run: LaidOut, one: Asked, position: int) -> bool:
+    """Whether no turn of the same conversation begins otherwise."""
+    text = one.chain.links[position].text
+    others = run.conversations[opening_of(one.prompt)]
+    return all(len(o.chain.links) > position and o.chain.links[position].text == text for o in others)
+
+
+def _markable(one: Asked) -> list[int]:
+    """Return the positions at which a breakpoint may stand, in order."""
+    return [position for position, link in enumerate(one.chain.links) if markable(link.block)]
+
+
+def _end(one: Asked) -> int | None:
+    """Return the position of a breakpoint on the last message; None where the API takes none there."""
+    last = max(_markable(one), default=None)
+    return last if last is not None and one.chain.links[last].block.level == "messages" else None
+
+
+def _shared_heads(asked: Sequence[Asked]) -> list[int | None]:
+    """By turn: the end of the longest prefix of tools and system that another turn shares."""
+    seen = Counter(link.text for one in asked for link in one.chain.links if link.block.level != "messages")
+    heads: list[int | None] = []
+    for one in asked:
+        shared = [
+            position
+            for position in _markable(one)
+            if (link := one.chain.links[position]).block.level != "messages" and seen[link.text] > 1
+        ]
+        heads.append(shared[-1] if shared else None)
+    return heads
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Simulates the turns of a run under other breakpoints."""
+
+    run: LaidOut
+    asked: Sequence[Asked]
+    minimums: Mapping[str, int]
+
+    def as_they_are(self) -> _Placing | None:
+        """Under their own breakpoints; None where a price is unknown."""
+        return self._priced([one.cached for one in self.asked])
+
+    def placed(self, marks: Sequence[Marks], ttl: Ttl) -> _Placing | None:
+        """Under these; what is too short to be cached is left unmarked."""
+        turns = [one.cached for one in self.asked]
+        least = [minimum(turn.chain.model, self.minimums) for turn in turns]
+        long = [
+            tuple(p for p in own if turn.sizes[p] >= tokens)
+            for turn, own, tokens in zip(turns, marks, least, strict=True)
+        ]
+        return self._priced([_marked(turn, own, ttl) for turn, own in zip(turns, long, strict=True)])
+
+    def _priced(self, turns: Sequence[CacheTurn]) -> _Placing | None:
+        total, read, written = Decimal(0), 0, 0
+        for one, outcome in zip(self.asked, simulate(turns, minimums=self.minimums), strict=True):
+            tokens = replace(
+                one.tokens,
+                input_tokens=outcome.uncached,
+                ephemeral_5m_input_tokens=outcome.written_5m,
+                ephemeral_1h_input_tokens=outcome.written_1h,
+                cache_read_input_tokens=outcome.read,
+            )
+            cost = self.run.cost_of(Usage.of(one.rate, tokens))
+            if cost is None:
+                return None
+            total += cost
+            read += outcome.read
+            written += tokens.cache_creation_input_tokens
+        return _Placing(tuple(tuple(turn.chain.breakpoints) for turn in turns), total, read, written)
+
+
+def _marked(turn: CacheTurn, marks: Marks, ttl: Ttl) -> CacheTurn:
+    return replace(turn, chain=replace(turn.chain, breakpoints=dict.fromkeys(marks, ttl)))
+
+
+def _places(asked: Sequence[Asked], marks: Sequence[Marks]) -> list[str]:
+    named = (_where(one, mark) for one, own in zip(asked, marks, strict=True) for mark in own)
+    return list(dict.fromkeys(named))
+
+
+def _where(one: Asked, position: int) -> str:
+    if position == _end(one):
+        return "the last message"
+    return place(one.chain.links[position].block, {}).where

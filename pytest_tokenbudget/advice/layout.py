@@ -1,0 +1,185 @@
+"""A run as levers look at it: its turns, the tokens of every prefix, and what each token was billed as."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cached_property
+from itertools import accumulate
+
+from pytest_tokenbudget.budget.verdict import CostOf
+from pytest_tokenbudget.diagnosis.costs import Ledger
+from pytest_tokenbudget.diagnosis.places import opening_of, text_of
+from pytest_tokenbudget.diagnosis.wording import dollars
+from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
+from pytest_tokenbudget.metering.cache_chain import Chain, Link, chain
+from pytest_tokenbudget.metering.cache_rules import not_simulated, tool_prompt
+from pytest_tokenbudget.metering.models import Family, model_row
+from pytest_tokenbudget.metering.prefix_sizes import Unsized, Weight, first_message, prefix_sizes
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn
+from pytest_tokenbudget.metering.run import Run, Turn
+from pytest_tokenbudget.model import Basis, Rate, Tokens, Usage
+from pytest_tokenbudget.wire.prompt import Prompt
+
+_FRAME, _PICTURE = 4, 1500
+"""Tokens around a block, and of a picture, about: only proportions count."""
+_READ_TO_UNCACHED = (
+    "cache_read_input_tokens",
+    "ephemeral_1h_input_tokens",
+    "ephemeral_5m_input_tokens",
+    "input_tokens",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One measured turn of the run."""
+
+    index: int
+    """Among the run's turns."""
+    turn: Turn
+    cached: CacheTurn
+
+    @property
+    def chain(self) -> Chain:
+        """Its prompt as a chain of prefixes."""
+        return self.cached.chain
+
+    @property
+    def prompt(self) -> Prompt:
+        """What it asks now."""
+        return self.turn.pair.request.prompt
+
+    @cached_property
+    def rate(self) -> Rate:
+        """Return the rate that the request itself is billed at."""
+        return self.turn.usage.main_rate
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """Return what the request itself bills, at its main rate."""
+        return self.turn.usage.main_tokens
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Tokens of each block, by position."""
+        ends = self.cached.sizes
+        return [end - begin for begin, end in zip((0, *ends), ends, strict=False)]
+
+    @cached_property
+    def counts(self) -> list[str]:
+        """By position: the count that most of the block was billed as."""
+        edges = list(accumulate(getattr(self.tokens, name) for name in _READ_TO_UNCACHED[:3]))
+        ends = self.cached.sizes
+        middles = ((begin + end) / 2 for begin, end in zip((0, *ends), ends, strict=False))
+        return [_READ_TO_UNCACHED[bisect_right(edges, middle)] for middle in middles]
+
+    @cached_property
+    def head(self) -> int:
+        """Tokens of tools and system."""
+        sizes = zip(self.sizes, self.chain.links, strict=True)
+        return sum(size for size, link in sizes if link.block.level != "messages")
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """The turns that can be counted, in order, with prices."""
+
+    asked: tuple[Asked, ...]
+    cost_of: CostOf
+    runs_per_month: int | None = None
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Unit prices."""
+        return Ledger(self.cost_of)
+
+    @cached_property
+    def cost(self) -> Decimal | None:
+        """Dollars of a run."""
+        return self.cost_of(sum((one.turn.usage for one in self.asked), Usage()))
+
+    @cached_property
+    def prompt_tokens(self) -> int:
+        """Of all turns."""
+        return sum(one.tokens.prompt_tokens for one in self.asked)
+
+    @cached_property
+    def conversations(self) -> dict[str, list[Asked]]:
+        """Turns by the conversation that they continue."""
+        found: dict[str, list[Asked]] = {}
+        for one in self.asked:
+            found.setdefault(opening_of(one.prompt), []).append(one)
+        return found
+
+    def unit(self, one: Asked, count: str) -> Decimal | None:
+        """Dollars of a token that a turn bills as `count`."""
+        return self.ledger.unit(one.rate, count)
+
+    def saving(self, amount: Decimal) -> str:
+        """`$0.0120 a run, $12.00 a month`."""
+        month = f", {dollars(amount * self.runs_per_month)} a month" if self.runs_per_month else ""
+        return f"{dollars(amount)} a run{month}"
+
+
+def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> LaidOut:
+    """Measure every prefix of what a run asks now; turns that cannot be counted are left out."""
+    known = [
+        (index, turn, _chain_of(turn))
+        for index, turn in enumerate(run.turns)
+        if turn.basis != Basis.UNKNOWN and turn.usage.by_rate
+    ]
+    weights = _Weights()
+    exact: dict[str, int] = {}
+    for _, turn, its in known:
+        tokens = turn.usage.main_tokens
+        cached = tokens.prompt_tokens - tokens.input_tokens
+        if cached and its.breakpoints and not_simulated(its.prompt) is None:
+            exact.setdefault(its.links[max(its.breakpoints)].key, cached)
+    unsized = [Unsized(its, turn.usage.main_tokens.prompt_tokens, weights.of(its)) for _, turn, its in known]
+    sizes = prefix_sizes(unsized, exact)
+    asked = (
+        Asked(index, turn, _cache_turn(turn, its, ends))
+        for (index, turn, its), ends in zip(known, sizes, strict=True)
+    )
+    return LaidOut(tuple(asked), cost, runs_per_month)
+
+
+def _chain_of(turn: Turn) -> Chain:
+    """As the simulation laid it out, where there was one."""
+    simulated = turn.cache_now.chain if turn.cache_now else None
+    return simulated or chain(turn.pair.request.prompt)
+
+
+def _cache_turn(turn: Turn, its: Chain, ends: tuple[int, ...]) -> CacheTurn:
+    answer = turn.pair.answer
+    return CacheTurn(its, ends, turn.usage.main_tokens.prompt_tokens, answer.date, answer.sent)
+
+
+class _Weights:
+    """What each block takes of a known total, cheaply: counted once, however many turns send it."""
+
+    def __init__(self) -> None:
+        self._counter = BuiltinCounter()
+        self._shares: dict[tuple[Family, str], int] = {}
+
+    def of(self, its: Chain) -> list[Weight]:
+        """By position."""
+        family = model_row(its.prompt.model).family
+        weights = [Weight(share=self._share(link, family)) for link in its.links]
+        whole, late = tool_prompt(its.prompt)
+        first = first_message(its)
+        if whole and weights:
+            weights[0] = replace(weights[0], fixed=whole - late)
+        if late and first is not None:
+            weights[first] = replace(weights[first], fixed=late)
+        return weights
+
+    def _share(self, link: Link, family: Family) -> int:
+        key = (family, link.digest)
+        if key not in self._shares:
+            picture = link.block.kind in ("image", "document")
+            tokens = _PICTURE if picture else self._counter.count(text_of(link.block), family)
+            self._shares[key] = _FRAME + tokens
+        return self._shares[key]

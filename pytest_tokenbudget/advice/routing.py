@@ -1,0 +1,105 @@
+"""What turns would cost elsewhere: on smaller models, or in a message batch. Prices, not quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from pytest_tokenbudget.advice.layout import Asked, LaidOut
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural, turns
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+
+CheaperModels = Callable[[str], Sequence[str]]
+"""The models that cost less than a model, dearest first."""
+
+_SHORT = 200
+"""Output tokens up to which an answer is short."""
+_MODELS = 2
+"""Smaller models that are priced."""
+
+
+def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
+    """By model: its turns with short answers and no tool use, priced on the next smaller models.
+
+    A turn within a loop of tools is none of them: whoever sends it does not know yet that it is the last. A
+    model reads nothing that another has cached: where a turn uses the cache, it is priced without.
+    """
+    simple: dict[str, list[Asked]] = {}
+    for one in run.asked:
+        if one.tokens.output_tokens <= _SHORT and not _uses_tools(one):
+            simple.setdefault(one.rate.model, []).append(one)
+    for model, asked in simple.items():
+        now = run.cost_of(sum((one.turn.usage for one in asked), Usage()))
+        prices = [(name, price) for name in cheaper(model) if (price := _on(run, asked, name)) is not None]
+        lower = [(name, price) for name, price in prices if now is not None and price < now][:_MODELS]
+        if now is None or not lower:
+            continue
+        where = turns(one.index for one in asked)
+        longest = max(one.tokens.output_tokens for one in asked)
+        others = listed([f"{dollars(price)} on {name}" for name, price in lower])
+        verb = "costs" if len(asked) == 1 else "cost"
+        text = (
+            f"{where} on {model} {verb} {dollars(now)} a run, with no tool use and at most {longest:,} "
+            f"output tokens; the same counts cost {others}, without its cache: up to "
+            f"{run.saving(now - lower[-1][1])} less. A price, not a judgement of quality"
+        )
+        yield Finding("lever_routing", where, text, None, lower[0][1] - now)
+
+
+def batching(run: LaidOut) -> Iterator[Finding]:
+    """The run through the Message Batches API, at half price; for scenarios that nobody waits for."""
+    usage = sum((one.turn.usage for one in run.asked), Usage())
+    if run.cost is None or any("batch" in rate.modifiers for rate in usage.by_rate):
+        return
+    batched = run.cost_of(_at_batch_rate(usage))
+    cold = run.cost_of(_at_batch_rate(sum((_uncached(one, one.rate) for one in run.asked), Usage())))
+    if batched is None or cold is None or batched >= run.cost:
+        return
+    rounds = max(map(len, run.conversations.values()), default=0)
+    text = (
+        f"as message batches the run costs {dollars(batched)} instead of {dollars(run.cost)}: "
+        f"saves {run.saving(run.cost - batched)}"
+    )
+    if usage.tokens.cache_read_input_tokens:
+        text += f"; cache hits are best effort in a batch, without any it costs {dollars(cold)}"
+    if rounds > 1:
+        text += f"; its longest conversation takes {plural(rounds, 'round')}, each of up to 24 hours"
+    yield Finding("lever_batching", "run", text, None, batched - run.cost)
+
+
+def _uses_tools(one: Asked) -> bool:
+    message = one.turn.pair.answer.message or {}
+    content = message.get("content")
+    answered = [block.get("type") for block in content or () if isinstance(block, dict)]
+    sent = [block.kind for block in one.prompt.level("messages")]
+    return any(str(kind).endswith("tool_use") for kind in (*answered, *sent))
+
+
+def _on(run: LaidOut, asked: Sequence[Asked], model: str) -> Decimal | None:
+    usages = []
+    for one in asked:
+        kept = tuple(word for word in one.rate.modifiers if word not in ("long", "fast"))
+        usages.append(_uncached(one, replace(one.rate, model=model, modifiers=kept)))
+    return run.cost_of(sum(usages, Usage()))
+
+
+def _uncached(one: Asked, rate: Rate) -> Usage:
+    """Return what a turn bills where its own prompt, at `rate`, is neither read from nor put in the cache."""
+    tokens = Tokens(
+        input_tokens=one.tokens.prompt_tokens,
+        output_tokens=one.tokens.output_tokens,
+        web_search_requests=one.tokens.web_search_requests,
+    )
+    return one.turn.usage.with_main(rate, tokens)
+
+
+def _at_batch_rate(usage: Usage) -> Usage:
+    batched = (
+        Usage.of(
+            replace(rate, modifiers=(*(m for m in rate.modifiers if m != "fast"), "batch")), tokens, turns=0
+        )
+        for rate, tokens in usage.by_rate.items()
+    )
+    return sum(batched, Usage(usage.turns))

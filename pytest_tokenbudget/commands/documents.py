@@ -1,0 +1,85 @@
+"""`tokenbudget report`: a document, or several as one, told in another form."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from pytest_tokenbudget.commands import merge, output
+from pytest_tokenbudget.commands.artifact import inputs
+from pytest_tokenbudget.errors import GitError
+from pytest_tokenbudget.report_files import render
+from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports.baseline_report import load_diff
+from pytest_tokenbudget.reports.diff_text import diff_markdown
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+from pytest_tokenbudget.reports.terminal import Line, summary_lines
+from pytest_tokenbudget.repository.git import Repository
+from pytest_tokenbudget.settings import load_settings
+
+FORMATS = ("terminal", "markdown", "markdown-comment", "github", "otel", "html")
+
+
+def run(
+    folder: Path, paths: Sequence[Path], form: str, diff: Path | None = None, destination: Path | None = None
+) -> int:
+    """Write the report of files or artifact folders; a DIFF goes below the Markdown. Raises ReportError."""
+    given = inputs(paths, diff)
+    document = merge.read(given.documents)
+    if form == "terminal":
+        output.write_lines(_terminal(document), destination)
+    else:
+        output.write_text(_text(folder, document, form, given.diff), destination)
+    return 0
+
+
+def _terminal(document: Document) -> list[Line]:
+    lines = summary_lines(document, columns=output.columns(), verbosity=1, ascii_only=output.ascii_only())
+    return lines or [Line(view.headline(document))]
+
+
+def _text(folder: Path, document: Document, form: str, diff: Path | None) -> str:
+    if form in ("markdown", "markdown-comment"):
+        from pytest_tokenbudget.reports.markdown import markdown
+
+        runs = load_settings(folder).scenario.runs_per_month
+        text = markdown(document, full=form == "markdown", runs_per_month=runs)
+        below = diff_markdown(load_diff(diff)) if diff else ""
+        return f"{text}\n{below}" if below else text
+    if form == "github":
+        from pytest_tokenbudget.reports.annotations import workflow_commands
+
+        return "".join(f"{line}\n" for line in workflow_commands(from_the_top(document, _prefix(folder))))
+    if form == "otel":
+        from pytest_tokenbudget.reports.exports import traces
+
+        return json.dumps(traces(document, time.time_ns()), indent=2, ensure_ascii=False) + "\n"
+    return render("html", document, folder, load_settings(folder).scenario.runs_per_month)
+
+
+def from_the_top(document: Document, prefix: str) -> Document:
+    """`document` with its files as GitHub knows them, from the top of the repository."""
+    scenarios = [
+        {
+            **one,
+            "file": prefix + one["file"],
+            "findings": [
+                {**found, "source": {**found["source"], "file": prefix + found["source"]["file"]}}
+                if found["source"]
+                else found
+                for found in one["findings"]
+            ],
+        }
+        for one in document["scenarios"]
+    ]
+    return {**document, "scenarios": cast("list[ScenarioEntry]", scenarios)}
+
+
+def _prefix(folder: Path) -> str:
+    try:
+        return Repository.open(folder).prefix
+    except GitError:
+        return ""

@@ -1,0 +1,188 @@
+"""Where one chain of blocks leaves another, and how: the first block, the first character, the kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_tokenbudget.diagnosis.listings import Names, moved, other_order
+from pytest_tokenbudget.diagnosis.places import place, text_of, to_json
+from pytest_tokenbudget.diagnosis.value_patterns import Kind
+from pytest_tokenbudget.diagnosis.values import is_reordered, kind_of_difference
+from pytest_tokenbudget.sequences import common_prefix
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level
+
+Change = Literal["changed", "added", "removed", "reordered"]
+_BEFORE, _AFTER = 24, 40
+"""Characters shown on either side of the first that differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How two chains part."""
+
+    level: Level
+    """The first level that is touched: all that follows is lost to the cache with it."""
+    change: Change
+    where: str
+    """The place in the new chain; of what was removed, in the old one."""
+    kind: Kind
+    char: int = 0
+    """Of the first character that differs, from 0, in the text of `where`."""
+    was: str = ""
+    now: str = ""
+    """Short excerpts around that character, untrusted."""
+    old: Block | None = None
+    new: Block | None = None
+    order: Names | None = None
+    """Of tools or keys in another order: the names of those that moved, as they come now."""
+
+
+def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
+    """Return the index of the first block that differs; None where `now` begins with the whole of `was`."""
+    at = common_prefix([block.digest for block in was], [block.digest for block in now])
+    return at if at < len(was) else None
+
+
+def compare(
+    was: Sequence[Block], now: Sequence[Block], at: int, tools: Mapping[str, str] | None = None
+) -> Difference:
+    """How `now` leaves `was` at block `at`, the first that differs; `tools` as of `tool_names`."""
+    names = tools or {}
+    old = was[at] if at < len(was) else None
+    new = now[at] if at < len(now) else None
+    level = min((b.level for b in (old, new) if b), key=LEVELS.index)
+    change = _change(was[at:], now[at:], level)
+    if change == "reordered":
+        where = "tools" if level == "tools" else place(now[at], names).where
+        if level != "tools":
+            before, after = (_start(side[at]) for side in (was, now))
+            return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new)
+        names_of = [[_identity(block) for block in side if block.level == level] for side in (was, now)]
+        before, after = map(_first_of, names_of)
+        order = moved(*names_of) if len(names_of[0]) == len(names_of[1]) else None
+        return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new, order)
+    if change == "added" and new:
+        return Difference(level, change, place(new, names).where, Kind.TEXT, 0, "", _start(new), None, new)
+    if change == "removed" and old:
+        return Difference(level, change, place(old, names).where, Kind.TEXT, 0, _start(old), "", old, None)
+    assert old is not None
+    assert new is not None
+    return compare_blocks(old, new, names)
+
+
+def _change(was: Sequence[Block], now: Sequence[Block], level: Level) -> Change:
+    old = [block for block in was if block.level == level]
+    new = [block for block in now if block.level == level]
+    if not old or not new:
+        return "added" if new else "removed"
+    before, after = [_identity(block) for block in old], [_identity(block) for block in new]
+    if before != after and sorted(before) == sorted(after):
+        return "reordered"
+    if before[0] == after[0]:
+        return "changed"
+    if _begin_alike(before, after):
+        return "reordered"
+    # How far off each side's next block stands on the other: what comes in between was added, or removed.
+    gone = before.index(after[0]) if after[0] in before else None
+    come = after.index(before[0]) if before[0] in after else None
+    if gone is None and come is None:
+        return _replaced(before, after) if level == "tools" else "changed"
+    return "added" if gone is None or (come is not None and come <= gone) else "removed"
+
+
+def _begin_alike(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether both begin with the same in another order, whatever then follows on either side."""
+    surplus: Counter[str] = Counter()
+    for old, new in zip(before, after, strict=False):
+        surplus[old] += 1
+        surplus[new] -= 1
+        for name in (old, new):
+            if not surplus[name]:
+                del surplus[name]
+        if not surplus:
+            return True
+    return False
+
+
+def _replaced(before: Sequence[str], after: Sequence[str]) -> Change:
+    """Of tools by other names: whether there are more or fewer of them."""
+    return "removed" if len(after) < len(before) else "added"
+
+
+def _identity(block: Block) -> str:
+    """What makes a block the same one in another place: of a tool its name, else its content."""
+    return str(block.content.get("name", block.digest)) if block.kind == "tool" else block.digest
+
+
+def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Difference:
+    """How one block became another."""
+    where = place(new, tools).where
+    before, after = text_of(old), text_of(new)
+    if old.kind == new.kind == "tool":
+        field = _first_field(old, new)
+        if field is None:
+            before, after = to_json(old.content), to_json(new.content)
+        else:
+            where = f"{where}.{field}"
+            before, after = (_text(block.content.get(field, "")) for block in (old, new))
+    elif before == after:
+        before, after = to_json(old.content), to_json(new.content)
+    at = common_prefix(before, after)
+    kind = kind_of_difference(before, after) if old.kind == new.kind else Kind.TEXT
+    change: Change = "reordered" if kind == Kind.ORDER and is_reordered(before, after) else "changed"
+    order = other_order(old.content, new.content) if change == "reordered" and new.kind == "tool" else None
+    before, after = excerpt(before, at), excerpt(after, at)
+    return Difference(new.level, change, where, kind, at, before, after, old, new, order)
+
+
+def _first_field(old: Block, new: Block) -> str | None:
+    """The first field of a tool whose value differs; None where only the order of the fields does."""
+    fields = dict.fromkeys((*new.content, *old.content))
+    return next((f for f in fields if to_json(old.content.get(f)) != to_json(new.content.get(f))), None)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else to_json(value)
+
+
+def excerpt(text: str, at: int) -> str:
+    """A short piece of `text` around the character `at`, on one line."""
+    start = max(at - _BEFORE, 0)
+    end = min(at + _AFTER, len(text))
+    piece = text[start:end].replace("\r", "").replace("\n", "\\n")
+    return f"{'…' if start else ''}{piece}{'…' if end < len(text) else ''}"
+
+
+def _start(block: Block) -> str:
+    return excerpt(text_of(block), 0)
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+
+
+def differences(was: Sequence[Block], now: Sequence[Block], tools: Mapping[str, str]) -> list[Difference]:
+    """Everything that differs between two prefixes, in order, tools matched by name and the rest by place."""
+    found: list[Difference] = []
+    for level in LEVELS:
+        old = [block for block in was if block.level == level]
+        new = [block for block in now if block.level == level]
+        at = first_differing(old, new)
+        if at is None and len(old) == len(new):
+            continue
+        at = len(old) if at is None else at
+        reordered = _change(old[at:], new[at:], level) == "reordered"
+        if reordered or len(old) != len(new):
+            found.append(compare(old, new, at, tools))
+        pairs = _by_identity(old, new) if reordered else list(zip(old, new, strict=False))
+        if len(old) == len(new):
+            found += [compare_blocks(a, b, tools) for a, b in pairs if a.digest != b.digest]
+    return found
+
+
+def _by_identity(old: Sequence[Block], new: Sequence[Block]) -> list[tuple[Block, Block]]:
+    names = {_identity(block): block for block in old}
+    return [(names[_identity(block)], block) for block in new if _identity(block) in names]

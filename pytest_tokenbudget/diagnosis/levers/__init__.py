@@ -1,1 +1,0 @@
-"""What would be cheaper: levers of one run and of a suite, computed offline. Pure."""

@@ -1,0 +1,169 @@
+"""Which commit moved which scenario, by how much, as JSON.
+
+    BLAME = {"version": 1, "range": "main..HEAD", "prices": {"source": ..., "version": ...},
+      "commits": [{"commit": HASH, "date": ..., "subject": ..., "merge": false, "note": ...,
+        "state": "measured" | "same" | "failed",
+        "moves": [{"id": ..., "was": ID | null, "what": ..., "since": HASH | null, "rerecorded": false,
+          "before": TOKENS | null, "now": TOKENS | null}]}]}
+
+The first commit is the one before the range; it moves nothing, and the others are held against it. `what` is
+one of `moved`, `added`, `removed`, `renamed`, `stale`, `again` (it was stale, and is measured as before),
+`failed` or `skipped` (its test gave no measurement). `since` is the commit at which `before` was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypedDict, cast
+
+from pytest_tokenbudget.budget.changes import renames
+from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry, usage_of
+from pytest_tokenbudget.reports.history import CommitEntry
+
+VERSION = 1
+
+
+class MoveEntry(TypedDict):
+    """What one commit did to one scenario."""
+
+    id: str
+    was: str | None
+    """Its id before, where the commit gave it another."""
+    what: str
+    since: str | None
+    rerecorded: bool
+    """Its recording is another one too, so its answers may have moved it."""
+    before: TokensEntry | None
+    now: TokensEntry | None
+
+
+class BlamedCommit(CommitEntry):
+    """A commit and what it moved."""
+
+    merge: bool
+    state: str
+    note: str
+    moves: list[MoveEntry]
+
+
+class Blame(TypedDict):
+    """BLAME."""
+
+    version: int
+    range: str
+    prices: dict[str, str]
+    commits: list[BlamedCommit]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What replaying one commit came to."""
+
+    commit: CommitEntry
+    merge: bool = False
+    document: Document | None = None
+    """None where nothing could be measured, or where nothing had to be: `same`."""
+    same: bool = False
+    """The commit holds what the one before it holds."""
+    note: str = ""
+    untold: Mapping[str, str] = field(default_factory=dict)
+    """Scenarios whose tests ran and gave no measurement: `failed` or `skipped`, by id."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """Files that were moved since the last measured commit: new path to old path."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The last measurement of a scenario."""
+
+    commit: str | None
+    tokens: TokensEntry | None
+    recorded: list[TokensEntry | None]
+    what: str = ""
+    """Why nothing newer is known."""
+
+    @property
+    def usage(self) -> Usage:
+        """Nothing where it was never measured, which is like no other scenario."""
+        return Usage() if self.tokens is None else usage_of(self.tokens)
+
+
+_NEVER = _Known(None, None, [])
+
+
+def blame(range_: str, replays: Sequence[Replay], prices: Mapping[str, str]) -> Blame:
+    """The BLAME of `replays`, oldest first. The first that could be measured moves nothing."""
+    known: dict[str, _Known] | None = None
+    commits: list[BlamedCommit] = []
+    for replay in replays:
+        moves: list[MoveEntry] = []
+        state = "same" if replay.same else "failed"
+        if replay.document is not None:
+            state = "measured"
+            before = known
+            known, was = _after(before or {}, replay, replay.document)
+            moves = [] if before is None else _moves(before, known, was)
+        entry = {**replay.commit, "merge": replay.merge, "state": state, "note": replay.note, "moves": moves}
+        commits.append(cast("BlamedCommit", entry))
+    return {"version": VERSION, "range": range_, "prices": dict(prices), "commits": commits}
+
+
+def _after(
+    before: Mapping[str, _Known], replay: Replay, document: Document
+) -> tuple[dict[str, _Known], dict[str, str]]:
+    """What is known of each scenario after a commit, and its id before: the same for most."""
+    told = {one["id"]: one for one in document["scenarios"]}
+    untold = {name: what for name, what in replay.untold.items() if name not in told}
+    measured = {name: _measured(one, replay.commit["commit"]) for name, one in told.items()}
+    measured |= {name: _Known(None, None, [], what) for name, what in untold.items() if name in before}
+    usages = [{name: one.usage for name, one in side.items()} for side in (before, measured)]
+    renamed = renames(usages[0], usages[1], replay.moved)
+    was = {name: renamed[name][0] if name in renamed else name for name in measured}
+    known = {
+        name: replace(before.get(was[name], _NEVER), what=now.what) if now.what else now
+        for name, now in measured.items()
+    }
+    return known, was
+
+
+def _measured(scenario: ScenarioEntry, commit: str) -> _Known:
+    if scenario["measured"] is None or scenario["verdict"] == "stale":
+        return _Known(None, None, [], "stale")
+    return _Known(commit, scenario["measured"], [turn["recorded"] for turn in scenario["turns"]])
+
+
+def _moves(
+    before: Mapping[str, _Known], known: Mapping[str, _Known], was: Mapping[str, str]
+) -> list[MoveEntry]:
+    found = []
+    for name, now in sorted(known.items()):
+        then = before.get(was[name])
+        what = _what(then, now, renamed=was[name] != name)
+        if what:
+            found.append(_move(name, was[name], what, then or _NEVER, now))
+    gone = before.keys() - was.values()
+    return found + [_move(name, name, "removed", before[name], _NEVER) for name in sorted(gone)]
+
+
+def _what(then: _Known | None, now: _Known, *, renamed: bool) -> str:
+    if then is None:
+        return "added"
+    if now.what:
+        return "" if now.what == then.what else now.what
+    if now.tokens != then.tokens:
+        return "moved"
+    return "again" if then.what else "renamed" if renamed else ""
+
+
+def _move(name: str, was: str, what: str, then: _Known, now: _Known) -> MoveEntry:
+    return {
+        "id": name,
+        "was": was if was != name else None,
+        "what": what,
+        "since": then.commit,
+        "rerecorded": what == "moved" and now.recorded != then.recorded,
+        "before": then.tokens,
+        "now": None if now.what else now.tokens,
+    }

@@ -1,0 +1,1 @@
+"""What git knows: files, commits, and the baselines in them."""

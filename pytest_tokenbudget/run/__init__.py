@@ -1,0 +1,1 @@
+"""The plugin inside a pytest run: scenarios, sessions, and what pytest is told."""

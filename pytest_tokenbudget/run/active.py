@@ -1,0 +1,178 @@
+"""Who is playing: scenarios go on and off; the HTTP libraries are taken over while one has a cassette."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from pytest_tokenbudget.background import BackgroundThreads
+from pytest_tokenbudget.options import Options, RecordMode
+from pytest_tokenbudget.replay.child import ChildProxy
+from pytest_tokenbudget.replay.ledgers import Ledgers
+from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.replay.redaction import Redactor
+from pytest_tokenbudget.replay.rules import Rules
+from pytest_tokenbudget.reports.scenario_ids import argument
+from pytest_tokenbudget.reports.ways_out import REWRITE
+from pytest_tokenbudget.run.scenario import Scenario
+from pytest_tokenbudget.run.spending import Spending
+
+
+class Stage:
+    """A process-wide stack of scenarios; what is asked belongs to the one on top.
+
+    Not by thread or task: an agent's threads and tasks ask in the name of the test that runs.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        allowed_hosts: Sequence[str] = (),
+        spending: Spending | None = None,
+        redact: Sequence[str] = (),
+    ) -> None:
+        self._options = options
+        self._allowed_hosts = allowed_hosts
+        self._spending = spending
+        self._redactor = Redactor(os.environ, redact)
+        self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
+        self._ledgers = Ledgers()
+        self._background = BackgroundThreads()
+        self._routed = False
+        self._fenced = False
+
+    @property
+    def test(self) -> Scenario | None:
+        """The test that is on."""
+        return next((one for one, _ in reversed(self._on) if one.kind == "test"), None)
+
+    def enter(self, scenario: Scenario, *, fenced: bool = False) -> None:
+        """Put a scenario on top; `fenced` closes the network as well, where nothing is to be called.
+
+        Raises CassetteError, and leaves the stage as it was.
+        """
+        from pytest_tokenbudget.replay import cassette, vcr_bridge  # import vcr
+
+        self._note_threads()
+        with contextlib.ExitStack() as opening:
+            opening.enter_context(vcr_bridge.adopt(self._adopted))
+            if scenario.cassette is not None:
+                ledger = scenario.own or scenario.open(
+                    self._options,
+                    self._spending,
+                    self._redactor,
+                    free_hosts=frozenset(self._allowed_hosts),
+                )
+                opening.enter_context(self._ledgers.using(ledger))
+                if not self._routed:
+                    opening.enter_context(cassette.route(self._ledgers))
+                    opening.enter_context(self._marked("_routed"))
+                if fenced and not self._options.calls and not self._fenced:
+                    opening.enter_context(scenario.fenced(self._allowed_hosts))
+                    opening.enter_context(self._marked("_fenced"))
+            self._on.append((scenario, opening.pop_all()))
+        if self._options.judge:
+            vcr_bridge.adopt_open(self._adopted)
+
+    @contextlib.contextmanager
+    def proxy(self, scenario: Scenario) -> Iterator[ChildProxy]:
+        """What agents in other processes ask while this is open belongs to the scenario on top as well.
+
+        Raises SettingsError.
+        """
+        assert scenario.own is not None
+        with ChildProxy(lambda: self._ledgers.top, os.environ) as proxy:
+            scenario.proxies.append(proxy)
+            yield proxy
+
+    def leave(self, scenario: Scenario) -> None:
+        """Take a scenario off, wherever it is; nothing where it never came on."""
+        for index, (one, opened) in reversed(list(enumerate(self._on))):
+            if one is scenario:
+                self._note_threads()
+                del self._on[index]
+                opened.close()
+                return
+
+    @contextlib.contextmanager
+    def _marked(self, flag: str) -> Iterator[None]:
+        """What is process-wide is opened once, however many scenarios are on."""
+        setattr(self, flag, True)
+        try:
+            yield
+        finally:
+            setattr(self, flag, False)
+
+    def share(self, scenario: Scenario) -> None:
+        """What a fixture of wider scope has opened, and not closed when it is set up, is for the tests."""
+        for ledger in scenario.adopted:
+            ledger.shared = not ledger.closed
+
+    def warnings(self, scenario: Scenario) -> Iterator[str]:
+        """About what was never asked or opened, and threads of other tests that asked meanwhile."""
+        name, asked = scenario.place.id, _threads(scenario)
+        recording = self._options.record != RecordMode.NONE and scenario.cassette is not None
+        if recording and scenario.kind == "test" and not scenario.touched:
+            yield (
+                f"{name}: no model call was seen, so nothing was recorded. A client in another "
+                "process needs the fixture token_budget_proxy; a transport of its own goes past recordings."
+            )
+        if scenario.place.recorder == "pytest-recording" and not scenario.adopted:
+            yield f"{name}: @pytest.mark.vcr has opened no cassette, so that nothing it asks is metered."
+        for thread, starter in self._background.strangers(name, asked):
+            yield (
+                f"{name}: the thread {thread!r}, which {starter} has started, asked a model while this test "
+                "ran, and counts here. Let the test that starts a thread wait for it."
+            )
+
+    def left_behind(self, scenario: Scenario) -> Iterator[str]:
+        """About threads of a test that is over, its teardown too."""
+        self._note_threads()
+        name = scenario.place.id
+        for thread in self._background.left_by(name, _threads(scenario)):
+            yield (
+                f"{name}: the thread {thread!r} has asked a model and still runs after it. What it asks "
+                "from now on is not metered, or counts for another test: let the test wait for it."
+            )
+
+    def _note_threads(self) -> None:
+        """Threads belong to the test that is on; those of wider fixtures are there for several."""
+        on = self._on[-1][0] if self._on else None
+        self._background.note(on.place.id if on and on.kind == "test" else None)
+
+    def _adopted(self, path: str, held: Sequence[Interaction], rules: Rules) -> Ledger:
+        """The account of a cassette that the user's code opens now; a test's fixture opens it for the test.
+
+        What is asked of it belongs to whoever is on top then: a wider fixture's cassette serves many tests.
+        """
+        opener = next(one for one, _ in reversed(self._on) if one.kind != "fixture")
+
+        def asker() -> str:
+            on = next((one for one, _ in reversed(self._on) if one.kind != "fixture"), opener)
+            on.adopts(ledger)
+            return on.place.id
+
+        rules = replace(rules, asker=asker)
+        if self._spending is not None:
+            before, after = self._spending.before_call, self._spending.after_call
+            rules = replace(rules, before_call=before, after_call=after)
+        ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
+        opener.adopts(ledger)
+        return ledger
+
+
+def _command(opener: Scenario, path: str) -> str:
+    """How a cassette of the suite's own is recorded anew."""
+    if opener.place.recorder == "pytest-recording":
+        return shlex.join([*REWRITE, argument(opener.place.id)])
+    return f"delete {path}, and run the test as the suite records it"
+
+
+def _threads(scenario: Scenario) -> set[threading.Thread]:
+    return set().union(*(ledger.threads for ledger in scenario.ledgers))

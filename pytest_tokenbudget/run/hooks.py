@@ -1,0 +1,247 @@
+"""What pytest's hooks mean for scenarios. Registered only in runs that have something to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import unittest
+from collections import defaultdict
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
+from pytest_tokenbudget.fixtures import Fixtures
+from pytest_tokenbudget.options import MARKER, SAMPLE, Options
+from pytest_tokenbudget.replay.child import Access as Access  # part of the fixture's signature
+from pytest_tokenbudget.reports.junit import properties
+from pytest_tokenbudget.run import items, reporting
+from pytest_tokenbudget.run.active import Stage
+from pytest_tokenbudget.run.reporting import BudgetFailure, Node, is_unfinished, told_plainly, updated, warn
+from pytest_tokenbudget.run.scenario import Scenario
+from pytest_tokenbudget.run.session import Session
+from pytest_tokenbudget.run.stability import move_clock
+from pytest_tokenbudget.settings import load_settings
+from pytest_tokenbudget.summary import ENTRIES, RECORDED, Summary
+
+SCENARIO = pytest.StashKey[Scenario]()
+TEARDOWN = pytest.StashKey[Scenario]()
+ENDED = pytest.StashKey[Scenario]()
+"""Of a test of unittest between its body and its report, which alone tells how it ended."""
+
+
+def activate(config: pytest.Config, options: Options) -> None:
+    """Register what this process needs, once. Raises pytest.UsageError for settings that cannot be used."""
+    if config.pluginmanager.has_plugin("tokenbudget-scenarios"):
+        return
+    try:
+        if options.judge:
+            items.check_recording(config)
+        settings = load_settings(config.rootpath)
+        cache = getattr(config, "cache", None)
+        session = Session(config.rootpath, options, settings, reporting.Cache(cache) if cache else None)
+    except TokenBudgetError as error:
+        raise pytest.UsageError(str(error)) from None
+    move_clock()
+    scenarios = Scenarios(config, session)
+    config.pluginmanager.register(scenarios, "tokenbudget-scenarios")
+    config.pluginmanager.register(scenarios.fixtures, "tokenbudget-fixtures")
+    if (options.judge or options.calls) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")
+
+
+@contextlib.contextmanager
+def proxy(request: pytest.FixtureRequest) -> Iterator[Access]:
+    """What the fixture `token_budget_proxy` is for the test that asks for it."""
+    item, plugins = request.node, request.config.pluginmanager
+    if request.config.getoption("--token-budget-disable"):
+        yield Access.direct(os.environ)
+        return
+    scenarios = plugins.get_plugin("tokenbudget-scenarios")
+    if scenarios is None:
+        raise BudgetFailure(_needs_marker(item), pytrace=False)
+    with scenarios.proxy(item) as opened:
+        yield opened
+
+
+def _needs_marker(item: pytest.Item) -> str:
+    return (
+        f"{item.nodeid}: token_budget_proxy answers out of the test's own cassette, and it has none. "
+        f"Mark the test with @pytest.mark.{MARKER}, and do not let @pytest.mark.vcr record it as well."
+    )
+
+
+class Scenarios:
+    """Runs scenarios: in the only process, or in each worker of pytest-xdist."""
+
+    def __init__(self, config: pytest.Config, session: Session) -> None:
+        self._config = config
+        self._session = session
+        self._stage = Stage(
+            session.options,
+            allowed_hosts=session.settings.allowed_hosts,
+            spending=session.spending(getattr(config, "workerinput", {}).get("workercount", 1)),
+            redact=session.settings.redact,
+        )
+        self.fixtures = Fixtures(self._stage, session.settings, self._end, judge=session.options.judge)
+        self._news: dict[str, list[object]] = defaultdict(list)
+        self._told: set[str] = set()
+        self._cassettes = items.Cassettes()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Know whose each cassette is."""
+        self._cassettes = items.Cassettes(session.items)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run a marked test as often as samples are asked for."""
+        samples = self._session.options.samples
+        if samples > 1 and metafunc.definition.get_closest_marker(MARKER):
+            metafunc.fixturenames.append(SAMPLE)
+            numbers = range(1, samples + 1)
+            metafunc.parametrize(SAMPLE, numbers, ids=[f"{SAMPLE}{number}" for number in numbers])
+
+    # --- tests ----------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Go on before any fixture of the test is set up.
+
+        No wrapper: one that fails keeps others from their setup, but not from their teardown.
+        """
+        if items.is_marked(item) or self._session.options.judge:
+            with told_plainly():
+                scenario = items.scenario_of(item, self._session.settings)
+                self._cassettes.check(scenario)
+                item.stash[SCENARIO] = scenario
+                self._stage.enter(scenario, fenced=True)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Judge the test when its body is over."""
+        scenario = item.stash.get(SCENARIO, None)
+        if scenario is None:
+            return (yield)
+        try:
+            result = yield
+        except BaseException as error:
+            if is_unfinished(error, missed=scenario.missed):
+                raise
+            result = None
+        if isinstance(getattr(item, "instance", None), unittest.TestCase):
+            item.stash[ENDED] = scenario
+            return result
+        with told_plainly():
+            self._end(scenario, item)
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        """What is called in teardown has an account and a cassette of its own."""
+        scenario = item.stash.get(SCENARIO, None)
+        if scenario is None:
+            return (yield)
+        teardown = item.stash[TEARDOWN] = items.teardown_of(scenario)
+        try:
+            with told_plainly():
+                self._stage.enter(teardown)
+            result = yield
+            if teardown.touched:
+                with told_plainly():
+                    self._end(teardown, item)
+        finally:
+            self._stage.leave(teardown)
+            self._stage.leave(scenario)
+            del item.stash[SCENARIO], item.stash[TEARDOWN]
+        for warning in self._stage.left_behind(scenario):
+            warn(item, warning)
+        return result
+
+    def _end(self, scenario: Scenario, node: Node) -> None:
+        """Measure and judge, keep a new recording, and fail where that is due.
+
+        A fixture or a teardown that fails its budget is reported at the end of the run, as a failure of its
+        own: an error of the test that happens to come last would be another's.
+        """
+        scenario.settle()
+        try:
+            concluded = self._session.conclude(scenario)
+        except TokenBudgetError as error:
+            if scenario.kind != "test" and str(error) in self._told:
+                return  # a file that cannot be read has failed the run already
+            self._told.add(str(error))
+            raise
+        self._note(RECORDED, concluded.recorded)
+        self._note(ENTRIES, concluded.entry)
+        if concluded.entry is not None and scenario.kind == "test" and isinstance(node, pytest.Item):
+            node.user_properties[:] = updated(node.user_properties, properties(concluded.entry))
+        for warning in (*concluded.warnings, *self._stage.warnings(scenario)):
+            warn(node, warning)
+        if concluded.failure and (scenario.kind == "test" or concluded.entry is None):
+            raise BudgetFailure(concluded.failure, pytrace=False)
+
+    def _note(self, what: str, entry: object) -> None:
+        """The next report takes it along, to where the run is told."""
+        if entry is not None:
+            self._news[what].append(entry)
+
+    def _keep(self, item: pytest.Item) -> None:
+        """A test that fails as expected is not judged, but does what it always does: keep its recording."""
+        scenario = item.stash.get(SCENARIO, None)
+        if scenario is not None:
+            with told_plainly():
+                self._note(RECORDED, self._session.keep(scenario))
+
+    @contextlib.contextmanager
+    def proxy(self, item: pytest.Item) -> Iterator[Access]:
+        """For agents in other processes that a test starts."""
+        scenario = item.stash.get(SCENARIO, None)
+        if scenario is None or scenario.own is None:
+            raise BudgetFailure(_needs_marker(item), pytrace=False)
+        with contextlib.ExitStack() as opened:
+            with told_plainly():
+                proxy = opened.enter_context(self._stage.proxy(scenario))
+            yield proxy.access
+
+    # --- reports --------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Send what was examined along, and let no xfail hide a budget's failure."""
+        ended = item.stash.get(ENDED, None)
+        report = yield
+        failure = call.excinfo.value if call.excinfo else None
+        if ended is not None:
+            del item.stash[ENDED]
+            failure = self._judged(ended, item, failure)
+            report.user_properties[:] = item.user_properties
+        is_budgets = isinstance(failure, BudgetFailure)
+        if call.when == "call" and report.skipped and hasattr(report, "wasxfail") and not is_budgets:
+            self._keep(item)
+        if type(report) is pytest.TestReport:
+            vars(report).update(self._news)
+            self._news.clear()
+        if is_budgets:
+            report.outcome = "failed"
+            report.longrepr = reporting.printable(str(failure))
+            report.__dict__.pop("wasxfail", None)
+        elif isinstance(failure, ReplayMiss):
+            report.longrepr = reporting.printable(str(failure))  # of a subtest
+        if self._session.options.calls:
+            live = self._session.options.live
+            report.sections += reporting.of_real_calls(report, item.stash.get(SCENARIO, None), live=live)
+        return report
+
+    def _judged(
+        self, scenario: Scenario, item: pytest.Item, error: BaseException | None
+    ) -> BaseException | None:
+        """What a test of unittest fails by, when its body is over: its own error, or its budget."""
+        if error is not None and is_unfinished(error, missed=scenario.missed):
+            return error
+        try:
+            with told_plainly():
+                self._end(scenario, item)
+        except BudgetFailure as failure:
+            return failure
+        return error

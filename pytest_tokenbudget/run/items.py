@@ -1,0 +1,142 @@
+"""Which scenario a test or a fixture is: its name, its place, its settings, its cassette."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_tokenbudget.errors import CassetteError, SettingsError
+from pytest_tokenbudget.options import MARKER, SAMPLE
+from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.document import Recorder
+from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
+from pytest_tokenbudget.settings import ScenarioSettings, Settings, override
+
+_SAMPLE = re.compile(rf"\[{SAMPLE}\d+\]$|-{SAMPLE}\d+(?=\]$)|(?<=\[){SAMPLE}\d+-")
+
+
+_XUNIT = re.compile(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_\w+)?")
+"""The fixture that pytest makes of a `setup_method` or `setUpClass`."""
+
+
+def check_recording(config: pytest.Config) -> None:
+    """Raise SettingsError where pytest-recording is told to keep out: nothing would be metered."""
+    if config.getoption("--disable-recording", False):
+        raise SettingsError(
+            "--disable-recording sends the model calls of @pytest.mark.vcr tests past their cassettes, where "
+            "nobody can meter them. Leave it out, or leave out --token-budget."
+        )
+
+
+def is_marked(item: pytest.Item) -> bool:
+    """Whether a test says that it is a scenario."""
+    return item.get_closest_marker(MARKER) is not None
+
+
+def scenario_of(item: pytest.Item, settings: Settings) -> Scenario:
+    """The scenario that a test is. Raises SettingsError for a marker that cannot be used.
+
+    A marked test has a cassette of its own, unless pytest-recording gives it one.
+    """
+    place = _place(item)
+    return Scenario(place, _settings(item, settings, place.id), _cassette(item))
+
+
+def _cassette(item: pytest.Item) -> Path | None:
+    if not is_marked(item) or _is_recorded_by_another(item):
+        return None
+    test_class = getattr(item, "cls", None)
+    return cassette_path(item.path, without_sample(item.name), test_class.__name__ if test_class else None)
+
+
+class Cassettes:
+    """Whose they are: what cannot stand in a file's name, and outer classes, are left out of a cassette's."""
+
+    def __init__(self, items: Iterable[pytest.Item] = ()) -> None:
+        self._owners: dict[Path, dict[str, None]] = defaultdict(dict)
+        for item in items:
+            if path := _cassette(item):
+                self._owners[path][_place(item).id] = None
+
+    def check(self, scenario: Scenario) -> None:
+        """Raise CassetteError where another test would be recorded into the same file."""
+        owners = self._owners.get(scenario.cassette, {}) if scenario.cassette else {}
+        if len(owners) > 1:
+            raise CassetteError(
+                f"{' and '.join(owners)} would share one cassette, {scenario.cassette}: each would replay "
+                "what the other recorded. Give them names, or parameter ids, of other letters or digits."
+            )
+
+
+def teardown_of(scenario: Scenario) -> Scenario:
+    """The account of what a test's teardown calls."""
+    of = scenario.place
+    place = Place(f"{of.file}::teardown of {of.name}", of.file, of.line)
+    cassette = scenario.cassette and teardown_path(scenario.cassette)
+    return Scenario(place, scenario.settings, cassette, "teardown")
+
+
+def fixture_scenario(
+    fixturedef: pytest.FixtureDef[Any],
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    parameters: Collection[int],
+    *,
+    own: bool,
+) -> Scenario:
+    """The scenario that a fixture is, for the test, class, module, ... and the parameters that it is set up
+    for; `own`: with a cassette of its own.
+
+    It is placed where the fixture is defined, or, where that is outside of the suite, where it is used.
+    """
+    root, node = request.config.rootpath, request.node
+    function = inspect.unwrap(fixturedef.func)
+    code = getattr(function, "__code__", None)
+    path = Path(code.co_filename) if code else root / "conftest.py"
+    line = code.co_firstlineno if code else 1
+    if not path.is_relative_to(root):
+        path, line = (node.path if node.path.is_file() else node.path / "conftest.py"), 1
+    file = path.relative_to(root).as_posix()
+    name = "fixture " + _XUNIT.sub(r"\1", fixturedef.argname)
+    if parameters:
+        name += f"[{'-'.join(map(str, parameters))}]"
+    if node.nodeid not in ("", file):
+        name += f" of {without_sample(node.nodeid).removeprefix(f'{file}::')}"
+    cassette = cassette_path(path, name.replace(" ", "_")) if own else None
+    kind: Kind = "fixture" if fixturedef.scope == "function" else "wider fixture"
+    return Scenario(Place(f"{file}::{name}", file, line), settings.scenario, cassette, kind)
+
+
+def _place(item: pytest.Item) -> Place:
+    file, line, _ = item.location
+    recorder: Recorder | None = "pytest-recording" if _is_recorded_by_another(item) else None
+    return Place(without_sample(item.nodeid), Path(file).as_posix(), (line or 0) + 1, recorder)
+
+
+def without_sample(text: str) -> str:
+    """A node id or a name without the parameter of a sample: all samples are one scenario."""
+    return _SAMPLE.sub("", text)
+
+
+def _settings(item: pytest.Item, settings: Settings, where: str) -> ScenarioSettings:
+    found = settings.scenario
+    for marker in reversed(list(item.iter_markers(MARKER))):
+        if marker.args:
+            raise SettingsError(
+                f"{where}: @pytest.mark.{MARKER} takes keywords only, not {marker.args[0]!r}. "
+                f'Write, for example, @pytest.mark.{MARKER}(tolerance="10%").'
+            )
+        found = override(found, marker.kwargs, f"{where}: @pytest.mark.{MARKER}")
+    return found
+
+
+def _is_recorded_by_another(item: pytest.Item) -> bool:
+    """Whether pytest-recording opens this test's cassette, at the very path that would be ours."""
+    recording = item.config.pluginmanager.has_plugin("recording")
+    return recording and item.get_closest_marker("vcr") is not None

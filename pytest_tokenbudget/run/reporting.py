@@ -1,0 +1,132 @@
+"""What a scenario means to pytest: a failure in plain words, a warning that fails nothing, properties."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
+from pytest_tokenbudget.reports.text import to_ascii
+from pytest_tokenbudget.run.scenario import Scenario
+from pytest_tokenbudget.wording import plural
+
+Node = pytest.Item | pytest.Collector
+
+_KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_NO_KEY = (
+    "No model call was made, and there is no key: this run makes real calls, and neither "
+    f"{' nor '.join(_KEYS)} is set. Set one (export {_KEYS[0]}=...), or give the client of the test its key."
+)
+
+
+class Cache:
+    """pytest's cache, for counts. Where it cannot be written, pytest tells it once, we not for each text."""
+
+    def __init__(self, cache: pytest.Cache) -> None:
+        self._cache = cache
+
+    def get(self, key: str, default: Any) -> Any:
+        """What was set under `key`, else `default`."""
+        return self._cache.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep `value`, where that can be."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pytest.PytestCacheWarning)
+            self._cache.set(key, value)
+
+
+class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]  # set on a function
+    """A scenario that fails its budget: told without a traceback, and never hidden by xfail."""
+
+
+def ascii_only() -> bool:
+    """Whether the terminal shows nothing else: by the encoding that it was opened with."""
+    encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
+    return not encoding.lower().replace("-", "").startswith("utf")
+
+
+def printable(text: str) -> str:
+    """Why something fails, as the terminal shows it."""
+    return to_ascii(text) if ascii_only() else text
+
+
+def of_real_calls(
+    report: pytest.TestReport, scenario: Scenario | None, *, live: bool
+) -> Iterator[tuple[str, str]]:
+    """Sections for a test that failed: before it asked anything, as a client without a key sends nothing, or
+    after calls that were paid for, and that a failing test does not keep.
+    """
+    if not report.failed or report.when != "call" or scenario is None:
+        return
+    if not scenario.touched and not any(map(os.environ.get, _KEYS)):
+        yield "token budgets", _NO_KEY
+    if not live and scenario.own and scenario.own.calls and not scenario.saved:
+        calls = plural(len(scenario.own.calls), "real call")
+        yield "token budgets", f"The test failed: nothing of its {calls} is recorded."
+
+
+@contextlib.contextmanager
+def told_plainly() -> Iterator[None]:
+    """An error of the catalogue is the user's to mend: its text, without a traceback."""
+    try:
+        yield
+    except TokenBudgetError as error:
+        raise BudgetFailure(str(error), pytrace=False) from None
+
+
+def warn(node: Node, text: str) -> None:
+    """Warn of something in a test, in a way that fails it only where a filter names TokenBudgetWarning.
+
+    Where every warning is an error, this one is still only shown: the test itself is not at fault.
+    """
+    warning = TokenBudgetWarning(text)
+    try:
+        node.warn(warning)
+    except TokenBudgetWarning:
+        if any(
+            kind == "error" and category is TokenBudgetWarning for kind, _, category, *_ in warnings.filters
+        ):
+            raise BudgetFailure(text, pytrace=False) from None
+        message = warnings.WarningMessage(warning, TokenBudgetWarning, str(node.path), 1)
+        told = {"warning_message": message, "when": "runtest", "nodeid": node.nodeid, "location": None}
+        node.ihook.pytest_warning_recorded.call_historic(kwargs=told)
+
+
+def miss_behind(error: BaseException) -> ReplayMiss | None:
+    """The miss that an exception is, or holds: as a cause, or in the group of a task group."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        one = queue.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, ReplayMiss):
+            return one
+        seen.add(id(one))
+        queue += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            queue += one.exceptions
+    return None
+
+
+def is_unfinished(error: BaseException, *, missed: bool) -> bool:
+    """Whether a test that ends in an error is not to be judged: its own failure, a skip, an interruption.
+
+    Not where something that it asked was `missed`: the error may well come of that.
+    """
+    if isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
+        return True
+    return not missed and miss_behind(error) is None
+
+
+def updated(before: Sequence[tuple[str, object]], new: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:
+    """The properties of a test that runs again, or the first time."""
+    names = {name for name, _ in new}
+    return [*(one for one in before if one[0] not in names), *new]

@@ -1,0 +1,243 @@
+"""A scenario while it runs: its cassette, the account of what it asks, and what that comes to."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from pytest_tokenbudget.errors import TokenBudgetError
+from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.options import Options, RecordMode
+from pytest_tokenbudget.replay.child import ChildProxy
+from pytest_tokenbudget.replay.network import NetworkGuard, placeholder_environment
+from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.replay.redaction import Redactor, redact
+from pytest_tokenbudget.replay.rules import Rules
+from pytest_tokenbudget.replay.secret_text import secrets_of
+from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
+from pytest_tokenbudget.replay.traffic import Traffic
+from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.scenario_ids import argument
+from pytest_tokenbudget.run.spending import Spending
+from pytest_tokenbudget.settings import ScenarioSettings
+from pytest_tokenbudget.wire.exchange import Pair
+
+_FORBIDDEN = "<>?%*:|\"'/\\"
+_LONGEST_NAME = 255
+"""Bytes of a file name on the common file systems."""
+
+
+def cassette_path(test_file: Path, test: str, test_class: str | None = None) -> Path:
+    """Where the cassette of a test is: where pytest-recording puts it, so that a suite can have either."""
+    name = f"{test_class}.{test}" if test_class else test
+    return test_file.parent / "cassettes" / test_file.stem / _file_name(name)
+
+
+def teardown_path(cassette: Path) -> Path:
+    """Where the cassette of a test's teardown is: beside the test's own."""
+    return cassette.with_name(_file_name(f"{cassette.stem}.teardown"))
+
+
+def _file_name(name: str) -> str:
+    for character in _FORBIDDEN:
+        name = name.replace(character, "-")
+    if len(f"{name}.yaml".encode()) > _LONGEST_NAME:
+        digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+        name = f"{name[: _LONGEST_NAME - len('.yaml') - len(digest) - 3]}...{digest}"
+    return f"{name}.yaml"
+
+
+Kind = Literal["test", "teardown", "fixture", "wider fixture"]
+
+
+@dataclass(slots=True)
+class Scenario:
+    """One test, the teardown of a test, or a fixture. Its ledgers fill while it runs."""
+
+    place: Place
+    settings: ScenarioSettings
+    cassette: Path | None = None
+    """Of its own; None where only cassettes of the user's are metered."""
+    kind: Kind = "test"
+    own: Ledger | None = None
+    adopted: list[Ledger] = field(default_factory=list)
+    """Of the cassettes that the user's code opened."""
+    refusals: list[str] = field(default_factory=list)
+    """Connections that went past the HTTP libraries."""
+    proxies: list[ChildProxy] = field(default_factory=list)
+    """Through which agents in other processes ask."""
+    saved: bool = False
+    """Its new recording is written."""
+    failed: bool = False
+    """It broke off: nothing is to be judged."""
+
+    def adopts(self, ledger: Ledger) -> None:
+        """It asks a cassette of the user's; one of vcrpy, where nobody says otherwise."""
+        if not any(ledger is one for one in self.adopted):
+            self.adopted.append(ledger)
+        if self.place.recorder is None and self.cassette is None:
+            self.place = replace(self.place, recorder="vcrpy")
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """All accounts, its own first."""
+        return (*([self.own] if self.own else ()), *self.adopted)
+
+    @property
+    def touched(self) -> bool:
+        """Whether there is anything to judge: something was asked, or was recorded and is to be asked."""
+        return bool(self.refusals) or self.failed_a_child or any(map(self._touched, self.ledgers))
+
+    def _touched(self, ledger: Ledger) -> bool:
+        account = ledger.account(self.place.id)
+        left = account.unplayed if ledger is self.own else ()
+        asked = account.pairs or account.misses or account.problems or left
+        called = ledger.called(self.place.id)
+        return bool(asked or called.exchanges or called.unanswered)
+
+    @property
+    def failed_a_child(self) -> bool:
+        """Whether an agent in another process did not get its answer, so that it had to break off."""
+        return any(proxy.failures for proxy in self.proxies)
+
+    @property
+    def missed(self) -> bool:
+        """Whether something was asked that nothing answers, whatever the agent made of it."""
+        accounts = [ledger.account(self.place.id) for ledger in self.ledgers]
+        refused = any(account.misses or account.problems for account in accounts)
+        return refused or bool(self.refusals) or self.failed_a_child
+
+    def settle(self) -> None:
+        """Wait for the answers to other processes that are on their way."""
+        for proxy in self.proxies:
+            proxy.wait()
+
+    def open(
+        self,
+        options: Options,
+        spending: Spending | None,
+        redactor: Redactor | None = None,
+        *,
+        free_hosts: frozenset[str] = frozenset(),
+    ) -> Ledger:
+        """Read its cassette and begin its account; `free_hosts` are not recorded. Raises CassetteError."""
+        assert self.cassette is not None
+        exists = self.cassette.exists()
+        mode = options.record
+        if mode == RecordMode.ONCE and exists:
+            mode = RecordMode.NONE
+        fresh = options.live or mode == RecordMode.ALL
+        recorded: Sequence[Interaction] = read_cassette(self.cassette) if exists and not fresh else ()
+        rules = Rules(
+            calls=options.live or mode != RecordMode.NONE,
+            exact=mode == RecordMode.CHANGED,
+            free_hosts=free_hosts,
+            before_call=spending.before_call if spending else None,
+            after_call=spending.after_call if spending else None,
+            redact=redactor,
+        )
+        self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
+        return self.own
+
+    def _command(self, exists: bool) -> str:
+        mode = RecordMode.CHANGED if exists else RecordMode.ONCE
+        return f"pytest {shlex.quote(argument(self.place.id))} --token-budget-record={mode}"
+
+    @contextlib.contextmanager
+    def fenced(self, allowed_hosts: Sequence[str]) -> Iterator[None]:
+        """In replay: no network, and placeholders where credentials are missing."""
+        guard = NetworkGuard(self.place.id, allowed_hosts)
+        self.refusals = guard.refusals  # which fills while the scenario runs
+        with placeholder_environment(), guard:
+            yield
+
+    def run(self, meter: Meter, options: Options) -> Run:
+        """What it did so far, measured."""
+        runs = [self._run(ledger, meter, options) for ledger in self.ledgers]
+        problems = [*self.refusals, *(problem for proxy in self.proxies for problem in proxy.problems)]
+        if self.own and self.own.recording.misses and self.cassette and not self.cassette.exists():
+            path = "/".join(self.cassette.parts[-3:])
+            moved = "where a test was renamed or moved, its cassette and its baseline go with it"
+            problems.insert(0, f"there is no cassette {path} beside the test ({moved})")
+        return sum(runs, Run(problems=tuple(problems)))
+
+    def _run(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
+        problems = Run(problems=ledger.account(self.place.id).problems)
+        if ledger is not self.own:
+            return self._replayed(ledger, meter) + self._called(ledger, meter, options) + problems
+        if options.live or ledger.rules.calls:
+            return self._called(ledger, meter, options) + problems
+        return self._replayed(ledger, meter) + problems
+
+    def _replayed(self, ledger: Ledger, meter: Meter) -> Run:
+        """What was answered from the recording.
+
+        What others asked of the same cassette is measured as well: it may have warmed the prompt cache. A
+        cassette of the suite's own may hold what other tests ask, and what comes before a turn may be theirs.
+        """
+        account, own = ledger.account(self.place.id), ledger is self.own
+        changed = tuple(pair for pair in account.reshaped if pair.how is not Paired.EXACT)
+        run = meter.replayed(
+            ledger.recording.exchanges,
+            ledger.recording.pairs,
+            misses=account.misses,
+            unplayed=account.unplayed if own else (),
+            reshaped=account.reshaped if own else changed,
+        )
+        mine = {pair.index for pair in account.pairs}
+        turns = tuple(turn for turn in run.turns if turn.pair.index in mine)
+        return replace(run, turns=turns, leftovers=() if own else account.unplayed)
+
+    def _called(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
+        """What was really called: live, or as a new recording says, where every answer is to its request."""
+        called = ledger.called(self.place.id)
+        if options.live:
+            return meter.called(called.exchanges) + Run(problems=tuple(called.unanswered))
+        try:
+            exchanges = Traffic(ledger.interactions()).exchanges if ledger is self.own else called.exchanges
+        except TokenBudgetError as error:
+            return Run(problems=(str(error),))
+        pairs = [Pair(n, e.request, e.request, e.answer, Paired.EXACT) for n, e in enumerate(exchanges)]
+        problems = called.unanswered if ledger is not self.own else ()
+        return meter.replayed(exchanges, pairs) + Run(problems=tuple(problems))
+
+    @property
+    def failed_calls(self) -> Iterator[str]:
+        """What a new recording holds of calls that failed for good, in sentences."""
+        for ledger in self.ledgers:
+            again = " with --token-budget-record=all" if ledger is self.own else ""
+            for failed in ledger.called(self.place.id).failed:
+                yield (
+                    f"{self.place.id}: {failed}, and not asked again until it succeeded. The recording keeps "
+                    f"the failure, and replays it. If that is not meant, record the test once more{again}."
+                )
+
+    def recorded(self, meter: Meter) -> tuple[Run, Run]:
+        """The turns of its new recording, and what was really called for it."""
+        if self.own is None:
+            return Run(), Run()
+        return meter.called(Traffic(self.own.interactions()).exchanges), meter.called(self.own.calls)
+
+    def save(self, patterns: Sequence[str]) -> bool:
+        """Write what was recorded over its cassette, without secrets; whether there was anything new.
+
+        `patterns` are the user's own secrets. Raises CassetteError or RecordingError and leaves the old one.
+        """
+        ledger = self.own
+        if ledger is None or self.cassette is None or not ledger.rules.calls:
+            return False
+        if not ledger.calls and not ledger.recording.unplayed:
+            return False
+        clean = redact(ledger.interactions(), secrets=secrets_of(os.environ), patterns=patterns)
+        write_cassette(self.cassette, clean)
+        self.saved = True
+        return True

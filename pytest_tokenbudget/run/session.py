@@ -1,0 +1,253 @@
+"""One run's state: measures and judges scenarios, collects them, updates baselines, writes reports.
+
+Knows no pytest. Under several processes, each has a session that examines; the controller's collects.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pytest_tokenbudget.advice.advise import advise
+from pytest_tokenbudget.budget.verdict import judge
+from pytest_tokenbudget.committed import Committed
+from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis.findings import Finding
+from pytest_tokenbudget.diagnosis.turns import recorded_anew
+from pytest_tokenbudget.diagnosis.volatile import is_lasting
+from pytest_tokenbudget.errors import TokenBudgetError
+from pytest_tokenbudget.metering.counting import Store, best_counter
+from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.models import Family
+from pytest_tokenbudget.metering.pricing import Prices
+from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.model import Basis, Paired, Usage, Verdict
+from pytest_tokenbudget.options import Options, RecordMode
+from pytest_tokenbudget.report_files import write_report
+from pytest_tokenbudget.reports import build
+from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+from pytest_tokenbudget.reports.doubts import doubts
+from pytest_tokenbudget.reports.facts import facts
+from pytest_tokenbudget.reports.recordings import RecordedEntry, Recordings
+from pytest_tokenbudget.reports.samples import merge_samples
+from pytest_tokenbudget.reports.terminal import failure_text
+from pytest_tokenbudget.repository.git import head_of
+from pytest_tokenbudget.repository.source_files import read_source_tree
+from pytest_tokenbudget.run.count_api import ApiCounter
+from pytest_tokenbudget.run.scenario import Scenario
+from pytest_tokenbudget.run.spending import Spending
+from pytest_tokenbudget.run.stability import check_stability, keep_prompts, unstable_text
+from pytest_tokenbudget.settings import ScenarioSettings, Settings
+from pytest_tokenbudget.sources.tree import SourceTree
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run came to."""
+
+    document: Document
+    written: list[Path] = field(default_factory=list)
+    """Baseline files and reports."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be written, in sentences; any of them fails the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What one scenario came to."""
+
+    entry: ScenarioEntry | None = None
+    """Its entry of the document, where it was judged."""
+    failure: str | None = None
+    """Why its test fails."""
+    warnings: tuple[str, ...] = ()
+    """What is not metered, or not as exactly as was asked."""
+    recorded: RecordedEntry | None = None
+    """Its new cassette, where one was written."""
+
+
+class Session:
+    """One run."""
+
+    def __init__(self, root: Path, options: Options, settings: Settings, store: Store | None = None) -> None:
+        self.root = root
+        self.options = options
+        self.settings = settings
+        self.prices = Prices()
+        self.recordings = Recordings()
+        self.api = ApiCounter(os.environ, store) if options.count == "api" else None
+        self._store = store
+        self._problems: list[str] = []
+        self._doubts: set[str] = set()
+        self._committed = Committed(root)
+        self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
+
+    @cached_property
+    def meter(self) -> Meter:
+        """What measures; nothing heavy is loaded before the first count."""
+        return Meter(
+            best_counter(self._store),
+            self.prices.tiered,
+            self.settings.minimum_cacheable_tokens,
+            lasting=lambda pair: is_lasting(pair.recorded.prompt, pair.request.prompt, self._sources),
+            recount=self.api.count if self.api else None,
+        )
+
+    def spending(self, processes: int) -> Spending | None:
+        """The limit on real calls, an equal share of it for each of several processes; None without one."""
+        limit = self.options.max_spend
+        return None if limit is None else Spending(limit / processes, self.prices)
+
+    @cached_property
+    def _sources(self) -> SourceTree:
+        """The files that prompts may come from, read when something changed."""
+        return read_source_tree(self.root)
+
+    def conclude(self, scenario: Scenario) -> Conclusion:
+        """Measure a scenario that is over, keep its new recording, and judge it where that is asked.
+
+        Raises an error of the catalogue for a baseline or a cassette that cannot be read or written.
+        """
+        if not scenario.touched and self._committed.of(scenario.place) is None:
+            return Conclusion(warnings=self._warnings(scenario))
+        run = scenario.run(self.meter, self.options)
+        if not scenario.touched:
+            run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
+        recorded = None if run.problems or run.misses else self.keep(scenario)
+        warnings = self._warnings(scenario)
+        if not self.options.judge and not run.problems and not run.misses:
+            return Conclusion(warnings=warnings, recorded=recorded)
+        if self.options.prompts:
+            prompts = [turn.pair.request.prompt for turn in run.turns]
+            keep_prompts(self.options.prompts, scenario.place.id, prompts)
+        entry = self.examine(scenario.place, scenario.settings, run)
+        # Of live runs, the controller judges all samples together.
+        failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
+        told = entry if self.options.judge else None
+        if failed:
+            return Conclusion(told, failure_text(entry), warnings, recorded)
+        new = [doubt for doubt in doubts(entry) if doubt not in self._doubts]
+        self._doubts.update(new)
+        return Conclusion(told, None, (*warnings, *new), recorded)
+
+    def keep(self, scenario: Scenario) -> RecordedEntry | None:
+        """Write its new recording; None where this run records nothing, or has nothing new.
+
+        Raises CassetteError or RecordingError and leaves the old one.
+        """
+        if self.options.record == RecordMode.NONE or not scenario.save(self.settings.redact):
+            return None
+        written, called = scenario.recorded(self.meter)
+        cost = None if called.basis == Basis.UNKNOWN else self.prices.cost(called.usage)
+        return {
+            "cassette": str(scenario.cassette),
+            "turns": written.usage.turns,
+            "called": called.usage.turns,
+            "cost_usd": None if cost is None else float(cost),
+        }
+
+    def _warnings(self, scenario: Scenario) -> tuple[str, ...]:
+        """Each once: by its ledgers, and by the counting endpoint since the last scenario."""
+        told = [warning for ledger in scenario.ledgers for warning in ledger.warnings]
+        told += () if self.options.live else scenario.failed_calls
+        if self.api:
+            told += self.api.warnings
+            self.api.warnings.clear()
+        return tuple(dict.fromkeys(told))
+
+    def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
+        """Judge one scenario and say why. Raises BaselineError where its baseline cannot be read.
+
+        When baselines are being updated, what was measured is its own baseline, unless it is stale.
+        """
+        baseline = self._committed.of(place)
+        if not self.options.update:
+            run = run.against(baseline)
+        elif not run.stale:
+            baseline = run.usage
+        cost = self.prices.cost
+        judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)
+        findings = self._findings(run, settings, baseline)
+        findings += facts(judgement.verdict, place.recorder, settings, self.settings.scenario)
+        return build.scenario(place, judgement, baseline, run, findings, cost)
+
+    def _findings(self, run: Run, settings: ScenarioSettings, baseline: Usage | None) -> tuple[Finding, ...]:
+        """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
+        problems = (Finding("problem", "run", problem) for problem in run.problems)
+        anew = recorded_anew(run, baseline, self.prices.cost) if baseline and not self.options.live else ()
+        unpriced = (
+            Finding("unpriced_model", str(rate), f"no price is known for {rate}")
+            for rate in self.prices.unpriced(run.usage)
+        )
+        causes = diagnose(
+            run,
+            cost=self.prices.cost,
+            count=lambda text: self.meter.counter.count(text, Family.V3),
+            sources=self._sources if any(turn.pair.how is not Paired.EXACT for turn in run.turns) else None,
+            minimums=self.settings.minimum_cacheable_tokens,
+        )
+        levers = advise(
+            run,
+            cost=self.prices.cost,
+            cheaper=self.prices.cheaper_models,
+            runs_per_month=settings.runs_per_month,
+            batchable=settings.batchable,
+            minimums=self.settings.minimum_cacheable_tokens,
+        )
+        return (*problems, *unpriced, *anew, *causes, *levers)
+
+    def collect(self, entry: ScenarioEntry) -> None:
+        """Take in what was examined: one more sample of a live run, else what replaces an earlier try."""
+        if not self.options.live:
+            self._entries[entry["id"]].clear()
+        self._entries[entry["id"]].append(entry)
+
+    @property
+    def entries(self) -> list[ScenarioEntry]:
+        """One entry for each scenario so far."""
+        return [merge_samples(samples, self.prices.cost) for samples in self._entries.values()]
+
+    def unstable(self, arguments: Sequence[str], invoked_in: Path) -> list[tuple[ScenarioEntry, str]]:
+        """Replay once more elsewhere; entries whose prompts differ there, with what differs.
+
+        The findings are added to the entries. What keeps the check from being made fails the run.
+        """
+        assert self.options.prompts is not None
+        files = sorted({self.root / samples[0]["file"] for samples in self._entries.values() if samples})
+        found, problems = check_stability(self.options.prompts, files, arguments, invoked_in, self.root)
+        self._problems += problems
+        told = []
+        for name, findings in found.items():
+            for entry in self._entries[name]:
+                entry["findings"] += [build.finding(one) for one in findings]
+            told.append((self._entries[name][-1], unstable_text(findings)))
+        return told
+
+    def finish(self) -> Outcome:
+        """Write what is to be written."""
+        outcome = Outcome(self.document(), problems=list(self._problems))
+        if self.options.update:
+            written, problems = self._committed.update(outcome.document["scenarios"])
+            outcome.written += written
+            outcome.problems += problems
+        for target in self.options.reports:
+            try:
+                write_report(target, outcome.document, self.root, self.settings.scenario.runs_per_month)
+                outcome.written.append(target.path)
+            except TokenBudgetError as error:
+                outcome.problems.append(str(error))
+        return outcome
+
+    def document(self) -> Document:
+        """The JSON document of all that was collected."""
+        return build.document(
+            self.entries,
+            mode=self.options.mode,
+            prices=(self.prices.source, self.prices.version),
+            commit=head_of(self.root),
+        )

@@ -1,0 +1,1 @@
+"""Find which line of which file holds a text."""

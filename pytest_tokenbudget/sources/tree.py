@@ -1,0 +1,196 @@
+"""Which lines of which file of the repository hold a text that a prompt gained."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pytest_tokenbudget.diagnosis.differences import added_spans
+from pytest_tokenbudget.diagnosis.findings import Source
+from pytest_tokenbudget.diagnosis.holes import filled_in
+from pytest_tokenbudget.diagnosis.listings import Names, is_new_order
+from pytest_tokenbudget.diagnosis.placement import NAMED, Placed, Query, best_placement, equal_places
+from pytest_tokenbudget.sources.match import File, grams_of
+from pytest_tokenbudget.sources.words import read_words, words_of
+
+_RARE = 12
+"""Words that choose the files worth a look: the rarest in the repository."""
+_CANDIDATES, _POOL = 6, 256
+"""Files that are looked into, and those of which they are chosen."""
+_LINES = 50
+"""Of an addition that no file holds as a whole, above which they are not looked for one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an added text stands in the repository."""
+
+    sources: tuple[Source, ...] = ()
+    """One: there. Several: ambiguous, up to three of them. None: in no file."""
+    filled: Source | None = None
+    """The line of a template that the text, or a part of it, is filled into."""
+    missing: tuple[str, ...] = ()
+    """The pieces of the text that no file holds at that place."""
+    elsewhere: tuple[Source, ...] = ()
+    """Of a text with several additions: the places of the smaller ones."""
+    code: str = ""
+    """What the repository holds in the line `filled`."""
+
+    @property
+    def source(self) -> Source | None:
+        """The one place, if there is one."""
+        return self.sources[0] if len(self.sources) == 1 else None
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """The text files of a repository, relative path to text, and what the change at hand does to them.
+
+    Indexed when it is first asked, once: keep one for a whole run.
+    """
+
+    files: Mapping[str, str]
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """Of the files that the change touches: what they held before it."""
+
+    @cached_property
+    def _changed(self) -> _Index:
+        return _Index({path: text for path, text in self.files.items() if path in self.changed})
+
+    @cached_property
+    def _others(self) -> _Index:
+        return _Index({path: text for path, text in self.files.items() if path not in self.changed})
+
+    @cached_property
+    def _answers(self) -> dict[tuple[str, str], Location]:
+        return {}
+
+    def locate(self, was: str, now: str) -> Location:
+        """Where the repository holds what `now` has more than `was`, changed files first.
+
+        The place of the largest addition is the answer, those of the others are `elsewhere`. Texts are found
+        in spite of white space, escapes, string concatenation and templates that were filled; a text that
+        several places hold equally well is ambiguous.
+        """
+        key = (was, now)
+        if key not in self._answers:
+            self._answers[key] = self._located(was, now)
+        return self._answers[key]
+
+    def holds(self, text: str) -> bool:
+        """Whether any file holds `text`, word for word."""
+        words = words_of(text)
+        if not words:
+            return True
+        for index in (self._changed, self._others):
+            for file in index.candidates(words):
+                if _contains(file.text.words, words):
+                    return True
+        return False
+
+    def changes_mention(self, word: str) -> bool:
+        """Whether a file that the change touches holds a word, code included."""
+        whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+        return any(whole.search(self.files[path]) for path in self.changed)
+
+    def tells_order(self, names: Names) -> bool:
+        """Whether the change put these names into this order, in some file."""
+        return any(is_new_order(names, was, self.files[path]) for path, was in self.changed.items())
+
+    def _located(self, was: str, now: str) -> Location:
+        added = (Query(now, span) for span in added_spans(was, now))
+        found = [placed for query in added for placed in self._placed(query)]
+        if not found:
+            return Location()
+        largest = sorted(found, key=lambda placed: -placed[0])
+        first = largest[0][1]
+        filled = next((one.filled for _, one in largest if one.filled), None)
+        others = dict.fromkeys(source for _, one in largest[1:] if (source := one.source))
+        return Location(
+            first.sources,
+            filled,
+            tuple(piece for _, one in found for piece in one.missing),
+            tuple(source for source in others if source != first.source),
+            self.files[filled.file].split("\n")[filled.line - 1] if filled else "",
+        )
+
+    def _placed(self, query: Query) -> list[tuple[int, Location]]:
+        """Where an addition stands, with its size; else where its lines do: files that were put together."""
+        whole = self._place(query)
+        lines = query.lines() if whole.missing and not whole.filled else []
+        if len(lines) <= _LINES:
+            placed = [(line.size, self._place(line)) for line in lines]
+            hits = sum(bool(location.sources) for _, location in placed)
+            if hits and (hits == len(placed) or not whole.sources):
+                return placed
+        return [(query.size, whole)]
+
+    def _place(self, query: Query) -> Location:
+        if (changed := self._changed.place(query)) and changed.sources:
+            return changed
+        other = self._others.place(query)
+        if found := next((one for one in (other, changed) if one and (one.sources or one.filled)), None):
+            return found
+        filled = filled_in(query, self._changed.all_files())
+        return (
+            Location(filled=filled.source, missing=(filled.value,))
+            if filled
+            else Location(missing=(query.text,))
+        )
+
+
+class _Index:
+    """Which words are in which files."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._texts = files
+        self._files: dict[str, File] = {}
+        self._paths: dict[str, list[str]] = defaultdict(list)
+        for path, text in files.items():
+            for word in set(read_words(path, text).words):
+                self._paths[word].append(path)
+
+    def place(self, query: Query) -> Location | None:
+        """Where these files hold `query`; None where none of them holds anything of it."""
+        words, (start, end) = query.words, query.span
+        context = [*words[:start], *words[end:]]
+        files = {file.path: file for file in (*self.candidates(words[start:end]), *self.candidates(context))}
+        found = [one for file in files.values() if (one := best_placement(query, file))]
+        placed = sorted(found, key=Placed.rank, reverse=True)
+        if not placed:
+            return None
+        best = placed[0]
+        if not best.holds:
+            return Location(filled=best.filled, missing=best.missing) if best.filled else None
+        equals = [one for one in placed if one.rank() == best.rank()]
+        sources = [source for one in equals for source in equal_places(one, query)]
+        return Location(tuple(sources[:NAMED]), best.filled, best.missing)
+
+    def candidates(self, words: Sequence[str]) -> list[File]:
+        """The files that hold most of the rarest of `words`; if many do, most of them in a row."""
+        known = sorted(
+            {word for word in words if word in self._paths}, key=lambda w: (len(self._paths[w]), w)
+        )
+        votes = Counter(path for word in known[:_RARE] for path in self._paths[word]).most_common(_POOL)
+        if len(votes) > _CANDIDATES and votes[_CANDIDATES - 1][1] == votes[_CANDIDATES][1]:
+            wanted = set(grams_of(words, 3))
+            shared = {path: len(wanted & self._file(path).grams(3).keys()) for path, _ in votes}
+            votes.sort(key=lambda vote: (-vote[1], -shared[vote[0]]))
+        return [self._file(path) for path, _ in votes[:_CANDIDATES]]
+
+    def all_files(self) -> list[File]:
+        """Every file, by path."""
+        return [self._file(path) for path in sorted(self._texts)]
+
+    def _file(self, path: str) -> File:
+        if path not in self._files:
+            self._files[path] = File(path, read_words(path, self._texts[path]))
+        return self._files[path]
+
+
+def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:
+    first, size = wanted[0], len(wanted)
+    return any(words[at : at + size] == wanted for at, word in enumerate(words) if word == first)
