@@ -25,13 +25,9 @@ from corpus import load
 from pairs import TEXT_OR_TOOL, Pair, kind_of_edit, pairs
 from tables import quantile, table
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.calibration import Known
-from pytest_tokenbudget.metering.comparison import compare
+from pytest_tokenbudget.metering.counting import BuiltinCounter, CtokCounter, Memo
 from pytest_tokenbudget.metering.counting import Counter as TokenCounter
-from pytest_tokenbudget.metering.counting import CtokCounter, Memo
-from pytest_tokenbudget.metering.estimate import Estimate, estimate
-from pytest_tokenbudget.metering.history import worked
+from pytest_tokenbudget.metering.estimate import Estimate, Known, compare, estimate, worked
 from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.model import Basis
 

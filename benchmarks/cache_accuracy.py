@@ -28,17 +28,19 @@ from typing import Any
 
 import yaml
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.cache_chain import chain
-from pytest_tokenbudget.metering.cache_current import CurrentTurn
-from pytest_tokenbudget.metering.cache_difference import resplit
 from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
-from pytest_tokenbudget.metering.cache_split import RecordedTurn, lay_out, measure, observe
-from pytest_tokenbudget.metering.counting import Memo
-from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate
+from pytest_tokenbudget.metering.cache_split import (
+    CurrentTurn,
+    RecordedTurn,
+    lay_out,
+    measure,
+    observe,
+    resplit,
+)
+from pytest_tokenbudget.metering.counting import BuiltinCounter, Memo
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, chain, simulate
 from pytest_tokenbudget.model import Tokens
-from pytest_tokenbudget.wire.answers import read_answer
-from pytest_tokenbudget.wire.billing import tokens
+from pytest_tokenbudget.wire.answers import read_answer, tokens
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.requests import read_prompt, read_request
 

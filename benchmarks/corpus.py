@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_tokenbudget.errors import TokenBudgetError
 from pytest_tokenbudget.metering.models import model_name
-from pytest_tokenbudget.replay.storage import read_cassette
+from pytest_tokenbudget.replay.cassette_file import read_cassette
 from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.prompt import Prompt, digest, parse_prompt
 from pytest_tokenbudget.wire.requests import read_request

@@ -1,6 +1,6 @@
 """Fits the weights of the built-in counter: `fit_builtin.py CORPUS... [--write]`, in Python 3.12 or newer.
 
-The model is linear in the pieces of a text (`pytest_tokenbudget/metering/builtin_counter.py`). What a piece
+The model is linear in the pieces of a text (`pytest_tokenbudget/metering/counting.py`). What a piece
 counts, `ctok` tells. The commonest words and marks of Python's standard library and of the corpus (there: of
 two projects at least) get what they count between two words as their own weight; the weights of the other
 kinds of pieces are fitted by least squares to whole texts of the corpus: blocks of prompts as the model is
@@ -27,12 +27,11 @@ from corpus import Recorded, load
 from samples import SAMPLES
 from tables import quantile, table
 
-from pytest_tokenbudget.metering import builtin_counter
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter, features, pieces
-from pytest_tokenbudget.metering.counting import CTOK_FRAME
+from pytest_tokenbudget.metering import counting
+from pytest_tokenbudget.metering.counting import CTOK_FRAME, BuiltinCounter, features, pieces
 from pytest_tokenbudget.metering.difference import items
 from pytest_tokenbudget.metering.models import Family
-from pytest_tokenbudget.metering.prompt_options import render_options
+from pytest_tokenbudget.metering.rendering import render_options
 
 FAMILIES = (Family.V3, Family.V48)
 COMMON = 6000
@@ -186,7 +185,7 @@ _SIZES = ((10, "1 to 9"), (30, "10 to 29"), (100, "30 to 99"), (400, "100 to 399
 
 def write(weights: Weights, corpus: Sequence[Text]) -> Path:
     """Put the weights into the package; returns where."""
-    path = Path(builtin_counter.__file__).with_suffix(".json")
+    path = Path(counting.__file__).with_suffix(".json")
     grouped: defaultdict[str, list[str]] = defaultdict(list)
     for name in weights[FAMILIES[0]]:
         if name.startswith("="):

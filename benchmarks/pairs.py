@@ -9,10 +9,8 @@ from itertools import pairwise
 
 from corpus import Recorded
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.comparison import Piece
-from pytest_tokenbudget.metering.counting import Memo
-from pytest_tokenbudget.metering.history import fed_back_tokens, worked
+from pytest_tokenbudget.metering.counting import BuiltinCounter, Memo
+from pytest_tokenbudget.metering.estimate import Piece, fed_back_tokens, worked
 from pytest_tokenbudget.metering.rendering import block_weights
 from pytest_tokenbudget.wire.prompt import Block
 

@@ -15,11 +15,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.calibration import Known
-from pytest_tokenbudget.metering.counting import Counter, CtokCounter, Memo
-from pytest_tokenbudget.metering.estimate import estimate
-from pytest_tokenbudget.metering.history import fed_back_tokens
+from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter, CtokCounter, Memo
+from pytest_tokenbudget.metering.estimate import Known, estimate, fed_back_tokens
 from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 

@@ -125,33 +125,33 @@ def _add_git(add: Add) -> None:
 
 
 def _update(_given: argparse.Namespace, rest: list[str]) -> int:
-    from pytest_tokenbudget.commands import update
+    from pytest_tokenbudget.commands import suite
 
-    return update.run(Path.cwd(), rest)
+    return suite.update_baselines(Path.cwd(), rest)
 
 
 def _advise(given: argparse.Namespace, rest: list[str]) -> int:
-    from pytest_tokenbudget.commands import advise
+    from pytest_tokenbudget.commands import suite
 
-    return advise.run(Path.cwd(), rest, given.format)
+    return suite.write_advice(Path.cwd(), rest, given.format)
 
 
 def _show(given: argparse.Namespace, _rest: list[str]) -> int:
-    from pytest_tokenbudget.commands import show
+    from pytest_tokenbudget.commands import committed
 
-    return show.run(Path.cwd(), given.paths, given.format)
+    return committed.write_baselines(Path.cwd(), given.paths, given.format)
 
 
 def _report(given: argparse.Namespace, _rest: list[str]) -> int:
     from pytest_tokenbudget.commands import documents
 
-    return documents.run(Path.cwd(), given.documents, given.format, given.diff, given.output)
+    return documents.write_report(Path.cwd(), given.documents, given.format, given.diff, given.output)
 
 
 def _merge(given: argparse.Namespace, _rest: list[str]) -> int:
-    from pytest_tokenbudget.commands import merge
+    from pytest_tokenbudget.commands import documents
 
-    return merge.run(given.documents, given.output, given.expect)
+    return documents.write_merged(given.documents, given.output, given.expect)
 
 
 def _comment(given: argparse.Namespace, _rest: list[str]) -> int:
@@ -170,7 +170,7 @@ def _comment(given: argparse.Namespace, _rest: list[str]) -> int:
 def _diff(given: argparse.Namespace, _rest: list[str]) -> int:
     from pytest_tokenbudget.commands import committed
 
-    return committed.run(
+    return committed.write_diff(
         Path.cwd(),
         given.base,
         report=given.report,
@@ -181,9 +181,9 @@ def _diff(given: argparse.Namespace, _rest: list[str]) -> int:
 
 
 def _history(given: argparse.Namespace, _rest: list[str]) -> int:
-    from pytest_tokenbudget.commands import history
+    from pytest_tokenbudget.commands import committed
 
-    return history.run(Path.cwd(), given.format, given.commits, given.output)
+    return committed.write_history(Path.cwd(), given.format, given.commits, given.output)
 
 
 def _blame(given: argparse.Namespace, rest: list[str]) -> int:

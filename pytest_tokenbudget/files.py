@@ -1,11 +1,17 @@
-"""Files that are written whole or not at all."""
+"""Write files whole or not at all, and read YAML that comes with a pull request.
+
+The one user of PyYAML: its safe loader, with bounds on depth and size.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 
 def encoded(text: str) -> bytes:
@@ -35,3 +41,90 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+_MAX_DEPTH = 100  # levels of YAML; libyaml's composer overflows the C stack without a bound
+_MAX_GROWTH = 20  # how many times larger than its values aliases may make a document
+_FREE_GROWTH = 1_000_000
+_RESOLVED = ("null", "bool", "int", "float")  # everything else without quotes is text: dates too
+
+
+def dump_yaml(document: object) -> str:
+    """The text of a document of builtins, in its order, one value a line: the same bytes everywhere."""
+    import yaml
+
+    text: str = yaml.safe_dump(document, sort_keys=False, width=10_000)
+    return text
+
+
+def load_yaml(text: str) -> Any:
+    """The document in `text`. Raises ValueError with the reason where it is none that may be held."""
+    import yaml
+
+    try:
+        document = yaml.load(text, Loader=_loader())  # noqa: S506
+        _refuse_bombs(document)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return document
+
+
+@functools.cache
+def _loader() -> type:
+    """A safe loader, libyaml's where it is installed, that bounds depth and knows no merge keys."""
+    import yaml
+    from yaml.constructor import ConstructorError
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        depth = 0
+
+        def descend_resolver(self, *_: Any) -> None:
+            self.depth += 1
+            if self.depth > _MAX_DEPTH:
+                raise ConstructorError(None, None, f"nested deeper than {_MAX_DEPTH} levels", None)
+
+        def ascend_resolver(self) -> None:
+            self.depth -= 1
+
+        def flatten_mapping(self, node: Any) -> None:
+            """Leave `<<` alone: merging merged mappings grows without bound."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            """Refuse a key that stands there twice, as after a merge: PyYAML would take the last."""
+            mapping = super().construct_mapping(node, deep)
+            if len(mapping) < len(node.value):
+                counted = Counter(str(key.value) for key, _ in node.value)
+                key, _ = counted.most_common(1)[0]
+                raise ConstructorError(None, None, f"the key {key!r} stands there twice", node.start_mark)
+            return mapping
+
+    tags = tuple(f"tag:yaml.org,2002:{name}" for name in _RESOLVED)
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in tags]
+        for first, resolvers in Loader.yaml_implicit_resolvers.items()
+    }
+    for tag in ("str", "unicode"):  # as vcr's own loader reads them
+        Loader.add_constructor(f"tag:yaml.org,2002:python/{tag}", Loader.construct_scalar)
+    Loader.add_constructor("tag:yaml.org,2002:python/tuple", Loader.construct_sequence)
+    return Loader
+
+
+def _refuse_bombs(document: object) -> None:
+    """Raise ValueError where aliases make a document endless, or many times what is written down."""
+    written: dict[int, int] = {}  # by identity: what a value takes without what it holds
+    whole: dict[int, int] = {}  # with what it holds, aliases followed
+
+    def size(value: object) -> int:
+        if not isinstance(value, (dict, list, str, bytes)):
+            return 1
+        if id(value) in whole:
+            return whole[id(value)]
+        if id(value) in written:
+            raise ValueError("an alias refers to what it is part of")
+        written[id(value)] = len(value) + 1
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        whole[id(value)] = written[id(value)] + sum(map(size, items))
+        return whole[id(value)]
+
+    if size(document) > _FREE_GROWTH + _MAX_GROWTH * sum(written.values()):
+        raise ValueError("its aliases make it many times larger than the file")

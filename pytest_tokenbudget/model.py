@@ -1,12 +1,18 @@
-"""The values that everything else speaks in: tokens, rates, usage, basis and verdict. They add up."""
+"""Define the values that everything else speaks in: tokens, rates, usage, verdicts, findings, scenario ids.
+
+Usage adds up. A finding is one cause, its place, and what it costs. A scenario is known by its test's node
+id, `FILE::fixture NAME of OWNER`, or `FILE::teardown of TEST`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Literal, Self
 
@@ -188,3 +194,57 @@ class Usage:
 
     def __radd__(self, other: Literal[0]) -> Self:
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A line range of a file of the repository; `file` is relative to the root, with forward slashes."""
+
+    file: str
+    line: int
+    end_line: int | None = None
+
+    def __str__(self) -> str:
+        span = "" if self.end_line in (None, self.line) else f"-{self.end_line}"
+        return f"{self.file}:{self.line}{span}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One cause of a change in tokens, or one way to spend fewer."""
+
+    kind: str
+    """`growth`, `cache_break`, `turns_changed`, `model_changed`, `unknown`, `lever_caching`, ..."""
+    where: str
+    """`system[0]`, `tools[search].description`, `messages[4] tool_result`, `turn 3`, ..."""
+    text: str
+    """One plain sentence; may quote untrusted prompt text, so every report escapes it."""
+    tokens: int | None = None
+    """A run, signed; None where it cannot be told."""
+    cost_usd: Decimal | None = None
+    """A run, signed; None where no price is known."""
+    source: Source | None = None
+
+
+_CONFTEST = "conftest.py"
+
+
+def is_beside_a_test(scenario: str) -> bool:
+    """Whether it is a fixture or a teardown, so that no test fails for it."""
+    return scenario.partition("::")[2].startswith(("fixture ", "teardown of "))
+
+
+def argument(scenario: str) -> str:
+    """What pytest is given to run it: fixtures and teardowns run with the tests that they are of.
+
+    An owner is told with its file only where that is another than the one that the fixture is in.
+    """
+    if not is_beside_a_test(scenario):
+        return scenario
+    file, _, name = scenario.partition("::")
+    _, of, owner = name.partition(" of ")
+    path = PurePosixPath(file)
+    if not of:
+        return str(path.parent) if path.name == _CONFTEST else file
+    is_elsewhere = path.name == _CONFTEST or owner.partition("::")[0].endswith(".py")
+    return owner if is_elsewhere else f"{file}::{owner}"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.options import MARKER, Options, RecordMode, parse_reports, parse_spend
+from pytest_tokenbudget.settings import MARKER, Options, RecordMode, parse_reports, parse_spend
 
 if TYPE_CHECKING:
-    from pytest_tokenbudget.run.hooks import Access
+    from pytest_tokenbudget.replay.proxy import Access
 
 _MARKER_HELP = (
     "token_budget(*, tolerance=None, max_prompt_tokens=None, max_output_tokens=None, max_cost_usd=None, "

@@ -1,19 +1,227 @@
-"""Settings: `[tool.tokenbudget]` of pyproject.toml, overridden by the marker of a test."""
+"""Read what may be set: `[tool.tokenbudget]` of pyproject.toml, markers, command-line options, tolerances.
+
+A marker overrides the file. A tolerance says how far above its baseline a metric may go.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pytest_tokenbudget.errors import SettingsError
-from pytest_tokenbudget.tolerance import DEFAULTS, Metric, Tolerance, parse_tolerances
+
+MARKER = "token_budget"
+"""Of a test that is a scenario."""
+SAMPLE = "token_budget_sample"
+"""The parameter that runs a test several times."""
+
+Counting = Literal["offline", "api"]
+ReportType = Literal["json", "markdown", "html"]
+_REPORT_TYPES: tuple[str, ...] = get_args(ReportType)
+
+
+class RecordMode(StrEnum):
+    """What is really called and recorded."""
+
+    NONE = "none"
+    """Nothing: replay."""
+    ONCE = "once"
+    """Scenarios that have no cassette."""
+    CHANGED = "changed"
+    """Requests that the cassette does not answer to the letter."""
+    ALL = "all"
+    """Everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTarget:
+    """One `--token-budget-report=TYPE:DEST`."""
+
+    type: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The `--token-budget...` options of one run."""
+
+    judge: bool = False
+    update: bool = False
+    record: RecordMode = RecordMode.NONE
+    live: bool = False
+    samples: int = 1
+    count: Counting = "offline"
+    max_spend: Decimal | None = None
+    reports: tuple[ReportTarget, ...] = ()
+    stability: bool = False
+    prompts: Path | None = None
+    """Folder that what is asked is kept in, for a stability check."""
+
+    @property
+    def mode(self) -> str:
+        """`replay`, `record` or `live`, as the document says it."""
+        if self.live:
+            return "live"
+        return "replay" if self.record == RecordMode.NONE else "record"
+
+    @property
+    def calls(self) -> bool:
+        """Whether this run may reach the API and cost money."""
+        return self.live or self.record != RecordMode.NONE
+
+    def check(self) -> None:
+        """Raise SettingsError for options that contradict each other."""
+        if self.live and self.record != RecordMode.NONE:
+            raise SettingsError("--token-budget-live records nothing: drop --token-budget-record.")
+        if self.live and self.update:
+            raise SettingsError(
+                "A baseline is written from a recording, not from live runs: "
+                "use --token-budget-record=changed with --token-budget-update."
+            )
+        if self.samples < 1 or (self.samples > 1 and not self.live):
+            raise SettingsError("--token-budget-samples=N needs --token-budget-live and an N of 1 or more.")
+        if self.reports and not self.judge:
+            raise SettingsError("--token-budget-report reports what was judged: add --token-budget.")
+        if self.stability and (self.calls or not self.judge):
+            raise SettingsError(
+                "--token-budget-stability compares two replays: use it with --token-budget alone."
+            )
+        if self.max_spend is not None and not self.calls:
+            raise SettingsError(
+                "--token-budget-max-spend limits recording and live runs; replay costs nothing."
+            )
+
+
+def parse_report(text: str, base: Path) -> ReportTarget:
+    """Read TYPE:DEST; DEST is relative to `base`. Raises SettingsError naming the types."""
+    kind, _, destination = text.partition(":")
+    if kind not in _REPORT_TYPES or not destination:
+        raise SettingsError(
+            f"--token-budget-report={text}: write TYPE:DEST with TYPE one of {', '.join(_REPORT_TYPES)}, "
+            "such as json:token-budget.json."
+        )
+    path = base / destination
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"needs the folder {path.parent}, which does not exist"
+        raise SettingsError(
+            f"--token-budget-report={text}: {path} {what}. Name a file in an existing folder."
+        )
+    return ReportTarget(kind, path)
+
+
+def parse_reports(texts: Sequence[str], base: Path) -> tuple[ReportTarget, ...]:
+    """Read every `--token-budget-report`."""
+    return tuple(parse_report(text, base) for text in texts)
+
+
+def parse_spend(text: str | None) -> Decimal | None:
+    """Read dollars; None for none. Raises SettingsError."""
+    if text is None:
+        return None
+    try:
+        amount = Decimal(text.removeprefix("$"))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise SettingsError(f"--token-budget-max-spend={text}: write dollars, such as 2.50.")
+    return amount
+
+
+Metric = Literal["prompt_tokens", "output_tokens", "turns", "cache_share", "cost_usd"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+_TEXT = re.compile(r"\+?(?:(?P<percent>\d+(?:\.\d+)?)\s*%)?(?:\s*or\s*)?(?:\+?(?P<absolute>\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Growth allowed over a baseline: the larger of a share of it and an absolute amount.
+
+    For `cache_share`, `absolute` is in percentage points, downwards. For `cost_usd` it is unused: the price
+    of the absolute token tolerances takes its place, so that a tiny scenario is not failed for its cents.
+    """
+
+    relative: Fraction = Fraction(0)
+    absolute: int = 0
+
+    def limit(self, baseline: int) -> int:
+        """The largest count that is still allowed, rounded to a whole one."""
+        return baseline + max(round(self.relative * baseline), self.absolute)
+
+    def floor(self, baseline: int) -> int:
+        """Below this a count is an improvement, not noise."""
+        return baseline - max(round(self.relative * baseline), self.absolute)
+
+    def cost_limit(self, baseline: Decimal, least: Decimal) -> Decimal:
+        """The highest cost that is still allowed; `least` is the price of the absolute token tolerances."""
+        relative = baseline * self.relative.numerator / self.relative.denominator
+        return baseline + max(relative, least)
+
+
+DEFAULTS: Mapping[Metric, Tolerance] = MappingProxyType(
+    {
+        "prompt_tokens": Tolerance(Fraction(5, 100), 25),
+        "output_tokens": Tolerance(Fraction(10, 100), 25),
+        "turns": Tolerance(),
+        "cache_share": Tolerance(absolute=5),
+        "cost_usd": Tolerance(Fraction(5, 100)),
+    }
+)
+_BY_ONE_VALUE: tuple[Metric, ...] = ("prompt_tokens", "output_tokens", "cost_usd")
+
+
+def parse_tolerance(value: object, default: Tolerance) -> Tolerance:
+    """Read `"10%"`, `200`, `"200"` or `"10% or 200"`; a share alone keeps the default's absolute amount.
+
+    `"0%"` and `0` mean exactly that: no growth. Raises ValueError with the reason.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return Tolerance(absolute=value)
+    match = _TEXT.fullmatch(value.strip()) if isinstance(value, str) and value.strip() else None
+    if match is None or not any(match.groups()):
+        raise ValueError(f'{value!r} is no tolerance; write "10%", 200 or "10% or 200"')
+    if match["percent"] is None:
+        return Tolerance(absolute=int(match["absolute"]))
+    relative = Fraction(match["percent"]) / 100
+    if match["absolute"] is not None:
+        return Tolerance(relative, int(match["absolute"]))
+    return replace(default, relative=relative) if relative else Tolerance()
+
+
+def parse_tolerances(
+    value: object, base: Mapping[Metric, Tolerance] = DEFAULTS
+) -> Mapping[Metric, Tolerance]:
+    """Read a tolerance setting over `base`: one value for tokens and cost, or a table by metric.
+
+    Raises ValueError naming the metric and the reason.
+    """
+    if not isinstance(value, Mapping):
+        given: Mapping[object, object] = dict.fromkeys(_BY_ONE_VALUE, value)
+    else:
+        given = value
+    tolerances = dict(base)
+    for key, one in given.items():
+        metric = next((name for name in METRICS if name == key), None)
+        if metric is None:
+            raise ValueError(f"{key!r} is no metric; use {', '.join(METRICS)}")
+        try:
+            parsed = parse_tolerance(one, base[metric])
+        except ValueError as error:
+            raise ValueError(f"{metric}: {error}") from None
+        if metric in ("turns", "cache_share") and parsed.relative:
+            unit = "turns" if metric == "turns" else "percentage points"
+            raise ValueError(f"{metric}: {one!r} is a share; write a whole number of {unit}")
+        tolerances[metric] = parsed
+    return MappingProxyType(tolerances)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,11 +63,11 @@ GIVEN = [
 def test_all_else_goes_to_pytest(
     monkeypatch: pytest.MonkeyPatch, command: str, given: list[str], handed_on: list[str]
 ) -> None:
-    from pytest_tokenbudget.commands import advise, blame, update
+    from pytest_tokenbudget.commands import blame, suite
 
     seen: list[list[str]] = []
-    monkeypatch.setattr(update, "run", lambda folder, rest: seen.append(rest) or 7)
-    monkeypatch.setattr(advise, "run", lambda folder, rest, form: seen.append(rest) or 7)
+    monkeypatch.setattr(suite, "update_baselines", lambda folder, rest: seen.append(rest) or 7)
+    monkeypatch.setattr(suite, "write_advice", lambda folder, rest, form: seen.append(rest) or 7)
     monkeypatch.setattr(blame, "run", lambda folder, range_, rest, **_: seen.append(rest) or 7)
     own = {"update": [], "advise": ["--format", "json"], "blame": ["a..b", "--format", "json"]}[command]
     assert cli.main([command, *own, *given]) == 7

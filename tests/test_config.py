@@ -11,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import SettingsError
-from pytest_tokenbudget.options import Options, RecordMode, parse_report, parse_spend
-from pytest_tokenbudget.settings import ScenarioSettings, Settings, load_settings, override, parse_settings
-from pytest_tokenbudget.tolerance import DEFAULTS, Tolerance, parse_tolerance
+from pytest_tokenbudget.settings import (
+    DEFAULTS,
+    Options,
+    RecordMode,
+    ScenarioSettings,
+    Settings,
+    Tolerance,
+    load_settings,
+    override,
+    parse_report,
+    parse_settings,
+    parse_spend,
+    parse_tolerance,
+)
 
 PROMPT = DEFAULTS["prompt_tokens"]
 

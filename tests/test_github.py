@@ -14,8 +14,8 @@ import pytest
 
 from github_api import BOT, TOKEN, Failure, State, serving
 from pytest_tokenbudget.commands import comment
+from pytest_tokenbudget.commands.comment import GitHub
 from pytest_tokenbudget.errors import GitHubError, ReportError
-from pytest_tokenbudget.github import GitHub
 from reports import documents
 
 ROOT = Path(__file__).parents[1]

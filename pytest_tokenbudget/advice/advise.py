@@ -8,11 +8,10 @@ from fractions import Fraction
 from pytest_tokenbudget.advice.caching import caching
 from pytest_tokenbudget.advice.context import context
 from pytest_tokenbudget.advice.layout import LaidOut, lay_out
-from pytest_tokenbudget.advice.routing import CheaperModels, batching, routing
+from pytest_tokenbudget.advice.routing import CheaperModels, batching, parallelism, routing
 from pytest_tokenbudget.budget.verdict import CostOf
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.levers.parallelism import parallelism
-from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding
 
 WORTH = Fraction(1, 20)
 """Of a run's cost (or, where that is unknown, of its prompt tokens): below it a lever is not told."""

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from pytest_tokenbudget.advice.layout import Asked, LaidOut
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.places import opening_of, place
-from pytest_tokenbudget.diagnosis.wording import dollars, listed, plural
+from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, place
 from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
-from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
-from pytest_tokenbudget.metering.refusals import refused
-from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, refused, simulate
+from pytest_tokenbudget.model import Finding, Usage
 from pytest_tokenbudget.wire.prompt import Ttl, markable
+from pytest_tokenbudget.wording import dollars, listed, plural
 
 _HEADS = 3
 """Breakpoints of tools and system that leave one of the four for the conversation."""

@@ -11,11 +11,10 @@ from fractions import Fraction
 from itertools import pairwise
 
 from pytest_tokenbudget.advice.layout import Asked, LaidOut
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.places import opening_of, place, tool_names
-from pytest_tokenbudget.diagnosis.wording import percent, plural
-from pytest_tokenbudget.model import Rate
+from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, place, tool_names
+from pytest_tokenbudget.model import Finding, Rate
 from pytest_tokenbudget.wire.prompt import Block
+from pytest_tokenbudget.wording import plural, unsigned_percent
 
 _TOLD = 3
 """Blocks told one by one."""
@@ -101,7 +100,7 @@ def _dropped(run: LaidOut, block: _Dragged, sent: Sequence[_Sent]) -> Finding:
     text = (
         f"{where}: {block.size:,} tokens of turn {first.asked.index + 1}, re-sent on "
         f"{plural(block.turns - 1, 'turn')}: {block.again:,} tokens, "
-        f"{percent(Fraction(block.again, run.prompt_tokens))} of the run"
+        f"{unsigned_percent(Fraction(block.again, run.prompt_tokens))} of the run"
     )
     best, amount = _best_cut(run, sent)
     if amount is None:

@@ -10,17 +10,16 @@ from itertools import accumulate
 
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.diagnosis.costs import Ledger
-from pytest_tokenbudget.diagnosis.places import opening_of, text_of
-from pytest_tokenbudget.diagnosis.wording import dollars
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.cache_chain import Chain, Link, chain
+from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, text_of
 from pytest_tokenbudget.metering.cache_rules import not_simulated, tool_prompt
+from pytest_tokenbudget.metering.cache_split import Unsized, Weight, first_message, prefix_sizes
+from pytest_tokenbudget.metering.counting import BuiltinCounter
+from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.models import Family, model_row
-from pytest_tokenbudget.metering.prefix_sizes import Unsized, Weight, first_message, prefix_sizes
-from pytest_tokenbudget.metering.prompt_cache import CacheTurn
-from pytest_tokenbudget.metering.run import Run, Turn
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Chain, Link, chain
 from pytest_tokenbudget.model import Basis, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.prompt import Prompt
+from pytest_tokenbudget.wording import dollars
 
 _FRAME, _PICTURE = 4, 1500
 """Tokens around a block, and of a picture, about: only proportions count."""

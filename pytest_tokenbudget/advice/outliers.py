@@ -9,8 +9,8 @@ from fractions import Fraction
 from math import log
 from statistics import mean, median
 
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.wording import dollars, listed, percent, plural
+from pytest_tokenbudget.model import Finding
+from pytest_tokenbudget.wording import dollars, listed, plural, unsigned_percent
 
 _FEW = Fraction(1, 20)
 """The share of scenarios whose share of the spend is told."""
@@ -60,8 +60,8 @@ def outliers(suite: Mapping[str, Sequence[Spend]]) -> Iterator[Finding]:
     ranked = sorted(spends, key=lambda name: -size(spends[name]))
     few = ranked[: max(1, round(len(ranked) * _FEW))]
     held = sum((spends[name] for name in few), Spend())
-    share, of = percent(float(size(held) / size(total))), "spend" if priced else "tokens"
-    text = f"{percent(len(few) / len(ranked))} of scenarios, {share} of {of}: {listed(few[:_NAMED])}"
+    share, of = unsigned_percent(float(size(held) / size(total))), "spend" if priced else "tokens"
+    text = f"{unsigned_percent(len(few) / len(ranked))} of scenarios, {share} of {of}: {listed(few[:_NAMED])}"
     yield _finding("suite", text, held)
     sizes = {name: float(size(spends[name])) for name in ranked if size(spends[name])}
     for name, times in far_above(sizes):
@@ -70,7 +70,7 @@ def outliers(suite: Mapping[str, Sequence[Spend]]) -> Iterator[Finding]:
     for name, turns in suite.items():
         for index, turn in enumerate(turns):
             if size(turn) > size(total) * _TURN:
-                share = percent(float(size(turn) / size(total)))
+                share = unsigned_percent(float(size(turn) / size(total)))
                 yield _finding(name, f"turn {index + 1} of {name} alone holds {share} of the suite", turn)
 
 

@@ -9,9 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from pytest_tokenbudget.errors import BaselineError
-from pytest_tokenbudget.files import write_atomically
+from pytest_tokenbudget.files import dump_yaml, load_yaml, write_atomically
 from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage
-from pytest_tokenbudget.yaml_files import dump_yaml, load_yaml
 
 VERSION = 1
 _UPDATE = "pytest --token-budget --token-budget-update"

@@ -8,8 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from pytest_tokenbudget.model import Tokens, Usage, Verdict
-from pytest_tokenbudget.settings import Caps, ScenarioSettings
-from pytest_tokenbudget.tolerance import Metric, Tolerance
+from pytest_tokenbudget.settings import Caps, Metric, ScenarioSettings, Tolerance
 
 Number = int | Fraction | Decimal
 CostOf = Callable[[Usage], Decimal | None]

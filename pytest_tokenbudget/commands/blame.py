@@ -18,7 +18,7 @@ from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.commands.suite import SuiteRun, junit_name, measure
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.reports import blame_report, blame_text, build, view
+from pytest_tokenbudget.reports import blame_report, build, view
 from pytest_tokenbudget.reports.blame_report import Replay
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import CommitEntry
@@ -50,7 +50,7 @@ def run(
     if form == "json":
         output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", None)
     else:
-        lines = blame_text.blame_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
+        lines = blame_report.blame_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
         output.write_lines(lines, None)
     return 0
 

@@ -1,21 +1,25 @@
-"""`tokenbudget diff`: the committed baselines of another commit against those of the working tree."""
+"""Show committed baselines: `tokenbudget diff`, `tokenbudget show`, `tokenbudget history`."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from pytest_tokenbudget.budget.changes import Baselines, changes
 from pytest_tokenbudget.commands import output
-from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.errors import BaselineError, ReportError
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.reports import baseline_report, diff_text, document
+from pytest_tokenbudget.reports import baseline_report, build, document
 from pytest_tokenbudget.reports.baseline_report import Diff
+from pytest_tokenbudget.reports.history import history_lines
 from pytest_tokenbudget.repository import baseline_history
+from pytest_tokenbudget.repository.baseline_history import read_history
 from pytest_tokenbudget.repository.git import Repository
+from pytest_tokenbudget.settings import load_settings
 
 
-def run(
+def write_diff(
     folder: Path,
     base: str | None,
     *,
@@ -33,10 +37,10 @@ def run(
         now, then = document.load(report), document.load(base_report)
         found["already"] = baseline_report.already_failing(now, then, was)
     if form == "terminal":
-        lines = diff_text.diff_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
+        lines = baseline_report.diff_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
         output.write_lines(lines, destination)
     elif form == "markdown":
-        output.write_text(diff_text.diff_markdown(found), destination)
+        output.write_text(baseline_report.diff_markdown(found), destination)
     else:
         output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", destination)
     return 0
@@ -60,3 +64,53 @@ def compare(repository: Repository, base: str | None) -> Diff:
 
 def _unchanged(before: Baselines, now: Baselines) -> int:
     return sum(before.get(name) == usage for name, usage in now.items())
+
+
+def write_baselines(folder: Path, paths: Sequence[str], form: str = "terminal") -> int:
+    """Write what the baselines hold, of tests in `paths` only if any are given.
+
+    Raises BaselineError, also where a path holds no baseline, and SettingsError.
+    """
+    prices = Prices()
+    runs = load_settings(folder).scenario.runs_per_month
+    found = baseline_history.in_files(folder)
+    chosen = {name: usage for name, usage in found.items() if not paths or _is_in(name, paths)}
+    if paths and not chosen:
+        raise BaselineError(
+            f"No baseline belongs to {', '.join(paths)}. Name test files or folders, from here."
+        )
+    tokens = {name: build.tokens(usage, prices.cost) for name, usage in sorted(chosen.items())}
+    price_list = {"source": prices.source, "version": prices.version}
+    if form == "json":
+        value = baseline_report.suite_json(tokens, price_list, runs)
+        output.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", None)
+        return 0
+    lines = baseline_report.suite_lines(
+        tokens, price_list, runs, columns=output.columns(), ascii_only=output.ascii_only()
+    )
+    output.write_lines(lines, None)
+    return 0
+
+
+def _is_in(name: str, paths: Sequence[str]) -> bool:
+    """Whether a scenario is one of `paths`: folders, test files, or node ids."""
+    file = PurePosixPath(name.partition("::")[0])
+    return any(name == path or file.is_relative_to(PurePosixPath(path)) for path in paths)
+
+
+def write_history(folder: Path, form: str, most: int, destination: Path | None) -> int:
+    """Write the history; what could not be read is told. Raises GitError where history is cut off."""
+    history, amiss = read_history(Repository.open(folder), most)
+    for sentence in amiss:
+        output.tell(sentence)
+    if form == "terminal":
+        lines = history_lines(history, columns=output.columns(), ascii_only=output.ascii_only())
+        output.write_lines(lines, destination)
+    elif form == "json":
+        output.write_text(json.dumps(history, separators=(",", ":"), ensure_ascii=False) + "\n", destination)
+    else:
+        from pytest_tokenbudget.reports.dashboard.page import dashboard
+
+        runs = load_settings(folder).scenario.runs_per_month
+        output.write_text(dashboard(None, history, runs_per_month=runs), destination)
+    return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.files import encoded, write_atomically
-from pytest_tokenbudget.reports.terminal import Line
+from pytest_tokenbudget.reports.text import Line
 
 _STYLES = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
 _COLUMNS = 100

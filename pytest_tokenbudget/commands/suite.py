@@ -1,7 +1,8 @@
-"""pytest in a process of its own, by this very Python: for `update`, `advise` and `blame`."""
+"""Run pytest in a process of its own, by this very Python: for `update`, `advise` and `blame`."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from pytest_tokenbudget.commands import output
+from pytest_tokenbudget.reports import advice_report
 from pytest_tokenbudget.reports.document import Document, load
+from pytest_tokenbudget.settings import load_settings
 
 _LINES = 15
 """Of what pytest said last, where it could not run."""
@@ -80,3 +84,29 @@ def junit_name(node_id: str) -> TestName:
     module = re.sub(r"\.py$", "", file.replace("/", "."))
     *classes, name = [module, *names]
     return ".".join(classes), name + bracket + parameters
+
+
+def update_baselines(folder: Path, arguments: Sequence[str]) -> int:
+    """pytest's exit status."""
+    return pytest(["--token-budget", "--token-budget-update", *arguments], folder)
+
+
+FORMATS = ("terminal", "markdown", "json")
+
+
+def write_advice(folder: Path, arguments: Sequence[str], form: str = "terminal") -> int:
+    """0 where there is advice; pytest's own status, with what it said, where it measured nothing."""
+    runs = load_settings(folder).scenario.runs_per_month
+    done = measure(arguments, folder)
+    if done.document is None or not done.document["scenarios"]:
+        output.tell(f"{done.said}\nNo scenario was measured, so there is nothing to advise on.")
+        return done.status or 1
+    found = advice_report.advice(done.document, runs)
+    if form == "terminal":
+        lines = advice_report.advice_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
+        output.write_lines(lines, None)
+    elif form == "markdown":
+        output.write_text(advice_report.advice_markdown(found), None)
+    else:
+        output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", None)
+    return 0

@@ -15,9 +15,9 @@ from decimal import Decimal
 from itertools import accumulate
 
 from pytest_tokenbudget.budget.verdict import CostOf
-from pytest_tokenbudget.diagnosis.places import text_of
+from pytest_tokenbudget.diagnosis.prompt_parts import text_of
 from pytest_tokenbudget.metering.estimate import Part
-from pytest_tokenbudget.metering.run import Turn
+from pytest_tokenbudget.metering.meter import Turn
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.wire.prompt import Block, Prompt, last_breakpoint
 

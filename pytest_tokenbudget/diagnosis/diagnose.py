@@ -1,23 +1,29 @@
-"""Why a scenario costs what it costs now: every cause, worst first."""
+"""Find why a scenario costs what it costs now: every cause, worst first.
+
+A replay has the answers that were recorded, so changed options that rule how much a model answers are
+named.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 from pytest_tokenbudget.budget.verdict import CostOf
-from pytest_tokenbudget.diagnosis.answer_options import answer_options
 from pytest_tokenbudget.diagnosis.cache_breaks import cache_breaks
 from pytest_tokenbudget.diagnosis.costs import Ledger, TurnCosts
-from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.growth import growth
 from pytest_tokenbudget.diagnosis.prompt_parts import CountOf, with_own_parts
 from pytest_tokenbudget.diagnosis.turns import turn_changes
 from pytest_tokenbudget.diagnosis.volatile import volatile
-from pytest_tokenbudget.diagnosis.wording import plural, turns
-from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.rendering import counted_betas
+from pytest_tokenbudget.model import Finding
 from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.wire.prompt import Prompt
+from pytest_tokenbudget.wording import plural, turns
 
 _FIRST = ("turns_changed", "unknown", "assumed_model")
 """Kinds that make every number below them doubtful: told first."""
@@ -102,3 +108,41 @@ def _rank(finding: Finding) -> tuple[bool, bool, Decimal, int]:
     cost = finding.cost_usd or Decimal(0)
     amount = cost or Decimal(finding.tokens or 0)
     return finding.kind not in _FIRST, amount < 0, -abs(cost), -abs(finding.tokens or 0)
+
+
+_UNSET = "not set"
+_BETAS = "anthropic-beta"
+_OUTPUT = "Their output tokens are those of then, and may be others now"
+_BOTH = "Their output tokens are those of then, and what a beta does to prompt and output is not known"
+
+
+def answer_options(run: Run) -> Iterator[Finding]:
+    """Effort, thinking and betas that differ from the recorded ones: what they do to the output is not
+    known."""
+    changed: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for index, turn in enumerate(run.turns):
+        was, now = _ruling(turn.pair.recorded.prompt), _ruling(turn.pair.request.prompt)
+        for name in now:
+            if was[name] != now[name]:
+                changed[name, was[name], now[name]].append(index)
+    for (name, before, after), indexes in changed.items():
+        text = (
+            f"{turns(indexes)}: {name} is {after}, and was {before} when the answers were recorded. "
+            f"{_BOTH if name == _BETAS else _OUTPUT}"
+        )
+        yield Finding("answer_options", name, text)
+
+
+def _ruling(prompt: Prompt) -> dict[str, str]:
+    output, thinking = prompt.options.get("output_config"), prompt.options.get("thinking")
+    effort = output.get("effort") if isinstance(output, Mapping) else None
+    betas = ", ".join(sorted(counted_betas(prompt)))
+    return {"effort": str(effort or _UNSET), "thinking": _thinking(thinking), _BETAS: betas or _UNSET}
+
+
+def _thinking(option: object) -> str:
+    if not isinstance(option, Mapping):
+        return _UNSET
+    budget = option.get("budget_tokens")
+    told = f" with {budget:,} tokens" if isinstance(budget, int) else ""
+    return f"{option.get('type', _UNSET)}{told}"

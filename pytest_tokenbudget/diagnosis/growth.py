@@ -8,15 +8,22 @@ from decimal import Decimal
 from fractions import Fraction
 
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.places import TOOL_RESULT, Place, place, prose, text_of, to_json, tool_names
-from pytest_tokenbudget.diagnosis.prompt_parts import CountOf
-from pytest_tokenbudget.diagnosis.wording import listed, plural, signed, signed_percent
+from pytest_tokenbudget.diagnosis.prompt_parts import (
+    TOOL_RESULT,
+    CountOf,
+    Place,
+    place,
+    prose,
+    text_of,
+    to_json,
+    tool_names,
+)
 from pytest_tokenbudget.metering.estimate import Part
-from pytest_tokenbudget.metering.run import Run, Turn
-from pytest_tokenbudget.model import Basis
+from pytest_tokenbudget.metering.meter import Run, Turn
+from pytest_tokenbudget.model import Basis, Finding
 from pytest_tokenbudget.sources.tree import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import Block
+from pytest_tokenbudget.wording import listed, plural, signed_count, signed_percent
 
 _TOOLS = 3
 """Tools that came or went at once and are told one by one."""
@@ -182,15 +189,16 @@ def _label(grown: _Grown) -> str:
 
 def _amount(grown: _Grown) -> str:
     """`+312 tokens, re-sent on 6 turns = +1,872`."""
-    on, each, total = len(grown.by_turn), set(grown.by_turn.values()), signed(grown.tokens)
+    on, each, total = len(grown.by_turn), set(grown.by_turn.values()), signed_count(grown.tokens)
     if on == 1:
         return f"{total} tokens on one turn"
     if len(each) == 1:
-        return f"{signed(each.pop())} tokens, re-sent on {plural(on, 'turn')} = {total}"
+        return f"{signed_count(each.pop())} tokens, re-sent on {plural(on, 'turn')} = {total}"
     if len(grown.where) > 1:
-        once = f"{signed(sum(grown.pieces.values()))} tokens in {plural(len(grown.pieces), 'piece')}"
+        once = f"{signed_count(sum(grown.pieces.values()))} tokens in {plural(len(grown.pieces), 'piece')}"
         return f"{once}, re-sent on up to {plural(on, 'turn')} = {total}"
-    return f"{signed(min(each))} to {signed(max(each))} tokens on each of {plural(on, 'turn')} = {total}"
+    span = f"{signed_count(min(each))} to {signed_count(max(each))} tokens"
+    return f"{span} on each of {plural(on, 'turn')} = {total}"
 
 
 def _origin(location: Location | None) -> str:

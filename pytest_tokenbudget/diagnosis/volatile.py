@@ -6,17 +6,23 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from pytest_tokenbudget.diagnosis.block_changes import Difference, differences, excerpt
-from pytest_tokenbudget.diagnosis.break_text import ELSEWHERE, RECORDED, describe, refined
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.places import is_ignored, text_of, tool_names
-from pytest_tokenbudget.diagnosis.value_patterns import Kind
-from pytest_tokenbudget.diagnosis.values import kind_of_code, values_in
-from pytest_tokenbudget.diagnosis.wording import listed, plural
+from pytest_tokenbudget.diagnosis.block_changes import (
+    ELSEWHERE,
+    RECORDED,
+    Difference,
+    describe,
+    differences,
+    excerpt,
+    refined,
+)
+from pytest_tokenbudget.diagnosis.prompt_parts import is_ignored, text_of, tool_names
+from pytest_tokenbudget.diagnosis.values import Kind, kind_of_code, values_in
 from pytest_tokenbudget.metering.cache_rules import scopes
-from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding
 from pytest_tokenbudget.sources.tree import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, last_breakpoint
+from pytest_tokenbudget.wording import listed, plural
 
 _ORDERED = (
     "no changed file lists them so: either code puts them in this order every time, or it differs from "

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_tokenbudget.metering.betas import OUTSIDE_THE_CACHE
 from pytest_tokenbudget.metering.models import model_name, model_row
-from pytest_tokenbudget.metering.prompt_options import serial_tool_use
+from pytest_tokenbudget.metering.rendering import OUTSIDE_THE_CACHE, serial_tool_use
 from pytest_tokenbudget.wire.prompt import (
     THINKING,
     Block,

@@ -1,19 +1,40 @@
-"""What a recording tells of its cache: exact sizes, minimums, what was warm, what was not readable."""
+"""Split a changed run's prompt tokens into read, written and uncached: the recorded split, corrected.
+
+Both sides are simulated: the recorded turns, with what the recording shows of its cache (exact sizes,
+minimums, what was warm, what was not readable), and the turns as they are asked now, with the same. Only
+the difference is applied, so that what the simulation gets wrong on both sides cancels, and an unchanged
+run keeps its recorded numbers.
+
+What is known exactly holds: the whole prompt of each turn, and each prefix that an answer reports as read
+or written. Between two known prefixes the blocks share the difference by their weights. A prefix that two
+turns share has one size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pytest_tokenbudget.metering.cache_chain import Chain, chain
-from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
-from pytest_tokenbudget.metering.counting import Counter
-from pytest_tokenbudget.metering.models import MODELS
-from pytest_tokenbudget.metering.prefix_sizes import Unsized, cheap_weights, prefix_sizes
-from pytest_tokenbudget.metering.prompt_cache import Cache, CacheTurn, Shown, visible
+from pytest_tokenbudget.metering.cache_rules import after_last_block, minimum, not_simulated, tool_prompt
+from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter, Memo
+from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.metering.models import MODELS, Family, model_row
+from pytest_tokenbudget.metering.prompt_cache import (
+    Cache,
+    CacheTurn,
+    Chain,
+    Outcome,
+    Shown,
+    chain,
+    refused,
+    same_prompt,
+    simulate,
+    visible,
+)
+from pytest_tokenbudget.metering.rendering import block_weights
 from pytest_tokenbudget.model import Tokens
-from pytest_tokenbudget.wire.prompt import LEVELS, Level, Prompt
+from pytest_tokenbudget.wire.prompt import LEVELS, Level, Prompt, breakpoints
 
 _CLOSE = 0.1
 """How far an interpolated size may be off what was read, as a part of it, to be taken for that prefix."""
@@ -204,3 +225,325 @@ def _shown_minimums(
         elif higher and longest > assumed * (1 + _DOUBT):
             shown[model] = higher[0]
     return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One turn's tokens now, split by the cache."""
+
+    tokens: Tokens | None
+    """They add up to the current prompt tokens; as recorded where those are unknown; None where nothing was
+    recorded, or where nothing is asked now."""
+    note: str | None = None
+    """Why the split is unknown; what the prompt grew by is then counted as uncached."""
+    before: Outcome | None = None
+    """Simulated, as recorded; None where nothing in the run changed, so that nothing had to be simulated."""
+    now: Outcome | None = None
+    """Simulated, as asked now."""
+
+
+def resplit(
+    recorded: Sequence[RecordedTurn],
+    current: Sequence[CurrentTurn | None],
+    *,
+    minimums: Mapping[str, int] | None = None,
+    counter: Counter | None = None,
+    lasting: Callable[[int], bool] = lambda _: True,
+) -> tuple[Split, ...]:
+    """Split each current prompt into read, written and uncached tokens.
+
+    Both sequences hold the same turns, in recorded order: `current` has None where a recorded turn is not
+    asked for any more. The recorded order serves for both sides, since that in which concurrent requests are
+    asked is chance. `minimums` overrides the shortest cacheable prefix by model. Of `counter` proportions are
+    taken only, so no tokenizer is needed: hand in one `Memo(BuiltinCounter())` for many runs.
+
+    What was in the cache before the recording, an earlier run had written. Earlier runs of the changed agent
+    will have written its changed prefix just so, unless it is another one in every process: `lasting` says of
+    a turn whether its prefix is the same in all of them.
+    """
+    same = [
+        now is not None and same_prompt(now.prompt, was.prompt)
+        for was, now in zip(recorded, current, strict=True)
+    ]
+    if all(same):
+        return tuple(Split(turn.tokens) for turn in recorded)
+    if not any(map(_touches_cache, recorded, current)):
+        return tuple(map(_uncached, recorded, current))
+    changed = same.index(False)
+    counter = counter or Memo(BuiltinCounter())
+    recording = study(recorded, minimums or {}, counter)
+    turns = measure_current(recording.turns, current, counter)
+    before = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
+    shown = {
+        index: _carried_over(known, turns[index], recording.minimums)
+        if known.warm and lasting(index)
+        else known
+        for index, known in recording.shown.items()
+    }
+    after = simulate(turns, shown=shown, minimums=recording.minimums)
+    splits = []
+    for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
+        turn = turns[index]
+        tokens, note = was.tokens, None
+        if now is None or turn is None:
+            tokens = None
+        elif tokens is not None and now.prompt_tokens is not None and index >= changed:
+            note = _why_unknown(was, recording.turns[index].chain, turn.chain)
+            tokens = _shifted(tokens, before[index], after[index], now.prompt_tokens, known=note is None)
+        splits.append(Split(tokens, note, before[index], after[index]))
+    return tuple(splits)
+
+
+def _touches_cache(was: RecordedTurn, now: CurrentTurn | None) -> bool:
+    """Whether a turn reads or writes the cache, or asks for it, as recorded or now."""
+    return bool(was.cached or breakpoints(was.prompt) or (now is not None and breakpoints(now.prompt)))
+
+
+def _uncached(was: RecordedTurn, now: CurrentTurn | None) -> Split:
+    """Of a run without any cache: all of a prompt is uncached."""
+    if now is None or was.tokens is None or now.prompt_tokens is None:
+        return Split(was.tokens if now is not None else None)
+    return Split(replace(was.tokens, input_tokens=now.prompt_tokens))
+
+
+def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, int]) -> Shown:
+    """With the current turn's prefixes in the cache where the recorded turn's were, if long enough."""
+    if shown.warm is None or now is None:
+        return shown
+    chain, positions = shown.warm
+    counterparts = {_counterpart(chain, position, now.chain) for position in positions}
+    shortest = minimum(now.chain.model, minimums)
+    found = sorted(p for p in counterparts if p is not None and now.sizes[p] >= shortest)
+    return replace(shown, warm=(now.chain, tuple(found))) if found else shown
+
+
+def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
+    """The position on `now` of what ends at `position` on `was`: the end of a level, else the same place.
+
+    A breakpoint has a breakpoint for its counterpart: nobody writes a prefix whose mark is gone.
+    """
+    block = was.links[position].block
+    level = [p for p, link in enumerate(now.links) if link.block.level == block.level]
+    ends_level = position + 1 == len(was.links) or was.links[position + 1].block.level != block.level
+    if not ends_level:
+        level = [p for p in level if now.links[p].block.where == block.where]
+    if not level or (position in was.breakpoints and level[-1] not in now.breakpoints):
+        return None
+    return level[-1]
+
+
+def _why_unknown(was: RecordedTurn, before: Chain, now: Chain) -> str | None:
+    """Why a turn's split cannot be told; None where it can, as of a turn that the cache does not touch."""
+    if was.cached and not before.breakpoints:
+        return "the recorded answer reports a cache that the request does not ask for"
+    if not was.cached and not now.breakpoints:
+        return None
+    return not_simulated(before.prompt) or not_simulated(now.prompt) or refused(now.prompt)
+
+
+def _shifted(tokens: Tokens, was: Outcome, now: Outcome, total: int, *, known: bool) -> Tokens:
+    """The recorded split of a prompt of `total` tokens, each boundary moved by the simulated difference.
+
+    The boundaries are the ends of what is read, then written for an hour, then for five minutes. What is no
+    longer read or written is 0, whatever the recorded side was off by. Where the difference is not known, the
+    boundaries stay.
+    """
+    read = tokens.cache_read_input_tokens
+    hour = read + tokens.ephemeral_1h_input_tokens
+    last = hour + tokens.ephemeral_5m_input_tokens
+    if known:
+        read = 0 if was.read and not now.read else read + now.read - was.read
+        hour = read if was.written_1h and not now.written_1h else hour + now.through_1h - was.through_1h
+        last = hour if was.written_5m and not now.written_5m else last + now.through_5m - was.through_5m
+    read = min(max(read, 0), total)
+    hour = min(max(hour, read), total)
+    last = min(max(last, hour), total)
+    return replace(
+        tokens,
+        input_tokens=total - last,
+        ephemeral_5m_input_tokens=last - hour,
+        ephemeral_1h_input_tokens=hour - read,
+        cache_read_input_tokens=read,
+    )
+
+
+_BlockSizes = Mapping[tuple[Family, str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentTurn:
+    """The request that a recorded turn answers now."""
+
+    prompt: Prompt
+    prompt_tokens: int | None
+    """Of the whole prompt; None where they cannot be counted."""
+    parts: tuple[Part, ...] = ()
+    """Of the difference to what was recorded, by block."""
+
+
+def measure_current(
+    recorded: Sequence[CacheTurn], current: Sequence[CurrentTurn | None], counter: Counter
+) -> tuple[CacheTurn | None, ...]:
+    """The turns as asked now, each beside the recorded one that answers it; None where it is not asked.
+
+    An unchanged turn is the recorded one. A turn whose prompt tokens are unknown is measured by its weights,
+    so that it can stand in its place.
+    """
+    prefixes: dict[str, int] = {}
+    blocks: dict[tuple[Family, str], int] = {}
+    for turn in recorded:
+        family, begin = model_row(turn.chain.prompt.model).family, 0
+        for link, size in zip(turn.chain.links, turn.sizes, strict=True):
+            prefixes.setdefault(link.key, size)
+            blocks.setdefault((family, link.digest), size - begin)
+            begin = size
+    turns: list[CacheTurn | None] = [None] * len(current)
+    asked: dict[int, Unsized] = {}
+    for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
+        if now is None:
+            continue
+        if same_prompt(now.prompt, was.chain.prompt):
+            turns[index] = was
+            continue
+        its = chain(now.prompt)
+        total = now.prompt_tokens if not_simulated(now.prompt) is None else None
+        if its.links and was.sizes and total is not None:
+            after = was.total - was.sizes[-1]
+            prefixes.setdefault(its.links[-1].key, max(total - after, 0))
+        asked[index] = Unsized(its, total, _weights(its, was.chain, now.parts, blocks, counter))
+    measured = prefix_sizes(list(asked.values()), prefixes)
+    for (index, unsized), sizes in zip(asked.items(), measured, strict=True):
+        total = unsized.whole(sizes)
+        turns[index] = replace(recorded[index], chain=unsized.chain, sizes=sizes, total=total)
+    return tuple(turns)
+
+
+def _weights(
+    its: Chain, was: Chain, parts: Sequence[Part], blocks: _BlockSizes, counter: Counter
+) -> tuple[Weight, ...]:
+    """By position: the size of a block that was recorded, else what was counted, else a cheap weight."""
+    family = model_row(its.prompt.model).family
+    counted = {part.now.where: part for part in parts if part.now is not None}
+    # What tools and a forced choice add after the system prompt is counted to the first message.
+    first, more = first_message(its), tool_prompt(its.prompt)[1] - tool_prompt(was.prompt)[1]
+    weights: list[Weight | None] = []
+    for position, link in enumerate(its.links):
+        added = more if position == first else 0
+        part = counted.get(link.block.where)
+        size = blocks.get((family, link.digest))
+        before = blocks.get((family, part.was.digest)) if part and part.was else 0
+        if size is not None:
+            weights.append(Weight(fixed=max(size + added, 0)))
+        elif part is not None and before is not None:
+            weights.append(Weight(fixed=max(added, 0), share=max(before + part.tokens, 0)))
+        else:
+            weights.append(None)
+    if None not in weights:
+        return tuple(weight for weight in weights if weight)
+    cheap = cheap_weights(its, counter)
+    return tuple(weight or cheap[position] for position, weight in enumerate(weights))
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What one block takes of a known total: a size that is kept, and a share of what the others leave."""
+
+    fixed: float = 0.0
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unsized:
+    """One turn whose prefixes are to be measured."""
+
+    chain: Chain
+    total: int | None
+    """Tokens of the whole prompt; None where they are not known: the weights are then taken as sizes."""
+    weights: Sequence[Weight]
+    """By position."""
+
+    def whole(self, sizes: tuple[int, ...]) -> int:
+        """Tokens of the whole prompt, whose prefixes have these `sizes`."""
+        if self.total is not None:
+            return self.total
+        return (sizes[-1] if sizes else 0) + after_last_block(self.chain.prompt)
+
+
+def cheap_weights(chain: Chain, counter: Counter) -> tuple[Weight, ...]:
+    """By position, for sharing out a known total: no tokenizer is loaded.
+
+    What tools add after the system prompt is counted to the first message.
+    """
+    shares = block_weights(chain.prompt, counter)
+    weights = [Weight(share=shares[link.index]) for link in chain.links]
+    whole, late = tool_prompt(chain.prompt)
+    first = first_message(chain)
+    if whole:
+        weights[0] = Weight(whole - late, max(weights[0].share - whole, 0.0))
+        if first is not None:
+            weights[first] = replace(weights[first], fixed=late)
+    return tuple(weights)
+
+
+def first_message(chain: Chain) -> int | None:
+    """Position of the first block of the messages."""
+    return next((p for p, link in enumerate(chain.links) if link.block.level == "messages"), None)
+
+
+def prefix_sizes(turns: Sequence[Unsized], exact: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
+    """By turn and position: tokens of the prefix that ends there, never decreasing, never above the total.
+
+    `exact` holds known sizes by key of the prefix. Linear in the blocks of all turns.
+    """
+    sizes = dict(exact)
+    for turn in turns:
+        if turn.chain.links and turn.total is not None:
+            end = max(turn.total - after_last_block(turn.chain.prompt), 0)
+            sizes.setdefault(turn.chain.links[-1].key, end)
+    measured: dict[int, tuple[int, ...]] = {}
+    for index in sorted(range(len(turns)), key=lambda index: turns[index].total is None):
+        measured[index] = _between_known(turns[index], sizes)
+        for link, size in zip(turns[index].chain.links, measured[index], strict=True):
+            sizes.setdefault(link.key, size)
+    return tuple(measured[index] for index in range(len(turns)))
+
+
+def _between_known(turn: Unsized, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Sizes of one turn's prefixes; a known size that contradicts a later one is passed over."""
+    known: list[tuple[int, int]] = []
+    limit = turn.total
+    for position in reversed(range(len(turn.chain.links))):
+        size = sizes.get(turn.chain.links[position].key)
+        if size is not None and (limit is None or size <= limit):
+            known.append((position, size))
+            limit = size
+    measured: list[int] = []
+    begin = 0
+    for position, end in reversed(known):
+        measured += _shared_out(begin, end, turn.weights[len(measured) : position + 1])
+        begin = end
+    rest = turn.weights[len(measured) :]
+    end = turn.total if turn.total is not None else begin + round(sum(w.fixed + w.share for w in rest))
+    return (*measured, *_shared_out(begin, end, rest))
+
+
+def _shared_out(begin: int, end: int, weights: Sequence[Weight]) -> list[int]:
+    """Prefix sizes after each of `weights`, from `begin` to `end`: fixed sizes are kept if that can be."""
+    fixed = sum(weight.fixed for weight in weights)
+    shares = sum(weight.share for weight in weights)
+    room = end - begin
+    if not weights:
+        return []
+    if shares > 0 and fixed <= room:
+        parts = [weight.fixed + weight.share * (room - fixed) / shares for weight in weights]
+    elif fixed + shares > 0:
+        parts = [(weight.fixed + weight.share) * room / (fixed + shares) for weight in weights]
+    else:
+        parts = [room / len(weights)] * len(weights)
+    sizes = []
+    reached = float(begin)
+    for part in parts:
+        reached += part
+        sizes.append(min(round(reached), end))
+    sizes[-1] = end
+    return sizes

@@ -1,13 +1,24 @@
-"""Count the tokens of a text offline: the counters that stand in for Claude's tokenizers."""
+"""Count the tokens of a text offline: which tokenizer a model has, ctok, and the built-in counter.
+
+The built-in counter needs no dependency. It is a linear model over the words, numbers, marks and spaces of
+a text: common pieces have their own weight, the others one by their length and kind. The weights are in
+`builtin_counter.json`, where `benchmarks/fit_builtin.py` wrote them; the file says what they were fitted
+on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Hashable
+import json
+import re
+from bisect import bisect
+from collections import Counter as Multiset
+from collections.abc import Hashable, Iterator, Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
 from typing import Any, Protocol
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
 from pytest_tokenbudget.metering.models import Family
 
 # What ctok 1.3 counts around a text, as the only user message of a request.
@@ -96,3 +107,162 @@ def best_counter(store: Store | None = None) -> Counter:
     if importlib.util.find_spec("ctok") is not None:
         return Memo(CtokCounter(), store)
     return Memo(BuiltinCounter())
+
+
+# As Claude's tokenizers cut a text: a single space between words or marks is free, but beside a digit or
+# another space it is a token; a line break and the indentation after it are two.
+_PIECES = re.compile(
+    r"(?<=[^\W\d_])'(?:s|t|d|m|ll|re|ve)(?![^\W_])"  # a contraction
+    r"|[^\W\d_]+"  # a word
+    r"|\d+"
+    r"|(?:(?<=[^\d\s]) )?(?:[^\w\s]|_)+(?: (?=[^\d\s]))?"  # marks, and free spaces beside them
+    r"|\n+"
+    r"|[^\S\n]{2,}|(?<=[\d\s])[^\S\n]|[^\S\n](?=[\d\s])"
+)
+_SUBWORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+
+class BuiltinCounter:
+    """Estimates the tokens of a text: within a tenth for nine of ten texts of a hundred tokens and more."""
+
+    name = "built-in"
+    exact = False
+
+    def __init__(self, weights: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        self._weights = weights
+        self._pieces: dict[tuple[str, str], float] = {}
+
+    def count(self, text: str, family: str) -> int:
+        """Estimated tokens of `text`."""
+        return round(self.estimate(text, family))
+
+    def estimate(self, text: str, family: str) -> float:
+        """The same, not rounded."""
+        weights = (self._weights or _shipped())["3.0" if family == "3.0" else "4.8"]
+        total = 0.0
+        for piece, times in Multiset(pieces(text)).items():
+            weight = self._pieces.get((family, piece))
+            if weight is None:
+                weight = sum(weights.get(name, 1.0) * value for name, value in features(piece, weights))
+                self._pieces[family, piece] = weight
+            total += times * weight
+        return max(total, 1.0 if text else 0.0)
+
+
+_BY_LENGTH = ("word", "name", "word length", "name length")
+
+
+@lru_cache(maxsize=256)  # the same edit comes back on every turn
+def guessed(text: str) -> float:
+    """Which part of a text's tokens is told by the length and script of its words alone, from 0 to 1: rare
+    words, other languages than English, emoji.
+    """
+    weights = _shipped()["4.8"]
+    whole = unknown = 0.0
+    for piece, times in Multiset(pieces(text)).items():
+        for name, value in features(piece, weights):
+            tokens = times * abs(weights.get(name, 1.0) * value)
+            whole += tokens
+            unknown += tokens if name in _BY_LENGTH or name in _SCRIPT_NAMES else 0.0
+    return unknown / whole if whole else 0.0
+
+
+@cache
+def _shipped() -> dict[str, dict[str, float]]:
+    """Weights by family; the tokenizer of 4.7 is that of 4.8."""
+    found = json.loads(files(__package__).joinpath("builtin_counter.json").read_text("utf-8"))
+    weights: dict[str, dict[str, float]] = {
+        family: dict(found["weights"][family]) for family in ("3.0", "4.8")
+    }
+    for costs, pieces in found["pieces"].items():
+        for family, cost in zip(weights, costs.split("/"), strict=True):
+            weights[family] |= dict.fromkeys((f"={piece}" for piece in pieces), float(cost))
+    return weights
+
+
+def pieces(text: str) -> list[str]:
+    """The pieces of `text` that weigh something, in order."""
+    return _PIECES.findall(text)
+
+
+def features(piece: str, known: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """What weighs in `piece`: the piece itself as `=piece` where it is `known`, else its kind and length."""
+    if f"={piece}" in known:
+        yield f"={piece}", 1
+    elif piece.isspace():
+        yield "lines" if piece[0] == "\n" else "spaces", 1
+    elif piece[0].isdigit():
+        yield "digits", (len(piece) + 2) // 3
+    elif piece[0].isalpha():
+        yield from _word(piece, known)
+    else:
+        yield from _marks(piece)
+
+
+def _word(piece: str, known: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    if not piece.isascii():
+        yield from Multiset(map(_script, piece)).items()
+        return
+    if not (piece.islower() or piece.isupper() or piece.istitle()):
+        parts = _SUBWORDS.findall(piece)
+        if len(parts) > 1:
+            yield "joined", len(parts) - 1
+            for part in parts:
+                yield from features(part, known)
+            return
+    lower = piece.lower()
+    if piece.isupper() and len(piece) > 1:
+        yield "capitals", 1
+        yield "capitals length", len(piece)
+    if f"={lower}" in known:
+        yield f"={lower}", 1
+        if piece.istitle():
+            yield "title", 1
+    else:
+        kind = "name" if piece.istitle() else "word"
+        yield kind, 1
+        yield f"{kind} length", len(piece)
+
+
+def _marks(piece: str) -> Iterator[tuple[str, float]]:
+    marks = piece.strip(" ")
+    plain = sum(mark.isascii() for mark in marks)
+    if plain:
+        yield "marks", 1
+        yield "marks length", plain
+    for script, number in Multiset(_script(mark) for mark in marks if not mark.isascii()).items():
+        yield script if script != "latin" else "symbols", number
+    if piece != marks:
+        yield "beside a space", 1
+
+
+# Where a script begins, and the name of its weight.
+_SCRIPTS = (
+    (0x0000, "latin"),
+    (0x0370, "greek"),
+    (0x0400, "cyrillic"),
+    (0x0530, "symbols"),
+    (0x0590, "hebrew"),
+    (0x0600, "arabic"),
+    (0x0780, "indic"),
+    (0x0E00, "thai"),
+    (0x1000, "indic"),
+    (0x1E00, "latin"),
+    (0x2000, "symbols"),
+    (0x3040, "kana"),
+    (0x3100, "han"),
+    (0xA000, "indic"),
+    (0xAC00, "hangul"),
+    (0xD7B0, "symbols"),
+    (0xF900, "han"),
+    (0xFB00, "symbols"),
+    (0x10000, "emoji"),
+    (0x20000, "han"),
+    (0xE0000, "emoji"),
+)
+_SCRIPT_NAMES = frozenset(name for _, name in _SCRIPTS)
+_BEGINNINGS = [begin for begin, _ in _SCRIPTS]
+
+
+def _script(char: str) -> str:
+    return _SCRIPTS[bisect(_BEGINNINGS, ord(char)) - 1][1]

@@ -1,4 +1,4 @@
-"""What differs between two prompts, block by block, as the model is shown them."""
+"""Compare two prompts block by block, as the model is shown them, and say where two texts part and meet."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pytest_tokenbudget.metering.places import Head, Place, message_places
-from pytest_tokenbudget.metering.rendering import Rendered, render
+from pytest_tokenbudget.metering.rendering import Head, Place, Rendered, message_places, render
+from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 
@@ -181,3 +181,12 @@ def _gaps(its: Iterable[Item], matched: dict[int, int]) -> dict[int, int]:
         gaps[id(item)] = last
         last = matched.get(item.index, last)
     return gaps
+
+
+@lru_cache(maxsize=256)
+def kept(was: str, now: str) -> tuple[int, int]:
+    """Return how many characters both texts begin with, and how many of the others both end with.
+
+    Remembered, for the same edit comes back on every turn.
+    """
+    return common_ends(was, now)

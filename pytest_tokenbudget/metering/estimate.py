@@ -1,19 +1,26 @@
-"""Tokens of a changed request: what was recorded, plus the counted difference."""
+"""Estimate the tokens of a changed request: what was recorded, plus the counted difference.
+
+The difference is counted piece by piece and scaled by the recorded total, which also gives its interval.
+An assistant turn that comes back in a later prompt has the size that its answer was billed. Where somebody
+can count exactly, two exact counts replace the estimate, and their difference is applied to the recording.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import chain, groupby
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-from pytest_tokenbudget.metering.calibration import Known, doubt
-from pytest_tokenbudget.metering.comparison import Piece, compare
-from pytest_tokenbudget.metering.counting import Counter
-from pytest_tokenbudget.metering.models import STAND_IN, model_row
+from pytest_tokenbudget.metering.counting import Counter, guessed
+from pytest_tokenbudget.metering.difference import Change, Difference, Item, differences, items, kept
+from pytest_tokenbudget.metering.models import STAND_IN, model_name, model_row
+from pytest_tokenbudget.metering.rendering import Rendered, envelope, render_options
 from pytest_tokenbudget.model import Basis
-from pytest_tokenbudget.wire.prompt import Block, Prompt
+from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, as_mapping, digest, mappings
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +150,408 @@ def _change(piece: Piece) -> Literal["added", "removed", "changed"]:
     if (piece.was is None) == (piece.now is None):
         return "changed"
     return "added" if piece.was is None else "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A recorded request, and the prompt tokens that its answer tells."""
+
+    prompt: Prompt
+    prompt_tokens: int
+    worked: str | None = None
+    """What the API did by itself, so that these are the tokens of another prompt (`history.worked`)."""
+
+
+# Text tokens that the counter's own scale is worth: a short recording says little about a long edit.
+_PRIOR = 500
+_LARGEST = 1.2
+
+
+def calibration(known: Known, counter: Counter) -> float:
+    """What a counter's tokens of text are to be multiplied with, to agree with the recorded total.
+
+    1 for an exact counter, and where the recorded prompt holds what cannot be counted.
+    """
+    total = None if counter.exact else _total(known, counter)
+    if total is None:
+        return 1.0
+    scale = (known.prompt_tokens - total.constants + _PRIOR) / (total.counted + _PRIOR)
+    return min(_LARGEST, max(1 / _LARGEST, scale))
+
+
+def drift(known: Known, counter: Counter) -> int:
+    """How far the constants of a recorded request seem to be off: what its texts do not explain of its total.
+
+    The tool-use prompt changes on the server; this tells by how much at most, where an option changes.
+    """
+    total = _total(known, counter)
+    if total is None:
+        return 0
+    apart = abs(known.prompt_tokens - total.constants - total.counted)
+    return max(0, round(apart - (2 if counter.exact else 2 + 0.1 * total.counted)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Total:
+    constants: int
+    counted: int
+
+
+def _total(known: Known, counter: Counter) -> _Total | None:
+    """Of a whole prompt; None where it holds what cannot be counted."""
+    family = model_row(known.prompt.model).family
+    placed = items(known.prompt)
+    rendered = [item.rendered() for item in placed] + list(render_options(known.prompt).values())
+    if known.worked or any(one.unknown for one in rendered):
+        return None
+    constants = sum(item.place.framing for item in placed) + sum(one.tokens for one in rendered)
+    constants += envelope(known.prompt)
+    return _Total(constants, sum(counter.count(text, family) for one in rendered for text in one.texts))
+
+
+def doubt(edited: float, guessed: float, constants: int, counter: Counter, *, known: bool) -> float:
+    """Half the width of the interval of a difference: at least nine of ten truths lie within.
+
+    `edited` is in tokens of text that was taken out or put in, `guessed` those of them that the counter tells
+    by the length and script of words alone; `constants` is what they may be off, and `known` says that the
+    tokenizer is the model's own. The rates are from `benchmarks/accuracy.py`, that of what is guessed from
+    sentences in fifteen languages (`tests/metering/test_intervals.py`).
+    """
+    rate = 0.08 if not counter.exact else 0.01 if known else 0.12
+    return 1 + constants + rate * edited + 0.4 * guessed
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One piece of the difference, before it is rounded."""
+
+    where: str
+    tokens: float
+    edited: float = 0.0
+    """Counted tokens of text that were taken out, and put in: what a counter may be wrong about."""
+    guessed: float = 0.0
+    """Of these, the ones that the counter tells by the length and script of words alone."""
+    doubt: int = 0
+    """By how much constants may be wrong."""
+    unknown: str | None = None
+    was: Block | None = None
+    now: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one block or option counts."""
+
+    tokens: float = 0.0
+    """Beside its text."""
+    text: str = ""
+    counted: int = 0
+    """Tokens of the text, as the counter has them."""
+    doubt: int = 0
+    unknown: str | None = None
+
+
+_NO_SIZE = Size()
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A change, both sides counted."""
+
+    change: Change
+    was: Size
+    now: Size
+    edited: float
+    """Of the counted tokens, those that were taken out, or put in if more."""
+    guessed: float
+    """Of these, the ones that are told by the length and script of words alone."""
+
+    @property
+    def where(self) -> str:
+        item = self.change.now or self.change.was
+        assert item is not None
+        return item.block.where
+
+
+def compare(known: Known, new: Prompt, counter: Counter, answers: Mapping[str, int]) -> tuple[Piece, ...]:
+    """The pieces of `new` minus `known`; none where both ask the same, which counts nothing."""
+    if _asks(known.prompt) == _asks(new):
+        return ()
+    return tuple(_Comparison(known, new, counter, answers).pieces())
+
+
+def _asks(prompt: Prompt) -> object:
+    return prompt.model, [block.digest for block in prompt.blocks], prompt.options, prompt.betas
+
+
+class _Comparison:
+    def __init__(self, known: Known, new: Prompt, counter: Counter, answers: Mapping[str, int]) -> None:
+        self._known = known
+        self._was = known.prompt
+        self._now = new
+        self._counter = counter
+        self._answers = answers
+
+    def pieces(self) -> Iterator[Piece]:
+        heads, messages = differences(self._was, self._now)
+        for counted in (
+            *_heads_counted(heads, self._counter),
+            *_counted(messages, self._counter, self._answers),
+        ):
+            yield self._piece(counted.where, counted)
+        yield from self._options()
+        same = (*heads.same, *messages.same)
+        framing = sum(now.place.framing - was.place.framing for was, now in same)
+        framing += envelope(self._now) - envelope(self._was)
+        if framing:
+            yield Piece("framing", framing)
+        if model_name(self._was.model) != model_name(self._now.model):
+            yield self._model(same)
+
+    def _options(self) -> Iterator[Piece]:
+        old, new = render_options(self._was), render_options(self._now)
+        for name in sorted(old.keys() | new.keys()):
+            was, now = old.get(name, Rendered()), new.get(name, Rendered())
+            if was != now:
+                before = _size(was, self._was.model, self._counter)
+                after = _size(now, self._now.model, self._counter)
+                piece = self._piece(name, _both(Change(None, None), before, after, self._counter.exact))
+                if name in ("tools", "tool_choice"):
+                    piece = replace(piece, doubt=piece.doubt + drift(self._known, self._counter))
+                yield piece
+
+    def _model(self, same: Iterable[tuple[Item, Item]]) -> Piece:
+        """What another model makes of unchanged blocks: another tokenizer reads every one anew, and what
+        cannot be counted (a PDF, what MCP servers bring) is of another size whatever the tokenizer.
+        """
+        same = tuple(same)
+        alike = _reads_alike(self._was.model, self._now.model)
+        unknown = self._uncountable(now for _, now in same if not (alike and now.block.kind in THINKING))
+        if alike:
+            return Piece("model", 0, doubt=2, unknown=unknown)
+        sizes = [
+            (_size(was.rendered(), was.model, self._counter), _size(now.rendered(), now.model, self._counter))
+            for was, now in same
+        ]
+        return Piece(
+            "model",
+            tokens=sum(
+                now.tokens - was.tokens + self._scaled(now.counted - was.counted) for was, now in sizes
+            ),
+            edited=self._scaled(sum(max(was.counted, now.counted) for was, now in sizes)),
+            guessed=0.0 if self._counter.exact else sum(now.counted * guessed(now.text) for _, now in sizes),
+            doubt=sum(now.doubt for _, now in sizes) + 5,
+            unknown=unknown,
+        )
+
+    def _uncountable(self, kept: Iterable[Item]) -> str | None:
+        """Return why one of the blocks that both prompts hold, or an option, cannot be counted, or None."""
+        rendered = chain((item.rendered() for item in kept), render_options(self._now).values())
+        return next((shown.unknown for shown in rendered if shown.unknown), None)
+
+    def _piece(self, where: str, counted: _Counted) -> Piece:
+        was, now, change = counted.was, counted.now, counted.change
+        return Piece(
+            where,
+            tokens=now.tokens - was.tokens + self._scaled(now.counted - was.counted),
+            edited=self._scaled(counted.edited),
+            guessed=self._scaled(counted.guessed),
+            doubt=was.doubt + now.doubt,
+            unknown=now.unknown or was.unknown,
+            was=None if change.was is None else change.was.block,
+            now=None if change.now is None else change.now.block,
+        )
+
+    def _scaled(self, counted: float) -> float:
+        return counted * self._scale if counted else 0.0
+
+    @cached_property
+    def _scale(self) -> float:
+        return calibration(self._known, self._counter)
+
+
+@lru_cache(maxsize=64)
+def _heads_counted(apart: Difference, counter: Counter) -> tuple[_Counted, ...]:
+    return _counted(apart, counter, {})
+
+
+def _counted(apart: Difference, counter: Counter, answers: Mapping[str, int]) -> tuple[_Counted, ...]:
+    """Every change with what both sides count."""
+    sizes = _sizes((change.was for change in apart.changes), counter, answers)
+    sizes |= _sizes((change.now for change in apart.changes), counter, answers)
+    return tuple(
+        _both(
+            change,
+            _NO_SIZE if change.was is None else sizes[id(change.was)],
+            _NO_SIZE if change.now is None else sizes[id(change.now)],
+            counter.exact,
+        )
+        for change in apart.changes
+    )
+
+
+def _both(change: Change, was: Size, now: Size, exact: bool) -> _Counted:
+    """What is edited lies between what both texts begin and end with."""
+    begin, end = kept(was.text, now.text)
+    edited, text = max(
+        (
+            (size.counted * (1 - (begin + end) / len(size.text)), size.text[begin : len(size.text) - end])
+            for size in (was, now)
+            if size.text
+        ),
+        default=(0.0, ""),
+    )
+    return _Counted(change, was, now, edited, 0.0 if exact else edited * guessed(text))
+
+
+def _sizes(changed: Iterable[Item | None], counter: Counter, answers: Mapping[str, int]) -> dict[int, Size]:
+    """What each item counts, by its id; whole assistant turns by what their answers were billed."""
+    items = {id(item.block): item for item in changed if item is not None}
+    sizes: dict[int, Size] = {}
+    for said, blocks in assistant_messages(item.block for item in items.values()):
+        message = [items[id(block)] for block in blocks]
+        if said in answers and not any(item.place.surroundings.dropped for item in message):
+            sizes |= _billed(message, answers[said])
+    for item in items.values():
+        if id(item) not in sizes:
+            sizes[id(item)] = _size(item.rendered(), item.model, counter, item.place.framing)
+    return sizes
+
+
+def _size(rendered: Rendered, model: str, counter: Counter, framing: int = 0) -> Size:
+    family = model_row(model).family
+    counted = sum(counter.count(text, family) for text in rendered.texts)
+    text = "".join(rendered.texts)
+    return Size(rendered.tokens + framing, text, counted, rendered.doubt, rendered.unknown)
+
+
+def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
+    """An answer's tokens, shared out among its blocks by their length."""
+    doubt = 2 if any(item.block.kind in THINKING for item in message) else 0
+    lengths = [len(str(item.block.content)) for item in message]
+    return {
+        id(item): Size(output_tokens * length / sum(lengths), doubt=doubt)
+        for item, length in zip(message, lengths, strict=True)
+    }
+
+
+def _reads_alike(was: str, now: str) -> bool:
+    """Whether two models are known to render and tokenise a block alike."""
+    before, after = model_row(was), model_row(now)
+    if STAND_IN in (before, after):
+        return False
+    return (before.family, before.escapes) == (after.family, after.escapes)
+
+
+_SAID = {
+    "text": ("text",),
+    "tool_use": ("name", "input"),
+    "thinking": ("thinking", "signature"),
+    "redacted_thinking": ("data",),
+}
+
+
+def message_digest(contents: Iterable[Mapping[str, Any]]) -> str | None:
+    """Of what an assistant message says, however a client writes it; None where a server tool had a part.
+
+    Ids, citations and cache markers do not count, nor does white space around text or an empty block.
+    """
+    said: list[object] = []
+    for content in contents:
+        kind = str(content.get("type", "text"))
+        if kind not in _SAID:
+            return None
+        values = [content.get(name) for name in _SAID[kind]]
+        if kind == "text":
+            values = [str(values[0] or "").strip()]
+        if any(values):
+            said.append([kind, *values])
+    return digest(said) if said else None
+
+
+def fed_back_tokens(prompt: Prompt, message: Mapping[str, Any], output_tokens: int) -> dict[str, int]:
+    """Tokens that the answer `message` to `prompt` adds to a later prompt that holds it, by its digest.
+
+    Empty where its output tokens do not tell: the API wrote the beginning of a forced tool call itself, the
+    results of server tools come on top, and nested tool input is written anew, with white space of its own.
+    """
+    contents = list(mappings(message.get("content")))
+    key = message_digest(contents)
+    choice = prompt.options.get("tool_choice")
+    forced = isinstance(choice, Mapping) and choice.get("type") in ("any", "tool")
+    if key is None or forced or any(map(_nested, contents)):
+        return {}
+    # An answer that ran its course is billed for ending its turn; one that was cut short gets that end later.
+    ended = message.get("stop_reason") in ("end_turn", "tool_use")
+    framing = model_row(prompt.model).framing
+    calls = any(content.get("type") == "tool_use" for content in contents)
+    added = (0 if ended else framing.message) + (framing.calls_fed_back if calls else 0)
+    return {key: max(output_tokens + added, 0)}
+
+
+def worked(message: Mapping[str, Any]) -> str | None:
+    """What the API did by itself for an answer, so that it billed another prompt than the one that was sent,
+    or several; None where it did nothing.
+    """
+    kinds = {str(content.get("type")) for content in mappings(message.get("content"))}
+    if kinds & {"server_tool_use", "mcp_tool_use"}:
+        return "the API ran tools of its own for the recorded answer, and billed several prompts"
+    if len(as_mapping(message.get("usage")).get("iterations") or ()) > 1:
+        return "the recorded answer took several prompts (usage.iterations), and the API billed each"
+    if as_mapping(message.get("context_management")).get("applied_edits"):
+        return "the API left a part of the recorded prompt out (context_management)"
+    return None
+
+
+def _nested(content: Mapping[str, Any]) -> bool:
+    given = content.get("input")
+    return isinstance(given, Mapping) and any(isinstance(value, dict | list) for value in given.values())
+
+
+def assistant_messages(blocks: Iterable[Block]) -> Iterator[tuple[str, tuple[Block, ...]]]:
+    """Each assistant message among `blocks` that may be an answer fed back, with its digest."""
+    for (role, _), grouped in groupby(blocks, lambda block: (block.role, block.message)):
+        message = tuple(grouped)
+        if role == "assistant":
+            key = message_digest(block.content for block in message)
+            if key is not None:
+                yield key, message
+
+
+CountPrompts = Callable[[Sequence[Prompt]], Sequence[int | None]]
+"""Prompt tokens of each prompt; None where it could not be counted."""
+
+
+def recounted(
+    estimates: Sequence[Estimate],
+    prompts: Sequence[tuple[Prompt, Prompt]],
+    recorded: Sequence[int],
+    count: CountPrompts,
+) -> list[Estimate]:
+    """The estimates, those of changed requests by exact counts; as they were where one is missing.
+
+    `prompts` holds the recorded and the new prompt of each, `recorded` its recorded prompt tokens. Both
+    prompts are counted, so that what a count leaves out or adds cancels.
+    """
+    changed = [n for n, one in enumerate(estimates) if one.basis != Basis.RECORDED]
+    if not changed:
+        return list(estimates)
+    counts = count([prompt for n in changed for prompt in prompts[n]])
+    found = list(estimates)
+    for place, n in enumerate(changed):
+        was, now = counts[2 * place], counts[2 * place + 1]
+        if was is not None and now is not None:
+            found[n] = _exact(estimates[n], recorded[n] + now - was, recorded[n])
+    return found
+
+
+def _exact(estimate: Estimate, total: int, recorded: int) -> Estimate:
+    """With parts that add up: what they are off by goes to the largest of them."""
+    parts = list(estimate.parts)
+    rest = total - recorded - sum(part.tokens for part in parts)
+    if rest and parts:
+        largest = max(range(len(parts)), key=lambda n: abs(parts[n].tokens))
+        parts[largest] = replace(parts[largest], tokens=parts[largest].tokens + rest)
+    elif rest:
+        parts = [Part("request", "changed", rest)]
+    return Estimate(total, Basis.COUNTED, total, total, tuple(parts))

@@ -1,26 +1,32 @@
-"""A run out of its turns: every pair of a recorded and a new request, measured."""
+"""Measure a run: every pair of a recorded and a new request becomes a turn with its usage.
+
+A recorded answer is refused where the limits of the new request would end it elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.cache_current import CurrentTurn
-from pytest_tokenbudget.metering.cache_difference import Split, resplit
-from pytest_tokenbudget.metering.cache_split import RecordedTurn
-from pytest_tokenbudget.metering.calibration import Known
-from pytest_tokenbudget.metering.counting import Counter, Memo
-from pytest_tokenbudget.metering.cut_off import cut_off
-from pytest_tokenbudget.metering.estimate import Estimate, assumed, estimate
-from pytest_tokenbudget.metering.history import fed_back_tokens, worked
-from pytest_tokenbudget.metering.recount import CountPrompts, recounted
-from pytest_tokenbudget.metering.refusals import newly_refused
-from pytest_tokenbudget.metering.run import Run, Turn
+from pytest_tokenbudget.metering.cache_split import CurrentTurn, RecordedTurn, Split, resplit
+from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter, Memo
+from pytest_tokenbudget.metering.estimate import (
+    CountPrompts,
+    Estimate,
+    Known,
+    assumed,
+    estimate,
+    fed_back_tokens,
+    recounted,
+    worked,
+)
+from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
 from pytest_tokenbudget.model import Basis, Paired, Tokens, Usage
+from pytest_tokenbudget.wire.answers import asked_rate
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
-from pytest_tokenbudget.wire.rates import asked_rate
+from pytest_tokenbudget.wire.prompt import mappings
 
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""
@@ -213,3 +219,111 @@ def _unread(answer: Answer) -> str | None:
     return (
         None if answer.usage else f"what the answer billed is not known: {answer.error or 'it does not say'}"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One billed turn of a run."""
+
+    pair: Pair
+    usage: Usage
+    """Now. Where the basis is unknown: as recorded, and never to be judged."""
+    recorded: Usage | None
+    """What the recorded answer billed, for the recorded request; None for a real call of this run."""
+    estimate: Estimate
+    """How the prompt tokens of `usage` were found, and the parts of their difference."""
+    cache_note: str | None = None
+    """Why the split into uncached, written and read is not simulated (server tools, PDFs, URL images)."""
+    cache_before: Outcome | None = None
+    """The simulated cache at the recorded request; None where nothing in the run changed."""
+    cache_now: Outcome | None = None
+    """The simulated cache at this request; None where nothing in the run changed."""
+
+    @property
+    def basis(self) -> Basis:
+        """Of the prompt tokens; output tokens are always the recorded answer's."""
+        return self.estimate.basis
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one scenario did: its turns in recorded order, and how it left the recording. `a + b` joins."""
+
+    turns: tuple[Turn, ...] = ()
+    misses: tuple[Request, ...] = ()
+    """Requests that the recording cannot answer."""
+    unplayed: tuple[Exchange, ...] = ()
+    """Recorded turns that nobody asked for any more."""
+    reshaped: tuple[Pair, ...] = ()
+    """Pairs whose place in the conversation is another than the recorded one's."""
+    problems: tuple[str, ...] = ()
+    """What else keeps this run from being judged, in plain sentences."""
+    leftovers: tuple[Exchange, ...] = ()
+    """As `unplayed`, of a cassette that may also hold what others ask for: by themselves they say nothing."""
+
+    def against(self, baseline: Usage | None) -> Run:
+        """With its leftovers as unplayed turns, where the baseline has more turns than the run."""
+        if baseline is None or self.usage.turns >= baseline.turns:
+            return self
+        return replace(self, unplayed=self.unplayed + self.leftovers, leftovers=())
+
+    @property
+    def usage(self) -> Usage:
+        """All turns together."""
+        return sum((turn.usage for turn in self.turns), Usage())
+
+    @property
+    def basis(self) -> Basis:
+        """The weakest of the turns'."""
+        return Basis.weakest(turn.basis for turn in self.turns)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the recording no longer answers what the agent asks, turn for turn, in numbers."""
+        left = self.misses or self.unplayed or self.reshaped or self.problems
+        return bool(left) or self.basis == Basis.UNKNOWN
+
+    def __add__(self, other: Run) -> Run:
+        return Run(
+            self.turns + other.turns,
+            self.misses + other.misses,
+            self.unplayed + other.unplayed,
+            self.reshaped + other.reshaped,
+            self.problems + other.problems,
+            self.leftovers + other.leftovers,
+        )
+
+
+def cut_off(pair: Pair) -> str | None:
+    """Why the recorded answer is too short, or too long, for `max_tokens` and `stop_sequences` as they are
+    now; None where it is not. What the answer would be instead, no recording tells.
+    """
+    if pair.answer.usage is None or pair.answer.message is None:
+        return None
+    message, output = pair.answer.message, pair.answer.usage.main_tokens.output_tokens
+    return _by_limit(pair, message, output) or _by_stop(pair, message)
+
+
+def _by_limit(pair: Pair, message: Mapping[str, Any], output: int) -> str | None:
+    """The limit holds for thinking and text together, as `output_tokens` does."""
+    was, now = pair.recorded.prompt.max_tokens, pair.request.prompt.max_tokens
+    if was is None or now is None:
+        return None
+    if now > was and message.get("stop_reason") == "max_tokens":
+        return f"the recorded answer was cut off at {was:,} max_tokens, and {now:,} are asked for now"
+    if now < was and now < output:
+        return f"the recorded answer has {output:,} tokens, and at most {now:,} are asked for now"
+    return None
+
+
+def _by_stop(pair: Pair, message: Mapping[str, Any]) -> str | None:
+    was, now = pair.recorded.prompt.stop_sequences, pair.request.prompt.stop_sequences
+    ended = message.get("stop_sequence")
+    if message.get("stop_reason") == "stop_sequence" and ended in was and ended not in now:
+        return f"the recorded answer ended at the stop sequence {ended!r}, which is none now"
+    contents = mappings(message.get("content"))
+    texts = [str(content.get("text", "")) for content in contents if content.get("type") == "text"]
+    for stop in now:
+        if stop and stop not in was and any(stop in text for text in texts):
+            return f"the recorded answer goes on after {stop!r}, which is a stop sequence now"
+    return None

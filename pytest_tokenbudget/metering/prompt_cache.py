@@ -1,21 +1,45 @@
-"""The prompt cache, simulated over the turns of a run: what each turn reads and writes, and why not more.
+"""Simulate the prompt cache over the turns of a run: what each reads and writes, and why not more.
 
 The algorithm is that of "Prompt caching" of the platform's documentation (2026-09-26): one entry for each
 breakpoint, holding the whole prefix up to it; a walk back from each breakpoint over at most 20 positions,
 itself included; the split billed by the tokens A of the longest prefix read, B of the last 1h breakpoint
 after it (else A), and C of the last breakpoint: A read, B - A written for an hour, C - B for five minutes.
+
+The cache sees a prompt as one chain of prefixes, each known by a key, with breakpoints on it. Requests
+that the API refuses for their breakpoints (an error 400) bill nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
-from pytest_tokenbudget.metering.cache_chain import Chain
-from pytest_tokenbudget.metering.cache_misses import CachedPaths, Cause, Miss
-from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, TTL_SECONDS, minimum
-from pytest_tokenbudget.wire.prompt import Level, Ttl
+from pytest_tokenbudget.metering.cache_rules import (
+    LOOK_BACK,
+    TTL_SECONDS,
+    cache_model,
+    is_outside_prefix,
+    minimum,
+    scopes,
+)
+from pytest_tokenbudget.metering.rendering import is_dropped_thinking, keeps_thinking_from
+from pytest_tokenbudget.wire.exchange import Pair, Request
+from pytest_tokenbudget.wire.prompt import (
+    LEVELS,
+    Block,
+    Level,
+    Prompt,
+    Ttl,
+    as_mapping,
+    automatic_breakpoint,
+    breakpoints,
+    digest,
+    markable,
+    result_parts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,3 +258,245 @@ def _expired(entry: _Entry, now: datetime | None) -> bool:
 
 def _later(began: datetime | None, sent: datetime | None) -> bool:
     return began is not None and sent is not None and began > sent
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One block of a chain, and the prefix that ends with it."""
+
+    block: Block
+    index: int
+    """Of the block in `Prompt.blocks`; blocks that are not rendered have no link."""
+    digest: str
+    """Of the block alone; a tool result is one whether it is a string or a list of texts."""
+    text: str
+    """Of the prefix: its content, whatever the model and the parameters."""
+    key: str
+    """Of the prefix, with the model and the parameters: what a cache entry is found by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The prefixes of one prompt. A position is an index of `links`."""
+
+    prompt: Prompt
+    model: str
+    """As `cache_model` names it."""
+    scopes: Mapping[Level, Mapping[str, str]]
+    """The parameters that each level's cache depends on."""
+    links: tuple[Link, ...]
+    breakpoints: Mapping[int, Ttl]
+    """By position, in order, automatic caching's own included."""
+
+
+def chain(prompt: Prompt) -> Chain:
+    """Lay the blocks of a prompt out as the API does: tools, system, messages. Linear in their number."""
+    scope = scopes(prompt)
+    links = tuple(_links(prompt, scope))
+    ttls = breakpoints(prompt)
+    marks = {position: ttls[link.index] for position, link in enumerate(links) if link.index in ttls}
+    return Chain(prompt, cache_model(prompt.model), scope, links, marks)
+
+
+def same_prompt(one: Prompt, other: Prompt) -> bool:
+    """Whether two requests are one to the model and to the cache; streaming makes no difference."""
+    return one is other or one == replace(other, stream=one.stream)
+
+
+def _links(prompt: Prompt, scope: Mapping[Level, Mapping[str, str]]) -> Iterator[Link]:
+    rendered = list(_rendered(prompt))
+    key = text = ""
+    for level in LEVELS:
+        key = digest(key, level, scope[level])
+        for index, block in rendered:
+            if block.level != level:
+                continue
+            content = _content_digest(block)
+            if not is_outside_prefix(block):
+                key, text = _linked(key, content), _linked(text, content)
+            yield Link(block, index, content, text, key)
+
+
+def _rendered(prompt: Prompt) -> Iterator[tuple[int, Block]]:
+    """Yield blocks with their index, without the thinking that the API drops from the prompt."""
+    keeps_from = keeps_thinking_from(prompt.blocks, prompt.model)
+    for index, block in enumerate(prompt.blocks):
+        if not is_dropped_thinking(block, keeps_from):
+            yield index, block
+
+
+def _content_digest(block: Block) -> str:
+    """Return the digest of a block by which the cache compares it.
+
+    A result of text is one to the model whether it is a string or a list, so it has one digest: frameworks
+    turn strings into lists where they set a marker.
+    """
+    parts = result_parts(block.content)
+    if parts is None or any(as_mapping(part).get("type") != "text" for part in parts):
+        return block.digest
+    text = "".join(str(part.get("text", "")) for part in parts)
+    return digest(block.level, block.role, {**block.content, "content": text})
+
+
+def _linked(prefix: str, content: str) -> str:
+    return hashlib.blake2b((prefix + content).encode(), digest_size=16).hexdigest()
+
+
+Cause = Literal[
+    "cold",
+    "no_breakpoint",
+    "below_minimum",
+    "unexplained",
+    "parameter",
+    "changed",
+    "moved",
+    "look_back",
+    "expired",
+    "concurrent",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why a turn read less than the nearest earlier chain had cached."""
+
+    cause: Cause
+    """
+    - `cold`: nothing was cached before that begins like this turn.
+    - `no_breakpoint`, `below_minimum`: the turn marks nothing, or nothing that is long enough.
+    - `unexplained`: the recording cached nothing here, although it could have.
+    - `parameter`: the same content was cached under other `parameters`.
+    - `changed`: this turn's chain leaves the cached one at `block`.
+    - The cached prefix was there, but `moved`: every breakpoint stands before its end; `look_back`: it ends
+      more than 20 positions before the next breakpoint; `expired`; `concurrent`: the recording shows that
+      this turn could not read it.
+    """
+    turn: int | None = None
+    """Whose chain was nearest; None where there is none, or where it was cached before the first turn."""
+    block: Block | None = None
+    """The first block of this turn that was not read, although it, or what stood there, was cached."""
+    was: Block | None = None
+    """What stands there in the nearest chain."""
+    parameters: tuple[str, ...] = ()
+    """Those that differ: `model`, `tool_choice`, `images`, `thinking`, ... Only where the cause says so."""
+    lost: int = 0
+    """Tokens that the two chains share and that were cached, but not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    chain: Chain
+    end: int
+    """Position of its last cached prefix."""
+
+
+class CachedPaths:
+    """The cached part of every turn's chain, to find the one that a later turn is nearest to."""
+
+    def __init__(self) -> None:
+        self._paths: dict[int, _Path] = {}
+        self._by_text: dict[str, int] = {}
+        self._latest: int | None = None
+
+    def add(self, turn: int, chain: Chain, end: int) -> None:
+        """Enter a turn's chain up to its last cached prefix; `turn` is negative before the first."""
+        self._paths[turn] = _Path(chain, end)
+        self._latest = turn
+        self._by_text.update((link.text, turn) for link in chain.links[: end + 1])
+
+    def miss(self, chain: Chain, sizes: tuple[int, ...], hit: int | None) -> Miss | None:
+        """What a turn that read up to `hit` lost against the nearest chain; None where it lost nothing.
+
+        The cause is `parameter` or `changed`, or, where the cached prefix is this turn's own, `moved`: the
+        caller knows better which of the others it is.
+        """
+        shared = -1
+        for position, link in enumerate(chain.links):
+            if link.text not in self._by_text:
+                break
+            shared = position
+        nearest = self._by_text[chain.links[shared].text] if shared >= 0 else self._latest
+        if nearest is None:
+            return None
+        path = self._paths[nearest]
+        reach = min(shared, path.end)
+        read = -1 if hit is None else hit
+        if read >= path.end or (read >= shared and shared + 1 >= len(chain.links)):
+            return None
+        same = _same_keys(chain, path.chain, reach)
+        first = max(same, read) + 1
+        miss = Miss(
+            "moved",
+            turn=nearest if nearest >= 0 else None,
+            block=_block(chain, first),
+            was=_block(path.chain, first),
+            lost=max(sizes[reach] - (sizes[read] if read >= 0 else 0), 0) if reach >= 0 else 0,
+        )
+        if same < reach:
+            return replace(miss, cause="parameter", parameters=_differing(chain, path.chain))
+        return replace(miss, cause="changed") if shared < path.end else miss
+
+
+def _same_keys(one: Chain, other: Chain, reach: int) -> int:
+    """Last position up to which two chains that share their content are one to the cache; -1 for none."""
+    for position in range(reach, -1, -1):
+        if one.links[position].key == other.links[position].key:
+            return position
+    return -1
+
+
+def _differing(one: Chain, other: Chain) -> tuple[str, ...]:
+    """Names of the parameters that differ, those of the first level that does."""
+    for level in LEVELS:
+        a, b = one.scopes.get(level, {}), other.scopes.get(level, {})
+        if a != b:
+            return tuple(sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name)))
+    return ()
+
+
+def _block(chain: Chain, position: int) -> Block | None:
+    return chain.links[position].block if position < len(chain.links) else None
+
+
+MAX_BREAKPOINTS = 4
+
+
+def newly_refused(pair: Pair) -> str | None:
+    """Why the API would not answer the request as it is asked now; None where it does.
+
+    Whoever answered the recorded request although it breaks a rule takes such requests: a gateway that drops
+    markers.
+    """
+    why = _refused(pair.request)
+    if why is None or _refused(pair.recorded):
+        return None
+    return f"the API would refuse it with an error 400, so mend the request first: {why}"
+
+
+def _refused(request: Request) -> str | None:
+    on_invoke = request.endpoint.platform == "aws" and request.endpoint.model is not None
+    if on_invoke and request.prompt.automatic_ttl:
+        return "Bedrock's invoke takes no cache_control at the top level"
+    return refused(request.prompt)
+
+
+def refused(prompt: Prompt) -> str | None:
+    """Which rule of "Prompt caching" (2026-09-26) the breakpoints of a request break; None for none."""
+    marks = [(block, block.ttl) for block in prompt.blocks if block.ttl]
+    for block, _ in marks:
+        if not markable(block):
+            return f"{block.name} cannot carry cache_control"
+    ttls, automatic = [ttl for _, ttl in marks], prompt.automatic_ttl
+    last = automatic_breakpoint(prompt)
+    if automatic and last is not None:
+        own = prompt.blocks[last].ttl
+        if own not in (None, automatic):
+            return f"cache_control asks for {automatic} at the top level and for {own} on the last block"
+        ttls += [] if own else [automatic]
+    if "unknown" in ttls:
+        return "cache_control must be of type ephemeral, with a ttl of 5m or 1h"
+    if len(ttls) > MAX_BREAKPOINTS:
+        return f"{len(ttls)} cache breakpoints are set, and at most {MAX_BREAKPOINTS} are taken"
+    if "5m" in ttls and "1h" in ttls[ttls.index("5m") :]:
+        return "a cache breakpoint of 1h stands after one of 5m"
+    return None

@@ -1,21 +1,22 @@
-"""How the API renders a prompt before it is tokenised: each block as text, framing and what is unknown.
+"""Render a prompt as the API does before it is tokenised: each block as text, framing and what is unknown.
 
-The forms were derived from recorded totals, which they reproduce to the token: see docs/accuracy.md.
+Neighbours decide the framing around a block and how it is shown. Options add the tool-use prompt, thinking
+and output formats; some beta headers change what a request counts. The forms were derived from recorded
+totals, which they reproduce to the token: see docs/accuracy.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.counting import Counter
+from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter
 from pytest_tokenbudget.metering.images import image_size, image_tokens
-from pytest_tokenbudget.metering.models import model_row
-from pytest_tokenbudget.metering.places import ALONE, Surroundings, envelope, places
+from pytest_tokenbudget.metering.models import MODELS, model_row
 from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, as_mapping, is_deferred
 
 _NS = "antml:"
@@ -198,3 +199,267 @@ def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float
         weights.append(float(around + place.framing + rendered.tokens + counted))
         around = 0
     return tuple(weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a block's neighbours decide about its rendering."""
+
+    tool: str | None = None
+    """Of a `tool_result` among several in one message: the name of the tool that it answers."""
+    dropped: bool = False
+    """Whether the API leaves it out: earlier thinking, or a deferred tool that nothing has found."""
+
+
+ALONE = Surroundings()
+_DROPPED = Surroundings(dropped=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a block stands in its prompt."""
+
+    framing: int
+    """Tokens around it."""
+    surroundings: Surroundings = ALONE
+
+
+def envelope(prompt: Prompt) -> int:
+    """Tokens around the whole prompt."""
+    if not prompt.blocks:
+        return 0
+    row = model_row(prompt.model)
+    return row.framing.prompt + (row.system if prompt.level("system") else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Tools and system: what every turn of a conversation begins with."""
+
+    blocks: tuple[Block, ...]
+    model: str
+    hides_deferred: bool
+    """Whether deferred tools are out of the prompt, since nothing in it may bring them in."""
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Head:
+        """The blocks before the messages."""
+        end = next((n for n, block in enumerate(prompt.blocks) if block.level == "messages"), None)
+        blocks = prompt.blocks[:end]
+        hides = any(map(is_deferred, blocks)) and not any(map(_finds_tools, prompt.blocks))
+        return cls(blocks, prompt.model, hides)
+
+    def places(self) -> tuple[Place, ...]:
+        """One place a block, in order."""
+        return tuple(map(self._place, self.blocks))
+
+    def _place(self, block: Block) -> Place:
+        if block.level != "tools":
+            return Place(0)
+        return Place(0, _DROPPED) if self.hides_deferred and is_deferred(block) else Place(1)
+
+
+def places(prompt: Prompt) -> tuple[Place, ...]:
+    """One place a block, in order; the framing of a message is with its first block."""
+    head = Head.of(prompt)
+    return *head.places(), *message_places(prompt.blocks[len(head.blocks) :], prompt.model)
+
+
+def message_places(blocks: tuple[Block, ...], model: str) -> tuple[Place, ...]:
+    """Of the messages alone."""
+    return tuple(_Placing(blocks, model).walk())
+
+
+class _Placing:
+    def __init__(self, blocks: tuple[Block, ...], model: str) -> None:
+        self._blocks = blocks
+        row = model_row(model)
+        self._around = row.framing
+        self._tools = {
+            str(block.content.get("id")): str(block.content.get("name"))
+            for block in blocks
+            if block.kind == "tool_use"
+        }
+        self._keeps_from = keeps_thinking_from(blocks, model)
+
+    def walk(self) -> Iterator[Place]:
+        for _, blocks in groupby(self._blocks, lambda block: block.role):
+            yield from self._turn(list(blocks))
+
+    def _turn(self, blocks: list[Block]) -> Iterator[Place]:
+        """The messages of one role in a row, which the API merges."""
+        around = self._around
+        calls, results = (sum(block.kind == kind for block in blocks) for kind in ("tool_use", "tool_result"))
+        frame = self._frame(blocks, calls, results)
+        last: Block | None = None
+        for block in blocks:
+            before = None if last is None else last.kind
+            if block.kind == "tool_use" == before:
+                frame += around.tool_call
+            elif block.kind == "tool_result" == before:
+                frame += 1
+            elif before == "tool_result":
+                frame += around.after_results
+            elif last is not None and block.message != last.message:
+                frame += around.merged
+            name = self._tools.get(str(block.content.get("tool_use_id")), "") if results > 1 else None
+            surroundings = ALONE
+            if is_dropped_thinking(block, self._keeps_from):
+                surroundings = _DROPPED
+            elif block.kind == "tool_result" and name is not None:
+                surroundings = Surroundings(tool=name)
+            yield Place(frame, surroundings)
+            frame, last = 0, block
+
+    def _frame(self, blocks: list[Block], calls: int, results: int) -> int:
+        around = self._around
+        opening = around.opening if blocks[0].message == 0 and blocks[0].role == "assistant" else 0
+        if calls:
+            return opening + around.tool_call + around.calls
+        if results:
+            return around.tool_results + (around.several_results if results > 1 else 0)
+        prefill = blocks[0].role == "assistant" and blocks[-1] is self._blocks[-1]
+        return opening + (0 if prefill else around.message)
+
+
+def _finds_tools(block: Block) -> bool:
+    """Whether it may bring deferred tools into the prompt."""
+    if block.level == "tools":
+        return str(block.content.get("type", "")).startswith("tool_search")
+    inner = block.content.get("content")
+    parts = inner if isinstance(inner, list) else [block.content]
+    return any(isinstance(part, Mapping) and "tool_reference" in str(part.get("type")) for part in parts)
+
+
+def keeps_thinking_from(blocks: Sequence[Block], model: str) -> int:
+    """Return the index of the first message whose thinking stays in the prompt; 0 where all of it does.
+
+    On models that drop it, the thinking of a turn goes once the user has said something that is no tool
+    result; within a loop of tools it stays ("Thinking" of the platform's documentation).
+    """
+    if model_row(model).keeps_thinking:
+        return 0
+    said = (b.message or 0 for b in reversed(blocks) if b.role == "user" and b.kind != "tool_result")
+    return next(said, 0)
+
+
+def is_dropped_thinking(block: Block, keeps_from: int) -> bool:
+    """Return whether the API leaves a block out as thinking of before the message `keeps_from`."""
+    return block.kind in THINKING and block.message is not None and block.message < keeps_from
+
+
+def render_options(prompt: Prompt) -> dict[str, Rendered]:
+    """What of a request's options is in the prompt, by option; `tools` is the tool-use prompt.
+
+    An option that adds nothing is left out, so that adding it is no difference.
+    """
+    found = {name: _option(name, value, prompt) for name, value in prompt.options.items()}
+    found["tool_choice"] = _tool_choice(prompt)
+    if any(block.level == "tools" for block in prompt.blocks):
+        found["tools"] = Rendered(tokens=model_row(prompt.model).tools, doubt=3)
+    if any(beta.startswith(EFFICIENT) for beta in counted_betas(prompt)):
+        found["betas"] = Rendered(unknown="the beta for token-efficient tools")
+    return {name: rendered for name, rendered in found.items() if rendered != Rendered()}
+
+
+_NOT_SHOWN = frozenset({"speed", "inference_geo", "tool_choice", "betas", "fallbacks"})
+
+
+def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
+    if name in _NOT_SHOWN:
+        return Rendered()
+    if name == "thinking":
+        return _thinking(str(as_mapping(value).get("type")), prompt)
+    if name == "output_format":
+        return _format(value, prompt.model)
+    if name == "output_config":
+        unread = [key for key in as_mapping(value) if key not in ("format", "task_budget", "effort")]
+        if unread:
+            return Rendered(
+                (json.dumps(value, default=str),), unknown=f"the option output_config.{unread[0]}"
+            )
+        rendered = _format(as_mapping(value).get("format"), prompt.model)
+        if as_mapping(value).get("task_budget"):
+            rendered += Rendered(tokens=model_row(prompt.model).framing.task_budget, doubt=2)
+        return rendered
+    return Rendered((json.dumps(value, default=str),), unknown=f"the option {name}")
+
+
+def _thinking(kind: str, prompt: Prompt) -> Rendered:
+    row = model_row(prompt.model)
+    if kind == "enabled":
+        interleaved = any(beta.startswith(INTERLEAVED) for beta in counted_betas(prompt))
+        between = row.interleaved if interleaved else 0
+        unclear = row.interleaved if prompt.betas is None and prompt.level("tools") else 0
+        return Rendered(tokens=row.thinking + between, doubt=2 + unclear)
+    return Rendered(tokens=row.adaptive, doubt=2) if kind == "adaptive" else Rendered()
+
+
+def _format(value: object, model: str) -> Rendered:
+    schema = as_mapping(value).get("schema")
+    if schema is None:
+        return Rendered()
+    return Rendered(
+        (json.dumps(schema, indent=2, ensure_ascii=False),), model_row(model).framing.schema, doubt=1
+    )
+
+
+def _tool_choice(prompt: Prompt) -> Rendered:
+    choice = as_mapping(prompt.options.get("tool_choice"))
+    row = model_row(prompt.model)
+    if not prompt.level("tools"):
+        return Rendered()
+    serial = serial_tool_use(prompt)
+    if choice.get("type") == "any":
+        return Rendered(tokens=row.any_tool - row.tools, doubt=3) + serial
+    if choice.get("type") == "tool":
+        return Rendered((str(choice.get("name", "")),), row.one_tool - row.tools, doubt=5) + serial
+    return serial
+
+
+def serial_tool_use(prompt: Prompt) -> Rendered:
+    """Return what `disable_parallel_tool_use` adds to a prompt that has tools.
+
+    A forced tool was measured by its name (`tool`) only: `any` lies between that and a free choice. Where a
+    model was not measured, it lies between all that were.
+    """
+    choice = as_mapping(prompt.options.get("tool_choice"))
+    if choice.get("disable_parallel_tool_use") is not True:
+        return Rendered()
+    row, kind = model_row(prompt.model), choice.get("type")
+    figures = [row.serial] if kind != "tool" else []
+    figures += [row.serial_forced] if kind in ("any", "tool") else []
+    if None in figures:
+        figures = [figure for other in MODELS for figure in (other.serial, other.serial_forced)]
+    known = [figure for figure in figures if figure is not None]
+    low, high = min(known), max(known)
+    return Rendered(tokens=(low + high) // 2, doubt=(high - low + 1) // 2 + 3)
+
+
+OUTSIDE_THE_CACHE = (
+    *("prompt-caching-", "extended-cache-ttl-", "cache-diagnosis-", "message-batches-", "token-counting-"),
+    *("oauth-", "oidc-federation-"),
+)
+"""About caching, transport and signing in. Every other one counts for the cache, since "Cache diagnostics"
+names their set among what a prompt depends on."""
+_OUTSIDE_THE_ANSWER = (
+    *("context-1m-", "output-128k-", "output-300k-", "model-context-window-exceeded-"),  # limits
+    *("files-api-", "structured-outputs-", "message-threads-"),  # they take what the body asks for
+    *("thinking-token-count-", "user-profiles-", "fallback-credit-"),  # accounts
+)
+INTERLEAVED, EFFICIENT = "interleaved-thinking-", "token-efficient-tools-"
+
+
+def counted_betas(prompt: Prompt) -> frozenset[str]:
+    """The betas that may change the prompt or the answer of a request; empty where no headers were kept.
+
+    Interleaved thinking needs thinking and tools (the platform's documentation of 2025); efficient tools need
+    tools, and a model that has that way.
+    """
+    idle = [*OUTSIDE_THE_CACHE, *_OUTSIDE_THE_ANSWER]
+    tools, thinking = prompt.level("tools"), prompt.options.get("thinking")
+    if not tools or not isinstance(thinking, dict) or thinking.get("type") != "enabled":
+        idle.append(INTERLEAVED)
+    if not tools or not model_row(prompt.model).efficient_tools:
+        idle.append(EFFICIENT)
+    return frozenset(beta for beta in prompt.betas or () if not beta.startswith(tuple(idle)))

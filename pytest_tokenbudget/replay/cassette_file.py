@@ -1,14 +1,22 @@
-"""A cassette's entries as interactions again: references followed, request bodies to the byte."""
+"""Write cassettes as compact YAML that a person can review, and read them and plain vcr cassettes again.
+
+`docs/cassettes.md` describes the form. A conversation sends its whole history on every turn, so each
+prompt is kept once, and what a request repeats refers to an earlier request; request bodies come back to
+the byte, by the encoding that wrote them. A cassette is untrusted: it may come with a pull request.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
-from pytest_tokenbudget.replay.json_body import ENCODINGS, USUAL, as_bytes
-from pytest_tokenbudget.replay.packing import REFERENCES, Interaction
+from pytest_tokenbudget.errors import CassetteError
+from pytest_tokenbudget.files import load_yaml, write_atomically
+from pytest_tokenbudget.replay.yaml_text import yaml_text
 
 MAX_BYTES = 2**30  # of all request bodies of a cassette together, after references are followed
 _ITEM_BYTES = 8  # what an item costs in memory beside its text
@@ -156,3 +164,276 @@ def _unpack_headers(headers: object) -> dict[str, list[Any]]:
         if not all(isinstance(value, (str, bytes)) for value in values):
             raise MalformedError(f"header {name} is not a text or a list of texts")
     return lists
+
+
+FORMAT = "pytest-tokenbudget"
+VERSION = 1
+_HEADER = "# Recorded model calls, for replay. Review them like code; record them anew with "
+_RECORD = "pytest --token-budget-record=all"
+
+
+def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
+    """The interactions of a cassette, request bodies to the byte as they were recorded.
+
+    Raises FileNotFoundError where there is no such file, and CassetteError, naming the file and the fix,
+    where it is empty, truncated, no YAML, of another shape or of a newer version.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
+    if not text.strip():
+        raise _unreadable(path, "is empty")
+    try:
+        return _interactions(_document(text))
+    except _NewerVersionError as error:
+        raise CassetteError(f"{path}: {error}. Upgrade pytest-tokenbudget.") from error
+    except MalformedError as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def write_cassette(path: str | os.PathLike[str], interactions: Sequence[Interaction]) -> None:
+    """Write the interactions: the same ones give the same bytes; the file is replaced whole or not at all.
+
+    They are written as they are: redact them first. Makes the folder. Raises CassetteError; what was on disk
+    before is then untouched.
+    """
+    path = Path(os.path.realpath(path))  # a link stays a link
+    try:
+        content = format_cassette(interactions).encode()
+        write_atomically(path, content)
+    except (TypeError, ValueError, KeyError) as error:
+        raise CassetteError(
+            f"{path}: cannot be written: {error}. What was on disk is untouched. A cassette cannot hold the "
+            "request or answer with this value: keep it out of the scenario."
+        ) from error
+    except OSError as error:
+        raise CassetteError(
+            f"{path}: cannot be written: {error.strerror or error}. What was on disk is untouched. Make the "
+            "folder writable and record again."
+        ) from error
+
+
+def format_cassette(interactions: Sequence[Interaction]) -> str:
+    """The text of a cassette file."""
+    # The version comes last, as in vcr's files, so that a file which lost its end is told from a whole one.
+    document = {"format": FORMAT, "interactions": pack(interactions), "version": VERSION}
+    return f"{_HEADER}`{_RECORD}`.\n{yaml_text(document)}"
+
+
+class _NewerVersionError(ValueError):
+    """The cassette is of a version that this one does not know."""
+
+
+def _unreadable(path: Path, what: str) -> CassetteError:
+    return CassetteError(
+        f"{path}: {what}. Restore it (git checkout -- {path}), or delete it and record it again: "
+        "pytest --token-budget-record=once"
+    )
+
+
+def _document(text: str) -> object:
+    try:
+        return load_yaml(text)
+    except ValueError as error:
+        raise MalformedError(f"is no YAML that a cassette may hold: {error}") from error
+
+
+def _interactions(document: object) -> list[Interaction]:
+    if not isinstance(document, dict) or "interactions" not in document:
+        raise MalformedError("is no cassette: it has no `interactions`")
+    version = document.get("version")
+    if version is None:
+        raise MalformedError("is truncated: it ends before its `version`")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise MalformedError(f"is of version {version!r}, which does not exist")
+    if version > VERSION:
+        raise _NewerVersionError(f"is of version {version}; this pytest-tokenbudget reads up to {VERSION}")
+    return unpack(document["interactions"])
+
+
+Interaction = tuple[dict[str, Any], dict[str, Any]]
+"""A request and its answer in vcr's own shape: `{"method", "uri", "body": bytes | None, "headers"}` and
+`{"status": {"code", "message"}, "headers", "body": {"string": bytes}}`; headers are lists by name.
+
+A recorder may add `"timing": {"started", "answered"}` to the answer: whole milliseconds since the recording
+began, of the request's start and of the answer's first byte.
+"""
+
+_WORTHWHILE = 80  # characters: what is shorter is repeated, for the reader's sake
+REFERENCES = ({"same_as"}, {"first", "of"}, {"first", "of", "then"})
+
+
+def pack(interactions: Sequence[Interaction]) -> list[dict[str, Any]]:
+    """The interactions as values for a YAML file; `unpacking.unpack` gives back the exact bytes.
+
+    JSON bodies become structure where that gives their bytes back; other bodies stay text or bytes. A field
+    of a request that an earlier request has too is `{same_as: i}`, a list that begins like an earlier one is
+    `{first: n, of: i, then: [...]}`, with `i` the earlier interaction. Linear in the size of the bodies.
+    """
+    requests = _RequestPacker()
+    return [
+        {"request": requests.pack(index, request), "response": _pack_response(response)}
+        for index, (request, response) in enumerate(interactions)
+    ]
+
+
+class _RequestPacker:
+    """Packs the requests of one cassette in order, and remembers what each of them said."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, Any] = {}
+        self.whole: dict[tuple[str, str], int] = {}  # a field and its JSON -> the first request that had it
+        self.chains: dict[tuple[object, str], int] = {}  # a prefix and its next item -> the longer prefix
+        self.owners: list[int] = []  # of each prefix: the request that said it first
+
+    def pack(self, index: int, request: Mapping[str, Any]) -> dict[str, Any]:
+        packed = {"method": request["method"], "uri": request["uri"], **self._headers(index, request)}
+        body = as_bytes(request.get("body"))
+        value, encoding = parse_json(body)
+        if encoding is None or _has_reference(value):
+            return packed | {"body": as_text(body)}
+        if encoding != USUAL:
+            packed["encoding"] = encoding
+        if isinstance(value, dict):
+            value = {key: self._field(index, key, item, encoding) for key, item in value.items()}
+        return packed | {"json": value}
+
+    def _headers(self, index: int, request: Mapping[str, Any]) -> dict[str, Any]:
+        headers = _pack_headers(request.get("headers"))
+        if index == 0:
+            self.headers = headers
+            return {"headers": headers}
+        changed = {name: value for name, value in headers.items() if self.headers.get(name) != value}
+        changed |= {name: None for name in self.headers if name not in headers}
+        if len(changed) > len(headers):
+            return {"headers": headers}
+        return {"headers_changed": dict(sorted(changed.items()))} if changed else {}
+
+    def _field(self, index: int, key: str, value: Any, encoding: str) -> Any:
+        encode = ENCODINGS[encoding].encode
+        if not isinstance(value, list):
+            text = encode(value)
+            return self._reference(index, key, text) or value
+        texts = [encode(item) for item in value]
+        known, owner = self._walk(index, key, texts)
+        same = self._reference(index, key, encoding + ",".join(texts))
+        if same is not None or sum(map(len, texts[:known])) < _WORTHWHILE:
+            return same or value
+        return {"first": known, "of": owner, **({"then": value[known:]} if value[known:] else {})}
+
+    def _reference(self, index: int, key: str, text: str) -> dict[str, int] | None:
+        if len(text) < _WORTHWHILE:
+            return None
+        first = self.whole.setdefault((key, text), index)
+        return {"same_as": first} if first != index else None
+
+    def _walk(self, index: int, key: str, texts: Sequence[str]) -> tuple[int, int]:
+        """How many items the field shares with an earlier request, and which; learns the rest."""
+        node: object = key
+        known = owner = 0
+        for depth, text in enumerate(texts, start=1):
+            next_node = self.chains.setdefault((node, text), len(self.owners))
+            if next_node == len(self.owners):
+                self.owners.append(index)
+            elif self.owners[next_node] != index:
+                known, owner = depth, self.owners[next_node]
+            node = next_node
+        return known, owner
+
+
+def _pack_response(response: Mapping[str, Any]) -> dict[str, Any]:
+    if "json" in response or "encoding" in response:
+        raise ValueError("an answer has a key of the compact form")
+    packed = {key: value for key, value in response.items() if key not in ("headers", "body")}
+    if "headers" in response:
+        packed["headers"] = _pack_headers(response["headers"])
+    body = response.get("body")
+    if not isinstance(body, Mapping) or body.keys() != {"string"}:
+        return packed | {key: body for key in ("body",) if key in response}
+    content = as_bytes(body["string"])
+    value, encoding = parse_json(content)
+    if encoding is None:
+        return packed | {"body": as_text(content)}
+    return packed | ({"encoding": encoding} if encoding != USUAL else {}) | {"json": value}
+
+
+def _has_reference(value: Any) -> bool:
+    """Whether a field of the body itself looks like a reference, so that it cannot be told from ours."""
+    fields = value.values() if isinstance(value, dict) else ()
+    return any(isinstance(item, dict) and item.keys() in REFERENCES for item in fields)
+
+
+def _pack_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    lists = {name: [v] if isinstance(v, (str, bytes)) else list(v) for name, v in (headers or {}).items()}
+    return {name: lists[name][0] if len(lists[name]) == 1 else lists[name] for name in sorted(lists)}
+
+
+MAX_DEPTH = 50  # levels; deeper JSON stays text, so that nothing which walks it recurses far
+
+ENCODINGS: Mapping[str, json.JSONEncoder] = {
+    "compact": json.JSONEncoder(ensure_ascii=False, separators=(",", ":")),
+    "spaced-ascii": json.JSONEncoder(),
+    "compact-ascii": json.JSONEncoder(separators=(",", ":")),
+    "spaced": json.JSONEncoder(ensure_ascii=False),
+}
+USUAL = "compact"  # what the SDKs and the API send
+
+
+def parse_json(body: bytes | None) -> tuple[Any, str | None]:
+    """A JSON object or array and the name of the encoding that gives its bytes back.
+
+    `(None, None)` for everything else: no JSON, other spacing, repeated keys, numbers written another way,
+    half a surrogate pair, or more than MAX_DEPTH levels.
+    """
+    if not body or body[:1] not in (b"{", b"["):
+        return None, None
+    try:
+        text = body.decode()
+        value = json.loads(text, parse_constant=_refuse)
+        if not _is_shallow(value, MAX_DEPTH):
+            return None, None
+        encoding = next((name for name, encoder in ENCODINGS.items() if encoder.encode(value) == text), None)
+        if encoding is not None and encoding.endswith("ascii"):
+            ENCODINGS[USUAL].encode(value).encode()  # fails for half a surrogate pair, which is no text
+    except (ValueError, RecursionError):
+        return None, None
+    return (value, encoding) if encoding else (None, None)
+
+
+def as_bytes(body: Any) -> bytes | None:
+    """A body as vcr may hold it (text, bytes, a file, None) as bytes. Raises TypeError for anything else."""
+    if body is None or isinstance(body, bytes):
+        return body
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, (bytearray, memoryview)):
+        return bytes(body)
+    if hasattr(body, "read"):
+        return as_bytes(body.read())
+    raise TypeError(f"a body is {type(body).__name__}, not text or bytes")
+
+
+def as_text(body: bytes | None) -> str | bytes | None:
+    """A body as text where it is UTF-8."""
+    try:
+        return None if body is None else body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels > 0 and all(_is_shallow(item, levels - 1) for item in value.values())
+    if isinstance(value, list):
+        return levels > 0 and all(_is_shallow(item, levels - 1) for item in value)
+    return True

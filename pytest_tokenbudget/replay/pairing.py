@@ -1,23 +1,25 @@
-"""Which recorded exchange answers a request that the agent sends now, and how sure that is.
+"""Find the recorded exchange that answers a request which the agent sends now, and how sure that is.
 
-In this order: the same bytes; the conversation that it continues; what it says; the order of the recording.
-A request whose place in the conversations is known never falls through to a weaker reason: an agent that asks
-again what it asked, or asks more than was recorded, gets nothing (a miss). A pair whose two requests do not
-have the same place is `reshaped`. Both make a scenario stale, which is the point: replayed in mere order, an
-agent that loops seems to get cheaper.
+In this order: the same bytes; the conversation that it continues; what it says; the order of the
+recording. A request whose place in the conversations is known never falls through to a weaker reason: an
+agent that asks again what it asked, or asks more than was recorded, gets nothing (a miss). A pair whose
+two requests do not have the same place is `reshaped`. Both make a scenario stale, which is the point:
+replayed in mere order, an agent that loops seems to get cheaper.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.conversation import Conversation, reply
-from pytest_tokenbudget.replay.lineage import Lineage, Origin
-from pytest_tokenbudget.replay.recorded import Match, Recorded, is_free
-from pytest_tokenbudget.replay.shape import is_reshaped
-from pytest_tokenbudget.replay.similarity import alike, cosine, holds
+from pytest_tokenbudget.replay.conversation import Conversation, Reply, alike, cosine, holds, is_rather, reply
+from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
 
 
@@ -248,3 +250,332 @@ class Recording:
             return unplayed
         said = self._recorded[last].chain[-1]
         return [index for index in unplayed if self._recorded[index].chain[-1] == said]
+
+
+_Key = TypeVar("_Key", str, int)
+_FEW = 8
+"""Candidates that are compared word for word; of more, those that share telling words."""
+_TELLING = 64
+"""Rarest words kept of one opening."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The recorded exchange that answers a request."""
+
+    index: int
+    """Among the recording's exchanges, from 0."""
+    how: Paired
+    origin: Origin
+    """What the request continues."""
+
+
+def is_free(request: Request) -> bool:
+    """Whether a request bills nothing, so that it is no turn."""
+    return request.endpoint.api == "count_tokens"
+
+
+class Recorded:
+    """The exchanges of a cassette, by number."""
+
+    def __init__(self, exchanges: Sequence[Exchange]) -> None:
+        self.by_digest: dict[str, list[int]] = defaultdict(list)
+        self.by_custom_id: dict[str | None, list[int]] = defaultdict(list)
+        self.origins: list[Origin] = []
+        self._conversations = [Conversation(exchange.request) for exchange in exchanges]
+        self._successors: dict[int, list[int]] = defaultdict(list)
+        self._roots: dict[tuple[str, bool], list[int]] = defaultdict(list)
+        self._by_last: dict[str, set[int]] = defaultdict(set)
+        lineage = Lineage()
+        for index, (exchange, conversation) in enumerate(zip(exchanges, self._conversations, strict=True)):
+            request, origin = exchange.request, lineage.origin(conversation)
+            self.by_digest[request.digest].append(index)
+            if request.custom_id is not None:
+                self.by_custom_id[request.custom_id].append(index)
+            self.origins.append(origin)
+            for parent in origin.parents:
+                self._successors[parent].append(index)
+            if origin.may_open:
+                self._roots[_pool(request)].append(index)
+            self._by_last[conversation.last].add(index)
+            if exchange.answer.billed and not is_free(request):
+                lineage.add(index, conversation, reply(exchange.answer))
+
+    def __getitem__(self, index: int) -> Conversation:
+        return self._conversations[index]
+
+    def __len__(self) -> int:
+        return len(self._conversations)
+
+    def repeat(self, index: int) -> int:
+        """Let an exchange count once more; the number of the copy."""
+        self._conversations.append(self[index])
+        self.origins.append(self.origins[index])
+        copy = len(self._conversations) - 1
+        self._by_last[self[index].last].add(copy)
+        return copy
+
+    def roots(self, request: Request) -> list[int]:
+        """Exchanges of the same API as `request` that may open a conversation."""
+        return self._roots.get(_pool(request), [])
+
+    def successors(self, parents: Iterable[int]) -> list[int]:
+        """Exchanges that continue one of `parents`, each once, in order."""
+        return sorted({index for parent in parents for index in self._successors.get(parent, ())})
+
+    def was_said_elsewhere(self, asked: Conversation, index: int) -> bool:
+        """Whether the last message of a request was recorded word for word, but in other requests."""
+        places = self._by_last.get(asked.last)
+        return places is not None and index not in places
+
+    def of_the_same_api(self, request: Request, found: Iterable[int]) -> list[int]:
+        """Those of `found` that use the same API as `request`; a batch is one of its own."""
+        return [index for index in found if _pool(self[index].request) == _pool(request)]
+
+    def best(self, asked: Conversation, found: Sequence[int]) -> int:
+        """Of several candidates the one that says most of what is asked.
+
+        First the same messages, or the same last one; then the words by which the candidates differ, in tools
+        and system and in what was added last; then the same model and streaming; then the recorded order.
+        """
+        found = [index for index in found if self[index].chain[-1] == asked.chain[-1]] or found
+        found = [index for index in found if self[index].last == asked.last] or found
+        if len(found) > _FEW:
+            found = self._shortlist(asked, found)
+        if len(found) == 1:
+            return found[0]
+        heads = _telling_apart({self[index].head: self[index].head_words for index in found})
+        said = _telling_apart({index: self._said(index, self[index]) for index in found})
+
+        def rank(index: int) -> tuple[float, bool, float, bool, bool, int]:
+            recorded, says = self[index], self._said(index, asked)
+            differing = cosine(asked.head_words, heads[recorded.head]) + cosine(says, said[index])
+            whole = cosine(says, self._said(index, recorded))
+            now, then = asked.request.prompt, recorded.request.prompt
+            same = (asked.head == recorded.head, whole, now.model == then.model, now.stream == then.stream)
+            return (differing, *same, -index)
+
+        return max(found, key=rank)
+
+    def is_told_by(self, words: AbstractSet[str], index: int) -> bool:
+        """Whether there is a word among them that no other opening has."""
+        return any(self._telling.get(word) == [index] for word in words & self[index].words)
+
+    def _shortlist(self, asked: Conversation, found: Sequence[int]) -> Sequence[int]:
+        """Of many openings the few that share the most words by which they differ, and a few without such."""
+        if not all(self.origins[index].may_open for index in found):
+            return found
+        told = Counter(
+            index for word in asked.words | asked.head_words for index in self._telling.get(word, ())
+        )
+        known = set(found)
+        best = [index for index, _ in told.most_common() if index in known]
+        return best[:_FEW] + [index for index in found if index not in self._told][:_FEW] or found[:_FEW]
+
+    @cached_property
+    def _telling(self) -> dict[str, list[int]]:
+        """By word, the openings that differ by it: of each its rarest, where less than half have them."""
+        roots = [index for roots in self._roots.values() for index in roots]
+        texts = [self[index].words | self[index].head_words for index in roots]
+        count = Counter(word for text in texts for word in text)
+        telling: dict[str, list[int]] = defaultdict(list)
+        for index, text in zip(roots, texts, strict=True):
+            rare = sorted((count[word], word) for word in text if 2 * count[word] <= len(roots))
+            for _, word in rare[:_TELLING]:
+                telling[word].append(index)
+        return telling
+
+    @cached_property
+    def _told(self) -> frozenset[int]:
+        """The openings that differ by words."""
+        return frozenset(index for indices in self._telling.values() for index in indices)
+
+    def _said(self, index: int, conversation: Conversation) -> frozenset[str]:
+        """What is compared with a recorded request: all that opens a conversation, or what was added last."""
+        return conversation.words if self.origins[index].may_open else conversation.last_words
+
+    def is_alike(self, asked: Conversation, index: int) -> bool:
+        """Whether a request that opens a conversation says what a recorded one says, in any of its parts."""
+        recorded = self[index]
+        if asked.chain[-1] == recorded.chain[-1] or (asked.head_words and asked.head == recorded.head):
+            return True
+        return (
+            alike(asked.head_words, recorded.head_words)
+            or alike(asked.words, recorded.words)
+            or alike(asked.last_words, recorded.last_words)
+        )
+
+    def shared(self, asked: Conversation, index: int) -> float:
+        """Cosine similarity of the part that is most alike."""
+        recorded = self[index]
+        return max(cosine(asked.head_words, recorded.head_words), cosine(asked.words, recorded.words))
+
+
+def _telling_apart(texts: Mapping[_Key, frozenset[str]]) -> dict[_Key, frozenset[str]]:
+    """Texts as words, without the words that all of them share."""
+    common = frozenset.intersection(*texts.values())
+    return {key: text - common for key, text in texts.items()}
+
+
+def _pool(request: Request) -> tuple[str, bool]:
+    """Which requests can be answered by which: those of one API, and a batch's entries among themselves."""
+    return request.endpoint.api, request.custom_id is not None
+
+
+_LONG_REPLY = 40
+"""Characters without spaces from which a reply is taken to be nobody else's; `OK` and labels are shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a request continues."""
+
+    parents: frozenset[int] = frozenset()
+    """Exchanges that may have given its last answer: one, or several that cannot be told apart. Empty: it
+    opens a conversation."""
+    position: int = -1
+    """Of that answer among its messages."""
+    sure: bool = True
+    """False where only a short text says so (`OK`, a label): it may be an example of the prompt as well."""
+
+    @property
+    def may_open(self) -> bool:
+        """Whether the request may open a conversation."""
+        return not (self.parents and self.sure)
+
+    def agrees(self, other: Origin) -> bool:
+        """Whether both may continue the same answer, or may both open a conversation."""
+        return not self.parents.isdisjoint(other.parents) or (self.may_open and other.may_open)
+
+
+class Lineage:
+    """The answers given so far on one side (recorded, or new), and which of them a request continues."""
+
+    def __init__(self) -> None:
+        self._conversations: dict[int, Conversation] = {}
+        self._index: dict[tuple[str, ...], list[int]] = defaultdict(list)
+
+    def add(self, number: int, conversation: Conversation, given: Reply | None) -> None:
+        """Keep an answered request under its number."""
+        self._conversations[number] = conversation
+        if given is None:
+            return
+        chain = conversation.chain[conversation.asked]
+        last = conversation.messages[max(conversation.asked - 1, 0) : conversation.asked]
+        self._index["chain", chain].append(number)
+        for key in given.names:
+            self._index["chain", chain, key].append(number)
+            self._index["last", *last, key].append(number)
+            self._index["reply", key].append(number)
+
+    def origin(self, conversation: Conversation) -> Origin:
+        """What a request continues: the last of its assistant turns that is an answer of this side.
+
+        A turn that nobody gave (a prefilled answer, an example, an inserted one) is passed over.
+        """
+        weak = Origin()
+        for position, turn in reversed(conversation.turns):
+            for key, sure in self._evidence(conversation, position, turn):
+                found = self._index.get(key, [])
+                if sure:
+                    found = self._not_examples(conversation, position, found)
+                else:
+                    found = [number for number in found if self._head(number) == conversation.head]
+                if not found:
+                    continue
+                origin = Origin(frozenset(self._nearest(conversation, position, found)), position, sure)
+                if sure:
+                    return origin
+                weak = weak if weak.parents else origin
+        return weak
+
+    @staticmethod
+    def _evidence(
+        conversation: Conversation, position: int, turn: Reply
+    ) -> Iterator[tuple[tuple[str, ...], bool]]:
+        """What may tell who gave the assistant turn at a position, surest first, and whether it is sure."""
+        before = conversation.chain[position]
+        last = conversation.messages[position - 1 : position]
+        for key in turn.calls:
+            yield ("chain", before, key), True  # the whole history and the answer
+        for key in turn.calls:
+            yield ("last", *last, key), True  # the answer, and the message that it answers: history trimmed
+        for key in sorted(turn.ids):
+            yield ("reply", key), True  # the tool use alone: history rewritten
+        yield ("chain", before), True  # the history alone: answer rewritten
+        if turn.text and not turn.ids:
+            yield ("reply", *turn.calls), len(turn.text) >= _LONG_REPLY
+
+    def _not_examples(self, conversation: Conversation, position: int, found: Iterable[int]) -> list[int]:
+        """Without those whose own request holds the turn at the same place: there it is an example."""
+        through = conversation.chain[position + 1]
+        held = position + 1
+        others = ((number, self._conversations[number].chain) for number in found)
+        return [number for number, chain in others if len(chain) <= held or chain[held] != through]
+
+    def _nearest(self, conversation: Conversation, position: int, found: list[int]) -> list[int]:
+        """Of several that fit: the same agent, the same head, most of the same history."""
+        for same in (self._session, self._head):
+            found = [number for number in found if same(number) == same(conversation)] or found
+        if len(found) == 1:
+            return found
+        history = conversation.messages[:position]
+        shared = {number: _shared(history, self._conversations[number].messages) for number in found}
+        longest = max(shared.values())
+        return [number for number in found if shared[number] == longest]
+
+    def _session(self, of: int | Conversation) -> str | None:
+        return (of if isinstance(of, Conversation) else self._conversations[of]).request.session
+
+    def _head(self, of: int | Conversation) -> str:
+        return (of if isinstance(of, Conversation) else self._conversations[of]).head
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many items two sequences share at their beginnings, and how many at their ends, together."""
+    return common_prefix(one, other) + common_prefix(one[::-1], other[::-1])
+
+
+_SHARES_NOTHING = 0.1
+"""Cosine similarity of two prompts below which nothing says that they are the same call."""
+
+
+def is_reshaped(asked: Conversation, match: Match, recorded: Recorded, served: Container[int]) -> bool:
+    """Whether a request has another place in the conversations than the recorded one that it is paired with.
+
+    `served` has the exchanges that answered earlier requests of this run.
+    """
+    then, origin = recorded[match.index], recorded.origins[match.index]
+    if not match.origin.agrees(origin):
+        return True
+    if match.how is Paired.EXACT:
+        return False
+    uncertain = match.origin.may_open or match.how is Paired.SIMILAR
+    if uncertain and recorded.was_said_elsewhere(asked, match.index):
+        return True
+    if match.origin.parents.isdisjoint(origin.parents):
+        return _is_another_call(asked, match, recorded, served)
+    if asked.repeats_itself and not then.repeats_itself:
+        return True
+    if match.origin.position < 0:
+        return False
+    return asked.tool_results(match.origin.position) != then.tool_results(origin.position)
+
+
+def _is_another_call(asked: Conversation, match: Match, recorded: Recorded, served: Container[int]) -> bool:
+    """Whether an opening is not the recorded one: it goes on where that one ends, or rather repeats one that
+    was asked already, or shares nothing with it, or little where the recording has several."""
+    then = recorded[match.index]
+    if asked.chain[-1] == then.chain[-1]:
+        return False
+    if asked.says_more_than(then):
+        return True
+    roots = recorded.roots(asked.request)
+    asked_already = (recorded[index].words for index in roots if index in served)
+    if not recorded.is_told_by(asked.words, match.index) and any(
+        is_rather(asked.words, other, then.words) for other in asked_already
+    ):
+        return True
+    if match.how is not Paired.ORDER:
+        return False
+    return len(roots) > 1 or recorded.shared(asked, match.index) < _SHARES_NOTHING

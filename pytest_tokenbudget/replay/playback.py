@@ -1,25 +1,40 @@
-"""The account of one cassette in one run: answers requests, keeps real calls, remembers what went wrong."""
+"""Answer the requests of one cassette in one run, keep real calls, and remember what went wrong.
+
+A cassette that a fixture of wider scope holds open serves many tests, so each request is booked to whom
+asked it. Real calls make a new recording together with what was replayed. A process that a test forks has
+a copy of all this, which nobody reads; its calls are refused. A recorded answer is served plain, in the
+framing that is asked for, and without a wait.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import mmap
+import os
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
 from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.account import Account, Accounts
-from pytest_tokenbudget.replay.calls import Call, Calls
-from pytest_tokenbudget.replay.forks import FORKED, Forks
-from pytest_tokenbudget.replay.message_threads import MessageThreads, may_be_of_a_thread
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.pairing import Recording
-from pytest_tokenbudget.replay.recorded import Match, is_free
-from pytest_tokenbudget.replay.rules import Found, Playable, Rules
-from pytest_tokenbudget.replay.sent import Sent
-from pytest_tokenbudget.replay.serving import Answers
-from pytest_tokenbudget.replay.traffic import Traffic, answer_to
-from pytest_tokenbudget.wire.exchange import Exchange, Request
+from pytest_tokenbudget.replay.cassette_file import Interaction
+from pytest_tokenbudget.replay.pairing import Match, Recording, is_free
+from pytest_tokenbudget.replay.traffic import (
+    MessageThreads,
+    Sent,
+    Traffic,
+    answer_body,
+    answer_to,
+    lower,
+    may_be_of_a_thread,
+    status,
+)
+from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.framing import decode_body, parse_body, transcode
 
 
 class Ledger:
@@ -245,3 +260,376 @@ class Ledger:
             self.refuse(f"{missing}, and nothing reaches the network in replay. {record}")
         more = "The agent asks for more than was recorded, or for the same again."
         raise ReplayMiss(f"{missing}. {more} {record}")  # the recording keeps the miss
+
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Of one cassette in one run."""
+
+    calls: bool = False
+    """What the recording does not answer is really sent."""
+    exact: bool = False
+    """The recording answers only what is the same to the letter."""
+    repeats: bool = False
+    """What was answered is answered again, as one more turn."""
+    free_hosts: frozenset[str] = frozenset()
+    """Hosts whose traffic, beside model calls, passes by unrecorded; on loopback all but an SDK's does."""
+    before_call: Callable[[Request], None] | None = None
+    """Asked before a real model call; what it raises stops the call, past the agent."""
+    after_call: Callable[[Request, Mapping[str, Any]], None] | None = None
+    """Told the answer to a real model call."""
+    untouched: bool = False
+    """Answers are served as vcr serves them, waits and compression included."""
+    redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    """Hides in a request what was hidden in the recording, before the two are compared."""
+    asker: Callable[[], str] | None = None
+    """Names the test or fixture that asks, where it may be another than the one that opened the cassette."""
+
+    def passes_by(self, sent: Sent) -> bool:
+        """Whether a request is neither recorded nor refused: it goes to a server of the test itself."""
+        own = sent.host in self.free_hosts or (sent.host in _LOOPBACK and not sent.is_of_an_sdk)
+        return sent.request is None and own
+
+
+@dataclass(frozen=True, slots=True)
+class Playable:
+    """What a cassette of the user's may answer one request with, by the options that it was opened with."""
+
+    numbers: frozenset[int] = frozenset()
+    """Of its interactions."""
+    refusal: str = ""
+    """Why there never were any; empty where they may be played out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a recording answers a request with."""
+
+    number: int
+    """Of the recorded interaction, from 0."""
+    answer: dict[str, Any]
+    """In vcr's shape; the caller's own."""
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one test or fixture asked of a recording, and how it left it: as in `Recording`."""
+
+    pairs: tuple[Pair, ...]
+    misses: tuple[Request, ...]
+    unplayed: tuple[Exchange, ...]
+    reshaped: tuple[Pair, ...]
+    problems: tuple[str, ...]
+
+
+class Accounts:
+    """The accounts of all that ask one recording."""
+
+    def __init__(self, recording: Recording, opener: str) -> None:
+        """`opener` is told what nobody asks for."""
+        self._recording = recording
+        self._opener = opener
+        self._asked: dict[int, str] = {}
+        self._missed: list[str] = []
+        self._problems: list[tuple[str, str]] = []
+
+    def asked(self, number: int, asker: str) -> None:
+        """For the exchange of this number."""
+        self._asked[number] = asker
+
+    def missed(self, asker: str) -> None:
+        """In step with the misses of the recording."""
+        self._missed.append(asker)
+
+    def refused(self, asker: str, problem: str) -> None:
+        """For another reason."""
+        self._problems.append((asker, problem))
+
+    def of(self, asker: str, *, shared: bool) -> Account:
+        """Of one of them. Where several share the recording, what nobody asks for says nothing."""
+        recording = self._recording
+        return Account(
+            pairs=self._mine(asker, recording.pairs),
+            misses=_by(asker, zip(self._missed, recording.misses, strict=False)),
+            unplayed=recording.unplayed if asker == self._opener and not shared else (),
+            reshaped=self._mine(asker, recording.reshaped),
+            problems=_by(asker, self._problems),
+        )
+
+    def _mine(self, asker: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+        return tuple(pair for pair in pairs if self._asked.get(pair.index) == asker)
+
+
+def _by(asker: str, told: Iterable[tuple[str, _T]]) -> tuple[_T, ...]:
+    return tuple(one for who, one in told if who == asker)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request of this run that was, or is being, answered. Times are seconds of a monotonic clock."""
+
+    sent: Sent
+    request: Mapping[str, Any]
+    """As a new recording keeps it."""
+    started: float
+    began: float | None = None
+    """When the answer did, where a proxy saw it: vcr tells the end of an answer, which for one that is not
+    streamed is its first byte as well."""
+    answer: Mapping[str, Any] | None = None
+    """None until the whole answer is there."""
+    answered: float | None = None
+    """When it was; None where it was replayed."""
+    asker: str = ""
+    """Whose it is, where it was really called."""
+
+
+class Calls:
+    """The answered requests of one run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: list[Call] = []
+        self._unreadable: list[str] = []
+
+    def replayed(self, sent: Sent, interaction: Interaction) -> None:
+        """A request was answered from the recording."""
+        request, answer = interaction
+        self._calls.append(Call(sent, request, time.monotonic(), answer=answer))
+
+    def by(self, asker: str) -> Calls:
+        """The real calls of one test or fixture."""
+        calls = Calls(self._name)
+        calls._calls = [call for call in self._calls if call.asker == asker]
+        return calls
+
+    def begin(self, sent: Sent, asker: str = "", *, keep: bool = True) -> Call:
+        """A real call sets out, of this test or fixture."""
+        call = Call(sent, sent.raw, time.monotonic(), asker=asker)
+        if keep:
+            self._calls.append(call)
+        return call
+
+    def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
+        """Its whole answer is there; it is kept decompressed."""
+        try:
+            call.answer = plain(answer)
+        except CassetteError as error:
+            self._unreadable.append(f"{self._name}: {error} ({call.sent})")
+            call.answer = dict(answer)
+        call.answered = time.monotonic()
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """What was really called, in the order of the calls; batches with the results that were fetched."""
+        called = sorted((call for call in self._calls if call.answered is not None), key=_started)
+        return tuple(Traffic([_interaction(call) for call in called]).exchanges)
+
+    def interactions(self) -> list[Interaction]:
+        """What a new recording of this run holds: answered requests in the order they were sent, undoctored.
+
+        Where everything was really called, answers have their `timing`. Raises RecordingError where an answer
+        is not whole: then nothing is to be written.
+        """
+        if problem := self._problem():
+            raise RecordingError(f"{problem} Nothing was recorded; run it again.")
+        calls = sorted((call for call in self._calls if call.answer is not None), key=_started)
+        if any(call.answered is None for call in calls):
+            return [_interaction(call) for call in calls]
+        return [_timed(call, calls[0].started) for call in calls]
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Calls without a whole answer, in sentences; not those that a retry came through for."""
+        whole = {call.sent.identity for call in self._calls if call.answer is not None}
+        cut = [call for call in self._calls if call.answer is None and call.sent.identity not in whole]
+        return [f"{self._name}: the answer to {call.sent} did not end." for call in cut]
+
+    @property
+    def failed(self) -> list[str]:
+        """Model calls that failed for good: no try of the same was answered with a bill; each once."""
+        tried: dict[tuple[object, ...], list[tuple[Sent, Answer]]] = defaultdict(list)
+        for call in self._calls:
+            if call.sent.request and call.sent.costs and call.answer is not None:
+                tried[call.sent.identity].append((call.sent, answer_to(call.sent.request, call.answer)))
+        lost = (tries[-1] for tries in tried.values() if all(answer.usage is None for _, answer in tries))
+        return [f"{sent} was answered with {answer.status} ({answer.error})" for sent, answer in lost]
+
+    def _problem(self) -> str | None:
+        if self._unreadable:
+            return self._unreadable[0]
+        if unanswered := self.unanswered:
+            return unanswered[0]
+        for exchange in self.exchanges:
+            answer = exchange.answer
+            if answer.billed and answer.message is not None and answer.usage is None:
+                model = exchange.request.prompt.model
+                return f"{self._name}: an answer of {model} is not whole: {answer.error}."
+        return None
+
+
+def _started(call: Call) -> float:
+    return call.started
+
+
+def _interaction(call: Call) -> Interaction:
+    """Without the timing of another recording."""
+    return dict(call.request), {key: value for key, value in (call.answer or {}).items() if key != "timing"}
+
+
+def _timed(call: Call, began: float) -> Interaction:
+    """With whole milliseconds since the first call."""
+    request, answer = _interaction(call)
+    timing = {"started": round(1000 * (call.started - began))}
+    streamed = call.sent.request is not None and call.sent.request.prompt.stream
+    if (answered := call.began if streamed else call.answered) is not None:
+        timing["answered"] = round(1000 * (answered - began))
+    return request, answer | {"timing": timing}
+
+
+FORKED = (
+    "a process that the test has forked asks a model, and nobody can see there what it asks. "
+    'Start it anew (as a command, or with the start method "spawn"), with the environment of '
+    "token_budget_proxy."
+)
+
+
+class Forks:
+    """Whether a fork of the process that made this has asked for anything; told to that process by one byte
+    that they share.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._told = mmap.mmap(-1, 1)
+
+    @property
+    def inside(self) -> bool:
+        """Whether this is a fork."""
+        return os.getpid() != self._process
+
+    def tell(self) -> None:
+        """Called in a fork, which asks for something."""
+        self._told[0] = 1
+
+    def told(self) -> bool:
+        """Whether one has, since this was asked last."""
+        told = bool(self._told[0])
+        self._told[0] = 0
+        return told
+
+
+_LENGTH_AND_CODING = ("content-encoding", "content-length", "transfer-encoding")
+
+
+class Answers:
+    """The recorded answers of one cassette as they are served in one run."""
+
+    def __init__(self, *, untouched: bool) -> None:
+        """`untouched`: as vcr serves them."""
+        self._serve = _untouched if untouched else served
+        self._names: dict[str, dict[str, str]] = {}  # of a batch's entries, by its id: recorded -> now
+
+    def name(self, created: Mapping[str, Any], recorded: Iterable[Request], now: Iterable[Request]) -> None:
+        """Learn what the entries of a batch are called now, from the answer that created it."""
+        batch = parse_body(answer_body(created)) or {}
+        names = {str(was.custom_id): str(entry.custom_id) for was, entry in zip(recorded, now, strict=True)}
+        self._names[str(batch.get("id"))] = {was: name for was, name in names.items() if was != name}
+
+    def serve(self, answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
+        """A copy of a recorded answer, for `sent`. Raises CassetteError as `served` does."""
+        names = {}
+        if sent.request is not None and sent.request.endpoint.api == "batch_results":
+            names = self._names.get(str(sent.request.endpoint.batch_id), {})
+        if not names:
+            return self._serve(answer, sent)
+        results = served(answer, sent)
+        lines = results["body"]["string"].split(b"\n")
+        return results | {"body": {"string": b"\n".join(_renamed(line, names) for line in lines)}}
+
+
+def served(answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
+    """A copy of a recorded answer, for `sent`.
+
+    A failed attempt asks to be retried after a millisecond instead of what the server asked for. Raises
+    CassetteError where the body cannot be decoded or has no form that `sent` can read.
+    """
+    headers, body = lower(answer.get("headers")), answer_body(answer)
+    changes: dict[str, str | None] = {}
+    if sent.request is not None and sent.request.endpoint.api == "messages":
+        changes, body = transcode(headers, body, sent.request)
+    answer = plain(answer, body)
+    if status(answer) >= 400:
+        changes |= {"retry-after": None, "retry-after-ms": "1"}
+    answer["headers"] = _with(answer["headers"], changes)
+    return answer
+
+
+def _untouched(answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
+    """A copy of a recorded answer as vcr serves it, unless `sent` can only read another framing."""
+    with contextlib.suppress(CassetteError):  # then the client is the one to read it
+        if sent.request is not None and sent.request.endpoint.api == "messages":
+            headers = lower(answer.get("headers"))
+            if transcode(headers, answer_body(answer), sent.request)[0]:
+                return served(answer, sent)
+    return dict(answer)
+
+
+def plain(answer: Mapping[str, Any], body: bytes | None = None) -> dict[str, Any]:
+    """A copy of an answer in vcr's shape, its body decompressed. Raises CassetteError where it cannot."""
+    body = answer_body(answer) if body is None else body
+    body = decode_body(lower(answer.get("headers")), body)
+    headers = _with(answer.get("headers") or {}, dict.fromkeys(_LENGTH_AND_CODING))
+    rest = {
+        key: value
+        for key, value in answer.items()
+        if key not in ("headers", "body", "content", "status_code")
+    }
+    code = {"code": status(answer), "message": (answer.get("status") or {}).get("message")}
+    return {**rest, "status": code, "headers": headers, "body": {"string": body}}
+
+
+def _renamed(line: bytes, names: Mapping[str, str]) -> bytes:
+    """A line of batch results under the name that its entry has now; what is no JSON stays."""
+    try:
+        entry = json.loads(line)
+        name = names[entry["custom_id"]]
+    except (ValueError, LookupError, TypeError):
+        return line
+    return json.dumps({**entry, "custom_id": name}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _with(headers: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, list[Any]]:
+    """A copy of headers with some set, and some (None) removed, whatever their case."""
+    kept = {
+        name: list(values) if isinstance(values, (list, tuple)) else [values]
+        for name, values in headers.items()
+        if name.lower() not in changes
+    }
+    return kept | {name: [value] for name, value in changes.items() if value is not None}
+
+
+class Ledgers:
+    """Whose requests are being sent: the ledger on top. Process-wide, so that threads and tasks find it."""
+
+    def __init__(self) -> None:
+        self._stack: list[Ledger] = []
+
+    @property
+    def top(self) -> Ledger:
+        """The ledger that answers now."""
+        return self._stack[-1]
+
+    @contextlib.contextmanager
+    def using(self, ledger: Ledger) -> Iterator[Ledger]:
+        """Put a ledger on top for a while; what began under it is finished under it."""
+        self._stack.append(ledger)
+        try:
+            yield ledger
+        finally:
+            self._stack.remove(ledger)

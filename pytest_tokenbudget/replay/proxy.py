@@ -1,24 +1,33 @@
-"""A loopback HTTP proxy for agents in other processes: what they ask is answered by the same recording.
+"""Serve agents in other processes by a loopback HTTP proxy, from the same recording as the test.
 
 The child finds it through `ANTHROPIC_BASE_URL`, which the SDKs of every language and Claude Code honour.
+While it records, requests go on to the real API, and answers stream through and are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import json
 import os
 import secrets
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from pytest_tokenbudget.errors import ReplayMiss
+from pytest_tokenbudget.errors import ReplayMiss, SettingsError
 from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY
+from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.replay.redaction import secrets_of
+from pytest_tokenbudget.replay.traffic import answer_body, status
 
 _PATIENCE = 30.0  # seconds that closing waits for answers which are still on their way
 CLAUDE_CODE = {
@@ -245,3 +254,188 @@ class _Connection(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Keep the terminal to the test run."""
+
+
+_API = "https://api.anthropic.com"
+_KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
+_CLOUDS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a test gets as `token_budget_proxy`, to start its child with."""
+
+    url: str
+    """The base URL, without a path."""
+    environment: dict[str, str] = field(repr=False)
+    """The child's whole environment."""
+
+    @classmethod
+    def direct(cls, environ: Mapping[str, str]) -> Access:
+        """To the real API, where the plugin is off."""
+        return cls(environ.get("ANTHROPIC_BASE_URL") or _API, {**environ, **CLAUDE_CODE})
+
+
+class ChildProxy(Proxy):
+    """Answers a child out of a ledger, or asks the real API and lets the ledger keep what it says.
+
+    `ledger` tells whose account a request belongs to; `environ` is the environment of the test's own process,
+    with the real key and the base URL of the real API. Raises SettingsError where it sends a child past the
+    proxy.
+    """
+
+    def __init__(self, ledger: Callable[[], Ledger], environ: Mapping[str, str]) -> None:
+        _check(environ)
+        self._ledger = ledger
+        self._environ = dict(environ)
+        keys = {environ[name] for name in _KEYS if environ.get(name)}
+        known = {name: environ.get(name, "") for name in (*_KEYS, "ANTHROPIC_CUSTOM_HEADERS")}
+        self._secrets = sorted(secrets_of(known), key=len, reverse=True)  # also hidden inside of longer texts
+        self._placeholders = {real: new_key() for real in {*keys, *self._secrets}}
+        behind = {placeholder: real for real, placeholder in self._placeholders.items()}
+        self._upstream = Upstream(environ.get("ANTHROPIC_BASE_URL") or _API, behind)
+        super().__init__(self._answer)
+
+    @property
+    def access(self) -> Access:
+        """For the child: the environment of the test, with placeholders for the real keys."""
+        inherited = {name: self._hidden(value) for name, value in self._environ.items()}
+        ours = self.environment
+        if any(inherited.get(name) for name in _KEYS):
+            del ours["ANTHROPIC_API_KEY"]  # the child has what the test has, and no more
+        return Access(self.url, {**inherited, **ours})
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong beside misses, which the ledger keeps."""
+        failures = [error for error in self.failures if not isinstance(error, ReplayMiss)]
+        return [
+            f"token_budget_proxy: {type(error).__name__} while it answered: {error}" for error in failures
+        ]
+
+    def _hidden(self, value: str) -> str:
+        if value in self._placeholders:
+            return self._placeholders[value]
+        for secret in self._secrets:
+            value = value.replace(secret, self._placeholders[secret])
+        return value
+
+    def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Raises ReplayMiss."""
+        ledger, url = self._ledger(), self._upstream.url(path)
+        listed = {name: [value] for name, value in headers.items()}
+        sent = ledger.read({"method": method, "uri": url, "body": body, "headers": listed})
+        found = ledger.find(sent)
+        if found is not None:
+            headers_of = {
+                name: _listed(values) for name, values in (found.answer.get("headers") or {}).items()
+            }
+            return Reply(status(found.answer), headers_of, answer_body(found.answer))
+        if not ledger.rules.calls:  # the ledger lets pass what goes to a server of the test itself
+            return api_error(404, "not_found_error", f"{sent} was not recorded", retry=False)
+        if not self._placeholders:
+            ledger.refuse(f"{ledger.name}: {sent} needs a key to be really called. Set ANTHROPIC_API_KEY.")
+        call = ledger.begin(sent)
+        reply = self._upstream.ask(method, path, headers, body, lambda answer: ledger.finish(call, answer))
+        call.began = time.monotonic()
+        return reply
+
+
+def _check(environ: Mapping[str, str]) -> None:
+    for name in _CLOUDS:
+        if environ.get(name):
+            raise SettingsError(
+                f"{name} sends Claude Code to a cloud, and so past token_budget_proxy, which stands for the "
+                "Claude API. Unset it for this test."
+            )
+
+
+def _listed(values: Any) -> list[str]:
+    return [values] if isinstance(values, str) else list(values)
+
+
+_TIMEOUT = 600.0  # seconds, as the SDKs wait
+_CHUNK = 65_536  # bytes read at most at once; what has come is passed on at once
+_HOP_BY_HOP = frozenset(
+    {"host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}
+    | {"expect", "proxy-connection", "proxy-authorization", "accept-encoding"}
+)
+_STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
+
+Keep = Callable[[dict[str, Any]], None]
+"""Takes an answer that came whole, in vcr's shape, not redacted."""
+
+
+class Upstream:
+    """The API at `base_url`.
+
+    `keys` says which real key stands behind which placeholder of a proxy, in whatever header.
+    """
+
+    def __init__(self, base_url: str, keys: Mapping[str, str]) -> None:
+        self._base = urlsplit(base_url.rstrip("/"))
+        self._keys = dict(keys)
+
+    def url(self, path: str) -> str:
+        """The address behind a path, with its query, of the proxy."""
+        return f"{self._base.scheme}://{self._base.netloc}{self._base.path}{path}"
+
+    def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes, keep: Keep) -> Reply:
+        """Ask; the reply of a stream begins before the stream has ended.
+
+        What cannot be reached is a 502 that the child may retry. An answer that breaks off is not kept.
+        """
+        sent = {name: self._real(value) for name, value in headers.items() if name not in _HOP_BY_HOP}
+        sent["accept-encoding"] = "identity"  # so that every Python can read the recording
+        connection = self._connection()
+        try:
+            connection.request(method, self._base.path + path, body or None, sent)
+            response = connection.getresponse()
+            answer = _answer(response)
+            chunks = self._chunks(connection, response, answer, keep)
+            streams = "".join(answer["headers"].get("content-type", [])).startswith(_STREAMS)
+            passed = {name: values for name, values in answer["headers"].items() if name not in _HOP_BY_HOP}
+            return Reply(response.status, passed, chunks if streams else b"".join(chunks))
+        except (OSError, _http_client().HTTPException) as error:
+            connection.close()
+            return api_error(502, "api_error", f"{self._base.netloc}: {error!r}", retry=True)
+
+    def _chunks(self, connection: Any, response: Any, answer: dict[str, Any], keep: Keep) -> Iterator[bytes]:
+        """The answer's bytes as they come; keeps it once they have all come."""
+        chunks = []
+        with contextlib.closing(connection):
+            while chunk := response.read1(_CHUNK):
+                chunks.append(chunk)
+                yield chunk
+            if response.length:  # which read1 does not mind
+                raise _http_client().IncompleteRead(b"", response.length)
+        answer["body"] = {"string": b"".join(chunks)}
+        keep(answer)
+
+    def _connection(self) -> Any:
+        client = _http_client()
+        kind = client.HTTPSConnection if self._base.scheme == "https" else client.HTTPConnection
+        return kind(self._base.hostname, self._base.port, timeout=_TIMEOUT)
+
+    def _real(self, value: str) -> str:
+        for placeholder, key in self._keys.items():
+            value = value.replace(placeholder, key)
+        return value
+
+
+def _answer(response: Any) -> dict[str, Any]:
+    headers: dict[str, list[str]] = {}
+    for name, value in response.getheaders():
+        headers.setdefault(name.lower(), []).append(value)
+    return {"status": {"code": response.status, "message": response.reason}, "headers": headers}
+
+
+@functools.cache
+def _http_client() -> ModuleType:
+    """An `http.client` of our own: the one in `sys.modules` is patched while a cassette is open."""
+    spec = importlib.util.find_spec("http.client")
+    if spec is None or spec.loader is None:
+        raise ImportError("http.client")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

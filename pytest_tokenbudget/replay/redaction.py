@@ -1,25 +1,31 @@
-"""What never reaches a cassette: keys, cookies, and who the account and the person are.
+"""Keep keys, cookies, accounts and people out of cassettes.
 
-Headers are kept by an allowlist, since gateways and clouds name theirs as they like. Everything else that is
-written is searched for the secrets of this run in every form, and for keys of known shapes.
+Headers are kept by an allowlist, since gateways and clouds name theirs as they like. Everything else that
+is written is searched for the secrets of this run in every form that they take on the wire, and for keys
+of known shapes: in JSON, JSON lines, server-sent events, Bedrock's event streams, and any other text. A
+secret that a stream cuts into pieces is found in the text that the pieces make together.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
+from urllib.parse import quote, quote_plus, unquote_plus, urlsplit, urlunsplit
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay.json_body import as_bytes
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.redacted_body import redact_body
-from pytest_tokenbudget.replay.secret_text import PLACEHOLDER, Secrets, secrets_of
-from pytest_tokenbudget.wire.bodies import decode_body
+from pytest_tokenbudget.replay.cassette_file import ENCODINGS, USUAL, Interaction, as_bytes, parse_json
+from pytest_tokenbudget.wire.framing import (
+    decode_body,
+    looks_like_event_stream,
+    read_event_stream,
+    write_event_stream,
+)
 
 KEPT_OF_REQUESTS = frozenset(
     {"accept", "content-type", "user-agent", "anthropic-version", "anthropic-beta", "x-app"}
@@ -123,7 +129,7 @@ def _answer_body(headers: dict[str, list[Any]], body: Any, secrets: Secrets) -> 
     content = as_bytes(body)
     if not content:
         return content
-    encoding = {"content-encoding": ",".join(_texts(headers, "content-encoding"))}
+    encoding = {"content-encoding": ",".join(_header_values(headers, "content-encoding"))}
     try:
         plain = decode_body(encoding, content)
     except CassetteError:  # a compression that this Python cannot undo: it cannot be searched either
@@ -187,7 +193,7 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def _texts(headers: Mapping[str, Any], wanted: str) -> list[str]:
+def _header_values(headers: Mapping[str, Any], wanted: str) -> list[str]:
     return [
         _text(value)
         for name, values in headers.items()
@@ -197,7 +203,9 @@ def _texts(headers: Mapping[str, Any], wanted: str) -> list[str]:
 
 
 def _names_form(part: Mapping[str, Any]) -> bool:
-    return any("x-www-form-urlencoded" in text for text in _texts(part.get("headers") or {}, "content-type"))
+    return any(
+        "x-www-form-urlencoded" in text for text in _header_values(part.get("headers") or {}, "content-type")
+    )
 
 
 # --- addresses --------------------------------------------------------------------------------------------
@@ -218,3 +226,287 @@ def _without_parameters(query: str) -> str:
         return f"{match['before']}{PLACEHOLDER}" if _SECRET_PARAMETER.fullmatch(name) else match[0]
 
     return _PARAMETER.sub(hide, query)
+
+
+Path = tuple[str | int, ...]
+
+_NAMED = re.compile(
+    r"(?i)request_id|user_profile_id|organization_id|workspace_id|api_?key|(?:access|refresh|id)_?token"
+    r"|client_?secret|password|private_?key|secret_?access_?key|session_?token"
+)
+"""Fields whose text is hidden for their name alone, outside the conversation."""
+_CONVERSATION = frozenset({"messages", "system", "tools", "content", "input", "delta"})
+_OF_METADATA = re.compile("user_id")
+_DATA = re.compile(r"((?:data:[ \t]*)?)(\{.*\})(\s*)")
+
+
+def redact_body(body: bytes, secrets: Secrets) -> bytes:
+    """The body without secrets; the same object where there are none."""
+    if looks_like_event_stream(body):
+        return _redact_event_stream(body, secrets)
+    value, encoding = parse_json(body)
+    if encoding is not None:
+        redacted = redact_json(value, secrets)
+        return body if redacted == value else ENCODINGS[encoding].encode(redacted).encode()
+    text = body.decode("utf-8", "surrogateescape")  # binary bodies are searched as they are
+    redacted_text = secrets.redact(_redact_structure(text, secrets))
+    return body if redacted_text == text else redacted_text.encode("utf-8", "surrogateescape")
+
+
+def redact_json(value: Any, secrets: Secrets, *, names: re.Pattern[str] | None = _NAMED) -> Any:
+    """A JSON value without secrets in its texts and keys; `names` says which fields are hidden whole."""
+    if isinstance(value, str):
+        return secrets.redact(value)
+    if isinstance(value, list):
+        return [redact_json(item, secrets, names=names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    redacted = {}
+    for key, item in value.items():
+        if names is not None and names.fullmatch(key) and isinstance(item, str) and item:
+            redacted[secrets.redact(key)] = PLACEHOLDER
+        else:
+            inner = None if key in _CONVERSATION else _OF_METADATA if key == "metadata" and names else names
+            redacted[secrets.redact(key)] = redact_json(item, secrets, names=inner)
+    return redacted
+
+
+def _redact_event_stream(body: bytes, secrets: Secrets) -> bytes:
+    try:
+        events = list(read_event_stream(body))
+    except ValueError:  # damaged, or not Bedrock's
+        text = body.decode("utf-8", "surrogateescape")
+        return secrets.redact(text).encode("utf-8", "surrogateescape")
+    redacted = _redact_events(events, secrets)
+    return body if redacted == events else write_event_stream(redacted)
+
+
+def _redact_structure(text: str, secrets: Secrets) -> str:
+    """JSON that none of our encodings gives back, or lines of JSON: what changes is written anew."""
+    try:
+        value = json.loads(text)
+        redacted = redact_json(value, secrets)
+        return text if redacted == value else ENCODINGS[USUAL].encode(redacted)
+    except (ValueError, RecursionError):
+        return _redact_lines(text, secrets)
+
+
+def _redact_lines(text: str, secrets: Secrets) -> str:
+    """The events of a stream are pieces of one text; JSON lines without `data:` stand each for itself."""
+    lines: list[str] = text.split("\n")
+    parsed = [(number, *found) for number, line in enumerate(lines) if (found := _parse_line(line))]
+    stream = iter(_redact_events([event for _, head, event, _ in parsed if head], secrets))
+    for number, head, event, tail in parsed:
+        new = next(stream) if head else redact_json(event, secrets)
+        if new != event:
+            lines[number] = f"{head}{ENCODINGS[USUAL].encode(new)}{tail}"
+    return "\n".join(lines)
+
+
+def _parse_line(line: str) -> tuple[str, Any, str] | None:
+    """`data:` where it is there, the JSON object, and the blanks behind it."""
+    match = _DATA.fullmatch(line)
+    try:
+        return (match[1], json.loads(match[2]), match[3]) if match else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _redact_events(events: Sequence[Any], secrets: Secrets) -> list[Any]:
+    return [redact_json(event, secrets) for event in _redact_joined(events, secrets)]
+
+
+def _redact_joined(events: Sequence[Any], secrets: Secrets) -> Sequence[Any]:
+    """Hide what only shows in the joined texts of one place in the events, as in `delta.text` of a block."""
+    places: dict[object, list[tuple[int, Path]]] = defaultdict(list)
+    for number, event in enumerate(events):
+        block = event.get("index") if isinstance(event, dict) else None
+        for path in _event_texts(event, ()):
+            places[block, path].append((number, path))
+    changed = list(events)
+    for pieces in places.values():
+        texts = [_at(events[number], path) for number, path in pieces]
+        spans = secrets.spans("".join(texts)) if len(texts) > 1 else []
+        for (number, path), old, new in zip(pieces, texts, _cut(texts, spans), strict=True):
+            if new != old:
+                changed[number] = _with(changed[number], path, new)
+    return changed
+
+
+def _event_texts(value: Any, path: Path) -> Iterator[Path]:
+    if isinstance(value, str):
+        yield path
+    elif isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _event_texts(item, (*path, key))
+
+
+def _at(value: Any, path: Path) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def _with(value: Any, path: Path, text: str) -> Any:
+    """A copy of the value with another text at a path."""
+    if not path:
+        return text
+    copy = value.copy()
+    copy[path[0]] = _with(value[path[0]], path[1:], text)
+    return copy
+
+
+def _cut(pieces: Sequence[str], spans: Sequence[Span]) -> Iterator[str]:
+    """The pieces of a text without the spans of the whole; where a span begins stands the placeholder."""
+    start = 0
+    for piece in pieces:
+        end = start + len(piece)
+        parts, done = [], start
+        for first, last in spans:
+            if first < end and last > start:
+                if first >= start:
+                    parts += [piece[done - start : first - start], PLACEHOLDER]
+                done = min(last, end)
+        yield "".join([*parts, piece[done - start :]])
+        start = end
+
+
+PLACEHOLDER = "REDACTED"
+
+Span = tuple[int, int]
+
+# A word begins here, also behind the letter of an escape in text that is JSON inside JSON ("\nsk-...").
+_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+
+_SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (marker, re.compile(pattern))
+    for marker, pattern in (  # what every match contains, and the match; a group is hidden alone
+        ("sk-ant-", r"sk-ant-[\w-]{10,}"),
+        ("sk-", _START + r"sk-(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[\w-]{20,}"),  # OpenAI, OpenRouter, litellm
+        ("sk_", _START + r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"),  # Stripe
+        ("rk_", _START + r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"),
+        ("A", _START + r"A(?:KI|SI|BI|CC)A[0-9A-Z]{16}(?![0-9A-Za-z])"),  # AWS
+        ("ABSK", r"ABSK[A-Za-z0-9+/=]{40,}"),  # Bedrock
+        ("bedrock-api-key-", r"bedrock-api-key-[\w+/=-]{20,}"),
+        ("<Se", r"<(?:SecretAccessKey|SessionToken)>([^<]+)"),  # what AWS STS answers
+        ("AIza", r"AIza[\w-]{35}"),  # Google
+        ("ya29.", r"ya29\.[\w.-]{20,}"),
+        ("gh", _START + r"gh[pousr]_[A-Za-z0-9]{36,}"),  # GitHub
+        ("github_pat_", r"github_pat_\w{22,}"),
+        ("glpat-", r"glpat-[\w-]{20,}"),  # GitLab
+        ("xox", _START + r"xox[abeoprs]-[\w-]{10,}"),  # Slack
+        ("hf_", _START + r"hf_[A-Za-z0-9]{30,}"),  # Hugging Face
+        ("npm_", _START + r"npm_[A-Za-z0-9]{36}"),
+        ("pypi-", r"pypi-AgE[\w-]{50,}"),
+        ("eyJ", r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"),  # JSON Web Token
+        ("earer", r"(?i:bearer)\s+((?=[\w.~+/=-]*[0-9])[\w.~+/=-]{16,})"),
+        ("://", r"://[^\s/@:\"']*:([^\s/@\"']+)@"),  # the password of a URL
+        ("req_", _START + r"req_[A-Za-z0-9]{16,}"),  # Anthropic's request ids
+        (
+            "PRIVATE KEY-----",
+            r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[\sA-Za-z0-9+/=\\:,.-]*?-----END [A-Z0-9 ]*-----",
+        ),
+        ("PRIVATE KEY-----", r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[\sA-Za-z0-9+/=\\]*"),  # cut off
+    )
+)
+
+_SECRET_NAME = re.compile(
+    r"(?:^|[_-])(?:API_?)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|COOKIE|PAT)$", re.I
+)
+_SHORTEST = 8  # characters; shorter values stand for themselves in too many texts
+_SHORTEST_WORD = 16  # of letters only: `assistant` and `password` are words of every prompt
+
+
+def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
+    """The values of an environment that its names call secret, and the passwords in its URLs."""
+    values = {value for name, value in environ.items() if _SECRET_NAME.search(name)}
+    values |= {
+        line.partition(":")[2].strip() for line in environ.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines()
+    }
+    for value in environ.values():
+        if "://" in value:
+            values.add(_password(value) or "")
+    return frozenset(value for value in values if _is_secret(value))
+
+
+class Secrets:
+    """Finds and hides secrets. `values` are secrets that are known, `patterns` regular expressions of more.
+
+    Values of fewer than 8 characters, and words of fewer than 16 letters, are left alone: prompts and the
+    API's own vocabulary are full of them. Raises re.error where a pattern is none.
+    """
+
+    def __init__(self, values: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
+        known = {form for value in values if _is_secret(value) for form in _forms(value)}
+        self._known = sorted(known, key=lambda form: (-len(form), form))
+        self._patterns = [re.compile(pattern) for pattern in patterns]
+        self._redacted: dict[str, str] = {}  # conversations repeat their texts on every turn
+
+    def redact(self, text: str) -> str:
+        """The text with a placeholder for each secret."""
+        redacted = self._redacted.get(text)
+        if redacted is None:
+            redacted = self._redacted[text] = replace_spans(text, self.spans(text))
+        return redacted
+
+    def spans(self, text: str) -> list[Span]:
+        """Where secrets are, in order, not overlapping."""
+        merged: list[Span] = []
+        for start, end in sorted(self._matches(text)):
+            if merged and start < merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+    def _matches(self, text: str) -> Iterator[Span]:
+        for form in self._known:
+            start = text.find(form)
+            while start >= 0:
+                yield start, start + len(form)
+                start = text.find(form, start + 1)
+        shapes = [pattern for marker, pattern in _SHAPES if marker in text]
+        for pattern in (*shapes, *self._patterns):
+            for match in pattern.finditer(text):
+                start, end = match.span(1 if pattern.groups and match[1] is not None else 0)
+                if start < end:
+                    yield start, end
+
+
+def replace_spans(text: str, spans: Iterable[Span]) -> str:
+    """The text with a placeholder for each of the spans, which are in order."""
+    parts, done = [], 0
+    for start, end in spans:
+        parts += [text[done:start], PLACEHOLDER]
+        done = end
+    return "".join([*parts, text[done:]])
+
+
+def _is_secret(value: str) -> bool:
+    if value == PLACEHOLDER or any("\ud800" <= char <= "\udfff" for char in value):
+        return False
+    return len(value) >= (_SHORTEST_WORD if value.isalpha() else _SHORTEST)
+
+
+def _password(url: str) -> str | None:
+    try:
+        return urlsplit(url).password
+    except ValueError:
+        return None
+
+
+def _forms(value: str) -> Iterator[str]:
+    """A value as it may stand in a text: itself, in JSON (twice, too), in a URL, in hex, in base64."""
+    once = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    yield from (value, *once)
+    yield from (json.dumps(form, ensure_ascii=False)[1:-1] for form in once)
+    for escaped in (quote(value, safe=""), quote(value), quote_plus(value)):
+        yield from (escaped, re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), escaped))
+    yield from (value.encode().hex(), value.encode().hex().upper())
+    for offset in range(
+        3
+    ):  # base64 of a longer text that has the value in it: the characters it alone decides
+        data = value.encode()
+        encoded = base64.b64encode(bytes(offset) + data + bytes(2)).decode()
+        form = encoded[(offset * 8 + 5) // 6 : (offset + len(data)) * 8 // 6]
+        yield from (form, form.translate({ord("+"): "-", ord("/"): "_"}))

@@ -8,12 +8,10 @@ from typing import TypedDict
 
 from pytest_tokenbudget.advice.outliers import Spend, far_above
 from pytest_tokenbudget.advice.outliers import outliers as suite_outliers
-from pytest_tokenbudget.reports import tables, view
+from pytest_tokenbudget.reports import text, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
-from pytest_tokenbudget.reports.escaping import code, prose
-from pytest_tokenbudget.reports.facts import runs_of
-from pytest_tokenbudget.reports.layout import Line, Paper, named_table
-from pytest_tokenbudget.reports.text import plain, wrap
+from pytest_tokenbudget.reports.text import Line, Paper, code, named_table, plain, prose, wrap
+from pytest_tokenbudget.reports.view import runs_of
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 _OVERLAP = (
@@ -186,7 +184,7 @@ def advice_markdown(found: Advice) -> str:
             [code(o["id"], cell=True), money(o["cost_usd"]), percent(o["share"])] for o in found["outliers"]
         ]
         headers = ("Far above the others", "A run", "Of the suite")
-        blocks.append(tables.markdown(headers, rows, (False, True, True)))
+        blocks.append(text.markdown(headers, rows, (False, True, True)))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -1,15 +1,22 @@
-"""The JSON document that every report is made of: its types, its totals, and how it is read back."""
+"""Define the JSON document that every report is made of: types, totals, reading, merging.
+
+A document is held against `document.schema.json`, in the part of JSON Schema that the schema uses. The
+documents of several shards merge into one.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Literal, NoReturn, NotRequired, TypedDict, cast
+from typing import Any, Literal, NoReturn, NotRequired, TypedDict, cast
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import Rate, Tokens, Usage, Verdict
-from pytest_tokenbudget.reports.validation import problems
+from pytest_tokenbudget.wording import plural
 
 VERSION = 1
 
@@ -243,3 +250,164 @@ def validate(document: object, name: str = "the document") -> Document:
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
+
+
+Schema = Mapping[str, Any]
+
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+}
+_SPOKEN: Mapping[str, str] = {
+    "object": "an object",
+    "array": "a list",
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+@cache
+def schema() -> Schema:
+    """The JSON schema (draft 2020-12) of the document."""
+    text = files("pytest_tokenbudget.reports").joinpath("document.schema.json").read_text("utf-8")
+    loaded: Schema = json.loads(text)
+    return loaded
+
+
+def problems(value: object, rule: Schema | None = None, key: str = "") -> Iterator[str]:
+    """Sentences like `scenarios[3].line must be a whole number, not "x"`, in the order of the document."""
+    rule = schema() if rule is None else rule
+    if "$ref" in rule:
+        yield from problems(value, schema()["$defs"][rule["$ref"].removeprefix("#/$defs/")], key)
+    elif "anyOf" in rule:
+        answers = [list(problems(value, option, key)) for option in rule["anyOf"]]
+        if all(answers):
+            yield from answers[0]
+    elif wanted := _unmet(value, rule):
+        yield f"{key or 'it'} must be {wanted}, not {_shown(value)}"
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from problems(item, rule["items"], f"{key}[{index}]")
+    elif isinstance(value, dict):
+        yield from _object_problems(value, rule, key)
+
+
+def _object_problems(value: dict[str, object], rule: Schema, key: str) -> Iterator[str]:
+    known, others = rule.get("properties", {}), rule.get("additionalProperties", True)
+    for name in rule.get("required", ()):
+        if name not in value:
+            yield f"{_join(key, name)} is missing"
+    for name, item in value.items():
+        if name in known:
+            yield from problems(item, known[name], _join(key, name))
+        elif others is False:
+            yield f"{_join(key, name)} is not a key of this version"
+        elif others is not True:
+            yield from problems(item, others, _join(key, name))
+
+
+def _unmet(value: object, rule: Schema) -> str | None:
+    """What `value` itself, whatever is inside it, must be and is not."""
+    if "type" not in rule:
+        allowed = rule["enum"] if "enum" in rule else [rule["const"]]
+        met = any(value == one and type(value) is type(one) for one in allowed)
+        return None if met else " or ".join(json.dumps(one) for one in allowed)
+    names = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
+    if not any(_is_a(value, name) for name in names):
+        return " or ".join(_SPOKEN[name] for name in names)
+    if isinstance(value, (int, float)) and value < rule.get("minimum", value):
+        return f"at least {rule['minimum']}"
+    if isinstance(value, (int, float)) and value > rule.get("maximum", value):
+        return f"at most {rule['maximum']}"  # 1e999 is infinite
+    return None
+
+
+def _is_a(value: object, name: str) -> bool:
+    if isinstance(value, bool):  # an int to Python, not to JSON
+        return name == "boolean"
+    return isinstance(value, _TYPES[name])
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        return _SPOKEN["object" if isinstance(value, dict) else "array"]
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_SAME_RUN = ("commit", "mode", "prices", "tool")
+"""What documents must agree on for their numbers to be of one run and to add up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """One document, and what a person should know of how it came about."""
+
+    document: Document
+    notes: tuple[str, ...] = ()
+
+
+def merge(documents: Mapping[str, Document], *, shards: int | None = None) -> Merged:
+    """The document of all scenarios of `documents`, which are named by the files they came from.
+
+    The order of the files does not matter. A scenario that several files hold is taken once when it is the
+    same in all of them. Raises ReportError, naming the files, when it is not, when the files are not of one
+    run, or when there are not `shards` of them.
+    """
+    names = sorted(documents)
+    if shards is not None and len(names) != shards:
+        raise ReportError(
+            f"{len(names)} of {shards} shards are here: {', '.join(names) or 'none'}. What the others have "
+            "measured would be missing without a trace: wait for them, or give the number that is meant."
+        )
+    if not names:
+        raise ReportError("There is no document to merge. Name the files of the shards.")
+    _check_same_run(names, documents)
+    found: dict[str, tuple[str, ScenarioEntry]] = {}
+    doubles = 0
+    for name in names:
+        for scenario in documents[name]["scenarios"]:
+            before, known = found.setdefault(scenario["id"], (name, scenario))
+            doubles += known is not scenario
+            if known != scenario:
+                raise ReportError(
+                    f"{before} and {name} disagree about {scenario['id']}. Each shard runs its own part of "
+                    "the suite: leave one of the files out, or run both with the same settings."
+                )
+    scenarios = [scenario for _, (_, scenario) in sorted(found.items())]
+    merged = {**documents[names[0]], "totals": totals(scenarios), "scenarios": scenarios}
+    empty = [name for name in names if not documents[name]["scenarios"]]
+    notes = [f"{name} holds no scenario." for name in empty]
+    if doubles:
+        verb = "was" if doubles == 1 else "were"
+        notes.append(f"{plural(doubles, 'scenario')} {verb} in more than one file, and the same in each.")
+    return Merged(cast("Document", merged), tuple(notes))
+
+
+def _check_same_run(names: list[str], documents: Mapping[str, Document]) -> None:
+    first = names[0]
+    for key in _SAME_RUN:
+        for name in names[1:]:
+            ours, theirs = documents[first].get(key), documents[name].get(key)
+            if ours != theirs:
+                raise ReportError(
+                    f"{first} and {name} are not of one run: "
+                    f"{key} {_setting_text(ours)} and {_setting_text(theirs)}. "
+                    "Merge what one commit, one mode, one price list and one version of the tool measured."
+                )
+
+
+def _setting_text(value: object) -> str:
+    return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)

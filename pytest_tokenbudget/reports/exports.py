@@ -1,4 +1,4 @@
-"""The run as OpenTelemetry traces, in the OTLP/JSON that collectors take."""
+"""Write a run for other programs: OTLP/JSON traces, JUnit properties, GitHub workflow commands."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from hashlib import sha256
 from typing import Any
 
 from pytest_tokenbudget.model import Rate
+from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry, TurnEntry
-from pytest_tokenbudget.reports.view import fails
+from pytest_tokenbudget.reports.text import command_data, command_property, plain
+from pytest_tokenbudget.reports.view import fails, rows, ways_out
 
 Json = dict[str, Any]
 Value = str | int | float | bool | None
@@ -139,3 +141,53 @@ def _value(value: Value) -> Json:
 def _id(size: int, *parts: object) -> str:
     """As many bytes in hexadecimal, the same for the same parts."""
     return sha256("\0".join(map(str, parts)).encode("utf-8", "backslashreplace")).hexdigest()[: 2 * size]
+
+
+_COUNTS = ("turns", "prompt_tokens", "cache_read_input_tokens", "output_tokens", "cost_usd")
+
+
+def properties(scenario: ScenarioEntry) -> list[tuple[str, str]]:
+    """Names, all below `token_budget.`, with their values; what is unknown is `unknown`."""
+    measured = scenario["measured"]
+    values = {name: None if measured is None else measured[name] for name in _COUNTS}  # type: ignore[literal-required]
+    told = {"verdict": scenario["verdict"], "basis": scenario["basis"], **values}
+    return [
+        (f"token_budget.{name}", "unknown" if value is None else str(value)) for name, value in told.items()
+    ]
+
+
+_MOST = 10
+"""GitHub shows ten errors a step, and drops the rest without a word."""
+
+
+def workflow_commands(document: Document) -> list[str]:
+    """At most ten `::error file=...,line=...,title=...::text`, worst first, one for each cause.
+
+    Each stands on the line that caused it where that is known, else on its test. A command must begin its
+    line.
+    """
+    failing = [one for one in view.worst_first(document["scenarios"]) if view.fails(one)]
+    groups = view.by_cause(failing)
+    if len(groups) <= _MOST:
+        return [_error(group) for group in groups]
+    left = f"{len(groups) - _MOST + 1:,} more causes of failure: the whole report has them all"
+    return [
+        *(_error(group) for group in groups[: _MOST - 1]),
+        f"::error title=Token budget::{command_data(left)}",
+    ]
+
+
+def _error(group: list[ScenarioEntry]) -> str:
+    worst, *alike = group
+    found = view.causes(worst)
+    placed = next((finding["source"] for finding in found if finding["source"]), None)
+    file, line = (placed["file"], placed["line"]) if placed else (worst["file"], worst["line"])
+    text = [plain(worst["id"])]
+    if worst["verdict"] == "over":
+        text += map(str, rows(worst))
+    text += [view.sentence(finding) for finding in found[:1]]
+    text += [f"{len(alike):,} more like it"] * bool(alike)
+    text += map(str, ways_out(group))
+    message = command_data("\n".join(text))
+    title = command_property(f"Token budget: {worst['verdict']}")
+    return f"::error file={command_property(plain(file))},line={line},title={title}::{message}"

@@ -8,14 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.reports import tables, view
+from pytest_tokenbudget.reports import text, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
-from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
-from pytest_tokenbudget.reports.facts import runs_of
-from pytest_tokenbudget.reports.rows import cost_cell, row, rows
-from pytest_tokenbudget.reports.text import crop, shorten
-from pytest_tokenbudget.reports.turns import turn_table
-from pytest_tokenbudget.reports.ways_out import ways_out
+from pytest_tokenbudget.reports.text import code, crop, html, html_code, prose, shorten
+from pytest_tokenbudget.reports.view import cost_cell, row, rows, runs_of, turn_table, ways_out
 from pytest_tokenbudget.wording import count, plural, signed
 
 _COMMENT_CHARACTERS = 60_000
@@ -108,7 +104,7 @@ def _table(shown: Sequence[tuple[ScenarioEntry, int]], runs: float | None) -> st
         costs = [cost_cell(one)] if month is None else [cost_cell(one), cost_cell(one, month)]
         listed.append([_about(name, one, alike), *numbers, "<br>".join(map(_number, costs))])
     headers = ("Scenario and cause", "Baseline", "Now", "Change", "Limit", cost)
-    return tables.markdown(headers, listed, (False, *[True] * 5))
+    return text.markdown(headers, listed, (False, *[True] * 5))
 
 
 def _about(name: str, scenario: ScenarioEntry, alike: int) -> str:
@@ -162,11 +158,11 @@ def _details(scenario: ScenarioEntry, *alike: ScenarioEntry) -> Iterator[str]:
         yield "\n".join(_finding(one) for one in findings[:_FINDINGS])
     if scenario["limits"]:
         headers = ("Limit of", "Baseline", "Now", "Change", "Limit")
-        yield tables.markdown(
+        yield text.markdown(
             headers, [_limit(one, scenario) for one in scenario["limits"]], (False, *[True] * 4)
         )
     if turns.rows:
-        yield tables.markdown(turns.headers, [list(map(prose, cells)) for cells in turns.rows], turns.numbers)
+        yield text.markdown(turns.headers, [list(map(prose, cells)) for cells in turns.rows], turns.numbers)
     if turns.hidden:
         yield f"_{plural(turns.hidden, 'turn')} not shown._"
     yield "</details>"
@@ -196,7 +192,7 @@ def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
             its = rows(one)[0]
             listed.append([_name(name), *map(prose, (its.now, its.change, its.limit, cost_cell(one)))])
         headers = ("Scenario", "Prompt tokens", "Change", "Limit", "Cost a run")
-        yield tables.markdown(headers, listed, (False, *[True] * 4))
+        yield text.markdown(headers, listed, (False, *[True] * 4))
     if len(scenarios) > most:
         yield f"_And {len(scenarios) - most:,} more._"
     yield "</details>"

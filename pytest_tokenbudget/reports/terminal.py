@@ -1,22 +1,36 @@
-"""The section at the end of a run, and the text of one failing test."""
+"""Write the section at the end of a run, the text of a failing test, and what a recording wrote and cost."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypedDict
 
-from pytest_tokenbudget.reports import tables, view
+from pytest_tokenbudget.reports import text, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
-from pytest_tokenbudget.reports.layout import Line, Paper, named_blocks
-from pytest_tokenbudget.reports.rows import Row, cost_cell, rows, unpriced
-from pytest_tokenbudget.reports.text import ascii_strings, plain, shorten, width, wrap
-from pytest_tokenbudget.reports.turns import TurnTable, turn_table
-from pytest_tokenbudget.reports.ways_out import WayOut, ways_out
-from pytest_tokenbudget.wording import NONE, plural
-
-__all__ = ["Line", "Paper", "failure_text", "summary", "summary_lines"]
+from pytest_tokenbudget.reports.text import (
+    Line,
+    Paper,
+    ascii_strings,
+    named_blocks,
+    plain,
+    shorten,
+    width,
+    wrap,
+)
+from pytest_tokenbudget.reports.view import (
+    Row,
+    TurnTable,
+    WayOut,
+    cost_cell,
+    rows,
+    turn_table,
+    unpriced,
+    ways_out,
+)
+from pytest_tokenbudget.wording import NONE, money, plural
 
 _LEAST_COLUMNS = 40
 """Below this nothing is laid out; the longest option of a command still fits."""
@@ -131,7 +145,7 @@ def _turn_lines(table: TurnTable, paper: Paper) -> list[str]:
     table = replace(table, rows=tuple(map(tuple, rows)))
     for header in ("", "paired", "basis", "written", "was", "read was"):
         table = table.without(header)
-        lines = tables.terminal(table.headers, table.rows, table.numbers)
+        lines = text.terminal(table.headers, table.rows, table.numbers)
         if max(map(width, lines)) <= paper.columns - 2:
             break
     return ["  " + line for line in lines]
@@ -181,5 +195,60 @@ def _over(scenario: ScenarioEntry) -> list[str]:
     its = rows(scenario)
     said = [f"{row.metric} {row.now if row.change == NONE else row.change}" for row in its]
     cells = [(row.metric, row.baseline, row.now, row.change, row.limit) for row in its]
-    table = tables.terminal(("", *_HEADERS[2:6]), cells, _NUMBERS[1:6])
+    table = text.terminal(("", *_HEADERS[2:6]), cells, _NUMBERS[1:6])
     return [f"Over budget: {', '.join(said)}", *("  " + line for line in table)]
+
+
+_MOST = 20
+"""Cassettes that are named without -v."""
+
+
+class RecordedEntry(TypedDict):
+    """One cassette that was written; builtins only, so that it crosses processes."""
+
+    cassette: str
+    """Its path, absolute."""
+    turns: int
+    """That it holds."""
+    called: int
+    """Turns that were really called for it."""
+    cost_usd: float | None
+    """Of these; None where nobody knows."""
+
+
+class Recordings:
+    """All cassettes that a run has written."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, RecordedEntry] = {}
+
+    def add(self, entry: RecordedEntry) -> None:
+        """Take in one; of a test that runs again, all its calls were paid for."""
+        before = self._entries.get(entry["cassette"])
+        if before is not None:
+            one, other = before["cost_usd"], entry["cost_usd"]
+            cost = None if one is None or other is None else one + other
+            entry = {**entry, "called": before["called"] + entry["called"], "cost_usd": cost}
+        self._entries[entry["cassette"]] = entry
+
+    def lines(self, shown: Callable[[Path], object], verbosity: int = 0) -> Iterator[str]:
+        """A line for each cassette, its path as it is `shown`, and one for all; that one only under -q."""
+        entries = list(self._entries.values())
+        named = entries if verbosity > 0 else entries[:_MOST] if verbosity == 0 else []
+        for one in named:
+            yield f"wrote {shown(Path(one['cassette']))}: {_facts([one])}"
+        if 0 < len(named) < len(entries):
+            yield f"and {len(entries) - len(named):,} cassettes more: -v shows them all"
+        if len(entries) > 1 or (entries and not named):
+            yield f"recorded {plural(len(entries), 'cassette')}: {_facts(entries)}"
+
+
+def _facts(entries: Sequence[RecordedEntry]) -> str:
+    """`3 turns, 2 called, $0.0123`"""
+    turns, called = sum(one["turns"] for one in entries), sum(one["called"] for one in entries)
+    facts = [plural(turns, "turn"), *([] if called == turns else [f"{called:,} called"])]
+    known = [one["cost_usd"] for one in entries if one["cost_usd"] is not None]
+    cost = money(sum(known))
+    if len(known) < len(entries):
+        cost = f"at least {cost}" if sum(known) else "cost unknown"
+    return ", ".join([*facts, cost])

@@ -1,10 +1,17 @@
-"""Text that others wrote, made safe to print, and cut or wrapped to a number of columns."""
+"""Make text that others wrote safe to print, and lay it out in lines and tables.
+
+In Markdown and in workflow commands nothing of such a text is markup, a mention or a link. The one user of
+tabulate.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import chain
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -128,3 +135,193 @@ def wrap(text: str, columns: int, indent: str = "", hang: str = "") -> Iterator[
                 word, prefix = word[len(piece) :], hang
     if line:
         yield prefix + line
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line and how it is written: `red`, `yellow`, `green`, `bold`, or plain."""
+
+    text: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """What the lines are written on."""
+
+    columns: int
+    ascii_only: bool
+
+    @property
+    def mark(self) -> str:
+        """What stands for what was cut."""
+        return "..." if self.ascii_only else ELLIPSIS
+
+    def fitted(self, line: Line) -> Line:
+        """The line as it can be shown here, at most as wide as the paper."""
+        text = to_ascii(line.text) if self.ascii_only else line.text
+        return Line(crop(text, self.columns, self.mark), line.style)
+
+
+def named_table(
+    names: Sequence[str],
+    headers: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    paper: Paper,
+    spare: Sequence[str] = (),
+) -> Iterator[Line]:
+    """The header and one row a name; all cells to the right. `headers[0]` is that of the names."""
+    if paper.ascii_only:
+        names, cells = list(map(to_ascii, names)), [list(map(to_ascii, row)) for row in cells]
+    numbers = (False, *[True] * (len(headers) - 1))
+    first, blocks = named_blocks(names, headers, [[row] for row in cells], paper, numbers, spare)
+    yield paper.fitted(Line(first, "bold"))
+    for block in blocks:
+        yield from (paper.fitted(Line(line)) for line in block)
+
+
+def named_blocks(
+    names: Sequence[str],
+    headers: Sequence[str],
+    groups: Sequence[Sequence[Sequence[str]]],
+    paper: Paper,
+    numbers: Sequence[bool],
+    spare: Sequence[str] = (),
+) -> tuple[str, list[list[str]]]:
+    """The header, and the lines of each name for its group of rows.
+
+    Where the paper is too narrow, the `spare` columns are left out, the first of them first.
+    """
+    by_column = zip(*(row for group in groups for row in group), strict=True)
+    columns = list(zip(headers[1:], numbers[1:], by_column, strict=True))
+    for header in spare:
+        if _room(columns, paper) >= 0:
+            break
+        columns = [column for column in columns if column[0] != header]
+    room = _room(columns, paper)
+    inline = room >= max([width(headers[0]), *(_least_width(name, paper) for name in names)])
+    labels = [
+        shorten(name, room, paper.mark) if inline and index == 0 else ""
+        for name, group in zip(names, groups, strict=True)
+        for index in range(len(group))
+    ]
+    kept, are_numbers, cells = zip(*columns, strict=True)
+    first = headers[0] if inline else ""
+    header, *body = terminal(
+        (first, *kept), list(zip(labels, *cells, strict=True)), (numbers[0], *are_numbers)
+    )
+    lines = iter(body)
+    alone = [[] if inline else [shorten(name, paper.columns, paper.mark)] for name in names]
+    return header, [
+        [*above, *(next(lines) for _ in group)] for above, group in zip(alone, groups, strict=True)
+    ]
+
+
+_Column = tuple[str, bool, Sequence[str]]
+"""Its header, whether it holds numbers, its cells."""
+
+
+def _room(columns: Sequence[_Column], paper: Paper) -> int:
+    """What columns of a table leave of the paper."""
+    return paper.columns - sum(2 + max(map(width, (header, *cells))) for header, _, cells in columns)
+
+
+def _least_width(name: str, paper: Paper) -> int:
+    """Columns that a name needs to be known again: without its path, when it has one."""
+    path, separator, last = name.rpartition("::")
+    return min(width(name), width(paper.mark + separator + last)) if path else width(name)
+
+
+_HALF = "\ue000"
+"""Stands twice for a character of two columns, which tabulate would count as one."""
+
+
+def terminal(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> list[str]:
+    """Aligned lines, the headers first; columns of `numbers` to the right.
+
+    The cells are printable lines already; a mark without a column of its own is left out.
+    """
+    import tabulate
+
+    wide = [character for cell in chain(*rows) for character in cell if width(character) == 2]
+    cells = [["".join(map(_narrow, cell)) for cell in row] for row in rows]
+    text = tabulate.tabulate(
+        [list(headers), *cells],
+        tablefmt="plain",
+        colalign=["right" if number else "left" for number in numbers],
+        disable_numparse=True,
+    )
+    first, *others = text.split(_HALF * 2)
+    restored = first + "".join(character + part for character, part in zip(wide, others, strict=True))
+    return [line.rstrip() for line in restored.splitlines()]
+
+
+def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
+    """A table as GitHub reads it; the cells are escaped already."""
+    edges = ["---:" if number else ":---" for number in numbers]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, edges, *rows))
+
+
+def _narrow(character: str) -> str:
+    columns = width(character)
+    return character if columns == 1 else _HALF * columns
+
+
+_BREAK = "\u200b"
+"""Zero width space. Takes the meaning of what GitHub looks for in text, and no room."""
+_MARKUP = re.compile(r"([\\`*_\[\]~$])")
+_LINKED = re.compile(
+    r"(?P<mention>@)(?=\w)"
+    r"|(?P<reference>#|GH-)(?=\d)"
+    r"|(?P<scheme>:)(?=//)"
+    r"|(?P<host>www)(?=\.)"
+    r"|(?P<emoji>:)(?=[a-z+-][\w+-]*:)"
+    r"|(?P<commit>[0-9a-f]{7,})",
+    re.IGNORECASE,
+)
+
+
+def prose(text: str) -> str:
+    """`text` as words in a paragraph, a list or a cell.
+
+    GitHub looks for mentions, references, addresses and commits after the Markdown is rendered, where no
+    escape is left: a break of no width takes them apart.
+    """
+    broken = _MARKUP.sub(r"\\\1", _LINKED.sub(_break, plain(text)))
+    return broken.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
+
+
+def code(text: str, *, cell: bool = False) -> str:
+    """`text` as code, in which GitHub looks for nothing; in a cell its `|` are escaped."""
+    shown = plain(text).strip() or " "
+    if cell:
+        shown = shown.replace("\\|", f"\\{_BREAK}|").replace("|", "\\|")
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    edge = " " if shown[0] == "`" or shown[-1] == "`" else ""
+    return f"{fence}{edge}{shown}{edge}{fence}"
+
+
+def html(text: str) -> str:
+    """`text` inside an HTML element of one line."""
+    return escape(_LINKED.sub(_break, plain(text)))
+
+
+def html_code(text: str) -> str:
+    """`text` as an HTML element in which GitHub looks for nothing."""
+    return f"<code>{escape(plain(text))}</code>"
+
+
+def _break(found: re.Match[str]) -> str:
+    if found["commit"] is None:
+        return found[0] + _BREAK
+    return _BREAK.join(re.findall(".{1,6}", found[0]))  # GitHub takes seven digits for a commit
+
+
+def command_data(text: str) -> str:
+    """`text` as the message of a GitHub workflow command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def command_property(text: str) -> str:
+    """`text` as the value of a property of a GitHub workflow command."""
+    return command_data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,18 +1,35 @@
-"""The committed baselines of a folder: in its files, at a commit, and through history."""
+"""Read the committed baselines of a folder: in its files, at a commit, and through history.
+
+In a run each file is read once, and written at its end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_tokenbudget.budget.baselines import parse_baselines, read_baselines
-from pytest_tokenbudget.budget.changes import PATTERN, Baselines, by_id, is_baseline_file
-from pytest_tokenbudget.budget.trend import Snapshot, trends
-from pytest_tokenbudget.budget.versions import VersionReader
-from pytest_tokenbudget.errors import BaselineError, GitError
+from pytest_tokenbudget.budget.baselines import (
+    baseline_path,
+    parse_baselines,
+    read_baselines,
+    write_baselines,
+)
+from pytest_tokenbudget.budget.changes import (
+    PATTERN,
+    Baselines,
+    Snapshot,
+    VersionReader,
+    by_id,
+    is_baseline_file,
+    trends,
+)
+from pytest_tokenbudget.errors import BaselineError, GitError, TokenBudgetError
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.document import ScenarioEntry, usage_of
 from pytest_tokenbudget.reports.history import History, from_trends
 from pytest_tokenbudget.repository.git import Commit, FileChange, Repository
 
@@ -105,3 +122,40 @@ def _text(content: bytes, where: str) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise BaselineError(f"{where}: is not UTF-8 text: {error}.") from error
+
+
+class Committed:
+    """Those of all test files below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[Path, Mapping[str, Usage]] = {}
+
+    def of(self, place: Place) -> Usage | None:
+        """Of one scenario; None where it has none. Raises BaselineError."""
+        path = self._path(place)
+        if path not in self._read:
+            self._read[path] = read_baselines(path)
+        return self._read[path].get(place.name)
+
+    def update(self, scenarios: Iterable[ScenarioEntry]) -> tuple[list[Path], list[str]]:
+        """Write what was measured; what is stale or past a cap keeps the baseline that it has.
+
+        The files that changed, and what could not be written, in sentences.
+        """
+        changed: dict[Path, dict[str, Usage]] = defaultdict(dict)
+        for entry in scenarios:
+            if entry["verdict"] not in ("stale", "over") and entry["measured"] is not None:
+                place = Place(entry["id"], entry["file"], entry["line"])
+                changed[self._path(place)][place.name] = usage_of(entry["measured"])
+        written, problems = [], []
+        for path, baselines in sorted(changed.items()):
+            try:
+                if write_baselines(path, baselines):
+                    written.append(path)
+            except TokenBudgetError as error:
+                problems.append(str(error))
+        return written, problems
+
+    def _path(self, place: Place) -> Path:
+        return baseline_path(self._root / place.file)

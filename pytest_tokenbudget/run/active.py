@@ -1,26 +1,30 @@
-"""Who is playing: scenarios go on and off; the HTTP libraries are taken over while one has a cassette."""
+"""Track the active scenario and patch the HTTP clients while it has a cassette.
+
+A thread that a test starts and leaves behind may ask while another test runs; it is known by where it
+started.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
-from pytest_tokenbudget.background import BackgroundThreads
-from pytest_tokenbudget.options import Options, RecordMode
-from pytest_tokenbudget.replay.child import ChildProxy
-from pytest_tokenbudget.replay.ledgers import Ledgers
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.model import argument
+from pytest_tokenbudget.replay.cassette_file import Interaction
+from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
+from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor
-from pytest_tokenbudget.replay.rules import Rules
-from pytest_tokenbudget.reports.scenario_ids import argument
-from pytest_tokenbudget.reports.ways_out import REWRITE
+from pytest_tokenbudget.reports.view import REWRITE
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Spending
+from pytest_tokenbudget.settings import Options, RecordMode
 
 
 class Stage:
@@ -57,7 +61,7 @@ class Stage:
 
         Raises CassetteError, and leaves the stage as it was.
         """
-        from pytest_tokenbudget.replay import cassette, vcr_bridge  # import vcr
+        from pytest_tokenbudget.replay import vcr_bridge  # import vcr
 
         self._note_threads()
         with contextlib.ExitStack() as opening:
@@ -71,7 +75,7 @@ class Stage:
                 )
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:
-                    opening.enter_context(cassette.route(self._ledgers))
+                    opening.enter_context(vcr_bridge.route(self._ledgers))
                     opening.enter_context(self._marked("_routed"))
                 if fenced and not self._options.calls and not self._fenced:
                     opening.enter_context(scenario.fenced(self._allowed_hosts))
@@ -176,3 +180,52 @@ def _command(opener: Scenario, path: str) -> str:
 
 def _threads(scenario: Scenario) -> set[threading.Thread]:
     return set().union(*(ledger.threads for ledger in scenario.ledgers))
+
+
+_POOLS = frozenset({"concurrent.futures.thread", "anyio._backends._asyncio"})
+"""Modules whose threads work for whoever gives them work, not for who happened to start them."""
+_WAITING = frozenset({"threading", "queue"})
+
+
+class BackgroundThreads:
+    """Which test started a thread, as far as that shows: it was not there when the test began."""
+
+    def __init__(self) -> None:
+        self._started_by: WeakKeyDictionary[threading.Thread, str | None] = WeakKeyDictionary()
+
+    def note(self, test: str | None) -> None:
+        """Whatever has begun since the last note was started by this test; None for a fixture that outlives
+        it, and where nobody knows."""
+        for thread in threading.enumerate():
+            self._started_by.setdefault(thread, test)
+
+    def left_by(self, test: str, asked: Iterable[threading.Thread]) -> Iterator[str]:
+        """Names of those threads of a test that have asked a model and still run."""
+        for thread in asked:
+            if self._started_by.get(thread) == test and thread.is_alive() and not _is_idle(thread):
+                yield thread.name
+
+    def strangers(self, test: str, asked: Iterable[threading.Thread]) -> Iterator[tuple[str, str]]:
+        """Names of those that have asked while this test ran, and the other test that started each."""
+        for thread in asked:
+            starter = self._started_by.get(thread)
+            if starter is not None and starter != test and not _is_of_a_pool(thread):
+                yield thread.name, starter
+
+
+def _is_of_a_pool(thread: threading.Thread) -> bool:
+    return not _POOLS.isdisjoint(_modules(thread))
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """Whether it is of a pool, and waits for work."""
+    running = itertools.dropwhile(lambda module: module in _WAITING, _modules(thread))
+    return next(running, None) in _POOLS
+
+
+def _modules(thread: threading.Thread) -> Iterator[str]:
+    """Of its stack, innermost first."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        yield str(frame.f_globals.get("__name__"))
+        frame = frame.f_back

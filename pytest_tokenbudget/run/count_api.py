@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from pytest_tokenbudget.errors import RecordingError
-from pytest_tokenbudget.metering.betas import counted_betas
 from pytest_tokenbudget.metering.counting import Store
+from pytest_tokenbudget.metering.rendering import counted_betas
 from pytest_tokenbudget.wire.prompt import Prompt, body_of, digest
 
 _PUBLIC = "https://api.anthropic.com"

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.errors import CassetteError, SettingsError
-from pytest_tokenbudget.options import MARKER, SAMPLE
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Recorder
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
-from pytest_tokenbudget.settings import ScenarioSettings, Settings, override
+from pytest_tokenbudget.settings import MARKER, SAMPLE, ScenarioSettings, Settings, override
 
 _SAMPLE = re.compile(rf"\[{SAMPLE}\d+\]$|-{SAMPLE}\d+(?=\]$)|(?<=\[){SAMPLE}\d+-")
 

@@ -12,23 +12,17 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.metering.meter import Meter
-from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.options import Options, RecordMode
-from pytest_tokenbudget.replay.child import ChildProxy
+from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.model import Paired, argument
+from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
 from pytest_tokenbudget.replay.network import NetworkGuard, placeholder_environment
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.redaction import Redactor, redact
-from pytest_tokenbudget.replay.rules import Rules
-from pytest_tokenbudget.replay.secret_text import secrets_of
-from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
+from pytest_tokenbudget.replay.playback import Ledger, Rules
+from pytest_tokenbudget.replay.proxy import ChildProxy
+from pytest_tokenbudget.replay.redaction import Redactor, redact, secrets_of
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.reports.scenario_ids import argument
 from pytest_tokenbudget.run.spending import Spending
-from pytest_tokenbudget.settings import ScenarioSettings
+from pytest_tokenbudget.settings import Options, RecordMode, ScenarioSettings
 from pytest_tokenbudget.wire.exchange import Pair
 
 _FORBIDDEN = "<>?%*:|\"'/\\"

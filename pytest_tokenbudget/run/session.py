@@ -1,10 +1,11 @@
-"""One run's state: measures and judges scenarios, collects them, updates baselines, writes reports.
+"""Hold one run's state: measure and judge scenarios, collect them, update baselines, write reports.
 
 Knows no pytest. Under several processes, each has a session that examines; the controller's collects.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,35 +15,30 @@ from pathlib import Path
 
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.budget.verdict import judge
-from pytest_tokenbudget.committed import Committed
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
-from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.turns import recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import is_lasting
-from pytest_tokenbudget.errors import TokenBudgetError
+from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
+from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.metering.counting import Store, best_counter
-from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Basis, Paired, Usage, Verdict
-from pytest_tokenbudget.options import Options, RecordMode
-from pytest_tokenbudget.report_files import write_report
+from pytest_tokenbudget.model import Basis, Finding, Paired, Usage, Verdict
 from pytest_tokenbudget.reports import build
-from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
-from pytest_tokenbudget.reports.doubts import doubts
-from pytest_tokenbudget.reports.facts import facts
-from pytest_tokenbudget.reports.recordings import RecordedEntry, Recordings
-from pytest_tokenbudget.reports.samples import merge_samples
-from pytest_tokenbudget.reports.terminal import failure_text
-from pytest_tokenbudget.repository.git import head_of
+from pytest_tokenbudget.reports.history import History
+from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, failure_text
+from pytest_tokenbudget.reports.view import doubts, scenario_facts
+from pytest_tokenbudget.repository.baseline_history import Committed, read_history
+from pytest_tokenbudget.repository.git import Repository, head_of
 from pytest_tokenbudget.repository.source_files import read_source_tree
 from pytest_tokenbudget.run.count_api import ApiCounter
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Spending
 from pytest_tokenbudget.run.stability import check_stability, keep_prompts, unstable_text
-from pytest_tokenbudget.settings import ScenarioSettings, Settings
+from pytest_tokenbudget.settings import Options, RecordMode, ReportTarget, ScenarioSettings, Settings
 from pytest_tokenbudget.sources.tree import SourceTree
 
 
@@ -173,7 +169,7 @@ class Session:
         cost = self.prices.cost
         judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)
         findings = self._findings(run, settings, baseline)
-        findings += facts(judgement.verdict, place.recorder, settings, self.settings.scenario)
+        findings += scenario_facts(judgement.verdict, place.recorder, settings, self.settings.scenario)
         return build.scenario(place, judgement, baseline, run, findings, cost)
 
     def _findings(self, run: Run, settings: ScenarioSettings, baseline: Usage | None) -> tuple[Finding, ...]:
@@ -251,3 +247,36 @@ class Session:
             prices=(self.prices.source, self.prices.version),
             commit=head_of(self.root),
         )
+
+
+def write_report(
+    target: ReportTarget, document: Document, root: Path, runs_per_month: float | None = None
+) -> None:
+    """Write one report of a run in `root`. Raises ReportError naming the file and the fix."""
+    try:
+        write_atomically(target.path, encoded(render(target.type, document, root, runs_per_month)))
+    except OSError as error:
+        raise ReportError(
+            f"{target.path}: the report cannot be written: {error.strerror or error}. "
+            "Name a place that can be written to."
+        ) from error
+
+
+def render(kind: str, document: Document, root: Path, runs_per_month: float | None) -> str:
+    """The text of a report: `json`, `markdown` or `html`, the last with trends where git has them."""
+    if kind == "markdown":
+        from pytest_tokenbudget.reports.markdown import markdown
+
+        return markdown(document, full=True, runs_per_month=runs_per_month)
+    if kind == "html":
+        from pytest_tokenbudget.reports.dashboard.page import dashboard
+
+        return dashboard(document, _history(root), runs_per_month=runs_per_month)
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _history(root: Path) -> History | None:
+    try:
+        return read_history(Repository.open(root))[0]
+    except GitError:  # no repository, or a shallow clone: the page does without
+        return None

@@ -11,8 +11,7 @@ from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.rendering import block_weights
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.replay.sent import lower
-from pytest_tokenbudget.replay.traffic import answer_body
+from pytest_tokenbudget.replay.traffic import answer_body, lower
 from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.exchange import Request
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from pytest_tokenbudget.diagnosis.findings import Finding
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
 from pytest_tokenbudget.errors import RecordingError
+from pytest_tokenbudget.model import Finding
 from pytest_tokenbudget.wire.prompt import Prompt, body_of, digest, parse_prompt
 
 CLOCK = "TOKENBUDGET_CLOCK"

@@ -1,14 +1,19 @@
-"""A piece of a prompt held against a file, word by word, over the holes of a template."""
+"""Hold a piece of a prompt against a file, word by word, over the holes of a template.
+
+A value that was filled into a hole is told by the few words that stand next to it.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
-from pytest_tokenbudget.diagnosis.differences import Span
-from pytest_tokenbudget.sources.words import HOLE, Words
+from pytest_tokenbudget.model import Source
+from pytest_tokenbudget.sequences import common_prefix
+from pytest_tokenbudget.sources.words import HOLE, Span, Words, word_spans
 
 _GRAMS = (3, 2)
 """Words of a seed: three, or two where a template leaves no more in a row."""
@@ -184,3 +189,242 @@ def _grown(query: Sequence[str], words: Sequence[str], start: int, position: int
     while begin < min(start, position) and query[start - begin - 1] == words[position - begin - 1]:
         begin += 1
     return _Run(start - begin, position - begin, begin + end)
+
+
+_CONTEXT = 24
+"""Unchanged words on either side of an addition that help to place it."""
+_COVERED = 0.6
+"""Share of an addition that must be in a file before the file is said to hold it."""
+_LONG_ENOUGH = 4
+"""Words in a row, context included, below which a match is chance."""
+_EXPLAINED = 3
+"""Words, of an addition whose other words all stand where a template has holes."""
+NAMED = 3
+"""Places that an ambiguous answer names."""
+
+
+class Query:
+    """An addition with its context."""
+
+    def __init__(self, text: str, span: Span, edges: Sequence[Span] | None = None) -> None:
+        edges = word_spans(text) if edges is None else edges
+        start = max(span[0] - _CONTEXT, 0)
+        self._full, self._start = text, start
+        self._all = edges
+        self._edges = edges[start : span[1] + _CONTEXT]
+        self.words = [text[a:b] for a, b in self._edges]
+        self.span = (span[0] - start, span[1] - start)
+        self.text = self.piece(self.span)
+
+    @property
+    def size(self) -> int:
+        """Words of the addition."""
+        return self.span[1] - self.span[0]
+
+    def piece(self, span: Span) -> str:
+        """The text of a range of words."""
+        return self._full[self._edges[span[0]][0] : self._edges[span[1] - 1][1]]
+
+    def content(self, span: Span) -> int:
+        """How many of a range of words say something: punctuation differs from format to format."""
+        return sum(map(_says_something, self.words[span[0] : span[1]]))
+
+    def begins_line(self, word: int) -> bool:
+        """Whether a word is the first of its line."""
+        begin = self._edges[word][0]
+        return not self._full[self._full.rfind("\n", 0, begin) + 1 : begin].strip()
+
+    def unbroken(self) -> Span:
+        """The addition with the rest of the words, up to white space, that it begins and ends in."""
+        (first, last), edges = self.span, self._edges
+        while first and edges[first - 1][1] == edges[first][0]:
+            first -= 1
+        while last < len(edges) and edges[last - 1][1] == edges[last][0]:
+            last += 1
+        return first, last
+
+    def lines(self) -> list[Query]:
+        """The addition, line by line; none where it is of one line."""
+        first, last = self.span
+        starts = [w for w in range(first + 1, last) if self.begins_line(w)]
+        edges = [first, *starts, last]
+        spans = pairwise(edges) if starts else ()
+        return [Query(self._full, (a + self._start, b + self._start), self._all) for a, b in spans]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """How well a file holds an addition."""
+
+    alignment: Alignment
+    in_span: int
+    """Words of the addition that are there, punctuation apart."""
+    filled: Source | None
+    missing: tuple[str, ...]
+    holds: bool
+    source: Source | None
+
+    @classmethod
+    def of(cls, alignment: Alignment, query: Query) -> Placed:
+        """How well an alignment of a query explains its addition."""
+        matched = alignment.matched_in(query.span)
+        in_span = sum(map(query.content, matched))
+        gaps = [gap for gap in _gaps(query.span, matched) if query.content(gap)]
+        holes = {gap: line for gap in gaps if (line := alignment.hole_line(gap))}
+        explained = in_span + sum(map(query.content, holes))
+        size = query.content(query.span)
+        enough = alignment.longest >= min(_LONG_ENOUGH, len(query.words))
+        if holes and len(holes) == len(gaps):
+            enough = enough or alignment.matched >= _EXPLAINED
+        lines = alignment.lines_of(query.span)
+        path = alignment.file.path
+        return cls(
+            alignment,
+            in_span,
+            Source(path, next(iter(holes.values()))) if holes and enough else None,
+            tuple(query.piece(gap) for gap in gaps),
+            bool(lines) and enough and explained >= _COVERED * size,
+            Source(path, lines[0], lines[1] if lines[1] > lines[0] else None) if lines else None,
+        )
+
+    def rank(self) -> tuple[bool, int, int]:
+        """Better places rank higher; equal ranks are ambiguous."""
+        return self.holds, self.in_span, self.alignment.matched
+
+
+def best_placement(query: Query, file: File) -> Placed | None:
+    """How well `file` holds `query`."""
+    best: Placed | None = None
+    for alignment in alignments(query.words, file):
+        one = Placed.of(alignment, query)
+        best = one if best is None or one.rank() > best.rank() else best
+        if best.holds:
+            break
+    return best
+
+
+def _says_something(word: str) -> bool:
+    return word[0].isalnum() or word[0] == "_"
+
+
+def _gaps(span: Span, matched: Sequence[Span]) -> list[Span]:
+    edges = [span[0], *(edge for pair in matched for edge in pair), span[1]]
+    return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+
+
+def equal_places(best: Placed, query: Query) -> list[Source]:
+    """The place of `best`, and others in the same file that hold as much."""
+    places: list[Source] = []
+    one = best
+    while one.source and len(places) < NAMED:
+        places.append(one.source)
+        again = best_placement(query, one.alignment.file.without(*one.alignment.extent))
+        if again is None or again.rank() != best.rank():
+            break
+        one = again
+    return places
+
+
+_LONGEST = 60
+"""Words of an addition above which it is no value."""
+_NEAR = 24
+"""Words on either side of a hole that are looked at."""
+_EXPRESSION = 16
+"""Words between the braces of a hole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A line whose hole an addition fits, and the value in it."""
+
+    source: Source
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    source: Source
+    value: Span
+    begin: int
+    """Of the line's own words in front of the hole, in the file."""
+    first: int
+    """The same in the query."""
+    words: int
+    """Of the line, on both sides of its hole, that stand around the value; marks count by themselves."""
+    marks: int
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return self.words, self.marks
+
+
+def filled_in(query: Query, files: Iterable[File]) -> Filled | None:
+    """The one line of `files` with a hole that the whole of an addition fits, save for the line's own words.
+
+    `Session {id}` is too short to be found as a text, but it is all that stands around a session's id. None
+    where no line fits, or several do equally well.
+    """
+    if query.size > _LONGEST:
+        return None
+    added = query.unbroken()
+    fits: list[_Fit] = []
+    for file in files:
+        ends: set[int] = set()
+        for hole in _holes(file.text.words):
+            fit = _fit(query, added, file, hole)
+            if fit and (fit.words > 1 or fit.begin in ends or query.begins_line(fit.first)):
+                fits.append(fit)
+            ends.add(hole[1])
+    best = max((fit.rank for fit in fits), default=None)
+    lines = {fit.source: fit for fit in fits if fit.rank == best}
+    if len(lines) != 1:
+        return None
+    ((source, fit),) = lines.items()
+    return Filled(source, query.piece(fit.value))
+
+
+def _fit(query: Query, added: Span, file: File, hole: Span) -> _Fit | None:
+    words, (start, end), (first, last) = file.text.words, hole, added
+    # What the line says itself, inside the addition: as much of it as is there, on either side.
+    inside = max(
+        n for n in range(last - first) if words[max(start - n, 0) : start] == query.words[first : first + n]
+    )
+    behind = max(
+        n for n in range(last - first - inside) if words[end : end + n] == query.words[last - n : last]
+    )
+    value = (first + inside, last - behind)
+    before = common_prefix(words[max(start - _NEAR, 0) : start][::-1], query.words[: value[0]][::-1])
+    after = common_prefix(words[end : end + _NEAR], query.words[value[1] :])
+    said = [*query.words[value[0] - before : value[0]], *query.words[value[1] : value[1] + after]]
+    content = sum(word[0].isalnum() for word in said)
+    if not before or not (content or after):
+        return None
+    source = Source(file.path, file.text.lines[start])
+    return _Fit(source, value, start - before, value[0] - before, content, len(said) - content)
+
+
+def _holes(words: Sequence[str]) -> Iterator[Span]:
+    """The holes of f-strings, str.format, Jinja, `%` and string.Template, as ranges of words."""
+    at = 0
+    while at < len(words):
+        end = _end_of_hole(words, at)
+        if end > at:
+            yield at, end
+        at = max(end, at + 1)
+
+
+def _end_of_hole(words: Sequence[str], at: int) -> int:
+    """Behind the hole that begins at a word; `at` itself where none does."""
+    word = words[at]
+    if word == HOLE:
+        return at + 1
+    if word == "{":
+        depth = 0
+        for position in range(at, min(at + _EXPRESSION, len(words))):
+            depth += (words[position] == "{") - (words[position] == "}")
+            if not depth:
+                return position + 1
+    if word in ("%", "$") and at + 1 < len(words):
+        braced = words[at + 1] == "{"
+        return _end_of_hole(words, at + 1) if braced else at + 2
+    return at

@@ -8,13 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pytest_tokenbudget.diagnosis.differences import added_spans
-from pytest_tokenbudget.diagnosis.findings import Source
-from pytest_tokenbudget.diagnosis.holes import filled_in
-from pytest_tokenbudget.diagnosis.listings import Names, is_new_order
-from pytest_tokenbudget.diagnosis.placement import NAMED, Placed, Query, best_placement, equal_places
-from pytest_tokenbudget.sources.match import File, grams_of
-from pytest_tokenbudget.sources.words import read_words, words_of
+from pytest_tokenbudget.model import Source
+from pytest_tokenbudget.sources.match import (
+    NAMED,
+    File,
+    Placed,
+    Query,
+    best_placement,
+    equal_places,
+    filled_in,
+    grams_of,
+)
+from pytest_tokenbudget.sources.words import Names, added_spans, is_new_order, read_words, words_of
 
 _RARE = 12
 """Words that choose the files worth a look: the rarest in the repository."""

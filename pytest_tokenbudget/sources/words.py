@@ -1,16 +1,22 @@
-"""Texts as words with line numbers: what prompts and the repository's files are compared by.
+"""Split texts into words with line numbers, by which prompts and the repository's files are compared.
 
 A word is a run of letters, digits and underscores, one CJK character, or one punctuation mark. White space
-is no word, so that `textwrap.dedent`, joined lines and folded YAML scalars change nothing.
+is no word, so that `textwrap.dedent`, joined lines and folded YAML scalars change nothing. Here are also
+the words that a text gained over another, and the order in which a text lists names, which tells an edited
+order from one that a process makes up.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import groupby
 from pathlib import PurePosixPath
+
+from pytest_tokenbudget.sequences import common_ends
 
 HOLE = "\0"
 """Stands where a template is filled: the expression of an f-string, or one that is added to a literal."""
@@ -32,7 +38,7 @@ _FIELD = re.compile(r"\{\{|\}\}|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 _ADDS = re.compile(r"[ \t]*\+\s*(?![rRbBuUfFtT]{0,2}[\"'])")
 _ADDED_TO = re.compile(r"[\w)\]]\s*\+\s*$")
 """An expression that is added to a literal, and one that a literal is added to: holes, as in f-strings."""
-_NEAR = 80
+_ADDED_WITHIN = 80
 """Characters in front of a literal that are looked at."""
 _JSON = frozenset({".json", ".jsonl"})
 _JSON_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[-+.\w]*')
@@ -104,7 +110,7 @@ def _literals(source: str) -> Iterator[tuple[int, str]]:
         body = match["short"] if match["triple"] is None else match["long"]
         if "f" in prefix or "t" in prefix:
             body = _FIELD.sub(_field, body)
-        if _ADDED_TO.search(source, max(match.start() - _NEAR, 0), match.start()):
+        if _ADDED_TO.search(source, max(match.start() - _ADDED_WITHIN, 0), match.start()):
             yield number, HOLE
         for offset, line in enumerate(body.split("\n")):
             yield number + offset, line if "r" in prefix else _unescape(line)
@@ -134,3 +140,123 @@ def _escape(match: re.Match[str]) -> str:
         return chr(code) if code < 0x110000 else " "
     character = match["c"] or ""  # none: the line goes on below
     return _CONTROL.get(character, character)
+
+
+_CELLS = 1_000_000
+"""Above this product of lengths `SequenceMatcher`, which is quadratic at worst, is left out."""
+_JOINED_WITHIN = 3
+"""Added words this near to each other are one addition."""
+_SENTENCE_ENDS = frozenset(".!?:;。！？")
+
+Span = tuple[int, int]
+"""Half-open range of words."""
+
+
+def added_spans(was: str, now: str) -> list[Span]:
+    """The ranges of the words of `now` that `was` does not have there; of a pure removal, none.
+
+    First by lines, then by words inside lines that were replaced, so that a sentence added to a long line
+    is told apart from that line.
+    """
+    old, new = _line_words(was), _line_words(now)
+    starts = [0]
+    for line in new:
+        starts.append(starts[-1] + len(line))
+    spans: list[Span] = []
+    for i, j, k, m in replaced(old, new):
+        before = [word for line in old[i:j] for word in line]
+        after = [word for line in new[k:m] for word in line]
+        fresh = _word_spans(before, after) if before else [(0, len(after))]
+        spans += [(starts[k] + start, starts[k] + end) for start, end in _merged(fresh)]
+    return spans
+
+
+def _line_words(text: str) -> list[tuple[str, ...]]:
+    return [line for line in (tuple(words_of(line)) for line in text.splitlines()) if line]
+
+
+def _word_spans(old: list[str], new: list[str]) -> list[Span]:
+    spans = [(k, m) for _, _, k, m in replaced(old, new) if m > k]
+    return [_at_sentence_start(new, start, end) for start, end in spans]
+
+
+def replaced(
+    old: Sequence[tuple[str, ...]] | Sequence[str], new: Sequence[tuple[str, ...]] | Sequence[str]
+) -> Iterator[tuple[int, int, int, int]]:
+    """The ranges old[i:j] that became new[k:m]; of two long ones all that stands between what both share."""
+    head, tail = common_ends(old, new)
+    i, j, k, m = head, len(old) - tail, head, len(new) - tail
+    if i == j or k == m or (j - i) * (m - k) > _CELLS:
+        if i < j or k < m:
+            yield i, j, k, m
+        return
+    matcher = SequenceMatcher(None, old[i:j], new[k:m], autojunk=False)
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag != "equal":
+            yield i + a, i + b, k + c, k + d
+
+
+def _at_sentence_start(words: list[str], start: int, end: int) -> Span:
+    """Slide an addition left over equal words, to where its sentence begins.
+
+    "A b. **A c.** A d." and "A b. A **c. A** d." are the same difference; the first is how it was written.
+    """
+    left, right = start, end
+    while left > 0 and words[left - 1] == words[right - 1] and words[left - 1] not in _SENTENCE_ENDS:
+        left, right = left - 1, right - 1
+    return (left, right) if left == 0 or words[left - 1] in _SENTENCE_ENDS else (start, end)
+
+
+def _merged(spans: list[Span]) -> Iterator[Span]:
+    current: Span | None = None
+    for start, end in spans:
+        if start == end:
+            continue
+        if current and start - current[1] <= _JOINED_WITHIN:
+            current = (current[0], end)
+        else:
+            if current:
+                yield current
+            current = (start, end)
+    if current:
+        yield current
+
+
+Names = tuple[str, ...]
+
+
+def is_new_order(names: Names, before: str, now: str) -> bool:
+    """Whether an edit of a text, `before` to `now`, touches some of these names and lists them in this order.
+
+    Code, JSON and prose alike: only the order counts in which the names come, as whole words.
+    """
+    pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
+    lines = now.splitlines()
+    found = [(match[0], number) for number, line in enumerate(lines) for match in pattern.finditer(line)]
+    said = tuple(name for name, _ in groupby(name for name, _ in found))
+    runs = (said[at : at + len(names)] for at in range(len(said)))
+    if tuple(dict.fromkeys(said)) != names and names not in runs:
+        return False
+    edited = {line for _, _, start, end in replaced(before.splitlines(), lines) for line in range(start, end)}
+    return any(line in edited for _, line in found)
+
+
+def other_order(was: object, now: object) -> Names | None:
+    """The first keys, or strings of a list, in another order in two JSON-like values, as they come now."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        if list(was) != list(now):
+            return moved([*was], [*now]) if was.keys() == now.keys() else None
+        inner = [(was[key], now[key]) for key in was]
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        if was != now and all(isinstance(one, str) for one in (*was, *now)):
+            return moved(was, now) if sorted(was) == sorted(now) else None
+        inner = list(zip(was, now, strict=True))
+    else:
+        return None
+    return next((found for pair in inner if (found := other_order(*pair))), None)
+
+
+def moved(was: Sequence[str], now: Sequence[str]) -> Names:
+    """Of names in another order, those between the first and the last that stand elsewhere."""
+    differ = [at for at, (old, new) in enumerate(zip(was, now, strict=True)) if old != new]
+    return tuple(now[differ[0] : differ[-1] + 1])

@@ -1,11 +1,25 @@
-"""The events of a streamed answer and the message they make: one out of the other, whatever the framing."""
+"""Turn bodies into events and messages and back: JSON, SSE, AWS event streams, compressed or not.
+
+A recorded answer is written again in the framing that the request asks for now. A frame of an AWS event
+stream is: total length, headers length, CRC32 of these eight bytes; headers; payload; CRC32 of all before
+it. Numbers are big-endian. (Amazon event stream encoding, "application/vnd.amazon.eventstream".)
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
 from typing import Any
+from zlib import crc32
+
+from pytest_tokenbudget.errors import CassetteError
+from pytest_tokenbudget.wire.exchange import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +177,258 @@ def compact_json(value: Mapping[str, Any]) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def looks_like_sse(body: bytes) -> bool:
+    """Whether a body begins as an event stream does, whatever its headers say."""
+    return body.lstrip()[:6].startswith((b"event:", b"data:", b"id:", b":", b"retry:"))
+
+
+def read_sse(body: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON objects in the data of a stream's events, in order; what is cut off or no JSON is skipped.
+
+    Lines end in LF, CRLF or CR and nothing else (WHATWG HTML, "Parsing an event stream"), so not by
+    `str.splitlines`, which would break at U+2028 inside a text.
+    """
+    data: list[str] = []
+    text = body.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    for line in (*text.split("\n"), ""):
+        if line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif not line and data:
+            try:
+                event = json.loads("\n".join(data))
+            except ValueError:
+                event = None
+            data = []
+            if isinstance(event, dict):
+                yield event
+
+
+def write_sse(events: Iterable[Mapping[str, Any]]) -> bytes:
+    """Events as the Messages API sends them: named by their type, one line of data each."""
+    return b"".join(
+        f"event: {event['type']}\ndata: ".encode() + compact_json(event) + b"\n\n" for event in events
+    )
+
+
+_PRELUDE = struct.Struct(">III")
+_NUMBER = struct.Struct(">I")
+_FIXED_WIDTHS = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+"""Bytes of a header's value by its type; 6 (bytes) and 7 (string) carry their length."""
+
+
+def looks_like_event_stream(body: bytes) -> bool:
+    """Whether a body begins with a frame: its prelude's own checksum tells, whatever the headers say."""
+    return len(body) >= _PRELUDE.size and crc32(body[:8]) == _PRELUDE.unpack_from(body)[2]
+
+
+def read_event_stream(body: bytes) -> Iterator[dict[str, Any]]:
+    """The Messages events inside the chunks of a Bedrock stream, in order.
+
+    An exception frame becomes an `error` event, as the API itself sends one. A stream that was cut off ends
+    at its last whole frame. Raises ValueError where a checksum is wrong.
+    """
+    for headers, payload in _frames(body):
+        if headers.get(":message-type", "event") != "event":
+            kind = headers.get(":exception-type") or headers.get(":error-code") or "error"
+            yield {"type": "error", "error": {"type": kind, "message": payload.decode("utf-8", "replace")}}
+        elif headers.get(":event-type") == "chunk":
+            event = json.loads(base64.b64decode(json.loads(payload)["bytes"]))
+            if isinstance(event, dict):
+                yield event
+
+
+def write_event_stream(events: Iterable[Mapping[str, Any]]) -> bytes:
+    """Events as Bedrock frames them, one chunk each."""
+    return b"".join(
+        _frame(
+            {":event-type": "chunk", ":content-type": "application/json", ":message-type": "event"},
+            compact_json({"bytes": base64.b64encode(compact_json(event)).decode()}),
+        )
+        for event in events
+    )
+
+
+def _frames(body: bytes) -> Iterator[tuple[dict[str, str], bytes]]:
+    start = 0
+    while start + _PRELUDE.size <= len(body):
+        length, headers_length, checksum = _PRELUDE.unpack_from(body, start)
+        if crc32(body[start : start + 8]) != checksum:
+            raise ValueError(f"the event stream's frame at byte {start} has a wrong prelude checksum")
+        end = start + length
+        if end > len(body):
+            return
+        if crc32(body[start : end - 4]) != _NUMBER.unpack_from(body, end - 4)[0]:
+            raise ValueError(f"the event stream's frame at byte {start} has a wrong checksum")
+        payload = start + _PRELUDE.size + headers_length
+        yield _read_headers(body[start + _PRELUDE.size : payload]), body[payload : end - 4]
+        start = end
+
+
+def _read_headers(data: bytes) -> dict[str, str]:
+    """The string headers of a frame; those of other types are stepped over."""
+    headers: dict[str, str] = {}
+    at = 0
+    while at < len(data):
+        name_end = at + 1 + data[at]
+        name, kind = data[at + 1 : name_end].decode(), data[name_end]
+        at = name_end + 1
+        if kind in _FIXED_WIDTHS:
+            at += _FIXED_WIDTHS[kind]
+            continue
+        width = int.from_bytes(data[at : at + 2], "big")
+        if kind == 7:
+            headers[name] = data[at + 2 : at + 2 + width].decode()
+        at += 2 + width
+    return headers
+
+
+def _frame(headers: Mapping[str, str], payload: bytes) -> bytes:
+    packed = b"".join(
+        bytes([len(name)]) + name.encode() + b"\x07" + len(value).to_bytes(2, "big") + value.encode()
+        for name, value in headers.items()
+    )
+    prelude = struct.pack(">II", _PRELUDE.size + len(packed) + len(payload) + 4, len(packed))
+    frame = prelude + _NUMBER.pack(crc32(prelude)) + packed + payload
+    return frame + _NUMBER.pack(crc32(frame))
+
+
+_GZIP = b"\x1f\x8b"
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_MODULES = {
+    "br": ("brotli", "brotlicffi"),
+    "zstd": ("zstandard", "compression.zstd", "backports.zstd", "pyzstd"),
+}
+"""Who can undo what the standard library cannot; each has a `decompress` for whole bodies."""
+
+
+def decode_body(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Undo Content-Encoding, as often as it was applied.
+
+    Tolerant of cassettes: a body that was decoded before it was stored, its header left in place, is
+    returned as it is; gzip without its header is undone. Raises CassetteError where a body is damaged, or
+    where its compression needs a module that is not installed.
+    """
+    encodings = headers.get("content-encoding", "").lower().split(",")
+    for encoding in (*reversed(encodings), "gzip"):
+        body = _decoded(encoding.strip(), body)
+    return body
+
+
+def _decoded(encoding: str, body: bytes) -> bytes:
+    if body.lstrip()[:1] in (b"{", b"") or looks_like_sse(body):
+        return body
+    try:
+        if encoding in ("gzip", "x-gzip") and body.startswith(_GZIP):
+            return zlib.decompress(body, _GZIP_WINDOW)
+        if encoding == "deflate":
+            return _inflate(body)
+    except zlib.error as error:
+        raise CassetteError(
+            f"A recorded answer is damaged: its {encoding} cannot be undone ({error})."
+        ) from None
+    if encoding == "br" or (encoding == "zstd" and body.startswith(_ZSTD)):
+        return _foreign(encoding, body)
+    return body
+
+
+def _inflate(body: bytes) -> bytes:
+    """`deflate` is zlib by its specification (RFC 9110), raw by some servers."""
+    try:
+        return zlib.decompress(body)
+    except zlib.error:
+        return zlib.decompress(body, -zlib.MAX_WBITS)
+
+
+def _foreign(encoding: str, body: bytes) -> bytes:
+    for name in _MODULES[encoding]:
+        try:
+            module = import_module(name)
+        except ImportError:
+            continue
+        try:
+            decompressed: bytes = module.decompress(body)
+        except Exception as error:  # each of them has its own
+            raise CassetteError(
+                f"A recorded answer is damaged: {encoding} cannot be undone ({error})."
+            ) from None
+        return decompressed
+    raise CassetteError(
+        f"A recorded answer is compressed with {encoding}, and no module that undoes it is installed. "
+        f"Install {_MODULES[encoding][0]}, or record with decode_compressed_response=True."
+    )
+
+
+def parse_body(body: bytes) -> dict[str, Any] | None:
+    """A JSON object; None for anything else."""
+    if body.lstrip()[:1] != b"{":
+        return None
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+class Framing(StrEnum):
+    """How a message travels; the value is its content type."""
+
+    JSON = "application/json"
+    SSE = "text/event-stream; charset=utf-8"
+    EVENT_STREAM = "application/vnd.amazon.eventstream"
+
+    @classmethod
+    def asked_by(cls, request: Request) -> Framing:
+        """What the sender of `request` can read."""
+        if not request.prompt.stream:
+            return cls.JSON
+        on_bedrock = request.endpoint.platform == "aws" and request.endpoint.stream
+        return cls.EVENT_STREAM if on_bedrock else cls.SSE
+
+
+def transcode(
+    headers: Mapping[str, str], body: bytes, request: Request
+) -> tuple[dict[str, str | None], bytes]:
+    """A recorded answer as `request` can read it: changes to its headers (None: remove), and its body.
+
+    `headers` has lower-case names. An answer that fits is returned untouched, its compression too, and so is
+    anything that is no message: errors are JSON even for a streaming request. A stream keeps its deltas from
+    one stream framing to the other; out of JSON, each block comes in one piece. Raises CassetteError where a
+    stream that was cut off would have to become one message.
+    """
+    plain = decode_body(headers, body)
+    asked = Framing.asked_by(request)
+    framing = _framing(plain)
+    message = parse_body(plain) if framing is Framing.JSON else None
+    if framing is asked or (framing is Framing.JSON and (message or {}).get("type") != "message"):
+        return {}, body
+    changes: dict[str, str | None] = {"content-type": asked.value}
+    changes |= dict.fromkeys(("content-encoding", "content-length", "transfer-encoding"))
+    events = disassemble(message) if message is not None else _events(framing, plain)
+    return changes, _written(asked, events)
+
+
+def _framing(body: bytes) -> Framing:
+    if looks_like_event_stream(body):
+        return Framing.EVENT_STREAM
+    return Framing.SSE if looks_like_sse(body) else Framing.JSON
+
+
+def _events(framing: Framing, body: bytes) -> Iterable[dict[str, Any]]:
+    return read_event_stream(body) if framing is Framing.EVENT_STREAM else read_sse(body)
+
+
+def _written(framing: Framing, events: Iterable[Mapping[str, Any]]) -> bytes:
+    if framing is Framing.SSE:
+        return write_sse(events)
+    if framing is Framing.EVENT_STREAM:
+        return write_event_stream(events)
+    streamed = assemble(events)
+    if streamed.message is None or streamed.error:
+        raise CassetteError(
+            f"A recorded stream cannot answer a request that does not stream: {streamed.error}. "
+            "Record the scenario anew."
+        )
+    return compact_json(streamed.message)

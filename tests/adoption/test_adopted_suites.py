@@ -15,7 +15,7 @@ from recorded_suites import MORE, Ran, RecordedSuite, Spent, by_id, charged, mea
 
 from budgeted import Judged
 from messages_api import MessagesApi
-from pytest_tokenbudget.reports.facts import recorder_of
+from pytest_tokenbudget.reports.view import recorder_of
 
 T = TypeVar("T")
 RECORD = {

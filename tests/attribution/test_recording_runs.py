@@ -9,7 +9,7 @@ from scratch_suites import make
 
 from budgeted import Project
 from messages_api import ApiError, MessagesApi
-from pytest_tokenbudget.reports.recordings import RecordedEntry, Recordings
+from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings
 
 TEXT = """
 import contextlib

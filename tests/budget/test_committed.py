@@ -13,14 +13,16 @@ from pytest_tokenbudget.budget.baselines import format_baselines, parse_baseline
 from pytest_tokenbudget.budget.changes import (
     Direction,
     Matched,
+    Series,
+    Snapshot,
+    VersionReader,
     by_id,
     changes,
     is_baseline_file,
     module_of,
     renames,
+    trends,
 )
-from pytest_tokenbudget.budget.trend import Series, Snapshot, trends
-from pytest_tokenbudget.budget.versions import VersionReader
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 

@@ -16,7 +16,7 @@ import pytest
 from agent_suite import PROMPT, RULE, TESTS
 from scratch import Scratch
 
-from pytest_tokenbudget.reports.blame_text import blame_lines
+from pytest_tokenbudget.reports.blame_report import blame_lines
 
 SLOW = """
 import pathlib

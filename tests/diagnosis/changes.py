@@ -30,8 +30,8 @@ from seeded import (
     tool,
 )
 
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.metering.run import Run
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding
 from pytest_tokenbudget.sources.tree import SourceTree
 
 MEASURED = ("growth", "cache_break", "cache_change", "model_changed", "rate_changed")

@@ -10,16 +10,12 @@ from decimal import Decimal
 from typing import Any
 
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.cache_chain import chain
-from pytest_tokenbudget.metering.counting import Memo
-from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.cache_split import Unsized, cheap_weights, prefix_sizes
+from pytest_tokenbudget.metering.counting import BuiltinCounter, Memo
+from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.metering.models import Family
-from pytest_tokenbudget.metering.prefix_sizes import Unsized, cheap_weights, prefix_sizes
-from pytest_tokenbudget.metering.prompt_cache import CacheTurn, simulate
-from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, chain, simulate
+from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request

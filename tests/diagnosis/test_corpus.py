@@ -19,8 +19,8 @@ from seeded import COUNTER, METER, count
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
+from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.metering.run import Run
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.answers import read_answer

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.diagnosis.differences import added_spans
-from pytest_tokenbudget.sources.words import words_of
+from pytest_tokenbudget.sources.words import added_spans, words_of
 
 TABLE = [
     ("", "one two", ["one two"]),

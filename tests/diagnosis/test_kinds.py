@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_tokenbudget.diagnosis.value_patterns import Kind
-from pytest_tokenbudget.diagnosis.values import is_reordered, kind_of_difference, values_in
+from pytest_tokenbudget.diagnosis.values import Kind, is_reordered, kind_of_difference, values_in
 
 D, U, P, C, R, T = Kind.DATE, Kind.ID, Kind.PATH, Kind.COUNTER, Kind.ORDER, Kind.TEXT
 

@@ -30,10 +30,9 @@ from seeded import (
 
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.advice.outliers import Spend, outliers
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.diagnosis.wording import dollars as dollars_of
-from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
+from pytest_tokenbudget.wording import dollars as dollars_of
 
 CHEAPER = {
     "claude-opus-4-8": ("claude-sonnet-4-6", "claude-haiku-4-5"),

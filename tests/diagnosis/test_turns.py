@@ -26,9 +26,8 @@ from seeded import (
     user,
 )
 
-from pytest_tokenbudget.diagnosis.findings import Finding
-from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 
 
 def told(bodies: Sequence[Body], agent: Agent | None = None) -> list[Finding]:

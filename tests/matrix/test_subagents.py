@@ -14,7 +14,7 @@ import pytest
 
 from budgeted import Judged, run_apart
 from messages_api import MessagesApi
-from pytest_tokenbudget.replay.storage import read_cassette
+from pytest_tokenbudget.replay.cassette_file import read_cassette
 from sample import tenth
 
 SUITE = Path(__file__).with_name("subagents")

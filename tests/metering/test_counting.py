@@ -11,8 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter, pieces
-from pytest_tokenbudget.metering.counting import CTOK_FRAME, CtokCounter, Memo, best_counter
+from pytest_tokenbudget.metering.counting import (
+    CTOK_FRAME,
+    BuiltinCounter,
+    CtokCounter,
+    Memo,
+    best_counter,
+    pieces,
+)
 from pytest_tokenbudget.metering.models import Family
 
 needs_ctok = pytest.mark.skipif(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_tokenbudget.metering.cut_off import cut_off
+from pytest_tokenbudget.metering.meter import cut_off
 from pytest_tokenbudget.model import Paired, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.exchange import Answer, Pair, Request

@@ -16,9 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.calibration import Known
-from pytest_tokenbudget.metering.estimate import Estimate, estimate
-from pytest_tokenbudget.metering.history import fed_back_tokens, message_digest, worked
+from pytest_tokenbudget.metering.estimate import (
+    Estimate,
+    Known,
+    estimate,
+    fed_back_tokens,
+    message_digest,
+    worked,
+)
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt

@@ -6,10 +6,8 @@ import importlib.util
 
 import pytest
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter, guessed
-from pytest_tokenbudget.metering.calibration import Known
-from pytest_tokenbudget.metering.counting import CtokCounter
-from pytest_tokenbudget.metering.estimate import estimate
+from pytest_tokenbudget.metering.counting import BuiltinCounter, CtokCounter, guessed
+from pytest_tokenbudget.metering.estimate import Known, estimate
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.cache_chain import chain
-from pytest_tokenbudget.metering.places import places
-from pytest_tokenbudget.metering.rendering import render
+from pytest_tokenbudget.metering.prompt_cache import chain
+from pytest_tokenbudget.metering.rendering import places, render
 from pytest_tokenbudget.wire.prompt import Prompt, is_deferred, markable, parse_prompt
 
 DROPS, KEEPS = "claude-haiku-4-5", "claude-sonnet-4-6"

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
-from pytest_tokenbudget.metering.counting import Memo
+from pytest_tokenbudget.metering.counting import BuiltinCounter, Memo
 from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.model import Basis, Paired
 from pytest_tokenbudget.wire.answers import read_answer

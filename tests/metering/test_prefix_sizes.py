@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.cache_chain import Chain, chain
+from pytest_tokenbudget.metering.cache_split import Unsized, Weight, cheap_weights, prefix_sizes
 from pytest_tokenbudget.metering.models import Family
-from pytest_tokenbudget.metering.prefix_sizes import Unsized, Weight, cheap_weights, prefix_sizes
+from pytest_tokenbudget.metering.prompt_cache import Chain, chain
 from pytest_tokenbudget.wire.prompt import parse_prompt
 
 

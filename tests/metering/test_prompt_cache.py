@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.cache_chain import chain
 from pytest_tokenbudget.metering.cache_rules import cache_model, minimum, not_simulated
-from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, simulate, visible
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, chain, simulate, visible
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 
 from messages_api.models import Model, find_model
 from messages_api.prompt import InvalidRequestError, render
-from pytest_tokenbudget.metering.refusals import newly_refused, refused
+from pytest_tokenbudget.metering.prompt_cache import newly_refused, refused
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.exchange import Answer, Pair, Request

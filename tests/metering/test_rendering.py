@@ -18,9 +18,14 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.metering.counting import Counter, CtokCounter, Memo
 from pytest_tokenbudget.metering.models import model_row
-from pytest_tokenbudget.metering.places import envelope, places
-from pytest_tokenbudget.metering.prompt_options import render_options
-from pytest_tokenbudget.metering.rendering import Rendered, block_weights, render
+from pytest_tokenbudget.metering.rendering import (
+    Rendered,
+    block_weights,
+    envelope,
+    places,
+    render,
+    render_options,
+)
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 
 OLDER, NEWER = "claude-haiku-4-5", "claude-opus-4-8"

@@ -15,11 +15,9 @@ import httpx2
 import requests
 
 from messages_api import text, tool_use
-from pytest_tokenbudget.replay.cassette import route
-from pytest_tokenbudget.replay.ledgers import Ledgers
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.rules import Rules
+from pytest_tokenbudget.replay.cassette_file import Interaction
+from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
+from pytest_tokenbudget.replay.vcr_bridge import route
 
 MODEL = "claude-haiku-4-5"
 COMMAND = "pytest test_it.py::test_it --token-budget-record=changed"

@@ -20,12 +20,9 @@ from vcr.cassette import Cassette
 from messages_api import ApiError, Charge, MessagesApi
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.replay.cassette import route
-from pytest_tokenbudget.replay.ledgers import Ledgers
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.rules import Rules
-from pytest_tokenbudget.replay.vcr_bridge import adopt
+from pytest_tokenbudget.replay.cassette_file import Interaction
+from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
+from pytest_tokenbudget.replay.vcr_bridge import adopt, route
 
 BRIEF, KIND = "Be brief.", "Be brief and kind."
 URL = "http://127.0.0.1:9"

@@ -43,10 +43,9 @@ from clients import (
 from messages_api import ApiError, MessagesApi
 from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.cassette import Ledgers, check_vcr, route
-from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
 from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.storage import read_cassette, write_cassette
+from pytest_tokenbudget.replay.vcr_bridge import Ledgers, check_vcr, route
 
 
 @pytest.mark.parametrize("name", CLIENTS)
@@ -458,7 +457,7 @@ def test_a_redirect_that_aiohttp_follows() -> None:
 def test_a_redirect_that_aiohttp_follows_is_recorded_whole(
     weather: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_tokenbudget.replay.rules._LOOPBACK", frozenset())
+    monkeypatch.setattr("pytest_tokenbudget.replay.playback._LOOPBACK", frozenset())
 
     async def get() -> str:
         async with aiohttp.ClientSession() as session, session.get(f"{weather}/old") as answer:

@@ -19,12 +19,10 @@ import vcr
 from parsed_bodies import ParsedBodies
 
 from pytest_tokenbudget.model import Paired, Tokens
-from pytest_tokenbudget.replay.packing import Interaction
+from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
-from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.rules import Rules
-from pytest_tokenbudget.replay.sent import Reader
-from pytest_tokenbudget.replay.traffic import Traffic
+from pytest_tokenbudget.replay.playback import Ledger, Rules
+from pytest_tokenbudget.replay.traffic import Reader, Traffic
 from pytest_tokenbudget.replay.vcr_bridge import adopt
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
 from sample import WHOLE, tenth

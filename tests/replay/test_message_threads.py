@@ -11,10 +11,8 @@ import pytest
 from clients import COMMAND, client, is_faithful, record, replay
 
 from messages_api import MessagesApi
-from pytest_tokenbudget.replay.message_threads import MessageThreads
-from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.rules import Rules
-from pytest_tokenbudget.replay.sent import Reader
+from pytest_tokenbudget.replay.playback import Ledger, Rules
+from pytest_tokenbudget.replay.traffic import MessageThreads, Reader
 from pytest_tokenbudget.wire.exchange import Request
 
 SYSTEM = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]

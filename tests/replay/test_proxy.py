@@ -20,14 +20,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss
+from pytest_tokenbudget.replay.cassette_file import (
+    Interaction,
+    format_cassette,
+    read_cassette,
+    write_cassette,
+)
 from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY, NetworkGuard
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.proxy import Handler, Proxy, Reply, api_error, new_key
+from pytest_tokenbudget.replay.proxy import Handler, Proxy, Reply, Upstream, api_error, new_key
 from pytest_tokenbudget.replay.redaction import redact
-from pytest_tokenbudget.replay.storage import format_cassette, read_cassette, write_cassette
-from pytest_tokenbudget.replay.upstream import Upstream
-from pytest_tokenbudget.wire.framing import assemble, disassemble
-from pytest_tokenbudget.wire.sse import read_sse, write_sse
+from pytest_tokenbudget.wire.framing import assemble, disassemble, read_sse, write_sse
 
 REAL_KEY = "sk-ant-api03-a-real-key-0123456789"
 JSON = {"content-type": ["application/json"]}

@@ -21,7 +21,7 @@ from messages_api import MessagesApi
 from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.sent import Reader
+from pytest_tokenbudget.replay.traffic import Reader
 
 
 def test_only_what_changed_is_called_anew(api: MessagesApi) -> None:
@@ -79,7 +79,7 @@ def test_what_stands_before_a_call_can_stop_it(api: MessagesApi) -> None:
 def test_requests_are_kept_in_the_order_they_were_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """vcr keeps them in the order of their answers."""
     clock = SimpleNamespace(monotonic=itertools.count().__next__)  # a second passes whenever it is read
-    monkeypatch.setattr("pytest_tokenbudget.replay.calls.time", clock)
+    monkeypatch.setattr("pytest_tokenbudget.replay.playback.time", clock)
     arrived, answered = threading.Event(), threading.Event()
 
     def slow_first(sent: Any) -> str:

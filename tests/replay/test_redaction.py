@@ -16,13 +16,15 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.redaction import redact
-from pytest_tokenbudget.replay.secret_text import Secrets, secrets_of
-from pytest_tokenbudget.replay.storage import format_cassette
-from pytest_tokenbudget.wire.event_stream import read_event_stream, write_event_stream
-from pytest_tokenbudget.wire.framing import assemble
-from pytest_tokenbudget.wire.sse import read_sse, write_sse
+from pytest_tokenbudget.replay.cassette_file import Interaction, format_cassette
+from pytest_tokenbudget.replay.redaction import Secrets, redact, secrets_of
+from pytest_tokenbudget.wire.framing import (
+    assemble,
+    read_event_stream,
+    read_sse,
+    write_event_stream,
+    write_sse,
+)
 from sample import examples
 
 URI = "https://api.anthropic.com/v1/messages"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.replay.sent import Reader
+from pytest_tokenbudget.replay.traffic import Reader
 
 BODY = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
 BATCH = {"requests": [{"custom_id": "a", "params": BODY}]}

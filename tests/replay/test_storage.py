@@ -14,11 +14,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_tokenbudget import yaml_files
+from pytest_tokenbudget import files
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.replay import cassette_file, storage
-from pytest_tokenbudget.replay.packing import Interaction
-from pytest_tokenbudget.replay.storage import format_cassette, read_cassette, write_cassette
+from pytest_tokenbudget.replay import cassette_file
+from pytest_tokenbudget.replay.cassette_file import (
+    Interaction,
+    format_cassette,
+    read_cassette,
+    write_cassette,
+)
 from pytest_tokenbudget.replay.yaml_text import yaml_text
 from sample import examples
 
@@ -44,9 +48,9 @@ def any_loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delattr(yaml, "CSafeLoader")
     elif not hasattr(yaml, "CSafeLoader"):
         pytest.skip("PyYAML was built without libyaml")
-    yaml_files._loader.cache_clear()
+    files._loader.cache_clear()
     yield
-    yaml_files._loader.cache_clear()
+    files._loader.cache_clear()
 
 
 def interaction(body: bytes | None, answer: bytes = b'{"id":"msg_1"}', **headers: str) -> Interaction:
@@ -181,7 +185,7 @@ INTERACTIONS = st.lists(
 @given(INTERACTIONS)
 def test_any_interactions_come_back_and_give_the_same_file_again(recorded: list[Interaction]) -> None:
     text = format_cassette(recorded)
-    again = storage._interactions(yaml_files.load_yaml(text))
+    again = cassette_file._interactions(files.load_yaml(text))
     assert again == recorded
     assert format_cassette(again) == text
 

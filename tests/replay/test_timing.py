@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pytest_tokenbudget.replay.timing import Clock
+from pytest_tokenbudget.replay.traffic import Clock
 from pytest_tokenbudget.wire.exchange import Answer
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

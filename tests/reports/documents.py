@@ -23,7 +23,7 @@ from pytest_tokenbudget.reports.document import (
     add,
     totals,
 )
-from pytest_tokenbudget.reports.facts import often, recorded_by
+from pytest_tokenbudget.reports.view import often, recorded_by
 
 SONNET, HAIKU, OPUS, NEW_MODEL = (
     "claude-sonnet-5",

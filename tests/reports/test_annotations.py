@@ -9,8 +9,8 @@ from documents import SONNET, document, finding, loop, scenario
 from hypothesis import given
 from strategies import documents as any_document
 
-from pytest_tokenbudget.reports.annotations import workflow_commands
-from pytest_tokenbudget.reports.escaping import command_data, command_property
+from pytest_tokenbudget.reports.exports import workflow_commands
+from pytest_tokenbudget.reports.text import command_data, command_property
 
 COMMAND = re.compile(r"::error (?:file=([^:,]*),line=(\d+),)?title=[^:,]+::(.*)")
 

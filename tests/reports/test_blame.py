@@ -8,8 +8,7 @@ from typing import Any
 import documents
 import pytest
 
-from pytest_tokenbudget.reports.blame_report import Replay, blame
-from pytest_tokenbudget.reports.blame_text import blame_lines
+from pytest_tokenbudget.reports.blame_report import Replay, blame, blame_lines
 from pytest_tokenbudget.reports.document import ScenarioEntry
 
 PRICES = {"source": "genai-prices", "version": "0.2.3"}

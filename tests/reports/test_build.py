@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import pytest_tokenbudget
 from pytest_tokenbudget.budget.verdict import Judgement
-from pytest_tokenbudget.metering.builtin_counter import BuiltinCounter
+from pytest_tokenbudget.metering.counting import BuiltinCounter
 from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.reports import build

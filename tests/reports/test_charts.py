@@ -13,9 +13,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import hostile
 
-from pytest_tokenbudget.reports.axes import HEIGHT, Axis, axis_around, axis_from_zero, compact, steps
 from pytest_tokenbudget.reports.dashboard import charts
-from pytest_tokenbudget.reports.dashboard.charts import KINDS, Bar
+from pytest_tokenbudget.reports.dashboard.charts import (
+    HEIGHT,
+    KINDS,
+    Axis,
+    Bar,
+    axis_around,
+    axis_from_zero,
+    compact,
+    steps,
+)
 from pytest_tokenbudget.reports.text import plain
 
 amounts = st.integers(0, 10**9)

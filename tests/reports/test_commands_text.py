@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.budget.changes import Change, Direction, Matched
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.reports import advice_report, baseline_report, diff_text, history, suite, trend_text
+from pytest_tokenbudget.reports import advice_report, baseline_report, history
 from pytest_tokenbudget.reports.baseline_report import Diff
 from pytest_tokenbudget.reports.terminal import Line
 
@@ -68,20 +68,20 @@ def printed(lines: list[Line], columns: int) -> str:
 
 @pytest.mark.parametrize(("columns", "ascii_only"), [(110, False), (80, True), (44, False)])
 def test_diff(golden: Golden, columns: int, ascii_only: bool) -> None:
-    lines = diff_text.diff_lines(changed(), columns=columns, ascii_only=ascii_only)
+    lines = baseline_report.diff_lines(changed(), columns=columns, ascii_only=ascii_only)
     golden(f"diff-{columns}.txt", printed(lines, columns))
 
 
 def test_diff_in_markdown(golden: Golden) -> None:
-    golden("diff.md", diff_text.diff_markdown(changed()))
+    golden("diff.md", baseline_report.diff_markdown(changed()))
 
 
 def test_a_diff_without_a_change_is_a_sentence_and_no_section() -> None:
     nothing = baseline_report.diff([], 14, BASE, PRICES, cost)
-    assert [line.text for line in diff_text.diff_lines(nothing, columns=80)] == [
+    assert [line.text for line in baseline_report.diff_lines(nothing, columns=80)] == [
         "The 14 baselines are as at origin/main (9f2c41d)"
     ]
-    assert diff_text.diff_markdown(nothing) == ""
+    assert baseline_report.diff_markdown(nothing) == ""
 
 
 @given(st.integers(0, 300), st.text(min_size=1, max_size=700))
@@ -89,7 +89,7 @@ def test_a_section_leaves_room_for_the_report(number: int, name: str) -> None:
     ids = [(f"{name}{n}", f"{n}{name}") for n in range(number)]
     changes = [Change(new, old, Matched.TOKENS, use(1), use(2), Direction.RAISED) for new, old in ids]
     found = baseline_report.diff(changes, 0, {"name": name, "commit": name}, PRICES, cost)
-    assert len(diff_text.diff_markdown(found)) <= 5_200
+    assert len(baseline_report.diff_markdown(found)) <= 5_200
 
 
 def test_a_diff_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -152,14 +152,14 @@ def past(number: int = 30) -> history.History:
 
 @pytest.mark.parametrize(("columns", "ascii_only"), [(110, False), (60, True)])
 def test_history(golden: Golden, columns: int, ascii_only: bool) -> None:
-    lines = trend_text.history_lines(past(), columns=columns, ascii_only=ascii_only)
+    lines = history.history_lines(past(), columns=columns, ascii_only=ascii_only)
     golden(f"history-{columns}.txt", printed(lines, columns))
 
 
 def test_a_history_of_one_commit_and_of_none() -> None:
-    (line,) = trend_text.history_lines(history.from_trends([], {}, PRICES, cost), columns=80)
+    (line,) = history.history_lines(history.from_trends([], {}, PRICES, cost), columns=80)
     assert line.text.startswith("No commit holds a baseline yet")
-    lines = trend_text.history_lines(past(1), columns=80)
+    lines = history.history_lines(past(1), columns=80)
     assert any(line.text.startswith("1 commit, 0000000") for line in lines)
 
 
@@ -175,7 +175,7 @@ def test_a_history_of_one_commit_and_of_none() -> None:
     ],
 )
 def test_sparklines(values: list[float | None], drawn: str) -> None:
-    assert trend_text.sparkline(values, ".abcd") == drawn
+    assert history.sparkline(values, ".abcd") == drawn
 
 
 def test_the_suite_after_each_commit_adds_up() -> None:
@@ -193,9 +193,9 @@ def test_the_suite_after_each_commit_adds_up() -> None:
 def test_show(golden: Golden, columns: int, runs: int | None) -> None:
     found = {one["id"]: one["baseline"] for one in documents.one_of_each()["scenarios"] if one["baseline"]}
     found[f"{TESTS}priceless"] = documents.used(documents.NEW_MODEL, 900, 0, 0, 10)
-    lines = suite.suite_lines(found, PRICES, runs, columns=columns)
+    lines = baseline_report.suite_lines(found, PRICES, runs, columns=columns)
     golden(f"show-{columns}.txt", printed(lines, columns))
-    assert suite.suite_json(found, PRICES, runs)["totals"]["cost_usd"] is None
+    assert baseline_report.suite_json(found, PRICES, runs)["totals"]["cost_usd"] is None
 
 
 def levers() -> advice_report.Advice:

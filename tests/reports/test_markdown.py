@@ -17,9 +17,8 @@ from strategies import documents as any_document
 from strategies import hostile
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.reports.escaping import code, html, html_code, prose
 from pytest_tokenbudget.reports.markdown import markdown, marker
-from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.reports.text import code, html, html_code, plain, prose
 
 OURS = {
     "h3", "p", "br", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "strong", "em", "code", "pre",

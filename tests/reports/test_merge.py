@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.reports.document import validate
-from pytest_tokenbudget.reports.merge import merge
+from pytest_tokenbudget.reports.document import merge, validate
 
 WHOLE = many(40)
 SMALL, LARGE = loop(HAIKU, 500, [10]), loop(HAIKU, 900, [10])

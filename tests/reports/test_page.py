@@ -8,16 +8,12 @@ import pytest
 from documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, one_of_each, scenario
 from histories import history_of, with_gaps
 
+from pytest_tokenbudget.reports.dashboard.page import decisions, page
+from pytest_tokenbudget.reports.dashboard.scenarios import details, trend
 from pytest_tokenbudget.reports.dashboard.subjects import Past, Subject, subjects
-from pytest_tokenbudget.reports.dashboard.totals import totals
+from pytest_tokenbudget.reports.dashboard.totals import figures, savings, spend, totals
 from pytest_tokenbudget.reports.document import TokensEntry, add
 from pytest_tokenbudget.reports.history import History, PointEntry
-from pytest_tokenbudget.reports.page.build import page
-from pytest_tokenbudget.reports.page.decisions import decisions
-from pytest_tokenbudget.reports.page.details import details
-from pytest_tokenbudget.reports.page.figures import figures
-from pytest_tokenbudget.reports.page.spend import savings, spend
-from pytest_tokenbudget.reports.page.trend import trend
 
 SMALL, LARGE = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
 

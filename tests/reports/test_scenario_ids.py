@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_tokenbudget.reports.scenario_ids import argument, is_beside_a_test
+from pytest_tokenbudget.model import argument, is_beside_a_test
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import hostile
 
-from pytest_tokenbudget.reports.tables import markdown, terminal
-from pytest_tokenbudget.reports.text import crop, plain, shorten, to_ascii, width, wrap
+from pytest_tokenbudget.reports.text import crop, markdown, plain, shorten, terminal, to_ascii, width, wrap
 
 LONG = "tests/agents/test_support.py::TestRefunds::test_refund_over_limit[gold|eu]"
 

@@ -19,13 +19,11 @@ from hypothesis import strategies as st
 from strategies import documents as any_document
 
 from pytest_tokenbudget.budget.verdict import judge
-from pytest_tokenbudget.diagnosis.findings import Finding, Source
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.metering.run import Run
-from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding, Rate, Source, Tokens, Usage
 from pytest_tokenbudget.reports import build
-from pytest_tokenbudget.reports.document import load, totals, validate
-from pytest_tokenbudget.reports.validation import problems, schema
+from pytest_tokenbudget.reports.document import load, problems, schema, totals, validate
 from pytest_tokenbudget.settings import Caps, ScenarioSettings
 
 JUDGE = jsonschema.Draft202012Validator(schema())

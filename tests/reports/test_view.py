@@ -7,9 +7,18 @@ from typing import Any
 import pytest
 from documents import HAIKU, NEW_MODEL, SONNET, document, finding, loop, scenario, used
 
-from pytest_tokenbudget.reports.rows import cost_cell, row, rows
-from pytest_tokenbudget.reports.view import by_cause, facts, headline, sentence, short_names, worst_first
-from pytest_tokenbudget.reports.ways_out import ways_out
+from pytest_tokenbudget.reports.view import (
+    by_cause,
+    cost_cell,
+    facts,
+    headline,
+    row,
+    rows,
+    sentence,
+    short_names,
+    ways_out,
+    worst_first,
+)
 
 TEST = "tests/test_a.py::test_"
 SMALL, LARGE = loop(HAIKU, 1000, [10]), loop(HAIKU, 1600, [10])

@@ -10,9 +10,8 @@ import pytest
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.wire.batches import read_batch_requests, read_batch_results
 from pytest_tokenbudget.wire.exchange import Answer, Request
-from pytest_tokenbudget.wire.requests import read_request
+from pytest_tokenbudget.wire.requests import read_batch_requests, read_batch_results, read_request
 
 URL = "https://api.anthropic.com/v1/messages/batches"
 PARAMS: dict[str, Any] = {

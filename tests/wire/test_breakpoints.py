@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.metering.cache_chain import chain
+from pytest_tokenbudget.metering.prompt_cache import chain
 from pytest_tokenbudget.wire.prompt import (
     LEVELS,
     Prompt,

@@ -10,12 +10,12 @@ from zlib import crc32
 
 import pytest
 
-from pytest_tokenbudget.wire.event_stream import (
+from pytest_tokenbudget.wire.framing import (
     looks_like_event_stream,
     read_event_stream,
     write_event_stream,
+    write_sse,
 )
-from pytest_tokenbudget.wire.sse import write_sse
 
 EVENTS: list[dict[str, Any]] = [
     {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 3}}},

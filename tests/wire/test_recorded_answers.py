@@ -16,9 +16,8 @@ import yaml
 from pytest_tokenbudget.model import Tokens
 from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.exchange import Answer, Request
-from pytest_tokenbudget.wire.framing import assemble, disassemble
+from pytest_tokenbudget.wire.framing import assemble, disassemble, read_sse, write_sse
 from pytest_tokenbudget.wire.requests import read_request
-from pytest_tokenbudget.wire.sse import read_sse, write_sse
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", ROOT.parent / "shared" / "corpus"))

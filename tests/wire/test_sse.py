@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.wire.sse import looks_like_sse, read_sse, write_sse
+from pytest_tokenbudget.wire.framing import looks_like_sse, read_sse, write_sse
 
 EVENT = {
     "type": "content_block_delta",

@@ -13,12 +13,17 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.wire.answers import read_answer
-from pytest_tokenbudget.wire.event_stream import write_event_stream
 from pytest_tokenbudget.wire.exchange import Request
-from pytest_tokenbudget.wire.framing import assemble, disassemble
+from pytest_tokenbudget.wire.framing import (
+    Framing,
+    assemble,
+    disassemble,
+    read_sse,
+    transcode,
+    write_event_stream,
+    write_sse,
+)
 from pytest_tokenbudget.wire.requests import read_request
-from pytest_tokenbudget.wire.sse import read_sse, write_sse
-from pytest_tokenbudget.wire.transcode import Framing, transcode
 
 URL = "https://api.anthropic.com/v1/messages"
 BEDROCK = "https://bedrock-runtime.us-east-1.amazonaws.com/model/us.anthropic.claude-opus-4-8/invoke"

@@ -15,13 +15,10 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.wire.answers import read_answer
-from pytest_tokenbudget.wire.billing import tokens
-from pytest_tokenbudget.wire.bodies import decode_body
-from pytest_tokenbudget.wire.event_stream import write_event_stream
+from pytest_tokenbudget.wire.answers import read_answer, tokens
 from pytest_tokenbudget.wire.exchange import Answer, Request
+from pytest_tokenbudget.wire.framing import decode_body, write_event_stream, write_sse
 from pytest_tokenbudget.wire.requests import read_request
-from pytest_tokenbudget.wire.sse import write_sse
 
 URL = "https://api.anthropic.com/v1/messages"
 MESSAGE: dict[str, Any] = {
@@ -475,7 +472,7 @@ def test_a_missing_module_is_named_not_guessed_around(
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr("pytest_tokenbudget.wire.bodies.import_module", missing)
+    monkeypatch.setattr("pytest_tokenbudget.wire.framing.import_module", missing)
     with pytest.raises(CassetteError, match=f"compressed with {encoding}.*Install"):
         decode_body({"content-encoding": encoding}, body)
     assert encoding in (answer(body, content_encoding=encoding).error or "")

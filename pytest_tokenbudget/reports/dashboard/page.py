@@ -1,19 +1,46 @@
-"""The dashboard: one HTML file without a request to anywhere. The only module that knows Jinja2."""
+"""Build the dashboard, out of a run, a history, or both: one HTML file without a request to anywhere.
+
+The one user of Jinja2. First comes what needs a decision: scenarios that fail, those of one cause
+together, the worst first.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.reports.dashboard import charts
-from pytest_tokenbudget.reports.document import Document
+from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports.dashboard import charts, scenarios
+from pytest_tokenbudget.reports.dashboard.scenarios import Cell, Details, Trend, details, trend
+from pytest_tokenbudget.reports.dashboard.subjects import Finding, Past, Subject, subjects
+from pytest_tokenbudget.reports.dashboard.totals import (
+    MODEL_HEADERS,
+    NAMES,
+    Figure,
+    ModelRow,
+    Savings,
+    Spend,
+    Totals,
+    figures,
+    models,
+    savings,
+    spend,
+    totals,
+)
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.history import History
-from pytest_tokenbudget.reports.page.build import Page, page
+from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.reports.view import approximate, cost_cell, cost_change, rows, usual_month, ways_out
+from pytest_tokenbudget.wording import UNKNOWN, count, plural
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -105,3 +132,228 @@ def _packed(document: Document) -> str | None:
     if len(text) <= _EMBEDDED_CHARACTERS:
         return None
     return b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+_MANY = 200
+"""Scenarios, above which those where nothing changed have pictures only: a page has its limits, too."""
+_MODES = {
+    "replay": "replayed from recordings",
+    "record": "recorded from real calls",
+    "live": "measured by real calls",
+}
+_BASES = {
+    "recorded": "recorded: the answer to this very request said so",
+    "live": "live: a real call of this run said so",
+    "counted": "counted: recorded, plus the exact count of what changed",
+    "estimated": "estimated, marked ~: recorded, plus a calibrated estimate of what changed",
+    "unknown": "unknown: it cannot be told, and is never added up as 0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRow:
+    """One scenario of the table, and what unfolds below it."""
+
+    subject: Subject
+    cells: Sequence[Cell]
+    details: Details
+    trend: Trend | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that is shown."""
+
+    judged: bool
+    """Whether there was a run."""
+    headline: str
+    facts: Sequence[str]
+    verdicts: Sequence[tuple[str, int]]
+    """Of a run, those that are there, the worst first."""
+    then: str
+    """What the time is called that everything is compared with."""
+    totals: Totals
+    decisions: Decisions | None
+    figures: Sequence[Figure]
+    """The suite over the commits, where there are at least two."""
+    trends: bool
+    """Whether there is a history."""
+    columns: Sequence[str]
+    rows: Sequence[ScenarioRow]
+    legend: Sequence[tuple[str, str]]
+    """Swatch and name of each kind of tokens, from the bottom of a stack."""
+    brief: str
+    """What is left out of the rows."""
+    spend: Spend
+    models: Sequence[ModelRow]
+    model_headers: Sequence[str]
+    savings: Savings
+    bases: Sequence[tuple[str, int]]
+    """What the numbers are based on, and how many scenarios."""
+
+
+def page(document: Document | None, history: History | None, runs_per_month: float | None) -> Page:
+    """The page; with neither a run nor a history, one that says so."""
+    past = Past(history["commits"]) if history and history["scenarios"] else None
+    listed = subjects(document, history, runs_per_month)
+    columns = scenarios.columns(listed, judged=document is not None)
+    brief = _in_brief(listed)
+    verdicts = document["totals"]["verdicts"] if document else {}
+    then = "baseline" if document else "first baseline"
+    return Page(
+        judged=document is not None,
+        headline=view.headline(document) if document else _trend_headline(listed, past),
+        facts=list(_facts(document, history, past, runs_per_month)),
+        verdicts=[(name, number) for name, number in verdicts.items() if number],
+        then=then,
+        totals=totals(listed, then, alarmed=bool(verdicts.get("over"))),
+        decisions=decisions(document, listed) if document else None,
+        figures=figures(history, past) if history and past and len(past.commits) > 1 else [],
+        trends=past is not None,
+        columns=[column.title for column in columns],
+        rows=[_row(one, columns, past, one.id in brief) for one in listed],
+        legend=[(charts.swatch(kind), NAMES[kind]) for kind in charts.KINDS],
+        brief=f"The tables of {plural(len(brief), 'scenario')} where nothing changed are left out."
+        if brief
+        else "",
+        spend=spend(listed),
+        models=models(listed),
+        model_headers=MODEL_HEADERS,
+        savings=savings(document, runs_per_month) if document else Savings(),
+        bases=_bases(document) if document else [],
+    )
+
+
+def _row(one: Subject, columns: Sequence[scenarios.Column], past: Past | None, brief: bool) -> ScenarioRow:
+    return ScenarioRow(
+        subject=one,
+        cells=[column.cell(one) for column in columns],
+        details=details(one, brief=brief),
+        trend=trend(one, past, brief=brief) if past else None,
+    )
+
+
+def _in_brief(listed: Sequence[Subject]) -> set[str]:
+    """Which of many scenarios are shown in brief."""
+    steady = {one.id for one in listed if one.entry and not view.is_news(one.entry)}
+    return steady if len(listed) > _MANY else set()
+
+
+def _trend_headline(listed: Sequence[Subject], past: Past | None) -> str:
+    if past is None:
+        return "No commit holds a baseline yet"
+    return f"{plural(len(listed), 'baseline')} over {plural(len(past.commits), 'commit')}"
+
+
+def _facts(
+    document: Document | None, history: History | None, past: Past | None, runs: float | None
+) -> Iterator[str]:
+    if document:
+        if document["commit"]:
+            yield f"commit {plain(document['commit'][:12])}"
+        yield _MODES[document["mode"]]
+    if past:
+        first, last, number = past.date(0), past.date(-1), plural(len(past.commits), "commit")
+        yield f"history of {number} " + (f"of {first}" if first == last else f"from {first} to {last}")
+    priced = document or history
+    if priced:
+        prices = priced["prices"]
+        yield f"prices of {plain(prices['source'])} {plain(prices['version'])}"
+    if document:
+        yield f"{plain(document['tool']['name'])} {plain(document['tool']['version'])}"
+    elif runs is not None:
+        yield usual_month(runs)
+
+
+def _bases(document: Document) -> list[tuple[str, int]]:
+    found = Counter(one["basis"] for one in document["scenarios"])
+    return [(words, found[basis]) for basis, words in _BASES.items() if found[basis]]  # type: ignore[index]
+
+
+_DECISIONS, _SCENARIOS, _CAUSES, _BY_HAND = 20, 5, 5, 5
+_REASONS = {
+    "over": "Past a limit, and no part of the prompt is known to have done it",
+    "cap": "Past a cap, which is set by hand",
+    "stale": "The recording does not answer what the agent asks",
+    "new": "There is no baseline to be held against",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A failing scenario in one row."""
+
+    name: str
+    anchor: str
+    numbers: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One cause, and the scenarios that it fails."""
+
+    verdict: str
+    causes: Sequence[Finding]
+    scenarios: Sequence[Failing]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """All causes, those left out, and the ways out."""
+
+    shown: Sequence[Decision]
+    more: str
+    commands: Sequence[tuple[str, str]]
+    """What it does, and the command."""
+    advice: Sequence[str]
+    """What is done by hand."""
+
+
+def decisions(document: Document, subjects: Sequence[Subject]) -> Decisions:
+    """Those of a run."""
+    by_id = {one.id: one for one in subjects}
+    failing = [one for one in view.worst_first(document["scenarios"]) if view.fails(one)]
+    groups = view.by_cause(failing)
+    left = groups[_DECISIONS:]
+    ways = ways_out(failing)
+    return Decisions(
+        shown=[_decision(group, by_id) for group in groups[:_DECISIONS]],
+        more=f"{plural(len(left), 'more cause')}, of {plural(sum(map(len, left)), 'scenario')}"
+        if left
+        else "",
+        commands=[(way.what, shlex.join(way.command)) for way in ways if way.command],
+        advice=[way.what for way in ways if not way.command][:_BY_HAND],
+    )
+
+
+def _decision(group: Sequence[ScenarioEntry], by_id: dict[str, Subject]) -> Decision:
+    worst = group[0]
+    causes = [Finding.of(found) for found in view.causes(worst)[:_CAUSES]]
+    capped = all(limit["metric"].startswith("max_") for limit in worst["limits"] if limit["over"])
+    reason = _REASONS["cap" if capped and worst["verdict"] == "over" else worst["verdict"]]
+    return Decision(
+        verdict=worst["verdict"],
+        causes=causes or [Finding(reason, "")],
+        scenarios=[_failing(one, by_id[one["id"]]) for one in group[:_SCENARIOS]],
+        more=max(0, len(group) - _SCENARIOS),
+    )
+
+
+def _failing(entry: ScenarioEntry, subject: Subject) -> Failing:
+    return Failing(subject.name, subject.anchor, _numbers(entry))
+
+
+def _numbers(entry: ScenarioEntry) -> list[str]:
+    """What is over, and what a run costs more where that is not said by it."""
+    if entry["verdict"] == "over":
+        its = rows(entry)
+        told = any(shown.metric.endswith("cost") for shown in its) or not cost_change(entry)
+        return [*map(str, its), *([] if told else [f"{cost_cell(entry)} a run"])]
+    measured = entry["measured"]
+    if entry["verdict"] == "stale" or measured is None:
+        return [f"{plural(len(entry['turns']), 'turn')}, tokens {UNKNOWN}"]
+    return [
+        f"{approximate(entry)}{count(measured['prompt_tokens'])} prompt tokens",
+        f"{cost_cell(entry)} a run",
+    ]

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry
-from pytest_tokenbudget.reports.facts import runs_of
 from pytest_tokenbudget.reports.history import CommitEntry, History, PointEntry, present
-from pytest_tokenbudget.reports.rows import approximate
 from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.reports.view import approximate, runs_of
 
 
 @dataclass(frozen=True, slots=True)
