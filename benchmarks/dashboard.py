@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "reports"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from documents import many
-from histories import history_of
 from tables import table
 
 from pytest_tokenbudget.reports.dashboard.page import dashboard
+from support.documents import many
+from support.histories import history_of
 
 CASES = [(20, 0, 0.0), (50, 40, 0.15), (500, 0, 0.0), (500, 100, 0.15), (500, 100, 1.0)]
 """Scenarios, commits, and the share of baselines that each commit changed."""

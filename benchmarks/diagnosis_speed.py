@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "diagnosis"))
-
-from changes import Case, before_system, each, every_result, system  # noqa: E402
-from seeded import Agent, Step, cost, count, text, tool  # noqa: E402
+sys.path.insert(0, str(ROOT / "tests"))
 
 from pytest_tokenbudget.advice.advise import advise  # noqa: E402
 from pytest_tokenbudget.diagnosis.diagnose import diagnose  # noqa: E402
 from pytest_tokenbudget.sources.tree import SourceTree  # noqa: E402
+from support.changes import Case, before_system, each, every_result, system  # noqa: E402
+from support.seeded import Agent, Step, cost, count, text, tool  # noqa: E402
 
 HANDBOOK = "\n".join(f"{i}. What to do about topic {i}, and where the handbook says so." for i in range(130))
 TOOLS = [tool(f"tool_{i}", "Does one thing, and does it well. " * 20, what="What to do.") for i in range(13)]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from sample import SEED, WHOLE, examples
+from support.sample import SEED, WHOLE, examples
 
 # The machine may be busy: neither a slow example nor slow drawing is a fault.
 settings.register_profile(

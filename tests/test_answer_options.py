@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from budgeted import Judged, Project, preload
-from messages_api import MessagesApi
+from support.budgeted import Judged, Project, preload
+from support.messages_api import MessagesApi
 
 TEST = """
 import json

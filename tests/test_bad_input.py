@@ -10,8 +10,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from budgeted import KEY, Project, preload, run_apart
-from messages_api import SECRETS, MessagesApi
+from support.budgeted import KEY, Project, preload, run_apart
+from support.messages_api import SECRETS, MessagesApi
 
 SUITE = """
 import anthropic

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from budgeted import KEY, Judged, Project, preload
-from messages_api import ApiError, MessagesApi, text, tool_use
 from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY
+from support.budgeted import KEY, Judged, Project, preload
+from support.messages_api import ApiError, MessagesApi, text, tool_use
 
 EXACT = find_spec("ctok") is not None
 AGENT = '''

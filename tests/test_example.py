@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from budgeted import Project, preload
-from messages_api import MessagesApi
-from messages_api.support_model import answer
+from support.budgeted import Project, preload
+from support.messages_api import MessagesApi
+from support.messages_api.support_model import answer
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
 EXACT = find_spec("ctok") is not None

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from github_api import BOT, TOKEN, Failure, State, serving
 from pytest_tokenbudget.commands import comment
 from pytest_tokenbudget.commands.comment import GitHub
 from pytest_tokenbudget.errors import GitHubError, ReportError
-from reports import documents
+from support import documents
+from support.github_api import BOT, TOKEN, Failure, State, serving
 
 ROOT = Path(__file__).parents[1]
 SHA, OTHER = "a" * 40, "b" * 40

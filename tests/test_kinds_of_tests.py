@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from budgeted import Project, preload, run_apart
-from messages_api import MessagesApi
+from support.budgeted import Project, preload, run_apart
+from support.messages_api import MessagesApi
 
 SUITE = """
 import os

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from messages_api import SECRETS, ApiError, MessagesApi, Usage, text, tool_use
-from messages_api.cache import PromptCache
-from messages_api.counting import KNOWN_TEXTS, UnknownTextError, count, counter_name, read_table
-from messages_api.models import find_model
-from messages_api.prompt import Block, InvalidRequestError, Prompt, output_tokens, render
-from messages_api.routes import route
+from support.messages_api import SECRETS, ApiError, MessagesApi, Usage, text, tool_use
+from support.messages_api.cache import PromptCache
+from support.messages_api.counting import KNOWN_TEXTS, UnknownTextError, count, counter_name, read_table
+from support.messages_api.models import find_model
+from support.messages_api.prompt import Block, InvalidRequestError, Prompt, output_tokens, render
+from support.messages_api.routes import route
 
 SONNET, HAIKU, OPUS = "claude-sonnet-4-6", "claude-haiku-4-5", "claude-opus-4-8"
 TOOL = {"name": "lookup", "description": "Look an order up.", "input_schema": {"type": "object"}}
@@ -145,7 +145,7 @@ def test_an_hour_after_five_minutes_is_refused() -> None:
 
 
 def test_an_unknown_text_is_an_error_without_ctok(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("messages_api.counting._ctok", lambda: None)
+    monkeypatch.setattr("support.messages_api.counting._ctok", lambda: None)
     with pytest.raises(UnknownTextError, match="make known-texts"):
         count("A text that nobody will ever put into the table, 9a0cf1.", "3.0")
 
@@ -153,8 +153,8 @@ def test_an_unknown_text_is_an_error_without_ctok(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(counter_name() != "ctok", reason="needs ctok (Python 3.12)")
 def test_the_table_agrees_with_ctok(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = {family: count("Hello", family) for family in ("3.0", "4.8")}
-    monkeypatch.setattr("messages_api.counting._ctok", lambda: None)
-    monkeypatch.setattr("messages_api.counting._count", count.__globals__["_count"].__wrapped__)
+    monkeypatch.setattr("support.messages_api.counting._ctok", lambda: None)
+    monkeypatch.setattr("support.messages_api.counting._count", count.__globals__["_count"].__wrapped__)
     assert {family: count("Hello", family) for family in ("3.0", "4.8")} == exact
 
 

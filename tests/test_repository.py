@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.scratch import Scratch
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.repository.git import FileChange, Repository
+from support.scratch import Scratch
 
 TEXT = "".join(f"line {number}\n" for number in range(20))
 

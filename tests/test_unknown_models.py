@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from budgeted import Judged, Project, preload
-from messages_api import MessagesApi
+from support.budgeted import Judged, Project, preload
+from support.messages_api import MessagesApi
 
 TEST = """
 import os

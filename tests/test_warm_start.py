@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from budgeted import Project, preload
-from messages_api import Charge, MessagesApi, Script
-from messages_api.prompt import Body
-from messages_api.support_model import answer
+from support.budgeted import Project, preload
+from support.messages_api import Charge, MessagesApi, Script
+from support.messages_api.prompt import Body
+from support.messages_api.support_model import answer
 from test_example import EXACT, EXAMPLE, SCENARIOS, grow_prompt, replace, timestamp
 
 ALLOWED = 0.02 if EXACT else 0.06

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from budgeted import preload
-from messages_api import MessagesApi
+from support.budgeted import preload
+from support.messages_api import MessagesApi
 
 
 @pytest.fixture(scope="session", autouse=True)

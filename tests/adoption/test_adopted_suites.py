@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-import recording_modules
-import vcrpy_modules
-from recorded_suites import MORE, Ran, RecordedSuite, Spent, by_id, charged, measured
 
-from budgeted import Judged
-from messages_api import MessagesApi
 from pytest_tokenbudget.reports.view import recorder_of
+from support import recording_modules, vcrpy_modules
+from support.budgeted import Judged
+from support.messages_api import MessagesApi
+from support.recorded_suites import MORE, Ran, RecordedSuite, Spent, by_id, charged, measured
 
 T = TypeVar("T")
 RECORD = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import vcr
-from recorded_suites import Ran, RecordedSuite, by_id, measured
 
-from budgeted import Judged
-from messages_api import MessagesApi
+from support.budgeted import Judged
+from support.messages_api import MessagesApi
+from support.recorded_suites import Ran, RecordedSuite, by_id, measured
 
 HEAD = """
 import pytest

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recorded_suites import RecordedSuite, by_id, measured
 
-from budgeted import Judged
-from messages_api import MessagesApi
+from support.budgeted import Judged
+from support.messages_api import MessagesApi
+from support.recorded_suites import RecordedSuite, by_id, measured
 
 SUITE = """
 import os

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recorded_suites import MORE, RecordedSuite, by_id, charged, measured
 
-from messages_api import MessagesApi
+from support.messages_api import MessagesApi
+from support.recorded_suites import MORE, RecordedSuite, by_id, charged, measured
 
 HEAD = """
 import os

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_suites import INI
 
-from budgeted import Judged, Project
-from sample import WHOLE, tenth
+from support.budgeted import Judged, Project
+from support.recorded_suites import INI
+from support.sample import WHOLE, tenth
 
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 CASSETTES = CORPUS / "cassettes"
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 CONFTEST = """
 import json
 
-from parsed_bodies import ParsedBodies
+from support.parsed_bodies import ParsedBodies
 
 
 def pytest_recording_configure(config, vcr):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from recorded_suites import Ran, RecordedSuite, by_id, measured
 
-from budgeted import Judged
-from messages_api import MessagesApi
+from support.budgeted import Judged
+from support.messages_api import MessagesApi
+from support.recorded_suites import Ran, RecordedSuite, by_id, measured
 
 SUITE = """
 import os

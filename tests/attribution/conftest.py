@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scratch_suites import Suite, echo, make, record
 
-from budgeted import Project, preload
-from messages_api import MessagesApi
+from support.budgeted import Project, preload
+from support.messages_api import MessagesApi
+from support.scratch_suites import Suite, echo, make, record
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scratch_suites import Suite
+from support.scratch_suites import Suite
 
 SUITE = '''
 import threading

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scratch_suites import echo, make, record
 
-from budgeted import Project
-from messages_api import MessagesApi
+from support.budgeted import Project
+from support.messages_api import MessagesApi
+from support.scratch_suites import echo, make, record
 
 SUITE = """
 import pytest

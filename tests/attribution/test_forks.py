@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 
 import pytest
-from scratch_suites import Suite
 
-from budgeted import run_apart
+from support.budgeted import run_apart
+from support.scratch_suites import Suite
 
 SUITE = """
 import contextlib

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scratch_suites import Suite
+
+from support.scratch_suites import Suite
 
 SUITE = """
 import asyncio

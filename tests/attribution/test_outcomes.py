@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scratch_suites import Suite
+
+from support.scratch_suites import Suite
 
 MORE = " Never promise a date that nobody has confirmed, and sign with your name." * 4
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scratch_suites import make
 
-from budgeted import Project
-from messages_api import ApiError, MessagesApi
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings
+from support.budgeted import Project
+from support.messages_api import ApiError, MessagesApi
+from support.scratch_suites import make
 
 TEXT = """
 import contextlib

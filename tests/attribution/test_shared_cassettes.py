@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scratch_suites import echo, make
 
-from budgeted import Judged, Project
-from messages_api import MessagesApi
+from support.budgeted import Judged, Project
+from support.messages_api import MessagesApi
+from support.scratch_suites import echo, make
 
 SUITE = """
 import os

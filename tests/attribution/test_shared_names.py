@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scratch_suites import make
 
-from messages_api import MessagesApi
+from support.messages_api import MessagesApi
+from support.scratch_suites import make
 
 ALIKE = """
 import pytest

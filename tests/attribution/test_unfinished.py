@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from scratch_suites import Suite
 
-from messages_api import MessagesApi
+from support.messages_api import MessagesApi
+from support.scratch_suites import Suite
 
 UNITTEST = """
 import os

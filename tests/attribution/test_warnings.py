@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scratch_suites import Suite, make, record
 
-from budgeted import Project
-from messages_api import MessagesApi
 from pytest_tokenbudget.run.reporting import Cache
+from support.budgeted import Project
+from support.messages_api import MessagesApi
+from support.scratch_suites import Suite, make, record
 
 CONVERSE = """
 import contextlib

@@ -19,7 +19,7 @@ from pytest_tokenbudget.budget.baselines import (
 )
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from sample import examples
+from support.sample import examples
 
 USAGE = Usage.of(Rate("claude-haiku-4-5", ("batch",)), Tokens(3, 1200, 0, 4800, 77), 3)
 TEXT = """\

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import agent_suite
 import pytest
-from scratch import Scratch
+
+from support import agent_suite
+from support.scratch import Scratch
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from agent_suite import PROMPT, RULE
-from scratch import Scratch
+
+from support.agent_suite import PROMPT, RULE
+from support.scratch import Scratch
 
 ACTION = Path(__file__).parents[2] / ".github/actions/token-budget/action.yml"
 STEPS = yaml.safe_load(ACTION.read_text("utf-8"))["runs"]["steps"]

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_suite import PROMPT, RULE, TESTS
-from scratch import Scratch
 
 from pytest_tokenbudget.reports.blame_report import blame_lines
+from support.agent_suite import PROMPT, RULE, TESTS
+from support.scratch import Scratch
 
 SLOW = """
 import pathlib

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scratch import Scratch, use
 
 from pytest_tokenbudget.model import Rate
-from reports import documents
+from support import documents
+from support.scratch import Scratch, use
 
 FILE = "tests/token_budgets/test_agent.yaml"
 ID = "tests/test_agent.py::"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scratch import Scratch, use
 
 from pytest_tokenbudget.budget.baselines import format_baselines
 from pytest_tokenbudget.reports.history import states, suite
 from pytest_tokenbudget.repository.baseline_history import read_history
 from pytest_tokenbudget.repository.git import Repository
+from support.scratch import Scratch, use
 
 FILE = "tests/token_budgets/test_agent.yaml"
 ID = "tests/test_agent.py::"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scratch import Scratch, use
 
 from pytest_tokenbudget.commands.documents import from_the_top
-from reports import documents
+from support import documents
+from support.scratch import Scratch, use
 
 FILE = "tests/token_budgets/test_agent.yaml"
 

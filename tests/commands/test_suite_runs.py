@@ -5,10 +5,10 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from agent_suite import PROMPT, RULE, TESTS
-from scratch import Scratch
 
 from pytest_tokenbudget.commands.suite import junit_name
+from support.agent_suite import PROMPT, RULE, TESTS
+from support.scratch import Scratch
 
 Captured = pytest.CaptureFixture[str]
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from changes import (
+
+from support.changes import (
     HANDBOOK_LINES,
     LONGER,
     LONGER_FILE,
@@ -29,7 +30,7 @@ from changes import (
     tools_file,
     unmark,
 )
-from seeded import (
+from support.seeded import (
     EPHEMERAL,
     GET_ORDER,
     HANDBOOK,

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changes import MEASURED
-from seeded import COUNTER, METER, count
 
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
@@ -26,7 +24,9 @@ from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.requests import read_request
-from sample import WHOLE, tenth
+from support.changes import MEASURED
+from support.sample import WHOLE, tenth
+from support.seeded import COUNTER, METER, count
 
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 EXCHANGES = CORPUS / "exchanges.jsonl.gz"

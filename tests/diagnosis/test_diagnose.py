@@ -6,7 +6,11 @@ import copy
 from decimal import Decimal
 
 import pytest
-from changes import (
+
+from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.sources.tree import SourceTree
+from support.changes import (
     LONGER,
     Case,
     InPlace,
@@ -21,7 +25,7 @@ from changes import (
     system,
     unmark,
 )
-from seeded import (
+from support.seeded import (
     FILES,
     HANDBOOK,
     METER,
@@ -39,10 +43,6 @@ from seeded import (
     support_agent,
     text,
 )
-
-from pytest_tokenbudget.diagnosis.diagnose import diagnose
-from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.sources.tree import SourceTree
 
 
 def as_lists(_: int, body: Body) -> None:

@@ -7,7 +7,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from changes import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.sources.tree import SourceTree
+from support.changes import (
     HANDBOOK_LINES,
     LONGER,
     LONGER_FILE,
@@ -25,9 +30,8 @@ from changes import (
     tools_file,
     with_tools,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from seeded import (
+from support.sample import examples
+from support.seeded import (
     FILES,
     GET_ORDER,
     HANDBOOK,
@@ -41,10 +45,6 @@ from seeded import (
     tool,
     user,
 )
-
-from pytest_tokenbudget.metering.estimate import Part
-from pytest_tokenbudget.sources.tree import SourceTree
-from sample import examples
 
 MORE = "Be brief about what follows here.\n"
 

@@ -8,8 +8,14 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from changes import Case, each, mark_system, put, system, unmark
-from seeded import (
+
+from pytest_tokenbudget.advice.advise import advise
+from pytest_tokenbudget.advice.outliers import Spend, outliers
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
+from pytest_tokenbudget.wording import dollars as dollars_of
+from support.changes import Case, each, mark_system, put, system, unmark
+from support.seeded import (
     EPHEMERAL,
     HANDBOOK,
     PASSAGES,
@@ -27,12 +33,6 @@ from seeded import (
     text,
     tool,
 )
-
-from pytest_tokenbudget.advice.advise import advise
-from pytest_tokenbudget.advice.outliers import Spend, outliers
-from pytest_tokenbudget.metering.meter import Run
-from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
-from pytest_tokenbudget.wording import dollars as dollars_of
 
 CHEAPER = {
     "claude-opus-4-8": ("claude-sonnet-4-6", "claude-haiku-4-5"),

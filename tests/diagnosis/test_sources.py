@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from changes import UUIDS
 
 from pytest_tokenbudget.sources.tree import SourceTree
+from support.changes import UUIDS
 
 BEFORE = "You are the agent of a shop.\nAnswer in the language of the customer.\nNever promise a date.\n"
 ADDED = "Ask for the number of the order before you look anything up."

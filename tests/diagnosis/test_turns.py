@@ -8,8 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from changes import adds_up
-from seeded import (
+
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
+from support.changes import adds_up
+from support.seeded import (
     MODEL,
     PASSAGES,
     Agent,
@@ -25,9 +28,6 @@ from seeded import (
     support_agent,
     user,
 )
-
-from pytest_tokenbudget.metering.meter import Run
-from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 
 
 def told(bodies: Sequence[Body], agent: Agent | None = None) -> list[Finding]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 
 import pytest
-from changes import (
+
+from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
+from pytest_tokenbudget.wire.prompt import Prompt
+from support.changes import (
     NOW,
     TEMPLATE,
     WHO,
@@ -18,7 +21,7 @@ from changes import (
     tools_file,
     unchanged,
 )
-from seeded import (
+from support.seeded import (
     GET_ORDER,
     HANDBOOK,
     REFUND,
@@ -32,9 +35,6 @@ from seeded import (
     text,
     tool,
 )
-
-from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
-from pytest_tokenbudget.wire.prompt import Prompt
 
 
 def per_process(name: str, line: str, value: str, kind: str, source: str = "") -> Case:

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from framework_runs import TOKENS, Played, play
+
+from support.framework_runs import TOKENS, Played, play
 
 TURNS = {
     "agno": 2,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from budgeted import KEY, Project, preload
-from messages_api import MessagesApi, text, tool_use
+from support.budgeted import KEY, Project, preload
+from support.messages_api import MessagesApi, text, tool_use
 
 NODE = """
 import Anthropic from "@anthropic-ai/sdk";

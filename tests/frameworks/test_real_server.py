@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_model import write_model
 
-from budgeted import Judged, Project, preload
+from support.budgeted import Judged, Project, preload
+from support.small_model import write_model
 
 SUITE = """
 import os

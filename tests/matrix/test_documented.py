@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rows import GENERATIONS, SECTIONS, Row
+
+from support.rows import GENERATIONS, SECTIONS, Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 TABLES = re.compile(r"(?<=<!-- tables: begin -->\n).*(?=<!-- tables: end -->)", re.S)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from environments import REPOSITORY, locked_version, python_of, version_in
-from playing import Charge, Played, play, scenario
-from rows import GENERATIONS, ROWS
+
+from support.environments import REPOSITORY, locked_version, python_of, version_in
+from support.playing import Charge, Played, play, scenario
+from support.rows import GENERATIONS, ROWS
 
 pytestmark = pytest.mark.matrix
 WITH_THE_SDK = {test: row for test, row in ROWS.items() if row.sdks}

@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from playing import Charge, Played, play, scenario
-from rows import ROWS, Row
+
+from support.playing import Charge, Played, play, scenario
+from support.rows import ROWS, Row
 
 EXACT = find_spec("ctok") is not None
 PRICES = {"haiku-4-5": (1, 5), "sonnet-4-5": (3, 15), "opus-4-8": (5, 25)}

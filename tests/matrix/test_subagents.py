@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from budgeted import Judged, run_apart
-from messages_api import MessagesApi
 from pytest_tokenbudget.replay.cassette_file import read_cassette
-from sample import tenth
+from support.budgeted import Judged, run_apart
+from support.messages_api import MessagesApi
+from support.sample import tenth
 
 SUITE = Path(__file__).with_name("subagents")
 RECORDED = 0

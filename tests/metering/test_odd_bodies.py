@@ -15,7 +15,7 @@ from pytest_tokenbudget.model import Basis, Paired
 from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
 from pytest_tokenbudget.wire.requests import read_request
-from sample import examples
+from support.sample import examples
 
 METER = Meter(Memo(BuiltinCounter()))
 USAGE = {"input_tokens": 400, "output_tokens": 5, "cache_read_input_tokens": 100}

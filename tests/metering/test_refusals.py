@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from messages_api.models import Model, find_model
-from messages_api.prompt import InvalidRequestError, render
 from pytest_tokenbudget.metering.prompt_cache import newly_refused, refused
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
+from support.messages_api.models import Model, find_model
+from support.messages_api.prompt import InvalidRequestError, render
 
 MARK: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 HOUR: dict[str, Any] = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}

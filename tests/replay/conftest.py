@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from clients import script
 
-from messages_api import MessagesApi
+from support.clients import script
+from support.messages_api import MessagesApi
 
 
 @pytest.fixture

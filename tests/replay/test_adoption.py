@@ -14,15 +14,15 @@ import anthropic
 import httpx2
 import pytest
 import vcr
-from clients import COMMAND, MODEL, body, is_faithful, sdk
 from vcr.cassette import Cassette
 
-from messages_api import ApiError, Charge, MessagesApi
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
 from pytest_tokenbudget.replay.vcr_bridge import adopt, route
+from support.clients import COMMAND, MODEL, body, is_faithful, sdk
+from support.messages_api import ApiError, Charge, MessagesApi
 
 BRIEF, KIND = "Be brief.", "Be brief and kind."
 URL = "http://127.0.0.1:9"

@@ -20,7 +20,13 @@ import httpx2
 import pytest
 import requests
 import vcr
-from clients import (
+
+from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
+from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
+from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.replay.vcr_bridge import Ledgers, check_vcr, route
+from support.clients import (
     CALLS,
     CLIENTS,
     COMMAND,
@@ -39,13 +45,7 @@ from clients import (
     sdk_async,
     sdk_stream,
 )
-
-from messages_api import ApiError, MessagesApi
-from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
-from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
-from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.vcr_bridge import Ledgers, check_vcr, route
+from support.messages_api import ApiError, MessagesApi
 
 
 @pytest.mark.parametrize("name", CLIENTS)

@@ -16,7 +16,6 @@ import httpx
 import httpx2
 import pytest
 import vcr
-from parsed_bodies import ParsedBodies
 
 from pytest_tokenbudget.model import Paired, Tokens
 from pytest_tokenbudget.replay.cassette_file import Interaction
@@ -25,7 +24,8 @@ from pytest_tokenbudget.replay.playback import Ledger, Rules
 from pytest_tokenbudget.replay.traffic import Reader, Traffic
 from pytest_tokenbudget.replay.vcr_bridge import adopt
 from pytest_tokenbudget.wire.endpoints import unmetered_reason
-from sample import WHOLE, tenth
+from support.parsed_bodies import ParsedBodies
+from support.sample import WHOLE, tenth
 
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 CASSETTES = CORPUS / "cassettes"

@@ -8,12 +8,12 @@ from typing import Any
 
 import anthropic
 import pytest
-from clients import COMMAND, client, is_faithful, record, replay
 
-from messages_api import MessagesApi
 from pytest_tokenbudget.replay.playback import Ledger, Rules
 from pytest_tokenbudget.replay.traffic import MessageThreads, Reader
 from pytest_tokenbudget.wire.exchange import Request
+from support.clients import COMMAND, client, is_faithful, record, replay
+from support.messages_api import MessagesApi
 
 SYSTEM = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
 TOOLS = [{"name": "look_up", "input_schema": {"type": "object"}}]

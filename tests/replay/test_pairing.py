@@ -10,7 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conversations import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.wire.exchange import Answer, Request
+from support.conversations import (
     OVERLOADED,
     POLICY,
     TOOLS,
@@ -31,12 +36,7 @@ from conversations import (
     tool_use,
     user,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.wire.exchange import Answer, Request
-from sample import examples, tenth
+from support.sample import examples, tenth
 
 # --- Subagents in any interleaving ----------------------------------------------------------------
 

@@ -15,13 +15,13 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
-from clients import CALLS, COMMAND, agent, body, record, replaying, running, sdk
 
-from messages_api import MessagesApi
 from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.traffic import Reader
+from support.clients import CALLS, COMMAND, agent, body, record, replaying, running, sdk
+from support.messages_api import MessagesApi
 
 
 def test_only_what_changed_is_called_anew(api: MessagesApi) -> None:

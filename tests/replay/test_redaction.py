@@ -25,7 +25,7 @@ from pytest_tokenbudget.wire.framing import (
     write_event_stream,
     write_sse,
 )
-from sample import examples
+from support.sample import examples
 
 URI = "https://api.anthropic.com/v1/messages"
 KEY = "sk-ant-api03-Zx8_wQ-0123456789abcdefghij"

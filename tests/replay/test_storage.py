@@ -24,7 +24,7 @@ from pytest_tokenbudget.replay.cassette_file import (
     write_cassette,
 )
 from pytest_tokenbudget.replay.yaml_text import yaml_text
-from sample import examples
+from support.sample import examples
 
 URI = "https://api.anthropic.com/v1/messages"
 SYSTEM = "You are a support agent.\n\n" + "".join(f"{i}. Be kind to customer {i}.\n" for i in range(1, 40))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from documents import all_green, many, one_of_each
 
 from pytest_tokenbudget.reports.document import Document
+from support.documents import all_green, many, one_of_each
 
 GOLDEN = Path(__file__).parent / "golden"
 

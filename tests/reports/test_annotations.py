@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from documents import SONNET, document, finding, loop, scenario
 from hypothesis import given
-from strategies import documents as any_document
 
 from pytest_tokenbudget.reports.exports import workflow_commands
 from pytest_tokenbudget.reports.text import command_data, command_property
+from support.documents import SONNET, document, finding, loop, scenario
+from support.strategies import documents as any_document
 
 COMMAND = re.compile(r"::error (?:file=([^:,]*),line=(\d+),)?title=[^:,]+::(.*)")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import documents
 import pytest
 
 from pytest_tokenbudget.reports.blame_report import Replay, blame, blame_lines
 from pytest_tokenbudget.reports.document import ScenarioEntry
+from support import documents
 
 PRICES = {"source": "genai-prices", "version": "0.2.3"}
 A, B = "tests/test_agent.py::test_a", "tests/test_agent.py::test_b"

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import hostile
 
 from pytest_tokenbudget.reports.dashboard import charts
 from pytest_tokenbudget.reports.dashboard.charts import (
@@ -25,6 +24,7 @@ from pytest_tokenbudget.reports.dashboard.charts import (
     steps,
 )
 from pytest_tokenbudget.reports.text import plain
+from support.strategies import hostile
 
 amounts = st.integers(0, 10**9)
 numbers = st.floats(0, 1e9, allow_subnormal=False)

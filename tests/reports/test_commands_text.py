@@ -8,7 +8,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import documents
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.reports import advice_report, baseline_report, history
 from pytest_tokenbudget.reports.baseline_report import Diff
 from pytest_tokenbudget.reports.terminal import Line
+from support import documents
 
 Golden = Callable[[str, str], None]
 PRICES = {"source": "genai-prices", "version": "0.2.3"}

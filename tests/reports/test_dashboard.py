@@ -12,18 +12,18 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, scenario
-from histories import history_of, with_gaps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import documents as any_document
-from strategies import hostile
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports.dashboard.page import dashboard
 from pytest_tokenbudget.reports.document import Document, add
 from pytest_tokenbudget.reports.history import History
-from sample import examples
+from support.documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, scenario
+from support.histories import history_of, with_gaps
+from support.sample import examples
+from support.strategies import documents as any_document
+from support.strategies import hostile
 
 VOID = {"meta", "link", "input"}
 LIMIT = 3_000_000
@@ -96,7 +96,7 @@ def outline(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    from documents import all_green, one_of_each
+    from support.documents import all_green, one_of_each
 
     each, green, every = one_of_each(), all_green(), many()
     return {

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, Page, browser, executable
-from documents import HAIKU, SONNET, all_green, document, loop, many, one_of_each, scenario
-from histories import history_of, with_gaps
 
 from pytest_tokenbudget.reports.dashboard.page import dashboard
+from support.browser import Browser, Page, browser, executable
+from support.documents import HAIKU, SONNET, all_green, document, loop, many, one_of_each, scenario
+from support.histories import history_of, with_gaps
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium or Chrome on PATH")
 

@@ -9,16 +9,16 @@ from typing import Any
 import cmarkgfm
 import pytest
 from cmarkgfm.cmark import Options
-from documents import SONNET, finding, let_run, loop, scenario
-from documents import document as made
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import documents as any_document
-from strategies import hostile
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports.markdown import markdown, marker
 from pytest_tokenbudget.reports.text import code, html, html_code, plain, prose
+from support.documents import SONNET, finding, let_run, loop, scenario
+from support.documents import document as made
+from support.strategies import documents as any_document
+from support.strategies import hostile
 
 OURS = {
     "h3", "p", "br", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "strong", "em", "code", "pre",

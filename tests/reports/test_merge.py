@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import pytest
-from documents import HAIKU, document, loop, many, scenario
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports.document import merge, validate
+from support.documents import HAIKU, document, loop, many, scenario
 
 WHOLE = many(40)
 SMALL, LARGE = loop(HAIKU, 500, [10]), loop(HAIKU, 900, [10])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from documents import HAIKU, SONNET, document, loop, scenario, used
 from hypothesis import given
-from strategies import documents as any_document
 
 from pytest_tokenbudget.reports.exports import traces
+from support.documents import HAIKU, SONNET, document, loop, scenario, used
+from support.strategies import documents as any_document
 
 TIME = 1_763_760_000_000_000_000
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, one_of_each, scenario
-from histories import history_of, with_gaps
 
 from pytest_tokenbudget.reports.dashboard.page import decisions, page
 from pytest_tokenbudget.reports.dashboard.scenarios import details, trend
@@ -14,6 +12,8 @@ from pytest_tokenbudget.reports.dashboard.subjects import Past, Subject, subject
 from pytest_tokenbudget.reports.dashboard.totals import figures, savings, spend, totals
 from pytest_tokenbudget.reports.document import TokensEntry, add
 from pytest_tokenbudget.reports.history import History, PointEntry
+from support.documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, one_of_each, scenario
+from support.histories import history_of, with_gaps
 
 SMALL, LARGE = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
 

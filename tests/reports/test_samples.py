@@ -6,11 +6,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from documents import SONNET, loop, scenario
 
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.reports.build import Spread, merge_samples
 from pytest_tokenbudget.reports.document import TokensEntry, add
+from support.documents import SONNET, loop, scenario
 
 TEST = "tests/test_a.py::test_a"
 WAS = loop(SONNET, 1000, [10, 10])

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import HAIKU, SONNET, finding, loop, scenario
-from documents import document as made
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import documents as any_document
 
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.terminal import failure_text, summary, summary_lines
 from pytest_tokenbudget.reports.text import to_ascii, width
+from support.documents import HAIKU, SONNET, finding, loop, scenario
+from support.documents import document as made
+from support.strategies import documents as any_document
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import hostile
 
 from pytest_tokenbudget.reports.text import crop, markdown, plain, shorten, terminal, to_ascii, width, wrap
+from support.strategies import hostile
 
 LONG = "tests/agents/test_support.py::TestRefunds::test_refund_over_limit[gold|eu]"
 

@@ -13,10 +13,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from documents import all_green, many, one_of_each
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import documents as any_document
 
 from pytest_tokenbudget.budget.verdict import judge
 from pytest_tokenbudget.errors import ReportError
@@ -25,6 +23,8 @@ from pytest_tokenbudget.model import Finding, Rate, Source, Tokens, Usage
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import load, problems, schema, totals, validate
 from pytest_tokenbudget.settings import Caps, ScenarioSettings
+from support.documents import all_green, many, one_of_each
+from support.strategies import documents as any_document
 
 JUDGE = jsonschema.Draft202012Validator(schema())
 

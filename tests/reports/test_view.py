@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import HAIKU, NEW_MODEL, SONNET, document, finding, loop, scenario, used
 
 from pytest_tokenbudget.reports.view import (
     by_cause,
@@ -19,6 +18,7 @@ from pytest_tokenbudget.reports.view import (
     ways_out,
     worst_first,
 )
+from support.documents import HAIKU, NEW_MODEL, SONNET, document, finding, loop, scenario, used
 
 TEST = "tests/test_a.py::test_"
 SMALL, LARGE = loop(HAIKU, 1000, [10]), loop(HAIKU, 1600, [10])

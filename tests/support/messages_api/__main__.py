@@ -1,4 +1,4 @@
-"""Run a command against the server: `python -m messages_api --script MODULE:FUNCTION [-- COMMAND ...]`.
+"""Run a command against the server: `-m support.messages_api --script MODULE:FUNCTION [-- COMMAND ...]`.
 
 The command gets ANTHROPIC_BASE_URL and a made-up ANTHROPIC_API_KEY, and its exit status is passed on; without
 a command the server runs until it is interrupted. The ledger is at GET /_charges.
@@ -18,7 +18,7 @@ from .server import MessagesApi
 
 def main() -> int:
     """Parse the command line and serve."""
-    parser = argparse.ArgumentParser(prog="messages_api", description=__doc__)
+    parser = argparse.ArgumentParser(prog="support.messages_api", description=__doc__)
     parser.add_argument("--script", required=True, help="MODULE:FUNCTION, from a request body to an answer")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("command", nargs="*")

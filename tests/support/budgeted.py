@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import pytest_tokenbudget
-from apart import run_pytest
+from support.apart import run_pytest
 
 KEY = "sk-ant-api03-test-key"
 

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from budgeted import Done, Judged, Project
-from messages_api import MessagesApi
+from support.budgeted import Done, Judged, Project
+from support.messages_api import MessagesApi
 
 AGENT = '''
 import json

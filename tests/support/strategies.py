@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from documents import document
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.reports.document import add
+from support.documents import document
 
 FRAGMENTS = [
     "|", "`", "```", "\\", "\\|", "\n", "\r\n", "\n\n", "\t", "\x1b[31m", "\x1b]8;;http://x\x07",

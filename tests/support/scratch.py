@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from apart import run_pytest
 from pytest_tokenbudget.budget.baselines import format_baselines
 from pytest_tokenbudget.cli import main
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.repository.git import environment
+from support.apart import run_pytest
 
 SONNET = Rate("claude-sonnet-4-6")
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PATIENCE = 600.0
 """Seconds after which a run is taken to hang."""
@@ -24,7 +24,7 @@ def run_pytest(folder: Path, arguments: Sequence[str], environment: Mapping[str,
     """Return status, output of `python -B -m pytest ARGUMENTS` in `folder`, with this environment only."""
     context = multiprocessing.get_context(START)
     if START == "forkserver":
-        context.set_forkserver_preload(["warm"])
+        context.set_forkserver_preload(["support.warm"])
     with TemporaryDirectory() as temporary, pytest.MonkeyPatch.context() as patch:
         said = Path(temporary) / "said"
         patch.setenv("PYTHONPATH", HERE)  # where the server finds what it imports
@@ -42,7 +42,7 @@ def run_pytest(folder: Path, arguments: Sequence[str], environment: Mapping[str,
 
 def _run(folder: str, arguments: Sequence[str], environment: Mapping[str, str], said: str) -> None:
     """Make this process what `python -B -m pytest` would be."""
-    import warm
+    from support import warm
 
     os.chdir(folder)
     os.environ.clear()

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-PATH = [entry for entry in sys.path if entry not in ("", str(Path(__file__).parent))]
+PATH = [entry for entry in sys.path if entry not in ("", str(Path(__file__).parents[1]))]
 """Where modules are found by `python -m pytest`, without the folder that it is started in."""
 
 with TemporaryDirectory() as _folder, Path(os.devnull).open("w") as _nowhere, redirect_stdout(_nowhere):

@@ -10,7 +10,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from seeded import (
+
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding
+from pytest_tokenbudget.sources.tree import SourceTree
+from support.seeded import (
     EPHEMERAL,
     FILES,
     HANDBOOK,
@@ -29,10 +33,6 @@ from seeded import (
     text,
     tool,
 )
-
-from pytest_tokenbudget.metering.meter import Run
-from pytest_tokenbudget.model import Finding
-from pytest_tokenbudget.sources.tree import SourceTree
 
 MEASURED = ("growth", "cache_break", "cache_change", "model_changed", "rate_changed")
 """Kinds whose dollars are the difference in cost."""

@@ -14,10 +14,10 @@ import httpx
 import httpx2
 import requests
 
-from messages_api import text, tool_use
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
 from pytest_tokenbudget.replay.vcr_bridge import route
+from support.messages_api import text, tool_use
 
 MODEL = "claude-haiku-4-5"
 COMMAND = "pytest test_it.py::test_it --token-budget-record=changed"

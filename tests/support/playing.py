@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from apart import PATIENCE, run_pytest
-from budgeted import Done, Judged
-from messages_api import ApiError, MessagesApi, text, tool_use
+from support.apart import PATIENCE, run_pytest
+from support.budgeted import Done, Judged
+from support.messages_api import ApiError, MessagesApi, text, tool_use
 
-SUITE = Path(__file__).with_name("suite")
+SUITE = Path(__file__).parents[1] / "matrix" / "suite"
 NOWHERE = "http://127.0.0.1:9"
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from budgeted import KEY, Judged
-from messages_api import MessagesApi, tool_use
+from support.budgeted import KEY, Judged
+from support.messages_api import MessagesApi, tool_use
 
-SUITE = Path(__file__).with_name("suite")
+SUITE = Path(__file__).parents[1] / "frameworks" / "suite"
 NOWHERE = "http://127.0.0.1:9"
 ANSWER = "It left on Monday."
 TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from budgeted import Project
-from messages_api import MessagesApi
+from support.budgeted import Project
+from support.messages_api import MessagesApi
 
 Suite = Callable[..., Project]
 """Makes a suite of one test file out of its text and the number of calls that recording it makes; further

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from scratch import Scratch
+from support.scratch import Scratch
 
 AGENT = """
 import json

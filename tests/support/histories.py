@@ -6,10 +6,9 @@ import random
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from documents import NEW_MODEL, SONNET, loop
-
 from pytest_tokenbudget.reports.document import Document, RateEntry, TokensEntry, add
 from pytest_tokenbudget.reports.history import CommitEntry, History, PointEntry
+from support.documents import NEW_MODEL, SONNET, loop
 
 SUBJECTS = [
     "Say in the prompt how to greet",
