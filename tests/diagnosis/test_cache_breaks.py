@@ -405,7 +405,10 @@ BREAKS = [
     Case(
         "no parallel calls from the second turn on",
         each(on(1, 2, 3, step=put(tool_choice={"type": "auto", "disable_parallel_tool_use": True}))),
-        {"cache_break disable_parallel_tool_use": ("loses the cache from messages on", "turn 2", "")},
+        {
+            "cache_break disable_parallel_tool_use": ("loses the cache from messages on", "turn 2", ""),
+            "growth tool_choice": ("re-sent on 3 turns", ""),
+        },
     ),
     Case(
         "thinking from the second turn on",
