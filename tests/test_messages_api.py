@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.blocks import user
 from support.messages_api import SECRETS, ApiError, MessagesApi, Usage, text, tool_use
 from support.messages_api.cache import PromptCache
 from support.messages_api.counting import KNOWN_TEXTS, UnknownTextError, count, counter_name, read_table
@@ -22,10 +23,6 @@ from support.messages_api.routes import route
 
 SONNET, HAIKU, OPUS = "claude-sonnet-4-6", "claude-haiku-4-5", "claude-opus-4-8"
 TOOL = {"name": "lookup", "description": "Look an order up.", "input_schema": {"type": "object"}}
-
-
-def user(words: str) -> dict[str, Any]:
-    return {"role": "user", "content": words}
 
 
 def body(model: str = SONNET, **changes: Any) -> dict[str, Any]:

@@ -9,20 +9,9 @@ import pytest
 
 from pytest_tokenbudget.metering.difference import difference
 from pytest_tokenbudget.wire.prompt import Block, Prompt, parse_prompt
+from support.blocks import call, text, tool
 
 Told = list[tuple[str | None, str | None]]
-
-
-def tool(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "description": description, "input_schema": {"type": "object"}}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
-def call(name: str, **arguments: str) -> dict[str, Any]:
-    return {"type": "tool_use", "id": "t", "name": name, "input": arguments}
 
 
 def prompt(*messages: list[dict[str, Any]], **body: Any) -> Prompt:
@@ -45,7 +34,7 @@ def same(was: Prompt, now: Prompt) -> Told:
 
 
 def tools(*given: tuple[str, str]) -> Prompt:
-    return prompt([text("a")], tools=[tool(*each) for each in given])
+    return prompt([text("a")], tools=[tool(name, description=words) for name, words in given])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +92,7 @@ def test_a_block_that_nobody_can_count_is_the_same_where_it_was_sent_again() -> 
 
 
 def test_what_the_model_is_not_shown_makes_no_other_block() -> None:
-    one, other = call("f") | {"id": "t1"}, call("f") | {"id": "t2"}
+    one, other = call("f", "t1"), call("f", "t2")
     assert changes(prompt([text("a")], [one]), prompt([text("a")], [other])) == []
 
 
@@ -182,8 +171,12 @@ def test_the_same_text_said_by_another_role_is_a_change() -> None:
 
 
 def test_every_block_is_told_once() -> None:
-    was = prompt([text("a"), text("b")], [call("f")], tools=[tool("add", "one"), tool("add", "two")])
-    now = prompt([text("c")], [text("b"), call("f")], tools=[tool("add", "three")])
+    was = prompt(
+        [text("a"), text("b")],
+        [call("f")],
+        tools=[tool("add", description="one"), tool("add", description="two")],
+    )
+    now = prompt([text("c")], [text("b"), call("f")], tools=[tool("add", description="three")])
     found = difference(was, now)
     pairs: list[tuple[Block | None, Block | None]] = [(a.block, b.block) for a, b in found.same]
     pairs += [(c.was and c.was.block, c.now and c.now.block) for c in found.changes]

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from pytest_tokenbudget.metering.estimate import (
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
+from support.blocks import text, tool
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", ROOT.parent / "shared" / "corpus"))
@@ -65,12 +67,7 @@ class Never:
         raise AssertionError(f"counted {text!r}")
 
 
-def text(value: str, **more: Any) -> dict[str, Any]:
-    return {"type": "text", "text": value, **more}
-
-
-def tool(name: str, description: str = "does it", **more: Any) -> dict[str, Any]:
-    return {"name": name, "description": description, "input_schema": {"type": "object"}, **more}
+described = partial(tool, description="does it")
 
 
 def body(**changed: Any) -> dict[str, Any]:
@@ -78,7 +75,7 @@ def body(**changed: Any) -> dict[str, Any]:
     return {
         "model": MODEL,
         "system": [text("you are an agent"), text("today is monday")],
-        "tools": [tool("add"), tool("sub")],
+        "tools": [described("add"), described("sub")],
         "messages": [
             {"role": "user", "content": [text("how much is it")]},
             {"role": "assistant", "content": [copy.deepcopy(CALL)]},
@@ -127,8 +124,8 @@ MARKED["tools"][1]["cache_control"] = EPHEMERAL
         body(tool_choice={"type": "auto"}),
         body(thinking={"type": "disabled"}),
         body(output_config={"effort": "low"}),
-        body(tools=[tool("sub"), tool("add")]),
-        body(tools=[tool("add", strict=True), tool("sub", type="custom")]),
+        body(tools=[described("sub"), described("add")]),
+        body(tools=[described("add", strict=True), described("sub", type="custom")]),
         edited("messages.2.content.0.is_error", False),
         edited("messages.2.content.0.content", [text("three", cache_control=EPHEMERAL)]),
         edited("messages.0.content", "how much is it"),
@@ -169,8 +166,8 @@ def test_an_unchanged_request_loads_no_tokenizer() -> None:
         (edited("messages.2.content.0.content", "three or four"), [("messages[2].content[0]", "changed", 2)]),
         (body(system=[text("you are an agent")]), [("system[1]", "removed", -3)]),
         (body(system=[text("new"), *body()["system"]]), [("system[0]", "added", 1)]),
-        (body(tools=[tool("sub")]), [("tools[0]", "removed", -TOOL)]),
-        (body(tools=[tool("add"), tool("mul"), tool("sub")]), [("tools[1]", "added", TOOL)]),
+        (body(tools=[described("sub")]), [("tools[0]", "removed", -TOOL)]),
+        (body(tools=[described("add"), described("mul"), described("sub")]), [("tools[1]", "added", TOOL)]),
     ],
 )  # fmt: skip
 def test_a_changed_block_is_counted_whole_then_and_now(
@@ -557,7 +554,7 @@ _MESSAGES = st.lists(_WORDS, min_size=1, max_size=6)
 def conversation(words: list[str], system: str, tools: list[str]) -> Prompt:
     messages = [{"role": ("user", "assistant")[n % 2], "content": word} for n, word in enumerate(words)]
     return parse_prompt(
-        {"model": MODEL, "system": system, "tools": [tool(name) for name in tools], "messages": messages}
+        {"model": MODEL, "system": system, "tools": [described(name) for name in tools], "messages": messages}
     )
 
 

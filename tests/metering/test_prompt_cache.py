@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,20 +14,13 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.metering.cache_rules import cache_model, minimum, not_simulated
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, chain, simulate, visible
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
+from support.blocks import text, tool
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SIZE = 2000
 """Tokens of every block, and of what follows the last one."""
 MARK = {"cache_control": {"type": "ephemeral"}}
 HOUR = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
-
-
-def text(name: str, mark: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    return {"type": "text", "text": name, **(mark or {})}
-
-
-def tool(name: str, mark: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    return {"name": name, "input_schema": {"type": "object"}, **(mark or {})}
 
 
 def says(*blocks: dict[str, Any], role: str = "user") -> dict[str, Any]:

@@ -12,15 +12,12 @@ from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
+from support.blocks import text
 from support.messages_api.models import Model, find_model
 from support.messages_api.prompt import InvalidRequestError, render
 
 MARK: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 HOUR: dict[str, Any] = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
-
-
-def text(mark: Mapping[str, Any] | None = None, words: str = "Hello") -> dict[str, Any]:
-    return {"type": "text", "text": words, **(mark or {})}
 
 
 def marked(control: object) -> dict[str, Any]:
@@ -40,29 +37,39 @@ def body(*blocks: Mapping[str, Any], **options: Any) -> dict[str, Any]:
 
 TAKEN = {
     "nothing marked": body(),
-    "four": body(*[text(MARK)] * 4),
-    "three and automatic": body(*[text(MARK)] * 3, text(), **MARK),
-    "four, the last one where automatic would be": body(*[text(MARK)] * 4, **MARK),
-    "an hour before five minutes": body(text(HOUR), text(HOUR), text(MARK)),
-    "an hour before automatic": body(text(HOUR), text(), **MARK),
-    "the default said": body(text(marked({"type": "ephemeral", "ttl": "5m"}))),
-    "no marker": body(text(marked(None))),
+    "four": body(*[text(mark=MARK)] * 4),
+    "three and automatic": body(*[text(mark=MARK)] * 3, text(), **MARK),
+    "four, the last one where automatic would be": body(*[text(mark=MARK)] * 4, **MARK),
+    "an hour before five minutes": body(text(mark=HOUR), text(mark=HOUR), text(mark=MARK)),
+    "an hour before automatic": body(text(mark=HOUR), text(), **MARK),
+    "the default said": body(text(mark=marked({"type": "ephemeral", "ttl": "5m"}))),
+    "no marker": body(text(mark=marked(None))),
 }
 REFUSED = {
-    "five": (body(*[text(MARK)] * 5), "5 cache breakpoints are set"),
-    "four and automatic": (body(*[text(MARK)] * 4, text(), **MARK), "5 cache breakpoints are set"),
+    "five": (body(*[text(mark=MARK)] * 5), "5 cache breakpoints are set"),
+    "four and automatic": (body(*[text(mark=MARK)] * 4, text(), **MARK), "5 cache breakpoints are set"),
     "five over all levels": (
-        body(*[text(MARK)] * 3, system=[text(MARK)], tools=[{"name": "f", "input_schema": {}, **MARK}]),
+        body(
+            *[text(mark=MARK)] * 3,
+            system=[text(mark=MARK)],
+            tools=[{"name": "f", "input_schema": {}, **MARK}],
+        ),
         "5 cache breakpoints are set",
     ),
-    "an hour after five minutes": (body(text(MARK), text(HOUR)), "1h stands after one of 5m"),
-    "an automatic hour after five minutes": (body(text(MARK), text(), **HOUR), "1h stands after"),
-    "automatic and explicit disagree": (body(text(MARK), **HOUR), "for 1h at the top level and for 5m"),
+    "an hour after five minutes": (
+        body(text(mark=MARK), text(mark=HOUR)),
+        "1h stands after one of 5m",
+    ),
+    "an automatic hour after five minutes": (body(text(mark=MARK), text(), **HOUR), "1h stands after"),
+    "automatic and explicit disagree": (
+        body(text(mark=MARK), **HOUR),
+        "for 1h at the top level and for 5m",
+    ),
     "a lifetime that there is not": (
-        body(text(marked({"type": "ephemeral", "ttl": "1d"}))),
+        body(text(mark=marked({"type": "ephemeral", "ttl": "1d"}))),
         "ttl of 5m or 1h",
     ),
-    "a type that there is not": (body(text(marked({"type": "persistent"}))), "of type ephemeral"),
+    "a type that there is not": (body(text(mark=marked({"type": "persistent"}))), "of type ephemeral"),
 }
 UNSENT = {
     "on thinking": (
@@ -70,7 +77,7 @@ UNSENT = {
         "messages[1] thinking cannot carry cache_control",
     ),
     "on empty text": (
-        {"role": "assistant", "content": [text(MARK, words="")]},
+        {"role": "assistant", "content": [text(mark=MARK, words="")]},
         "messages[1] text cannot carry cache_control",
     ),
 }
@@ -104,16 +111,20 @@ def test_a_deferred_tool_cannot_be_marked() -> None:
 
 
 def test_a_marker_inside_a_tool_result_is_the_results_own() -> None:
-    result = {"type": "tool_result", "tool_use_id": "t", "content": [text(MARK), text(MARK)]}
-    assert refused(parse_prompt(body(result, *[text(MARK)] * 3))) is None
-    assert refused(parse_prompt(body(result, *[text(MARK)] * 4))) is not None
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "t",
+        "content": [text(mark=MARK), text(mark=MARK)],
+    }
+    assert refused(parse_prompt(body(result, *[text(mark=MARK)] * 3))) is None
+    assert refused(parse_prompt(body(result, *[text(mark=MARK)] * 4))) is not None
 
 
 def pair(was: Prompt, now: Prompt, where: Endpoint) -> Pair:
     return Pair(0, Request(where, now, "n"), Request(where, was, "w"), Answer(200), Paired.LINEAGE)
 
 
-FINE, FIVE = parse_prompt(body()), parse_prompt(body(*[text(MARK)] * 5))
+FINE, FIVE = parse_prompt(body()), parse_prompt(body(*[text(mark=MARK)] * 5))
 AUTOMATIC = parse_prompt(body(**MARK))
 MESSAGES, INVOKE = Endpoint("messages"), Endpoint("messages", "aws", "anthropic.claude-haiku-4-5")
 

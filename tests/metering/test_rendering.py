@@ -27,6 +27,7 @@ from pytest_tokenbudget.metering.rendering import (
     render_options,
 )
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
+from support.blocks import assistant, call, text, tool, user
 
 OLDER, NEWER = "claude-haiku-4-5", "claude-opus-4-8"
 NS = "antml:"
@@ -40,22 +41,6 @@ def prompt(model: str = OLDER, **body: Any) -> Prompt:
 def rendered(asked: Prompt) -> list[Rendered]:
     pairs = zip(asked.blocks, places(asked), strict=True)
     return [render(block, place.surroundings, asked.model) for block, place in pairs]
-
-
-def user(*contents: Any) -> dict[str, Any]:
-    return {"role": "user", "content": list(contents)}
-
-
-def assistant(*contents: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": list(contents)}
-
-
-def text(value: str) -> dict[str, Any]:
-    return {"type": "text", "text": value}
-
-
-def call(name: str, number: int = 1, **given: Any) -> dict[str, Any]:
-    return {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": given}
 
 
 def result(content: Any, number: int = 1, **more: Any) -> dict[str, Any]:
@@ -75,22 +60,18 @@ PNG = base64.b64encode(
 ).decode()
 
 
-def tool(**more: Any) -> dict[str, Any]:
-    return {"name": "add", "input_schema": {"type": "object"}, **more}
-
-
 PLAIN = '{"name": "add", "parameters": {"type": "object"}}'
 
 
 @pytest.mark.parametrize(
     ("definition", "shown"),
     [
-        (tool(), PLAIN),
-        (tool(description=""), PLAIN),
-        (tool(strict=True, cache_control={"type": "ephemeral"}, type="custom"), PLAIN),
-        (tool(input_schema={"b": 1, "a": 2}), '{"name": "add", "parameters": {"b": 1, "a": 2}}'),
+        (tool("add"), PLAIN),
+        (tool("add", description=""), PLAIN),
+        (tool("add", strict=True, cache_control={"type": "ephemeral"}, type="custom"), PLAIN),
+        (tool("add", input_schema={"b": 1, "a": 2}), '{"name": "add", "parameters": {"b": 1, "a": 2}}'),
         (
-            tool(description="\u00e9"),
+            tool("add", description="\u00e9"),
             '{"description": "\\u00e9", "name": "add", "parameters": {"type": "object"}}',
         ),
     ],
@@ -100,7 +81,7 @@ def test_a_tool_is_shown_as_json(definition: dict[str, Any], shown: str) -> None
 
 
 def test_newer_models_are_shown_other_letters_as_they_are() -> None:
-    [shown] = rendered(prompt("claude-sonnet-4-6", tools=[tool(description="\u00e9")]))
+    [shown] = rendered(prompt("claude-sonnet-4-6", tools=[tool("add", description="\u00e9")]))
     assert "\u00e9" in shown.texts[0]
 
 
@@ -123,7 +104,7 @@ def test_calls_and_results_are_shown_as_elements() -> None:
 def test_several_results_name_their_tools(apart: bool) -> None:
     results = [result("1", 1), result([text("2"), text("!")], 2)]
     messages = [user(one) for one in results] if apart else [user(*results)]
-    asked = prompt(messages=[assistant(call("add", 1), call("sub", 2)), *messages])
+    asked = prompt(messages=[assistant(call("add", "toolu_1"), call("sub", "toolu_2")), *messages])
     assert [one.texts[0] for one in rendered(asked)[2:]] == [
         "<result>\n<name>add</name>\n<output>1</output>\n</result>",
         "<result>\n<name>sub</name>\n<output>2!</output>\n</result>",
@@ -208,7 +189,7 @@ FOUND = {
 def test_a_deferred_tool_is_shown_only_where_it_may_be_found(
     more: list[Any], messages: list[Any], hidden: bool
 ) -> None:
-    asked = prompt(tools=[tool(defer_loading=True), *more], messages=messages)
+    asked = prompt(tools=[tool("add", defer_loading=True), *more], messages=messages)
     assert (rendered(asked)[0] == Rendered()) is hidden
 
 
@@ -226,14 +207,14 @@ RESULTS = 2
         ({"messages": [user(text("a")), assistant(text("b"))]}, [3, 0]),
         ({"messages": [assistant(text("a")), user(text("b"))]}, [12 + 3, 3]),
         ({"system": "s", "messages": [user(text("a"))]}, [0, 3]),
-        ({"tools": [tool(), tool()], "messages": [user(text("a"))]}, [1, 1, 3]),
+        ({"tools": [tool("add"), tool("add")], "messages": [user(text("a"))]}, [1, 1, 3]),
         ({"messages": [user(text("a")), assistant(call("f")), user(result("r"))]}, [3, CALLS, RESULTS]),
         (
             {"messages": [user(text("a")), assistant(text("b"), call("f")), user(result("r"), text("c"))]},
             [3, CALLS, 0, RESULTS, 5],
         ),
         (
-            {"messages": [assistant(call("f"), call("g", 2)), user(result("r"), result("s", 2))]},
+            {"messages": [assistant(call("f"), call("g", "toolu_2")), user(result("r"), result("s", 2))]},
             [12 + CALLS, 1, RESULTS + 12, 1],
         ),
     ],
@@ -287,7 +268,7 @@ def test_older_models_drop_thinking_when_a_new_turn_begins(
 
 
 SCHEMA = {"type": "object"}
-TOOLS = [tool()]
+TOOLS = [tool("add")]
 FORMAT = {"type": "json_schema", "schema": SCHEMA}
 
 
@@ -319,7 +300,7 @@ def test_options_add_to_the_prompt_what_they_add(body: dict[str, Any], tokens: d
 
 def test_a_schema_is_shown_indented_and_a_forced_tool_by_its_name() -> None:
     asked = prompt(
-        tools=[tool()],
+        tools=[tool("add")],
         tool_choice={"type": "tool", "name": "add"},
         output_format={"schema": SCHEMA},
     )
@@ -339,8 +320,10 @@ def test_interleaved_thinking_adds_with_tools_only() -> None:
         return render_options(parse_prompt(asked, betas=betas))["thinking"]
 
     beta = ["interleaved-thinking-2025-05-14"]
-    assert thinking(beta, tools=[tool()]).tokens - thinking(beta).tokens == 148
-    assert thinking(None, tools=[tool()]).doubt - thinking([], tools=[tool()]).doubt == 148, "who knows"
+    assert thinking(beta, tools=[tool("add")]).tokens - thinking(beta).tokens == 148
+    assert thinking(None, tools=[tool("add")]).doubt - thinking([], tools=[tool("add")]).doubt == 148, (
+        "who knows"
+    )
     assert thinking(None) == thinking(beta)
 
 
@@ -354,7 +337,7 @@ class Letters:
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=5))
 def test_there_is_a_weight_for_every_block(words: list[str]) -> None:
     messages = [user(text(word)) for word in words]
-    weights = block_weights(prompt(messages=messages, system="s", tools=[tool()]), Letters())
+    weights = block_weights(prompt(messages=messages, system="s", tools=[tool("add")]), Letters())
     assert len(weights) == len(words) + 2
     assert weights[0] > 4 + 496
     assert weights[1:] == (1, 3 + len(words[0]), *(1 + len(word) for word in words[1:]))

@@ -25,6 +25,7 @@ from pytest_tokenbudget.wire.framing import (
     write_event_stream,
     write_sse,
 )
+from support.blocks import compact
 from support.sample import examples
 
 URI = "https://api.anthropic.com/v1/messages"
@@ -41,13 +42,9 @@ MESSAGE = {
 }
 
 
-def body(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
 def interaction(
     request: bytes | None = b'{"model":"m","messages":[]}',
-    answer: bytes = body(MESSAGE),
+    answer: bytes = compact(MESSAGE),
     *,
     uri: str = URI,
     sent: dict[str, str] | None = None,
@@ -157,7 +154,7 @@ def test_only_headers_that_replay_needs_are_kept() -> None:
     ],
 )
 def test_what_a_sensitive_header_carried_is_hidden_everywhere(header: str, value: str, secret: str) -> None:
-    tells = body({"messages": [{"role": "user", "content": f"My key is {secret}!"}]})
+    tells = compact({"messages": [{"role": "user", "content": f"My key is {secret}!"}]})
     first = interaction(sent={header: value})
     second = interaction(tells, received={header: value})
     for one in redact([first, interaction(tells)]), redact([second]):
@@ -193,7 +190,7 @@ def test_forms_and_token_answers() -> None:
     form = b"grant_type=refresh_token&client_id=me&refresh_token=r-123&client_secret=c-123&scope=a+b"
     token = {"access_token": "t-123", "id_token": "i-123", "token_type": "Bearer", "expires_in": 3599}
     request, answer = redact_one(
-        interaction(form, body(token), sent={"content-type": "application/x-www-form-urlencoded"})
+        interaction(form, compact(token), sent={"content-type": "application/x-www-form-urlencoded"})
     )
     assert request["body"] == (
         b"grant_type=refresh_token&client_id=me&refresh_token=REDACTED&client_secret=REDACTED&scope=a+b"
@@ -217,16 +214,16 @@ def test_who_the_user_is_goes_and_what_the_api_counts_stays() -> None:
         ],
         "tools": [{"name": "login", "input_schema": {"properties": {"password": {"type": "string"}}}}],
     }
-    request, answer = redact_one(interaction(body(sent)))
+    request, answer = redact_one(interaction(compact(sent)))
     assert json.loads(request["body"]) == sent | {"metadata": {"user_id": "REDACTED", "team": "blue"}}
-    assert answer["body"]["string"] == body(MESSAGE)
+    assert answer["body"]["string"] == compact(MESSAGE)
 
 
 def test_what_the_model_writes_into_fields_with_telling_names_stays() -> None:
     told = MESSAGE | {
         "content": [{"type": "tool_use", "id": "toolu_1", "name": "login", "input": {"password": "x"}}]
     }
-    assert redact_one(interaction(answer=body(told)))[1]["body"]["string"] == body(told)
+    assert redact_one(interaction(answer=compact(told)))[1]["body"]["string"] == compact(told)
 
 
 def test_request_ids_of_errors_become_a_placeholder() -> None:
@@ -235,7 +232,7 @@ def test_request_ids_of_errors_become_a_placeholder() -> None:
         "error": {"message": "see req_011CSHoEeqs5C35K2UUqR7Fy"},
         "request_id": "req_011CSH",
     }
-    answer = json.loads(redact_one(interaction(answer=body(error)))[1]["body"]["string"])
+    answer = json.loads(redact_one(interaction(answer=compact(error)))[1]["body"]["string"])
     assert answer == {"type": "error", "error": {"message": "see REDACTED"}, "request_id": "REDACTED"}
 
 
@@ -259,13 +256,13 @@ SHAPES = {
 @pytest.mark.parametrize(
     "place",
     [
-        lambda key: interaction(body({"system": f"Use {key}"})),
-        lambda key: interaction(body({"system": json.dumps({"env": f"\n{key}"})})),
+        lambda key: interaction(compact({"system": f"Use {key}"})),
+        lambda key: interaction(compact({"system": json.dumps({"env": f"\n{key}"})})),
         lambda key: interaction(json.dumps({"a": key, "b": [1]}, indent=1).encode()),
         lambda key: interaction(answer=write_sse(text_stream(f"The key: {key}"))),
         lambda key: interaction(answer=f"plain\n{key}".encode()),
         lambda key: interaction(
-            answer=gzip.compress(body({"text": key})), received={"content-encoding": "gzip"}
+            answer=gzip.compress(compact({"text": key})), received={"content-encoding": "gzip"}
         ),
     ],
     ids=["JSON", "JSON in JSON", "indented JSON", "stream", "text", "compressed"],
@@ -296,7 +293,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 
 def test_the_users_own_patterns() -> None:
-    text = body({"messages": [{"role": "user", "content": "Customer 4711-0815, card 1234."}]})
+    text = compact({"messages": [{"role": "user", "content": "Customer 4711-0815, card 1234."}]})
     request, _ = redact_one(interaction(text), patterns=[r"\d{4}-\d{4}", r"card (\d+)", "x*"])
     assert json.loads(request["body"])["messages"][0]["content"] == "Customer REDACTED, card REDACTED."
 
@@ -343,7 +340,7 @@ def test_batch_results_line_by_line() -> None:
         {"custom_id": str(n), "result": {"type": "succeeded", "message": MESSAGE | {"id": KEY}}}
         for n in (1, 2)
     ]
-    answer = b"\n".join(map(body, results)) + b"\n"
+    answer = b"\n".join(map(compact, results)) + b"\n"
     redacted = redact_one(interaction(answer=answer))[1]["body"]["string"]
     assert redacted == answer.replace(KEY.encode(), b"REDACTED")
 
@@ -355,24 +352,28 @@ SECRETS = st.text(
 ).filter(lambda value: len(value.strip()) >= 8 and not value.isalpha() and len(set(value)) > 5)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PLACES: dict[str, Callable[[str], Interaction]] = {
-    "request body": lambda text: interaction(body({"system": text, "messages": [{"content": text}]})),
-    "request key": lambda text: interaction(body({"messages": [{text: 1}]})),
+    "request body": lambda text: interaction(compact({"system": text, "messages": [{"content": text}]})),
+    "request key": lambda text: interaction(compact({"messages": [{text: 1}]})),
     "ASCII body": lambda text: interaction(json.dumps({"system": text}).encode()),
     "indented body": lambda text: interaction(json.dumps({"system": text}, indent=2).encode()),
-    "repeated key": lambda text: interaction(b'{"a":' + body(text) + b',"a":1}'),
-    "JSON in JSON": lambda text: interaction(body({"system": json.dumps({"text": text})})),
-    "deep body": lambda text: interaction(b"[" * 80 + body(text) + b"]" * 80),
+    "repeated key": lambda text: interaction(b'{"a":' + compact(text) + b',"a":1}'),
+    "JSON in JSON": lambda text: interaction(compact({"system": json.dumps({"text": text})})),
+    "deep body": lambda text: interaction(b"[" * 80 + compact(text) + b"]" * 80),
     "form": lambda text: interaction(f"a=1&b={quote_plus(text)}".encode()),
-    "URL": lambda text: interaction(body({"url": f"https://h/?q={quote(text)}&r={quote(text, safe='')}"})),
-    "hex": lambda text: interaction(body({"data": text.encode().hex()})),
-    "base64": lambda text: interaction(body({"data": base64.b64encode(b"user:" + text.encode()).decode()})),
+    "URL": lambda text: interaction(compact({"url": f"https://h/?q={quote(text)}&r={quote(text, safe='')}"})),
+    "hex": lambda text: interaction(compact({"data": text.encode().hex()})),
+    "base64": lambda text: interaction(
+        compact({"data": base64.b64encode(b"user:" + text.encode()).decode()})
+    ),
     "binary body": lambda text: interaction(b"\xff\xfe" + text.encode() + b"\x80"),
     "path": lambda text: interaction(uri=f"https://h/{quote(text, safe='')}/v1"),
     "query": lambda text: interaction(uri=f"https://h/v1?q={quote_plus(text)}"),
     "kept header": lambda text: interaction(sent={"user-agent": text}, received={"location": text}),
     "dropped header": lambda text: interaction(sent={"x-mine": text}, received={"x-mine": text}),
     "status": lambda text: interaction(message=text),
-    "answer": lambda text: interaction(answer=body(MESSAGE | {"content": [{"type": "text", "text": text}]})),
+    "answer": lambda text: interaction(
+        answer=compact(MESSAGE | {"content": [{"type": "text", "text": text}]})
+    ),
     "stream": lambda text: interaction(answer=write_sse(text_stream(*cut(text, 3, 9, 20)))),
     "tool input": lambda text: interaction(
         answer=write_sse(text_stream(*cut(json.dumps({"q": text}), 9, 12, 20), kind="input_json"))
