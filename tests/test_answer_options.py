@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.budgeted import Judged, Project, preload
+from support.budgeted import Judged, Project, preload, record_test
 from support.messages_api import MessagesApi
 
 TEST = """
@@ -41,12 +41,7 @@ def loaded() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, pytester: pytest.Pytester) -> Project:
-    (tmp_path / "test_it.py").write_text(TEST, "utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
-    project = Project(tmp_path, pytester)
-    with MessagesApi(lambda _: "Yes.") as api:
-        done = project.run("--token-budget-record=all", url=api.url)
-        assert done.status == 0, done.output
+    project = record_test(tmp_path, pytester, TEST)
     assert project.judge("--token-budget-update").status == 0
     return project
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.budgeted import Judged, Project, preload
-from support.messages_api import MessagesApi
+from support.budgeted import Judged, Project, preload, record_test
 
 TEST = """
 import os
@@ -47,12 +46,7 @@ def loaded() -> None:
 @pytest.fixture
 def project(tmp_path: Path, pytester: pytest.Pytester) -> Project:
     """Recorded with a model that has a row, and then renamed in every file."""
-    (tmp_path / "test_it.py").write_text(TEST, "utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
-    project = Project(tmp_path, pytester)
-    with MessagesApi(lambda _: "Yes.") as api:
-        done = project.run("--token-budget-record=all", url=api.url)
-        assert done.status == 0, done.output
+    project = record_test(tmp_path, pytester, TEST)
     for path in (tmp_path / "test_it.py", *tmp_path.rglob("*.yaml")):
         path.write_text(path.read_text("utf-8").replace("claude-opus-4-8", "claude-opus-9"), "utf-8")
     assert project.judge("--token-budget-update").status == 0

@@ -23,8 +23,6 @@ from pytest_tokenbudget.repository.git import Repository
 from pytest_tokenbudget.run.session import render
 from pytest_tokenbudget.settings import load_settings
 
-FORMATS = ("terminal", "markdown", "markdown-comment", "github", "otel", "html")
-
 
 def write_report(
     folder: Path, paths: Sequence[Path], form: str, diff: Path | None = None, destination: Path | None = None

@@ -91,9 +91,6 @@ def update_baselines(folder: Path, arguments: Sequence[str]) -> int:
     return pytest(["--token-budget", "--token-budget-update", *arguments], folder)
 
 
-FORMATS = ("terminal", "markdown", "json")
-
-
 def write_advice(folder: Path, arguments: Sequence[str], form: str = "terminal") -> int:
     """0 where there is advice; pytest's own status, with what it said, where it measured nothing."""
     runs = load_settings(folder).scenario.runs_per_month

@@ -46,7 +46,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, request: R
 def _read(status: int, headers: Mapping[str, str], body: bytes, request: Request) -> Answer:
     ok = 200 <= status < 300
     if request.endpoint.api == "batch_results" and ok:
-        return Answer(status, usage=Usage())  # its entries: wire/batches.py
+        return Answer(status, usage=Usage())  # its entries are read by read_batch_results
     streamed = _read_message(decode_body(headers, body))
     message = streamed.message
     if not ok or (message is not None and message.get("type") == "error"):

@@ -18,6 +18,7 @@ import pytest
 
 import pytest_tokenbudget
 from support.apart import run_pytest
+from support.messages_api import MessagesApi
 
 KEY = "sk-ant-api03-test-key"
 
@@ -76,6 +77,17 @@ class Project:
         done = self.run("--token-budget", f"--token-budget-report=json:{report}", *arguments, url=url)
         assert report.exists(), done.output
         return Judged(done.status, done.output, json.loads(report.read_text("utf-8")))
+
+
+def record_test(folder: Path, pytester: pytest.Pytester, source: str) -> Project:
+    """Return a project of one test file, `test_it.py`, recorded against a server that says yes."""
+    (folder / "test_it.py").write_text(source, "utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    project = Project(folder, pytester)
+    with MessagesApi(lambda _: "Yes.") as api:
+        done = project.run("--token-budget-record=all", url=api.url)
+    assert done.status == 0, done.output
+    return project
 
 
 def run_apart(folder: Path, *arguments: str, url: str | None = None) -> Done:
