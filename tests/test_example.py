@@ -32,8 +32,10 @@ def loaded() -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path, pytester: pytest.Pytester) -> Project:
+def project(tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A copy of the example that a test may change."""
+    # pytest-asyncio warns where this is unset, and with pytest 8 our own filters make an error of it.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-o asyncio_default_fixture_loop_scope=function")
     copy = tmp_path / "support"
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*cache"))
     return Project(copy, pytester)

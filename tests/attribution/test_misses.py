@@ -96,7 +96,8 @@ def test_finally():
     finally:
         if MORE:
             ask("Two")
-
+"""
+SUBTESTS = """
 
 def test_subtests(subtests):
     ask("One")
@@ -104,20 +105,22 @@ def test_subtests(subtests):
         if MORE:
             ask("Two")
 """
-COUNT = 9
+HAS_SUBTESTS = pytest.version_tuple >= (9,)
+COUNT = 9 if HAS_SUBTESTS else 8
+FAILURES = COUNT + 1 if HAS_SUBTESTS else COUNT  # a subtest counts for itself
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_every_test_fails_and_says_what_was_missing(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = suite(SUITE, COUNT)
+    project = suite(SUITE + SUBTESTS if HAS_SUBTESTS else SUITE, COUNT)
     monkeypatch.setenv("MISS", "1")
     judged = project.judge()
     assert judged.status == 1
-    assert f"{COUNT + 1} failed" in judged.output, judged.output  # and a subtest
+    assert f"{FAILURES} failed" in judged.output, judged.output
     assert judged.verdicts == {"stale"}
     assert len(judged.scenarios) == COUNT
 
     plain = project.run()
     assert plain.status == 1
-    assert f"{COUNT + 1} failed" in plain.output, plain.output
+    assert f"{FAILURES} failed" in plain.output, plain.output
     assert '"Two"' in plain.output

@@ -59,6 +59,7 @@ def test_with_subtests(subtests):
 """
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="subtests came with pytest 9")
 def test_subtests_are_one_scenario(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     project = suite(SUBTESTS, 3)
     judged = project.judge()
