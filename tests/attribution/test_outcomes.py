@@ -59,7 +59,10 @@ def test_with_subtests(subtests):
 """
 
 
-@pytest.mark.skipif(pytest.version_tuple < (9,), reason="subtests came with pytest 9")
+needs_subtests = pytest.mark.skipif(pytest.version_tuple < (9,), reason="subtests came with pytest 9")
+
+
+@needs_subtests
 def test_subtests_are_one_scenario(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     project = suite(SUBTESTS, 3)
     judged = project.judge()
@@ -72,6 +75,7 @@ def test_subtests_are_one_scenario(suite: Suite, monkeypatch: pytest.MonkeyPatch
     assert "SUBFAILED" not in grown.output
 
 
+@needs_subtests
 def test_a_failed_subtest_and_the_budget_are_told_beside_each_other(
     suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
