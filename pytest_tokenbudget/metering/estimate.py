@@ -20,7 +20,8 @@ from pytest_tokenbudget.metering.difference import Change, Difference, Item, dif
 from pytest_tokenbudget.metering.models import STAND_IN, model_name, model_row
 from pytest_tokenbudget.metering.rendering import Rendered, envelope, render_options
 from pytest_tokenbudget.model import Basis
-from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, as_mapping, digest, mappings
+from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, as_mapping, digest, mappings, same_options
+from pytest_tokenbudget.wire.requests import sorted_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +276,7 @@ class _Counted:
 
 def compare(known: Known, new: Prompt, counter: Counter, answers: Mapping[str, int]) -> tuple[Piece, ...]:
     """The pieces of `new` minus `known`; none where both ask the same, which counts nothing."""
-    if _asks(known.prompt) == _asks(new):
+    if _asks(known.prompt) == _asks(new) and same_options(known.prompt, new):
         return ()
     return tuple(_Comparison(known, new, counter, answers).pieces())
 
@@ -454,7 +455,8 @@ _SAID = {
 def message_digest(contents: Iterable[Mapping[str, Any]]) -> str | None:
     """Of what an assistant message says, however a client writes it; None where a server tool had a part.
 
-    Ids, citations and cache markers do not count, nor does white space around text or an empty block.
+    Ids, citations and cache markers do not count, nor does white space around text, an empty block, or the
+    order of keys in the input of a tool.
     """
     said: list[object] = []
     for content in contents:
@@ -466,7 +468,7 @@ def message_digest(contents: Iterable[Mapping[str, Any]]) -> str | None:
             values = [str(values[0] or "").strip()]
         if any(values):
             said.append([kind, *values])
-    return digest(said) if said else None
+    return digest(sorted_keys(said)) if said else None
 
 
 def fed_back_tokens(prompt: Prompt, message: Mapping[str, Any], output_tokens: int) -> dict[str, int]:

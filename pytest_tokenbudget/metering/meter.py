@@ -145,7 +145,10 @@ class Meter:
         was = [_recorded_turn(exchange) for exchange in recorded.values()]
         now = [
             CurrentTurn(
-                asked[number].request.prompt, estimates[number].prompt_tokens or None, estimates[number].parts
+                asked[number].request.prompt,
+                estimates[number].prompt_tokens or None,
+                estimates[number].parts,
+                equal=asked[number].how == Paired.EXACT and estimates[number].basis is Basis.RECORDED,
             )
             if number in asked
             else None

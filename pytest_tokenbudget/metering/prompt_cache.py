@@ -39,6 +39,7 @@ from pytest_tokenbudget.wire.prompt import (
     digest,
     markable,
     result_parts,
+    same_options,
 )
 
 
@@ -300,7 +301,7 @@ def chain(prompt: Prompt) -> Chain:
 
 def same_prompt(one: Prompt, other: Prompt) -> bool:
     """Whether two requests are one to the model and to the cache; streaming makes no difference."""
-    return one is other or one == replace(other, stream=one.stream)
+    return one is other or (one == replace(other, stream=one.stream) and same_options(one, other))
 
 
 def _links(prompt: Prompt, scope: Mapping[Level, Mapping[str, str]]) -> Iterator[Link]:

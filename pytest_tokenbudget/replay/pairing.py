@@ -1,10 +1,10 @@
 """Find the recorded exchange that answers a request which the agent sends now, and how sure that is.
 
-In this order: the same bytes; the conversation that it continues; what it says; the order of the
-recording. A request whose place in the conversations is known never falls through to a weaker reason: an
-agent that asks again what it asked, or asks more than was recorded, gets nothing (a miss). A pair whose
-two requests do not have the same place is `reshaped`. Both make a scenario stale, which is the point:
-replayed in mere order, an agent that loops seems to get cheaper.
+In this order: the same bytes; the same JSON, whatever the order of its keys; the conversation that it
+continues; what it says; the order of the recording. A request whose place in the conversations is known
+never falls through to a weaker reason: an agent that asks again what it asked, or asks more than was
+recorded, gets nothing (a miss). A pair whose two requests do not have the same place is `reshaped`. Both
+make a scenario stale, which is the point: replayed in mere order, an agent that loops seems to get cheaper.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.conversation import Conversation, Reply, alike, cosine, holds, is_rather, reply
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
+from pytest_tokenbudget.wire.requests import meaning
 
 
 class Recording:
@@ -127,7 +128,11 @@ class Recording:
             self._new.add(match.index, conversation, reply(exchange.answer))
 
     def _find(self, asked: Conversation, origin: Origin) -> Match | None:
-        match = self._same_custom_id(asked, origin) or self._same_bytes(asked, origin)
+        match = (
+            self._same_custom_id(asked, origin)
+            or self._same_bytes(asked, origin)
+            or self._same_meaning(asked, origin)
+        )
         if match:
             return match
         last = self._last.get(asked.request.digest)
@@ -144,11 +149,21 @@ class Recording:
         if not found:
             return None
         same = [i for i in found if self.exchanges[i].request.digest == asked.request.digest]
+        if not same:
+            asks = meaning(asked.request)
+            same = [i for i in found if meaning(self.exchanges[i].request) == asks]
         return Match((same or found)[0], Paired.EXACT if same else Paired.LINEAGE, origin)
 
     def _same_bytes(self, asked: Conversation, origin: Origin) -> Match | None:
         """The first recorded request of the same bytes; of several, one at the same place."""
-        found = self._unplayed(asked, self._recorded.by_digest.get(asked.request.digest, ()))
+        return self._equal(asked, origin, self._recorded.by_digest.get(asked.request.digest, ()))
+
+    def _same_meaning(self, asked: Conversation, origin: Origin) -> Match | None:
+        """The first recorded request of the same JSON in another order of keys; likewise."""
+        return self._equal(asked, origin, self._recorded.by_meaning.get(meaning(asked.request), ()))
+
+    def _equal(self, asked: Conversation, origin: Origin, equals: Iterable[int]) -> Match | None:
+        found = self._unplayed(asked, equals)
         if not found:
             return None
         placed = [index for index in found if origin.agrees(self._recorded.origins[index])]
@@ -303,6 +318,14 @@ class Recorded:
 
     def __getitem__(self, index: int) -> Conversation:
         return self._conversations[index]
+
+    @cached_property
+    def by_meaning(self) -> Mapping[str, Sequence[int]]:
+        """Exchanges by what their requests say as JSON, in order; only needed where bytes differ."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for index, conversation in enumerate(self._conversations):
+            found[meaning(conversation.request)].append(index)
+        return found
 
     def __len__(self) -> int:
         return len(self._conversations)

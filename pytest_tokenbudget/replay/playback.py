@@ -62,7 +62,7 @@ class Ledger:
         """Whether several tests ask it, so that what nobody asked for says nothing."""
         self._command = command
         self._asker = self.rules.asker or (lambda: name)
-        self._traffic = Traffic(interactions)
+        self._traffic = Traffic(interactions, sort_keys=self.rules.sort_keys)
         self.read = self._traffic.reader.read
         """Reads a request in vcr's shape."""
         self.recording = Recording(self._traffic.exchanges, repeats=self.rules.repeats)
@@ -180,7 +180,7 @@ class Ledger:
         return self.read(self.rules.redact(sent.raw), sent.url)
 
     def _in_full(self, sent: Sent) -> Sent:
-        whole = sent.in_full(self._threads)
+        whole = sent.in_full(self._threads, self._traffic.reader)
         if whole is None:
             self.warn("a request continues a message thread that began elsewhere, and whose text is unknown")
         return whole or sent
@@ -283,6 +283,9 @@ class Rules:
     """Told the answer to a real model call."""
     untouched: bool = False
     """Answers are served as vcr serves them, waits and compression included."""
+    sort_keys: bool = False
+    """The cassette holds bodies as structures, so that nobody knows the order of their keys: it says nothing,
+    in what was recorded as in what is asked now."""
     redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     """Hides in a request what was hidden in the recording, before the two are compared."""
     asker: Callable[[], str] | None = None

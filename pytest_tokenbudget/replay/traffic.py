@@ -45,9 +45,10 @@ _HIDDEN = "https://hidden/v1/messages"
 class Traffic:
     """The interactions of a cassette, read once."""
 
-    def __init__(self, interactions: Sequence[Interaction]) -> None:
+    def __init__(self, interactions: Sequence[Interaction], *, sort_keys: bool = False) -> None:
+        """`sort_keys` where the cassette does not tell the order of keys in a body (`Reader`)."""
         self.interactions = list(interactions)
-        self.reader = Reader()
+        self.reader = Reader(sort_keys=sort_keys)
         """Knows what was recorded."""
         self.exchanges: list[Exchange] = []
         """Messages requests, token counts, and the entries of batches."""
@@ -73,7 +74,7 @@ class Traffic:
 
     def _add_one(self, number: int, sent: Sent, request: Request) -> None:
         answer = self._answer(number, request)
-        whole = sent.in_full(self._threads) or sent
+        whole = sent.in_full(self._threads, self.reader) or sent
         self._threads.keep(sent.body, answer.message)
         self._add(number, Exchange(whole.request or request, answer))
 
@@ -159,16 +160,14 @@ class Sent:
     entries: tuple[Request, ...] = ()
     """Of a batch's creation."""
 
-    def in_full(self, threads: MessageThreads) -> Sent | None:
+    def in_full(self, threads: MessageThreads, reader: Reader) -> Sent | None:
         """With the conversation that the API keeps for it; None where that is not known."""
         if self.request is None or self.request.endpoint.api != "messages":
             return self
         body = threads.whole(self.body)
         if body is None or body is self.body:
             return self if body else None
-        return replace(
-            self, request=read_request(self.method, self.url, lower(self.raw.get("headers")), body)
-        )
+        return replace(self, request=reader.read({**self.raw, "body": body}, self.url).request)
 
     @property
     def body(self) -> bytes:
@@ -242,7 +241,9 @@ class Reader:
     """Reads HTTP requests. What says the same to the byte is read once: in replay most was recorded so, and
     a conversation is sent again on every turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sort_keys: bool = False) -> None:
+        """With `sort_keys`, every body is read with its keys in alphabetical order (`read_request`)."""
+        self._sort_keys = sort_keys
         self._read: dict[bytes, tuple[Request, tuple[Request, ...]]] = {}
 
     def read(self, raw: Mapping[str, Any], url: str | None = None) -> Sent:
@@ -252,8 +253,11 @@ class Reader:
         said = hashlib.blake2b(repr((str(raw["method"]), url, telling)).encode("utf-8", "surrogatepass"))
         said.update(body)
         known = self._read.get(key := said.digest())
-        if known is None and (request := read_request(str(raw["method"]), url, headers, body)):
-            known = self._read[key] = request, read_batch_requests(request, headers, body)
+        if known is None:
+            request = read_request(str(raw["method"]), url, headers, body, sort_keys=self._sort_keys)
+            if request is not None:
+                entries = read_batch_requests(request, headers, body, sort_keys=self._sort_keys)
+                known = self._read[key] = request, entries
         return Sent({**raw, "body": body or None}, url, *(known or (None,)))
 
 

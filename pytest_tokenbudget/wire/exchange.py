@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ class Request:
     """Which agent of a process sent it, where headers tell (subagents of Claude Code)."""
     custom_id: str | None = None
     """Of an entry of a message batch."""
+    body: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """As JSON, in the order of keys that it was read in; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,6 +289,12 @@ def last_breakpoint(prompt: Prompt) -> int:
     return max(breakpoints(prompt), default=-1)
 
 
+def same_options(one: Prompt, other: Prompt) -> bool:
+    """Return whether two prompts have the same options, each to the type and the order of keys in it."""
+    was, now = ({name: digest(value) for name, value in prompt.options.items()} for prompt in (one, other))
+    return was == now
+
+
 def digest(*values: object) -> str:
     """A digest of JSON-like values, sensitive to key order: 128 bits, for comparing, not for secrecy."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=str)

@@ -39,8 +39,8 @@ def read_request(
     `headers` has lower-case names. A batch's creation has an empty prompt here: `read_batch_requests` reads
     its entries. Requests without a body (a batch's state and results) have an empty prompt, too.
 
-    Key order is part of a prompt. Some cassettes lost it, since their serializer sorts (`keys_are_sorted`);
-    `sort_keys` reads what is sent now in the same way, so that the two compare.
+    Key order is part of a prompt. A cassette whose serializer parses bodies does not tell it: with
+    `sort_keys`, what it holds and what is sent now are read in one order, so that the two compare.
     """
     parsed = parse_body(body)
     if sort_keys and parsed is not None:
@@ -55,14 +55,19 @@ def read_request(
         prompt=read_prompt(parsed or {}, found, headers),
         digest=_digest(method, found, body, parsed),
         session="/".join(sessions) or None,
+        body=parsed,
     )
 
 
-def keys_are_sorted(body: object) -> bool:
-    """Whether every object in a request body has its keys in alphabetical order, which the SDK never does."""
-    if isinstance(body, Mapping):
-        return list(body) == sorted(body) and all(map(keys_are_sorted, body.values()))
-    return all(map(keys_are_sorted, body)) if isinstance(body, list) else True
+def meaning(request: Request) -> str:
+    """Return a digest of a request that the order of keys does not change, nor what differs on every run.
+
+    Types are strict: `true`, `1` and `1.0` differ.
+    """
+    where = request.endpoint
+    body = json.dumps(_lasting(request.body or {}), sort_keys=True, ensure_ascii=False)
+    text = repr((where.api, where.model, where.stream, where.batch_id)) + body
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def sorted_keys(value: Any) -> Any:
@@ -111,12 +116,17 @@ def _hashed(method: str, where: Endpoint, canonical: bytes) -> str:
 
 def canonical_body(body: Mapping[str, Any]) -> bytes:
     """A request body as compact JSON in its key order, without what differs on every run."""
+    return _compact(_lasting(body))
+
+
+def _lasting(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request body without what differs on every run: metadata, attribution, a thread."""
     kept = {key: value for key, value in body.items() if key not in ("metadata", "thread")}
     if isinstance(system := kept.get("system"), list):
         kept["system"] = [block for block in system if not _names_attribution(block)]
     if isinstance(entries := kept.get("requests"), list):
         kept["requests"] = [_without_metadata(entry) for entry in entries]
-    return _compact(kept)
+    return kept
 
 
 def _compact(body: Mapping[str, Any]) -> bytes:
@@ -162,6 +172,7 @@ def _entry(
         digest=digest_of("BATCH", endpoint, params),
         session=request.session,
         custom_id=custom_id,
+        body=params,
     )
 
 

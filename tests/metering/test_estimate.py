@@ -223,6 +223,23 @@ def test_an_answer_fed_back_counts_what_it_was_billed() -> None:
     assert counter.counted == ["thanks"]
 
 
+def test_a_call_fed_back_in_another_order_of_keys_counts_what_it_was_billed() -> None:
+    def call(**given: int) -> dict[str, Any]:
+        return {"type": "tool_use", "id": "t1", "name": "f", "input": given}
+
+    answers = fed_back_tokens(parse_prompt(body()), {"content": [call(b=1, a=2)]}, 40)
+    history = [{"role": "assistant", "content": [call(a=2, b=1)]}, {"role": "user", "content": [RESULT]}]
+    assert answers.keys() == {message_digest([call(a=2, b=1)])}
+    assert answers.keys() != {message_digest([call(a=2, b=True)])}
+    result = made(body(messages=[*body()["messages"], *history]), counter=Words(), answers=answers)
+    echoed = made(
+        body(messages=[*body()["messages"], {"role": "assistant", "content": [call(b=1, a=2)]}, history[1]]),
+        counter=Words(),
+        answers=answers,
+    )
+    assert result.prompt_tokens == echoed.prompt_tokens
+
+
 @pytest.mark.parametrize(("model", "tokens"), [("claude-opus-4-7", 40), ("claude-sonnet-5", 33)])
 def test_a_call_fed_back_to_the_newest_tokenizer_adds_fewer_than_it_was_billed(
     model: str, tokens: int

@@ -108,6 +108,78 @@ def test_a_recording_that_kept_no_headers_is_taken_to_have_sent_the_betas_of_now
     assert run.usage.tokens.prompt_tokens == 900 + grown
 
 
+MARKED = {"cache_control": {"type": "ephemeral"}}
+
+
+def loop(*sorts: bool) -> list[Request]:
+    """The turns of an agent that calls a tool, each with its history in the order of keys that it got, or
+    in alphabetical order."""
+    requests = []
+    for turn, is_sorted in enumerate(sorts):
+        messages: list[dict[str, Any]] = [{"role": "user", "content": "word " * 1200}]
+        for number in range(turn):
+            call = {"type": "tool_use", "id": f"t{number}", "name": "f", "input": {"to": "a b", "from": "c"}}
+            result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": "word " * 400}
+            messages += [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+        body = {"model": MODEL, "max_tokens": 9, "messages": messages, **MARKED}
+        text = json.dumps(body, sort_keys=is_sorted)
+        read = read_request("POST", "https://x.test/v1/messages", {"anthropic-beta": ""}, text.encode())
+        assert read is not None
+        requests.append(read)
+    return requests
+
+
+def looped(requests: list[Request]) -> list[Exchange]:
+    """These turns, each of which reads what the one before it wrote."""
+    sizes = [1211 + 437 * turn for turn in range(len(requests))]
+    return [
+        Exchange(
+            request,
+            answer(cache_read_input_tokens=read, ephemeral_5m_input_tokens=size - read, output_tokens=4),
+        )
+        for request, read, size in zip(requests, [0, *sizes], sizes, strict=False)
+    ]
+
+
+class Never(Words):
+    def count(self, text: str, family: Family) -> int:
+        raise AssertionError(f"counted {text!r}")
+
+
+@pytest.mark.parametrize(("was", "now"), [(False, True), (True, False)])
+def test_the_same_json_in_another_order_of_keys_on_every_turn_keeps_its_split(was: bool, now: bool) -> None:
+    exchanges = looped(loop(*[was] * 5))
+    pairs = [pair(n, exchanges[n], request, Paired.EXACT) for n, request in enumerate(loop(*[now] * 5))]
+    run = Meter(Never()).replayed(exchanges, pairs)
+    assert run.basis is Basis.RECORDED
+    assert [turn.usage for turn in run.turns] == [exchange.answer.usage for exchange in exchanges]
+
+
+def test_an_order_of_keys_that_changes_in_the_course_of_a_run_breaks_the_cache() -> None:
+    exchanges = looped(loop(*[False] * 5))
+    now = loop(False, False, False, True, True)
+    run = Meter(Never()).replayed(
+        exchanges, [pair(n, exchanges[n], request, Paired.EXACT) for n, request in enumerate(now)]
+    )
+    assert run.basis is Basis.RECORDED
+    usage = [turn.usage.main_tokens for turn in run.turns]
+    recorded = [turn.recorded.main_tokens for turn in run.turns if turn.recorded]
+    assert usage[:3] == recorded[:3]
+    assert usage[4] == recorded[4]
+    assert usage[3].prompt_tokens == recorded[3].prompt_tokens
+    assert usage[3].output_tokens == recorded[3].output_tokens
+    assert usage[3].cache_read_input_tokens < 1211 + 437 < recorded[3].cache_read_input_tokens
+
+
+@pytest.mark.parametrize("values", [(True, 1), (1, 1.0)], ids=str)
+def test_options_of_another_type_are_a_change(values: tuple[object, object]) -> None:
+    schemas = [{"type": "json_schema", "schema": {"default": value}} for value in values]
+    was, now = (request(output_config={"format": schema}) for schema in schemas)
+    exchange = Exchange(was, answer(input_tokens=20, output_tokens=4))
+    (turn,) = METER.replayed([exchange], [pair(0, exchange, now)]).turns
+    assert turn.basis is not Basis.RECORDED
+
+
 def test_a_changed_prompt_is_the_recorded_one_plus_what_changed() -> None:
     exchange = Exchange(request("Be brief."), answer(input_tokens=20, output_tokens=4))
     now = request("Be brief and friendly and never rude.")

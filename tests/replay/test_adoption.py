@@ -14,6 +14,7 @@ import anthropic
 import httpx2
 import pytest
 import vcr
+import yaml
 from vcr.cassette import Cassette
 
 from pytest_tokenbudget.errors import ReplayMiss
@@ -331,6 +332,74 @@ def test_what_is_rewound_is_asked_and_counts_anew(cassette: Path, ledgers: list[
             sdk(URL, "Bye", BRIEF)
             opened.rewind()
     assert [hows(ledger) for ledger in ledgers] == [["exact", "exact"], ["exact", "exact"], []]
+
+
+class Parsed:
+    """A serializer that keeps bodies as structures."""
+
+    @staticmethod
+    def serialize(cassette: Any) -> str:
+        for interaction in cassette["interactions"]:
+            if interaction["request"]["body"]:
+                interaction["request"]["body"] = json.loads(interaction["request"]["body"])
+        return yaml.safe_dump(cassette)
+
+    @staticmethod
+    def deserialize(text: str) -> Any:
+        cassette = yaml.safe_load(text)
+        for interaction in cassette["interactions"]:
+            if interaction["request"]["body"]:
+                interaction["request"]["body"] = json.dumps(interaction["request"]["body"])
+        return cassette
+
+
+class Wrapped:
+    """A serializer of the suite's own that keeps the text of bodies."""
+
+    @staticmethod
+    def serialize(cassette: Any) -> str:
+        return json.dumps({"ours": cassette})
+
+    @staticmethod
+    def deserialize(text: str) -> Any:
+        return json.loads(text)["ours"]
+
+
+@pytest.mark.parametrize(
+    ("serializer", "parses"), [(Parsed, True), (Wrapped, False), ("yaml", False), ("json", False)]
+)
+def test_a_serializer_that_parses_bodies_is_seen(
+    serializer: Any, parses: bool, tmp_path: Path, ledgers: list[Ledger]
+) -> None:
+    library = vcr.VCR(record_mode="once")
+    library.register_serializer("own", serializer)
+    name = serializer if isinstance(serializer, str) else "own"
+    with MessagesApi(lambda body: "Yes.") as api:
+        for _ in range(2):
+            with library.use_cassette(str(tmp_path / "it"), serializer=name):
+                sdk(api.url, "Hello", BRIEF)
+        assert len(api.charges) == 1
+    assert [ledger.rules.sort_keys for ledger in ledgers] == [False, parses]
+    assert hows(ledgers[-1]) == ["exact"]
+
+
+def test_bodies_that_vcr_itself_keeps_as_structures_have_no_order_of_keys(
+    cassette: Path, ledgers: list[Ledger]
+) -> None:
+    """As of aiohttp's `json=`."""
+    held = yaml.safe_load(cassette.read_text())
+    for interaction in held["interactions"][:2]:
+        interaction["request"]["body"] = json.loads(interaction["request"]["body"])
+    cassette.write_text(yaml.safe_dump(held))
+    with vcr.use_cassette(str(cassette)):
+        sdk(URL, "Hello", BRIEF)
+        sdk(URL, "Bye", "Be kind.")
+    (ledger,) = ledgers
+    assert ledger.rules.sort_keys
+    assert hows(ledger)[0] == "exact"
+    was, now = ledger.recording.pairs[1].recorded.prompt, ledger.recording.pairs[1].request.prompt
+    differing = [b.where for a, b in zip(was.blocks, now.blocks, strict=True) if a.digest != b.digest]
+    assert differing == ["system[0]"]
 
 
 @pytest.mark.parametrize("names", [["method", "body"], ["raw_body"], ["method", "uri", "own"]])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -505,6 +507,44 @@ def test_of_requests_of_the_same_bytes_the_one_at_the_same_place_is_chosen() -> 
 
 
 COUNT = "https://api.anthropic.com/v1/messages/count_tokens"
+
+
+def sorted_keys(sent: Body) -> Body:
+    """The same JSON, its keys in alphabetical order."""
+    ordered: Body = json.loads(json.dumps(sent, sort_keys=True))
+    return ordered
+
+
+@pytest.mark.parametrize("answer", [ok, with_tools, with_texts])
+def test_the_same_json_in_another_order_of_keys_is_exact(answer: Callable[[int, int], Answer]) -> None:
+    recorded, places = record(team(answer), random.Random(1))
+    matches = replay(recorded, team(answer, lambda sent, _: sorted_keys(sent)), random.Random(2))
+    assert {turn: match and match.index for turn, match in matches.items()} == places
+    assert {pair.how for pair in recorded.pairs} == {Paired.EXACT}
+    assert is_faithful(recorded)
+
+
+def test_of_equal_requests_the_one_of_the_same_bytes_comes_first_then_recorded_order() -> None:
+    sent = body("Hello", tools=[{"name": "f", "input_schema": {"b": 1, "a": 2}}])
+    recorded = recording((sent, text("1")), (sorted_keys(sent), text("2")), (sent, text("3")))
+    again = json.loads(json.dumps(sent))
+    assert play(recorded, [sorted_keys(sent), sorted_keys(sent), again]) == [1, 0, 2]
+    assert {pair.how for pair in recorded.pairs} == {Paired.EXACT}
+
+
+@pytest.mark.parametrize("values", list(itertools.permutations([True, 1, 1.0], 2)), ids=str)
+def test_equal_means_of_the_same_type(values: tuple[object, object]) -> None:
+    was, now = (body("Hello", tools=[{"name": "f", "strict": value, "input_schema": {}}]) for value in values)
+    recorded = recording((was, text("1")))
+    assert play(recorded, [now]) == [0]
+    assert recorded.pairs[0].how is not Paired.EXACT
+
+
+def test_recording_what_changed_calls_anew_where_the_order_of_keys_changed() -> None:
+    sent = body("Hello", tools=[{"name": "f", "input_schema": {"b": 1, "a": 2}}])
+    recorded = recording((sent, text("1")))
+    assert recorded.choose_exact(request(sorted_keys(sent))) is None
+    assert recorded.choose_exact(request(sent)) is not None
 
 
 def test_token_counts_are_no_turns_and_may_be_asked_again() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.wire.exchange import Request
-from pytest_tokenbudget.wire.requests import canonical_body, keys_are_sorted, read_request
+from pytest_tokenbudget.wire.requests import canonical_body, meaning, read_request
 
 URL = "https://api.anthropic.com/v1/messages"
 BODY: dict[str, Any] = {
@@ -155,17 +155,22 @@ def test_a_recording_that_lost_its_key_order_compares_with_what_is_sent_in_it() 
     assert read_request(*asked, sort_keys=True) == read_request(*asked)
 
 
-@pytest.mark.parametrize(
-    ("body", "yes"),
-    [
-        (BODY, False),
-        (json.loads(json.dumps(BODY, sort_keys=True)), True),
-        ({"a": [{"c": 1, "b": 2}]}, False),
-        ({"a": [{"b": 1, "c": {"d": [], "e": "x"}}, 3], "f": None}, True),
-    ],
-)
-def test_a_lost_key_order_is_seen(body: dict[str, Any], yes: bool) -> None:
-    assert keys_are_sorted(body) is yes
+def test_the_meaning_is_the_same_in_any_order_of_keys_and_on_every_run() -> None:
+    body = {**BODY, "tools": [{"name": "f", "input_schema": {"type": "object", "properties": {"b": 1}}}]}
+    ordered = read(json.dumps({**body, "metadata": {"user_id": "u"}}, sort_keys=True, indent=2).encode())
+    assert ordered.digest != read(body).digest
+    assert meaning(ordered) == meaning(read(body))
+
+
+@pytest.mark.parametrize(("was", "now"), [(True, 1), (1, 1.0), (None, False), ("1", 1), ([1, 2], [2, 1])])
+def test_the_meaning_has_strict_types(was: object, now: object) -> None:
+    tools = [[{"name": "f", "input_schema": {"default": value}}] for value in (was, now)]
+    before, after = (meaning(read({**BODY, "tools": tool})) for tool in tools)
+    assert before != after
+
+
+def test_the_meaning_tells_two_counts_and_turns_apart() -> None:
+    assert meaning(read(url=f"{URL}/count_tokens")) != meaning(read())
 
 
 def test_the_digest_tells_two_counts_and_turns_apart() -> None:
