@@ -35,6 +35,7 @@ from pytest_tokenbudget.replay.traffic import (
 )
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.framing import decode_body, parse_body, transcode
+from pytest_tokenbudget.wire.requests import first_difference
 
 
 class Ledger:
@@ -56,6 +57,9 @@ class Ledger:
         """What is not metered, or may be off."""
         self.threads: set[threading.Thread] = set()
         """In which something was asked."""
+        self.mismatches: list[tuple[str, str]] = []
+        """Who asked what `match_on` lets nothing answer, and what differs, in a sentence. It was answered
+        with what belongs to it, so that it is measured."""
         self.closed = False
         """Whether the cassette was closed again."""
         self.shared = False
@@ -110,7 +114,10 @@ class Ledger:
         sent = self._in_full(self._as_recorded(sent))
         with self._lock:
             left = self._left(playable) if playable else None
-            number = None if playable and playable.refusal else self._number(sent, left)
+            if playable and playable.refusal:
+                number = self._despite(sent, playable)
+            else:
+                number = self._number(sent, left)
             if number is not None:
                 self._played.add(number)
         if number is None:
@@ -171,6 +178,26 @@ class Ledger:
         if is_free(sent.request) and match.how is not Paired.EXACT:
             self.warn("count_tokens answered with the number of the recorded request, which was another")
         self._threads.keep(sent.body, self.recording.exchanges[match.index].answer.message)
+        return self._carrier(match)
+
+    def _despite(self, sent: Sent, playable: Playable) -> int | None:
+        """Return the interaction that answers a model call which `match_on` refuses, None without one.
+
+        The refusal is kept, and fails the test; the change is counted all the same.
+        """
+        request = sent.request
+        if self.rules.calls or request is None or request.endpoint.api != "messages" or not playable.differs:
+            return None
+        match = self.recording.choose(request, required=False)
+        if match is None:
+            return None
+        self._accounts.asked(match.index, self._asker())
+        exchange = self.recording.exchanges[match.index]
+        self._threads.keep(sent.body, exchange.answer.message)
+        where = first_difference(exchange.request, request)
+        differs = f"match_on: {' and '.join(playable.differs)} differs" + (f" at {where}" if where else "")
+        told = f"{self.name}: {playable.refusal} {differs}. Record it: {self._command}"
+        self.mismatches.append((self._asker(), told))
         return self._carrier(match)
 
     def _as_recorded(self, sent: Sent) -> Sent:
@@ -305,6 +332,8 @@ class Playable:
     """Of its interactions."""
     refusal: str = ""
     """Why there never were any; empty where they may be played out."""
+    differs: tuple[str, ...] = ()
+    """Names of the matchers of `match_on` that refuse."""
 
 
 @dataclass(frozen=True, slots=True)

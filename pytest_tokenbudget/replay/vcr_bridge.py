@@ -124,7 +124,8 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         matching = [number for number, _ in self._responses(request)]
         if not matching:
             closest = self.find_requests_with_most_matches(request)
-            return Playable(refusal=no_match(self._name, self.data and self._match_on, closest)), False
+            differs = differing(self.data and self._match_on, closest)
+            return Playable(refusal=no_match(self._name, differs), differs=differs), False
         repeats = self.allow_playback_repeats
         if self.record_mode == RecordMode.ALL or not (self.rewound or repeats):
             return Playable(), False
@@ -398,14 +399,20 @@ def _refuse(live: Sent, kept: Sent | None, ledger: Ledger, path: str) -> None:
     )
 
 
-def no_match(path: str, matchers: Iterable[object], closest: Iterable[tuple[Any, Any, Any]]) -> str:
-    """Why vcr has nothing to play for a request; `closest` as `find_requests_with_most_matches` has it."""
-    names = [getattr(matcher, "__name__", str(matcher)) for matcher in matchers]
-    if not names:
+def differing(matchers: Iterable[object], closest: Iterable[tuple[Any, Any, Any]]) -> tuple[str, ...]:
+    """Return the names of the matchers that refuse the most similar request, or of all; empty without any.
+
+    `closest` is as `find_requests_with_most_matches` has it.
+    """
+    names = tuple(getattr(matcher, "__name__", str(matcher)) for matcher in matchers)
+    return next((tuple(name for name, _ in failed) for _, _, failed in closest), names)
+
+
+def no_match(path: str, differs: Sequence[str]) -> str:
+    """Return why vcr has nothing to play for a request, given the names of the matchers that refuse it."""
+    if not differs:
         return f"there is nothing in the cassette {path}, or it is not there."
-    differs = next(([name for name, _ in failed] for _, _, failed in closest), names)
-    advice = " Leave the body out of match_on, and the change is counted." if "body" in str(differs) else ""
-    return f"match_on lets no request of {path} answer it, for {' and '.join(differs)} differs.{advice}"
+    return f"match_on lets no request of {path} answer it, for {' and '.join(differs)} differs."
 
 
 def parses_bodies(serializer: Any, held: Sequence[tuple[Request, Mapping[str, Any]]]) -> bool:

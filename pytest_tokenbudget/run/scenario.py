@@ -205,6 +205,12 @@ class Scenario:
         return meter.replayed(exchanges, pairs) + Run(problems=tuple(problems))
 
     @property
+    def mismatches(self) -> tuple[str, ...]:
+        """What the `match_on` of a cassette refuses to answer, in sentences."""
+        told = [told for ledger in self.ledgers for who, told in ledger.mismatches if who == self.place.id]
+        return tuple(dict.fromkeys(told))
+
+    @property
     def failed_calls(self) -> Iterator[str]:
         """What a new recording holds of calls that failed for good, in sentences."""
         for ledger in self.ledgers:

@@ -116,7 +116,7 @@ class Session:
             run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
         recorded = None if run.problems or run.misses else self.keep(scenario)
         warnings = self._warnings(scenario)
-        if not self.options.judge and not run.problems and not run.misses:
+        if not (self.options.judge or run.problems or run.misses or scenario.mismatches):
             return Conclusion(warnings=warnings, recorded=recorded)
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
@@ -125,8 +125,11 @@ class Session:
         # Of live runs, the controller judges all samples together.
         failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
         told = entry if self.options.judge else None
-        if failed:
-            return Conclusion(told, failure_text(entry), warnings, recorded)
+        mismatches = scenario.mismatches
+        entry["findings"] += [build.finding(Finding("problem", "match_on", text)) for text in mismatches]
+        if failed or mismatches:
+            failures = [*([failure_text(entry)] if failed else []), *mismatches]
+            return Conclusion(told, "\n".join(failures), warnings, recorded)
         new = [doubt for doubt in doubts(entry) if doubt not in self._doubts]
         self._doubts.update(new)
         return Conclusion(told, None, (*warnings, *new), recorded)

@@ -7,17 +7,19 @@ custom_id.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
+from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.answers import answered
 from pytest_tokenbudget.wire.endpoints import Endpoint, endpoint
 from pytest_tokenbudget.wire.exchange import Answer, Request
 from pytest_tokenbudget.wire.framing import decode_body, parse_body
-from pytest_tokenbudget.wire.prompt import Block, Prompt, parse_prompt
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, parse_prompt
 
 _ATTRIBUTION = "x-anthropic-billing-header"
 """Begins the system block that Claude Code adds; the API strips it before it caches or bills."""
@@ -68,6 +70,44 @@ def meaning(request: Request) -> str:
     body = json.dumps(_lasting(request.body or {}), sort_keys=True, ensure_ascii=False)
     text = repr((where.api, where.model, where.stream, where.batch_id)) + body
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def first_difference(was: Request, now: Request) -> str | None:
+    """Return where two requests first differ, as `system[0], character 41` (from 1); None where they do not.
+
+    A prompt is read block by block, in the order that the API renders: tools, system, messages.
+    """
+    for level in LEVELS:
+        for before, after in itertools.zip_longest(was.prompt.level(level), now.prompt.level(level)):
+            if before is None or after is None:
+                return str((before or after).where)
+            if before.digest != after.digest or before.ttl != after.ttl:
+                return before.where + (_differs(before.content, after.content) or "")
+    whole = _differs(_lasting(was.body or {}), _lasting(now.body or {}))
+    return whole.removeprefix(".") if whole else None
+
+
+def _differs(was: object, now: object) -> str | None:
+    """Return the path in two JSON values to where they first differ, with the character of a text."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        return next(
+            (
+                ("" if key == "text" else f".{key}") + deeper
+                for key in (*now, *(key for key in was if key not in now))
+                if (deeper := _differs(was.get(key, _MISSING), now.get(key, _MISSING))) is not None
+            ),
+            None,
+        )
+    if isinstance(was, list) and isinstance(now, list):
+        pairs = itertools.zip_longest(was, now, fillvalue=_MISSING)
+        found = ((number, _differs(*pair)) for number, pair in enumerate(pairs))
+        return next((f"[{number}]{deeper}" for number, deeper in found if deeper is not None), None)
+    if isinstance(was, str) and isinstance(now, str) and was != now:
+        return f", character {common_prefix(was, now) + 1}"
+    return None if type(was) is type(now) and was == now else ""
+
+
+_MISSING = object()
 
 
 def sorted_keys(value: Any) -> Any:

@@ -411,12 +411,17 @@ def test_match_on_is_honoured(names: list[str], cassette: Path, ledgers: list[Le
     library.register_matcher("own", own)
     with library.use_cassette(str(cassette)):
         assert sdk(URL, "Bye", BRIEF) == "You said: Bye"
+        assert sdk(URL, "Hello", KIND) == "You said: Hello"
         with pytest.raises(ReplayMiss) as raised:
             sdk(URL, "Hello", KIND)
-    assert f"for {names[-1]} differs." in str(raised.value)
-    assert ("Leave the body out of match_on" in str(raised.value)) is ("body" in names[-1])
     (ledger,) = ledgers
+    ((asker, told),) = ledger.mismatches
+    assert asker == "test_it"
+    assert f"match_on lets no request of {cassette} answer it, for {names[-1]} differs." in told
+    assert f"match_on: {names[-1]} differs at system[0], character 9. Record it: {COMMAND}" in told
+    assert f"for {names[-1]} differs." in str(raised.value)
     assert ledger.problems == [str(raised.value)]
+    assert hows(ledger) == ["exact", "similar"]
     assert ledger.recording.misses == ()
 
 

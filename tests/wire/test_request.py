@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.wire.exchange import Request
-from pytest_tokenbudget.wire.requests import canonical_body, meaning, read_request
+from pytest_tokenbudget.wire.requests import canonical_body, first_difference, meaning, read_request
 
 URL = "https://api.anthropic.com/v1/messages"
 BODY: dict[str, Any] = {
@@ -175,6 +175,34 @@ def test_the_meaning_tells_two_counts_and_turns_apart() -> None:
 
 def test_the_digest_tells_two_counts_and_turns_apart() -> None:
     assert read(url=f"{URL}/count_tokens").digest != read().digest
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({}, None),
+        ({"metadata": {"user_id": "u"}}, None),
+        ({"system": "Be brief. Be kind."}, "system[0], character 10"),
+        (
+            {"system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]},
+            "system[0]",
+        ),
+        ({"tools": [{"name": "f", "input_schema": {"b": "x"}}]}, "tools[0].input_schema.b, character 1"),
+        ({"tools": [{"name": "f", "input_schema": {"b": "y", "c": 1}}]}, "tools[0].input_schema.c"),
+        ({"tools": [{"name": "f", "input_schema": {"b": "y"}}, {"name": "g"}]}, "tools[1]"),
+        ({"tools": []}, "tools[0]"),
+        ({"temperature": 1.0}, "temperature"),
+    ],
+    ids=str,
+)
+def test_the_first_difference_of_two_requests(changed: dict[str, Any], where: str | None) -> None:
+    body = {
+        **BODY,
+        "system": "Be brief.",
+        "tools": [{"name": "f", "input_schema": {"b": "y"}}],
+        "temperature": 1,
+    }
+    assert first_difference(read(body), read({**body, **changed})) == where
 
 
 def test_the_attribution_block_is_not_part_of_the_prompt() -> None:
