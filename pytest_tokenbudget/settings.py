@@ -256,6 +256,8 @@ class Settings:
     """Regular expressions of what else must never reach a cassette."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts that a scenario may reach in replay, beside loopback."""
+    trusted_usage: tuple[str, ...] = ()
+    """Hosts whose usage is taken as it is, whatever the prompts count."""
 
 
 _SCENARIO_KEYS = (
@@ -267,7 +269,7 @@ _SCENARIO_KEYS = (
     "runs_per_month",
     "batchable",
 )
-_SUITE_KEYS = ("minimum_cacheable_tokens", "redact", "allowed_hosts")
+_SUITE_KEYS = ("minimum_cacheable_tokens", "redact", "allowed_hosts", "trusted_usage")
 
 
 def load_settings(root: Path) -> Settings:
@@ -302,7 +304,8 @@ def parse_settings(table: object, where: str) -> Settings:
         scenario=override(ScenarioSettings(), per_scenario, where),
         minimum_cacheable_tokens=MappingProxyType(checked),
         redact=_patterns(table.get("redact", []), where),
-        allowed_hosts=_hosts(table.get("allowed_hosts", []), where),
+        allowed_hosts=_hosts(table, "allowed_hosts", where),
+        trusted_usage=_hosts(table, "trusted_usage", where),
     )
 
 
@@ -362,11 +365,11 @@ def _texts(value: object, key: str, where: str) -> tuple[str, ...]:
     raise SettingsError(f"{where}: {key} is {value!r}; write a list of strings.")
 
 
-def _hosts(value: object, where: str) -> tuple[str, ...]:
-    hosts = _texts(value, "allowed_hosts", where)
+def _hosts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    hosts = _texts(table.get(key, []), key, where)
     for host in hosts:
         if not host or "://" in host:
-            raise SettingsError(f"{where}: allowed_hosts: {host!r} is no host; write such as db.internal.")
+            raise SettingsError(f"{where}: {key}: {host!r} is no host; write such as db.internal.")
     return hosts
 
 

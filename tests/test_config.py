@@ -82,6 +82,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         runs_per_month = 3000
         redact = ["cust_[0-9]+"]
         allowed_hosts = ["telemetry.internal"]
+        trusted_usage = ["gateway.internal"]
         [tool.tokenbudget.tolerance]
         prompt_tokens = "8%"
         cache_share = 3
@@ -99,6 +100,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
     assert settings.scenario.runs_per_month == 3000
     assert settings.redact == ("cust_[0-9]+",)
     assert settings.allowed_hosts == ("telemetry.internal",)
+    assert settings.trusted_usage == ("gateway.internal",)
     assert settings.minimum_cacheable_tokens == {"claude-sonnet-4-6": 2048}
 
 
@@ -118,6 +120,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         ({"redact": ["("]}, "is no regular expression"),
         ({"allowed_hosts": [1]}, "write a list of strings"),
         ({"allowed_hosts": ["https://db.internal"]}, "'https://db.internal' is no host"),
+        ({"trusted_usage": ["https://gateway.test"]}, "trusted_usage: 'https://gateway.test' is no host"),
         ({"minimum_cacheable_tokens": 3}, "must be a table"),
         ({"minimum_cacheable_tokens": {"m": -3}}, "minimum_cacheable_tokens.m is -3"),
         ([], "not a table"),

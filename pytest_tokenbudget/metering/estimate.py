@@ -196,18 +196,44 @@ def drift(known: Known, counter: Counter) -> int:
 class _Total:
     constants: int
     counted: int
+    doubt: int
+    """By how much the constants may be wrong; the tool-use prompt, which changes on the server, by itself."""
+    text: str
 
 
 def _total(known: Known, counter: Counter) -> _Total | None:
     """Of a whole prompt; None where it holds what cannot be counted."""
     family = model_row(known.prompt.model).family
     placed = items(known.prompt)
-    rendered = [item.rendered() for item in placed] + list(render_options(known.prompt).values())
+    options = render_options(known.prompt)
+    rendered = [item.rendered() for item in placed] + list(options.values())
     if known.worked or any(one.unknown for one in rendered):
         return None
     constants = sum(item.place.framing for item in placed) + sum(one.tokens for one in rendered)
     constants += envelope(known.prompt)
-    return _Total(constants, sum(counter.count(text, family) for one in rendered for text in one.texts))
+    texts = [text for one in rendered for text in one.texts]
+    counted = sum(counter.count(text, family) for text in texts)
+    tool_prompt = sum(options[name].tokens for name in ("tools", "tool_choice") if name in options)
+    return _Total(constants, counted, tool_prompt + sum(one.doubt for one in rendered), "".join(texts))
+
+
+_APART, _LEAST = 0.2, 200  # of what a prompt counts, and tokens
+
+
+def misbilled(known: Known, counter: Counter) -> int | None:
+    """Return what a recorded prompt counts, if the tokens that its answer tells cannot be its own; else None.
+
+    They cannot be where they are more than 20 % and 200 tokens off, and outside the interval of the count.
+    None also where the prompt holds what cannot be counted, and for a model that has no row.
+    """
+    total = None if assumed(known.prompt.model) else _total(known, counter)
+    if total is None:
+        return None
+    whole = total.constants + total.counted
+    rough = 0.0 if counter.exact else total.counted * guessed(total.text)
+    interval = doubt(total.counted, rough, total.doubt, counter, known=True)
+    apart = abs(known.prompt_tokens - whole)
+    return whole if apart > max(_APART * whole, _LEAST, interval) else None
 
 
 def doubt(edited: float, guessed: float, constants: int, counter: Counter, *, known: bool) -> float:

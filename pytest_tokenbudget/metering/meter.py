@@ -5,7 +5,7 @@ A recorded answer is refused where the limits of the new request would end it el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -19,9 +19,11 @@ from pytest_tokenbudget.metering.estimate import (
     assumed,
     estimate,
     fed_back_tokens,
+    misbilled,
     recounted,
     worked,
 )
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
 from pytest_tokenbudget.model import Basis, Paired, Tokens, Usage
 from pytest_tokenbudget.wire.answers import asked_rate
@@ -74,6 +76,18 @@ class Meter:
         turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in asked.items())
         moved = tuple(paired.get(pair.index, pair) for pair in reshaped)
         return Run(turns, tuple(misses), tuple(unplayed), moved)
+
+    def misbilled(self, run: Run) -> Iterator[tuple[Turn, int]]:
+        """Yield the turns whose recorded prompt tokens cannot be, each with what its prompt counts."""
+        for turn in run.turns:
+            pair, usage = turn.pair, turn.pair.answer.usage
+            tokens = usage.main_tokens.prompt_tokens if usage else 0
+            if usage is None or not tokens or not _reads_as_asked(pair, usage):
+                continue
+            known = Known(pair.recorded.prompt, tokens, worked(pair.answer.message or {}))
+            counted = misbilled(known, self.counter)
+            if counted is not None:
+                yield turn, counted
 
     def called(self, exchanges: Iterable[Exchange]) -> Run:
         """Measure real calls of this run: each answer tells what its own request billed."""
@@ -213,6 +227,12 @@ def _headed(pair: Pair) -> Pair:
     return replace(pair, recorded=replace(pair.recorded, prompt=prompt))
 
 
+def _reads_as_asked(pair: Pair, usage: Usage) -> bool:
+    """Return whether the model that answered reads a prompt with the tokenizer of the one that was asked."""
+    asked, answered = model_row(pair.recorded.prompt.model), model_row(usage.main_rate.model)
+    return asked.family == answered.family
+
+
 def _not_its_answer(pair: Pair) -> str | None:
     """Why the recorded answer cannot be the one to the request as it is asked now."""
     return cut_off(pair) or newly_refused(pair)
@@ -261,6 +281,8 @@ class Run:
     """Pairs whose place in the conversation is another than the recorded one's."""
     problems: tuple[str, ...] = ()
     """What else keeps this run from being judged, in plain sentences."""
+    misbilled: tuple[str, ...] = ()
+    """Recorded usage that cannot be that of its prompt, in plain sentences."""
     leftovers: tuple[Exchange, ...] = ()
     """As `unplayed`, of a cassette that may also hold what others ask for: by themselves they say nothing."""
 
@@ -283,7 +305,7 @@ class Run:
     @property
     def stale(self) -> bool:
         """Whether the recording no longer answers what the agent asks, turn for turn, in numbers."""
-        left = self.misses or self.unplayed or self.reshaped or self.problems
+        left = self.misses or self.unplayed or self.reshaped or self.problems or self.misbilled
         return bool(left) or self.basis == Basis.UNKNOWN
 
     def __add__(self, other: Run) -> Run:
@@ -293,6 +315,7 @@ class Run:
             self.unplayed + other.unplayed,
             self.reshaped + other.reshaped,
             self.problems + other.problems,
+            self.misbilled + other.misbilled,
             self.leftovers + other.leftovers,
         )
 

@@ -416,6 +416,9 @@ def _column(table: TurnTable, header: str) -> Sequence[str]:
 UPDATE = ("pytest", "--token-budget", "--token-budget-update")
 UPGRADE_PRICES = ("pip", "install", "-U", "genai-prices")
 RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
+RECORD_ALL = ("pytest", "--token-budget", "--token-budget-record=all")
+MISBILLED = "usage"
+"""The place of a problem with recorded usage that cannot be that of its prompt."""
 REWRITE = ("pytest", "--record-mode=rewrite")
 
 
@@ -438,9 +441,13 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     over, stale = by_verdict["over"], by_verdict["stale"]
     grown = [one for one in over if any(not _is_cap(limit) for limit in exceeded(one))]
     own = [one for one in stale if recorder_of(one) is None]
+    misbilled = [one for one in own if any(finding["where"] == MISBILLED for finding in one["findings"])]
     found = [
         WayOut("If this is meant, accept it", _command(UPDATE, grown)),
-        WayOut("Record what changed (needs an API key)", _command(RECORD, own)),
+        WayOut("Record it anew (needs an API key)", _command(RECORD_ALL, misbilled)),
+        WayOut(
+            "Record what changed (needs an API key)", _command(RECORD, [e for e in own if e not in misbilled])
+        ),
         WayOut("Write the first baseline", _command(UPDATE, by_verdict["new"])),
     ]
     unpriced_models = any(limit["measured"] is None for one in over for limit in exceeded(one))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, failure_text
-from pytest_tokenbudget.reports.view import doubts, scenario_facts
+from pytest_tokenbudget.reports.view import MISBILLED, doubts, scenario_facts
 from pytest_tokenbudget.repository.baseline_history import Committed, read_history
 from pytest_tokenbudget.repository.git import Repository, head_of
 from pytest_tokenbudget.repository.source_files import read_source_tree
@@ -115,8 +115,10 @@ class Session:
         if not scenario.touched:
             run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
         recorded = None if run.problems or run.misses else self.keep(scenario)
+        if recorded or self.options.judge:
+            run += Run(misbilled=tuple(self._misbilled(run, self._committed.of(scenario.place))))
         warnings = self._warnings(scenario)
-        if not (self.options.judge or run.problems or run.misses or scenario.mismatches):
+        if not (self.options.judge or run.problems or run.misses or run.misbilled or scenario.mismatches):
             return Conclusion(warnings=warnings, recorded=recorded)
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
@@ -133,6 +135,28 @@ class Session:
         new = [doubt for doubt in doubts(entry) if doubt not in self._doubts]
         self._doubts.update(new)
         return Conclusion(told, None, (*warnings, *new), recorded)
+
+    def _misbilled(self, run: Run, baseline: Usage | None) -> Iterator[str]:
+        """Yield a sentence where recorded usage cannot be that of its prompt.
+
+        What stands in the baseline was checked when it was written.
+        """
+        accepted = baseline and baseline.tokens.prompt_tokens == run.usage.tokens.prompt_tokens
+        if self.options.live or accepted:
+            return
+        trusted = self.settings.trusted_usage
+        wrong = [found for found in self.meter.misbilled(run) if found[0].pair.recorded.host not in trusted]
+        if not wrong:
+            return
+        turn, counted = wrong[0]
+        told = turn.recorded.main_tokens.prompt_tokens if turn.recorded else 0
+        host = turn.pair.recorded.host
+        yield (
+            f"the recorded usage does not fit its prompt on {len(wrong)} of {len(run.turns)} turns: "
+            f"turn {run.turns.index(turn) + 1} was billed {told:,} prompt tokens, and its prompt counts "
+            f"{counted:,}. If the cassette was edited, record it anew. If its gateway counts otherwise, set "
+            f'trusted_usage = ["{host}"] in [tool.tokenbudget]'
+        )
 
     def keep(self, scenario: Scenario) -> RecordedEntry | None:
         """Write its new recording; None where this run records nothing, or has nothing new.
@@ -177,7 +201,10 @@ class Session:
 
     def _findings(self, run: Run, settings: ScenarioSettings, baseline: Usage | None) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
-        problems = (Finding("problem", "run", problem) for problem in run.problems)
+        problems = (
+            *(Finding("problem", "run", problem) for problem in run.problems),
+            *(Finding("problem", MISBILLED, problem) for problem in run.misbilled),
+        )
         anew = recorded_anew(run, baseline, self.prices.cost) if baseline and not self.options.live else ()
         unpriced = (
             Finding("unpriced_model", str(rate), f"no price is known for {rate}")

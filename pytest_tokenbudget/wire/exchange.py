@@ -26,6 +26,8 @@ class Request:
     """Of an entry of a message batch."""
     body: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """As JSON, in the order of keys that it was read in; None where there is none."""
+    host: str = field(default="", compare=False)
+    """That it was sent to, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)

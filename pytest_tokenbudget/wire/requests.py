@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.sequences import common_prefix
@@ -58,6 +59,7 @@ def read_request(
         digest=_digest(method, found, body, parsed),
         session="/".join(sessions) or None,
         body=parsed,
+        host=urlsplit(url).hostname or "",
     )
 
 
@@ -213,6 +215,7 @@ def _entry(
         session=request.session,
         custom_id=custom_id,
         body=params,
+        host=request.host,
     )
 
 

@@ -23,6 +23,7 @@ from pytest_tokenbudget.metering.estimate import (
     estimate,
     fed_back_tokens,
     message_digest,
+    misbilled,
     worked,
 )
 from pytest_tokenbudget.metering.models import Family
@@ -546,6 +547,47 @@ def test_the_very_request_of_another_turn_is_recorded() -> None:
 
 class Rough(Words):
     name, exact = "rough", False
+
+
+@pytest.mark.parametrize(
+    ("told", "fits"), [(1010, True), (812, True), (1208, True), (800, False), (1230, False)]
+)
+def test_usage_that_cannot_be_of_its_prompt(told: int, fits: bool) -> None:
+    """Beyond 20 % and 200 tokens off what the prompt counts."""
+    prompt = parse_prompt(
+        {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "word " * 1000}]}
+    )
+    (counted,) = {misbilled(Known(prompt, tokens), Words()) for tokens in (1, 10_000)}
+    assert counted is not None
+    assert 1000 < counted < 1020
+    assert misbilled(Known(prompt, told), Words()) == (None if fits else counted)
+
+
+def test_usage_of_a_short_prompt_may_be_off_by_a_constant() -> None:
+    prompt = parse_prompt({**body(), "tools": []})
+    assert misbilled(Known(prompt, 200), Words()) is None
+    assert misbilled(Known(prompt, 300), Words()) is not None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"model": "some-other-model"},
+        {"messages": [{"role": "user", "content": [PDF]}]},
+        {"mcp_servers": [{"name": "a", "url": "https://a.test"}]},
+    ],
+    ids=str,
+)
+def test_usage_of_what_cannot_be_counted_is_not_doubted(more: dict[str, Any]) -> None:
+    assert misbilled(Known(parse_prompt({**body(), **more}), 90_000), Words()) is None
+
+
+def test_usage_may_be_without_the_tool_use_prompt_which_changes_on_the_server() -> None:
+    prompt = parse_prompt({**body(), "tools": [{"name": "f", "input_schema": {}}]})
+    counted = misbilled(Known(prompt, 90_000), Words())
+    assert counted is not None
+    assert counted > 300
+    assert misbilled(Known(prompt, counted - 300), Words()) is None
 
 
 def test_a_rough_counter_is_calibrated_on_the_recording() -> None:
