@@ -6,8 +6,9 @@ Kept light on purpose: this module is imported by every pytest run on a machine 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ _MARKER_HELP = (
     "replayed from its cassette, and judged against its baseline under --token-budget."
 )
 OPTIONS = pytest.StashKey[Options]()
+STOOD_IN = pytest.StashKey[bool]()
+"""Whether something has stood in for a credential, so that a client may hold it."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,6 +76,52 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--token-budget-disable", action="store_true", help="Do nothing at all.")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Let a judging replay need no key, from before the first conftest to its end."""
+    given = early_config.known_args_namespace
+    judges = given.token_budget or given.token_budget_update
+    calls = given.token_budget_live or given.token_budget_record != RecordMode.NONE
+    records = getattr(given, "record_mode", None) not in (None, "none")  # of pytest-recording
+    if judges and not (calls or records or given.token_budget_disable):
+        stack = contextlib.ExitStack()
+        early_config.add_cleanup(stack.close)
+        stack.enter_context(_standing_in(early_config))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let a module of scenarios be imported without a key in a plain run, which replays them."""
+    options = collector.config.stash.get(OPTIONS, None)
+    if options is None or options.judge or options.calls or not _names_marker(collector):
+        return (yield)
+    with _standing_in(collector.config):
+        return (yield)
+
+
+def _names_marker(collector: pytest.Collector) -> bool:
+    """Return whether a collector is a module whose text names the marker."""
+    if not isinstance(collector, pytest.Module):
+        return False
+    try:
+        return MARKER.encode() in collector.path.read_bytes()
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _standing_in(config: pytest.Config) -> Iterator[None]:
+    """Put stand-ins for the credentials that the user has not set into the environment."""
+    from pytest_tokenbudget.replay.credentials import standing_in
+
+    with standing_in(everywhere=True) as values:
+        if values:
+            config.stash[STOOD_IN] = True
+        yield
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; under --token-budget, everything else."""
     config.addinivalue_line("markers", _MARKER_HELP)
@@ -107,7 +156,7 @@ def token_budget_proxy(request: pytest.FixtureRequest) -> Iterator[Access]:
 def _activate(config: pytest.Config) -> None:
     from pytest_tokenbudget.run import hooks
 
-    hooks.activate(config, config.stash[OPTIONS])
+    hooks.activate(config, config.stash[OPTIONS], stood_in=config.stash.get(STOOD_IN, False))
 
 
 def _prompts_folder(config: pytest.Config) -> Path | None:

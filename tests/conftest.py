@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import ssl
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,15 @@ def _what_tests_write_is_not_compiled() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "dont_write_bytecode", True)
         patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _there_is_no_key() -> Iterator[None]:
+    """Whoever runs the tests may have keys; the tests need none, and must not come to need one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "AWS_", "CLOUD_ML_"))]:
+            patch.delenv(name)
         yield
 
 

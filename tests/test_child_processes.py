@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY
+from pytest_tokenbudget.replay.credentials import STAND_IN
 from support.budgeted import KEY, Judged, Project, preload
 from support.messages_api import ApiError, MessagesApi, text, tool_use
 
@@ -193,7 +193,7 @@ def test_nothing_secret_is_recorded(suite: Project) -> None:
     written = "".join(path.read_text("utf-8") for path in (suite.path / "cassettes").rglob("*.yaml"))
     assert "has found it." in written
     assert KEY not in written
-    assert PLACEHOLDER_KEY not in written
+    assert STAND_IN not in written
 
 
 def test_a_miss_fails_the_test_with_the_command_that_records_it(

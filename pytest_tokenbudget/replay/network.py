@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
-import os
 import socket
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_tokenbudget.errors import ReplayMiss
@@ -21,22 +20,6 @@ _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _PATCHED: tuple[tuple[Any, str], ...] = (
     *((socket.socket, name) for name in ("connect", "connect_ex", "sendto")),
     *((socket, name) for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex")),
-)
-
-PLACEHOLDER_KEY = "replay-needs-no-key"
-_PLACEHOLDERS: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
-    # Where none of these names is set, the client would raise, or ask a server for credentials.
-    (("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), {"ANTHROPIC_API_KEY": PLACEHOLDER_KEY}),
-    (("ANTHROPIC_FOUNDRY_API_KEY",), {"ANTHROPIC_FOUNDRY_API_KEY": PLACEHOLDER_KEY}),
-    (
-        ("AWS_ACCESS_KEY_ID", "AWS_BEARER_TOKEN_BEDROCK"),
-        {
-            "AWS_ACCESS_KEY_ID": PLACEHOLDER_KEY,
-            "AWS_SECRET_ACCESS_KEY": PLACEHOLDER_KEY,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        },
-    ),
-    (("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"), {"AWS_DEFAULT_REGION": "us-east-1"}),
 )
 
 
@@ -148,26 +131,3 @@ def _ip_address(host: str) -> _Address | None:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
-
-
-@contextlib.contextmanager
-def placeholder_environment(environ: MutableMapping[str, str] = os.environ) -> Iterator[None]:
-    """Give clients the credentials that they insist on: placeholders, which no server accepts.
-
-    For the length of a replay. What is set, to anything but nothing, stays as it is; on leaving, every
-    variable that was touched is put back as it was.
-    """
-    chosen: dict[str, str] = {}
-    for names, placeholders in _PLACEHOLDERS:
-        if not any(environ.get(name) for name in names):
-            chosen |= {name: value for name, value in placeholders.items() if not environ.get(name)}
-    before = {name: environ.get(name) for name in chosen}
-    environ.update(chosen)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                environ.pop(name, None)
-            else:
-                environ[name] = value

@@ -24,6 +24,7 @@ from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.pairing import Match, Recording, is_free
 from pytest_tokenbudget.replay.traffic import (
+    LOOPBACK,
     MessageThreads,
     Sent,
     Traffic,
@@ -106,6 +107,9 @@ class Ledger:
 
         `playable` is what may answer it; None: anything. Raises ReplayMiss where it may not be called.
         """
+        if self.rules.outside:
+            self.check_key(sent)
+            return None
         if sent.request and self._forks.inside and not self.rules.untouched:
             self._forks.tell()
             raise RecordingError(f"{self.name}: {FORKED}")  # no miss: a pool would wait for ever
@@ -138,6 +142,14 @@ class Ledger:
             self._threads.keep(call.sent.body, answer_to(call.sent.request, call.answer).message)
         if self.rules.after_call and call.sent.request and call.sent.costs and call.answer is not None:
             self.rules.after_call(call.sent.request, call.answer)
+
+    def check_key(self, sent: Sent) -> None:
+        """Raise ReplayMiss for a request that would show a server what only stands in for a key."""
+        if sent.has_no_key:
+            self.refuse(
+                f"{self.name}: {sent} would be really sent, and no key is set: what stands in for one in "
+                "replay leaves this machine never. Set the key, or give the test a cassette that answers it."
+            )
 
     def notice(self, sent: Sent) -> None:
         """Warn of a request whose tokens are in no answer."""
@@ -271,6 +283,8 @@ class Ledger:
     def _allow_call(self, sent: Sent, refusal: str, *, required: bool) -> None:
         """Return where a request may be really sent, not where vcr has an answer; else raise."""
         if self.rules.calls and not required:
+            self.check_key(sent)
+        if self.rules.calls and not required:
             if self.rules.before_call and sent.request and sent.costs:
                 try:
                     for request in sent.entries or (sent.request,):
@@ -287,9 +301,6 @@ class Ledger:
             self.refuse(f"{missing}, and nothing reaches the network in replay. {record}")
         more = "The agent asks for more than was recorded, or for the same again."
         raise ReplayMiss(f"{missing}. {more} {record}")  # the recording keeps the miss
-
-
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,12 +326,16 @@ class Rules:
     in what was recorded as in what is asked now."""
     redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     """Hides in a request what was hidden in the recording, before the two are compared."""
+    outside: bool = False
+    """No scenario asks: nothing is recorded or metered."""
     asker: Callable[[], str] | None = None
     """Names the test or fixture that asks, where it may be another than the one that opened the cassette."""
 
     def passes_by(self, sent: Sent) -> bool:
         """Whether a request is neither recorded nor refused: it goes to a server of the test itself."""
-        own = sent.host in self.free_hosts or (sent.host in _LOOPBACK and not sent.is_of_an_sdk)
+        if self.outside:
+            return True
+        own = sent.host in self.free_hosts or (sent.host in LOOPBACK and not sent.is_of_an_sdk)
         return sent.request is None and own
 
 
@@ -644,6 +659,19 @@ def _with(headers: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict
         if name.lower() not in changes
     }
     return kept | {name: [value] for name, value in changes.items() if value is not None}
+
+
+class Outside(Ledger):
+    """Stands for whoever asks while no scenario is on: all is really sent, but for stand-ins of keys."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        """`tell` keeps what was refused, for code that swallows it."""
+        super().__init__("outside of scenarios", "", rules=Rules(outside=True))
+        self._tell = tell
+
+    def doubt(self, problem: str) -> None:
+        """Tell what was refused."""
+        self._tell(problem)
 
 
 class Ledgers:

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import secrets
 import socket
 import socketserver
@@ -24,7 +25,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import ReplayMiss, SettingsError
-from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY
+from pytest_tokenbudget.replay.credentials import STAND_IN
 from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.redaction import secrets_of
 from pytest_tokenbudget.replay.traffic import answer_body, status
@@ -105,7 +106,7 @@ class Proxy:
 
 def new_key() -> str:
     """A placeholder for an API key that no server accepts and nobody guesses."""
-    return f"{PLACEHOLDER_KEY}-{secrets.token_hex(8)}"
+    return f"{STAND_IN}-{secrets.token_hex(8)}"
 
 
 class _UnderWay:
@@ -322,6 +323,7 @@ class ChildProxy(Proxy):
 
     def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """Raises ReplayMiss."""
+        path = _as_of_the_api(path)
         ledger, url = self._ledger(), self._upstream.url(path)
         listed = {name: [value] for name, value in headers.items()}
         sent = ledger.read({"method": method, "uri": url, "body": body, "headers": listed})
@@ -339,6 +341,14 @@ class ChildProxy(Proxy):
         reply = self._upstream.ask(method, path, headers, body, lambda answer: ledger.finish(call, answer))
         call.began = time.monotonic()
         return reply
+
+
+_UNVERSIONED = re.compile(r"/messages(?=[/?]|$)")
+
+
+def _as_of_the_api(path: str) -> str:
+    """Return a path with the version before it, which some clients take for a part of the base URL."""
+    return f"/v1{path}" if _UNVERSIONED.match(path) else path
 
 
 def _check(environ: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
+from pytest_tokenbudget.replay.credentials import holds_stand_in
 from pytest_tokenbudget.replay.redaction import PLACEHOLDER
 from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.endpoints import endpoint, unmetered_reason
@@ -145,6 +146,7 @@ def answer_body(answer: Mapping[str, Any]) -> bytes:
     return body_bytes(body.get("string") if isinstance(body, Mapping) else body)
 
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
 _FIRST_WORDS = 80  # characters
 
 
@@ -188,6 +190,11 @@ class Sent:
     def is_of_an_sdk(self) -> bool:
         """Whether it is for the API, or for a gateway in its place, whatever it asks."""
         return "anthropic-version" in lower(self.raw.get("headers"))
+
+    @property
+    def has_no_key(self) -> bool:
+        """Whether what it shows for a key only stands in for one, so that it must not leave this machine."""
+        return self.host not in LOOPBACK and holds_stand_in(lower(self.raw.get("headers")))
 
     @property
     def unmetered(self) -> str | None:

@@ -46,6 +46,7 @@ check_vcr(metadata.version("vcrpy"))
 
 # Only now, since an old one may not even import beside a new HTTP library.
 from vcr.cassette import Cassette  # noqa: E402
+from vcr.patch import reset_patchers  # noqa: E402
 from vcr.record_mode import RecordMode  # noqa: E402
 from vcr.request import Request  # noqa: E402
 from vcr.serialize import deserialize, serialize  # noqa: E402
@@ -109,7 +110,10 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         live = self.ledger.read(plain(request))
         if live.request is None:
             self.ledger.notice(live)
-            return bool(super().can_play_response_for(request))
+            playable_by_vcr = bool(super().can_play_response_for(request))
+            if not playable_by_vcr and not self.write_protected:
+                self.ledger.check_key(live)
+            return playable_by_vcr
         once = self._before_record_request(request)
         playable, again = self._playable(once) if once else (Playable(), False)
         twice = once and self._before_record_request(once)  # as what was written and read
@@ -272,6 +276,12 @@ def route(ledgers: Ledgers) -> Iterator[None]:
     """Take over the HTTP libraries for the ledgers, as `vcr.use_cassette` does. Not per thread or task."""
     with Router.use(path="", ledgers=ledgers):
         yield
+
+
+def is_taken() -> bool:
+    """Return whether somebody has taken over an HTTP library already, as an open cassette does."""
+    originals: Iterable[Any] = reset_patchers()
+    return any(getattr(one.getter(), one.attribute) is not one.new for one in originals)
 
 
 def plain(request: Request) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.model import argument
 from pytest_tokenbudget.replay.cassette_file import Interaction
-from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
+from pytest_tokenbudget.replay.credentials import without_stand_ins
+from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Outside, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.reports.view import REWRITE
@@ -44,7 +45,7 @@ class Stage:
         self._options = options
         self._allowed_hosts = allowed_hosts
         self._spending = spending
-        self._redactor = Redactor(os.environ, redact)
+        self._redactor = Redactor(without_stand_ins(os.environ), redact)
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
         self._ledgers = Ledgers()
         self._background = BackgroundThreads()
@@ -83,6 +84,25 @@ class Stage:
             self._on.append((scenario, opening.pop_all()))
         if self._options.judge:
             vcr_bridge.adopt_open(self._adopted)
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[None]:
+        """Keep what stands in for a key from being sent while no scenario is on.
+
+        Nothing is done where the user's code has a cassette open: that one answers whoever asks.
+        """
+        from pytest_tokenbudget.replay import vcr_bridge  # import vcr
+
+        if vcr_bridge.is_taken():
+            yield
+            return
+        with vcr_bridge.route(self._ledgers), self._ledgers.using(Outside(self._refused)):
+            yield
+
+    def _refused(self, problem: str) -> None:
+        """Keep a refusal for the test that is on; in a plain run it may be none that is metered."""
+        if self._on and problem not in (refusals := self._on[-1][0].refusals):
+            refusals.append(problem)
 
     @contextlib.contextmanager
     def proxy(self, scenario: Scenario) -> Iterator[ChildProxy]:

@@ -43,8 +43,11 @@ ENDED = pytest.StashKey[Scenario]()
 """Of a test of unittest between its body and its report, which alone tells how it ended."""
 
 
-def activate(config: pytest.Config, options: Options) -> None:
-    """Register what this process needs, once. Raises pytest.UsageError for settings that cannot be used."""
+def activate(config: pytest.Config, options: Options, *, stood_in: bool = False) -> None:
+    """Register what this process needs, once. Raises pytest.UsageError for settings that cannot be used.
+
+    `stood_in`: a client may hold what only stands in for a key.
+    """
     if config.pluginmanager.has_plugin("tokenbudget-scenarios"):
         return
     try:
@@ -59,6 +62,10 @@ def activate(config: pytest.Config, options: Options) -> None:
     scenarios = Scenarios(config, session)
     config.pluginmanager.register(scenarios, "tokenbudget-scenarios")
     config.pluginmanager.register(scenarios.fixtures, "tokenbudget-fixtures")
+    if stood_in and not options.judge:
+        scenarios.keep_stand_ins()
+    elif stood_in and not config.pluginmanager.has_plugin("dsession"):  # the controller of xdist asks nothing
+        config.pluginmanager.register(StandIns(scenarios.keep_stand_ins), "tokenbudget-stand-ins")
     if (options.judge or options.calls) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")
 
@@ -84,6 +91,18 @@ def _needs_marker(item: pytest.Item) -> str:
     )
 
 
+class StandIns:
+    """Keeps stand-ins for keys on this machine, from collection on."""
+
+    def __init__(self, keep: Callable[[], None]) -> None:
+        self._keep = keep
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Begin when the conftests of the suite have opened their cassettes."""
+        self._keep()
+
+
 class Scenarios:
     """Runs scenarios: in the only process, or in each worker of pytest-xdist."""
 
@@ -100,6 +119,12 @@ class Scenarios:
         self._news: dict[str, list[object]] = defaultdict(list)
         self._told: set[str] = set()
         self._cassettes = items.Cassettes()
+
+    def keep_stand_ins(self) -> None:
+        """Refuse to send what stands in for a key, to the end of the run."""
+        stack = contextlib.ExitStack()
+        self._config.add_cleanup(stack.close)
+        stack.enter_context(self._stage.outside())
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Know whose each cassette is."""

@@ -15,7 +15,8 @@ from pytest_tokenbudget.errors import TokenBudgetError
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.model import Paired, argument
 from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
-from pytest_tokenbudget.replay.network import NetworkGuard, placeholder_environment
+from pytest_tokenbudget.replay.credentials import standing_in
+from pytest_tokenbudget.replay.network import NetworkGuard
 from pytest_tokenbudget.replay.playback import Ledger, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor, redact, secrets_of
@@ -151,7 +152,7 @@ class Scenario:
         """In replay: no network, and placeholders where credentials are missing."""
         guard = NetworkGuard(self.place.id, allowed_hosts)
         self.refusals = guard.refusals  # which fills while the scenario runs
-        with placeholder_environment(), guard:
+        with standing_in(), guard:
             yield
 
     def run(self, meter: Meter, options: Options) -> Run:

@@ -25,6 +25,7 @@ from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Basis, Finding, Paired, Usage, Verdict
+from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
@@ -76,7 +77,7 @@ class Session:
         self.settings = settings
         self.prices = Prices()
         self.recordings = Recordings()
-        self.api = ApiCounter(os.environ, store) if options.count == "api" else None
+        self.api = ApiCounter(without_stand_ins(os.environ), store) if options.count == "api" else None
         self._store = store
         self._problems: list[str] = []
         self._doubts: set[str] = set()

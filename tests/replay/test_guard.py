@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import socket
 import threading
 import urllib.request
@@ -18,7 +17,7 @@ import pytest
 from pytest_recording import network as pytest_recording_network
 
 from pytest_tokenbudget.errors import ReplayMiss
-from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY, NetworkGuard, placeholder_environment
+from pytest_tokenbudget.replay.network import NetworkGuard
 
 FOREIGN = "192.0.2.1"  # TEST-NET-1 (RFC 5737): routed nowhere, should a guard fail
 PATCHED = (
@@ -268,48 +267,3 @@ def test_a_guard_that_another_patch_wraps_only_passes_on() -> None:
         assert guarded("localhost", 80) == real("localhost", 80)
     finally:
         socket.getaddrinfo = real
-
-
-# --- credentials ----------------------------------------------------------------------------------------
-
-AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"}
-ALL = {"ANTHROPIC_API_KEY", "ANTHROPIC_FOUNDRY_API_KEY", "AWS_DEFAULT_REGION", *AWS}
-
-
-@pytest.mark.parametrize(
-    ("environ", "set_for_the_test"),
-    [
-        ({}, ALL),
-        ({"ANTHROPIC_API_KEY": ""}, ALL),
-        ({"ANTHROPIC_API_KEY": "real"}, ALL - {"ANTHROPIC_API_KEY"}),
-        ({"ANTHROPIC_AUTH_TOKEN": "real"}, ALL - {"ANTHROPIC_API_KEY"}),
-        ({"ANTHROPIC_AUTH_TOKEN": "", "HOME": "/h"}, ALL),
-        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, ALL - AWS),
-        ({"AWS_BEARER_TOKEN_BEDROCK": "a", "AWS_REGION": "eu-west-1"}, ALL - AWS - {"AWS_DEFAULT_REGION"}),
-        ({"AWS_PROFILE": "dev"}, ALL - {"AWS_DEFAULT_REGION"}),
-        ({"AWS_EC2_METADATA_DISABLED": "false"}, ALL - {"AWS_EC2_METADATA_DISABLED"}),
-    ],
-)
-def test_placeholders_stand_in_for_what_is_not_set(
-    environ: dict[str, str], set_for_the_test: set[str]
-) -> None:
-    before = dict(environ)
-    with contextlib.suppress(KeyError), placeholder_environment(environ):
-        changed = {name for name, value in environ.items() if before.get(name) != value}
-        assert changed == set_for_the_test
-        environ["ANTHROPIC_API_KEY"] = "of the test"
-        environ.pop("ANTHROPIC_FOUNDRY_API_KEY")
-        raise KeyError
-    if "ANTHROPIC_API_KEY" in set_for_the_test:  # what we did not touch is the test's own business
-        assert environ == before
-
-
-def test_the_sdk_is_content_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    anthropic = pytest.importorskip("anthropic")
-    for name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "AWS_"))]:
-        monkeypatch.delenv(name)
-    with placeholder_environment():
-        assert anthropic.Anthropic().api_key == PLACEHOLDER_KEY
-        assert anthropic.AnthropicFoundry(resource="r").api_key == PLACEHOLDER_KEY
-        assert anthropic.AnthropicBedrock().aws_region == "us-east-1"
-    assert "ANTHROPIC_API_KEY" not in os.environ

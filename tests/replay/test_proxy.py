@@ -20,14 +20,25 @@ from urllib.parse import urlsplit
 import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss
+from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.cassette_file import (
     Interaction,
     format_cassette,
     read_cassette,
     write_cassette,
 )
-from pytest_tokenbudget.replay.network import PLACEHOLDER_KEY, NetworkGuard
-from pytest_tokenbudget.replay.proxy import Handler, Proxy, Reply, Upstream, api_error, new_key
+from pytest_tokenbudget.replay.credentials import STAND_IN
+from pytest_tokenbudget.replay.network import NetworkGuard
+from pytest_tokenbudget.replay.playback import Ledger, Rules
+from pytest_tokenbudget.replay.proxy import (
+    ChildProxy,
+    Handler,
+    Proxy,
+    Reply,
+    Upstream,
+    api_error,
+    new_key,
+)
 from pytest_tokenbudget.replay.redaction import redact
 from pytest_tokenbudget.wire.framing import assemble, disassemble, read_sse, write_sse
 
@@ -217,7 +228,7 @@ def test_the_environment_of_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     with Proxy(answer) as proxy, Proxy(answer) as other:
         environment = proxy.environment
         assert environment["ANTHROPIC_BASE_URL"] == proxy.url
-        assert environment["ANTHROPIC_API_KEY"].startswith(PLACEHOLDER_KEY)
+        assert environment["ANTHROPIC_API_KEY"].startswith(STAND_IN)
         assert environment["ANTHROPIC_API_KEY"] != other.environment["ANTHROPIC_API_KEY"]
         assert environment["NO_PROXY"] == environment["no_proxy"] == "intranet,127.0.0.1"
         assert environment["CLAUDE_CODE_ATTRIBUTION_HEADER"] == "0"
@@ -263,7 +274,7 @@ def test_a_childs_calls_are_recorded_with_the_real_key_and_without_it() -> None:
     assert kept[0][1]["headers"]["set-cookie"] == ["a=12345678", "b=2"]
     written = format_cassette(redact(kept))
     assert REAL_KEY not in written
-    assert PLACEHOLDER_KEY not in written
+    assert STAND_IN not in written
     assert "12345678" not in written
 
 
@@ -499,3 +510,32 @@ def test_claude_code_records_and_replays(claude_code: Path, tmp_path: Path) -> N
         assert run(proxy, "replayed") == "All done."
     assert len(recorded) == 2
     assert proxy.failures == list(replies) == []
+
+
+def test_a_client_that_takes_the_version_for_a_part_of_the_base_url() -> None:
+    """The AI SDK of Vercel asks for `/messages` below whatever base URL it is given."""
+    bodies = {path: json.dumps(body(path)).encode() for path in ("/messages", "/messages?beta=true")}
+
+    def play(ledger: Ledger, url: str) -> list[bytes]:
+        said = []
+        environ = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": REAL_KEY}
+        with ChildProxy(lambda: ledger, environ) as proxy:
+            headers = {"x-api-key": proxy.access.environment["ANTHROPIC_API_KEY"]}
+            for path, content in bodies.items():
+                connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=600)
+                connection.request("POST", path, content, headers)
+                said.append(connection.getresponse().read())
+                connection.close()
+        assert proxy.problems == []
+        return said
+
+    with Proxy(answer) as api:
+        recording = Ledger("test_it", "record it", (), Rules(calls=True))
+        said = play(recording, api.url)
+    assert [request["uri"].removeprefix(api.url) for request, _ in recording.interactions()] == [
+        "/v1/messages",
+        "/v1/messages?beta=true",
+    ]
+    replay = Ledger("test_it", "record it", recording.interactions())
+    assert play(replay, "http://127.0.0.1:9") == said
+    assert [pair.how for pair in replay.recording.pairs] == [Paired.EXACT] * 2

@@ -1,0 +1,153 @@
+"""Stand in for the credentials that clients insist on, where a run replays and makes no real call.
+
+A stand-in is seen by the Python code of this process alone: no child process gets it, no report and no
+cassette, and `Ledger` refuses to send it anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STAND_IN = "replay-needs-no-key"
+"""What stands for a key. No server accepts it."""
+_SENT = re.compile(rf"{STAND_IN}(?![-\w])")
+"""The stand-in, and not a key of `token_budget_proxy`, which goes on from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    """What one kind of client insists on."""
+
+    names: tuple[str, ...]
+    """Variables: where one is set, the client is content."""
+    values: Mapping[str, str]
+    """Variables that stand in, each where it is not set."""
+    elsewhere: tuple[str, ...] = ()
+    """Variables that say that the user gives it in another way."""
+    files: tuple[str, ...] = ()
+    """Files below the home folder that say so."""
+
+    def is_missing(self, environ: Mapping[str, str], *, everywhere: bool) -> bool:
+        """Return whether nobody gives it; `everywhere` looks beyond `names`."""
+        if any(environ.get(name) for name in self.names):
+            return False
+        if not everywhere:
+            return True
+        home = Path(environ.get("HOME") or environ.get("USERPROFILE") or "/")
+        return not (
+            any(map(environ.get, self.elsewhere)) or any((home / file).exists() for file in self.files)
+        )
+
+
+_AWS_FILES = (".aws/credentials", ".aws/config")
+_AWS_ELSEWHERE = (
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+_CREDENTIALS = (
+    _Credential(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), {"ANTHROPIC_API_KEY": STAND_IN}),
+    _Credential(("ANTHROPIC_FOUNDRY_API_KEY",), {"ANTHROPIC_FOUNDRY_API_KEY": STAND_IN}),
+    _Credential(
+        ("AWS_ACCESS_KEY_ID", "AWS_BEARER_TOKEN_BEDROCK"),
+        {
+            "AWS_ACCESS_KEY_ID": STAND_IN,
+            "AWS_SECRET_ACCESS_KEY": STAND_IN,
+            "AWS_EC2_METADATA_DISABLED": "true",  # else botocore asks a server for them
+        },
+        _AWS_ELSEWHERE,
+        _AWS_FILES,
+    ),
+    _Credential(
+        ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"),
+        {"AWS_DEFAULT_REGION": "us-east-1"},
+        ("AWS_CONFIG_FILE",),
+        _AWS_FILES,
+    ),
+    _Credential(("CLOUD_ML_REGION",), {"CLOUD_ML_REGION": "us-east5"}),
+)
+
+
+def chosen(environ: Mapping[str, str], *, everywhere: bool = False) -> dict[str, str]:
+    """Return the variables that stand in for what an environment lacks, by name.
+
+    With `everywhere`, what the user keeps in a profile or in a file of the home folder counts as given: other
+    code of the process may use it.
+    """
+    missing = [one for one in _CREDENTIALS if one.is_missing(environ, everywhere=everywhere)]
+    return {name: value for one in missing for name, value in one.values.items() if not environ.get(name)}
+
+
+@contextlib.contextmanager
+def standing_in(
+    environ: MutableMapping[str, str] = os.environ, *, everywhere: bool = False
+) -> Iterator[Mapping[str, str]]:
+    """Put stand-ins into an environment, and yield them; every variable is put back at the end.
+
+    What is set stays as it is. Child processes do not get them.
+    """
+    values = chosen(environ, everywhere=everywhere)
+    before = {name: environ.get(name) for name in values}
+    environ.update(values)
+    if environ is os.environ:
+        for name in values:
+            os.unsetenv(name)  # which children that are given no environment inherit
+    try:
+        with _kept_from_children(values):
+            yield values
+    finally:
+        for name, value in before.items():
+            if value is None:
+                environ.pop(name, None)
+            else:
+                environ[name] = value
+
+
+@contextlib.contextmanager
+def _kept_from_children(values: Mapping[str, str]) -> Iterator[None]:
+    """Take these variables out of the environment of every child that `subprocess` starts."""
+    cls, original = subprocess.Popen, subprocess.Popen.__init__
+    signature = inspect.signature(original)
+    active = True
+
+    @functools.wraps(original)
+    def start(*args: Any, **kwargs: Any) -> None:
+        if not active:
+            return original(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
+        environ = given.arguments.get("env")
+        environ = os.environ if environ is None else environ
+        if any(environ.get(name) == value for name, value in values.items()):
+            left = {name: value for name, value in environ.items() if values.get(name) != value}
+            given.arguments["env"] = left
+        return original(*given.args, **given.kwargs)
+
+    cls.__init__ = start  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        active = False
+        if cls.__init__ is start:  # else somebody has wrapped it: it stays, and only passes on
+            cls.__init__ = original  # type: ignore[method-assign]
+
+
+def without_stand_ins(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without keys that only stand in."""
+    return {name: value for name, value in environ.items() if value != STAND_IN}
+
+
+def holds_stand_in(headers: Mapping[str, str]) -> bool:
+    """Return whether a request would show a stand-in to a server, as a key or as the name of a signature."""
+    return any(_SENT.search(value) for value in headers.values())

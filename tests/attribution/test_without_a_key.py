@@ -1,0 +1,168 @@
+"""Replay needs no key, wherever a suite makes its clients; and what stands for one is never sent."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from support.budgeted import Project
+from support.messages_api import MessagesApi
+from support.scratch_suites import make
+
+CLIENT = """
+import anthropic
+
+CLIENT = anthropic.Anthropic(max_retries=0)
+
+
+def ask(words):
+    messages = [{"role": "user", "content": words}]
+    return CLIENT.messages.create(model="claude-haiku-4-5", max_tokens=50, messages=messages).content[0].text
+"""
+SCENARIO = """
+import pytest
+from client import ask
+
+
+@pytest.mark.token_budget
+def test_it():
+    assert ask("Hello")
+"""
+CONFTEST = """
+import anthropic
+
+CLIENT = anthropic.Anthropic()
+
+
+def pytest_configure(config):
+    anthropic.Anthropic()
+
+
+def pytest_sessionfinish(session):
+    anthropic.Anthropic()
+"""
+
+
+def recorded(project: Project, api: MessagesApi) -> Project:
+    done = project.run("--token-budget", "--token-budget-record=once", "--token-budget-update", url=api.url)
+    assert done.status == 0, done.output
+    return project
+
+
+@pytest.fixture
+def project(
+    tmp_path: Any, pytester: pytest.Pytester, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    for name in ("CLOUD_ML_REGION", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return recorded(make(tmp_path / "suite", pytester, SCENARIO, client=CLIENT), api)
+
+
+def test_a_client_at_import(project: Project) -> None:
+    assert project.judge().verdicts == {"within"}
+    plain = project.run()
+    assert plain.status == 0, plain.output
+
+
+def test_conftests_and_hooks_from_beginning_to_end(project: Project) -> None:
+    (project.path / "conftest.py").write_text(CONFTEST, "utf-8")
+    judged = project.judge()
+    assert judged.status == 0, judged.output
+    assert judged.verdicts == {"within"}
+
+
+def test_workers_of_xdist(project: Project) -> None:
+    judged = project.judge("-n", "1")
+    assert judged.status == 0, judged.output
+
+
+@pytest.mark.parametrize("options", [("--token-budget-record=all",), ("--token-budget-live",)])
+def test_nothing_stands_in_where_calls_are_real(project: Project, options: tuple[str, ...]) -> None:
+    done = project.run(*options)
+    assert done.status != 0
+    assert "Could not resolve authentication method" in done.output
+
+
+SKIPS = """
+import os
+
+import pytest
+
+KEY = os.environ.get("ANTHROPIC_API_KEY")
+
+
+@pytest.mark.skipif(not KEY, reason="needs a key")
+def test_live():
+    assert False, "called"
+
+
+def test_key():
+    assert not KEY
+"""
+
+
+def test_nothing_stands_in_for_tests_that_are_no_scenarios(project: Project) -> None:
+    (project.path / "test_live.py").write_text(SKIPS, "utf-8")
+    for arguments in ((), ("test_live.py",)):
+        done = project.run(*arguments)
+        assert done.status == 0, done.output
+        assert "1 skipped" in done.output
+
+
+UNMETERED = """
+import anthropic
+import httpx2
+import pytest
+import requests
+from client import CLIENT, ask
+
+
+@pytest.mark.token_budget
+def test_it():
+    assert ask("Hello")
+
+
+def test_sdk():
+    ask("Not in a scenario")
+
+
+def test_requests():
+    requests.get("https://api.anthropic.com/v1/models", headers={"x-api-key": CLIENT.api_key})
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("--token-budget",)])
+def test_what_stands_in_is_never_sent(
+    project: Project, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that is no scenario has the client of the module, and may call."""
+    (project.path / "test_it.py").write_text(UNMETERED, "utf-8")
+    looked_up: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_: looked_up.append(args))
+    done = project.run(*arguments)
+    assert looked_up == []
+    assert "2 failed, 1 passed" in done.output, done.output
+    assert done.output.count("leaves this machine never") >= 2
+
+
+SETS = """
+import os
+
+os.environ["ANTHROPIC_API_KEY"] = "sk-of-the-suite"
+"""
+SEES = """
+
+def test_key():
+    import os
+
+    assert os.environ["ANTHROPIC_API_KEY"] == "sk-of-the-suite"
+"""
+
+
+def test_what_the_user_sets_stays(project: Project) -> None:
+    (project.path / "conftest.py").write_text(SETS, "utf-8")
+    (project.path / "test_it.py").write_text(SCENARIO + SEES, "utf-8")
+    judged = project.judge()
+    assert judged.status == 0, judged.output
