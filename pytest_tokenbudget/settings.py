@@ -258,6 +258,8 @@ class Settings:
     """Hosts that a scenario may reach in replay, beside loopback."""
     trusted_usage: tuple[str, ...] = ()
     """Hosts whose usage is taken as it is, whatever the prompts count."""
+    ignored_hosts: tuple[str, ...] = ()
+    """Hosts that scenarios send nothing but model calls: all else gets an empty answer."""
 
 
 _SCENARIO_KEYS = (
@@ -269,7 +271,7 @@ _SCENARIO_KEYS = (
     "runs_per_month",
     "batchable",
 )
-_SUITE_KEYS = ("minimum_cacheable_tokens", "redact", "allowed_hosts", "trusted_usage")
+_SUITE_KEYS = ("minimum_cacheable_tokens", "redact", "allowed_hosts", "trusted_usage", "ignored_hosts")
 
 
 def load_settings(root: Path) -> Settings:
@@ -306,6 +308,7 @@ def parse_settings(table: object, where: str) -> Settings:
         redact=_patterns(table.get("redact", []), where),
         allowed_hosts=_hosts(table, "allowed_hosts", where),
         trusted_usage=_hosts(table, "trusted_usage", where),
+        ignored_hosts=_hosts(table, "ignored_hosts", where),
     )
 
 

@@ -83,6 +83,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         redact = ["cust_[0-9]+"]
         allowed_hosts = ["telemetry.internal"]
         trusted_usage = ["gateway.internal"]
+        ignored_hosts = ["telemetry.example.com"]
         [tool.tokenbudget.tolerance]
         prompt_tokens = "8%"
         cache_share = 3
@@ -101,6 +102,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
     assert settings.redact == ("cust_[0-9]+",)
     assert settings.allowed_hosts == ("telemetry.internal",)
     assert settings.trusted_usage == ("gateway.internal",)
+    assert settings.ignored_hosts == ("telemetry.example.com",)
     assert settings.minimum_cacheable_tokens == {"claude-sonnet-4-6": 2048}
 
 
@@ -121,6 +123,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         ({"allowed_hosts": [1]}, "write a list of strings"),
         ({"allowed_hosts": ["https://db.internal"]}, "'https://db.internal' is no host"),
         ({"trusted_usage": ["https://gateway.test"]}, "trusted_usage: 'https://gateway.test' is no host"),
+        ({"ignored_hosts": ["https://t.internal"]}, "ignored_hosts: 'https://t.internal' is no host"),
         ({"minimum_cacheable_tokens": 3}, "must be a table"),
         ({"minimum_cacheable_tokens": {"m": -3}}, "minimum_cacheable_tokens.m is -3"),
         ([], "not a table"),

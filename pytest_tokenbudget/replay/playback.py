@@ -107,6 +107,8 @@ class Ledger:
 
         `playable` is what may answer it; None: anything. Raises ReplayMiss where it may not be called.
         """
+        if sent.request is None and sent.host in self.rules.ignored_hosts:
+            return Found(-1, _empty(200, "OK"))
         if self.rules.outside:
             self.check_key(sent)
             return None
@@ -125,6 +127,8 @@ class Ledger:
             if number is not None:
                 self._played.add(number)
         if number is None:
+            if self._is_missing(sent):
+                return Found(-1, self._refused_quietly(sent))
             self._allow_call(sent, playable.refusal if playable else "", required=bool(left))
             return None
         answer = self._answer(number, sent)
@@ -180,7 +184,9 @@ class Ledger:
 
     def _number(self, sent: Sent, left: frozenset[int] | None) -> int | None:
         """Of the interaction that answers a request: one of those `left`, None: any."""
-        if sent.request is None or sent.is_about_a_batch:
+        if sent.request is None:
+            return self._other(sent)
+        if sent.is_about_a_batch:
             return self._next(sent, left)
         if sent.request.endpoint.api == "batch_create":
             return self._created(sent, sent.request, left)
@@ -260,6 +266,51 @@ class Ledger:
         self._answers.name(self._traffic.interactions[number][1], recorded, sent.entries)
         return number
 
+    def _other(self, sent: Sent) -> int | None:
+        """The answer to what is no model call: by method, path and order.
+
+        The same address comes first, then another query, then another host, where this one is not recorded.
+        What was recorded fewer times than it is asked is answered as the last time.
+        """
+        held = self._traffic.others.get(sent.route, [])
+        same = [(number, one) for number, one in held if one.address == sent.address]
+        if self.rules.exact:
+            same = [
+                (number, one) for number, one in same if one.content == sent.content or not sent.is_upload
+            ]
+        if self.rules.exact or self.rules.passes_by(sent):
+            held = same
+        elif any(one.host == sent.host for _, one in held):
+            held = [(number, one) for number, one in held if one.host == sent.host]
+        left = [entry for entry in (*same, *held) if entry[0] not in self._played]
+        if not left and self.rules.calls:
+            return None
+        if not left and held and not self.rules.repeats:
+            self.warn(f"{sent.place} was asked more often than it was recorded: it got the last answer again")
+        answering = left[:1] or (same or held)[-1:]
+        if not answering:
+            return None
+        number, recorded = answering[0]
+        if sent.is_upload and recorded.content != sent.content:
+            self.warn(
+                f"{sent.place} uploads another file than was recorded, under the recorded id: nobody can "
+                "tell what it counts. Record the test anew"
+            )
+        return number
+
+    def _is_missing(self, sent: Sent) -> bool:
+        """Whether nothing answers what is no model call, where nothing is called."""
+        model_call = sent.request is not None or sent.unmetered is not None
+        return not (model_call or self.rules.calls or self.rules.passes_by(sent))
+
+    def _refused_quietly(self, sent: Sent) -> dict[str, Any]:
+        """An answer by which a client gives up at once."""
+        self.warn(
+            f"{sent.place} is no model call, and is not in the recording: it was refused, which decides "
+            "nothing. Name its host in ignored_hosts of [tool.tokenbudget], or record the test anew"
+        )
+        return _empty(_REFUSED, "not recorded")
+
     def _next(self, sent: Sent, left: frozenset[int] | None) -> int | None:
         """The next answer from the same address; of a batch's state and results the last one for good."""
         numbers = self._traffic.by_address.get(sent.address, [])
@@ -313,6 +364,8 @@ class Rules:
     """The recording answers only what is the same to the letter."""
     repeats: bool = False
     """What was answered is answered again, as one more turn."""
+    ignored_hosts: frozenset[str] = frozenset()
+    """Hosts that get nothing but model calls: all else is answered with an empty 200, recorded or not."""
     free_hosts: frozenset[str] = frozenset()
     """Hosts whose traffic, beside model calls, passes by unrecorded; on loopback all but an SDK's does."""
     before_call: Callable[[Request], None] | None = None
@@ -485,17 +538,36 @@ class Calls:
         """
         if problem := self._problem():
             raise RecordingError(f"{problem} Nothing was recorded; run it again.")
-        calls = sorted((call for call in self._calls if call.answer is not None), key=_started)
-        if any(call.answered is None for call in calls):
+        calls = sorted((*self._answered, *self._lost), key=_started)
+        if any(call.answered is None and call.answer is not None for call in calls):
             return [_interaction(call) for call in calls]
         return [_timed(call, calls[0].started) for call in calls]
 
     @property
     def unanswered(self) -> list[str]:
         """Calls without a whole answer, in sentences; not those that a retry came through for."""
-        whole = {call.sent.identity for call in self._calls if call.answer is not None}
-        cut = [call for call in self._calls if call.answer is None and call.sent.identity not in whole]
+        cut = [call for call in self._given_up if call.sent.request is not None]
         return [f"{self._name}: the answer to {call.sent} did not end." for call in cut]
+
+    @property
+    def _answered(self) -> list[Call]:
+        return [call for call in self._calls if call.answer is not None]
+
+    @property
+    def _given_up(self) -> list[Call]:
+        """Without a whole answer; not those that a retry came through for."""
+        whole = {call.sent.identity for call in self._answered}
+        return [call for call in self._calls if call.answer is None and call.sent.identity not in whole]
+
+    @property
+    def _lost(self) -> list[Call]:
+        """Of these, what is no model call: it is kept as failed."""
+        return [call for call in self._given_up if call.sent.request is None]
+
+    @property
+    def lost(self) -> list[str]:
+        """What is no model call and got no answer; each once."""
+        return list(dict.fromkeys(call.sent.place for call in self._lost))
 
     @property
     def failed(self) -> list[str]:
@@ -524,9 +596,20 @@ def _started(call: Call) -> float:
     return call.started
 
 
+_REFUSED = 403
+"""What a failed call replays as: exporters of telemetry and SDKs do not try again."""
+
+
+def _empty(code: int, reason: str) -> dict[str, Any]:
+    """An answer without content."""
+    headers = {"content-type": ["application/json"], "x-should-retry": ["false"]}
+    return {"status": {"code": code, "message": reason}, "headers": headers, "body": {"string": b"{}"}}
+
+
 def _interaction(call: Call) -> Interaction:
     """Without the timing of another recording."""
-    return dict(call.request), {key: value for key, value in (call.answer or {}).items() if key != "timing"}
+    answer = call.answer or _empty(_REFUSED, "failed when it was recorded")
+    return dict(call.request), {key: value for key, value in answer.items() if key != "timing"}
 
 
 def _timed(call: Call, began: float) -> Interaction:
@@ -664,9 +747,10 @@ def _with(headers: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict
 class Outside(Ledger):
     """Stands for whoever asks while no scenario is on: all is really sent, but for stand-ins of keys."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], ignored_hosts: frozenset[str]) -> None:
         """`tell` keeps what was refused, for code that swallows it."""
-        super().__init__("outside of scenarios", "", rules=Rules(outside=True))
+        rules = Rules(outside=True, ignored_hosts=ignored_hosts)
+        super().__init__("outside of scenarios", "", rules=rules)
         self._tell = tell
 
     def doubt(self, problem: str) -> None:

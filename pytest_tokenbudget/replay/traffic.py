@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,7 +57,9 @@ class Traffic:
         self.carriers: list[int] = []
         """Of each exchange: the interaction with its answer, of a batch's entry the batch's creation."""
         self.by_address: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        """Interactions with anything else, and batches that could not be created."""
+        """Interactions about a batch, and batches that could not be created."""
+        self.others: dict[tuple[str, str], list[tuple[int, Sent]]] = defaultdict(list)
+        """By method and path: interactions that are no Messages traffic."""
         self.batches: dict[str, list[int]] = defaultdict(list)
         """Created batches, by the digest of their request."""
         self.hides_text = any(_HIDDEN_TEXT in body_bytes(sent.get("body")) for sent, _ in self.interactions)
@@ -66,7 +69,9 @@ class Traffic:
         sent = [_recorded(self.reader, request, answer) for request, answer in self.interactions]
         results = self._results(sent)
         for number, one in enumerate(sent):
-            if one.request is None or one.request.endpoint.api in ("batch", "batch_results"):
+            if one.request is None:
+                self.others[one.route].append((number, one))
+            elif one.request.endpoint.api in ("batch", "batch_results"):
                 self.by_address[one.address].append(number)
             elif one.request.endpoint.api == "batch_create":
                 self._add_batch(number, one, results)
@@ -147,6 +152,8 @@ def answer_body(answer: Mapping[str, Any]) -> bytes:
 
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
+_VERSIONED = re.compile(r"/v\d+[a-z0-9]*/.*")
+_BOUNDARY = re.compile(r"""boundary="?([^";,\s]+)""")
 _FIRST_WORDS = 80  # characters
 
 
@@ -217,6 +224,29 @@ class Sent:
         port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
         query = tuple(sorted(parse_qsl(parts.query)))
         return self.method, parts.scheme, parts.hostname, port, parts.path or "/", query
+
+    @property
+    def place(self) -> str:
+        """Method and address without the query, which may hold anything."""
+        return f"{self.method} {urlsplit(self.url)._replace(query='', fragment='').geturl()}"
+
+    @property
+    def route(self) -> tuple[str, str]:
+        """Method and path from its version on: what a call keeps below another base URL."""
+        path = urlsplit(self.url).path or "/"
+        versioned = _VERSIONED.search(path)
+        return self.method, versioned[0] if versioned else path
+
+    @property
+    def content(self) -> bytes:
+        """The body without the boundary of an upload, which is another one on every run."""
+        boundary = _BOUNDARY.search(lower(self.raw.get("headers")).get("content-type", ""))
+        return self.body.replace(boundary[1].encode(), b"") if boundary else self.body
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether it sends files."""
+        return "multipart/" in lower(self.raw.get("headers")).get("content-type", "")
 
     @property
     def identity(self) -> tuple[object, ...]:

@@ -39,11 +39,13 @@ class Stage:
         options: Options,
         *,
         allowed_hosts: Sequence[str] = (),
+        ignored_hosts: Sequence[str] = (),
         spending: Spending | None = None,
         redact: Sequence[str] = (),
     ) -> None:
         self._options = options
         self._allowed_hosts = allowed_hosts
+        self._ignored_hosts = frozenset(map(str.lower, ignored_hosts))
         self._spending = spending
         self._redactor = Redactor(without_stand_ins(os.environ), redact)
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
@@ -73,6 +75,7 @@ class Stage:
                     self._spending,
                     self._redactor,
                     free_hosts=frozenset(self._allowed_hosts),
+                    ignored_hosts=self._ignored_hosts,
                 )
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:
@@ -96,7 +99,10 @@ class Stage:
         if vcr_bridge.is_taken():
             yield
             return
-        with vcr_bridge.route(self._ledgers), self._ledgers.using(Outside(self._refused)):
+        with (
+            vcr_bridge.route(self._ledgers),
+            self._ledgers.using(Outside(self._refused, self._ignored_hosts)),
+        ):
             yield
 
     def _refused(self, problem: str) -> None:

@@ -112,6 +112,7 @@ class Scenarios:
         self._stage = Stage(
             session.options,
             allowed_hosts=session.settings.allowed_hosts,
+            ignored_hosts=session.settings.ignored_hosts,
             spending=session.spending(getattr(config, "workerinput", {}).get("workercount", 1)),
             redact=session.settings.redact,
         )

@@ -123,8 +123,12 @@ class Scenario:
         redactor: Redactor | None = None,
         *,
         free_hosts: frozenset[str] = frozenset(),
+        ignored_hosts: frozenset[str] = frozenset(),
     ) -> Ledger:
-        """Read its cassette and begin its account; `free_hosts` are not recorded. Raises CassetteError."""
+        """Read its cassette and begin its account. Raises CassetteError.
+
+        What goes to `free_hosts` is not recorded, and what goes to `ignored_hosts` is not even sent.
+        """
         assert self.cassette is not None
         exists = self.cassette.exists()
         mode = options.record
@@ -136,6 +140,7 @@ class Scenario:
             calls=options.live or mode != RecordMode.NONE,
             exact=mode == RecordMode.CHANGED,
             free_hosts=free_hosts,
+            ignored_hosts=ignored_hosts,
             before_call=spending.before_call if spending else None,
             after_call=spending.after_call if spending else None,
             redact=redactor,
@@ -216,6 +221,8 @@ class Scenario:
         """What a new recording holds of calls that failed for good, in sentences."""
         for ledger in self.ledgers:
             again = " with --token-budget-record=all" if ledger is self.own else ""
+            for lost in ledger.called(self.place.id).lost if ledger is self.own else ():
+                yield f"{self.place.id}: {lost} got no answer. It is no model call: it is kept as failed."
             for failed in ledger.called(self.place.id).failed:
                 yield (
                     f"{self.place.id}: {failed}, and not asked again until it succeeded. The recording keeps "

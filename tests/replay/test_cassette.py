@@ -387,9 +387,9 @@ def test_what_an_sdk_asks_a_gateway_on_loopback_is_recorded(weather: str) -> Non
     assert len(recorded) == 1
     with replaying(recorded) as ledger:
         assert ask().json() == {"path": "/v1/models"}
-        with pytest.raises(ReplayMiss, match="no answer to GET"):
-            ask()
-    assert len(ledger.problems) == 1
+        assert ask().json() == {"path": "/v1/models"}, "once more, which is no reason to fail"
+    assert not ledger.problems
+    assert len(ledger.warnings) == 1
 
 
 def test_a_compressed_request_is_told(api: MessagesApi) -> None:
@@ -416,9 +416,10 @@ def test_other_traffic_is_replayed_by_its_address_in_order() -> None:
     with replaying([WEATHER, second]) as ledger:
         assert httpx2.get("https://weather.test/now?unit=C&city=Bern").text == "snow"
         assert requests.get("https://weather.test/now?city=Bern&unit=C").text == "rain"
-        with pytest.raises(ReplayMiss, match=r"no answer to GET https://weather.test/now"):
-            requests.get("https://weather.test/now?city=Bern&unit=C")
-    assert len(ledger.problems) == 1
+        assert requests.get("https://weather.test/now?city=Bern&unit=C").text == "rain"
+    assert not ledger.problems
+    (warning,) = ledger.warnings
+    assert warning.startswith("GET https://weather.test/now was asked more often than it was recorded")
 
 
 def test_a_connection_that_is_kept_alive_asks_once_for_each_request(api: MessagesApi) -> None:
@@ -457,7 +458,7 @@ def test_a_redirect_that_aiohttp_follows() -> None:
 def test_a_redirect_that_aiohttp_follows_is_recorded_whole(
     weather: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_tokenbudget.replay.playback._LOOPBACK", frozenset())
+    monkeypatch.setattr("pytest_tokenbudget.replay.playback.LOOPBACK", frozenset())
 
     async def get() -> str:
         async with aiohttp.ClientSession() as session, session.get(f"{weather}/old") as answer:
@@ -471,9 +472,12 @@ def test_a_redirect_that_aiohttp_follows_is_recorded_whole(
 
 
 def test_other_traffic_is_refused_but_for_allowed_hosts() -> None:
-    with replaying([]) as ledger, pytest.raises(ReplayMiss, match="nothing reaches the network in replay"):
-        httpx2.get("https://weather.test/now")
-    assert len(ledger.problems) == 1
+    with replaying([]) as ledger:
+        assert httpx2.get("https://weather.test/now?key=secret").status_code == 403
+    assert not ledger.problems
+    (warning,) = ledger.warnings
+    assert "GET https://weather.test/now is no model call, and is not in the recording" in warning
+    assert "secret" not in warning
     with replaying([], free_hosts=frozenset({"weather.test"})) as ledger, pytest.raises(httpx2.ConnectError):
         httpx2.get("https://weather.test/now")  # there is no such host
     assert not ledger.problems
