@@ -1,9 +1,15 @@
-"""The committed baselines: one YAML file a test module, written by the tool, one value a line."""
+"""Read and write the committed baselines: one YAML file a test module, one value a line.
+
+`docs/formats.md` describes the file. It is written as version 2 where a baseline has a key that version 1
+did not know, else as version 1, which is read for ever.
+"""
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,14 +17,75 @@ from typing import Any
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.files import dump_yaml, load_yaml, write_atomically
 from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage
+from pytest_tokenbudget.wire.exchange import Exchange
+from pytest_tokenbudget.wire.prompt import Block, digest
 
-VERSION = 1
+VERSION = 2
+"""The newest version that is read and written."""
 _UPDATE = "pytest --token-budget --token-budget-update"
 _HEADER = f"# Token budgets. Written by `{_UPDATE}`; commit it and review it like code.\n"
 _OPTIONAL = "web_search_requests"
 REQUIRED = tuple(count for count in COUNTS if count != _OPTIONAL)
 """Counts that every rate of a baseline has."""
 _COMMITTED = "It was committed so: name another commit to compare with."
+_FOREIGN_READS = "foreign_reads"
+_TTLS = ("5m", "1h")
+_DIGESTS = ("recording", "accepted")
+_DIGEST = re.compile(r"[0-9a-f]{12}")
+_ADDED = (*_DIGESTS, "counted_by")
+"""Keys of a scenario that version 2 added, all of them optional; `foreign_reads` stands under a model."""
+_CONFLICT = re.compile(r"(?m)^(<<<<<<<|>>>>>>>) ")
+
+
+def _nothing() -> Mapping[Rate, Mapping[str, int]]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What is committed for one scenario."""
+
+    usage: Usage
+    foreign_reads: Mapping[Rate, Mapping[str, int]] = field(default_factory=_nothing)
+    """Tokens that were read from a cache which the run itself had not filled: by rate and ttl (`5m`, `1h`),
+    only where not 0."""
+    recording: str | None = None
+    """The `recording_digest` of what it was measured on; None in a file of version 1."""
+    accepted: str | None = None
+    """The digest of its accepted requests; None where the requests are the recorded ones."""
+    counted_by: str | None = None
+    """The counter of what was counted (`ctok 1.3`); None where every number is recorded."""
+
+
+def usages(baselines: Mapping[str, Baseline]) -> dict[str, Usage]:
+    """Return the usage of each baseline under its name."""
+    return {name: baseline.usage for name, baseline in baselines.items()}
+
+
+def recording_digest(turns: Iterable[Exchange]) -> str:
+    """Return 12 hex digits that tell recordings apart: the same for the same turns in the same order.
+
+    They cover the requests, and the models, prompt and output tokens of the answers. They do not cover what
+    differs when the same is recorded again: the split of the prompt into read, written and uncached tokens,
+    dates, and the ids of tool calls.
+    """
+    return digest(*(_digested(turn) for turn in turns))[:12]
+
+
+def _digested(turn: Exchange) -> list[object]:
+    prompt, usage = turn.request.prompt, turn.answer.usage or Usage()
+    billed = [
+        [str(rate), tokens.prompt_tokens, tokens.output_tokens] for rate, tokens in usage.by_rate.items()
+    ]
+    blocks = [
+        [block.level, block.role, block.message, block.ttl, _without_ids(block)] for block in prompt.blocks
+    ]
+    limits = [prompt.max_tokens, prompt.stop_sequences, prompt.automatic_ttl]
+    return [turn.request.endpoint.api, prompt.model, blocks, dict(prompt.options), limits, billed]
+
+
+def _without_ids(block: Block) -> dict[str, Any]:
+    return {key: value for key, value in block.content.items() if key not in ("id", "tool_use_id")}
 
 
 def baseline_path(test_file: Path) -> Path:
@@ -26,12 +93,12 @@ def baseline_path(test_file: Path) -> Path:
     return test_file.parent / "token_budgets" / f"{test_file.stem}.yaml"
 
 
-def read_baselines(path: Path) -> Mapping[str, Usage]:
-    """Baselines by scenario name (the node id without its file); empty where there is no file.
+def read_baselines(path: Path) -> Mapping[str, Baseline]:
+    """Read the baselines of a file by scenario name (the node id without its file); none without a file.
 
     Raises BaselineError naming the file, what is wrong in it and the fix.
     """
-    restore = f"Restore it (git checkout -- {shlex.quote(str(path))}), or delete it and run `{_UPDATE}`."
+    restore = f"Restore it (git checkout -- {shlex.quote(str(path))}), then run `{_UPDATE}` for what changed."
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -42,8 +109,14 @@ def read_baselines(path: Path) -> Mapping[str, Usage]:
     return parse_baselines(text, where=str(path), fix=restore)
 
 
-def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str, Usage]:
-    """Read the text of a baseline file; in errors, `where` names it and `fix` is the next step."""
+def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str, Baseline]:
+    """Read the text of a baseline file; in errors, `where` names it and `fix` is the next step.
+
+    Raises BaselineError.
+    """
+    if mark := _CONFLICT.search(text):
+        line = text.count("\n", 0, mark.start()) + 1
+        raise BaselineError(f"{where}: holds conflict marks of a merge (line {line}). {fix}")
     try:
         document = load_yaml(text)
     except ValueError as error:
@@ -52,10 +125,10 @@ def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str
         raise BaselineError(f"{where}: is no baseline file: it has no `version`. {fix}")
     version = document["version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BaselineError(f"{where}: `version` is {version!r}, not {VERSION}. {fix}")
+        raise BaselineError(f"{where}: `version` is {version!r}, not 1 to {VERSION}. {fix}")
     if version > VERSION:
         raise BaselineError(
-            f"{where}: is of version {version!r}; this pytest-tokenbudget reads {VERSION}. "
+            f"{where}: is of version {version!r}; this pytest-tokenbudget reads 1 to {VERSION}. "
             "Install the newer version that wrote it."
         )
     scenarios = document.get("scenarios")
@@ -63,26 +136,54 @@ def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str
         raise BaselineError(f"{where}: `scenarios` is not a table. {fix}")
     try:
         _refuse_unknown(document, ("version", "scenarios"), "the file")
-        return MappingProxyType({str(k): _usage(v, str(k)) for k, v in scenarios.items()})
+        return MappingProxyType({str(k): _baseline(v, str(k), version) for k, v in scenarios.items()})
     except ValueError as error:
         raise BaselineError(f"{where}: {error}. {fix}") from None
 
 
-def _usage(value: object, where: str) -> Usage:
-    """Raises ValueError, as those below, that says what is wrong `where`."""
+def _baseline(value: object, where: str, version: int) -> Baseline:
+    """Read one scenario of a file of `version`.
+
+    Raises ValueError, as those below, that says what is wrong `where`.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("models"), dict):
         raise ValueError(f"{where}: is not `turns` and `models`")
-    _refuse_unknown(value, ("turns", "models"), where)
-    by_rate = {
-        Rate.parse(str(rate)): _tokens(counts, f"{where}: {rate}") for rate, counts in value["models"].items()
-    }
-    return Usage(_count(value.get("turns"), f"{where}: turns"), MappingProxyType(by_rate))
+    added = _ADDED if version > 1 else ()
+    _refuse_unknown(value, ("turns", "models", *added), where)
+    by_rate, foreign_reads = {}, {}
+    for name, counts in value["models"].items():
+        rate, place = Rate.parse(str(name)), f"{where}: {name}"
+        by_rate[rate] = _tokens(counts, place, (_FOREIGN_READS,) if version > 1 else ())
+        if _FOREIGN_READS in counts:
+            foreign_reads[rate] = _foreign_reads(counts[_FOREIGN_READS], f"{place}: {_FOREIGN_READS}")
+    return Baseline(
+        Usage(_count(value.get("turns"), f"{where}: turns"), MappingProxyType(by_rate)),
+        MappingProxyType(foreign_reads),
+        **{
+            key: _text(value[key], f"{where}: {key}", digest=key in _DIGESTS) for key in added if key in value
+        },
+    )
 
 
-def _tokens(value: object, where: str) -> Tokens:
+def _foreign_reads(value: object, where: str) -> Mapping[str, int]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: is not a table of tokens by ttl")
+    _refuse_unknown(value, _TTLS, where)
+    return MappingProxyType({ttl: _count(tokens, f"{where}: {ttl}") for ttl, tokens in value.items()})
+
+
+def _text(value: object, where: str, *, digest: bool) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{where}: is {value!r}, not a text; put it in quotes")
+    if digest and not _DIGEST.fullmatch(value):
+        raise ValueError(f"{where}: is {value!r}, not 12 hex digits")
+    return value
+
+
+def _tokens(value: object, where: str, beside: Sequence[str]) -> Tokens:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: is not a table of token counts")
-    _refuse_unknown(value, COUNTS, where)
+    _refuse_unknown(value, (*COUNTS, *beside), where)
     counts = {key: _count(value.get(key), f"{where}: {key}") for key in REQUIRED}
     return Tokens(**counts, web_search_requests=_count(value.get(_OPTIONAL, 0), f"{where}: {_OPTIONAL}"))
 
@@ -100,25 +201,38 @@ def _count(value: object, where: str) -> int:
     raise ValueError(f"{where}: is {value!r}, not a count")
 
 
-def format_baselines(baselines: Mapping[str, Usage]) -> str:
-    """The text of a baseline file: sorted, one value a line, the same bytes for the same baselines."""
+def format_baselines(baselines: Mapping[str, Baseline]) -> str:
+    """Return the text of a baseline file: sorted, one value a line, equal bytes for equal baselines."""
     scenarios = {name: _as_table(baselines[name]) for name in sorted(baselines)}
-    document = {"version": VERSION, "scenarios": scenarios}
-    return _HEADER + dump_yaml(document)
+    version = 2 if any(map(_needs_version_2, baselines.values())) else 1
+    return _HEADER + dump_yaml({"version": version, "scenarios": scenarios})
 
 
-def _as_table(usage: Usage) -> dict[str, Any]:
+def _needs_version_2(baseline: Baseline) -> bool:
+    added = any(getattr(baseline, key) for key in _ADDED)
+    return added or any(map(_not_zero, baseline.foreign_reads.values()))
+
+
+def _as_table(baseline: Baseline) -> dict[str, Any]:
     models = {}
-    for rate in sorted(usage.by_rate):
-        tokens = usage.by_rate[rate]
-        models[str(rate)] = {key: getattr(tokens, key) for key in REQUIRED}
+    for rate in sorted(baseline.usage.by_rate):
+        tokens = baseline.usage.by_rate[rate]
+        table: dict[str, Any] = {key: getattr(tokens, key) for key in REQUIRED}
         if tokens.web_search_requests:
-            models[str(rate)][_OPTIONAL] = tokens.web_search_requests
-    return {"turns": usage.turns, "models": models}
+            table[_OPTIONAL] = tokens.web_search_requests
+        if reads := _not_zero(baseline.foreign_reads.get(rate, {})):
+            table[_FOREIGN_READS] = reads
+        models[str(rate)] = table
+    added = {key: value for key in _ADDED if (value := getattr(baseline, key))}
+    return {"turns": baseline.usage.turns, "models": models, **added}
 
 
-def write_baselines(path: Path, changed: Mapping[str, Usage]) -> bool:
-    """Put `changed` over what the file holds and keep the rest; whether the file was written.
+def _not_zero(reads: Mapping[str, int]) -> dict[str, int]:
+    return {ttl: reads[ttl] for ttl in _TTLS if reads.get(ttl)}
+
+
+def write_baselines(path: Path, changed: Mapping[str, Baseline]) -> bool:
+    """Put `changed` over what the file holds and keep the rest; return whether the file was written.
 
     Nothing is pruned; a file whose baselines stay the same keeps every byte; the file is replaced whole or
     not at all. Raises BaselineError where it cannot be read or written.

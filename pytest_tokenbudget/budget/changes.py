@@ -14,7 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 
-from pytest_tokenbudget.budget.baselines import REQUIRED, parse_baselines
+from pytest_tokenbudget.budget.baselines import REQUIRED, parse_baselines, usages
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
@@ -179,10 +179,23 @@ def trends(snapshots: Iterable[Snapshot]) -> dict[str, Series]:
 _BODY = re.compile(r"(?s)(?P<head>.*?\nscenarios:\n)(?P<entries>(?:  [^\n]*\n)+)")
 _ENTRY = re.compile(r"(?m)^(?=  \S)")
 _COUNTS = r"(?:        \w+: (?:0|[1-9]\d*)\n)+"
-_USAGE = re.compile(
-    rf"    turns: (?P<turns>0|[1-9]\d*)\n    models:\n(?P<models>(?:      [\w.() ,-]+:\n{_COUNTS})+)"
+_FOREIGN = (
+    r"(?:        foreign_reads:\n(?=          (?:5m|1h))"
+    r"(?:          5m: [1-9]\d*\n)?(?:          1h: [1-9]\d*\n)?)?"
 )
-_MODEL = re.compile(rf"      (?P<rate>[a-z][\w.() ,-]*):\n(?P<counts>{_COUNTS})")
+_DIGEST = (
+    r"(?:'[0-9a-f]{12}'|(?=[0-9b]*[ac-f])[0-9a-f]{12})"  # YAML takes digits alone, and 0b01, for numbers
+)
+_ADDED = (
+    rf"(?:    recording: {_DIGEST}\n)?(?:    accepted: {_DIGEST}\n)?"
+    r"(?:    counted_by: [a-z][\w-]* [\w.]+\n)?"
+)
+_USAGE = re.compile(
+    rf"    turns: (?P<turns>0|[1-9]\d*)\n    models:\n"
+    rf"(?P<models>(?:      [\w.() ,-]+:\n{_COUNTS}{_FOREIGN})+){_ADDED}"
+)
+_NEW_KEY = re.compile(r"(?m)^(?:        foreign_reads|    (?:recording|accepted|counted_by)):")
+_MODEL = re.compile(rf"      (?P<rate>[a-z][\w.() ,-]*):\n(?P<counts>{_COUNTS}){_FOREIGN}")
 
 
 class VersionReader:
@@ -193,7 +206,7 @@ class VersionReader:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, Mapping[str, Usage]] = {}
+        self._known: dict[tuple[str, str], Mapping[str, Usage]] = {}  # by head, which tells the version
         self._names: dict[str, str] = {}
         self._heads: set[str] = set()
 
@@ -201,16 +214,17 @@ class VersionReader:
         """Baselines by scenario name. Raises BaselineError; `where` names the text in it."""
         found = _BODY.fullmatch(text)
         if found is None:
-            return parse_baselines(text, where)
+            return usages(parse_baselines(text, where))
         baselines: dict[str, Usage] = {}
         try:
-            self._check(found["head"])
+            head = found["head"]
+            self._check(head)
             for entry in _ENTRY.split(found["entries"])[1:]:
-                if entry not in self._known:
-                    self._known[entry] = self._entry(found["head"], entry)
-                baselines.update(self._known[entry])
+                if (head, entry) not in self._known:
+                    self._known[head, entry] = self._entry(head, entry)
+                baselines.update(self._known[head, entry])
         except BaselineError:  # not as the tool writes it: a value of several lines, an alias
-            return parse_baselines(text, where)
+            return usages(parse_baselines(text, where))
         return baselines
 
     def _check(self, head: str) -> None:
@@ -220,18 +234,21 @@ class VersionReader:
 
     def _entry(self, head: str, entry: str) -> Mapping[str, Usage]:
         first, _, rest = entry.partition("\n")
-        usage = _usage(rest)
+        usage = _usage(rest, added="version: 1\n" not in head)
         if usage is None:
-            return parse_baselines(head + entry, "an entry")
+            return usages(parse_baselines(head + entry, "an entry"))
         if first not in self._names:
             (self._names[first],) = parse_baselines(head + entry, "an entry")
         return {self._names[first]: usage}
 
 
-def _usage(text: str) -> Usage | None:
-    """What the tool wrote below a name; None for what it would not have written so."""
+def _usage(text: str, *, added: bool) -> Usage | None:
+    """Return what the tool wrote below a name; None for what it would not have written so.
+
+    `added` says whether the file may hold the keys that version 2 added.
+    """
     found = _USAGE.fullmatch(text)
-    if found is None:
+    if found is None or (not added and _NEW_KEY.search(text)):
         return None
     by_rate = {}
     for model in _MODEL.finditer(found["models"]):

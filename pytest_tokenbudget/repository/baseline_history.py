@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_tokenbudget.budget.baselines import (
+    Baseline,
     baseline_path,
     parse_baselines,
     read_baselines,
+    usages,
     write_baselines,
 )
 from pytest_tokenbudget.budget.changes import (
@@ -43,7 +45,7 @@ def in_files(folder: Path) -> dict[str, Usage]:
         paths = Repository.open(folder).files(PATTERN)
     except GitError:  # show needs no repository
         paths = sorted(path.relative_to(folder).as_posix() for path in folder.glob(PATTERN))
-    return by_id({path: read_baselines(folder / path) for path in paths})
+    return by_id({path: usages(read_baselines(folder / path)) for path in paths})
 
 
 def at_commit(repository: Repository, commit: Commit) -> dict[str, Usage]:
@@ -51,7 +53,8 @@ def at_commit(repository: Repository, commit: Commit) -> dict[str, Usage]:
     tree = _baseline_files(repository, commit)
     contents = dict(repository.blobs(tree.values()))
     where = {path: f"{path} at {commit.id[:7]}" for path in tree}
-    return by_id({p: parse_baselines(_text(contents[blob], where[p]), where[p]) for p, blob in tree.items()})
+    texts = {path: _text(contents[blob], where[path]) for path, blob in tree.items()}
+    return by_id({path: usages(parse_baselines(text, where[path])) for path, text in texts.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +132,10 @@ class Committed:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._read: dict[Path, Mapping[str, Usage]] = {}
+        self._read: dict[Path, Mapping[str, Baseline]] = {}
 
-    def of(self, place: Place) -> Usage | None:
-        """Of one scenario; None where it has none. Raises BaselineError."""
+    def of(self, place: Place) -> Baseline | None:
+        """Return the baseline of a scenario, or None. Raises BaselineError."""
         path = self._path(place)
         if path not in self._read:
             self._read[path] = read_baselines(path)
@@ -143,11 +146,11 @@ class Committed:
 
         The files that changed, and what could not be written, in sentences.
         """
-        changed: dict[Path, dict[str, Usage]] = defaultdict(dict)
+        changed: dict[Path, dict[str, Baseline]] = defaultdict(dict)
         for entry in scenarios:
             if entry["verdict"] not in ("stale", "over") and entry["measured"] is not None:
                 place = Place(entry["id"], entry["file"], entry["line"])
-                changed[self._path(place)][place.name] = usage_of(entry["measured"])
+                changed[self._path(place)][place.name] = Baseline(usage_of(entry["measured"]))
         written, problems = [], []
         for path, baselines in sorted(changed.items()):
             try:

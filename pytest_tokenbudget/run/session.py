@@ -189,7 +189,8 @@ class Session:
 
         When baselines are being updated, what was measured is its own baseline, unless it is stale.
         """
-        baseline = self._committed.of(place)
+        committed = self._committed.of(place)
+        baseline = None if committed is None else committed.usage
         if not self.options.update:
             run = run.against(baseline)
         elif not run.stale:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.budget.baselines import format_baselines, parse_baselines
+import pytest_tokenbudget.budget.changes as changes_module
+from pytest_tokenbudget.budget.baselines import Baseline, format_baselines, parse_baselines, usages
 from pytest_tokenbudget.budget.changes import (
     Direction,
     Matched,
@@ -189,12 +191,48 @@ USAGES = st.builds(
 )
 
 
-@given(st.dictionaries(NAMES, USAGES))
-def test_versions_are_read_as_baselines_are(baselines: Mapping[str, Usage]) -> None:
+DIGESTS = st.none() | st.from_regex(r"[0-9a-f]{12}", fullmatch=True) | st.just("0b0101010101")
+
+
+@st.composite
+def committed(draw: st.DrawFn) -> Baseline:
+    usage = draw(USAGES)
+    reads = st.dictionaries(st.sampled_from(["5m", "1h"]), st.integers(1, 10**6), min_size=1)
+    foreign = draw(st.none() | st.dictionaries(st.sampled_from([*usage.by_rate]), reads))
+    counted_by = draw(st.sampled_from([None, "ctok 1.3", "built-in 2", "null"]))
+    return Baseline(usage, foreign or {}, draw(DIGESTS), draw(DIGESTS), counted_by)
+
+
+@given(st.dictionaries(NAMES, committed()))
+def test_versions_are_read_as_baselines_are(baselines: Mapping[str, Baseline]) -> None:
     text = format_baselines(baselines)
     reader = VersionReader()
-    assert reader.read(text, "x") == parse_baselines(text, "x")
-    assert reader.read(text, "x") == baselines
+    assert parse_baselines(text, "x") == baselines
+    assert reader.read(text, "x") == usages(baselines)
+    assert reader.read(text, "x") == usages(baselines)
+
+
+def test_what_the_tool_wrote_as_version_2_is_read_without_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    rate = Rate("claude-haiku-4-5")
+    usage = Usage.of(rate, Tokens(1, 2, 3, 4, 5))
+    entry = Baseline(usage, {rate: {"5m": 7, "1h": 8}}, "123456789012", "0b0101010101", "ctok 1.3")
+    texts = [
+        format_baselines({"test_a": replace(entry, usage=usage + usage)}),
+        format_baselines({"test_a": entry}),
+    ]
+    reader = VersionReader()
+    reader.read(texts[0], "x")  # which learns the head and the name
+    monkeypatch.setattr(changes_module, "parse_baselines", pytest.fail)
+    assert reader.read(texts[1], "x") == {"test_a": usage}
+
+
+def test_a_key_of_version_2_is_refused_in_version_1_though_version_2_was_read() -> None:
+    entry = Baseline(Usage.of(Rate("claude-haiku-4-5"), Tokens(1)), recording="9f2c41d07a3b")
+    text = format_baselines({"test_a": entry})
+    reader = VersionReader()
+    reader.read(text, "x")
+    with pytest.raises(BaselineError, match="unknown key 'recording'"):
+        reader.read(text.replace("version: 2", "version: 1"), "x")
 
 
 OCTAL = """version: 1
@@ -222,7 +260,7 @@ scenarios:
     ids=["alias", "two lines", "none", "octal"],
 )
 def test_what_others_wrote_is_read_as_yaml(text: str) -> None:
-    assert VersionReader().read(text, "x") == parse_baselines(text, "x")
+    assert VersionReader().read(text, "x") == usages(parse_baselines(text, "x"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.budget.baselines import format_baselines
+from pytest_tokenbudget.budget.baselines import Baseline, format_baselines
 from pytest_tokenbudget.reports.history import states, suite
 from pytest_tokenbudget.repository.baseline_history import read_history
 from pytest_tokenbudget.repository.git import Repository
@@ -103,7 +103,7 @@ def test_a_file_that_was_broken_once_is_told_and_left_as_it_was(repo: Scratch) -
     repo.commit("Mended")
     done = repo.run("history", "--format", "json")
     assert done.returncode == 0
-    assert f"{FILE} at {broken[:7]}: is no" in done.stderr
+    assert f"{FILE} at {broken[:7]}: holds conflict marks" in done.stderr
     assert trend(repo.json("history"), f"{ID}test_a") == [100, 100, 120]
 
 
@@ -143,7 +143,7 @@ def test_five_hundred_scenarios_and_a_hundred_commits(repo: Scratch) -> None:
     names = [f"test_{place:02}" for place in range(25)]
     stream = []
     for commit in range(100):
-        text = format_baselines({name: use(100 + commit) for name in names})
+        text = format_baselines({name: Baseline(use(100 + commit)) for name in names})
         head = (
             f"commit refs/heads/main\ncommitter D <d@example.com> {1_760_000_000 + commit} +0000\ndata 1\nx\n"
         )

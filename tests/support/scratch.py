@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_tokenbudget.budget.baselines import format_baselines
+from pytest_tokenbudget.budget.baselines import Baseline, format_baselines
 from pytest_tokenbudget.cli import main
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.repository.git import environment
@@ -69,7 +69,7 @@ class Scratch:
         file.write_text(text, "utf-8")
 
     def baselines(self, path: str, scenarios: Mapping[str, Usage]) -> None:
-        self.write(path, format_baselines(scenarios))
+        self.write(path, format_baselines({name: Baseline(usage) for name, usage in scenarios.items()}))
 
     def commit(self, message: str, **variables: str) -> str:
         """Everything there is; its hash."""
