@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -103,6 +104,65 @@ def test_a_timestamp_is_never_warm(project: Project, edit: Callable[[Project], N
         live = sum(charge.usage.cache_read_input_tokens for charge in charges)
         measured = result.scenarios[scenario]["measured"]
         assert measured["cache_read_input_tokens"] == pytest.approx(live, rel=ALLOWED)
+
+
+def record_cold(project: Project, *arguments: str) -> None:
+    """Record anew on a server whose cache is empty."""
+    with MessagesApi(answer) as api:
+        done = project.run("--token-budget-record=all", *arguments, url=api.url)
+        assert done.status == 0, done.output
+
+
+def test_recorded_anew_on_a_cold_cache_is_no_regression(project: Project) -> None:
+    record_cold(project)
+    result = project.judge()
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    assert "not the same start" in result.output
+    first = result.scenarios[next(iter(SCENARIOS))]
+    assert first["measured"]["cost_usd"] > 1.2 * first["baseline"]["cost_usd"], "it is told as it was billed"
+    limits = {limit["metric"]: limit for limit in first["limits"]}
+    assert limits["cost_usd"]["baseline"] == pytest.approx(limits["cost_usd"]["measured"], rel=0.01)
+
+
+def test_recorded_before_its_neighbours_and_after_them_is_one_cost(project: Project) -> None:
+    """In the order of the file, the later scenarios read what the first ones wrote."""
+    record_cold(project)
+    assert project.judge("--token-budget-update").status == 0
+    for scenario in SCENARIOS:
+        record_cold(project, f"tests/test_support.py::{scenario}")
+    result = project.judge()
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+
+
+def test_recorded_anew_on_a_warm_cache_is_no_improvement(project: Project) -> None:
+    record_cold(project)
+    assert project.judge("--token-budget-update").status == 0
+    with MessagesApi(answer) as api:
+        for _ in range(2):
+            assert project.run("--token-budget-record=all", url=api.url).status == 0
+    result = project.judge()
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+
+
+def test_a_broken_cache_is_a_regression_from_any_start(project: Project) -> None:
+    timestamp(project)
+    record_cold(project)
+    result = project.judge()
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    assert all({"cache_share", "cost_usd"} <= result.over(scenario) for scenario in SCENARIOS)
+
+
+def test_a_baseline_that_does_not_say_its_recording_is_judged_as_before(project: Project) -> None:
+    (baselines,) = project.path.rglob("token_budgets/*.yaml")
+    text = re.sub(r"(?m)^ +(foreign_reads:|5m:|1h:|recording:).*\n", "", baselines.read_text("utf-8"))
+    baselines.write_text(text.replace("version: 2", "version: 1"), "utf-8")
+    before = baselines.read_bytes()
+    assert project.judge("--token-budget-update").status == 0
+    assert baselines.read_bytes() == before, "an update of what did not change does not migrate"
+    record_cold(project)
+    result = project.judge()
+    assert result.status == 1, result.output
+    assert result.over(next(iter(SCENARIOS))) == {"cache_share", "cost_usd"}
 
 
 CONCURRENT = """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+from pytest_tokenbudget.metering.foreign_reads import ForeignReads, as_written
 from pytest_tokenbudget.model import Tokens, Usage, Verdict
 from pytest_tokenbudget.settings import Caps, Metric, ScenarioSettings, Tolerance
 
@@ -47,16 +48,34 @@ class Judgement:
     limits: tuple[Limit, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """The foreign reads of both sides, where two recordings began with different caches."""
+
+    baseline: ForeignReads
+    measured: ForeignReads
+
+
 def judge(
-    baseline: Usage | None, measured: Usage, settings: ScenarioSettings, cost: CostOf, *, stale: bool = False
+    baseline: Usage | None,
+    measured: Usage,
+    settings: ScenarioSettings,
+    cost: CostOf,
+    *,
+    stale: bool = False,
+    starts: Starts | None = None,
 ) -> Judgement:
-    """Judge one scenario. A stale one is never held against limits: its numbers answer another question."""
+    """Judge one scenario. A stale one is never held against limits: its numbers answer another question.
+
+    Where two recordings began with different caches (`starts`), the cost and cache share of both sides are
+    those of an empty cache. Caps hold for what was measured.
+    """
     if stale:
         return Judgement(Verdict.STALE)
     caps = tuple(_caps(measured, settings.caps, cost))
     if baseline is None:
         return Judgement(Verdict.OVER if any(cap.over for cap in caps) else Verdict.NEW, caps)
-    limits = (*_limits(baseline, measured, settings, cost), *caps)
+    limits = (*_limits(baseline, measured, settings, cost, starts), *caps)
     if any(limit.over for limit in limits):
         return Judgement(Verdict.OVER, limits)
     if any(limit.improved for limit in limits):
@@ -64,11 +83,16 @@ def judge(
     return Judgement(Verdict.WITHIN, limits)
 
 
-def _limits(baseline: Usage, measured: Usage, settings: ScenarioSettings, cost: CostOf) -> Iterator[Limit]:
+def _limits(
+    baseline: Usage, measured: Usage, settings: ScenarioSettings, cost: CostOf, starts: Starts | None
+) -> Iterator[Limit]:
     was, now, tolerances = baseline.tokens, measured.tokens, settings.tolerances
     yield _count("prompt_tokens", was.prompt_tokens, now.prompt_tokens, tolerances["prompt_tokens"])
     yield _count("output_tokens", was.output_tokens, now.output_tokens, tolerances["output_tokens"])
     yield _count("turns", baseline.turns, measured.turns, tolerances["turns"])
+    if starts:
+        baseline, measured = as_written(baseline, starts.baseline), as_written(measured, starts.measured)
+        was, now = baseline.tokens, measured.tokens
     yield from _share(was, now, tolerances["cache_share"], noise=tolerances["prompt_tokens"].absolute)
     yield from _cost(baseline, measured, settings, cost)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from pytest_tokenbudget.budget.verdict import CostOf
+from pytest_tokenbudget.budget.verdict import CostOf, Starts
 from pytest_tokenbudget.diagnosis.block_changes import excerpt
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.prompt_parts import TOOL_RESULT, opening_of, text_of, to_json
@@ -41,10 +41,10 @@ def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Fin
     ]
 
 
-def recorded_anew(run: Run, baseline: Usage, cost: CostOf) -> list[Finding]:
-    """That the recording itself bills something else than the baseline: it was recorded after it."""
+def recorded_anew(run: Run, baseline: Usage, cost: CostOf, starts: Starts | None) -> list[Finding]:
+    """Tell that the recording itself bills other turns or tokens than the baseline: it was made after it."""
     recorded = sum((turn.recorded for turn in run.turns if turn.recorded), Usage())
-    if run.stale or recorded == baseline:
+    if run.stale or recorded == baseline or (starts and _same_tokens(recorded, baseline)):
         return []
     was, now = baseline.tokens, recorded.tokens
     text = (
@@ -55,6 +55,31 @@ def recorded_anew(run: Run, baseline: Usage, cost: CostOf) -> list[Finding]:
     before, after = cost(baseline), cost(recorded)
     amount = None if before is None or after is None else after - before
     return [Finding("recording_changed", "recording", text, now.prompt_tokens - was.prompt_tokens, amount)]
+
+
+def _same_tokens(one: Usage, other: Usage) -> bool:
+    """Whether two usages differ in nothing but how their prompts are split by the cache."""
+    uncached = [
+        (usage.turns, {r: (t.prompt_tokens, t.output_tokens) for r, t in usage.by_rate.items()})
+        for usage in (one, other)
+    ]
+    return uncached[0] == uncached[1]
+
+
+def other_start(starts: Starts | None) -> list[Finding]:
+    """Tell that the recording and that of the baseline began with different caches, and what is compared."""
+    if starts is None:
+        return []
+    was, now = (
+        sum(amount for ttls in foreign.values() for amount in ttls.values())
+        for foreign in (starts.baseline, starts.measured)
+    )
+    text = (
+        f"not the same start: this recording reads {now:,} tokens from a prompt cache that it did not fill "
+        f"itself, that of the baseline {was:,}; the cost and cache share of both are compared with those "
+        "tokens as written"
+    )
+    return [Finding("other_start", "start", text)]
 
 
 def _added(run: Run) -> Iterator[Finding]:

@@ -139,15 +139,22 @@ def not_simulated(prompt: Prompt) -> str | None:
     Server tools set breakpoints of their own and bill every round inside one answer; PDFs, files and images
     by URL have sizes that no one can read off the request.
     """
+    if (billed := server_tools(prompt)) is not None:
+        return billed
+    for where, content in _contents(prompt):
+        if (problem := _unreadable(content)) is not None:
+            return f"{where}: {problem}"
+    return None
+
+
+def server_tools(prompt: Prompt) -> str | None:
+    """Return where a request has server tools, and what they hide; None where it has none."""
     for option in ("mcp_servers", "container"):
         if prompt.options.get(option):
             return f"{option}: server tools bill rounds that the request does not show"
     for block in prompt.blocks:
         if _is_tool(block, _SERVER_TOOLS) or _is_server_content(block):
             return f"{block.where}: server tools bill rounds that the request does not show"
-    for where, content in _contents(prompt):
-        if (problem := _unreadable(content)) is not None:
-            return f"{where}: {problem}"
     return None
 
 

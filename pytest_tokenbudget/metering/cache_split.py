@@ -36,7 +36,7 @@ from pytest_tokenbudget.metering.rendering import block_weights
 from pytest_tokenbudget.model import Tokens
 from pytest_tokenbudget.wire.prompt import LEVELS, Level, Prompt, breakpoints
 
-_CLOSE = 0.1
+CLOSE = 0.1
 """How far an interpolated size may be off what was read, as a part of it, to be taken for that prefix."""
 
 _LENIENT = Shown(timeless=True, loose=True)
@@ -183,7 +183,7 @@ def _what_was_read(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequen
     cached = [p for p in visible(marked) if cache.can_read(turn, p, _LENIENT)]
     for candidates in (cached, marked):
         nearest = min(candidates, key=off_by, default=None)
-        if nearest is not None and off_by(nearest) <= _CLOSE * read:
+        if nearest is not None and off_by(nearest) <= CLOSE * read:
             return nearest
     return min(visible(marked), key=off_by)
 

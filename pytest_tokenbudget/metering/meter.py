@@ -23,6 +23,7 @@ from pytest_tokenbudget.metering.estimate import (
     recounted,
     worked,
 )
+from pytest_tokenbudget.metering.foreign_reads import ForeignReads, by_rate, foreign_reads
 from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
 from pytest_tokenbudget.model import Basis, Paired, Tokens, Usage
@@ -100,6 +101,26 @@ class Meter:
             found = Estimate(tokens, basis, tokens, tokens, reason=_unread(exchange.answer))
             turns.append(Turn(pair, self.tiered(usage or Usage(1)), None, found))
         return Run(tuple(turns))
+
+    def foreign_reads(self, run: Run) -> ForeignReads:
+        """Return what the turns of a run, as they are asked now, read from a cache that it had not filled."""
+        turns = [
+            RecordedTurn(
+                turn.pair.request.prompt, turn.usage.main_tokens, turn.pair.answer.date, turn.pair.answer.sent
+            )
+            for turn in run.turns
+        ]
+        return self._foreign_reads([turn.usage for turn in run.turns], turns)
+
+    def recorded_foreign_reads(self, run: Run) -> ForeignReads:
+        """Return the foreign reads of the same turns as they were recorded."""
+        recorded = [turn for turn in run.turns if turn.recorded is not None]
+        turns = [_recorded_turn(Exchange(turn.pair.recorded, turn.pair.answer)) for turn in recorded]
+        return self._foreign_reads([turn.recorded or Usage() for turn in recorded], turns)
+
+    def _foreign_reads(self, usages: Iterable[Usage], turns: Sequence[RecordedTurn]) -> ForeignReads:
+        foreign = foreign_reads(turns, minimums=self.minimums, counter=self.weights)
+        return by_rate(zip((usage.main_rate for usage in usages), foreign, strict=True))
 
     def _estimates(self, recorded: Mapping[int, Exchange], asked: Mapping[int, Pair]) -> dict[int, Estimate]:
         known = {

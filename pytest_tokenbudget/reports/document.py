@@ -103,6 +103,15 @@ class FindingEntry(TypedDict):
     source: SourceEntry | None
 
 
+class MeasuredOnEntry(TypedDict):
+    """What a baseline keeps of the recording that it was measured on."""
+
+    recording: str
+    """The `recording_digest` of its turns."""
+    foreign_reads: dict[str, dict[str, int]]
+    """Tokens by rate and ttl (`5m`, `1h`)."""
+
+
 class ScenarioEntry(TypedDict):
     """One scenario: its verdict and all that led to it."""
 
@@ -116,6 +125,8 @@ class ScenarioEntry(TypedDict):
     limits: list[LimitEntry]
     turns: list[TurnEntry]
     findings: list[FindingEntry]
+    measured_on: NotRequired[MeasuredOnEntry]
+    """Of a run that writes baselines."""
 
 
 class TotalsEntry(TypedDict):

@@ -492,8 +492,11 @@ _WAYS_OUT = "A newer pytest-tokenbudget may know it; --token-budget-count=api co
 
 
 def doubts(scenario: ScenarioEntry) -> Iterator[str]:
-    """Yield a sentence for each option under which the recorded answers would be others, and for each model
-    that is not known; the latter is the same for every scenario, so that it can be said once.
+    """Yield what is to be known of a scenario even where it passes, in sentences.
+
+    They tell options under which the recorded answers would be others, that two recordings began with
+    different caches, and models that are not known; the last is the same for every scenario, so that it can
+    be said once.
     """
     for finding in scenario["findings"]:
         text = plain(finding["text"])
@@ -501,6 +504,8 @@ def doubts(scenario: ScenarioEntry) -> Iterator[str]:
             yield f"{scenario['id']}: {text}. Record it anew to know."
         elif finding["kind"] == "assumed_model":
             yield f"{text}. {_WAYS_OUT}"
+        elif finding["kind"] == "other_start":
+            yield f"{scenario['id']}: {text}."
 
 
 _RECORDER, _RUNS = "recorder", "runs_per_month"

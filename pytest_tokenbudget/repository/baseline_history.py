@@ -29,7 +29,7 @@ from pytest_tokenbudget.budget.changes import (
 )
 from pytest_tokenbudget.errors import BaselineError, GitError, TokenBudgetError
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.model import Rate, Usage
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import ScenarioEntry, usage_of
 from pytest_tokenbudget.reports.history import History, from_trends
@@ -127,6 +127,14 @@ def _text(content: bytes, where: str) -> str:
         raise BaselineError(f"{where}: is not UTF-8 text: {error}.") from error
 
 
+def _baseline(entry: ScenarioEntry, usage: Usage) -> Baseline:
+    on = entry.get("measured_on")
+    if on is None:
+        return Baseline(usage)
+    foreign = {Rate.parse(rate): ttls for rate, ttls in on["foreign_reads"].items()}
+    return Baseline(usage, foreign, on["recording"])
+
+
 class Committed:
     """Those of all test files below `root`."""
 
@@ -150,7 +158,9 @@ class Committed:
         for entry in scenarios:
             if entry["verdict"] not in ("stale", "over") and entry["measured"] is not None:
                 place = Place(entry["id"], entry["file"], entry["line"])
-                changed[self._path(place)][place.name] = Baseline(usage_of(entry["measured"]))
+                baseline = _baseline(entry, usage_of(entry["measured"]))
+                if not self._is_told(place, baseline.usage):
+                    changed[self._path(place)][place.name] = baseline
         written, problems = [], []
         for path, baselines in sorted(changed.items()):
             try:
@@ -159,6 +169,14 @@ class Committed:
             except TokenBudgetError as error:
                 problems.append(str(error))
         return written, problems
+
+    def _is_told(self, place: Place, usage: Usage) -> bool:
+        """Whether a baseline of version 1 holds just that; what it does not say, a migration adds."""
+        try:
+            kept = self.of(place)
+        except BaselineError:  # told when the file is written
+            return False
+        return kept is not None and kept.recording is None and kept.usage == usage
 
     def _path(self, place: Place) -> Path:
         return baseline_path(self._root / place.file)

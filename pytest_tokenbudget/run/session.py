@@ -14,13 +14,15 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_tokenbudget.advice.advise import advise
-from pytest_tokenbudget.budget.verdict import judge
+from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
+from pytest_tokenbudget.budget.verdict import Starts, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
-from pytest_tokenbudget.diagnosis.turns import recorded_anew
+from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import is_lasting
 from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.metering.counting import Store, best_counter
+from pytest_tokenbudget.metering.foreign_reads import same_start
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
@@ -28,7 +30,7 @@ from pytest_tokenbudget.model import Basis, Finding, Paired, Usage, Verdict
 from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
-from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, MeasuredOnEntry, ScenarioEntry
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, failure_text
 from pytest_tokenbudget.reports.view import MISBILLED, doubts, scenario_facts
@@ -41,6 +43,7 @@ from pytest_tokenbudget.run.spending import Spending
 from pytest_tokenbudget.run.stability import check_stability, keep_prompts, unstable_text
 from pytest_tokenbudget.settings import Options, RecordMode, ReportTarget, ScenarioSettings, Settings
 from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.wire.exchange import Exchange
 
 
 @dataclass(slots=True)
@@ -196,18 +199,48 @@ class Session:
         elif not run.stale:
             baseline = run.usage
         cost = self.prices.cost
-        judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)
-        findings = self._findings(run, settings, baseline)
+        starts = self._starts(committed, run)
+        judgement = judge(baseline, run.usage, settings, cost, stale=run.stale, starts=starts)
+        findings = self._findings(run, settings, baseline, starts)
         findings += scenario_facts(judgement.verdict, place.recorder, settings, self.settings.scenario)
-        return build.scenario(place, judgement, baseline, run, findings, cost)
+        entry = build.scenario(place, judgement, baseline, run, findings, cost)
+        if self.options.update and not self.options.live and not run.stale:
+            entry["measured_on"] = self._measured_on(run)
+        return entry
 
-    def _findings(self, run: Run, settings: ScenarioSettings, baseline: Usage | None) -> tuple[Finding, ...]:
+    def _starts(self, committed: Baseline | None, run: Run) -> Starts | None:
+        """Return the foreign reads of both sides; None where the baseline's recording began as this one did.
+
+        A baseline that does not say what it was measured on is taken as measured on this recording. Only two
+        recordings are compared so: a live run has none.
+        """
+        if committed is None or committed.recording is None or run.stale:
+            return None
+        if self.options.update or self.options.live or run.usage == committed.usage:
+            return None
+        recorded = self.meter.recorded_foreign_reads(run)
+        if same_start(committed.foreign_reads, recorded):
+            return None
+        starts = Starts(committed.foreign_reads, self.meter.foreign_reads(run))
+        return None if same_start(starts.baseline, starts.measured) else starts
+
+    def _measured_on(self, run: Run) -> MeasuredOnEntry:
+        """Return what a baseline keeps of the recording that a run replays."""
+        turns = [Exchange(turn.pair.recorded, turn.pair.answer) for turn in run.turns]
+        foreign = {str(rate): dict(ttls) for rate, ttls in self.meter.foreign_reads(run).items()}
+        return {"recording": recording_digest(turns), "foreign_reads": foreign}
+
+    def _findings(
+        self, run: Run, settings: ScenarioSettings, baseline: Usage | None, starts: Starts | None
+    ) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
         problems = (
             *(Finding("problem", "run", problem) for problem in run.problems),
             *(Finding("problem", MISBILLED, problem) for problem in run.misbilled),
         )
-        anew = recorded_anew(run, baseline, self.prices.cost) if baseline and not self.options.live else ()
+        anew = other_start(starts)
+        if baseline and not self.options.live:
+            anew += recorded_anew(run, baseline, self.prices.cost, starts)
         unpriced = (
             Finding("unpriced_model", str(rate), f"no price is known for {rate}")
             for rate in self.prices.unpriced(run.usage)

@@ -57,10 +57,11 @@ class Api:
         names, ends, total = [], [], 0
         for block in prompt.blocks:
             thinking = str(prompt.options.get("thinking", "")) if block.level == "messages" else ""
-            names.append((block.digest, thinking))
+            names.append((prompt.model, block.digest, thinking))
             total += size_of(block)
             ends.append(total)
-        marks = [(p, b.ttl) for p, b in enumerate(prompt.blocks) if b.ttl and ends[p] >= self.minimum]
+        ttls = [block.ttl for block in prompt.blocks[:-1]] + [prompt.blocks[-1].ttl or prompt.automatic_ttl]
+        marks = [(p, ttl) for p, ttl in enumerate(ttls) if ttl and ends[p] >= self.minimum]
         seen = self.sees.get(index, set(range(-1, index)))
         hit = max(
             (
