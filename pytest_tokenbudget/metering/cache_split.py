@@ -180,12 +180,14 @@ def _what_was_read(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequen
     def off_by(position: int) -> int:
         return abs(turn.sizes[position] - read)
 
-    cached = [p for p in visible(marked) if cache.can_read(turn, p, _LENIENT)]
-    for candidates in (cached, marked):
+    # Something was written, and what ends at the last breakpoint is written last: that much was not read.
+    before = [p for p in visible(marked) if p < marked[-1]]
+    cached = [p for p in before if cache.can_read(turn, p, _LENIENT)]
+    for candidates in (cached, marked[:-1]):
         nearest = min(candidates, key=off_by, default=None)
         if nearest is not None and off_by(nearest) <= CLOSE * read:
             return nearest
-    return min(visible(marked), key=off_by)
+    return min(before, key=off_by, default=marked[-1])
 
 
 def _unreadable(

@@ -166,6 +166,40 @@ def edited(prompts: Sequence[Prompt]) -> list[Prompt]:
     ]
 
 
+class Rough(Words):
+    """Takes the words of a question for much longer than they are, as a cheap counter may."""
+
+    def count(self, text: str, family: Family) -> int:
+        return round(sum(4.0 if word == "question" else 1.0 for word in text.split()))
+
+
+@pytest.mark.parametrize("examples", ["in front of it", "in its block"])
+@pytest.mark.parametrize("rolling", [MARK, None], ids=["marked", "not marked"])
+def test_a_first_read_that_ends_just_before_a_short_question_is_not_of_the_question(
+    rolling: Any, examples: str
+) -> None:
+    """Its end is nearer to the end of the prompt than the size of the system prompt is known by shares."""
+    system = [text(2900, "system", MARK)]
+
+    def warm() -> Api:
+        api = Api()
+        api.answer(ask(system, text(11, "else", rolling)))
+        return api
+
+    recorded = record([ask(system, text(9, "question", rolling))], warm())
+    assert recorded[0].tokens is not None
+    assert recorded[0].tokens.cache_read_input_tokens == recorded[0].tokens.prompt_tokens - 9 - AFTER
+    if examples == "in front of it":
+        content = [text(963, "example"), text(9, "question", rolling)]
+    else:
+        both = f"{words(963, 'example')} {words(9, 'question')}"
+        content = [{"type": "text", "text": both, **(rolling or {})}]
+    message = {"role": "user", "content": content}
+    now = parse_prompt({"model": "claude-sonnet-4-5", "system": system, "messages": [message]})
+    (found,) = resplit(recorded, [current(recorded[0], now)], counter=Rough())
+    assert split(found.tokens) == split(warm().answer(now))
+
+
 THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
 CHANGES: dict[str, tuple[list[Prompt], list[Prompt | None]]] = {
     "the system prompt grew": (agent(), [*agent(2100, "other")]),
