@@ -165,6 +165,62 @@ def test_a_baseline_that_does_not_say_its_recording_is_judged_as_before(project:
     assert result.over(next(iter(SCENARIOS))) == {"cache_share", "cost_usd"}
 
 
+LOOP = """
+import os
+
+import httpx2
+import pytest
+
+CACHE = {"type": "ephemeral"}
+SYSTEM = [{"type": "text", "text": "The customer writes first. " * 1_000, "cache_control": CACHE}]
+
+
+@pytest.mark.token_budget
+def test_three_questions():
+    headers = {"x-api-key": os.environ.get("ANTHROPIC_API_KEY", "")}
+    url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+    messages = []
+    for words in ("One " * 400, "Two " * 400, "Three " * 400 + os.environ.get("CHANGED", "")):
+        messages.append({"role": "user", "content": words})
+        body = {"model": "claude-haiku-4-5", "max_tokens": 50, "system": SYSTEM, "messages": messages}
+        answer = httpx2.post(f"{url}/v1/messages", json=body | {"cache_control": CACHE}, headers=headers)
+        messages.append({"role": "assistant", "content": answer.raise_for_status().json()["content"]})
+"""
+
+
+def yes(_: Body) -> str:
+    return "Yes."
+
+
+def test_a_turn_that_is_called_anew_has_the_start_of_its_recording(
+    tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`changed` calls one turn on a cold cache; the others were recorded on a warm one."""
+    (tmp_path / "test_it.py").write_text(LOOP, "utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    project = Project(tmp_path, pytester)
+    record_warm(project, yes)
+    monkeypatch.setenv("CHANGED", "Be brief.")
+    with MessagesApi(yes) as api:
+        recorded = project.judge("--token-budget-record=changed", url=api.url)
+        assert len(api.charges) == 1
+        assert api.charges[0].usage.cache_read_input_tokens == 0
+    with MessagesApi(yes) as api:  # as warm as the recording was
+        monkeypatch.delenv("CHANGED")
+        assert project.run("--token-budget-disable", url=api.url).status == 0
+        monkeypatch.setenv("CHANGED", "Be brief.")
+        first = len(api.charges)
+        assert project.run("--token-budget-disable", url=api.url).status == 0
+        live = [charge.usage for charge in api.charges[first:]]
+    for result in (recorded, project.judge()):
+        assert (result.status, result.verdicts) == (0, {"within"}), result.output
+        measured = result.scenarios["test_three_questions"]["measured"]
+        for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"):
+            assert measured[name] == pytest.approx(sum(getattr(usage, name) for usage in live), abs=5)
+    again = project.run("--token-budget-record=changed", url="http://127.0.0.1:9")
+    assert again.status == 0, again.output  # nothing is left to call
+
+
 CONCURRENT = """
 import asyncio
 import os

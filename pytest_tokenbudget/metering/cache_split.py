@@ -56,6 +56,8 @@ class RecordedTurn:
     """When its answer began (its `Date` header)."""
     sent: datetime | None = None
     """When it was sent, where the recording tells, on the same clock."""
+    is_later: bool = False
+    """Whether it was recorded in a later session than others: its total holds, its split and times do not."""
 
     @property
     def tells(self) -> bool:
@@ -84,8 +86,9 @@ def study(recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter
 
     `minimums` overrides the tables; `counter` is for sharing out known totals, so a cheap one will do.
     """
-    told = [turn.tokens if turn.tells else None for turn in recorded]
-    laid_out = lay_out(recorded, told, counter)
+    totals = [turn.tokens if turn.tells else None for turn in recorded]
+    told = [None if turn.is_later else tokens for turn, tokens in zip(recorded, totals, strict=True)]
+    laid_out = lay_out(recorded, totals, counter)
     exact: dict[str, int] = {}
     for tokens, its in zip(told, laid_out, strict=True):
         if tokens and its.chain.breakpoints and (cached := _cached(tokens)):
@@ -97,6 +100,32 @@ def study(recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter
         for position, size in _ends(its.chain, tokens, hits.get(index)) if tokens else ():
             exact.setdefault(its.chain.links[position].key, size)
     return Recording(measure(recorded, laid_out, exact), shown, minimums)
+
+
+def from_one_start(
+    recorded: Sequence[RecordedTurn], *, minimums: Mapping[str, int], counter: Counter
+) -> tuple[Tokens | None, ...]:
+    """Return the tokens of each turn as if all had been recorded in one session.
+
+    What was called later keeps its prompt and output tokens. Its split is what the simulated cache gives from
+    the state that the turns before it leave; it stays as it is where that cannot be told.
+    """
+    if not any(turn.is_later for turn in recorded):
+        return tuple(turn.tokens for turn in recorded)
+    recording = study(recorded, minimums, counter)
+    outcomes = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
+    return tuple(
+        replace(
+            turn.tokens,
+            input_tokens=outcome.uncached,
+            ephemeral_5m_input_tokens=outcome.written_5m,
+            ephemeral_1h_input_tokens=outcome.written_1h,
+            cache_read_input_tokens=outcome.read,
+        )
+        if turn.tokens and turn.is_later and turn.tells
+        else turn.tokens
+        for turn, outcome in zip(recorded, outcomes, strict=True)
+    )
 
 
 def lay_out(

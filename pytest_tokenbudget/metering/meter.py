@@ -10,7 +10,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from pytest_tokenbudget.metering.cache_split import CurrentTurn, RecordedTurn, Split, resplit
+from pytest_tokenbudget.metering.cache_split import (
+    CurrentTurn,
+    RecordedTurn,
+    Split,
+    from_one_start,
+    resplit,
+)
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter, Memo
 from pytest_tokenbudget.metering.estimate import (
     CountPrompts,
@@ -65,10 +71,13 @@ class Meter:
         Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
         in recorded order, so that concurrent requests do not change the result.
         """
+        settled = self._from_one_start(exchanges)
+        if settled is not exchanges:
+            pairs = [replace(pair, answer=settled[pair.index].answer) for pair in pairs]
         paired = {pair.index: _headed(pair) for pair in pairs}
         recorded = {
             number: replace(exchange, request=paired[number].recorded) if number in paired else exchange
-            for number, exchange in enumerate(exchanges)
+            for number, exchange in enumerate(settled)
             if is_turn(exchange)
         }
         asked = {number: paired[number] for number in recorded if number in paired}
@@ -89,6 +98,27 @@ class Meter:
             counted = misbilled(known, self.counter)
             if counted is not None:
                 yield turn, counted
+
+    def _from_one_start(self, exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
+        """Return the exchanges as if all had been recorded in one session; the same object where they were.
+
+        The times of later ones are left out: they are compared only within one session.
+        """
+        turns = {number: exchange for number, exchange in enumerate(exchanges) if is_turn(exchange)}
+        first = min((exchange.answer.recording_session for exchange in turns.values()), default=0)
+        later = {n: turn for n, turn in turns.items() if turn.answer.recording_session > first}
+        if not later:
+            return exchanges
+        for number, exchange in later.items():
+            turns[number] = replace(exchange, answer=replace(exchange.answer, date=None, sent=None))
+        recorded = [replace(_recorded_turn(turn), is_later=number in later) for number, turn in turns.items()]
+        split = from_one_start(recorded, minimums=self.minimums, counter=self.weights)
+        for (number, turn), tokens in zip(list(turns.items()), split, strict=True):
+            usage = turn.answer.usage
+            if number in later and usage is not None and tokens is not None:
+                settled = replace(turn.answer, usage=usage.with_main(usage.main_rate, tokens))
+                turns[number] = replace(turn, answer=settled)
+        return [turns.get(number, exchange) for number, exchange in enumerate(exchanges)]
 
     def called(self, exchanges: Iterable[Exchange]) -> Run:
         """Measure real calls of this run: each answer tells what its own request billed."""

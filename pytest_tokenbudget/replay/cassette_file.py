@@ -262,7 +262,8 @@ Interaction = tuple[dict[str, Any], dict[str, Any]]
 `{"status": {"code", "message"}, "headers", "body": {"string": bytes}}`; headers are lists by name.
 
 A recorder may add `"timing": {"started", "answered"}` to the answer: whole milliseconds since the recording
-began, of the request's start and of the answer's first byte.
+began, of the request's start and of the answer's first byte. Where a part of the turns was called anew later,
+`"timing": {"session"}` says in which session, from 1; what says nothing is of the first.
 """
 
 _WORTHWHILE = 80  # characters: what is shorter is repeated, for the reader's sake

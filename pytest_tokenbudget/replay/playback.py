@@ -32,6 +32,7 @@ from pytest_tokenbudget.replay.traffic import (
     answer_to,
     lower,
     may_be_of_a_thread,
+    session_of,
     status,
 )
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
@@ -533,14 +534,16 @@ class Calls:
     def interactions(self) -> list[Interaction]:
         """What a new recording of this run holds: answered requests in the order they were sent, undoctored.
 
-        Where everything was really called, answers have their `timing`. Raises RecordingError where an answer
-        is not whole: then nothing is to be written.
+        Where everything was really called, answers have their `timing`. Where a part of it was, that says in
+        which session each was recorded. Raises RecordingError where an answer is not whole: then nothing is
+        to be written.
         """
         if problem := self._problem():
             raise RecordingError(f"{problem} Nothing was recorded; run it again.")
         calls = sorted((*self._answered, *self._lost), key=_started)
-        if any(call.answered is None and call.answer is not None for call in calls):
-            return [_interaction(call) for call in calls]
+        earlier = [session_of(call.answer or {}) for call in calls if _is_replayed(call)]
+        if earlier:
+            return [_of_session(call, max(earlier) + 1) for call in calls]
         return [_timed(call, calls[0].started) for call in calls]
 
     @property
@@ -610,6 +613,18 @@ def _interaction(call: Call) -> Interaction:
     """Without the timing of another recording."""
     answer = call.answer or _empty(_REFUSED, "failed when it was recorded")
     return dict(call.request), {key: value for key, value in answer.items() if key != "timing"}
+
+
+def _is_replayed(call: Call) -> bool:
+    """Return whether a call was answered by the earlier recording."""
+    return call.answered is None and call.answer is not None
+
+
+def _of_session(call: Call, newest: int) -> Interaction:
+    """With the session that it was recorded in, the `newest` one where it was called just now."""
+    request, answer = _interaction(call)
+    session = session_of(call.answer or {}) if _is_replayed(call) else newest
+    return request, answer | ({"timing": {"session": session}} if session else {})
 
 
 def _timed(call: Call, began: float) -> Interaction:

@@ -113,7 +113,8 @@ class Traffic:
 
     def _answer(self, number: int, request: Request) -> Answer:
         answer = self.interactions[number][1]
-        return self._clock.timed(answer_to(request, answer), answer.get("timing"))
+        timed = self._clock.timed(answer_to(request, answer), answer.get("timing"))
+        return replace(timed, recording_session=session_of(answer))
 
 
 def _recorded(reader: Reader, request: Mapping[str, Any], answer: Mapping[str, Any]) -> Sent:
@@ -141,6 +142,13 @@ def status(answer: Mapping[str, Any]) -> int:
     """The HTTP status of an answer in vcr's shape, or in that of its old httpx stub; 0 where it has none."""
     code = (answer.get("status") or {}).get("code", answer.get("status_code"))
     return int(str(code)) if str(code).isdecimal() else 0
+
+
+def session_of(answer: Mapping[str, Any]) -> int:
+    """Return in which session an answer in vcr's shape was recorded: 0 where it does not say."""
+    timing: Any = answer.get("timing")
+    session = timing.get("session") if isinstance(timing, Mapping) else None
+    return session if isinstance(session, int) and 0 <= session < _MANY_SESSIONS else 0
 
 
 def answer_body(answer: Mapping[str, Any]) -> bytes:
@@ -395,6 +403,8 @@ def _without_mark(block: Any) -> Any:
     return {key: value for key, value in block.items() if key != "cache_control"}
 
 
+_MANY_SESSIONS = 10**6
+"""What is more is no session that anybody wrote."""
 _SOME_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 """Only differences count; a day for recordings whose answers have no `Date`."""
 

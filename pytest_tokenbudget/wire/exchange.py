@@ -46,6 +46,8 @@ class Answer:
     """When the answer began: by its `Date` header, or finer where the recording tells."""
     sent: datetime | None = None
     """When its request was sent, on the clock of `date`, where the recording tells."""
+    recording_session: int = 0
+    """In which session it was recorded, where some turns of a recording were called anew later: from 0."""
 
     @property
     def billed(self) -> bool:

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.cache_split import CurrentTurn, RecordedTurn, Split, resplit
+from pytest_tokenbudget.metering.cache_split import (
+    CurrentTurn,
+    RecordedTurn,
+    Split,
+    from_one_start,
+    resplit,
+)
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Tokens
@@ -198,6 +204,25 @@ def test_a_first_read_that_ends_just_before_a_short_question_is_not_of_the_quest
     now = parse_prompt({"model": "claude-sonnet-4-5", "system": system, "messages": [message]})
     (found,) = resplit(recorded, [current(recorded[0], now)], counter=Rough())
     assert split(found.tokens) == split(warm().answer(now))
+
+
+def test_what_was_called_later_has_the_start_of_the_recording() -> None:
+    """The last turn asks something else, and was called on a cold cache beside turns that were warm."""
+    prompts = agent()
+    warm = Api()
+    warm.answer(prompts[0])
+    first = record(prompts[:3], warm)
+    history = [text(100 + n, f"m{n}") for n in range(6)]
+    other = ask([text(2000, "system", MARK)], *history, text(116, "other", MARK))
+    later = replace(record([other])[0], is_later=True)
+    assert split(later.tokens) == (0, 0, 2731, AFTER)
+    whole = from_one_start([*first, later], minimums={}, counter=Words())
+    assert [split(tokens) for tokens in whole] == [
+        *(split(turn.tokens) for turn in first),
+        split(warm.answer(other)),
+    ]
+    alone = from_one_start(first, minimums={}, counter=Words())
+    assert list(alone) == [turn.tokens for turn in first]
 
 
 THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
