@@ -41,8 +41,13 @@ def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Fin
     ]
 
 
-def recorded_anew(run: Run, baseline: Usage, cost: CostOf, starts: Starts | None) -> list[Finding]:
-    """Tell that the recording itself bills other turns or tokens than the baseline: it was made after it."""
+def recorded_anew(
+    run: Run, baseline: Usage, cost: CostOf, starts: Starts | None, *, names_recording: bool
+) -> list[Finding]:
+    """Tell that the recording itself bills something else than the baseline: it was made after it.
+
+    `names_recording` says whether the baseline names the recording that it was measured on.
+    """
     recorded = sum((turn.recorded for turn in run.turns if turn.recorded), Usage())
     if run.stale or recorded == baseline or (starts and _same_tokens(recorded, baseline)):
         return []
@@ -52,6 +57,13 @@ def recorded_anew(run: Run, baseline: Usage, cost: CostOf, starts: Starts | None
         f"{now.output_tokens:,} output tokens, where the baseline has {plural(baseline.turns, 'turn')} with "
         f"{was.prompt_tokens:,} and {was.output_tokens:,}: it was made after the baseline"
     )
+    if _same_tokens(recorded, baseline):
+        text = "the recording bills the tokens of the baseline, of which other parts are read from the cache"
+        if not names_recording:
+            text += (
+                ": the baseline does not say which recording it was measured on (version 1 of its file), so "
+                "it is taken for this one; where it was another, an update is all that is needed"
+            )
     before, after = cost(baseline), cost(recorded)
     amount = None if before is None or after is None else after - before
     return [Finding("recording_changed", "recording", text, now.prompt_tokens - was.prompt_tokens, amount)]

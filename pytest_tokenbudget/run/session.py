@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -201,7 +201,11 @@ class Session:
         cost = self.prices.cost
         starts = self._starts(committed, run)
         judgement = judge(baseline, run.usage, settings, cost, stale=run.stale, starts=starts)
-        findings = self._findings(run, settings, baseline, starts)
+        anew = other_start(starts)
+        if baseline and not self.options.live:
+            names_recording = committed is not None and committed.recording is not None
+            anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
+        findings = self._findings(run, settings, anew)
         findings += scenario_facts(judgement.verdict, place.recorder, settings, self.settings.scenario)
         entry = build.scenario(place, judgement, baseline, run, findings, cost)
         if self.options.update and not self.options.live and not run.stale:
@@ -230,17 +234,12 @@ class Session:
         foreign = {str(rate): dict(ttls) for rate, ttls in self.meter.foreign_reads(run).items()}
         return {"recording": recording_digest(turns), "foreign_reads": foreign}
 
-    def _findings(
-        self, run: Run, settings: ScenarioSettings, baseline: Usage | None, starts: Starts | None
-    ) -> tuple[Finding, ...]:
+    def _findings(self, run: Run, settings: ScenarioSettings, anew: Iterable[Finding]) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
         problems = (
             *(Finding("problem", "run", problem) for problem in run.problems),
             *(Finding("problem", MISBILLED, problem) for problem in run.misbilled),
         )
-        anew = other_start(starts)
-        if baseline and not self.options.live:
-            anew += recorded_anew(run, baseline, self.prices.cost, starts)
         unpriced = (
             Finding("unpriced_model", str(rate), f"no price is known for {rate}")
             for rate in self.prices.unpriced(run.usage)
