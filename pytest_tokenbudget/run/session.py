@@ -120,7 +120,8 @@ class Session:
             run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
         recorded = None if run.problems or run.misses else self.keep(scenario)
         if recorded or self.options.judge:
-            run += Run(misbilled=tuple(self._misbilled(run, self._committed.of(scenario.place))))
+            committed = self._committed.of(scenario.place)
+            run += Run(misbilled=tuple(self._misbilled(run, committed.usage if committed else None)))
         warnings = self._warnings(scenario)
         if not (self.options.judge or run.problems or run.misses or run.misbilled or scenario.mismatches):
             return Conclusion(warnings=warnings, recorded=recorded)
