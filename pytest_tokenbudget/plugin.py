@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from pytest_tokenbudget.replay.proxy import Access
 
 _MARKER_HELP = (
-    "token_budget(*, tolerance=None, max_prompt_tokens=None, max_output_tokens=None, max_cost_usd=None, "
-    "max_turns=None, runs_per_month=None, batchable=False): a scenario, a test that drives an agent: "
-    "replayed from its cassette, and judged against its baseline under --token-budget."
+    "token_budget(*, tolerance=None, max_prompt_tokens=None, max_output_tokens=None, "
+    "max_total_tokens=None, max_cost_usd=None, max_turns=None, runs_per_month=None, batchable=False): "
+    "a scenario, a test that drives an agent: replayed from its cassette, and judged against its baseline "
+    "under --token-budget."
 )
 OPTIONS = pytest.StashKey[Options]()
 STOOD_IN = pytest.StashKey[bool]()
 """Whether something has stood in for a credential, so that a client may hold it."""
+FOLDER = pytest.StashKey[Path]()
+"""Of the process that made it: what all processes of the run share."""
+_WORKER_FOLDER = "token_budget_folder"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -159,14 +163,38 @@ def _activate(config: pytest.Config) -> None:
     hooks.activate(config, config.stash[OPTIONS], stood_in=config.stash.get(STOOD_IN, False))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist which folder the processes of this run share."""
+    if FOLDER in node.config.stash:
+        node.workerinput[_WORKER_FOLDER] = str(node.config.stash[FOLDER])
+
+
 def _prompts_folder(config: pytest.Config) -> Path | None:
-    """Where a stability check keeps its prompts: this run makes the folder, workers are told."""
-    if config.getoption("--token-budget-stability") and not config.getoption("--token-budget-prompts"):
+    """Where a stability check keeps its prompts; None where this run makes none."""
+    given = config.getoption("--token-budget-prompts")
+    if given:
+        return Path(given)
+    return _shared_folder(config) if config.getoption("--token-budget-stability") else None
+
+
+def _purse(config: pytest.Config) -> Path | None:
+    """Return the file that says what was spent, or None where spending has no limit."""
+    if config.getoption("--token-budget-max-spend") is None:
+        return None
+    return _shared_folder(config) / "purse.sqlite"
+
+
+def _shared_folder(config: pytest.Config) -> Path:
+    """Return the temporary folder of this run: the first process makes it, workers are told."""
+    told = getattr(config, "workerinput", {}).get(_WORKER_FOLDER)
+    if told is not None:
+        return Path(told)
+    if FOLDER not in config.stash:
         folder = tempfile.TemporaryDirectory(prefix="token-budget-")
         config.add_cleanup(folder.cleanup)
-        config.option.token_budget_prompts = folder.name
-    given = config.getoption("--token-budget-prompts")
-    return Path(given) if given else None
+        config.stash[FOLDER] = Path(folder.name)
+    return config.stash[FOLDER]
 
 
 def _options(config: pytest.Config) -> Options:
@@ -180,6 +208,7 @@ def _options(config: pytest.Config) -> Options:
         samples=config.getoption("--token-budget-samples"),
         count=config.getoption("--token-budget-count"),
         max_spend=parse_spend(config.getoption("--token-budget-max-spend")),
+        purse=_purse(config),
         reports=parse_reports(config.getoption("--token-budget-report"), invocation),
         stability=config.getoption("--token-budget-stability"),
         prompts=_prompts_folder(config),

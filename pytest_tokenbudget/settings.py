@@ -61,6 +61,8 @@ class Options:
     samples: int = 1
     count: Counting = "offline"
     max_spend: Decimal | None = None
+    purse: Path | None = None
+    """File in which the processes of one run keep what they spend, where there is a `max_spend`."""
     reports: tuple[ReportTarget, ...] = ()
     stability: bool = False
     prompts: Path | None = None
@@ -230,6 +232,7 @@ class Caps:
 
     max_prompt_tokens: int | None = None
     max_output_tokens: int | None = None
+    max_total_tokens: int | None = None
     max_cost_usd: Decimal | None = None
     max_turns: int | None = None
 
@@ -260,18 +263,28 @@ class Settings:
     """Hosts whose usage is taken as it is, whatever the prompts count."""
     ignored_hosts: tuple[str, ...] = ()
     """Hosts that scenarios send nothing but model calls: all else gets an empty answer."""
+    max_spend_unbounded: bool = False
+    """Calls whose worst case nobody knows are made under a spend limit, too."""
 
 
 _SCENARIO_KEYS = (
     "tolerance",
     "max_prompt_tokens",
     "max_output_tokens",
+    "max_total_tokens",
     "max_cost_usd",
     "max_turns",
     "runs_per_month",
     "batchable",
 )
-_SUITE_KEYS = ("minimum_cacheable_tokens", "redact", "allowed_hosts", "trusted_usage", "ignored_hosts")
+_SUITE_KEYS = (
+    "minimum_cacheable_tokens",
+    "redact",
+    "allowed_hosts",
+    "trusted_usage",
+    "ignored_hosts",
+    "max_spend_unbounded",
+)
 
 
 def load_settings(root: Path) -> Settings:
@@ -309,6 +322,7 @@ def parse_settings(table: object, where: str) -> Settings:
         allowed_hosts=_hosts(table, "allowed_hosts", where),
         trusted_usage=_hosts(table, "trusted_usage", where),
         ignored_hosts=_hosts(table, "ignored_hosts", where),
+        max_spend_unbounded=_flag(table.get("max_spend_unbounded", False), "max_spend_unbounded", where),
     )
 
 
@@ -327,6 +341,7 @@ def override(base: ScenarioSettings, arguments: Mapping[str, Any], where: str) -
     readers: Mapping[str, Callable[[object, str, str], object]] = {
         "max_prompt_tokens": _whole,
         "max_output_tokens": _whole,
+        "max_total_tokens": _whole,
         "max_cost_usd": _dollars,
         "max_turns": _whole,
     }
@@ -335,15 +350,19 @@ def override(base: ScenarioSettings, arguments: Mapping[str, Any], where: str) -
     runs, batchable = base.runs_per_month, arguments.get("batchable", base.batchable)
     if "runs_per_month" in arguments:
         runs = _whole(arguments["runs_per_month"], "runs_per_month", where)
-    if not isinstance(batchable, bool):
-        raise SettingsError(f"{where}: batchable is {batchable!r}; write true or false.")
-    return ScenarioSettings(tolerances, caps, runs, batchable)
+    return ScenarioSettings(tolerances, caps, runs, _flag(batchable, "batchable", where))
 
 
 def _refuse_unknown(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
     for key in given:
         if key not in allowed:
             raise SettingsError(f"{where}: unknown key {key!r}. Use {', '.join(allowed)}.")
+
+
+def _flag(value: object, key: str, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise SettingsError(f"{where}: {key} is {value!r}; write true or false.")
 
 
 def _whole(value: object, key: str, where: str) -> int:

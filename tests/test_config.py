@@ -78,6 +78,8 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         """
         [tool.tokenbudget]
         max_cost_usd = 0.05
+        max_total_tokens = 9_000
+        max_spend_unbounded = true
         max_turns = 12
         runs_per_month = 3000
         redact = ["cust_[0-9]+"]
@@ -98,6 +100,8 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
     assert settings.scenario.tolerances["output_tokens"] == DEFAULTS["output_tokens"]
     assert settings.scenario.caps.max_cost_usd == Decimal("0.05")
     assert settings.scenario.caps.max_turns == 12
+    assert settings.scenario.caps.max_total_tokens == 9_000
+    assert settings.max_spend_unbounded
     assert settings.scenario.runs_per_month == 3000
     assert settings.redact == ("cust_[0-9]+",)
     assert settings.allowed_hosts == ("telemetry.internal",)
@@ -118,6 +122,8 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         ({"max_cost_usd": "cheap"}, "max_cost_usd is 'cheap'; write dollars"),
         ({"max_cost_usd": float("nan")}, "write dollars"),
         ({"batchable": 1}, "write true or false"),
+        ({"max_spend_unbounded": "yes"}, "max_spend_unbounded is 'yes'; write true or false"),
+        ({"max_total_tokens": -1}, "max_total_tokens is -1; write a whole number"),
         ({"redact": "x"}, "write a list of strings"),
         ({"redact": ["("]}, "is no regular expression"),
         ({"allowed_hosts": [1]}, "write a list of strings"),

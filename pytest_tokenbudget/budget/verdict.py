@@ -151,6 +151,7 @@ def _caps(measured: Usage, caps: Caps, cost: CostOf) -> Iterator[Limit]:
     counts = (
         ("max_prompt_tokens", tokens.prompt_tokens, caps.max_prompt_tokens),
         ("max_output_tokens", tokens.output_tokens, caps.max_output_tokens),
+        ("max_total_tokens", tokens.total, caps.max_total_tokens),
         ("max_turns", measured.turns, caps.max_turns),
     )
     for metric, now, cap in counts:

@@ -178,12 +178,14 @@ def _document(content: Mapping[str, Any], model: str) -> Rendered:
     return Rendered((str(source.get("data", "")), *titles), tokens, doubt=4 + 4 * len(titles))
 
 
-def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float, ...]:
+def block_weights(
+    prompt: Prompt, counter: Counter | None = None, *, unknown_rate: float = 0.25
+) -> tuple[float, ...]:
     """Approximate tokens of each block of `prompt`, framing included, cheaply: no tokenizer is loaded.
 
     One weight a block, in order, for splitting a known total over the chain; never negative. What cannot be
-    counted offline weighs a quarter of the characters of its JSON. Hand in one `Memo` for many prompts of one
-    conversation.
+    counted offline weighs `unknown_rate` tokens for each character of its JSON. Hand in one `Memo` for many
+    prompts of one conversation.
     """
     counter = counter or BuiltinCounter()
     row = model_row(prompt.model)
@@ -195,7 +197,7 @@ def block_weights(prompt: Prompt, counter: Counter | None = None) -> tuple[float
         rendered = render(block, place.surroundings, prompt.model)
         counted: float = sum(counter.count(text, row.family) for text in rendered.texts)
         if rendered.unknown is not None:
-            counted = len(json.dumps(block.content, default=str)) / 4
+            counted = unknown_rate * len(json.dumps(block.content, default=str))
         weights.append(float(around + place.framing + rendered.tokens + counted))
         around = 0
     return tuple(weights)

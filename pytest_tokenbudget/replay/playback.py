@@ -14,12 +14,11 @@ import mmap
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol, TypeVar
 
-from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss, TokenBudgetError
+from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.pairing import Match, Recording, is_free
@@ -86,6 +85,11 @@ class Ledger:
         """What was really called, in the order of the calls."""
         return self._calls.exchanges
 
+    @property
+    def last_failure(self) -> str | None:
+        """Return how the last model call of this run failed for good, or None where it did not."""
+        return self._calls.last_failure
+
     def called(self, asker: str) -> Calls:
         """What one test or fixture really called."""
         return self._calls.by(asker)
@@ -134,19 +138,29 @@ class Ledger:
             return None
         answer = self._answer(number, sent)
         self._calls.replayed(sent, self._traffic.interactions[number])
+        if self.rules.limits and self.rules.calls and sent.costs:
+            self.rules.limits.replayed(self._asker(), sent, answer)
         return Found(number, answer)
 
     def begin(self, sent: Sent) -> Call:
-        """A real call sets out."""
-        return self._calls.begin(sent, self._asker(), keep=not self.rules.passes_by(sent))
+        """Let a real call set out. Raises ReplayMiss where the limits refuse it."""
+        call = Call(sent, sent.raw, time.monotonic(), asker=self._asker())
+        if self.rules.limits and sent.costs:
+            whole = sent.in_full(self._threads, self._traffic.reader)
+            call.requests = (whole or sent).requests
+            call.is_whole = whole is not None
+            self.rules.limits.begin(call)
+        if not self.rules.passes_by(sent):
+            self._calls.add(call)
+        return call
 
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
         """Its whole answer is there."""
         self._calls.finish(call, answer)
         if call.sent.request and call.answer is not None and may_be_of_a_thread(call.sent.body):
             self._threads.keep(call.sent.body, answer_to(call.sent.request, call.answer).message)
-        if self.rules.after_call and call.sent.request and call.sent.costs and call.answer is not None:
-            self.rules.after_call(call.sent.request, call.answer)
+        if self.rules.limits and call.sent.costs:
+            self.rules.limits.finish(call)
 
     def check_key(self, sent: Sent) -> None:
         """Raise ReplayMiss for a request that would show a server what only stands in for a key."""
@@ -337,12 +351,6 @@ class Ledger:
         if self.rules.calls and not required:
             self.check_key(sent)
         if self.rules.calls and not required:
-            if self.rules.before_call and sent.request and sent.costs:
-                try:
-                    for request in sent.entries or (sent.request,):
-                        self.rules.before_call(request)
-                except TokenBudgetError as error:
-                    self.refuse(f"{self.name}: {error}")
             return
         if self.rules.passes_by(sent):
             return
@@ -353,6 +361,19 @@ class Ledger:
             self.refuse(f"{missing}, and nothing reaches the network in replay. {record}")
         more = "The agent asks for more than was recorded, or for the same again."
         raise ReplayMiss(f"{missing}. {more} {record}")  # the recording keeps the miss
+
+
+class CallLimits(Protocol):
+    """What real calls may be made: caps and the spend limit."""
+
+    def begin(self, call: Call) -> None:
+        """Take note of a call that is about to be sent. Raises ReplayMiss where it must not be."""
+
+    def finish(self, call: Call) -> None:
+        """Take note of the answer to a call, which is `call.answer`."""
+
+    def replayed(self, asker: str, sent: Sent, answer: Mapping[str, Any]) -> None:
+        """Take note of a turn of a test or fixture that the recording answered, among its real calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,10 +390,8 @@ class Rules:
     """Hosts that get nothing but model calls: all else is answered with an empty 200, recorded or not."""
     free_hosts: frozenset[str] = frozenset()
     """Hosts whose traffic, beside model calls, passes by unrecorded; on loopback all but an SDK's does."""
-    before_call: Callable[[Request], None] | None = None
-    """Asked before a real model call; what it raises stops the call, past the agent."""
-    after_call: Callable[[Request, Mapping[str, Any]], None] | None = None
-    """Told the answer to a real model call."""
+    limits: CallLimits | None = None
+    """Asked before each real model call, and told its answer."""
     untouched: bool = False
     """Answers are served as vcr serves them, waits and compression included."""
     sort_keys: bool = False
@@ -488,6 +507,18 @@ class Call:
     """When it was; None where it was replayed."""
     asker: str = ""
     """Whose it is, where it was really called."""
+    requests: tuple[Request, ...] = ()
+    """What it asks of models, of a batch all entries, with the conversation that the API keeps."""
+    is_whole: bool = True
+    """Whether `requests` hold all of the prompt: not where it continues an unknown message thread."""
+    thread: int = field(default_factory=threading.get_ident)
+    """Which thread sent it."""
+    left: bool = False
+    """Nobody waits for its answer any more."""
+
+    def leave(self) -> None:
+        """Note that whoever sent it is gone. Called by the garbage collector too, so it takes no lock."""
+        self.left = True
 
 
 class Calls:
@@ -509,12 +540,9 @@ class Calls:
         calls._calls = [call for call in self._calls if call.asker == asker]
         return calls
 
-    def begin(self, sent: Sent, asker: str = "", *, keep: bool = True) -> Call:
-        """A real call sets out, of this test or fixture."""
-        call = Call(sent, sent.raw, time.monotonic(), asker=asker)
-        if keep:
-            self._calls.append(call)
-        return call
+    def add(self, call: Call) -> None:
+        """Keep a real call that sets out."""
+        self._calls.append(call)
 
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
         """Its whole answer is there; it is kept decompressed."""
@@ -575,12 +603,24 @@ class Calls:
     @property
     def failed(self) -> list[str]:
         """Model calls that failed for good: no try of the same was answered with a bill; each once."""
-        tried: dict[tuple[object, ...], list[tuple[Sent, Answer]]] = defaultdict(list)
+        return [_failure(*tries[-1]) for tries in self._tries().values() if _all_failed(tries)]
+
+    @property
+    def last_failure(self) -> str | None:
+        """How the last model call failed, if no try of the same was answered with a bill; else None."""
+        *_, last = [None, *self._tries().values()]
+        return _failure(*last[-1]) if last and _all_failed(last) else None
+
+    def _tries(self) -> dict[tuple[object, ...], list[tuple[Sent, Answer]]]:
+        """Return the answered tries of each model call, by what is the same in all of them, the call that was
+        tried last at the end.
+        """
+        tries: dict[tuple[object, ...], list[tuple[Sent, Answer]]] = {}
         for call in self._calls:
             if call.sent.request and call.sent.costs and call.answer is not None:
-                tried[call.sent.identity].append((call.sent, answer_to(call.sent.request, call.answer)))
-        lost = (tries[-1] for tries in tried.values() if all(answer.usage is None for _, answer in tries))
-        return [f"{sent} was answered with {answer.status} ({answer.error})" for sent, answer in lost]
+                read = call.sent, answer_to(call.sent.request, call.answer)
+                tries[call.sent.identity] = [*tries.pop(call.sent.identity, []), read]
+        return tries
 
     def _problem(self) -> str | None:
         if self._unreadable:
@@ -593,6 +633,14 @@ class Calls:
                 model = exchange.request.prompt.model
                 return f"{self._name}: an answer of {model} is not whole: {answer.error}."
         return None
+
+
+def _all_failed(tries: Iterable[tuple[Sent, Answer]]) -> bool:
+    return all(answer.usage is None for _, answer in tries)
+
+
+def _failure(sent: Sent, answer: Answer) -> str:
+    return f"{sent} was answered with {answer.status} ({answer.error})"
 
 
 def _started(call: Call) -> float:

@@ -17,8 +17,8 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
 from typing import Any, Self
@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import ReplayMiss, SettingsError
 from pytest_tokenbudget.replay.credentials import STAND_IN
-from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.replay.playback import Call, Ledger
 from pytest_tokenbudget.replay.redaction import secrets_of
 from pytest_tokenbudget.replay.traffic import answer_body, status
 
@@ -340,7 +340,18 @@ class ChildProxy(Proxy):
         call = ledger.begin(sent)
         reply = self._upstream.ask(method, path, headers, body, lambda answer: ledger.finish(call, answer))
         call.began = time.monotonic()
-        return reply
+        if isinstance(reply.body, bytes):
+            call.leave()
+            return reply
+        return replace(reply, body=_until_left(reply.body, call))
+
+
+def _until_left(chunks: Iterable[bytes], call: Call) -> Iterator[bytes]:
+    """Yield the chunks of an answer, and note when nobody waits for more of them."""
+    try:
+        yield from chunks
+    finally:
+        call.leave()
 
 
 _UNVERSIONED = re.compile(r"/messages(?=[/?]|$)")

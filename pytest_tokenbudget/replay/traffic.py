@@ -187,6 +187,11 @@ class Sent:
         return replace(self, request=reader.read({**self.raw, "body": body}, self.url).request)
 
     @property
+    def requests(self) -> tuple[Request, ...]:
+        """Return the model requests that it makes: of a batch all entries, of other traffic none."""
+        return self.entries or (() if self.request is None else (self.request,))
+
+    @property
     def body(self) -> bytes:
         """As it is sent."""
         return self.raw["body"] or b""

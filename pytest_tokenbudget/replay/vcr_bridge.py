@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import client
@@ -332,8 +333,13 @@ class Pending:
     def ask(self, request: HttpRequest, ledger: Ledger, sent: Sent, playable: Playable | None = None) -> bool:
         """Whether the ledger has the answer; else a call begins. Raises ReplayMiss."""
         found = ledger.find(sent, playable)
-        self._decided[request] = found or _Ongoing(ledger, ledger.begin(sent))
-        return found is not None
+        if found is None:
+            call = ledger.begin(sent)
+            weakref.finalize(request, call.leave).atexit = False
+            self._decided[request] = _Ongoing(ledger, call)
+            return False
+        self._decided[request] = found
+        return True
 
     def found(self, request: HttpRequest) -> Found | None:
         """The answer that was found, if there is one."""

@@ -215,6 +215,7 @@ METRICS = {
     "cost_usd": "cost",
     "max_prompt_tokens": "max prompt tokens",
     "max_output_tokens": "max output tokens",
+    "max_total_tokens": "max total tokens",
     "max_turns": "max turns",
     "max_cost_usd": "max cost",
 }

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
+from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import argument
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import without_stand_ins
@@ -23,6 +24,7 @@ from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Outside, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.reports.view import REWRITE
+from pytest_tokenbudget.run.allowance import Allowance, Allowances
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Spending
 from pytest_tokenbudget.settings import Options, RecordMode
@@ -37,6 +39,7 @@ class Stage:
     def __init__(
         self,
         options: Options,
+        prices: Prices,
         *,
         allowed_hosts: Sequence[str] = (),
         ignored_hosts: Sequence[str] = (),
@@ -46,8 +49,10 @@ class Stage:
         self._options = options
         self._allowed_hosts = allowed_hosts
         self._ignored_hosts = frozenset(map(str.lower, ignored_hosts))
+        self._prices = prices
         self._spending = spending
         self._redactor = Redactor(without_stand_ins(os.environ), redact)
+        self._allowances = Allowances()
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
         self._ledgers = Ledgers()
         self._background = BackgroundThreads()
@@ -67,12 +72,15 @@ class Stage:
         from pytest_tokenbudget.replay import vcr_bridge  # import vcr
 
         self._note_threads()
+        if scenario.allowance is None:
+            scenario.allowance = Allowance(scenario.settings.caps, self._prices, self._spending)
+            self._allowances.set(scenario.place.id, scenario.allowance)
         with contextlib.ExitStack() as opening:
             opening.enter_context(vcr_bridge.adopt(self._adopted))
             if scenario.cassette is not None:
                 ledger = scenario.own or scenario.open(
                     self._options,
-                    self._spending,
+                    self._allowances,
                     self._redactor,
                     free_hosts=frozenset(self._allowed_hosts),
                     ignored_hosts=self._ignored_hosts,
@@ -188,10 +196,7 @@ class Stage:
             on.adopts(ledger)
             return on.place.id
 
-        rules = replace(rules, asker=asker)
-        if self._spending is not None:
-            before, after = self._spending.before_call, self._spending.after_call
-            rules = replace(rules, before_call=before, after_call=after)
+        rules = replace(rules, asker=asker, limits=self._allowances)
         ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
         opener.adopts(ledger)
         return ledger

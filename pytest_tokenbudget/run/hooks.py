@@ -111,9 +111,10 @@ class Scenarios:
         self._session = session
         self._stage = Stage(
             session.options,
+            session.prices,
             allowed_hosts=session.settings.allowed_hosts,
             ignored_hosts=session.settings.ignored_hosts,
-            spending=session.spending(getattr(config, "workerinput", {}).get("workercount", 1)),
+            spending=session.spending,
             redact=session.settings.redact,
         )
         self.fixtures = Fixtures(self._stage, session.settings, self._end, judge=session.options.judge)

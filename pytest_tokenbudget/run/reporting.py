@@ -156,9 +156,12 @@ class Summary:
         self._config = config
         self._session = session
         self._outcome: Outcome | None = None
+        self._limit_told = False
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect; what fails without a failing test of its own (a fixture) is reported later."""
+        self._tell_limit()
         for entry in getattr(report, ENTRIES, ()):
             self._session.collect(entry)
         for recorded in getattr(report, RECORDED, ()):
@@ -177,6 +180,19 @@ class Summary:
             for entry, text in self._session.unstable(invoked.args, invoked.dir):
                 self._fail(entry, text)
         return result
+
+    def _tell_limit(self) -> None:
+        """Say what one call can cost under the spend limit, once the first has told."""
+        spending = self._session.spending
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if self._limit_told or spending is None or terminal is None:
+            return
+        if opening := spending.opening():
+            self._limit_told = True
+            terminal.ensure_newline()
+            if self._config.get_terminal_writer().width_of_current_line:
+                terminal.write_line("")
+            terminal.write_line(opening)
 
     def _fail(self, entry: ScenarioEntry, text: str) -> None:
         report = pytest.TestReport(

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from pytest_tokenbudget.errors import TokenBudgetError
+from pytest_tokenbudget.errors import CassetteError, RecordingError, TokenBudgetError
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.model import Paired, argument
 from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
 from pytest_tokenbudget.replay.credentials import standing_in
 from pytest_tokenbudget.replay.network import NetworkGuard
-from pytest_tokenbudget.replay.playback import Ledger, Rules
+from pytest_tokenbudget.replay.playback import CallLimits, Ledger, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor, redact, secrets_of
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.run.spending import Spending
+from pytest_tokenbudget.run.allowance import Allowance
 from pytest_tokenbudget.settings import Options, RecordMode, ScenarioSettings
 from pytest_tokenbudget.wire.exchange import Pair
 
@@ -70,6 +70,8 @@ class Scenario:
     """Connections that went past the HTTP libraries."""
     proxies: list[ChildProxy] = field(default_factory=list)
     """Through which agents in other processes ask."""
+    allowance: Allowance | None = None
+    """What it may really call; None before it is entered."""
     saved: bool = False
     """Its new recording is written."""
     failed: bool = False
@@ -88,9 +90,16 @@ class Scenario:
         return (*([self.own] if self.own else ()), *self.adopted)
 
     @property
+    def stop(self) -> str | None:
+        """Return why one of its real calls was refused, by a cap or the spend limit; None where none was."""
+        return self.allowance.stop if self.allowance else None
+
+    @property
     def touched(self) -> bool:
         """Whether there is anything to judge: something was asked, or was recorded and is to be asked."""
-        return bool(self.refusals) or self.failed_a_child or any(map(self._touched, self.ledgers))
+        return (
+            bool(self.refusals or self.stop) or self.failed_a_child or any(map(self._touched, self.ledgers))
+        )
 
     def _touched(self, ledger: Ledger) -> bool:
         account = ledger.account(self.place.id)
@@ -109,7 +118,7 @@ class Scenario:
         """Whether something was asked that nothing answers, whatever the agent made of it."""
         accounts = [ledger.account(self.place.id) for ledger in self.ledgers]
         refused = any(account.misses or account.problems for account in accounts)
-        return refused or bool(self.refusals) or self.failed_a_child
+        return refused or bool(self.refusals or self.stop) or self.failed_a_child
 
     def settle(self) -> None:
         """Wait for the answers to other processes that are on their way."""
@@ -119,7 +128,7 @@ class Scenario:
     def open(
         self,
         options: Options,
-        spending: Spending | None,
+        limits: CallLimits | None = None,
         redactor: Redactor | None = None,
         *,
         free_hosts: frozenset[str] = frozenset(),
@@ -141,8 +150,7 @@ class Scenario:
             exact=mode == RecordMode.CHANGED,
             free_hosts=free_hosts,
             ignored_hosts=ignored_hosts,
-            before_call=spending.before_call if spending else None,
-            after_call=spending.after_call if spending else None,
+            limits=limits,
             redact=redactor,
         )
         self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
@@ -245,7 +253,22 @@ class Scenario:
             return False
         if not ledger.calls and not ledger.recording.unplayed:
             return False
+        if (failure := ledger.last_failure) and self._ended_well():
+            raise RecordingError(
+                f"{self.place.id}: {failure}, and nothing was called after it. Nothing is recorded, and the "
+                "cassette stays as it was. Run it again; if the failure is meant, delete the cassette first."
+            )
         clean = redact(ledger.interactions(), secrets=secrets_of(os.environ), patterns=patterns)
         write_cassette(self.cassette, clean)
         self.saved = True
         return True
+
+    def _ended_well(self) -> bool:
+        """Whether there is a cassette whose last model call was answered with a bill."""
+        assert self.cassette is not None
+        try:
+            exchanges = Traffic(read_cassette(self.cassette)).exchanges
+        except (CassetteError, FileNotFoundError):  # nothing that could be replayed
+            return False
+        answers = [one.answer for one in exchanges if one.request.endpoint.api == "messages"]
+        return bool(answers) and answers[-1].usage is not None

@@ -98,10 +98,13 @@ class Session:
             recount=self.api.count if self.api else None,
         )
 
-    def spending(self, processes: int) -> Spending | None:
-        """The limit on real calls, an equal share of it for each of several processes; None without one."""
-        limit = self.options.max_spend
-        return None if limit is None else Spending(limit / processes, self.prices)
+    @cached_property
+    def spending(self) -> Spending | None:
+        """Return the limit on the real calls of all processes, or None without one."""
+        limit, purse = self.options.max_spend, self.options.purse
+        if limit is None or purse is None:
+            return None
+        return Spending(limit, self.prices, purse, allow_unbounded=self.settings.max_spend_unbounded)
 
     @cached_property
     def _sources(self) -> SourceTree:
@@ -113,6 +116,8 @@ class Session:
 
         Raises an error of the catalogue for a baseline or a cassette that cannot be read or written.
         """
+        if scenario.stop:
+            return Conclusion(failure=scenario.stop, warnings=self._warnings(scenario))
         if not scenario.touched and self._committed.of(scenario.place) is None:
             return Conclusion(warnings=self._warnings(scenario))
         run = scenario.run(self.meter, self.options)
@@ -292,6 +297,8 @@ class Session:
     def finish(self) -> Outcome:
         """Write what is to be written."""
         outcome = Outcome(self.document(), problems=list(self._problems))
+        if self.spending and (refused := self.spending.closing()):
+            outcome.problems.append(refused)
         if self.options.update:
             written, problems = self._committed.update(outcome.document["scenarios"])
             outcome.written += written

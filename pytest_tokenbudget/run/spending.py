@@ -1,72 +1,190 @@
-"""A limit on what real calls cost: each is refused whose worst case would pass it."""
+"""Hold the real calls of a whole run, in all its processes, below one limit in dollars."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.metering.rendering import block_weights
-from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.replay.traffic import answer_body, lower
-from pytest_tokenbudget.wire.answers import read_answer
-from pytest_tokenbudget.wire.exchange import Request
+from pytest_tokenbudget.metering.worst_case import most, unbounded
+from pytest_tokenbudget.replay.playback import Call
+from pytest_tokenbudget.wording import dollars, plural
 
-_MARGIN = Decimal("1.5")
-"""What a prompt may be longer than its cheap count: more than any error in docs/accuracy.md."""
+if TYPE_CHECKING:
+    import sqlite3
+
+_PATIENCE = 600.0
+"""Seconds that a call waits for those under way to settle: as long as the SDKs wait for an answer."""
+_POLL = 0.05  # seconds
+_OPTION = "--token-budget-max-spend"
+_NOT_RUN = "not run: spend limit"
+_TABLES = """
+CREATE TABLE IF NOT EXISTS spent (id INTEGER PRIMARY KEY, usd TEXT);
+CREATE TABLE IF NOT EXISTS held (id INTEGER PRIMARY KEY AUTOINCREMENT, usd TEXT, open INTEGER);
+CREATE TABLE IF NOT EXISTS first (id INTEGER PRIMARY KEY, model TEXT, usd TEXT);
+CREATE TABLE IF NOT EXISTS refused (scenario TEXT PRIMARY KEY);
+INSERT OR IGNORE INTO spent VALUES (1, '0');
+"""
+"""`held` has the worst cases of calls that are not settled; `open` is 0 where nobody waits for the answer any
+more, so that it never will be. Amounts are decimals as text."""
 
 
 class Spending:
-    """What this process has spent and may still spend. Thread-safe.
+    """What a run has spent and may still spend. Thread-safe, and shared by all processes that have `purse`.
 
-    A call that is under way counts with its worst case: its whole prompt written to the cache for an hour,
-    and `max_tokens` of output. Once it is answered, it counts with what it billed; a batch keeps its worst
-    case.
+    A call holds its worst case until its answer tells what was billed; for good where none does, and a batch
+    likewise.
     """
 
-    def __init__(self, limit: Decimal, prices: Prices) -> None:
-        self.limit = limit
-        self.spent = Decimal(0)
+    def __init__(self, limit: Decimal, prices: Prices, purse: Path, *, allow_unbounded: bool = False) -> None:
+        """`purse` is the file that the processes of the run share; it need not exist."""
+        self._limit = limit
         self._prices = prices
-        self._under_way: dict[int, tuple[Request, Decimal]] = {}
+        self._purse = purse
+        self._allow_unbounded = allow_unbounded
+        self._rows: dict[Call, int] = {}
         self._lock = threading.Lock()
+        with contextlib.closing(self._connection()) as made:
+            made.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
 
-    def before_call(self, request: Request) -> None:
-        """Raise RecordingError where the call could pass the limit, or where nobody can tell."""
-        worst = self._worst(request)
-        model = request.prompt.model
-        if worst is None:
-            raise RecordingError(
-                f"No price is known for {model}, so that nobody can tell whether its call stays below "
-                f"--token-budget-max-spend={self.limit}. Name a model with a known price, or drop the limit."
-            )
+    def hold(self, call: Call) -> None:
+        """Set the worst case of a call aside; wait while calls under way may still make room for it.
+
+        Raises RecordingError where it could pass the limit, or where nobody can tell.
+        """
+        worst = self._worst(call)
+        deadline = time.monotonic() + _PATIENCE
+        while not self._holds(call, worst):
+            if time.monotonic() > deadline:
+                raise self._refused(call, worst)
+            time.sleep(_POLL)
+
+    def settle(self, call: Call, cost: Decimal | None) -> None:
+        """Count what a call has billed; None: nobody knows, so that its worst case stays."""
         with self._lock:
-            taken = self.spent + sum((cost for _, cost in self._under_way.values()), Decimal(0))
-            if taken + worst > self.limit:
+            row = self._rows.pop(call, None)
+        if row is None:
+            return
+        with self._opened() as purse:
+            if cost is None:
+                purse.execute("UPDATE held SET open = 0 WHERE id = ?", (row,))
+                return
+            purse.execute("DELETE FROM held WHERE id = ?", (row,))
+            purse.execute("UPDATE spent SET usd = ?", (str(_spent(purse) + cost),))
+
+    def opening(self) -> str | None:
+        """Return how many calls the limit allows at once, or None before the first."""
+        with self._opened() as purse:
+            first = purse.execute("SELECT model, usd FROM first").fetchone()
+        if first is None:
+            return None
+        model, worst = first[0], Decimal(first[1])
+        times = int(self._limit / worst) if worst else 0
+        allowed = f"{times:,} at once" if times else "none"
+        return f"one call of {model} can cost {dollars(worst)}: {_OPTION}={self._limit} allows {allowed}"
+
+    def closing(self) -> str | None:
+        """Return what was spent and how many tests were not run for the limit; None for no test."""
+        with self._opened() as purse:
+            (refused,) = purse.execute("SELECT COUNT(*) FROM refused").fetchone()
+            spent, held = _spent(purse), sum((usd for _, usd, _ in _held(purse)), Decimal(0))
+        if not refused:
+            return None
+        unknown = f", and at most {dollars(held)} for answers that never came whole" if held else ""
+        billed = f"{dollars(spent)} billed{unknown}"
+        return f"not run: {plural(refused, 'test')}, by {_OPTION}={self._limit} ({billed})"
+
+    def _worst(self, call: Call) -> Decimal:
+        """Raises RecordingError."""
+        for request in call.requests:
+            reason = unbounded(request.prompt)
+            if not call.is_whole:
+                reason = "it continues a message thread whose text is unknown"
+            if reason and not self._allow_unbounded:
+                self._note_refused(call.asker)
                 raise RecordingError(
-                    f"${self.spent:.4f} is spent, and a call to {model} could cost ${worst:.4f} more, past "
-                    f"--token-budget-max-spend={self.limit}. Raise it, or lower the agent's max_tokens."
+                    f"{_NOT_RUN}. Nobody can say what a call to {request.prompt.model} costs at most "
+                    f"({reason}), so that {_OPTION}={self._limit} cannot be held. Drop the limit, or set "
+                    "max_spend_unbounded = true, and such calls count as if they had one round."
                 )
-            self._under_way[id(request)] = request, worst
+        costs = [self._prices.cost(self._prices.tiered(most(request))) for request in call.requests]
+        if any(cost is None for cost in costs):
+            self._note_refused(call.asker)
+            raise RecordingError(
+                f"{_NOT_RUN}. No price is known for {call.requests[0].prompt.model}, so that nobody "
+                f"can tell whether its call stays below {_OPTION}={self._limit}. Name a model with a known "
+                "price, or drop the limit."
+            )
+        return sum((cost for cost in costs if cost is not None), Decimal(0))
 
-    def after_call(self, request: Request, answer: Mapping[str, Any]) -> None:
-        """Count what an answer, in vcr's shape, has billed; its worst case where it does not say."""
-        read = read_answer(
-            answer["status"]["code"], lower(answer.get("headers")), answer_body(answer), request
-        )
-        cost = self._prices.cost(self._prices.tiered(read.usage)) if read.usage else None
-        with self._lock:
-            _, worst = self._under_way.pop(id(request), (request, Decimal(0)))
-            if read.billed:
-                self.spent += worst if cost is None else cost
+    def _holds(self, call: Call, worst: Decimal) -> bool:
+        """Whether the worst case is set aside; False where there may be room later. Raises RecordingError."""
+        with self._lock, self._opened() as purse:
+            for left, row in [(left, row) for left, row in self._rows.items() if left.left]:
+                purse.execute("UPDATE held SET open = 0 WHERE id = ?", (row,))
+                del self._rows[left]
+            model = call.requests[0].prompt.model
+            purse.execute("INSERT OR IGNORE INTO first VALUES (1, ?, ?)", (model, str(worst)))
+            held = _held(purse)
+            taken = _spent(purse) + sum((usd for _, usd, _ in held), Decimal(0))
+            if taken + worst <= self._limit:
+                added = purse.execute("INSERT INTO held (usd, open) VALUES (?, 1)", (str(worst),))
+                self._rows[call] = int(added.lastrowid or 0)
+                return True
+            # What this very thread has under way cannot be answered while it waits here.
+            own = {row for other, row in self._rows.items() if other.thread == call.thread}
+            settles = sum((usd for row, usd, is_open in held if is_open and row not in own), Decimal(0))
+            if taken - settles + worst <= self._limit:
+                return False
+        raise self._refused(call, worst)
 
-    def _worst(self, request: Request) -> Decimal | None:
-        prompt = Decimal(sum(block_weights(request.prompt))) * _MARGIN
-        tokens = Tokens(
-            ephemeral_1h_input_tokens=int(prompt) + 1,
-            output_tokens=request.prompt.max_tokens or 0,
+    def _refused(self, call: Call, worst: Decimal) -> RecordingError:
+        """Return the error for a call that could pass the limit: in full for the first of the run."""
+        model = call.requests[0].prompt.model
+        if not self._note_refused(call.asker):
+            return RecordingError(f"{_NOT_RUN} ({_OPTION}={self._limit})")
+        with self._opened() as purse:
+            spent, held = _spent(purse), sum((usd for _, usd, _ in _held(purse)), Decimal(0))
+        under_way = f", {dollars(held)} is held for calls without a whole answer" if held else ""
+        return RecordingError(
+            f"{_NOT_RUN}. {dollars(spent)} is spent{under_way}, and a call to {model} could cost "
+            f"{dollars(worst)} more, past {_OPTION}={self._limit}. Raise it, or lower the agent's max_tokens."
         )
-        return self._prices.cost(self._prices.tiered(Usage.of(Rate(request.prompt.model), tokens)))
+
+    def _note_refused(self, scenario: str) -> bool:
+        """Keep that a scenario was refused a call; whether it is the first of the run."""
+        with self._opened() as purse:
+            (before,) = purse.execute("SELECT COUNT(*) FROM refused").fetchone()
+            purse.execute("INSERT OR IGNORE INTO refused VALUES (?)", (scenario,))
+        return not before
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """Yield the purse for one transaction, which no other thread or process sees half of."""
+        with contextlib.closing(self._connection()) as purse:
+            purse.execute("BEGIN IMMEDIATE")
+            yield purse
+            purse.execute("COMMIT")
+
+    def _connection(self) -> sqlite3.Connection:
+        import sqlite3
+
+        connection = sqlite3.connect(self._purse, timeout=60, isolation_level=None)
+        connection.execute("PRAGMA synchronous = OFF")  # it need not survive the machine
+        return connection
+
+
+def _spent(purse: sqlite3.Connection) -> Decimal:
+    return Decimal(purse.execute("SELECT usd FROM spent").fetchone()[0])
+
+
+def _held(purse: sqlite3.Connection) -> list[tuple[int, Decimal, bool]]:
+    """Return row, dollars and whether it is open, of each call that is not settled."""
+    rows = purse.execute("SELECT id, usd, open FROM held").fetchall()
+    return [(row, Decimal(usd), bool(is_open)) for row, usd, is_open in rows]

@@ -200,7 +200,7 @@ def modifiers(usage: Mapping[str, Any], endpoint: Endpoint) -> Iterator[str]:
 
 def asked_rate(rate: Rate, was: Request, now: Request) -> Rate:
     """The rate of an answer to `was`, had it been asked as `now`: that one's model, speed and geography."""
-    before, after = set(_asked_modifiers(was)), set(_asked_modifiers(now))
+    before, after = set(asked_modifiers(was)), set(asked_modifiers(now))
     if was.endpoint.platform != now.endpoint.platform:  # reached by another way: where it runs is not told
         before -= {"regional"}
         after -= {"regional"}
@@ -209,7 +209,8 @@ def asked_rate(rate: Rate, was: Request, now: Request) -> Rate:
     return Rate(model, (*kept, *(after - before)))
 
 
-def _asked_modifiers(request: Request) -> Iterator[str]:
+def asked_modifiers(request: Request) -> Iterator[str]:
+    """Yield the modifiers of `Rate` that a request itself asks for."""
     options, where = request.prompt.options, request.endpoint
     if options.get("speed") == "fast":
         yield "fast"

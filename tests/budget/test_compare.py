@@ -226,6 +226,7 @@ def test_a_stale_scenario_is_held_against_nothing() -> None:
         (Caps(max_output_tokens=499), {"max_output_tokens"}),
         (Caps(max_turns=2), {"max_turns"}),
         (Caps(max_cost_usd=Decimal("0.0001")), {"max_cost_usd"}),
+        (Caps(max_total_tokens=1), {"max_total_tokens"}),
     ],
 )
 def test_caps_hold_with_and_without_a_baseline(caps: Caps, over: set[str]) -> None:

@@ -16,11 +16,11 @@ import anthropic
 import httpx2
 import pytest
 
-from pytest_tokenbudget.errors import RecordingError
+from pytest_tokenbudget.errors import RecordingError, ReplayMiss
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.replay.playback import Call, Ledger
 from pytest_tokenbudget.replay.traffic import Reader
-from support.clients import CALLS, COMMAND, agent, body, record, replaying, running, sdk
+from support.clients import CALLS, COMMAND, MODEL, agent, body, record, replaying, running, sdk
 from support.messages_api import MessagesApi
 
 
@@ -65,14 +65,13 @@ def test_a_new_answer_leads_to_new_calls(api: MessagesApi) -> None:
 def test_what_stands_before_a_call_can_stop_it(api: MessagesApi) -> None:
     """--token-budget-max-spend"""
 
-    class SpentError(BaseException):
-        pass
+    class Refusing:
+        def begin(self, call: Call) -> None:
+            assert [request.prompt.model for request in call.requests] == [MODEL]
+            raise ReplayMiss("enough")
 
-    def stop(_: object) -> None:
-        raise SpentError
-
-    with pytest.raises(SpentError):
-        record(lambda: sdk(api.url, "Hello", "Be brief."), before_call=stop)
+    with pytest.raises(ReplayMiss, match="enough"):
+        record(lambda: sdk(api.url, "Hello", "Be brief."), limits=Refusing())
     assert api.requests == []
 
 

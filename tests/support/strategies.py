@@ -27,7 +27,7 @@ dollars = st.none() | st.floats(0, 1000, allow_nan=False)
 ratios = st.floats(-1, 1000, allow_nan=False)
 METRICS = [
     "prompt_tokens", "output_tokens", "turns", "cache_share", "cost_usd",
-    "max_prompt_tokens", "max_output_tokens", "max_turns", "max_cost_usd",
+    "max_prompt_tokens", "max_output_tokens", "max_total_tokens", "max_turns", "max_cost_usd",
 ]  # fmt: skip
 
 
