@@ -48,18 +48,25 @@ class Paired(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a scenario is judged to be."""
+    """What a scenario is judged to be; in the order in which reports tell it."""
 
     OVER = "over"
+    """Past a limit or a cap."""
     STALE = "stale"
+    """It asks something else than was recorded."""
+    UNKNOWN = "unknown"
+    """What changed cannot be counted."""
+    UNRECORDED = "unrecorded"
+    """It asks, and has no cassette."""
     NEW = "new"
+    """It has no baseline."""
     IMPROVED = "improved"
     WITHIN = "within"
 
     @property
     def fails(self) -> bool:
         """Whether this verdict fails the test."""
-        return self in (Verdict.OVER, Verdict.STALE, Verdict.NEW)
+        return self not in (Verdict.IMPROVED, Verdict.WITHIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +216,48 @@ class Source:
         return f"{self.file}:{self.line}{span}"
 
 
+class FindingKind(StrEnum):
+    """What a finding says of a scenario; docs/findings.md explains each. Levers begin with `lever_`."""
+
+    GROWTH = "growth"
+    CACHE_BREAK = "cache_break"
+    CACHE_CHANGE = "cache_change"
+    VOLATILE = "volatile"
+    TURNS_CHANGED = "turns_changed"
+    MODEL_CHANGED = "model_changed"
+    RATE_CHANGED = "rate_changed"
+    RECORDING_CHANGED = "recording_changed"
+    OTHER_START = "other_start"
+    """The recording began with another state of the prompt cache than the baseline's."""
+    ANSWER_OPTIONS = "answer_options"
+    ASSUMED_MODEL = "assumed_model"
+    UNKNOWN = "unknown"
+    PROBLEM = "problem"
+    UNPRICED_MODEL = "unpriced_model"
+    INCONCLUSIVE = "inconclusive"
+    """The interval of live runs lies on both sides of a limit."""
+    INTERVAL = "interval"
+    """How sure the mean of live runs is."""
+    LEVER_CACHING = "lever_caching"
+    LEVER_CONTEXT = "lever_context"
+    LEVER_ROUTING = "lever_routing"
+    LEVER_BATCHING = "lever_batching"
+    LEVER_PARALLELISM = "lever_parallelism"
+    LEVER_OUTLIERS = "lever_outliers"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One cause of a change in tokens, or one way to spend fewer."""
 
-    kind: str
-    """`growth`, `cache_break`, `turns_changed`, `model_changed`, `unknown`, `lever_caching`, ..."""
+    kind: FindingKind
     where: str
     """`system[0]`, `tools[search].description`, `messages[4] tool_result`, `turn 3`, ..."""
     text: str
-    """One plain sentence; may quote untrusted prompt text, so every report escapes it."""
+    """One plain sentence that says its place and its line by itself; of a lever, what it saves too.
+
+    It may quote untrusted prompt text, so every report escapes it.
+    """
     tokens: int | None = None
     """A run, signed; None where it cannot be told."""
     cost_usd: Decimal | None = None
@@ -226,25 +265,57 @@ class Finding:
     source: Source | None = None
 
 
-_CONFTEST = "conftest.py"
+_CONFTEST, _FIXTURE, _TEARDOWN = "conftest.py", "fixture ", "teardown of "
 
 
-def is_beside_a_test(scenario: str) -> bool:
-    """Whether it is a fixture or a teardown, so that no test fails for it."""
-    return scenario.partition("::")[2].startswith(("fixture ", "teardown of "))
+@dataclass(frozen=True, slots=True)
+class ScenarioId:
+    """Say who a scenario is, in one text: a test's node id, a fixture of an owner, or a test's teardown."""
 
+    text: str
 
-def argument(scenario: str) -> str:
-    """What pytest is given to run it: fixtures and teardowns run with the tests that they are of.
+    def __str__(self) -> str:
+        return self.text
 
-    An owner is told with its file only where that is another than the one that the fixture is in.
-    """
-    if not is_beside_a_test(scenario):
-        return scenario
-    file, _, name = scenario.partition("::")
-    _, of, owner = name.partition(" of ")
-    path = PurePosixPath(file)
-    if not of:
-        return str(path.parent) if path.name == _CONFTEST else file
-    is_elsewhere = path.name == _CONFTEST or owner.partition("::")[0].endswith(".py")
-    return owner if is_elsewhere else f"{file}::{owner}"
+    @classmethod
+    def of_fixture(cls, file: str, name: str, owner: str | None = None) -> ScenarioId:
+        """Return the id of a fixture that `file` defines.
+
+        `owner` is what it is set up for; None where that is all of the file. It is said with its file only
+        where that is another than the fixture's.
+        """
+        return cls(f"{file}::{_FIXTURE}{name}" + (f" of {owner.removeprefix(f'{file}::')}" if owner else ""))
+
+    @classmethod
+    def of_teardown(cls, file: str, test: str) -> ScenarioId:
+        """Return the id of what the teardown of `test` in `file` calls; `test` is without its file."""
+        return cls(f"{file}::{_TEARDOWN}{test}")
+
+    @property
+    def file(self) -> str:
+        """Return the file that it stands in, relative to the root."""
+        return self.text.partition("::")[0]
+
+    @property
+    def name(self) -> str:
+        """Return the id without its file: its name in the baseline file."""
+        return self.text.partition("::")[2]
+
+    @property
+    def kind(self) -> Literal["test", "fixture", "teardown"]:
+        """Return what it is. No test fails for a fixture or a teardown, so the run does."""
+        if self.name.startswith(_FIXTURE):
+            return "fixture"
+        return "teardown" if self.name.startswith(_TEARDOWN) else "test"
+
+    @property
+    def argument(self) -> str:
+        """Return what pytest is given to run it: fixtures and teardowns run with the tests they are of."""
+        if self.kind == "test":
+            return self.text
+        _, of, owner = self.name.partition(" of ")
+        path = PurePosixPath(self.file)
+        if not of:
+            return str(path.parent) if path.name == _CONFTEST else self.file
+        is_elsewhere = path.name == _CONFTEST or owner.partition("::")[0].endswith(".py")
+        return owner if is_elsewhere else f"{self.file}::{owner}"

@@ -8,8 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+from pytest_tokenbudget.reports.document import schema
 from support.budgeted import Project, preload
 from support.messages_api import MessagesApi
 from support.messages_api.support_model import answer
@@ -123,6 +125,8 @@ def loop(project: Project) -> None:
 def test_unchanged_is_within_and_every_number_is_recorded(project: Project) -> None:
     result = project.judge()
     assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    jsonschema.Draft202012Validator(schema()).validate(result.document)
+    assert (result.document["errors"], result.document["not_judged"]) == ([], [])
     assert {entry["basis"] for entry in result.document["scenarios"]} == {"recorded"}
     assert {turn["basis"] for entry in result.document["scenarios"] for turn in entry["turns"]} == {
         "recorded"

@@ -185,11 +185,11 @@ def test_an_artifact_that_lies_about_its_number(state: State, post: Post, tmp_pa
     assert (state.bodies(1), len(state.bodies(8))) == ([], 1)
 
 
-def test_a_document_with_keys_of_its_own_is_refused(state: State, post: Post) -> None:
+def test_a_pull_request_that_a_document_names_is_not_read(state: State, post: Post) -> None:
+    state.pull(1, OWN, OTHER)
     state.pull(7, OWN, SHA)
-    with pytest.raises(ReportError, match="pull_request is not a key"):
-        post({**RED, "pull_request": 1})
-    assert state.asked == []
+    post({**RED, "pull_request": 1})
+    assert (state.bodies(1), len(state.bodies(7))) == ([], 1)
 
 
 HOSTILE = (

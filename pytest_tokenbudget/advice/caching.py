@@ -11,7 +11,7 @@ from pytest_tokenbudget.advice.layout import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, place
 from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, refused, simulate
-from pytest_tokenbudget.model import Finding, Usage
+from pytest_tokenbudget.model import Finding, FindingKind, Usage
 from pytest_tokenbudget.wire.prompt import Ttl, markable
 from pytest_tokenbudget.wording import dollars, listed, plural
 
@@ -86,7 +86,7 @@ def _finding(
     if hour is not None:
         gain = now.cost - hour.cost
         text += f"; {run.saving(gain)} at 1h" if gain > 0 else "; nothing at 1h, which is written at 2x"
-    return Finding("lever_caching", where, text, -max(read, 0), -saved)
+    return Finding(FindingKind.LEVER_CACHING, where, text, -max(read, 0), -saved)
 
 
 def _change(asked: Sequence[Asked], best: Sequence[Marks]) -> tuple[str, str]:
@@ -128,7 +128,7 @@ def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, in
         text += f", of which the first pays {dollars(first)} more to write them"
     if hour > 0:
         text += f"; at 1h for runs within an hour, of which the first pays {dollars(hour)} more"
-    return Finding("lever_caching", where, text, -tokens, -saved)
+    return Finding(FindingKind.LEVER_CACHING, where, text, -tokens, -saved)
 
 
 def _above_read(run: LaidOut, one: Asked, position: int, count: str | None = None) -> Decimal:

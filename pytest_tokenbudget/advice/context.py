@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from pytest_tokenbudget.advice.layout import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, place, tool_names
-from pytest_tokenbudget.model import Finding, Rate
+from pytest_tokenbudget.model import Finding, FindingKind, Rate
 from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import plural, unsigned_percent
 
@@ -104,13 +104,15 @@ def _dropped(run: LaidOut, block: _Dragged, sent: Sequence[_Sent]) -> Finding:
     )
     best, amount = _best_cut(run, sent)
     if amount is None:
-        return Finding("lever_context", where, f"{text}; drop or shorten it once it is read", -block.again)
+        return Finding(
+            FindingKind.LEVER_CONTEXT, where, f"{text}; drop or shorten it once it is read", -block.again
+        )
     if amount <= 0:
         text += "; it is read from the cache, and dropping it would cost more than it saves"
-        return Finding("lever_context", where, text, -block.again, Decimal(0))
+        return Finding(FindingKind.LEVER_CONTEXT, where, text, -block.again, Decimal(0))
     cut = sent[best].asked.index + 1
     text += f"; dropping it from turn {cut} on saves {run.saving(amount)}, the cache's rewrite included"
-    return Finding("lever_context", where, text, -block.size * (len(sent) - best), -amount)
+    return Finding(FindingKind.LEVER_CONTEXT, where, text, -block.size * (len(sent) - best), -amount)
 
 
 def _best_cut(run: LaidOut, sent: Sequence[_Sent]) -> tuple[int, Decimal | None]:
@@ -151,7 +153,7 @@ def _compaction(run: LaidOut, turns: Sequence[Asked], limit: Fraction) -> Findin
         f"to a tenth after turn {turns[after].index + 1} would save {saved:,} tokens, {run.saving(amount)}, "
         "the summary's own cost included"
     )
-    return Finding("lever_context", "messages", text, -saved, -amount)
+    return Finding(FindingKind.LEVER_CONTEXT, "messages", text, -saved, -amount)
 
 
 def _compactions(run: LaidOut, turns: Sequence[Asked]) -> Iterator[tuple[int, Decimal, int]]:

@@ -9,8 +9,8 @@ from fractions import Fraction
 from math import log
 from statistics import mean, median
 
-from pytest_tokenbudget.model import Finding
-from pytest_tokenbudget.wording import dollars, listed, plural, unsigned_percent
+from pytest_tokenbudget.model import Finding, FindingKind
+from pytest_tokenbudget.wording import listed, unsigned_percent
 
 _FEW = Fraction(1, 20)
 """The share of scenarios whose share of the spend is told."""
@@ -39,14 +39,11 @@ class Spend:
             None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
         )
 
-    def __str__(self) -> str:
-        return plural(self.tokens, "token") if self.cost_usd is None else f"{dollars(self.cost_usd)} a run"
-
 
 def outliers(suite: Mapping[str, Sequence[Spend]]) -> Iterator[Finding]:
-    """Where the spend of a suite is: findings that name scenarios, or `suite`. Of each scenario its turns.
+    """Yield what the dearest scenarios hold of a suite's spend, then each turn that alone holds much of it.
 
-    By dollars where every price is known, else by tokens.
+    `suite` holds the turns of each scenario. Spend is in dollars where every price is known, else in tokens.
     """
     spends = {name: sum(turns, Spend()) for name, turns in suite.items() if turns}
     total = sum(spends.values(), Spend())
@@ -63,10 +60,6 @@ def outliers(suite: Mapping[str, Sequence[Spend]]) -> Iterator[Finding]:
     share, of = unsigned_percent(float(size(held) / size(total))), "spend" if priced else "tokens"
     text = f"{unsigned_percent(len(few) / len(ranked))} of scenarios, {share} of {of}: {listed(few[:_NAMED])}"
     yield _finding("suite", text, held)
-    sizes = {name: float(size(spends[name])) for name in ranked if size(spends[name])}
-    for name, times in far_above(sizes):
-        text = f"{name} is far from the rest: {spends[name]}, {times:.0f} times the median scenario"
-        yield _finding(name, text, spends[name])
     for name, turns in suite.items():
         for index, turn in enumerate(turns):
             if size(turn) > size(total) * _TURN:
@@ -75,7 +68,7 @@ def outliers(suite: Mapping[str, Sequence[Spend]]) -> Iterator[Finding]:
 
 
 def _finding(where: str, text: str, spend: Spend) -> Finding:
-    return Finding("lever_outliers", where, text, spend.tokens, spend.cost_usd)
+    return Finding(FindingKind.LEVER_OUTLIERS, where, text, spend.tokens, spend.cost_usd)
 
 
 def far_above(sizes: Mapping[str, float]) -> Iterator[tuple[str, float]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_tokenbudget.advice.layout import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.prompt_parts import strings, text_of
-from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
+from pytest_tokenbudget.model import Finding, FindingKind, Rate, Tokens, Usage
 from pytest_tokenbudget.sources.words import words_of
 from pytest_tokenbudget.wording import dollars, listed, plural, turns
 
@@ -50,7 +50,7 @@ def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
             f"output tokens; the same counts cost {others}, without its cache: up to "
             f"{run.saving(now - lower[-1][1])} less. A price, not a judgement of quality"
         )
-        yield Finding("lever_routing", where, text, None, lower[0][1] - now)
+        yield Finding(FindingKind.LEVER_ROUTING, where, text, None, lower[0][1] - now)
 
 
 def batching(run: LaidOut) -> Iterator[Finding]:
@@ -71,7 +71,7 @@ def batching(run: LaidOut) -> Iterator[Finding]:
         text += f"; cache hits are best effort in a batch, without any it costs {dollars(cold)}"
     if rounds > 1:
         text += f"; its longest conversation takes {plural(rounds, 'round')}, each of up to 24 hours"
-    yield Finding("lever_batching", "run", text, None, batched - run.cost)
+    yield Finding(FindingKind.LEVER_BATCHING, "run", text, None, batched - run.cost)
 
 
 def _uses_tools(one: Asked) -> bool:
@@ -144,7 +144,7 @@ def _told(stretch: list[Asked]) -> Iterator[Finding]:
         "for each other, they could run side by side or in one batch (the others once the first has begun to "
         "answer, so that they read what it caches)"
     )
-    yield Finding("lever_parallelism", where, text)
+    yield Finding(FindingKind.LEVER_PARALLELISM, where, text)
 
 
 def _continues(one: Asked) -> bool:

@@ -149,7 +149,7 @@ def _comment(given: Inputs, suffix: str, author: str, runs_per_month: int | None
         below = diff_markdown(load_diff(given.diff)) if given.diff else ""
     except (ArithmeticError, ValueError) as error:
         raise ReportError(f"The document holds numbers of no run: {error}. Nothing was posted.") from error
-    news = bool(below) or any(view.is_news(one) for one in document["scenarios"])
+    news = bool(below) or view.has_news(document)
     return Comment(f"{text}\n{below}" if below else text, marker(suffix), author, news)
 
 

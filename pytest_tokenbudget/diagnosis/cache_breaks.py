@@ -24,7 +24,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import place, text_of, tool_names
 from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, minimum
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.prompt_cache import Chain, Outcome, chain
-from pytest_tokenbudget.model import Basis, Finding, Tokens
+from pytest_tokenbudget.model import Basis, Finding, FindingKind, Tokens
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.sources.tree import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level, Prompt, Ttl
@@ -254,7 +254,7 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
         api = f" ({first.api})" if first.api else ""
         cause = f"cache prefix breaks at {first.where}{api}: {first.cause}"
     lost = f"{plural(tokens, 'token')} on {turns(one.turn for one in alike)} {first.effect}"
-    return Finding("cache_break", first.where, f"{cause}; {lost}", tokens, cost, source)
+    return Finding(FindingKind.CACHE_BREAK, first.where, f"{cause}; {lost}", tokens, cost, source)
 
 
 def _located(one: Break, sources: SourceTree | None) -> Location | None:

@@ -20,7 +20,7 @@ from pytest_tokenbudget.diagnosis.turns import turn_changes
 from pytest_tokenbudget.diagnosis.volatile import volatile
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.metering.rendering import counted_betas
-from pytest_tokenbudget.model import Finding
+from pytest_tokenbudget.model import Finding, FindingKind
 from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.prompt import Prompt
 from pytest_tokenbudget.wording import plural, turns
@@ -100,7 +100,7 @@ def _moved(run: Run, costs: Sequence[TurnCosts], indexes: Sequence[int]) -> Find
     more = f"{plural(abs(reads), 'token')} {'more' if reads > 0 else 'fewer'} are read from the cache"
     what = more if reads else "other tokens are written to the cache"
     return Finding(
-        "cache_change", turns(indexes), f"{turns(indexes)}: {what} than when recorded", reads, total
+        FindingKind.CACHE_CHANGE, turns(indexes), f"{turns(indexes)}: {what} than when recorded", reads, total
     )
 
 
@@ -130,7 +130,7 @@ def answer_options(run: Run) -> Iterator[Finding]:
             f"{turns(indexes)}: {name} is {after}, and was {before} when the answers were recorded. "
             f"{_BOTH if name == _BETAS else _OUTPUT}"
         )
-        yield Finding("answer_options", name, text)
+        yield Finding(FindingKind.ANSWER_OPTIONS, name, text)
 
 
 def _ruling(prompt: Prompt) -> dict[str, str]:

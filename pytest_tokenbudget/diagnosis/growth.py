@@ -20,7 +20,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
 )
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Run, Turn
-from pytest_tokenbudget.model import Basis, Finding
+from pytest_tokenbudget.model import Basis, Finding, FindingKind
 from pytest_tokenbudget.sources.tree import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import listed, plural, signed_count, signed_percent
@@ -176,7 +176,7 @@ def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | Non
     source = (location.source or location.filled) if location and len(location.sources) < 2 else None
     share = Fraction(grown.tokens, recorded or 1)
     text = f"{where}: {_label(grown)}{_amount(grown)} ({signed_percent(share)}){_origin(location)}"
-    return Finding("growth", where, text, grown.tokens, grown.cost, source)
+    return Finding(FindingKind.GROWTH, where, text, grown.tokens, grown.cost, source)
 
 
 def _label(grown: _Grown) -> str:

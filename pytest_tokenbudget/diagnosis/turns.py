@@ -13,7 +13,7 @@ from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.prompt_parts import TOOL_RESULT, opening_of, text_of, to_json
 from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.meter import Run
-from pytest_tokenbudget.model import Basis, Finding, Usage
+from pytest_tokenbudget.model import Basis, Finding, FindingKind, Usage
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 from pytest_tokenbudget.wording import listed, plural, turns
@@ -66,7 +66,11 @@ def recorded_anew(
             )
     before, after = cost(baseline), cost(recorded)
     amount = None if before is None or after is None else after - before
-    return [Finding("recording_changed", "recording", text, now.prompt_tokens - was.prompt_tokens, amount)]
+    return [
+        Finding(
+            FindingKind.RECORDING_CHANGED, "recording", text, now.prompt_tokens - was.prompt_tokens, amount
+        )
+    ]
 
 
 def _same_tokens(one: Usage, other: Usage) -> bool:
@@ -91,7 +95,7 @@ def other_start(starts: Starts | None) -> list[Finding]:
         f"itself, that of the baseline {was:,}; the cost and cache share of both are compared with those "
         "tokens as written"
     )
-    return [Finding("other_start", "start", text)]
+    return [Finding(FindingKind.OTHER_START, "start", text)]
 
 
 def _added(run: Run) -> Iterator[Finding]:
@@ -102,17 +106,17 @@ def _added(run: Run) -> Iterator[Finding]:
     loops = [loop for request in run.misses if (loop := _loop(run, request, usual))]
     if loops:
         text = f"the agent loops: {listed(list(dict.fromkeys(loops))[:_NAMED])}"
-        yield Finding("turns_changed", "loop", text)
+        yield Finding(FindingKind.TURNS_CHANGED, "loop", text)
     openings, kin, others = _by_conversation(run, run.misses)
     asked = {turn.pair.request.digest for turn in run.turns}
     others += [request for request in openings if request.digest in asked]
     openings = [request for request in openings if request.digest not in asked]
     if openings:
         text = f"the agent starts {_conversations(len(openings))} more than recorded"
-        yield Finding("turns_changed", "added", f"{text}: {asking([*openings, *kin])}")
+        yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking([*openings, *kin])}")
     if others:
         text = f"the agent asks {plural(len(others), 'turn')} that the recording does not have"
-        yield Finding("turns_changed", "added", f"{text}: {asking(others)}")
+        yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking(others)}")
 
 
 def _removed(run: Run, cost: CostOf, *, stopped: bool) -> Iterator[Finding]:
@@ -138,7 +142,7 @@ def _fewer(gone: Sequence[Exchange], cost: CostOf, text: str) -> Finding:
     priced = [one for one in costs if one is not None]
     amount = -sum(priced, Decimal(0)) if len(priced) == len(usages) else None
     asked = asking([exchange.request for exchange in gone])
-    return Finding("turns_changed", "removed", f"{text}: {asked}", tokens, amount)
+    return Finding(FindingKind.TURNS_CHANGED, "removed", f"{text}: {asked}", tokens, amount)
 
 
 def _conversations(number: int) -> str:
@@ -153,10 +157,10 @@ def _reshaped(run: Run) -> Iterator[Finding]:
         was, now = pair.recorded.prompt, pair.request.prompt
         where = f"turn {index + 1}" if index is not None else "reshaped"
         text = f"{where}: {_shape(was, now)} ({asked(now)})"
-        yield Finding("turns_changed", where, text)
+        yield Finding(FindingKind.TURNS_CHANGED, where, text)
     if len(run.reshaped) > _NAMED:
         text = f"{plural(len(run.reshaped) - _NAMED, 'more turn')} of another shape than recorded"
-        yield Finding("turns_changed", "reshaped", text)
+        yield Finding(FindingKind.TURNS_CHANGED, "reshaped", text)
 
 
 def _shape(was: Prompt, now: Prompt) -> str:
@@ -185,7 +189,8 @@ def _models(run: Run, costs: Sequence[TurnCosts]) -> Iterator[Finding]:
         if total is not None and not any(known) and cache_model(was) == cache_model(now):
             continue  # another name of the same model, at the same price
         place = turns(indexes)
-        kind = "model_changed" if was.partition(" (")[0] != now.partition(" (")[0] else "rate_changed"
+        is_other = was.partition(" (")[0] != now.partition(" (")[0]
+        kind = FindingKind.MODEL_CHANGED if is_other else FindingKind.RATE_CHANGED
         text = f"{place}: {now} instead of {was}"
         yield Finding(kind, place, text if total is not None else f"{text}, a price is unknown", None, total)
 
@@ -196,14 +201,14 @@ def _unknown(run: Run) -> Iterator[Finding]:
         if turn.basis == Basis.UNKNOWN:
             reasons[turn.estimate.reason or "it cannot be counted offline"].append(index)
     for reason, indexes in reasons.items():
-        yield Finding("unknown", turns(indexes), f"{turns(indexes)} cannot be counted: {reason}")
+        yield Finding(FindingKind.UNKNOWN, turns(indexes), f"{turns(indexes)} cannot be counted: {reason}")
 
 
 def _assumed(run: Run) -> Iterator[Finding]:
     """Yield one finding for each model without a row of its own whose turns are estimated."""
     reasons = (turn.estimate.reason for turn in run.turns if turn.basis == Basis.ESTIMATED)
     for reason in dict.fromkeys(reason for reason in reasons if reason):
-        yield Finding("assumed_model", "run", reason)
+        yield Finding(FindingKind.ASSUMED_MODEL, "run", reason)
 
 
 def _calls_of(prompts: Iterable[Prompt]) -> Counter[str]:
@@ -286,7 +291,7 @@ def _of_messages(swapped: Sequence[Request]) -> Iterator[Finding]:
     if swapped:
         verb = "sends its" if len(swapped) == 1 else "send their"
         text = f"{plural(len(swapped), 'turn')} {verb} messages in another order than recorded"
-        yield Finding("turns_changed", "reordered", f"{text}: {asking(swapped)}")
+        yield Finding(FindingKind.TURNS_CHANGED, "reordered", f"{text}: {asking(swapped)}")
 
 
 def _moved(run: Run) -> Iterator[tuple[int, int]]:
@@ -310,7 +315,7 @@ def _of_turns(moved: dict[int, int]) -> Iterator[Finding]:
         were = listed([str(other + 1) for other in moved.values()])
         where = turns(moved)
         text = f"{where} {verb} in another order than recorded: what {noun} {were} asked"
-        yield Finding("turns_changed", where, text)
+        yield Finding(FindingKind.TURNS_CHANGED, where, text)
 
 
 def asking(requests: Sequence[Request]) -> str:

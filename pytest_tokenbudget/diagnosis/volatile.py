@@ -9,6 +9,7 @@ from dataclasses import replace
 from pytest_tokenbudget.diagnosis.block_changes import (
     ELSEWHERE,
     RECORDED,
+    Change,
     Difference,
     describe,
     differences,
@@ -19,7 +20,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import is_ignored, text_of, tool_
 from pytest_tokenbudget.diagnosis.values import Kind, kind_of_code, values_in
 from pytest_tokenbudget.metering.cache_rules import scopes
 from pytest_tokenbudget.metering.meter import Run
-from pytest_tokenbudget.model import Finding
+from pytest_tokenbudget.model import Finding, FindingKind
 from pytest_tokenbudget.sources.tree import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, last_breakpoint
 from pytest_tokenbudget.wording import listed, plural
@@ -36,20 +37,20 @@ def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> lis
     Within the run such a prefix may be stable and cost nothing; every other process writes it anew. `told`
     holds the places whose breaks are findings already. Without `sources` only another order is told.
     """
-    found: dict[Hashable, Finding] = {}
+    found: dict[tuple[str, Change, Kind], Finding] = {}
     for turn in run.turns:
         for difference in _changes(turn.pair.recorded.prompt, turn.pair.request.prompt):
             key = (difference.where, difference.change, difference.kind)
             if key not in found and difference.where not in told and (one := _finding(difference, sources)):
                 found[key] = one
-    return _of_tools_together(found.values())
+    return _of_tools_together([(change, one) for (_, change, _), one in found.items()])
 
 
-def _of_tools_together(found: Iterable[Finding]) -> list[Finding]:
+def _of_tools_together(found: Iterable[tuple[Change, Finding]]) -> list[Finding]:
     """Several tools that one dump of JSON put in another order, or one line of code fills, as one finding."""
     groups: defaultdict[Hashable, list[Finding]] = defaultdict(list)
-    for one in found:
-        shared = one.source or (_ORDERED if one.text.endswith(_ORDERED) else None)
+    for change, one in found:
+        shared = one.source or (change if change == "reordered" else None)
         groups[shared if shared and one.where.startswith("tools[") else id(one)].append(one)
     return [_with_the_same(*group) for group in groups.values()]
 
@@ -118,7 +119,9 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
     if difference.change == "reordered":
         if sources and _is_in_order(difference, sources):
             return None
-        return Finding("volatile", difference.where, f"{describe(difference, RECORDED)}; {_ORDERED}")
+        return Finding(
+            FindingKind.VOLATILE, difference.where, f"{describe(difference, RECORDED)}; {_ORDERED}"
+        )
     if sources is None or difference.old is None or difference.new is None:
         return None
     location = sources.locate(text_of(difference.old), text_of(difference.new))
@@ -137,7 +140,7 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
         end += "every process caches its own prefix"
     else:
         end += "unless it is the same everywhere, every process caches its own prefix"
-    return Finding("volatile", difference.where, f"{cause}; {end}", source=location.filled)
+    return Finding(FindingKind.VOLATILE, difference.where, f"{cause}; {end}", source=location.filled)
 
 
 def _is_in_order(difference: Difference, sources: SourceTree) -> bool:
@@ -169,14 +172,16 @@ def compare_prefixes(first: Sequence[Prompt], second: Sequence[Prompt]) -> list[
     found: dict[Hashable, Finding] = {}
     if len(first) != len(second):
         text = f"a second process asks {plural(len(second), 'turn')}, the first {len(first):,}"
-        found["turns"] = Finding("volatile", "turns", text)
+        found["turns"] = Finding(FindingKind.VOLATILE, "turns", text)
     for one, other in _paired(first, second):
         for difference in differences(_cached(one), _cached(other), tool_names(one) | tool_names(other)):
             what = describe(difference, ELSEWHERE)
-            found.setdefault((difference.where, difference.kind), Finding("volatile", difference.where, what))
+            found.setdefault(
+                (difference.where, difference.kind), Finding(FindingKind.VOLATILE, difference.where, what)
+            )
         for name in _parameters(one, other):
             text = f"{name} differs from process to process, which loses the cache"
-            found.setdefault(name, Finding("volatile", name, text))
+            found.setdefault(name, Finding(FindingKind.VOLATILE, name, text))
     return list(found.values())
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TypedDict
 
 from pytest_tokenbudget.advice.outliers import Spend, far_above
-from pytest_tokenbudget.advice.outliers import outliers as suite_outliers
+from pytest_tokenbudget.advice.outliers import outliers as shares_of
 from pytest_tokenbudget.reports import text, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
 from pytest_tokenbudget.reports.text import Line, Paper, code, named_table, plain, prose, wrap
@@ -135,7 +135,7 @@ def _spend(scenarios: Sequence[ScenarioEntry]) -> list[str]:
         for one in scenarios
         if one["measured"] is not None
     }
-    return [one.text for one in suite_outliers(suite) if "far from the rest" not in one.text]
+    return [one.text for one in shares_of(suite)]
 
 
 def _spend_of(tokens: TokensEntry) -> Spend:
@@ -221,8 +221,7 @@ def _saving(lever: LeverEntry) -> str:
 
 
 def _sentence(lever: LeverEntry) -> str:
-    text, where = plain(lever["text"]), plain(lever["where"])
-    return text if not where or where in text else f"{where}: {text}"
+    return plain(lever["text"])
 
 
 def _where(lever: LeverEntry) -> str:

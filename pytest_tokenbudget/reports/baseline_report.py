@@ -172,7 +172,7 @@ _CHANGE = _object(
 )
 _ALREADY = _object(
     id=_TEXT,
-    verdict={"enum": ["over", "stale", "new"]},
+    verdict={"$ref": "#/$defs/word"},
     commit=_TEXT_OR_NULL,
     worse={"type": "array", "items": {"enum": list(METRICS)}},
 )

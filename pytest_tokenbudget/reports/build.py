@@ -11,23 +11,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
-from typing import cast
 
 from pytest_tokenbudget import __version__
 from pytest_tokenbudget.budget.verdict import CostOf, Judgement, Limit, Number
 from pytest_tokenbudget.metering.meter import Run, Turn
-from pytest_tokenbudget.model import COUNTS, Basis, Finding, Tokens, Usage
+from pytest_tokenbudget.model import COUNTS, Basis, Finding, FindingKind, Tokens, Usage
 from pytest_tokenbudget.reports.document import (
     VERSION,
-    BasisName,
     Document,
+    ErrorEntry,
     FindingEntry,
     LimitEntry,
+    NotJudgedEntry,
     Recorder,
     ScenarioEntry,
     TokensEntry,
     TurnEntry,
-    VerdictName,
     tokens_entry,
     totals,
     usage_of,
@@ -60,24 +59,34 @@ def scenario(
     run: Run,
     findings: Sequence[Finding],
     cost: CostOf,
+    *,
+    runs_per_month: int | None = None,
 ) -> ScenarioEntry:
     """The entry of one scenario; `measured` is null where any turn is unknown."""
     return {
         "id": place.id,
         "file": place.file,
         "line": place.line,
-        "verdict": cast("VerdictName", str(judgement.verdict)),
-        "basis": cast("BasisName", str(run.basis)),
+        "verdict": str(judgement.verdict),
+        "basis": str(run.basis),
         "baseline": None if baseline is None else tokens(baseline, cost),
         "measured": None if run.basis == Basis.UNKNOWN else tokens(run.usage, cost),
         "limits": [_limit(limit) for limit in judgement.limits],
         "turns": [_turn(index, turn, cost) for index, turn in enumerate(run.turns)],
         "findings": [finding(one) for one in findings],
+        "recorder": place.recorder,
+        "runs_per_month": runs_per_month,
     }
 
 
 def document(
-    scenarios: Iterable[ScenarioEntry], *, mode: str, prices: tuple[str, str], commit: str | None
+    scenarios: Iterable[ScenarioEntry],
+    *,
+    mode: str,
+    prices: tuple[str, str],
+    commit: str | None,
+    errors: Sequence[ErrorEntry] = (),
+    not_judged: Sequence[NotJudgedEntry] = (),
 ) -> Document:
     """The whole document, scenarios by id, so that equal runs give equal documents."""
     entries = sorted(scenarios, key=lambda entry: entry["id"])
@@ -90,6 +99,8 @@ def document(
         "commit": commit,
         "totals": totals(entries),
         "scenarios": entries,
+        "errors": list(errors),
+        "not_judged": sorted(not_judged, key=lambda entry: entry["id"]),
     }
 
 
@@ -128,7 +139,7 @@ def _turn(index: int, turn: Turn, cost: CostOf) -> TurnEntry:
     return {
         "index": index,
         "model": str(turn.usage.main_rate) if turn.usage.by_rate else turn.pair.request.prompt.model,
-        "basis": cast("BasisName", str(turn.basis)),
+        "basis": str(turn.basis),
         "paired": str(turn.pair.how),
         "tokens": None if unknown else tokens(turn.usage, cost),
         "recorded": None if turn.recorded is None else tokens(turn.recorded, cost),
@@ -139,7 +150,7 @@ def finding(found: Finding) -> FindingEntry:
     """A finding of the document."""
     source = found.source
     return {
-        "kind": found.kind,
+        "kind": str(found.kind),
         "where": found.where,
         "tokens": found.tokens,
         "cost_usd": dollars(found.cost_usd),
@@ -235,7 +246,7 @@ def _doubt(metric: str, spread: Spread, limit: float, samples: int) -> FindingEn
         f"{metric}: the mean of {samples} live runs lies between {spread.low:,.4g} and {spread.high:,.4g}, "
         f"on both sides of the limit {limit:,.4g}: run more samples to tell"
     )
-    return _finding("inconclusive", metric, text)
+    return _finding(FindingKind.INCONCLUSIVE, metric, text)
 
 
 def _told(samples: Sequence[ScenarioEntry]) -> FindingEntry:
@@ -244,18 +255,18 @@ def _told(samples: Sequence[ScenarioEntry]) -> FindingEntry:
         f"{len(samples)} live runs: {spread.mean:,.0f} prompt tokens on average, the mean between "
         f"{spread.low:,.0f} and {spread.high:,.0f} with 90 % confidence"
     )
-    return _finding("interval", "live", text)
+    return _finding(FindingKind.INTERVAL, "live", text)
 
 
-def _finding(kind: str, where: str, text: str) -> FindingEntry:
-    return {"kind": kind, "where": where, "tokens": None, "cost_usd": None, "text": text, "source": None}
+def _finding(kind: FindingKind, where: str, text: str) -> FindingEntry:
+    return {"kind": str(kind), "where": where, "tokens": None, "cost_usd": None, "text": text, "source": None}
 
 
-def _verdict(samples: Sequence[ScenarioEntry], limits: Sequence[LimitEntry]) -> VerdictName:
+def _verdict(samples: Sequence[ScenarioEntry], limits: Sequence[LimitEntry]) -> str:
     verdicts = {one["verdict"] for one in samples}
     for first in ("stale", "new"):
         if first in verdicts and not (first == "new" and any(limit["over"] for limit in limits)):
-            return cast("VerdictName", first)
+            return first
     if any(limit["over"] for limit in limits):
         return "over"
     return "improved" if verdicts == {"improved"} else "within"

@@ -1,13 +1,16 @@
 """Define the JSON document that every report is made of: types, totals, reading, merging.
 
-A document is held against `document.schema.json`, in the part of JSON Schema that the schema uses. The
-documents of several shards merge into one.
+A document is held against `document.schema.json`, in the part of JSON Schema that the schema uses.
+Version 1 is read for ever; keys that a reader does not know are ignored. The documents of several shards
+merge into one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,12 +21,10 @@ from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.wording import plural
 
-VERSION = 1
+VERSION = 2
 
 _AGAIN = "Write it again with --token-budget-report=json:FILE."
 
-BasisName = Literal["recorded", "live", "counted", "estimated", "unknown"]
-VerdictName = Literal["over", "stale", "new", "improved", "within"]
 Recorder = Literal["pytest-recording", "vcrpy"]
 Count = Literal[
     "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "prompt_tokens"
@@ -79,7 +80,7 @@ class TurnEntry(TypedDict):
 
     index: int
     model: str | None
-    basis: BasisName
+    basis: str
     paired: str | None
     tokens: TokensEntry | None
     recorded: TokensEntry | None
@@ -118,13 +119,18 @@ class ScenarioEntry(TypedDict):
     id: str
     file: str
     line: int
-    verdict: VerdictName
-    basis: BasisName
+    verdict: str
+    """A `Verdict`, or a word of a newer version, which counts as failing."""
+    basis: str
     baseline: TokensEntry | None
     measured: TokensEntry | None
     limits: list[LimitEntry]
     turns: list[TurnEntry]
     findings: list[FindingEntry]
+    recorder: str | None
+    """Who records its cassettes; None: this plugin."""
+    runs_per_month: int | None
+    """As its marker or the settings of its run say."""
     measured_on: NotRequired[MeasuredOnEntry]
     """Of a run that writes baselines."""
 
@@ -137,6 +143,21 @@ class TotalsEntry(TypedDict):
     measured: TokensEntry
 
 
+class ErrorEntry(TypedDict):
+    """What the run could not do: a test that ended before it was measured, a file that cannot be read."""
+
+    id: str | None
+    text: str
+
+
+class NotJudgedEntry(TypedDict):
+    """A scenario whose test was collected and has no verdict."""
+
+    id: str
+    outcome: str
+    """`failed`, `skipped` or `xfailed`."""
+
+
 class Document(TypedDict):
     """One run."""
 
@@ -147,6 +168,8 @@ class Document(TypedDict):
     commit: str | None
     totals: TotalsEntry
     scenarios: list[ScenarioEntry]
+    errors: list[ErrorEntry]
+    not_judged: list[NotJudgedEntry]
 
 
 def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
@@ -160,10 +183,9 @@ def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
         for one in listed
         if one["baseline"] is not None and one["measured"] is not None and one["verdict"] != "stale"
     ]
+    verdicts = Counter(one["verdict"] for one in listed)
     return {
-        "verdicts": {
-            str(verdict): sum(one["verdict"] == str(verdict) for one in listed) for verdict in Verdict
-        },
+        "verdicts": {name: verdicts[name] for name in dict.fromkeys((*map(str, Verdict), *verdicts))},
         "baseline": add([baseline for baseline, _ in both]),
         "measured": add([measured for _, measured in both]),
     }
@@ -246,17 +268,53 @@ def load(path: Path) -> Document:
 
 
 def validate(document: object, name: str = "the document") -> Document:
-    """`document` itself when the schema allows it; else a `ReportError` with `name` and the wrong key."""
+    """Return `document` where the schema allows it, one of version 1 as version 2 writes it.
+
+    Raises ReportError with `name` and the wrong key.
+    """
     version = document.get("version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise ReportError(
-            f"{name} has version {version}, written by a newer pytest-tokenbudget; this one reads version "
-            f"{VERSION}. Upgrade with `pip install -U pytest-tokenbudget`."
+            f"{name} has version {version}, written by a newer pytest-tokenbudget; this one reads versions 1 "
+            f"to {VERSION}. Upgrade with `pip install -U pytest-tokenbudget`."
         )
+    document = _upgraded(document)
     wrong = next(problems(document), None)
     if wrong is not None:
         raise ReportError(f"{name}: {wrong}. {_AGAIN}")
     return cast("Document", document)
+
+
+def _upgraded(document: object) -> object:
+    """Return a document of version 1 in the form of version 2; anything else as it is."""
+    if (
+        not isinstance(document, dict)
+        or document.get("version") != 1
+        or not _is_a(document["version"], "integer")
+    ):
+        return document
+    upgraded = {**document, "version": VERSION, "errors": [], "not_judged": []}
+    if isinstance(scenarios := document.get("scenarios"), list):
+        upgraded["scenarios"] = [_upgraded_scenario(scenario) for scenario in scenarios]
+    return upgraded
+
+
+def _upgraded_scenario(scenario: object) -> object:
+    """Return a scenario of version 1, where findings said who records it and how often it runs."""
+    if not isinstance(scenario, dict) or not isinstance(scenario.get("findings"), list):
+        return scenario
+    said: dict[str, object] = {"recorder": None, "runs_per_month": None}
+    causes = []
+    for finding in scenario["findings"]:
+        if isinstance(finding, dict) and finding.get("kind") in ("recorder", "runs_per_month"):
+            said[finding["kind"]] = finding.get("where")
+        else:
+            causes.append(finding)
+    runs = said["runs_per_month"]
+    said["runs_per_month"] = (
+        int(runs) if isinstance(runs, str) and re.fullmatch("[0-9]{1,18}", runs) else None
+    )
+    return {**scenario, "findings": causes, **said}
 
 
 def _no_constant(text: str) -> NoReturn:
@@ -334,6 +392,8 @@ def _unmet(value: object, rule: Schema) -> str | None:
     names = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
     if not any(_is_a(value, name) for name in names):
         return " or ".join(_SPOKEN[name] for name in names)
+    if isinstance(value, str) and not re.search(rule.get("pattern", ""), value):
+        return "a word of small letters"
     if isinstance(value, (int, float)) and value < rule.get("minimum", value):
         return f"at least {rule['minimum']}"
     if isinstance(value, (int, float)) and value > rule.get("maximum", value):
@@ -399,12 +459,21 @@ def merge(documents: Mapping[str, Document], *, shards: int | None = None) -> Me
                 )
     scenarios = [scenario for _, (_, scenario) in sorted(found.items())]
     merged = {**documents[names[0]], "totals": totals(scenarios), "scenarios": scenarios}
+    merged |= _unjudged([documents[name] for name in names], set(found))
     empty = [name for name in names if not documents[name]["scenarios"]]
     notes = [f"{name} holds no scenario." for name in empty]
     if doubles:
         verb = "was" if doubles == 1 else "were"
         notes.append(f"{plural(doubles, 'scenario')} {verb} in more than one file, and the same in each.")
     return Merged(cast("Document", merged), tuple(notes))
+
+
+def _unjudged(documents: Sequence[Document], measured: Collection[str]) -> dict[str, object]:
+    """Return the errors and what is not judged of all `documents`, each once, without what is `measured`."""
+    errors = {(error["id"] or "", error["text"]): error for one in documents for error in one["errors"]}
+    left = {each["id"]: each for one in documents for each in one["not_judged"] if each["id"] not in measured}
+    kept = [error for _, error in sorted(errors.items()) if error["id"] not in measured]
+    return {"errors": kept, "not_judged": [each for _, each in sorted(left.items())]}
 
 
 def _check_same_run(names: list[str], documents: Mapping[str, Document]) -> None:

@@ -167,14 +167,13 @@ def workflow_commands(document: Document) -> list[str]:
     line.
     """
     failing = [one for one in view.worst_first(document["scenarios"]) if view.fails(one)]
-    groups = view.by_cause(failing)
-    if len(groups) <= _MOST:
-        return [_error(group) for group in groups]
-    left = f"{len(groups) - _MOST + 1:,} more causes of failure: the whole report has them all"
-    return [
-        *(_error(group) for group in groups[: _MOST - 1]),
-        f"::error title=Token budget::{command_data(left)}",
-    ]
+    told = [_error(group) for group in view.by_cause(failing)]
+    title = command_property("Token budget: not measured")
+    told += [f"::error title={title}::{command_data(line)}" for line in view.errors(document)]
+    if len(told) <= _MOST:
+        return told
+    left = f"{len(told) - _MOST + 1:,} more causes of failure: the whole report has them all"
+    return [*told[: _MOST - 1], f"::error title=Token budget::{command_data(left)}"]
 
 
 def _error(group: list[ScenarioEntry]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.model import FindingKind
 from pytest_tokenbudget.reports import text, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
 from pytest_tokenbudget.reports.text import code, crop, html, html_code, prose, shorten
@@ -22,12 +23,7 @@ _COMMENT = ((50, 10), (50, 3), (25, 1), (10, 0), (3, 0), (0, 0))
 _SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0), (0, 0))
 """Rows of a table and unfolded details, from the most to the least; the first that fits is taken."""
 _NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 44, 100, 30, 10
-_VERDICTS = {"over": "**over**", "stale": "**stale**", "new": "**new**", "improved": "improved"}
-_MODES = {
-    "replay": "replayed from recordings",
-    "record": "recorded from real calls",
-    "live": "measured by real calls",
-}
+_MISSING, _MISSING_COLUMNS = 20, 300
 _SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
 
 
@@ -51,7 +47,7 @@ def markdown(
     apart; `runs_per_month` is of the scenarios that do not say it themselves. Raises ReportError for a suffix
     that an HTML comment cannot hold.
     """
-    if not any(view.is_news(one) for one in document["scenarios"]):
+    if not view.has_news(document):
         return f"{marker(suffix)}\n\n{prose(view.headline(document))}.\n"
     text = ""
     for most, details in _SUMMARY if full else _COMMENT:
@@ -79,6 +75,7 @@ def _blocks(document: Document, cut: Cut, runs: float | None) -> Iterator[str]:
     failing = [one for one in told if view.fails(one)]
     shown = [(one, 0) for one in told] if cut.every else view.some_of_each_cause(told)
     yield f"### {prose(view.headline(document))}"
+    yield from _missing(view.missing(document))
     if shown[: cut.rows]:
         yield _table(shown[: cut.rows], runs)
     if left := len(told) - sum(1 + alike for _, alike in shown[: cut.rows]):
@@ -89,6 +86,14 @@ def _blocks(document: Document, cut: Cut, runs: float | None) -> Iterator[str]:
     if within:
         yield from _within(within, cut.rows)
     yield f"<sub>{_footer(document)}</sub>"
+
+
+def _missing(lines: Sequence[str]) -> Iterator[str]:
+    """Yield what was not measured, as a list; each item begins with words of ours."""
+    if lines:
+        items = [f"- **not measured**: {code(crop(line, _MISSING_COLUMNS))}" for line in lines[:_MISSING]]
+        more = [f"- and {len(lines) - _MISSING:,} more"] if len(lines) > _MISSING else []
+        yield "\n".join([*items, *more])
 
 
 def _table(shown: Sequence[tuple[ScenarioEntry, int]], runs: float | None) -> str:
@@ -108,8 +113,10 @@ def _table(shown: Sequence[tuple[ScenarioEntry, int]], runs: float | None) -> st
 
 
 def _about(name: str, scenario: ScenarioEntry, alike: int) -> str:
-    verdict = _VERDICTS[scenario["verdict"]]
-    if scenario["verdict"] not in ("new", "stale"):
+    verdict = prose(scenario["verdict"])
+    if view.fails(scenario):
+        verdict = f"**{verdict}**"
+    if scenario["verdict"] in ("over", "improved"):
         verdict += f": {', '.join(each.metric for each in rows(scenario))}"
     more = f"_and {alike:,} more like it_" if alike else ""
     return "<br>".join(filter(None, (_name(name), verdict, _why(scenario), more)))
@@ -128,9 +135,9 @@ def _why(scenario: ScenarioEntry) -> str:
     """The first cause in one phrase, with its place."""
     for finding in view.causes(scenario):
         where, tokens = finding["where"], finding["tokens"]
-        if finding["kind"] == "growth" and where and tokens:
+        if finding["kind"] == FindingKind.GROWTH and where and tokens:
             phrase = f"{_name(where)} {signed(tokens, count(tokens))} tokens"
-        elif finding["kind"] == "cache_break" and where:
+        elif finding["kind"] == FindingKind.CACHE_BREAK and where:
             phrase = f"cache broken at {_name(where)}"
         else:
             phrase = prose(crop(view.sentence(finding), _WHY_COLUMNS))
@@ -176,9 +183,8 @@ def _limit(limit: LimitEntry, scenario: ScenarioEntry) -> list[str]:
 
 def _finding(finding: FindingEntry) -> str:
     """A list item. It begins with a word of ours, so that no text can begin a block inside it."""
-    lever = finding["kind"].startswith("lever_")
-    label = "could be cheaper" if lever else prose(finding["kind"].replace("_", " "))
-    facts = [code(fact) if fact == view.place(finding) else prose(fact) for fact in view.facts(finding)]
+    label = "could be cheaper" if view.is_lever(finding) else prose(finding["kind"].replace("_", " "))
+    facts = list(map(prose, view.facts(finding)))
     more = f" ({', '.join(facts)})" if facts else ""
     return f"- **{label}**: {prose(view.sentence(finding))}{more}"
 
@@ -200,7 +206,7 @@ def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
 
 def _footer(document: Document) -> str:
     prices = document["prices"]
-    parts = [_MODES[document["mode"]], f"prices of {prose(prices['source'])} {prose(prices['version'])}"]
+    parts = [view.mode(document), f"prices of {prose(prices['source'])} {prose(prices['version'])}"]
     if document["commit"]:
         parts.insert(0, f"commit {code(document['commit'][:12])}")
     if any(one["basis"] == "estimated" for one in document["scenarios"]):

@@ -35,7 +35,7 @@ from pytest_tokenbudget.wording import NONE, money, plural
 _LEAST_COLUMNS = 40
 """Below this nothing is laid out; the longest option of a command still fits."""
 _FAILURE_COLUMNS = 100
-_SCENARIOS, _DETAILS, _TURNS, _CAUSES = 20, 10, 12, 3
+_SCENARIOS, _DETAILS, _TURNS, _CAUSES, _MISSING = 20, 10, 12, 3, 10
 """How much of a long run is shown without -v."""
 _HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a run")
 _NUMBERS = (False, False, True, True, True, True, True)
@@ -43,9 +43,20 @@ _SPARE = ("cost a run", "baseline")
 """What a narrow terminal does without: of both there is a sum at the end, and the change in the row."""
 _MODEL_COLUMNS = 30
 """Of the name of a model in a table of turns; an ARN is three times as wide."""
-_COLORS: Mapping[str, str] = {"over": "red", "stale": "yellow", "new": "yellow", "improved": "green"}
+_COLORS: Mapping[str, str] = {
+    "over": "red",
+    "stale": "yellow",
+    "unknown": "yellow",
+    "unrecorded": "yellow",
+    "new": "yellow",
+    "improved": "green",
+    "within": "",
+}
+"""A verdict that is not known is red."""
 _REASONS: Mapping[str, str] = {
     "stale": "Stale: the recording does not answer what the agent asks",
+    "unknown": "Unknown: what changed cannot be counted",
+    "unrecorded": "Unrecorded: it asks, and has no cassette",
     "new": "New: there is no token baseline to be held against",
 }
 
@@ -65,8 +76,8 @@ def summary(
     verbosity: int = 0,
     ascii_only: bool = False,
 ) -> None:
-    """Write the section of `document`; nothing when nothing failed, got cheaper, has an unknown
-    cost or was asked for with `-v`.
+    """Write the section of `document`; nothing when all was measured and nothing failed, got cheaper, has an
+    unknown cost or was asked for with `-v`.
 
     No line is wider than `columns` (40 at the least). `ascii_only` is for terminals that show no more.
     """
@@ -84,7 +95,8 @@ def summary_lines(
     told = view.worst_first(document["scenarios"])
     if verbosity <= 0:
         told = [one for one in told if one["verdict"] != "within" or unpriced(one)]
-    if not told:
+    missing = view.missing(document)
+    if not told and not missing:
         return []
     failing = [one for one in told if view.fails(one)]
     if verbosity > 0:
@@ -92,15 +104,30 @@ def summary_lines(
     else:
         shown, most, turns = view.some_of_each_cause(told), _SCENARIOS, _TURNS
         groups = view.by_cause(failing)[:_DETAILS]
-    lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_table(shown[:most], paper)]
+    lines = [
+        Line(" token budgets ".center(paper.columns, "="), "bold"),
+        *(_table(shown[:most], paper) if shown else ()),
+    ]
     if left := len(told) - sum(1 + alike for _, alike in shown[:most]):
         lines.append(Line(f"and {left:,} more: -v shows them all"))
     for group in groups if verbosity >= 0 else ():
         lines += [Line(), *_details(group, paper, turns)]
-    lines.append(Line())
+    lines += [Line()] if shown else []
+    lines += [
+        Line(text, "red")
+        for text in _some(missing, verbosity)
+        for text in wrap(text, paper.columns, "", "  ")
+    ]
     lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]
     lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
     return list(map(paper.fitted, lines))
+
+
+def _some(missing: Sequence[str], verbosity: int) -> list[str]:
+    """Return what was not measured, without -v the first of it."""
+    if verbosity > 0 or len(missing) <= _MISSING:
+        return list(missing)
+    return [*missing[:_MISSING], f"and {len(missing) - _MISSING:,} more: -v shows them all"]
 
 
 def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator[Line]:
@@ -109,7 +136,7 @@ def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator
     header, blocks = named_blocks(view.short_names(scenarios), _HEADERS, groups, paper, _NUMBERS, _SPARE)
     yield Line(header, "bold")
     for (one, alike), block in zip(shown, blocks, strict=True):
-        style = "red" if unpriced(one) else _COLORS.get(one["verdict"], "")
+        style = "red" if unpriced(one) else _COLORS.get(one["verdict"], "red")
         yield from (Line(text, style) for text in block)
         if alike:
             yield Line(f"  {alike:,} more like it: -v shows them all", style)
@@ -125,7 +152,7 @@ def _details(group: Sequence[ScenarioEntry], paper: Paper, most: int | None) -> 
     scenario, *alike = group
     verdict = f": {scenario['verdict']}{f' ({len(alike):,} more like it)' if alike else ''}"
     name = shorten(plain(scenario["id"]), paper.columns - len(verdict), paper.mark)
-    yield Line(name + verdict, _COLORS[scenario["verdict"]])
+    yield Line(name + verdict, _COLORS.get(scenario["verdict"], "red"))
     table, turns = turn_table(scenario, most), len(scenario["turns"])
     if table.rows:
         facts = [plural(turns, "turn"), *table.facts]
@@ -183,7 +210,11 @@ def failure_text(scenario: ScenarioEntry) -> str:
 
     Stands under the test's name, so it does not repeat it; pytest's short summary shows the first line.
     """
-    lines = _over(scenario) if scenario["verdict"] == "over" else [_REASONS[scenario["verdict"]]]
+    lines = (
+        _over(scenario)
+        if scenario["verdict"] == "over"
+        else [_REASONS.get(scenario["verdict"], scenario["verdict"])]
+    )
     for finding in view.causes(scenario)[:_CAUSES]:
         lines += _cause(finding, _FAILURE_COLUMNS)
     lines += [str(way_out) for way_out in ways_out([scenario])]

@@ -1,17 +1,18 @@
 """Choose what every report shows of a document: order, headline, rows, turns, causes, ways out.
 
-A verdict is resolved by one command, or by what is done by hand. What a document says of a scenario beside
-its numbers (who records it, how often it runs) stands in it as findings of kinds that are no causes.
+A verdict is resolved by one command, or by what is done by hand. A verdict that is not known, of a newer
+version, is shown by its name and counts as failing.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from posixpath import commonprefix
 
-from pytest_tokenbudget.model import Finding, Verdict, argument
+from pytest_tokenbudget.model import FindingKind, ScenarioId, Verdict
 from pytest_tokenbudget.reports.document import (
     Count,
     Document,
@@ -22,7 +23,6 @@ from pytest_tokenbudget.reports.document import (
     TurnEntry,
 )
 from pytest_tokenbudget.reports.text import plain
-from pytest_tokenbudget.settings import ScenarioSettings
 from pytest_tokenbudget.wording import (
     NONE,
     UNKNOWN,
@@ -40,19 +40,33 @@ _FEW, _OF_EACH_CAUSE = 12, 3
 
 
 def fails(scenario: ScenarioEntry) -> bool:
-    """Whether the scenario fails its test."""
-    return Verdict(scenario["verdict"]).fails
+    """Return whether the scenario fails its test; a verdict that is not known does."""
+    return _fails(scenario["verdict"])
+
+
+def _fails(verdict: str) -> bool:
+    return not is_known(verdict) or Verdict(verdict).fails
+
+
+def is_known(verdict: str) -> bool:
+    """Return whether this version knows `verdict`."""
+    return verdict in set(Verdict)
+
+
+def rank(verdict: str) -> int:
+    """Return the place of `verdict` among all, the worst first; an unknown one is the last that fails."""
+    order = [*map(str, Verdict)]
+    return order.index(verdict) if is_known(verdict) else order.index(Verdict.IMPROVED)
 
 
 def worst_first(scenarios: Iterable[ScenarioEntry]) -> list[ScenarioEntry]:
     """By verdict, then by dollars added a run (unknown ones first), by the largest change, by id."""
-    order = list(Verdict)
 
     def key(scenario: ScenarioEntry) -> tuple[int, float, float, str]:
         added = cost_change(scenario)
         changes = [abs(limit["change"] or 0) for limit in scenario["limits"] if limit["over"]]
         dollars = float("-inf") if added is None else -added
-        return order.index(Verdict(scenario["verdict"])), dollars, -max(changes, default=0), scenario["id"]
+        return rank(scenario["verdict"]), dollars, -max(changes, default=0), scenario["id"]
 
     return sorted(scenarios, key=key)
 
@@ -70,7 +84,7 @@ def changed(scenario: ScenarioEntry) -> bool:
 def causes(scenario: ScenarioEntry) -> list[FindingEntry]:
     """The findings that say why."""
     found = scenario["findings"]
-    return [one for one in found if not (one["kind"].startswith("lever_") or is_fact(one))]
+    return [one for one in found if not is_lever(one)]
 
 
 def is_news(scenario: ScenarioEntry) -> bool:
@@ -116,13 +130,21 @@ def some_of_each_cause(scenarios: Sequence[ScenarioEntry]) -> list[tuple[Scenari
 
 def levers(scenario: ScenarioEntry) -> list[FindingEntry]:
     """The findings that say what would be cheaper."""
-    return [finding for finding in scenario["findings"] if finding["kind"].startswith("lever_")]
+    return [finding for finding in scenario["findings"] if is_lever(finding)]
+
+
+def is_lever(finding: FindingEntry) -> bool:
+    """Return whether it says what would be cheaper, by its kind; those of newer versions are known by it."""
+    return finding["kind"].startswith("lever_")
 
 
 def sentence(finding: FindingEntry) -> str:
-    """The finding in one printable line that names its place, unless that is the whole run."""
-    text, where = plain(finding["text"]), plain(finding["where"])
-    return text if where in ("", "run") or where in text else f"{where}: {text}"
+    """Return the finding in one printable line; it says its place and its line by itself."""
+    return plain(finding["text"])
+
+
+_SAY_TOKENS = (FindingKind.GROWTH, FindingKind.CACHE_BREAK, FindingKind.CACHE_CHANGE)
+"""Causes whose sentence says how many tokens they are; dollars are in the sentence of a lever only."""
 
 
 def place(finding: FindingEntry) -> str:
@@ -132,18 +154,15 @@ def place(finding: FindingEntry) -> str:
 
 
 def facts(finding: FindingEntry) -> list[str]:
-    """Its place, tokens and dollars, as far as they are known and its sentence does not say them."""
-    tokens, cost, text = finding["tokens"], finding["cost_usd"], finding["text"]
-    amounts = []
-    if tokens and finding["kind"] != "interval" and count(abs(tokens)) not in text:
+    """Return its tokens and dollars a run, as far as they are known and a text of its kind has none."""
+    tokens, cost, amounts = finding["tokens"], finding["cost_usd"], []
+    if is_lever(finding):
+        return []
+    if tokens and finding["kind"] not in _SAY_TOKENS:
         amounts.append(f"{signed(tokens, count(tokens))} tokens")
-    if cost and "$" not in text:
+    if cost:
         amounts.append(signed(cost, money(cost)))
-    where = place(finding)
-    return [
-        *([where] if where and where not in sentence(finding) else []),
-        *([f"{', '.join(amounts)} a run"] if amounts else []),
-    ]
+    return [f"{', '.join(amounts)} a run"] if amounts else []
 
 
 def exceeded(scenario: ScenarioEntry) -> list[LimitEntry]:
@@ -151,33 +170,139 @@ def exceeded(scenario: ScenarioEntry) -> list[LimitEntry]:
     return [limit for limit in scenario["limits"] if limit["over"]]
 
 
+_MODES = {
+    "replay": "replayed from recordings",
+    "record": "recorded from real calls",
+    "live": "measured by real calls",
+}
+
+
+def mode(document: Document) -> str:
+    """Return how the run was measured, in words."""
+    return _MODES.get(document["mode"], document["mode"])
+
+
 def headline(document: Document) -> str:
-    """`2 of 14 scenarios are over budget, 1 is stale: +4,120 prompt tokens (+18.0%), +$0.0120 a run`."""
+    """`2 of 14 scenarios are over budget, 1 is stale: +4,120 prompt tokens (+18.0%), +$0.0120 a run`.
+
+    What was not measured is said before what is well. "Nothing changed" is said only where all was measured.
+    """
     compared = [one for one in document["scenarios"] if is_comparable(one)]
     moved = _moved(document, compared)
-    if not compared:
-        end = ""
-    elif not any(changed(one) for one in compared):
-        end = ", nothing changed"
+    fine = not (missing(document) or any(map(fails, document["scenarios"])))
+    if moved:
+        end = f": {', '.join(moved)}"
+    elif any(map(changed, compared)):
+        end = ": the same in all" if fine else ""
     else:
-        end = f": {', '.join(moved)}" if moved else ": the same in all"
+        end = ", nothing changed" if fine and compared else ""
     unknown = sum(unpriced(one) for one in document["scenarios"] if one["verdict"] != "stale")
     unpaid = f", the cost of {plural(unknown, 'scenario')} unknown" if unknown else ""
     return _verdicts(document) + end + unpaid
 
 
 def _verdicts(document: Document) -> str:
-    verdicts, number = document["totals"]["verdicts"], len(document["scenarios"])
-    every = plural(number, "scenario")
-    words = {"over": "over budget", "stale": "stale", "new": "new"}
-    failing = [(verdicts[verdict], word) for verdict, word in words.items() if verdicts[verdict]]
-    if not failing:
-        verb = "is" if number == 1 else "are"
+    verdicts, unjudged = _counts(document), len(document["not_judged"])
+    number = len(document["scenarios"]) + unjudged
+    every, passing = plural(number, "scenario"), verdicts["improved"] + verdicts["within"]
+    amiss = [(n, "over budget" if name == "over" else name) for name, n in verdicts.items() if _fails(name)]
+    amiss.append((unjudged, "not judged"))
+    (first, word), *others = [(n, word) for n, word in amiss if n] or [(0, "")]
+    said = [f"{first:,} of {every} {_is(first)} {word}"] if first else []
+    said += [f"{n:,} {_is(n)} {word}" for n, word in others]
+    if alone := _other_errors(document):
+        said.append(plural(alone, "error"))
+    if not number:
+        said.append("no scenario was measured" if said else "No scenario was measured")
+    elif said and passing == number - unjudged > 0:
+        said.append(f"{passing:,} {_is(passing)} within budget" if unjudged else f"{every} within budget")
+    elif not said:
         cheaper = f", {verdicts['improved']:,} cheaper" if verdicts["improved"] else ""
-        return f"{every} {verb} within budget{cheaper}" if number else "No scenario was measured"
-    (first, word), *others = failing
-    start = f"{first:,} of {every} {'is' if first == 1 else 'are'} {word}"
-    return ", ".join([start, *(f"{n:,} {'is' if n == 1 else 'are'} {word}" for n, word in others)])
+        said.append(f"{every} {_is(number)} within budget{cheaper}")
+    return ", ".join(said)
+
+
+def _counts(document: Document) -> Counter[str]:
+    """Count the scenarios by verdict, in the order of `rank`."""
+    return Counter(one["verdict"] for one in worst_first(document["scenarios"]))
+
+
+def _other_errors(document: Document) -> int:
+    """Count the errors that are of no test that is not judged: of files, of a collection."""
+    unjudged = {test["id"] for test in document["not_judged"]}
+    return sum(error["id"] not in unjudged for error in document["errors"])
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def missing(document: Document) -> list[str]:
+    """Return a line for each error, and one for what ended otherwise without a verdict."""
+    failed = {error["id"] for error in document["errors"]}
+    others = [(test["id"], test["outcome"]) for test in document["not_judged"] if test["id"] not in failed]
+    return [*errors(document), *_by_text((name, f"not judged: {outcome}") for name, outcome in others)]
+
+
+def errors(document: Document) -> list[str]:
+    """Return a line for each error, with the tests that it is of."""
+    return _by_text((error["id"], error["text"]) for error in document["errors"])
+
+
+def _by_text(entries: Iterable[tuple[str | None, str]]) -> list[str]:
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, text in entries:
+        names[plain(text)] += [plain(name)] if name else []
+    return [f"{_first_of(ids)}: {text}" if ids else text for text, ids in names.items()]
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+
+
+def has_news(document: Document) -> bool:
+    """Return whether there is anything to say but that all was measured and nothing changed."""
+    return bool(missing(document)) or any(map(is_news, document["scenarios"]))
+
+
+def line(document: Document) -> str:
+    """Return what was judged, as the last line of our section.
+
+    `token budgets: 1 over, 13 within; 26,120 prompt tokens (+18.0%), $0.0620 a run (+9.0%); 2 not judged`
+    """
+    counts = [f"{number:,} {name}" for name, number in _counts(document).items()]
+    parts = [", ".join(counts) or "0 scenarios"]
+    compared = [one for one in document["scenarios"] if is_comparable(one)]
+    if compared:
+        parts.append(", ".join(_sums(document, compared)))
+    if unjudged := len(document["not_judged"]):
+        parts.append(f"{unjudged:,} not judged")
+    if alone := _other_errors(document):
+        parts.append(plural(alone, "error"))
+    return f"token budgets: {'; '.join(parts)}"
+
+
+def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str]:
+    """Yield what the scenarios with a baseline take a run, against it, and in a month where that is known."""
+    was, now = document["totals"]["baseline"], document["totals"]["measured"]
+    about = "~" if any(one["basis"] == "estimated" for one in compared) else ""
+    before, after = was["prompt_tokens"], now["prompt_tokens"]
+    yield f"{about}{count(after)} prompt tokens{_relative(after, before)}"
+    if now["cost_usd"] is None:
+        yield "cost unknown"
+        return
+    yield f"{about}{money(now['cost_usd'])} a run{_relative(now['cost_usd'], was['cost_usd'] or 0)}"
+    months = [one["runs_per_month"] for one in compared]
+    if None not in months:
+        dollars = sum(
+            (runs or 0) * _cost([one["measured"]]) for runs, one in zip(months, compared, strict=True)
+        )
+        yield f"{about}{money(dollars)} a month"
+
+
+def _relative(now: float, was: float) -> str:
+    """Return ` (+18.0%)`; nothing without a base."""
+    return f" ({signed(now - was, percent((now - was) / was))})" if was else ""
 
 
 def _moved(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
@@ -219,6 +344,13 @@ METRICS = {
     "max_turns": "max turns",
     "max_cost_usd": "max cost",
 }
+
+
+def metric_name(metric: str) -> str:
+    """Return what a metric is called; one of a newer version by its own name."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
 _OF_THE_ANSWER = {"output_tokens", "turns", "max_output_tokens", "max_turns"}
 """Metrics that a replay takes from the recorded answers: never estimated, never unknown."""
 
@@ -311,7 +443,7 @@ def row(limit: LimitEntry, scenario: ScenarioEntry) -> Row:
     if now is not None:
         digits = apart(now * scale, most * scale, digits)
     return Row(
-        metric=METRICS[name],
+        metric=metric_name(name),
         baseline=NONE if was is None else shown(was, digits),
         now=UNKNOWN if now is None else about + shown(now, digits),
         change=_change(limit, about),
@@ -420,6 +552,8 @@ RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
 RECORD_ALL = ("pytest", "--token-budget", "--token-budget-record=all")
 MISBILLED = "usage"
 """The place of a problem with recorded usage that cannot be that of its prompt."""
+FIRST = ("pytest", "--token-budget", "--token-budget-record=once", "--token-budget-update")
+UPGRADE = ("pip", "install", "-U", "pytest-tokenbudget")
 REWRITE = ("pytest", "--record-mode=rewrite")
 
 
@@ -436,12 +570,14 @@ class WayOut:
 
 def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     """For each failing verdict among `scenarios` the command that resolves it; caps are raised by hand."""
-    by_verdict: dict[str, list[ScenarioEntry]] = {"over": [], "stale": [], "new": []}
+    by_verdict: dict[str, list[ScenarioEntry]] = defaultdict(list)
     for one in scenarios:
         by_verdict[one["verdict"]].append(one)
-    over, stale = by_verdict["over"], by_verdict["stale"]
+    over, stale = by_verdict["over"], [*by_verdict["stale"], *by_verdict["unknown"]]
+    unrecorded = [one for one in by_verdict["unrecorded"] if one["recorder"] is None]
+    newer = [verdict for verdict in by_verdict if not is_known(verdict)]
     grown = [one for one in over if any(not _is_cap(limit) for limit in exceeded(one))]
-    own = [one for one in stale if recorder_of(one) is None]
+    own = [one for one in stale if one["recorder"] is None]
     misbilled = [one for one in own if any(finding["where"] == MISBILLED for finding in one["findings"])]
     found = [
         WayOut("If this is meant, accept it", _command(UPDATE, grown)),
@@ -449,20 +585,22 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         WayOut(
             "Record what changed (needs an API key)", _command(RECORD, [e for e in own if e not in misbilled])
         ),
+        WayOut("Record it (needs an API key)", _command(FIRST, unrecorded)),
         WayOut("Write the first baseline", _command(UPDATE, by_verdict["new"])),
+        *(WayOut(f"Upgrade to know what {verdict} means", UPGRADE) for verdict in newer),
     ]
     unpriced_models = any(limit["measured"] is None for one in over for limit in exceeded(one))
     return [
         *(WayOut("Bring the missing price", UPGRADE_PRICES) for _ in range(unpriced_models)),
         *(way_out for way_out in found if way_out.command),
-        *_as_the_suite_does([one for one in stale if recorder_of(one)]),
+        *_as_the_suite_does([one for one in stale if one["recorder"]]),
         *(_raise_caps(one) for one in over if any(map(_is_cap, exceeded(one)))),
     ]
 
 
 def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
     """How tests are recorded that have recorded themselves."""
-    theirs = [one for one in stale if recorder_of(one) == "pytest-recording"]
+    theirs = [one for one in stale if one["recorder"] == "pytest-recording"]
     if len(theirs) == 1:
         yield WayOut("Record it anew (needs an API key)", _command(REWRITE, theirs))
     elif theirs:
@@ -486,7 +624,7 @@ def _command(command: tuple[str, ...], scenarios: Sequence[ScenarioEntry]) -> tu
     if len(scenarios) != 1:
         return command if scenarios else ()
     (one,) = scenarios
-    return (*command, plain(argument(one["id"])))
+    return (*command, plain(ScenarioId(one["id"]).argument))
 
 
 _WAYS_OUT = "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free."
@@ -501,61 +639,20 @@ def doubts(scenario: ScenarioEntry) -> Iterator[str]:
     """
     for finding in scenario["findings"]:
         text = plain(finding["text"])
-        if finding["kind"] == "answer_options":
+        if finding["kind"] == FindingKind.ANSWER_OPTIONS:
             yield f"{scenario['id']}: {text}. Record it anew to know."
-        elif finding["kind"] == "assumed_model":
+        elif finding["kind"] == FindingKind.ASSUMED_MODEL:
             yield f"{text}. {_WAYS_OUT}"
-        elif finding["kind"] == "other_start":
+        elif finding["kind"] == FindingKind.OTHER_START:
             yield f"{scenario['id']}: {text}."
 
 
-_RECORDER, _RUNS = "recorder", "runs_per_month"
-
-
-def scenario_facts(
-    verdict: Verdict, recorder: str | None, its: ScenarioSettings, usual: ScenarioSettings
-) -> tuple[Finding, ...]:
-    """As findings, what a report of a scenario needs: who is to record it, and how often it runs.
-
-    Of one that is within its budget only a number of runs that is not the `usual` one.
-    """
-    told = [recorded_by(recorder)] if recorder is not None and verdict == Verdict.STALE else []
-    runs = its.runs_per_month
-    if runs is not None and (runs != usual.runs_per_month or verdict != Verdict.WITHIN):
-        told.append(often(runs))
-    return tuple(told)
-
-
-def recorded_by(recorder: str) -> Finding:
-    """That a scenario's cassettes are not this plugin's own."""
-    return Finding(_RECORDER, recorder, f"its cassettes are recorded by {recorder}")
-
-
-def often(runs_per_month: int) -> Finding:
-    """How often a scenario runs."""
-    return Finding(_RUNS, str(runs_per_month), f"runs {runs_per_month:,} times a month")
-
-
-def is_fact(finding: FindingEntry) -> bool:
-    """Whether a finding is none of the causes of anything."""
-    return finding["kind"] in (_RECORDER, _RUNS)
-
-
-def recorder_of(scenario: ScenarioEntry) -> str | None:
-    """Who records the cassettes that it plays; None: this plugin."""
-    return _fact(scenario, _RECORDER)
-
-
 def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:
-    """How often a month it runs: as its marker or the settings of its run said, else as the caller says."""
-    told = _fact(scenario, _RUNS)
-    return int(told) if told is not None and told.isdecimal() else otherwise
+    """Return how often a month it runs: as its marker or the settings of its run said, else `otherwise`."""
+    runs = scenario["runs_per_month"]
+    return otherwise if runs is None else runs
 
 
 def usual_month(runs_per_month: float) -> str:
     """What a month is where no test ran, so that no marker was read: the basis of its dollars, in words."""
     return f"a month is {runs_per_month:,.0f} runs of each, as the settings say (markers are not read)"
-
-
-def _fact(scenario: ScenarioEntry, kind: str) -> str | None:
-    return next((found["where"] for found in scenario["findings"] if found["kind"] == kind), None)

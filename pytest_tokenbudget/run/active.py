@@ -17,7 +17,7 @@ from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import argument
+from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Outside, Rules
@@ -205,7 +205,7 @@ class Stage:
 def _command(opener: Scenario, path: str) -> str:
     """How a cassette of the suite's own is recorded anew."""
     if opener.place.recorder == "pytest-recording":
-        return shlex.join([*REWRITE, argument(opener.place.id)])
+        return shlex.join([*REWRITE, ScenarioId(opener.place.id).argument])
     return f"delete {path}, and run the test as the suite records it"
 
 

@@ -23,6 +23,7 @@ from pytest_tokenbudget.run.active import Stage
 from pytest_tokenbudget.run.reporting import (
     ENTRIES,
     RECORDED,
+    UNJUDGED,
     BudgetFailure,
     Node,
     Summary,
@@ -33,7 +34,7 @@ from pytest_tokenbudget.run.reporting import (
     warn,
 )
 from pytest_tokenbudget.run.scenario import Scenario
-from pytest_tokenbudget.run.session import Session
+from pytest_tokenbudget.run.session import Session, Unjudged
 from pytest_tokenbudget.run.stability import move_clock
 from pytest_tokenbudget.settings import MARKER, SAMPLE, Options, Settings, load_settings
 
@@ -259,6 +260,9 @@ class Scenarios:
         is_budgets = isinstance(failure, BudgetFailure)
         if call.when == "call" and report.skipped and hasattr(report, "wasxfail") and not is_budgets:
             self._keep(item)
+        if self._session.options.judge:
+            outcome = reporting.outcome_of(report, is_budgets=is_budgets)
+            self._note(UNJUDGED, self._unjudged(item, outcome, failure) if outcome else None)
         if type(report) is pytest.TestReport:
             vars(report).update(self._news)
             self._news.clear()
@@ -272,6 +276,17 @@ class Scenarios:
             live = self._session.options.live
             report.sections += reporting.of_real_calls(report, item.stash.get(SCENARIO, None), live=live)
         return report
+
+    def _unjudged(self, item: pytest.Item, outcome: str, error: BaseException | None) -> Unjudged | None:
+        """Return what is told of a test that ended with `outcome`; None if it is judged or no scenario."""
+        place, scenario = items.place_of(item), item.stash.get(SCENARIO, None)
+        if any(isinstance(entry, dict) and entry["id"] == place.id for entry in self._news[ENTRIES]):
+            return None
+        asked = scenario is not None and scenario.touched
+        if not (asked or items.is_marked(item) or self._session.has_baseline(place)):
+            return None
+        text = reporting.why(error) if outcome == "failed" else None
+        return {"id": place.id, "outcome": outcome, "text": text}
 
     def _judged(
         self, scenario: Scenario, item: pytest.Item, error: BaseException | None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.errors import CassetteError, SettingsError
+from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Recorder
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
@@ -43,7 +44,7 @@ def scenario_of(item: pytest.Item, settings: Settings) -> Scenario:
 
     A marked test has a cassette of its own, unless pytest-recording gives it one.
     """
-    place = _place(item)
+    place = place_of(item)
     return Scenario(place, _settings(item, settings, place.id), _cassette(item))
 
 
@@ -61,7 +62,7 @@ class Cassettes:
         self._owners: dict[Path, dict[str, None]] = defaultdict(dict)
         for item in items:
             if path := _cassette(item):
-                self._owners[path][_place(item).id] = None
+                self._owners[path][place_of(item).id] = None
 
     def check(self, scenario: Scenario) -> None:
         """Raise CassetteError where another test would be recorded into the same file."""
@@ -76,7 +77,7 @@ class Cassettes:
 def teardown_of(scenario: Scenario) -> Scenario:
     """The account of what a test's teardown calls."""
     of = scenario.place
-    place = Place(f"{of.file}::teardown of {of.name}", of.file, of.line)
+    place = Place(str(ScenarioId.of_teardown(of.file, of.name)), of.file, of.line)
     cassette = scenario.cassette and teardown_path(scenario.cassette)
     return Scenario(place, scenario.settings, cassette, "teardown")
 
@@ -102,17 +103,18 @@ def fixture_scenario(
     if not path.is_relative_to(root):
         path, line = (node.path if node.path.is_file() else node.path / "conftest.py"), 1
     file = path.relative_to(root).as_posix()
-    name = "fixture " + _XUNIT.sub(r"\1", fixturedef.argname)
+    name = _XUNIT.sub(r"\1", fixturedef.argname)
     if parameters:
         name += f"[{'-'.join(map(str, parameters))}]"
-    if node.nodeid not in ("", file):
-        name += f" of {without_sample(node.nodeid).removeprefix(f'{file}::')}"
-    cassette = cassette_path(path, name.replace(" ", "_")) if own else None
+    owner = None if node.nodeid in ("", file) else without_sample(node.nodeid)
+    scenario = ScenarioId.of_fixture(file, name, owner)
+    cassette = cassette_path(path, scenario.name.replace(" ", "_")) if own else None
     kind: Kind = "fixture" if fixturedef.scope == "function" else "wider fixture"
-    return Scenario(Place(f"{file}::{name}", file, line), settings.scenario, cassette, kind)
+    return Scenario(Place(str(scenario), file, line), settings.scenario, cassette, kind)
 
 
-def _place(item: pytest.Item) -> Place:
+def place_of(item: pytest.Item) -> Place:
+    """Return which test an item is, and where it stands; all samples of a test are one."""
     file, line, _ = item.location
     recorder: Recorder | None = "pytest-recording" if _is_recorded_by_another(item) else None
     return Place(without_sample(item.nodeid), Path(file).as_posix(), (line or 0) + 1, recorder)

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
-from pytest_tokenbudget.model import Verdict, is_beside_a_test
+from pytest_tokenbudget.model import ScenarioId, Verdict
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.terminal import failure_text, summary
 from pytest_tokenbudget.reports.text import to_ascii
+from pytest_tokenbudget.reports.view import line
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Outcome, Session
 from pytest_tokenbudget.wording import plural
@@ -135,6 +136,30 @@ def is_unfinished(error: BaseException, *, missed: bool) -> bool:
     return not missed and miss_behind(error) is None
 
 
+def outcome_of(report: pytest.TestReport, *, is_budgets: bool) -> str | None:
+    """Return `failed`, `skipped` or `xfailed`; None of what passed, and of a teardown.
+
+    What its budget failed (`is_budgets`) is no expected failure.
+    """
+    if report.when == "teardown":
+        return None
+    if report.failed or is_budgets:
+        return "failed"
+    if report.skipped:
+        return "xfailed" if hasattr(report, "wasxfail") else "skipped"
+    return None
+
+
+def why(error: BaseException | None) -> str:
+    """Return in one line what ended a test: a text of ours, else the name of the error alone.
+
+    An error that is not ours may hold a prompt or a key.
+    """
+    if isinstance(error, BudgetFailure | ReplayMiss):
+        return " ".join(str(error).split())
+    return f"ended before it was measured: {type(error).__name__}"
+
+
 def updated(before: Sequence[tuple[str, object]], new: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:
     """The properties of a test that runs again, or the first time."""
     names = {name for name, _ in new}
@@ -143,6 +168,10 @@ def updated(before: Sequence[tuple[str, object]], new: Sequence[tuple[str, str]]
 
 ENTRIES = "token_budget"
 """Attribute of a test report that carries entries of the document from where they were examined."""
+
+
+UNJUDGED = "token_budget_unjudged"
+"""Attribute of a test report that carries what ended before it was measured."""
 
 
 RECORDED = "token_budget_recorded"
@@ -164,8 +193,16 @@ class Summary:
         self._tell_limit()
         for entry in getattr(report, ENTRIES, ()):
             self._session.collect(entry)
+        for test in getattr(report, UNJUDGED, ()):
+            self._session.collect_unjudged(test)
         for recorded in getattr(report, RECORDED, ()):
             self._session.recordings.add(recorded)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Tell of files whose tests nobody could collect."""
+        if report.failed:
+            text = "its tests cannot be collected"
+            self._session.collect_unjudged({"id": report.nodeid, "outcome": None, "text": text})
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -173,7 +210,7 @@ class Summary:
         result = yield
         live = self._session.options.live
         for entry in self._session.entries:
-            if Verdict(entry["verdict"]).fails and (live or is_beside_a_test(entry["id"])):
+            if Verdict(entry["verdict"]).fails and (live or ScenarioId(entry["id"]).kind != "test"):
                 self._fail(entry, failure_text(entry))
         if self._session.options.stability:
             invoked = self._config.invocation_params
@@ -213,7 +250,7 @@ class Summary:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """One section; nothing when there is nothing to say."""
+        """Write one section, where there is anything to say, and in every judging run what was judged."""
         if self._outcome is None:
             return
 
@@ -227,12 +264,14 @@ class Summary:
             verbosity=self._config.get_verbosity(),
             ascii_only=ascii_only(),
         )
-        for line in self._session.recordings.lines(self._shown, self._config.get_verbosity()):
-            write_line(line)
+        for recorded in self._session.recordings.lines(self._shown, self._config.get_verbosity()):
+            write_line(recorded)
         for path in self._outcome.written:
             terminalreporter.write_line(f"wrote {self._shown(path)}")
         for problem in self._outcome.problems:
             terminalreporter.write_line(problem, red=True)
+        if self._session.options.judge:
+            write_line(printable(line(self._outcome.document)))
 
     def _shown(self, path: Path) -> Path:
         """As it is named from where pytest was called; whole where it lies elsewhere."""

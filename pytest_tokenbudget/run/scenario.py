@@ -13,7 +13,7 @@ from typing import Literal
 
 from pytest_tokenbudget.errors import CassetteError, RecordingError, TokenBudgetError
 from pytest_tokenbudget.metering.meter import Meter, Run
-from pytest_tokenbudget.model import Paired, argument
+from pytest_tokenbudget.model import Paired, ScenarioId
 from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
 from pytest_tokenbudget.replay.credentials import standing_in
 from pytest_tokenbudget.replay.network import NetworkGuard
@@ -158,7 +158,7 @@ class Scenario:
 
     def _command(self, exists: bool) -> str:
         mode = RecordMode.CHANGED if exists else RecordMode.ONCE
-        return f"pytest {shlex.quote(argument(self.place.id))} --token-budget-record={mode}"
+        return f"pytest {shlex.quote(ScenarioId(self.place.id).argument)} --token-budget-record={mode}"
 
     @contextlib.contextmanager
     def fenced(self, allowed_hosts: Sequence[str]) -> Iterator[None]:

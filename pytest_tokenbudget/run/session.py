@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
@@ -26,14 +27,14 @@ from pytest_tokenbudget.metering.foreign_reads import same_start
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import Basis, Finding, Paired, Usage, Verdict
+from pytest_tokenbudget.model import Basis, Finding, FindingKind, Paired, Usage, Verdict
 from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, MeasuredOnEntry, ScenarioEntry
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, failure_text
-from pytest_tokenbudget.reports.view import MISBILLED, doubts, scenario_facts
+from pytest_tokenbudget.reports.view import MISBILLED, doubts
 from pytest_tokenbudget.repository.baseline_history import Committed, read_history
 from pytest_tokenbudget.repository.git import Repository, head_of
 from pytest_tokenbudget.repository.source_files import read_source_tree
@@ -71,6 +72,16 @@ class Conclusion:
     """Its new cassette, where one was written."""
 
 
+class Unjudged(TypedDict):
+    """A test that ended before it was measured; builtins only, so that it crosses processes."""
+
+    id: str
+    outcome: str | None
+    """`failed`, `skipped` or `xfailed`; None where it was not even collected."""
+    text: str | None
+    """What failed it, in one line."""
+
+
 class Session:
     """One run."""
 
@@ -86,6 +97,7 @@ class Session:
         self._doubts: set[str] = set()
         self._committed = Committed(root)
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
+        self._unjudged: dict[str, Unjudged] = {}
 
     @cached_property
     def meter(self) -> Meter:
@@ -138,7 +150,9 @@ class Session:
         failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
         told = entry if self.options.judge else None
         mismatches = scenario.mismatches
-        entry["findings"] += [build.finding(Finding("problem", "match_on", text)) for text in mismatches]
+        entry["findings"] += [
+            build.finding(Finding(FindingKind.PROBLEM, "match_on", text)) for text in mismatches
+        ]
         if failed or mismatches:
             failures = [*([failure_text(entry)] if failed else []), *mismatches]
             return Conclusion(told, "\n".join(failures), warnings, recorded)
@@ -212,8 +226,8 @@ class Session:
             names_recording = committed is not None and committed.recording is not None
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
         findings = self._findings(run, settings, anew)
-        findings += scenario_facts(judgement.verdict, place.recorder, settings, self.settings.scenario)
-        entry = build.scenario(place, judgement, baseline, run, findings, cost)
+        runs = settings.runs_per_month
+        entry = build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
         if self.options.update and not self.options.live and not run.stale:
             entry["measured_on"] = self._measured_on(run)
         return entry
@@ -243,11 +257,11 @@ class Session:
     def _findings(self, run: Run, settings: ScenarioSettings, anew: Iterable[Finding]) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
         problems = (
-            *(Finding("problem", "run", problem) for problem in run.problems),
-            *(Finding("problem", MISBILLED, problem) for problem in run.misbilled),
+            *(Finding(FindingKind.PROBLEM, "run", problem) for problem in run.problems),
+            *(Finding(FindingKind.PROBLEM, MISBILLED, problem) for problem in run.misbilled),
         )
         unpriced = (
-            Finding("unpriced_model", str(rate), f"no price is known for {rate}")
+            Finding(FindingKind.UNPRICED_MODEL, str(rate), f"no price is known for {rate}")
             for rate in self.prices.unpriced(run.usage)
         )
         causes = diagnose(
@@ -266,6 +280,17 @@ class Session:
             minimums=self.settings.minimum_cacheable_tokens,
         )
         return (*problems, *unpriced, *anew, *causes, *levers)
+
+    def has_baseline(self, place: Place) -> bool:
+        """Return whether a baseline is committed, or may be, where its file cannot be read."""
+        try:
+            return self._committed.of(place) is not None
+        except TokenBudgetError:
+            return True
+
+    def collect_unjudged(self, test: Unjudged) -> None:
+        """Take in a test that ended without a verdict, or cannot be collected; the last try of one counts."""
+        self._unjudged[test["id"]] = test
 
     def collect(self, entry: ScenarioEntry) -> None:
         """Take in what was examined: one more sample of a live run, else what replaces an earlier try."""
@@ -303,6 +328,7 @@ class Session:
             written, problems = self._committed.update(outcome.document["scenarios"])
             outcome.written += written
             outcome.problems += problems
+        outcome.document["errors"] += [{"id": None, "text": problem} for problem in outcome.problems]
         for target in self.options.reports:
             try:
                 write_report(target, outcome.document, self.root, self.settings.scenario.runs_per_month)
@@ -313,12 +339,19 @@ class Session:
 
     def document(self) -> Document:
         """The JSON document of all that was collected."""
+        left = sorted((test for test in self._unjudged.values() if test["id"] not in self._entries), key=_id)
         return build.document(
             self.entries,
             mode=self.options.mode,
             prices=(self.prices.source, self.prices.version),
             commit=head_of(self.root),
+            errors=[{"id": test["id"], "text": test["text"]} for test in left if test["text"]],
+            not_judged=[{"id": test["id"], "outcome": test["outcome"]} for test in left if test["outcome"]],
         )
+
+
+def _id(test: Unjudged) -> str:
+    return test["id"]
 
 
 def write_report(

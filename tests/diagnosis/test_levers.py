@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.advice.advise import advise
-from pytest_tokenbudget.advice.outliers import Spend, outliers
+from pytest_tokenbudget.advice.outliers import Spend, far_above, outliers
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 from pytest_tokenbudget.wording import dollars as dollars_of
@@ -438,12 +438,12 @@ class TestOutliers:
     def test_shares_and_what_is_far_from_the_rest(self) -> None:
         suite = {f"test_{i}": [self.turn(1000 + 10 * i)] for i in range(19)}
         suite["test_big"] = [self.turn(20_000)] * 2
-        few, big, *turns = outliers(suite)
+        few, *turns = outliers(suite)
         assert few.where == "suite"
         assert few.text == "5.0% of scenarios, 65.9% of spend: test_big"
         assert (few.tokens, few.cost_usd) == (40_000, Decimal("0.12"))
-        assert big.where == "test_big"
-        assert big.text == "test_big is far from the rest: $0.1200 a run, 37 times the median scenario"
+        ((far, times),) = far_above({name: float(spent.tokens) for name, (spent, *_) in suite.items()})
+        assert (far, round(times)) == ("test_big", 18)
         assert [one.text for one in turns] == [
             "turn 1 of test_big alone holds 32.9% of the suite",
             "turn 2 of test_big alone holds 32.9% of the suite",

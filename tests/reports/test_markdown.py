@@ -108,7 +108,7 @@ def test_costs_a_month_by_scenario() -> None:
 def test_no_word_of_a_cell_makes_the_table_wide() -> None:
     where, place = "tools[find].input_schema" + ".properties.x" * 20, "prompts/" * 20 + "a.md:3"
     was, now = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
-    grown = finding("growth", where, "it grew", tokens=1000, at=place)
+    grown = finding("growth", where, f"{where}: it grew, from {place}", tokens=1000, at=place)
     text = markdown(made([scenario("t/" * 40 + "test_a.py::test_b", "over", was, now, findings=[grown])]))
     table, _, details = text.partition("<details>")
     assert max(len(word) for row in Page(table).rows for word in row[0].split()) < 60

@@ -19,11 +19,15 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.budget.verdict import judge
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.metering.meter import Run
-from pytest_tokenbudget.model import Finding, Rate, Source, Tokens, Usage
-from pytest_tokenbudget.reports import build
-from pytest_tokenbudget.reports.document import load, problems, schema, totals, validate
+from pytest_tokenbudget.model import Finding, FindingKind, Rate, Source, Tokens, Usage, Verdict
+from pytest_tokenbudget.reports import build, view
+from pytest_tokenbudget.reports.dashboard.page import dashboard
+from pytest_tokenbudget.reports.document import _upgraded, load, problems, schema, totals, validate
+from pytest_tokenbudget.reports.exports import properties, traces, workflow_commands
+from pytest_tokenbudget.reports.markdown import markdown
+from pytest_tokenbudget.reports.terminal import summary_lines
 from pytest_tokenbudget.settings import Caps, ScenarioSettings
-from support.documents import all_green, many, one_of_each
+from support.documents import all_green, finding, many, one_of_each
 from support.strategies import documents as any_document
 
 JUDGE = jsonschema.Draft202012Validator(schema())
@@ -67,9 +71,11 @@ def test_what_a_run_builds_is_valid() -> None:
     place = build.Place("tests/test_a.py::test_b[x]", "tests/test_a.py", 7)
     adopted = build.Place("tests/test_a.py::test_c", "tests/test_a.py", 9, "pytest-recording")
     caps = ScenarioSettings(caps=Caps(max_prompt_tokens=10, max_cost_usd=Decimal("0.001")))
-    finding = Finding("growth", "system[0]", "it grew", 10, Decimal("0.1"), Source("prompts/a.md", 3, 9))
+    grown = Finding(
+        FindingKind.GROWTH, "system[0]", "it grew", 10, Decimal("0.1"), Source("prompts/a.md", 3, 9)
+    )
     entries = [
-        build.scenario(place, judge(used, used, caps, cost), used, Run(), [finding], cost),
+        build.scenario(place, judge(used, used, caps, cost), used, Run(), [grown], cost, runs_per_month=30),
         build.scenario(place, judge(None, used, ScenarioSettings(), cost), None, Run(), [], cost),
         build.scenario(adopted, judge(used, used, caps, cost, stale=True), used, Run(), [], cost),
     ]
@@ -103,10 +109,12 @@ def test_refuses_what_jsonschema_refuses(data: st.DataObject) -> None:
         ('{"version": NaN}', "NaN is not a JSON number"),
         ("[]", 'must be an object, not a list'),
         ("{}", "version is missing"),
-        ('{"version": 2, "anything": []}', "a newer pytest-tokenbudget; this one reads version 1. Upgrade"),
-        (json.dumps({**EACH, "version": "1"}), 'version must be 1, not "1"'),
-        (json.dumps({**EACH, "extra": 1}), "extra is not a key of this version"),
-        (json.dumps({**EACH, "mode": "reply"}), '"replay" or "record" or "live", not "reply"'),
+        ('{"version": 3, "anything": []}', "a newer pytest-tokenbudget; this one reads versions 1 to 2. Up"),
+        (json.dumps({**EACH, "version": "1"}), 'version must be 2, not "1"'),
+        (json.dumps({**EACH, "version": True}), "version must be 2, not true"),
+        (json.dumps({**EACH, "mode": "<b>"}), 'mode must be a word of small letters, not "<b>"'),
+        (json.dumps({**EACH, "mode": "replay\n"}), "mode must be a word of small letters"),
+        (json.dumps({**EACH, "version": 1, "scenarios": 3}), "scenarios must be a list, not 3"),
         (
             json.dumps({**EACH, "scenarios": [{**EACH["scenarios"][0], "line": 0}]}),
             "scenarios[0].line must be at least 1, not 0",
@@ -146,7 +154,10 @@ def test_reads_back_what_was_written(tmp_path: Path) -> None:
 
 def test_totals_compare_like_with_like() -> None:
     summed = totals(EACH["scenarios"])
-    assert summed["verdicts"] == {"over": 5, "stale": 1, "new": 2, "improved": 1, "within": 6}
+    assert {name: number for name, number in summed["verdicts"].items() if number} == {
+        "over": 5, "stale": 1, "new": 2, "improved": 1, "within": 6,
+    }  # fmt: skip
+    assert list(summed["verdicts"]) == list(Verdict)
     both = [one for one in EACH["scenarios"] if one["baseline"] and one["verdict"] != "stale"]
     for side in ("baseline", "measured"):
         whole = summed[side]  # type: ignore[literal-required]
@@ -156,6 +167,76 @@ def test_totals_compare_like_with_like() -> None:
     assert summed["baseline"]["cost_usd"] == pytest.approx(
         sum(one["baseline"]["cost_usd"] or 0 for one in both if one["baseline"])
     )
+
+
+def version_1(document: Any) -> Any:
+    """A document as 0.1.0 wrote it: who records a scenario, and how often it runs, were findings."""
+    old = copy.deepcopy(document)
+    old["version"] = 1
+    del old["errors"], old["not_judged"]
+    old["totals"]["verdicts"] = {
+        name: old["totals"]["verdicts"][name] for name in ("over", "stale", "new", "improved", "within")
+    }
+    for one in old["scenarios"]:
+        for key in ("recorder", "runs_per_month"):
+            if (value := one.pop(key)) is not None:
+                one["findings"].append(finding(key, str(value), f"{key} {value}"))
+    return old
+
+
+def test_version_1_is_read_for_ever(tmp_path: Path) -> None:
+    document: Any = one_of_each()
+    for one in document["scenarios"]:
+        one["runs_per_month"] = 1_000 if one["verdict"] == "over" else None
+        one["recorder"] = "vcrpy" if one["verdict"] == "stale" else None
+    (tmp_path / "old.json").write_text(json.dumps(version_1(document)), "utf-8")
+    read = load(tmp_path / "old.json")
+    assert read["scenarios"] == document["scenarios"]
+    assert {name: number for name, number in read["totals"]["verdicts"].items() if number} == {
+        name: number for name, number in document["totals"]["verdicts"].items() if number
+    }
+    assert (read["version"], read["errors"], read["not_judged"]) == (2, [], [])
+
+
+@pytest.mark.parametrize("said", ["often", "-1", "1" * 5000, None, {}])
+def test_a_number_of_runs_that_is_none_is_none(said: object) -> None:
+    old = version_1(all_green())
+    old["scenarios"][0]["findings"] = [{**finding("runs_per_month", "", ""), "where": said}, 7]
+    assert "findings[0] must be an object, not 7" in "".join(problems(_upgraded(old)))
+    old["scenarios"][0]["findings"].pop()
+    assert validate(old)["scenarios"][0]["runs_per_month"] is None
+
+
+def of_a_newer_version() -> Any:
+    """A document with keys, words and a verdict that nobody knows yet."""
+    document: Any = all_green()
+    document["unmeasured"] = ["tests/test_a.py::test_b"]
+    document["mode"] = "dream"
+    first = document["scenarios"][0]
+    first |= {"verdict": "suspected", "kept": {"for": "later"}, "basis": "guessed"}
+    first["limits"][0] |= {"metric": "max_pages", "of": "settings"}
+    first["turns"][0] |= {"paired": "telepathy", "asked_at": 3}
+    document["totals"] = {**totals(document["scenarios"]), "unmetered": 4}
+    return document
+
+
+def test_what_a_newer_version_adds_is_ignored_and_its_words_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "new.json").write_text(json.dumps(of_a_newer_version()), "utf-8")
+    document = load(tmp_path / "new.json")
+    JUDGE.validate(document)
+    first = document["scenarios"][0]
+    assert view.fails(first)
+    assert view.headline(document) == "1 of 14 scenarios is suspected"
+    assert [str(way_out) for way_out in view.ways_out([first])] == [
+        "Upgrade to know what suspected means: pip install -U pytest-tokenbudget"
+    ]
+    terminal = "\n".join(line.text for line in summary_lines(document, columns=120))
+    for text in (terminal, markdown(document, full=True), dashboard(document, None)):
+        assert "suspected" in text
+    assert "max pages" in markdown(document, full=True)
+    assert workflow_commands(document)[0].startswith("::error file=tests/agents/test_support.py")
+    assert json.loads(json.dumps(traces(document, 0)))["resourceSpans"]
+    assert properties(first)[0] == ("token_budget.verdict", "suspected")
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "1" + "0" * 400])

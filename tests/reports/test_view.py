@@ -8,9 +8,13 @@ import pytest
 
 from pytest_tokenbudget.reports.view import (
     by_cause,
+    causes,
     cost_cell,
     facts,
+    has_news,
     headline,
+    line,
+    missing,
     row,
     rows,
     sentence,
@@ -65,7 +69,7 @@ def test_worst_first() -> None:
         ([one("a", "new", None)], "1 of 1 scenario is new"),
         (
             [one("a", was=UNPRICED, now=UNPRICED), one("b", "stale", UNPRICED, **UNKNOWN_NOW)],
-            "1 of 2 scenarios is stale, nothing changed, the cost of 1 scenario unknown",
+            "1 of 2 scenarios is stale, the cost of 1 scenario unknown",
         ),
         ([one("a", "new", None, UNPRICED)], "1 of 1 scenario is new, the cost of 1 scenario unknown"),
         (
@@ -159,13 +163,94 @@ def test_cost_cell(entry: Any, shown: str) -> None:
     assert cost_cell(entry) == shown
 
 
+SKIPPED: Any = {"id": TEST + "skipped", "outcome": "skipped"}
+FAILED: Any = {"id": TEST + "failed", "outcome": "failed"}
+ASSERTION: Any = {"id": TEST + "failed", "text": "ended before it was measured: AssertionError"}
+BROKEN: Any = {"id": None, "text": "report.md: the report cannot be written: no space"}
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "errors", "not_judged", "said"),
+    [
+        ([one("a"), one("b")], [ASSERTION], [FAILED],
+         "1 of 3 scenarios is not judged, 2 are within budget"),
+        ([one("a")], [], [SKIPPED], "1 of 2 scenarios is not judged, 1 is within budget"),
+        ([], [ASSERTION], [FAILED, SKIPPED], "2 of 2 scenarios are not judged"),
+        ([one("a")], [BROKEN], [], "1 error, 1 scenario within budget"),
+        ([], [BROKEN], [], "1 error, no scenario was measured"),
+        ([one("a", "over", SMALL, SMALL), one("b")], [], [], "1 of 2 scenarios is over budget"),
+        ([one("a", "over", SMALL, LARGE)], [], [SKIPPED],
+         ("1 of 2 scenarios is over budget, 1 is not judged: "
+          "+600 prompt tokens (+56.6%), +$0.00075 a run (+55.1%)")),
+        ([one("a", "new", None), one("b")], [], [], "1 of 2 scenarios is new"),
+    ],
+)  # fmt: skip
+def test_nothing_changed_is_said_only_where_all_was_measured(
+    scenarios: list[Any], errors: list[Any], not_judged: list[Any], said: str
+) -> None:
+    told = document(scenarios, errors=errors, not_judged=not_judged)
+    assert headline(told) == said
+    assert has_news(told)
+    assert len(missing(told)) == len({entry["id"] for entry in (*errors, *not_judged)})
+
+
+def test_an_error_of_many_tests_is_one_line() -> None:
+    text = "tests/token_budgets/test_a.yaml is not YAML"
+    errors: Any = [{"id": f"{TEST}{index}", "text": text} for index in range(40)]
+    left: Any = [{"id": error["id"], "outcome": "failed"} for error in errors]
+    assert missing(document([one("a")], errors=errors, not_judged=[*left, SKIPPED])) == [
+        f"{TEST}0 and 39 more: {text}",
+        f"{TEST}skipped: not judged: skipped",
+    ]
+
+
+def monthly(name: str, runs: int | None) -> Any:
+    return {**one(name, "within", SMALL, LARGE), "runs_per_month": runs}
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "said"),
+    [
+        ([], "0 scenarios"),
+        ([one("a"), one("b")], "2 within; 2,120 prompt tokens (0.0%), $0.0027 a run (0.0%)"),
+        ([one("a", "over", SMALL, LARGE), one("b"), one("c", "stale", **UNKNOWN_NOW)],
+         "1 over, 1 stale, 1 within; 2,720 prompt tokens (+28.3%), $0.0035 a run (+27.6%)"),
+        ([one("a", "new", None)], "1 new"),
+        ([one("a", "over", SMALL, LARGE, basis="estimated")],
+         "1 over; ~1,660 prompt tokens (+56.6%), ~$0.0021 a run (+55.1%)"),
+        ([one("a", "within", UNPRICED, UNPRICED)], "1 within; 1,060 prompt tokens (0.0%), cost unknown"),
+        ([monthly("a", 1000), monthly("b", 10)],
+         "2 within; 3,320 prompt tokens (+56.6%), $0.0042 a run (+55.1%), $2.13 a month"),
+        ([monthly("a", 1000), monthly("b", None)],
+         "2 within; 3,320 prompt tokens (+56.6%), $0.0042 a run (+55.1%)"),
+    ],
+)  # fmt: skip
+def test_the_line(scenarios: list[Any], said: str) -> None:
+    assert line(document(scenarios)) == f"token budgets: {said}"
+
+
+def test_the_line_says_what_was_not_judged() -> None:
+    told = line(document([one("a", "new", None)], errors=[BROKEN, ASSERTION], not_judged=[FAILED, SKIPPED]))
+    assert told == "token budgets: 1 new; 2 not judged; 1 error"
+
+
 def test_findings() -> None:
     grown = finding("growth", "system[0]", "it\ngrew by 500 tokens", tokens=500, cost=0.01, at="a b.md:3")
-    assert sentence(grown) == r"system[0]: it\ngrew by 500 tokens"
-    assert facts(grown) == ["a b.md:3", "+$0.0100 a run"], "the tokens are in the sentence"
-    assert facts(finding("growth", "", "it shrank", tokens=-500, cost=-1)) == ["−500 tokens, −$1.00 a run"]
-    assert facts(finding("growth", "", "it grew in a.md:3-9", at="a.md:3")) == []
-    assert facts(finding("interval", "", "about", tokens=38)) == []
+    assert sentence(grown) == r"it\ngrew by 500 tokens"
+    assert facts(grown) == ["+$0.0100 a run"], "the tokens are in the sentence"
+    gone = finding("turns_changed", "removed", "a turn is gone", tokens=-500, cost=-1)
+    assert facts(gone) == ["−500 tokens, −$1.00 a run"]
+    assert facts(finding("interval", "live", "about")) == []
+
+
+def test_what_a_finding_says_is_decided_by_its_kind_not_by_what_stands_in_a_prompt() -> None:
+    """A dollar sign or a number that a prompt brought into a text is no amount of ours."""
+    quoting = finding("growth", "system[0]", 'system[0]: +7 tokens, "costs $5"', tokens=7, cost=0.01)
+    assert facts(quoting) == ["+$0.0100 a run"]
+    gone = finding("turns_changed", "removed", 'a turn is gone: "500 tokens for $1"', tokens=-500, cost=-1)
+    assert facts(gone) == ["−500 tokens, −$1.00 a run"]
+    assert facts(finding("lever_caching", "system[0]", "saves $0.0100 a run", tokens=-5, cost=-0.01)) == []
+    assert causes(one("a", findings=[finding("lever_of_a_newer_version", "run", "cheaper")])) == []
 
 
 @pytest.mark.parametrize(

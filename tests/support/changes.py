@@ -81,6 +81,7 @@ class Case:
             for phrase in phrases:
                 assert phrase in one.text
             assert str(one.source or "") == line
+            assert not one.source or f"{one.source.file}:{one.source.line}" in one.text
         adds_up(run, told)
 
 

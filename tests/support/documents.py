@@ -10,11 +10,12 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import (
     Document,
+    ErrorEntry,
     FindingEntry,
     LimitEntry,
+    NotJudgedEntry,
     RateEntry,
     Recorder,
     ScenarioEntry,
@@ -23,7 +24,6 @@ from pytest_tokenbudget.reports.document import (
     add,
     totals,
 )
-from pytest_tokenbudget.reports.view import often, recorded_by
 
 SONNET, HAIKU, OPUS, NEW_MODEL = (
     "claude-sonnet-5",
@@ -38,16 +38,24 @@ PRICES = {SONNET: (2.0, 10.0, 0.2), HAIKU: (1.0, 5.0, 0.1), OPUS: (4.0, 20.0, 0.
 COMMIT = "9f2c41d07b8e5a63c1d0f4b7a92e86d3510c7ea4"
 
 
-def document(scenarios: Iterable[ScenarioEntry], mode: str = "replay") -> Document:
+def document(
+    scenarios: Iterable[ScenarioEntry],
+    mode: str = "replay",
+    *,
+    errors: Sequence[ErrorEntry] = (),
+    not_judged: Sequence[NotJudgedEntry] = (),
+) -> Document:
     listed = sorted(scenarios, key=lambda one: one["id"])
     return {
-        "version": 1,
+        "version": 2,
         "tool": {"name": "pytest-tokenbudget", "version": "0.1.0"},
         "mode": mode,
         "prices": {"source": "genai-prices", "version": "0.2.3"},
         "commit": COMMIT,
         "totals": totals(listed),
         "scenarios": listed,
+        "errors": list(errors),
+        "not_judged": list(not_judged),
     }
 
 
@@ -125,15 +133,15 @@ def scenario(
         "limits": [] if verdict == "stale" or measured is None else limits(baseline, measured, caps or {}),
         "turns": turns,
         "findings": list(findings),
+        "recorder": recorder,
+        "runs_per_month": None,
     }
-    if recorder is not None:
-        entry["findings"].append(build.finding(recorded_by(recorder)))
     return entry
 
 
 def let_run(scenario: ScenarioEntry, per_month: int) -> None:
     """Let a scenario say how often it runs."""
-    scenario["findings"].append(build.finding(often(per_month)))
+    scenario["runs_per_month"] = per_month
 
 
 def limits(baseline: TokensEntry | None, measured: TokensEntry, caps: dict[str, float]) -> list[LimitEntry]:
@@ -210,15 +218,17 @@ def _over() -> list[ScenarioEntry]:
         "growth",
         "system[0]",
         "system[0] grew by 1,872 tokens, sent on 6 turns: it now begins its second section with "
-        '"# House rules\\n- Always quote the order number | never promise a date"',
+        '"# House rules\\n- Always quote the order number | never promise a date", '
+        "from prompts/support.md:41",
         tokens=6 * 1872,
         cost=dearer(was, now),
         at="prompts/support.md:41",
     )
     lever = finding(
-        "lever_ttl",
+        "lever_caching",
         "system[0]",
-        "system[0] is written anew in every run; with a lifetime of one hour, runs within it would read it",
+        "system[0] is written anew in every run; with a lifetime of one hour, runs within it would read it: "
+        "saves $0.0084 a run",
         tokens=0,
         cost=-0.0084,
         at="support/agent.py:58",
@@ -232,7 +242,7 @@ def _over() -> list[ScenarioEntry]:
         "cache_break",
         "system[0]",
         'the cached prefix breaks at character 18 of system[0]: "Today is 2026-11-21T09:14:02Z" was '
-        '"Today is 2026-11-14T16:40:55Z", and no file of the repository holds either',
+        '"Today is 2026-11-14T16:40:55Z", from support/agent.py:31; no file of the repository holds either',
         cost=dearer(steady, broken),
         at="support/agent.py:31",
     )
@@ -240,19 +250,19 @@ def _over() -> list[ScenarioEntry]:
     tool = finding(
         "growth",
         "tools[lookup_order].description",
-        "tools[lookup_order].description grew by an estimated 302 tokens, sent on 2 turns",
+        "tools[lookup_order].description grew by an estimated 302 tokens, sent on 2 turns, from "
+        "support/tools.py:77",
         tokens=604,
         cost=dearer(before, after),
         at="support/tools.py:77",
     )
-    interval = finding("interval", "", "the estimate is good to 38 tokens either way (95 %)", tokens=38)
+    interval = finding("interval", "live", "the estimate is good to 38 tokens either way (95 %)")
     long = loop(HAIKU, 2900, [340, 310])
     priced, unpriced = loop(SONNET, 3100, [260, 122]), loop(NEW_MODEL, 3100, [260, 122])
     no_price = finding(
         "unpriced_model",
         NEW_MODEL,
         f"genai-prices 0.2.3 knows no price for {NEW_MODEL}, so nobody can say what a run costs",
-        at="support/config.py:9",
     )
     test = "tests/agents/test_support.py::"
     return [
@@ -311,13 +321,12 @@ def _stale_and_new() -> list[ScenarioEntry]:
     recorded = loop(SONNET, 3890, [120, 205, 88])
     asked = [recorded[0], None, recorded[2]]
     missed = finding(
-        "missed_request",
-        "turn 2",
+        "turns_changed",
+        "added",
         'the agent now asks itself "Is every claim in this draft supported?\x1b[31m" '
         "after turn 1, and the recording has no answer to it",
-        at="support/agent.py:102",
     )
-    unplayed = finding("unplayed_turn", "turn 3", "the recorded turn 3 (search_kb) is no longer asked for")
+    unplayed = finding("turns_changed", "removed", "the recorded turn 3 (search_kb) is no longer asked for")
     fresh = loop(OPUS, 1480, [310, 95])
     session = loop(HAIKU, 910, [42])
     return [
@@ -340,7 +349,7 @@ def _passing() -> list[ScenarioEntry]:
     shorter = finding(
         "growth",
         "tools[search_kb].input_schema",
-        "tools[search_kb].input_schema shrank by 1,110 tokens, sent on 2 turns",
+        "tools[search_kb].input_schema shrank by 1,110 tokens, sent on 2 turns, from support/tools.py:12",
         tokens=-2220,
         cost=dearer(was, now),
         at="support/tools.py:12",
@@ -393,7 +402,7 @@ def many(number: int = 500) -> Document:
                 grew = finding(
                     "growth",
                     "system[0]",
-                    f"system[0] grew, sent on {len(answers)} turns",
+                    f"system[0] grew, sent on {len(answers)} turns, from prompts/shared.md:7",
                     tokens=add(now)["prompt_tokens"] - add(was)["prompt_tokens"],
                     at="prompts/shared.md:7",
                 )

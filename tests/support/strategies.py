@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.model import Basis, Paired, Verdict
 from pytest_tokenbudget.reports.document import add
 from support.documents import document
 
@@ -24,6 +26,13 @@ FRAGMENTS = [
 hostile = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=12).map("".join)
 counts = st.integers(0, 10**7)
 dollars = st.none() | st.floats(0, 1000, allow_nan=False)
+
+
+def words(known: Sequence[str]) -> st.SearchStrategy[str]:
+    """A word that this version knows, or one of a newer."""
+    return st.sampled_from([*map(str, known), "of_a_newer_version"])
+
+
 ratios = st.floats(-1, 1000, allow_nan=False)
 METRICS = [
     "prompt_tokens", "output_tokens", "turns", "cache_share", "cost_usd",
@@ -49,7 +58,7 @@ def tokens(draw: st.DrawFn) -> Any:
 
 limits = st.fixed_dictionaries(
     {
-        "metric": st.sampled_from(METRICS),
+        "metric": words(METRICS),
         "baseline": st.none() | st.floats(0, 10**7),
         "measured": st.none() | st.floats(0, 10**7),
         "limit": st.floats(0, 10**7),
@@ -68,7 +77,7 @@ findings = st.fixed_dictionaries(
         "source": sources,
     }
 )
-bases = st.sampled_from(["recorded", "live", "counted", "estimated", "unknown"])
+bases = words(list(Basis))
 
 
 @st.composite
@@ -79,7 +88,7 @@ def turns(draw: st.DrawFn) -> Any:
             "index": index,
             "model": draw(st.none() | hostile),
             "basis": draw(bases),
-            "paired": draw(st.sampled_from(["exact", "lineage", "similar", "order", None])),
+            "paired": draw(st.none() | words(list(Paired))),
             "tokens": now,
             "recorded": was,
         }
@@ -96,20 +105,33 @@ def scenarios(draw: st.DrawFn) -> Any:
         "id": draw(hostile),
         "file": draw(hostile),
         "line": draw(st.integers(1, 10**6)),
-        "verdict": draw(st.sampled_from(["over", "stale", "new", "improved", "within"])),
+        "verdict": draw(words(list(Verdict))),
         "basis": draw(bases),
         "baseline": draw(st.sampled_from([None, add(was)])),
         "measured": draw(st.sampled_from([None, add(now)])),
         "limits": draw(st.lists(limits, max_size=4)),
         "turns": listed,
         "findings": draw(st.lists(findings, max_size=4)),
+        "recorder": draw(st.none() | hostile),
+        "runs_per_month": draw(st.none() | st.integers(0, 10**6)),
     }
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> Any:
     """Schema-valid, but nothing in it needs to make sense."""
-    made = document(draw(st.lists(scenarios(), max_size=4)))
+    made = document(
+        draw(st.lists(scenarios(), max_size=4)),
+        draw(words(["replay", "record", "live"])),
+        errors=draw(
+            st.lists(st.fixed_dictionaries({"id": st.none() | hostile, "text": hostile}), max_size=3)
+        ),
+        not_judged=draw(
+            st.lists(
+                st.fixed_dictionaries({"id": hostile, "outcome": words(["failed", "skipped"])}), max_size=3
+            )
+        ),
+    )
     made["prices"] = {"source": draw(hostile), "version": draw(hostile)}
     made["commit"] = draw(st.none() | hostile)
     return made

@@ -134,13 +134,9 @@ def _packed(document: Document) -> str | None:
     return b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
+_MISSING = 20
 _MANY = 200
 """Scenarios, above which those where nothing changed have pictures only: a page has its limits, too."""
-_MODES = {
-    "replay": "replayed from recordings",
-    "record": "recorded from real calls",
-    "live": "measured by real calls",
-}
 _BASES = {
     "recorded": "recorded: the answer to this very request said so",
     "live": "live: a real call of this run said so",
@@ -167,6 +163,8 @@ class Page:
     judged: bool
     """Whether there was a run."""
     headline: str
+    missing: Sequence[str]
+    """What was not measured, in lines."""
     facts: Sequence[str]
     verdicts: Sequence[tuple[str, int]]
     """Of a run, those that are there, the worst first."""
@@ -203,6 +201,7 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
     return Page(
         judged=document is not None,
         headline=view.headline(document) if document else _trend_headline(listed, past),
+        missing=_some(view.missing(document)) if document else [],
         facts=list(_facts(document, history, past, runs_per_month)),
         verdicts=[(name, number) for name, number in verdicts.items() if number],
         then=then,
@@ -222,6 +221,11 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
         savings=savings(document, runs_per_month) if document else Savings(),
         bases=_bases(document) if document else [],
     )
+
+
+def _some(missing: Sequence[str]) -> list[str]:
+    more = [f"and {len(missing) - _MISSING:,} more"] if len(missing) > _MISSING else []
+    return [*missing[:_MISSING], *more]
 
 
 def _row(one: Subject, columns: Sequence[scenarios.Column], past: Past | None, brief: bool) -> ScenarioRow:
@@ -251,7 +255,7 @@ def _facts(
     if document:
         if document["commit"]:
             yield f"commit {plain(document['commit'][:12])}"
-        yield _MODES[document["mode"]]
+        yield view.mode(document)
     if past:
         first, last, number = past.date(0), past.date(-1), plural(len(past.commits), "commit")
         yield f"history of {number} " + (f"of {first}" if first == last else f"from {first} to {last}")
@@ -267,7 +271,11 @@ def _facts(
 
 def _bases(document: Document) -> list[tuple[str, int]]:
     found = Counter(one["basis"] for one in document["scenarios"])
-    return [(words, found[basis]) for basis, words in _BASES.items() if found[basis]]  # type: ignore[index]
+    return [
+        (_BASES.get(basis, basis), found[basis])
+        for basis in (*_BASES, *(found.keys() - _BASES))
+        if found[basis]
+    ]
 
 
 _DECISIONS, _SCENARIOS, _CAUSES, _BY_HAND = 20, 5, 5, 5
@@ -275,8 +283,11 @@ _REASONS = {
     "over": "Past a limit, and no part of the prompt is known to have done it",
     "cap": "Past a cap, which is set by hand",
     "stale": "The recording does not answer what the agent asks",
+    "unknown": "What changed cannot be counted",
+    "unrecorded": "It asks, and has no cassette",
     "new": "There is no baseline to be held against",
 }
+_NOT_KNOWN = "A verdict of a newer version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +342,7 @@ def _decision(group: Sequence[ScenarioEntry], by_id: dict[str, Subject]) -> Deci
     worst = group[0]
     causes = [Finding.of(found) for found in view.causes(worst)[:_CAUSES]]
     capped = all(limit["metric"].startswith("max_") for limit in worst["limits"] if limit["over"])
-    reason = _REASONS["cap" if capped and worst["verdict"] == "over" else worst["verdict"]]
+    reason = _REASONS.get("cap" if capped and worst["verdict"] == "over" else worst["verdict"], _NOT_KNOWN)
     return Decision(
         verdict=worst["verdict"],
         causes=causes or [Finding(reason, "")],

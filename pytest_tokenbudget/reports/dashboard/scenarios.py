@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
-from pytest_tokenbudget.model import Verdict
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.dashboard import charts
 from pytest_tokenbudget.reports.dashboard.charts import Bar, axis_around, compact
@@ -61,7 +60,7 @@ def columns(subjects: Sequence[Subject], judged: bool) -> list[Column]:
 
 
 def _verdict(one: Subject) -> Cell:
-    return Cell(one.verdict, list(Verdict).index(Verdict(one.verdict)))
+    return Cell(one.verdict, view.rank(one.verdict))
 
 
 def _prompt(one: Subject) -> Cell:
