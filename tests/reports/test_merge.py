@@ -69,3 +69,18 @@ def test_says_what_is_missing() -> None:
         merge({"b.json": WHOLE, "a.json": WHOLE}, shards=3)
     with pytest.raises(ReportError, match="There is no document to merge"):
         merge({})
+
+
+def test_what_was_not_judged_is_of_all_shards_and_measured_once_is_measured() -> None:
+    first, second = WHOLE["scenarios"][:2]
+    failed: Any = {"id": second["id"], "outcome": "failed"}
+    skipped: Any = {"id": "tests/test_z.py::test_z", "outcome": "skipped"}
+    ended: Any = {"id": second["id"], "text": "ended before it was measured: OSError"}
+    broken: Any = {"id": None, "text": "report.md: the report cannot be written"}
+    one = document([first], errors=[ended, broken], not_judged=[failed])
+    two = document([], errors=[broken], not_judged=[skipped])
+    merged = merge({"1.json": one, "2.json": two}).document
+    assert merged["errors"] == [broken, ended]
+    assert merged["not_judged"] == [failed, skipped]
+    again = merge({"1.json": one, "2.json": two, "3.json": document([second])}).document
+    assert (again["errors"], again["not_judged"]) == ([broken], [skipped])
