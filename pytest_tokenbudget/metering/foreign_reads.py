@@ -34,7 +34,8 @@ def foreign_reads(
     report is shared out by `counter`. `minimums` overrides the shortest cacheable prefix by model.
 
     The rounds of a server tool are billed in one sum, which holds the prefix of the request once a round: at
-    most that prefix is foreign, once, and none of it where the turn wrote as much itself.
+    most that prefix is foreign, once, and none of it where the turn wrote as much itself. What the rounds
+    wrote behind it is the run's own to later turns.
     """
     if not any(turn.tokens and turn.tokens.cache_read_input_tokens for turn in turns):
         return tuple({} for _ in turns)  # a cold start: nothing is laid out
@@ -58,7 +59,7 @@ class _Filled:
     began: dict[str, list[datetime | None]] = field(default_factory=dict)
     """By key of the prefix: when the answers began of the turns that read or wrote it."""
     exact: dict[str, int] = field(default_factory=dict)
-    """Sizes that answers report, by key of the prefix."""
+    """Sizes that answers report, by key of the prefix; with what server tools may have written after it."""
 
     def add(self, turn: RecordedTurn, laid_out: CacheTurn, marks: Sequence[int]) -> None:
         """Enter what `turn` read or wrote; `marks` are its breakpoints that are long enough."""
@@ -66,8 +67,10 @@ class _Filled:
         read = [p for p, size in enumerate(laid_out.sizes) if size == tokens.cache_read_input_tokens]
         for position in {*marks, *read}:
             self.began.setdefault(links[position].key, []).append(turn.began)
-        if server_tools(turn.prompt) is None:
-            self.exact.setdefault(links[marks[-1]].key, turn.cached)
+        last = turn.cached
+        if server_tools(turn.prompt) is not None:  # its rounds write on, behind the prompt that it was sent
+            last = laid_out.sizes[marks[-1]] + tokens.cache_creation_input_tokens
+        self.exact.setdefault(links[marks[-1]].key, last)
 
     def longest(self, turn: RecordedTurn, laid_out: CacheTurn, read: int) -> int:
         """Return how many of the `read` tokens of a turn were there by the run's own doing."""

@@ -138,6 +138,9 @@ def read(amount: int, written: int) -> Tokens:
 FIRST, SECOND = ask([SYSTEM], pdf("one")), ask([SYSTEM], pdf("two"))
 LATER = ask([SYSTEM], pdf("one"), text(90, "answer"), text(200, "more", MARK))
 SEARCH = ask([SYSTEM], text(40, "question"), tools=[{"type": "web_search_20250305", "name": "web_search"}])
+FOUND = ask(
+    [SYSTEM], text(40, "question"), text(6000, "found"), text(9, "on", MARK), tools=[SEARCH.blocks[0].content]
+)
 UNMARKED = ask([text(2000, "system")], text(40, "question"))
 
 
@@ -150,6 +153,11 @@ UNMARKED = ask([text(2000, "system")], text(40, "question"))
         pytest.param([(SEARCH, read(2000, 2900))], [0], id="a server tool, cold: a later round reads"),
         pytest.param([(SEARCH, read(4000, 900))], [2200], id="a server tool, warm: the prefix once"),
         pytest.param([(SEARCH, read(4000, 900))] * 2, [2200, 0], id="a server tool: its own prefix"),
+        pytest.param(
+            [(SEARCH, read(2000, 9000)), (FOUND, read(20000, 900))],
+            [0, 0],
+            id="what the rounds of a server tool wrote is read on",
+        ),
         pytest.param([(UNMARKED, read(1500, 0))], [0], id="unasked, of a gateway"),
     ],
 )
