@@ -45,6 +45,8 @@ def foreign_reads(
     for turn, laid_out in zip(turns, recording.turns, strict=True):
         tokens = turn.tokens or Tokens()
         shortest = minimum(laid_out.chain.model, recording.minimums)
+        if server_tools(turn.prompt) is not None:
+            shortest = 0  # what its rounds add may make a short prefix long enough
         marks = [p for p in laid_out.chain.breakpoints if laid_out.sizes[p] >= shortest]
         foreign.append(_of_turn(turn, laid_out, filled) if tokens.cache_read_input_tokens and marks else {})
         if turn.cached and marks:

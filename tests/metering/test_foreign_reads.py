@@ -141,6 +141,11 @@ SEARCH = ask([SYSTEM], text(40, "question"), tools=[{"type": "web_search_2025030
 FOUND = ask(
     [SYSTEM], text(40, "question"), text(6000, "found"), text(9, "on", MARK), tools=[SEARCH.blocks[0].content]
 )
+BRIEF = text(200, "system", MARK)
+SHORT = ask([BRIEF], text(40, "question"), tools=[SEARCH.blocks[0].content])
+SHORT_FOUND = ask(
+    [BRIEF], text(40, "question"), text(6000, "found"), text(9, "on", MARK), tools=[SEARCH.blocks[0].content]
+)
 UNMARKED = ask([text(2000, "system")], text(40, "question"))
 
 
@@ -157,6 +162,11 @@ UNMARKED = ask([text(2000, "system")], text(40, "question"))
             [(SEARCH, read(2000, 9000)), (FOUND, read(20000, 900))],
             [0, 0],
             id="what the rounds of a server tool wrote is read on",
+        ),
+        pytest.param(
+            [(SHORT, read(0, 9000)), (SHORT_FOUND, read(9000, 40))],
+            [0, 0],
+            id="what the rounds wrote behind a prompt below the minimum is read on",
         ),
         pytest.param([(UNMARKED, read(1500, 0))], [0], id="unasked, of a gateway"),
     ],
