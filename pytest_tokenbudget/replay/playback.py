@@ -601,6 +601,24 @@ class Calls:
         return list(dict.fromkeys(call.sent.place for call in self._lost))
 
     @property
+    def broken(self) -> list[str]:
+        """Model calls whose answer the API ended by an error, in sentences."""
+        asked = [(call.sent, call.sent.request, call.answer) for call in self._answered if call.answered]
+        read = [(sent, answer_to(request, answer)) for sent, request, answer in asked if request and answer]
+        return [
+            f"the answer to {sent} ended in {answer.error} after it had begun"
+            for sent, answer in read
+            if answer.usage is not None and answer.error
+        ]
+
+    @property
+    def asked_again(self) -> list[str]:
+        """Model calls that were given up, and came through when they were asked again; each once."""
+        whole = {call.sent.identity for call in self._answered}
+        left = [call.sent for call in self._calls if call.answer is None and call.sent.identity in whole]
+        return list(dict.fromkeys(str(sent) for sent in left if sent.request is not None))
+
+    @property
     def failed(self) -> list[str]:
         """Model calls that failed for good: no try of the same was answered with a bill; each once."""
         return [_failure(*tries[-1]) for tries in self._tries().values() if _all_failed(tries)]

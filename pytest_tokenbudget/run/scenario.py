@@ -231,6 +231,13 @@ class Scenario:
             again = " with --token-budget-record=all" if ledger is self.own else ""
             for lost in ledger.called(self.place.id).lost if ledger is self.own else ():
                 yield f"{self.place.id}: {lost} got no answer. It is no model call: it is kept as failed."
+            for broken in ledger.called(self.place.id).broken:
+                yield f"{self.place.id}: {broken}. It is recorded so, and bills what it had told by then."
+            for sent in ledger.called(self.place.id).asked_again:
+                yield (
+                    f"{self.place.id}: {sent} was given up, and asked again. The recording holds the answer "
+                    "alone: nobody knows what the first call was billed."
+                )
             for failed in ledger.called(self.place.id).failed:
                 yield (
                     f"{self.place.id}: {failed}, and not asked again until it succeeded. The recording keeps "

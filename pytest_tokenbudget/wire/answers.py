@@ -51,11 +51,12 @@ def _read(status: int, headers: Mapping[str, str], body: bytes, request: Request
     message = streamed.message
     if not ok or (message is not None and message.get("type") == "error"):
         return Answer(status, error=_error_type(message) or f"HTTP {status}")
-    if message is None or streamed.error:
+    if message is None or (streamed.error and not streamed.ended):
         return Answer(status, message, error=streamed.error)
     if request.endpoint.api != "messages":
         return Answer(status, message, Usage())
-    return answered(status, message, request.endpoint, request.prompt.model)
+    answer = answered(status, message, request.endpoint, request.prompt.model)
+    return replace(answer, error=streamed.error or answer.error)
 
 
 def _read_message(body: bytes) -> Streamed:

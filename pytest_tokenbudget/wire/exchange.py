@@ -41,7 +41,7 @@ class Answer:
     usage: Usage | None = None
     """What the answer bills; None when it does not say (an aborted stream, a failed attempt)."""
     error: str | None = None
-    """Why there is no message or no usage: the API's error type, or what could not be read."""
+    """Why there is no message or no usage; or by what the API ended a stream, whose usage is what it told."""
     date: datetime | None = None
     """When the answer began: by its `Date` header, or finer where the recording tells."""
     sent: datetime | None = None

@@ -30,6 +30,8 @@ class Streamed:
     """As the non-streaming API would have returned it; as far as it came. None before `message_start`."""
     error: str | None
     """The API's error type, or that the stream was cut off: its usage is then not known."""
+    ended: bool = True
+    """Whether the server ended it, be it by an error; else it was cut off, and might have told more."""
 
 
 def assemble(events: Iterable[Mapping[str, Any]]) -> Streamed:
@@ -57,7 +59,8 @@ def assemble(events: Iterable[Mapping[str, Any]]) -> Streamed:
             told = _apply(event, message) or told
     if message is not None:
         message["content"] = [block.close() for _, block in sorted(content.items())]
-    return Streamed(message, error or (None if told else "the stream ended before it told its usage"))
+    cut = None if told else "the stream ended before it told its usage"
+    return Streamed(message, error or cut, ended=told or error is not None)
 
 
 def _apply(event: Mapping[str, Any], message: dict[str, Any]) -> bool:

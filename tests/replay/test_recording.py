@@ -20,8 +20,8 @@ from pytest_tokenbudget.errors import RecordingError, ReplayMiss
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.playback import Call, Ledger
 from pytest_tokenbudget.replay.traffic import Reader
-from support.clients import CALLS, COMMAND, MODEL, agent, body, record, replaying, running, sdk
-from support.messages_api import MessagesApi
+from support.clients import CALLS, COMMAND, MODEL, agent, body, is_faithful, record, replaying, running, sdk
+from support.messages_api import ApiError, MessagesApi
 
 
 def test_only_what_changed_is_called_anew(api: MessagesApi) -> None:
@@ -207,3 +207,41 @@ def test_what_nobody_knows_the_bill_of_is_called_anew(api: MessagesApi) -> None:
         create_batch(fetch=True)
     (known,) = Ledger("test_it", COMMAND, ledger.interactions()).recording.exchanges
     assert known.answer.usage is not None
+
+
+def test_a_stream_that_ends_by_an_error_replays_as_it_was(api: MessagesApi) -> None:
+    def play(url: str) -> tuple[str, str]:
+        with anthropic.Anthropic(base_url=url, api_key="sk-ant-test", max_retries=0) as client:
+            with (
+                pytest.raises(anthropic.APIStatusError) as caught,
+                client.messages.stream(**body()) as stream,
+            ):
+                stream.get_final_message()
+            with client.messages.stream(**body()) as stream:
+                return str(caught.value.body), stream.get_final_text()
+
+    api.fail_next(ApiError(529, "overloaded_error", in_stream=True))
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
+        told = play(api.url)
+    assert told[1] == "You said: Hello"
+    (broken,) = ledger.called("test_it").broken
+    assert broken.endswith('"Hello" ended in overloaded_error after it had begun')
+    assert ledger.called("test_it").failed == []
+    with replaying(ledger.interactions()) as replay:
+        assert play(api.url) == told
+    assert is_faithful(replay)
+    assert [pair.how for pair in replay.recording.pairs] == [Paired.EXACT] * 2
+    assert all(pair.answer.usage is not None for pair in replay.recording.pairs)
+
+
+def test_a_call_that_is_given_up_and_asked_again_is_told(api: MessagesApi) -> None:
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
+        given_up = {"method": "POST", "uri": f"{api.url}/v1/messages", "headers": {}}
+        content = json.dumps(body()).encode()
+        ledger.begin(ledger.read({**given_up, "body": content}))
+        httpx2.post(f"{api.url}/v1/messages", content=content, headers={"x-api-key": "sk"}, timeout=600)
+        assert ledger.called("").asked_again == []
+    calls = ledger.called("test_it")
+    assert calls.asked_again == ['POST /v1/messages (claude-haiku-4-5): "Hello"']
+    assert calls.unanswered == []
+    assert len(ledger.interactions()) == 1

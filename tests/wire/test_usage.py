@@ -401,18 +401,27 @@ def test_a_streams_counts_merge_field_by_field(
     [
         (stream(COUNTS)[:4], "the stream ended before it told its usage"),
         (stream(COUNTS, {"input_tokens": 9}), "the stream ended before it told its usage"),
-        ([*stream(COUNTS)[:4], {"type": "error", "error": {"type": "overloaded_error"}}], "overloaded_error"),
-        (
-            [*stream(COUNTS, {"output_tokens": 5}), {"type": "error", "error": {"type": "api_error"}}],
-            "api_error",
-        ),
     ],
-    ids=["aborted", "no output told", "an error ends it", "an error after its usage"],
+    ids=["aborted", "no output told"],
 )
 def test_a_broken_stream_has_a_message_but_no_usage(events: list[dict[str, Any]], error: str) -> None:
     read = answer(write_sse(events))
     assert (read.usage, read.error) == (None, error)
     assert read.message is not None
+
+
+@pytest.mark.parametrize(
+    ("events", "output"),
+    [(stream(COUNTS)[:4], 5), (stream(COUNTS, {"output_tokens": 9}), 9)],
+    ids=["an error ends it", "an error after its usage"],
+)
+def test_a_stream_that_the_api_ends_by_an_error_bills_what_it_told(
+    events: list[dict[str, Any]], output: int
+) -> None:
+    read = answer(write_sse([*events, {"type": "error", "error": {"type": "overloaded_error"}}]))
+    assert read.error == "overloaded_error"
+    assert read.usage is not None
+    assert (read.usage.tokens.input_tokens, read.usage.tokens.output_tokens) == (3, output)
 
 
 def test_a_stream_cut_inside_an_event_is_broken_not_fatal() -> None:
