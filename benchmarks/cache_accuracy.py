@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
+from pytest_tokenbudget.metering.cache_rules import hidden_sizes, minimum
 from pytest_tokenbudget.metering.cache_split import (
     CurrentTurn,
     RecordedTurn,
@@ -38,6 +38,7 @@ from pytest_tokenbudget.metering.cache_split import (
     resplit,
 )
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Memo
+from pytest_tokenbudget.metering.estimate import worked
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, chain, simulate
 from pytest_tokenbudget.model import Tokens
 from pytest_tokenbudget.wire.answers import read_answer, tokens
@@ -170,7 +171,8 @@ def read_cassette(path: Path) -> Iterator[RecordedTurn]:
         answer = read_answer(code, headers, body_of(answered), request)
         billed = sum((t for t in answer.usage.by_rate.values()), Tokens()) if answer.usage else None
         if answer.billed and billed is not None:
-            yield RecordedTurn(request.prompt, billed, answer.date)
+            by_itself = worked(answer.message or {})
+            yield RecordedTurn(request.prompt, billed, answer.date, worked=by_itself)
 
 
 def body_of(message: Mapping[str, Any]) -> bytes:
@@ -225,8 +227,8 @@ def compare(sequence: Cassette, left_out: Counter[str]) -> Iterator[Result]:
     for index, (was, turn, outcome) in enumerate(zip(sequence.turns, turns, outcomes, strict=True)):
         if (not was.cached and not outcome.through_5m) or was.tokens is None:
             continue
-        if (reason := not_simulated(was.prompt)) is not None:
-            left_out[reason.partition(": ")[2]] += 1
+        if was.worked or len(hidden := hidden_sizes(was.prompt)) > 1:
+            left_out[was.worked or next(iter(hidden.values())).partition(": ")[2]] += 1
             continue
         if index == first:
             left_out["the first read of a warm sequence, which is the initial state"] += 1

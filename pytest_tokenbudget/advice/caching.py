@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from pytest_tokenbudget.advice.layout import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, place
-from pytest_tokenbudget.metering.cache_rules import minimum, not_simulated
+from pytest_tokenbudget.metering.cache_rules import hidden_sizes, minimum
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, refused, simulate
 from pytest_tokenbudget.model import Finding, FindingKind, Usage
 from pytest_tokenbudget.wire.prompt import Ttl, markable
@@ -62,7 +62,7 @@ def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
 
 
 def _is_unclear(one: Asked) -> bool:
-    return bool(not_simulated(one.prompt) or refused(one.prompt))
+    return bool(hidden_sizes(one.prompt) or refused(one.prompt))
 
 
 def _reads_less(asked: Sequence[Asked]) -> bool:

@@ -11,7 +11,7 @@ from itertools import accumulate
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.diagnosis.costs import Ledger
 from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, text_of
-from pytest_tokenbudget.metering.cache_rules import not_simulated, tool_prompt
+from pytest_tokenbudget.metering.cache_rules import hidden_sizes, tool_prompt
 from pytest_tokenbudget.metering.cache_split import Unsized, Weight, first_message, prefix_sizes
 from pytest_tokenbudget.metering.counting import BuiltinCounter
 from pytest_tokenbudget.metering.meter import Run, Turn
@@ -134,7 +134,7 @@ def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> Lai
     for _, turn, its in known:
         tokens = turn.usage.main_tokens
         cached = tokens.prompt_tokens - tokens.input_tokens
-        if cached and its.breakpoints and not_simulated(its.prompt) is None:
+        if cached and its.breakpoints and not hidden_sizes(its.prompt):
             exact.setdefault(its.links[max(its.breakpoints)].key, cached)
     unsized = [Unsized(its, turn.usage.main_tokens.prompt_tokens, weights.of(its)) for _, turn, its in known]
     sizes = prefix_sizes(unsized, exact)

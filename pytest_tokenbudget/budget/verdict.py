@@ -83,6 +83,19 @@ def judge(
     return Judgement(Verdict.WITHIN, limits)
 
 
+def hangs(
+    baseline: Usage | None,
+    best: Usage,
+    worst: Usage,
+    settings: ScenarioSettings,
+    cost: CostOf,
+    starts: Starts | None = None,
+) -> bool:
+    """Return whether a limit or a cap lies between the best and the worst case, so that neither is proved."""
+    cases = [judge(baseline, usage, settings, cost, starts=starts).verdict for usage in (best, worst)]
+    return cases[1] == Verdict.OVER != cases[0]
+
+
 def _limits(
     baseline: Usage, measured: Usage, settings: ScenarioSettings, cost: CostOf, starts: Starts | None
 ) -> Iterator[Limit]:

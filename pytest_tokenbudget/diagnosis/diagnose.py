@@ -72,9 +72,12 @@ def _settled(
     A turn that reads as much as before has such a rest only because sizes inside a prompt are estimated: it
     belongs to the part that is largest.
     """
-    settled, moved = list(costs), []
+    settled, moved, bounded = list(costs), [], []
     for index, (turn, split) in enumerate(zip(run.turns, costs, strict=True)):
         if index in broken or not split.cache or turn.recorded is None:
+            continue
+        if turn.best is not None:
+            bounded.append(index)
             continue
         sizes = [abs(part.tokens) for part in turn.estimate.parts]
         was, now = turn.recorded.main_tokens, turn.usage.main_tokens
@@ -86,21 +89,37 @@ def _settled(
             settled[index] = replace(split, parts=tuple(parts), cache=Decimal(0))
         else:
             moved.append(index)
-    return settled, [_moved(run, costs, moved)] if moved else []
+    findings = [_moved(run, costs, moved)] if moved else []
+    return settled, findings + ([_bounded(run, costs, bounded)] if bounded else [])
 
 
 def _moved(run: Run, costs: Sequence[TurnCosts], indexes: Sequence[int]) -> Finding:
     """Tokens that another category of the cache holds, for no cause that would be a break."""
-    reads = sum(
-        run.turns[i].usage.tokens.cache_read_input_tokens - recorded.tokens.cache_read_input_tokens
-        for i in indexes
-        if (recorded := run.turns[i].recorded)
-    )
-    total = sum((costs[i].cache or Decimal(0) for i in indexes), Decimal(0))
+    reads, total = _more_reads(run, indexes), sum((costs[i].cache or Decimal(0) for i in indexes), Decimal(0))
     more = f"{plural(abs(reads), 'token')} {'more' if reads > 0 else 'fewer'} are read from the cache"
     what = more if reads else "other tokens are written to the cache"
     return Finding(
         FindingKind.CACHE_CHANGE, turns(indexes), f"{turns(indexes)}: {what} than when recorded", reads, total
+    )
+
+
+def _bounded(run: Run, costs: Sequence[TurnCosts], indexes: Sequence[int]) -> Finding:
+    """Say of turns whose split is known within bounds what the cache loses in the worst case, and why."""
+    reads, total = _more_reads(run, indexes), sum((costs[i].cache or Decimal(0) for i in indexes), Decimal(0))
+    notes = dict.fromkeys(note for i in indexes if (note := run.turns[i].cache_note))
+    text = (
+        f"{turns(indexes)}: up to {plural(max(-reads, 0), 'token')} fewer are read from the cache than when "
+        f"recorded, and nobody can say how many: {'; '.join(notes)}"
+    )
+    return Finding("cache_change", turns(indexes), text, reads, total)
+
+
+def _more_reads(run: Run, indexes: Sequence[int]) -> int:
+    """Return by how many tokens turns read more from the cache than when recorded; negative for fewer."""
+    return sum(
+        run.turns[i].usage.tokens.cache_read_input_tokens - recorded.tokens.cache_read_input_tokens
+        for i in indexes
+        if (recorded := run.turns[i].recorded)
     )
 
 

@@ -133,18 +133,25 @@ def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
     }
 
 
-def not_simulated(prompt: Prompt) -> str | None:
-    """Why the split of a request cannot be told from what it says; None where it can.
+def hidden_sizes(prompt: Prompt) -> Mapping[int, str]:
+    """Return why the size of a block cannot be read off the request, by index in `Prompt.blocks`, in order.
 
-    Server tools set breakpoints of their own and bill every round inside one answer; PDFs, files and images
-    by URL have sizes that no one can read off the request.
+    Server tools and their results, PDFs, files and images by URL. What a request takes by an option
+    (MCP servers without a toolset, a container) counts to its last tool, or to its first block.
     """
-    if (billed := server_tools(prompt)) is not None:
-        return billed
-    for where, content in _contents(prompt):
+    hidden: dict[int, str] = {}
+    last_tool = max(len(prompt.level("tools")) - 1, 0)
+    listed = any(_is_tool(block, ("mcp_toolset",)) for block in prompt.blocks)
+    for option in ("mcp_servers", "container"):
+        if prompt.blocks and prompt.options.get(option) and not (option == "mcp_servers" and listed):
+            hidden[last_tool] = f"{option}: what it adds is not in the request"
+    for index, block in enumerate(prompt.blocks):
+        if _is_tool(block, _SERVER_TOOLS) or _is_server_content(block):
+            hidden[index] = f"{block.where}: server tools have no known size"
+    for index, content in _contents(prompt):
         if (problem := _unreadable(content)) is not None:
-            return f"{where}: {problem}"
-    return None
+            hidden[index] = f"{prompt.blocks[index].where}: {problem}"
+    return dict(sorted(hidden.items()))
 
 
 def server_tools(prompt: Prompt) -> str | None:
@@ -159,8 +166,8 @@ def server_tools(prompt: Prompt) -> str | None:
 
 
 def _is_server_content(block: Block) -> bool:
-    return block.kind in ("server_tool_use", "mcp_tool_use", "container_upload") or block.kind.endswith(
-        "_tool_result"
+    return block.kind in ("server_tool_use", "mcp_tool_use", "container_upload") or (
+        block.kind.endswith("_tool_result")
     )
 
 
@@ -173,13 +180,16 @@ def _unreadable(content: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _contents(prompt: Prompt) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Images, documents and other content of the messages that is no plain text, that in results included."""
-    for block in prompt.blocks:
+def _contents(prompt: Prompt) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield images, documents and what else of the messages is no plain text, that in results included.
+
+    Each comes with the index of its block in `Prompt.blocks`.
+    """
+    for index, block in enumerate(prompt.blocks):
         if block.level != "messages" or block.kind in _PLAIN:
             continue
-        yield block.where, block.content
-        yield from ((block.where, part) for part in mappings(result_parts(block.content)))
+        yield index, block.content
+        yield from ((index, part) for part in mappings(result_parts(block.content)))
 
 
 def _cites(content: Mapping[str, Any]) -> bool:

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 
-from pytest_tokenbudget.metering.cache_rules import after_last_block, minimum, not_simulated, tool_prompt
+from pytest_tokenbudget.metering.cache_rules import after_last_block, hidden_sizes, minimum, tool_prompt
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter, Memo
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.models import MODELS, Family, model_row
@@ -41,6 +42,11 @@ CLOSE = 0.1
 
 _LENIENT = Shown(timeless=True, loose=True)
 
+Lean = Literal["first", "last"]
+"""Which of several blocks of hidden size takes what the others leave of a total."""
+_SLIGHT = 1e-6
+"""Part of a hidden block's share that the next one gets: nothing, where both stand between known sizes."""
+
 _DOUBT = 0.05
 """How far above a minimum, as a part of it, an interpolated size must be to contradict it."""
 
@@ -58,11 +64,13 @@ class RecordedTurn:
     """When it was sent, where the recording tells, on the same clock."""
     is_later: bool = False
     """Whether it was recorded in a later session than others: its total holds, its split and times do not."""
+    worked: str | None = None
+    """What the API did by itself for the answer, so that other prompts than this one were billed."""
 
     @property
     def tells(self) -> bool:
         """Whether its split says something about the cache; a refusal bills nothing and says nothing."""
-        return bool(self.tokens and self.tokens.prompt_tokens) and not_simulated(self.prompt) is None
+        return bool(self.tokens and self.tokens.prompt_tokens) and self.worked is None
 
     @property
     def cached(self) -> int:
@@ -81,14 +89,17 @@ class Recording:
     """The given overrides, and what the recording shows of models that they do not name."""
 
 
-def study(recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter: Counter) -> Recording:
+def study(
+    recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter: Counter, lean: Lean = "first"
+) -> Recording:
     """Measure every prefix of a recording, and find what its requests alone do not explain.
 
-    `minimums` overrides the tables; `counter` is for sharing out known totals, so a cheap one will do.
+    `minimums` overrides the tables; `counter` is for sharing out known totals, so a cheap one will do. `lean`
+    says which of several blocks of hidden size are taken for the largest.
     """
     totals = [turn.tokens if turn.tells else None for turn in recorded]
     told = [None if turn.is_later else tokens for turn, tokens in zip(recorded, totals, strict=True)]
-    laid_out = lay_out(recorded, totals, counter)
+    laid_out = lay_out(recorded, totals, counter, lean)
     exact: dict[str, int] = {}
     for tokens, its in zip(told, laid_out, strict=True):
         if tokens and its.chain.breakpoints and (cached := _cached(tokens)):
@@ -129,12 +140,15 @@ def from_one_start(
 
 
 def lay_out(
-    recorded: Sequence[RecordedTurn], told: Sequence[Tokens | None], counter: Counter
+    recorded: Sequence[RecordedTurn],
+    told: Sequence[Tokens | None],
+    counter: Counter,
+    lean: Lean = "first",
 ) -> list[Unsized]:
     """The turns' prefixes, to be measured by the totals that the answers told."""
     chains = [chain(turn.prompt) for turn in recorded]
     return [
-        Unsized(its, tokens.prompt_tokens if tokens else None, cheap_weights(its, counter))
+        Unsized(its, tokens.prompt_tokens if tokens else None, cheap_weights(its, counter, lean))
         for its, tokens in zip(chains, told, strict=True)
     ]
 
@@ -264,9 +278,11 @@ class Split:
 
     tokens: Tokens | None
     """They add up to the current prompt tokens; as recorded where those are unknown; None where nothing was
-    recorded, or where nothing is asked now."""
+    recorded, or where nothing is asked now. In the worst case, where the split is known within bounds."""
     note: str | None = None
-    """Why the split is unknown; what the prompt grew by is then counted as uncached."""
+    """Why the split is known within bounds only; None where it is known."""
+    best: Tokens | None = None
+    """The split in the best case; None where `tokens` is known."""
     before: Outcome | None = None
     """Simulated, as recorded; None where nothing in the run changed, so that nothing had to be simulated."""
     now: Outcome | None = None
@@ -300,29 +316,81 @@ def resplit(
         return tuple(Split(turn.tokens) for turn in recorded)
     if not any(map(_touches_cache, recorded, current)):
         return tuple(map(_uncached, recorded, current))
-    changed = same.index(False)
     counter = counter or Memo(BuiltinCounter())
-    recording = study(recorded, minimums or {}, counter)
-    turns = measure_current(recording.turns, current, counter)
-    before = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
-    shown = {
-        index: _carried_over(known, turns[index], recording.minimums)
-        if known.warm and lasting(index)
-        else known
-        for index, known in recording.shown.items()
-    }
-    after = simulate(turns, shown=shown, minimums=recording.minimums)
-    splits = []
-    for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
-        turn = turns[index]
-        tokens, note = was.tokens, None
-        if now is None or turn is None:
-            tokens = None
-        elif tokens is not None and now.prompt_tokens is not None and index >= changed:
-            note = _why_unknown(was, recording.turns[index].chain, turn.chain)
-            tokens = _shifted(tokens, before[index], after[index], now.prompt_tokens, known=note is None)
-        splits.append(Split(tokens, note, before[index], after[index]))
-    return tuple(splits)
+    simulation = _Simulation(recorded, current, same, minimums or {}, counter, lasting)
+    splits = simulation.splits("first")
+    several = _several_hidden(recorded, current)
+    return splits if several is None else _between(splits, simulation.splits("last"), several)
+
+
+@dataclass(frozen=True, slots=True)
+class _Simulation:
+    """Both sides of a changed run; the fields are the arguments of `resplit`."""
+
+    recorded: Sequence[RecordedTurn]
+    current: Sequence[CurrentTurn | None]
+    same: Sequence[bool]
+    """By turn, whether it asks what was recorded."""
+    minimums: Mapping[str, int]
+    counter: Counter
+    lasting: Callable[[int], bool]
+
+    def splits(self, lean: Lean) -> tuple[Split, ...]:
+        """Simulate both sides and split each turn; `lean` says which hidden blocks are the largest."""
+        recording = study(self.recorded, self.minimums, self.counter, lean)
+        turns = measure_current(recording.turns, self.current, self.counter, lean)
+        before = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
+        shown = {
+            index: _carried_over(known, turns[index], recording.minimums)
+            if known.warm and self.lasting(index)
+            else known
+            for index, known in recording.shown.items()
+        }
+        after = simulate(turns, shown=shown, minimums=recording.minimums)
+        return tuple(
+            self._split(index, *sides) for index, sides in enumerate(zip(before, after, strict=True))
+        )
+
+    def _split(self, index: int, before: Outcome, after: Outcome) -> Split:
+        was, now = self.recorded[index], self.current[index]
+        tokens = was.tokens
+        if now is None or after.chain is None or before.chain is None:
+            return Split(None, None, None, before, after)
+        if tokens is None or now.prompt_tokens is None or index < self.same.index(False):
+            return Split(tokens, None, None, before, after)
+        note = _why_unknown(was, before.chain, after.chain)
+        if note is None:
+            return Split(_shifted(tokens, before, after, now.prompt_tokens), None, None, before, after)
+        if self.same[index] and before.read == after.read:
+            return Split(tokens, None, None, before, after)
+        best = _kept(tokens, now.prompt_tokens)
+        return Split(_lost(best), note, best, before, after)
+
+
+def _several_hidden(recorded: Sequence[RecordedTurn], current: Sequence[CurrentTurn | None]) -> str | None:
+    """Return a sentence that names the hidden blocks of a prompt that has several, or None without such."""
+    prompts = (turn.prompt for turn in (*recorded, *current) if turn is not None)
+    several = (reasons for prompt in prompts if len(reasons := hidden_sizes(prompt)) > 1)
+    first = next(several, None)
+    if first is None:
+        return None
+    return f"{len(first)} blocks of its prompt have no known size ({'; '.join(list(first.values())[:2])})"
+
+
+def _between(splits: Sequence[Split], others: Sequence[Split], note: str) -> tuple[Split, ...]:
+    """Join two splits of the same turns into one with bounds; what is alike in both is known."""
+    joined = []
+    for split, other in zip(splits, others, strict=True):
+        sides = sorted(
+            (tokens for one in (split, other) for tokens in (one.tokens, one.best) if tokens is not None),
+            key=lambda tokens: (tokens.cache_read_input_tokens, tokens.input_tokens),
+        )
+        if not sides or sides[0] == sides[-1]:
+            joined.append(split)
+        else:
+            worst = split if split.tokens == sides[0] else other
+            joined.append(replace(worst, tokens=sides[0], note=split.note or note, best=sides[-1]))
+    return tuple(joined)
 
 
 def _touches_cache(was: RecordedTurn, now: CurrentTurn | None) -> bool:
@@ -369,23 +437,42 @@ def _why_unknown(was: RecordedTurn, before: Chain, now: Chain) -> str | None:
         return "the recorded answer reports a cache that the request does not ask for"
     if not was.cached and not now.breakpoints:
         return None
-    return not_simulated(before.prompt) or not_simulated(now.prompt) or refused(now.prompt)
+    return was.worked or refused(now.prompt)
 
 
-def _shifted(tokens: Tokens, was: Outcome, now: Outcome, total: int, *, known: bool) -> Tokens:
+def _kept(tokens: Tokens, total: int) -> Tokens:
+    """Return the recorded split of a prompt that has `total` tokens now: what it grew by is uncached."""
+    read = tokens.cache_read_input_tokens
+    hour = read + tokens.ephemeral_1h_input_tokens
+    return _divided(tokens, read, hour, hour + tokens.ephemeral_5m_input_tokens, total)
+
+
+def _lost(tokens: Tokens) -> Tokens:
+    """Return a split that reads nothing: what was read is written, for an hour where all writes are."""
+    read, hour = tokens.cache_read_input_tokens, tokens.ephemeral_1h_input_tokens
+    if hour and not tokens.ephemeral_5m_input_tokens:
+        return replace(tokens, cache_read_input_tokens=0, ephemeral_1h_input_tokens=hour + read)
+    written = tokens.ephemeral_5m_input_tokens + read
+    return replace(tokens, cache_read_input_tokens=0, ephemeral_5m_input_tokens=written)
+
+
+def _shifted(tokens: Tokens, was: Outcome, now: Outcome, total: int) -> Tokens:
     """The recorded split of a prompt of `total` tokens, each boundary moved by the simulated difference.
 
     The boundaries are the ends of what is read, then written for an hour, then for five minutes. What is no
-    longer read or written is 0, whatever the recorded side was off by. Where the difference is not known, the
-    boundaries stay.
+    longer read or written is 0, whatever the recorded side was off by.
     """
     read = tokens.cache_read_input_tokens
     hour = read + tokens.ephemeral_1h_input_tokens
     last = hour + tokens.ephemeral_5m_input_tokens
-    if known:
-        read = 0 if was.read and not now.read else read + now.read - was.read
-        hour = read if was.written_1h and not now.written_1h else hour + now.through_1h - was.through_1h
-        last = hour if was.written_5m and not now.written_5m else last + now.through_5m - was.through_5m
+    read = 0 if was.read and not now.read else read + now.read - was.read
+    hour = read if was.written_1h and not now.written_1h else hour + now.through_1h - was.through_1h
+    last = hour if was.written_5m and not now.written_5m else last + now.through_5m - was.through_5m
+    return _divided(tokens, read, hour, last, total)
+
+
+def _divided(tokens: Tokens, read: int, hour: int, last: int, total: int) -> Tokens:
+    """Return `tokens` with a prompt of `total` tokens that is divided at three boundaries."""
     read = min(max(read, 0), total)
     hour = min(max(hour, read), total)
     last = min(max(last, hour), total)
@@ -415,7 +502,10 @@ class CurrentTurn:
 
 
 def measure_current(
-    recorded: Sequence[CacheTurn], current: Sequence[CurrentTurn | None], counter: Counter
+    recorded: Sequence[CacheTurn],
+    current: Sequence[CurrentTurn | None],
+    counter: Counter,
+    lean: Lean = "first",
 ) -> tuple[CacheTurn | None, ...]:
     """The turns as asked now, each beside the recorded one that answers it; None where it is not asked.
 
@@ -443,11 +533,11 @@ def measure_current(
             turns[index] = replace(was, chain=its)
             prefixes |= {link.key: size for link, size in zip(its.links, was.sizes, strict=True)} | prefixes
             continue
-        total = now.prompt_tokens if not_simulated(now.prompt) is None else None
+        total = now.prompt_tokens
         if its.links and was.sizes and total is not None:
             after = was.total - was.sizes[-1]
             prefixes.setdefault(its.links[-1].key, max(total - after, 0))
-        asked[index] = Unsized(its, total, _weights(its, was.chain, now.parts, blocks, counter))
+        asked[index] = Unsized(its, total, _weights(its, was.chain, now.parts, blocks, counter, lean))
     measured = prefix_sizes(list(asked.values()), prefixes)
     for (index, unsized), sizes in zip(asked.items(), measured, strict=True):
         total = unsized.whole(sizes)
@@ -456,7 +546,7 @@ def measure_current(
 
 
 def _weights(
-    its: Chain, was: Chain, parts: Sequence[Part], blocks: _BlockSizes, counter: Counter
+    its: Chain, was: Chain, parts: Sequence[Part], blocks: _BlockSizes, counter: Counter, lean: Lean
 ) -> tuple[Weight, ...]:
     """By position: the size of a block that was recorded, else what was counted, else a cheap weight."""
     family = model_row(its.prompt.model).family
@@ -477,7 +567,7 @@ def _weights(
             weights.append(None)
     if None not in weights:
         return tuple(weight for weight in weights if weight)
-    cheap = cheap_weights(its, counter)
+    cheap = cheap_weights(its, counter, lean)
     return tuple(weight or cheap[position] for position, weight in enumerate(weights))
 
 
@@ -506,10 +596,11 @@ class Unsized:
         return (sizes[-1] if sizes else 0) + after_last_block(self.chain.prompt)
 
 
-def cheap_weights(chain: Chain, counter: Counter) -> tuple[Weight, ...]:
+def cheap_weights(chain: Chain, counter: Counter, lean: Lean = "first") -> tuple[Weight, ...]:
     """By position, for sharing out a known total: no tokenizer is loaded.
 
-    What tools add after the system prompt is counted to the first message.
+    What tools add after the system prompt is counted to the first message. A block whose size is hidden
+    takes what the others leave; of several the first, or the `last`.
     """
     shares = block_weights(chain.prompt, counter)
     weights = [Weight(share=shares[link.index]) for link in chain.links]
@@ -519,7 +610,17 @@ def cheap_weights(chain: Chain, counter: Counter) -> tuple[Weight, ...]:
         weights[0] = Weight(whole - late, max(weights[0].share - whole, 0.0))
         if first is not None:
             weights[first] = replace(weights[first], fixed=late)
-    return tuple(weights)
+    hidden = hidden_sizes(chain.prompt)
+    places = [position for position, link in enumerate(chain.links) if link.index in hidden]
+    if not places:
+        return tuple(weights)
+    shared = {p: _SLIGHT**n for n, p in enumerate(places if lean == "first" else reversed(places))}
+    return tuple(
+        Weight(weight.fixed, max(weight.share, 1.0) * shared[position])
+        if position in shared
+        else Weight(weight.fixed + weight.share)
+        for position, weight in enumerate(weights)
+    )
 
 
 def first_message(chain: Chain) -> int | None:

@@ -232,8 +232,8 @@ class Meter:
     def _turn(self, pair: Pair, found: Estimate, split: Split) -> Turn:
         recorded = pair.answer.usage
         usage = recorded or Usage(1)
+        rate = asked_rate(usage.main_rate, pair.recorded, pair.request)
         if recorded is not None and split.tokens is not None:
-            rate = asked_rate(recorded.main_rate, pair.recorded, pair.request)
             usage = recorded.with_main(rate, split.tokens)
             found = _with_assumed_split(pair, found, recorded.main_tokens, split.tokens)
         return Turn(
@@ -244,6 +244,9 @@ class Meter:
             split.note,
             split.before,
             split.now,
+            None
+            if recorded is None or split.best is None
+            else self.tiered(recorded.with_main(rate, split.best)),
         )
 
 
@@ -267,7 +270,8 @@ def is_turn(exchange: Exchange) -> bool:
 def _recorded_turn(exchange: Exchange) -> RecordedTurn:
     answer = exchange.answer
     tokens = None if answer.usage is None else answer.usage.main_tokens
-    return RecordedTurn(exchange.request.prompt, tokens, answer.date, answer.sent)
+    by_itself = worked(answer.message or {})
+    return RecordedTurn(exchange.request.prompt, tokens, answer.date, answer.sent, worked=by_itself)
 
 
 def _headed(pair: Pair) -> Pair:
@@ -301,17 +305,20 @@ class Turn:
 
     pair: Pair
     usage: Usage
-    """Now. Where the basis is unknown: as recorded, and never to be judged."""
+    """Now. Where the basis is unknown: as recorded, and never to be judged. Where the cache is known within
+    bounds: in the worst case."""
     recorded: Usage | None
     """What the recorded answer billed, for the recorded request; None for a real call of this run."""
     estimate: Estimate
     """How the prompt tokens of `usage` were found, and the parts of their difference."""
     cache_note: str | None = None
-    """Why the split into uncached, written and read is not simulated (server tools, PDFs, URL images)."""
+    """Why the split into uncached, written and read is known within bounds only."""
     cache_before: Outcome | None = None
     """The simulated cache at the recorded request; None where nothing in the run changed."""
     cache_now: Outcome | None = None
     """The simulated cache at this request; None where nothing in the run changed."""
+    best: Usage | None = None
+    """Now, in the best case; None where `usage` is the only one."""
 
     @property
     def basis(self) -> Basis:
@@ -347,6 +354,11 @@ class Run:
     def usage(self) -> Usage:
         """All turns together."""
         return sum((turn.usage for turn in self.turns), Usage())
+
+    @property
+    def best(self) -> Usage:
+        """All turns together, where the cache serves as much as it may."""
+        return sum((turn.best or turn.usage for turn in self.turns), Usage())
 
     @property
     def basis(self) -> Basis:

@@ -35,6 +35,7 @@ from pytest_tokenbudget.wire.prompt import (
     Ttl,
     as_mapping,
     automatic_breakpoint,
+    bare_digest,
     breakpoints,
     digest,
     markable,
@@ -334,7 +335,7 @@ def _content_digest(block: Block) -> str:
     """
     parts = result_parts(block.content)
     if parts is None or any(as_mapping(part).get("type") != "text" for part in parts):
-        return block.digest
+        return bare_digest(block)
     text = "".join(str(part.get("text", "")) for part in parts)
     return digest(block.level, block.role, {**block.content, "content": text})
 

@@ -9,14 +9,14 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
-from pytest_tokenbudget.budget.verdict import Starts, judge
+from pytest_tokenbudget.budget.verdict import Starts, hangs, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import is_lasting
@@ -214,10 +214,12 @@ class Session:
         """
         committed = self._committed.of(place)
         baseline = None if committed is None else committed.usage
-        if not self.options.update:
+        if self.options.update:
+            run = self._told_apart(run, run.best, settings)
+            baseline = baseline if run.stale else run.usage
+        else:
             run = run.against(baseline)
-        elif not run.stale:
-            baseline = run.usage
+            run = self._told_apart(run, baseline, settings, self._starts(committed, run))
         cost = self.prices.cost
         starts = self._starts(committed, run)
         judgement = judge(baseline, run.usage, settings, cost, stale=run.stale, starts=starts)
@@ -231,6 +233,22 @@ class Session:
         if self.options.update and not self.options.live and not run.stale:
             entry["measured_on"] = self._measured_on(run)
         return entry
+
+    def _told_apart(
+        self, run: Run, baseline: Usage | None, settings: ScenarioSettings, starts: Starts | None = None
+    ) -> Run:
+        """Return the run, with a problem if a limit lies between the best and the worst case of its cache."""
+        notes = {turn.cache_note for turn in run.turns if turn.best and turn.cache_note}
+        if run.stale or not notes:
+            return run
+        if not hangs(baseline, run.best, run.usage, settings, self.prices.cost, starts):
+            return run
+        least, most = (usage.tokens.cache_read_input_tokens for usage in (run.usage, run.best))
+        problem = (
+            f"whether it is within its budget cannot be told: between {least:,} and {most:,} tokens are read "
+            f"from the cache, with a limit in between: {'; '.join(sorted(notes))}. Record it anew to know"
+        )
+        return replace(run, problems=(*run.problems, problem))
 
     def _starts(self, committed: Baseline | None, run: Run) -> Starts | None:
         """Return the foreign reads of both sides; None where the baseline's recording began as this one did.

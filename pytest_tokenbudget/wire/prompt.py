@@ -250,6 +250,16 @@ def _asked(content: Mapping[str, Any]) -> Ttl | None:
     return "5m" if ttl in (None, "5m") else "unknown"
 
 
+def bare_digest(block: Block) -> str:
+    """Return the digest of a block without the fields that say nothing: null, and citations that are off."""
+    bare = {
+        key: value
+        for key, value in block.content.items()
+        if value is not None and not (key == "citations" and as_mapping(value).get("enabled") is False)
+    }
+    return block.digest if len(bare) == len(block.content) else digest(block.level, block.role, bare)
+
+
 def is_deferred(block: Block) -> bool:
     """Return whether a tool is kept out of the prompt until a tool search finds it."""
     return block.level == "tools" and block.content.get("defer_loading") is True

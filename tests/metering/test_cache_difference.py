@@ -45,7 +45,16 @@ def ask(system: list[Any], *messages: dict[str, Any], **body: Any) -> Prompt:
 
 
 def size_of(block: Block) -> int:
-    return len(str(block.content.get("text", "")).split())
+    """Return the tokens of a block; those of a hidden one are known to this API alone."""
+    return HIDDEN.get(block.digest, len(str(block.content.get("text", "")).split()))
+
+
+HIDDEN: dict[str, int] = {}
+
+
+@pytest.fixture(autouse=True)
+def nothing_hidden() -> None:
+    HIDDEN.clear()
 
 
 @dataclass
@@ -95,6 +104,13 @@ class Words:
         return round(1.5 * len(text.split()))
 
 
+class ExactWords(Words):
+    """In the API's own tokens."""
+
+    def count(self, text: str, family: Family) -> int:
+        return len(text.split())
+
+
 def record(prompts: Sequence[Prompt], api: Api | None = None) -> list[RecordedTurn]:
     api = api or Api()
     return [RecordedTurn(prompt, api.answer(prompt)) for prompt in prompts]
@@ -124,7 +140,7 @@ def changed(
     recorded: Sequence[RecordedTurn], prompts: Sequence[Prompt | None], **options: Any
 ) -> list[Split]:
     now = [current(*each) for each in zip(recorded, prompts, strict=True)]
-    return list(resplit(recorded, now, counter=Words(), **options))
+    return list(resplit(recorded, now, **{"counter": Words(), **options}))
 
 
 def split(tokens: Tokens | None) -> tuple[int, ...] | None:
@@ -400,37 +416,139 @@ def test_minimums_can_be_set() -> None:
     assert split(found[0].tokens) == (0, 0, 0, 2103)
 
 
-# -- what cannot be told ------------------------------------------------------------------------------------
+# -- what the request does not show -------------------------------------------------------------------------
 
 PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "x"}}
+UNSEEN: dict[str, dict[str, Any]] = {
+    "web search": {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+    "code execution": {"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]},
+    "an MCP toolset": {
+        "mcp_servers": [{"name": "files"}],
+        "tools": [{"type": "mcp_toolset", "mcp_server_name": "files"}],
+    },
+    "MCP servers without a toolset": {"mcp_servers": [{"name": "files"}]},
+    "a PDF": {"content": PDF},
+    "a file": {"content": {"type": "document", "source": {"type": "file", "file_id": "file_1"}}},
+    "an image by URL": {"content": {"type": "image", "source": {"type": "url", "url": "https://a/b"}}},
+    "an image file": {"content": {"type": "image", "source": {"type": "file", "file_id": "file_1"}}},
+    "a PDF in a result": {"content": {"type": "tool_result", "tool_use_id": "t", "content": [PDF]}},
+}
 
 
-def with_pdf(prompts: Sequence[Prompt]) -> list[Prompt]:
-    return [
-        ask([dict(p.blocks[0].content) | MARK], PDF, text(5, "so"), text(100, "last", MARK)) for p in prompts
-    ]
+def unseen(kind: str, system: str, question: str = "question", size: int = 700) -> Prompt:
+    """Return a prompt with something of hidden size, in front of a question."""
+    body = dict(UNSEEN[kind])
+    content = [body.pop("content", text(30, "hello")), text(50, "rules", MARK)]
+    said = [{"role": "user", "content": content}, {"role": "user", "content": [text(100, question, MARK)]}]
+    prompt = parse_prompt(
+        {"model": "claude-sonnet-4-5", "system": [text(2000, system, MARK)], "messages": said, **body}
+    )
+    hidden = prompt.blocks[0] if prompt.level("tools") else prompt.level("messages")[0]
+    HIDDEN[hidden.digest] = size
+    return prompt
 
 
-def test_a_turn_that_is_not_simulated_stands_while_nothing_changed() -> None:
-    recorded = record([*agent()[:1], *with_pdf(agent()[:1])])
-    same = changed(recorded, [agent()[0], with_pdf(agent()[:1])[0]])
-    assert [(one.tokens, one.note) for one in same] == [(turn.tokens, None) for turn in recorded]
+@pytest.mark.parametrize("kind", UNSEEN)
+def test_what_cannot_be_counted_is_a_block_like_any_other(kind: str) -> None:
+    recorded = record([unseen(kind, "system")] * 3)
+    clock = [unseen(kind, f"now{turn}") for turn in range(3)]
+    found = changed(recorded, [*clock])
+    assert [one.note for one in found] == [None] * 3
+    assert [split(one.tokens) for one in found] == truth(clock)
+    assert all(one.tokens and not one.tokens.cache_read_input_tokens for one in found)
 
 
-def test_a_turn_that_is_not_simulated_says_so_once_something_changed() -> None:
-    recorded = record([*agent()[:1], *with_pdf(agent()[:1])])
-    found = changed(recorded, [agent(2100, "other")[0], with_pdf(agent()[:1])[0]])
-    assert found[0].note is None
-    assert found[1].note == "messages[0].content[0]: a PDF or file has no known size"
-    assert found[1].tokens == recorded[1].tokens
+@pytest.mark.parametrize("kind", [kind for kind in UNSEEN if kind != "MCP servers without a toolset"])
+def test_one_hidden_size_is_what_the_others_leave(kind: str) -> None:
+    """No answer tells the size of the prefix that is read now: it ends after the hidden block."""
+    recorded = record([unseen(kind, "system")] * 2)
+    asked = [unseen(kind, "system"), unseen(kind, "system", "another")]
+    found = changed(recorded, [*asked])
+    assert [one.note for one in found] == [None] * 2
+    for one, expected in zip(found, truth(asked), strict=True):
+        assert split(one.tokens) == pytest.approx(
+            expected, abs=0.5 * 180
+        )  # texts are counted by half too long
 
 
-def test_growth_of_a_turn_that_is_not_simulated_is_uncached() -> None:
-    recorded = record(with_pdf(agent()[:1]))
-    (found,) = changed(recorded, with_pdf(agent(2050, "other")[:1]))
+def two_hidden(question: str) -> Prompt:
+    """Return a prompt with a breakpoint between two blocks of hidden size."""
+    first = {"type": "document", "source": {"type": "file", "file_id": "first"}}
+    second = {"type": "document", "source": {"type": "file", "file_id": "second"}}
+    content = [first, text(10, "rules", MARK), second, text(10, question, MARK)]
+    prompt = parse_prompt(
+        {
+            "model": "claude-sonnet-4-5",
+            "system": [text(2000, "system")],
+            "messages": [{"role": "user", "content": content}],
+        }
+    )
+    HIDDEN.update({prompt.blocks[1].digest: 900, prompt.blocks[3].digest: 400})
+    return prompt
+
+
+def test_several_hidden_sizes_are_bounded_together() -> None:
+    recorded = record([two_hidden("one"), two_hidden("one")])
+    asked = [two_hidden("one"), replace_second(two_hidden("one"))]
+    (_, found) = changed(recorded, [*asked], counter=ExactWords())
+    (_, expected) = truth(asked)
+    assert found.tokens is not None
+    assert found.best is not None
+    assert expected is not None
     assert found.note is not None
-    assert split(recorded[0].tokens) == (0, 0, 2105, 3)
-    assert split(found.tokens) == (0, 0, 2105, 53)
+    assert found.note.startswith("2 blocks of its prompt have no known size (messages[0].content[0]: ")
+    assert found.tokens.cache_read_input_tokens < expected[0] == 2910 < found.best.cache_read_input_tokens
+    assert found.tokens.prompt_tokens == found.best.prompt_tokens == sum(expected)
+
+
+def replace_second(prompt: Prompt) -> Prompt:
+    """Return the prompt with another text of the same length in front of its second document."""
+    blocks = list(prompt.blocks)
+    other = parse_prompt({"model": "m", "messages": [{"role": "user", "content": [text(10, "other")]}]})
+    blocks.insert(3, replace(other.blocks[0], where="messages[0].content[2]"))
+    return replace(prompt, blocks=tuple(blocks))
+
+
+def test_several_hidden_sizes_are_no_matter_where_nothing_is_read() -> None:
+    recorded = record([two_hidden("one"), two_hidden("one")])
+    asked = [replace(prompt, model="claude-opus-4-5") for prompt in (two_hidden("one"), two_hidden("two"))]
+    assert changed(recorded[:1], [asked[0]])[0].best is None
+
+
+# -- what cannot be told ------------------------------------------------------------------------------------
+
+SERVED = "the API ran tools of its own for the recorded answer, and billed several prompts"
+
+
+def searched(turns: int = 2) -> list[RecordedTurn]:
+    """Record turns of which the last searched the web, so that its answer billed two prompts."""
+    recorded = record(agent(turns=turns))
+    last = recorded[-1].tokens
+    assert last is not None
+    billed = Tokens(3, 203, 0, 2200 + 2303 + 100, 9)
+    return [*recorded[:-1], replace(recorded[-1], tokens=billed, worked=SERVED)]
+
+
+def beside_searched(first: Prompt) -> Split:
+    """Split the searched turn, which asks what it asked, after a first turn that asks something else."""
+    recorded = searched()
+    billed = recorded[1].tokens
+    assert billed is not None
+    now = [current(recorded[0], first), CurrentTurn(recorded[1].prompt, billed.prompt_tokens)]
+    return resplit(recorded, now, counter=Words())[1]
+
+
+def test_an_answer_with_several_prompts_stands_while_its_prefix_is_read() -> None:
+    first = agent()[0]
+    longer = replace(first, stop_sequences=("END",), options={"tool_choice": {"type": "auto"}})
+    assert beside_searched(longer) == replace(beside_searched(longer), tokens=searched()[1].tokens, note=None)
+    assert beside_searched(longer).best is None
+
+
+def test_an_answer_with_several_prompts_is_bounded_where_its_prefix_may_be_lost() -> None:
+    found = beside_searched(agent(2000, "other")[0])
+    assert (found.note, found.best) == (SERVED, searched()[1].tokens)
+    assert split(found.tokens) == (0, 0, 203 + 4603, 3), "never the recorded reads of what changed"
 
 
 def test_a_pdf_without_any_cache_needs_no_simulation() -> None:
@@ -443,7 +561,8 @@ def test_a_cache_that_the_request_does_not_ask_for_is_not_explained() -> None:
     recorded = [RecordedTurn(agent(mark=None, rolling=None)[0], Tokens(100, 5, 0, 1998, 5))]
     (found,) = changed(recorded, [agent(2010, "other", mark=None, rolling=None)[0]])
     assert found.note == "the recorded answer reports a cache that the request does not ask for"
-    assert split(found.tokens) == (1998, 0, 5, 110)
+    assert split(found.best) == (1998, 0, 5, 110)
+    assert split(found.tokens) == (0, 0, 2003, 110)
 
 
 def test_more_breakpoints_than_the_api_takes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -527,6 +528,42 @@ def test_another_model_that_keeps_thinking_as_well_reads_it_alike() -> None:
     ]
     was = body(model="claude-sonnet-4-6", messages=messages)
     assert made(was | {"model": "claude-opus-4-6"}, was).basis is Basis.ESTIMATED
+
+
+FREE: dict[str, dict[str, Any]] = {
+    "tool_choice: auto": {"tool_choice": {"type": "auto"}},
+    "tool_choice: null": {"tool_choice": None},
+    "max_uses: null": {"tools": [tool("add"), SEARCH | {"max_uses": None, "allowed_domains": None}]},
+    "citations off": {
+        "messages": [{"role": "user", "content": [PDF | {"title": None, "citations": {"enabled": False}}]}]
+    },
+    "no MCP servers": {"mcp_servers": []},
+    "container: null": {"container": None},
+    "temperature": {"temperature": 0.5},
+    "a cache marker": {"cache_control": EPHEMERAL},
+}
+
+
+@pytest.mark.parametrize("way", [1, -1], ids=["added", "taken away"])
+@pytest.mark.parametrize(
+    "free", [names for n in (1, 2, 3) for names in itertools.combinations(FREE, n)], ids=", ".join
+)
+def test_what_cannot_be_counted_and_stands_on_both_sides_cancels(free: tuple[str, ...], way: int) -> None:
+    was = body(tools=[tool("add"), SEARCH], messages=[{"role": "user", "content": [PDF]}])
+    now = was | {key: value for name in free for key, value in FREE[name].items()}
+    result = made(*(now, was)[::way])
+    assert (result.prompt_tokens, result.basis, result.parts) == (RECORDED, Basis.RECORDED, ())
+
+
+def test_another_document_of_hidden_size_does_not_cancel() -> None:
+    was = body(messages=[{"role": "user", "content": [PDF]}])
+    for other in (
+        {"citations": {"enabled": True}},
+        {"title": "A bill"},
+        {"source": {**PDF["source"], "data": "B"}},
+    ):
+        now = body(messages=[{"role": "user", "content": [PDF | other]}])
+        assert made(now, was).basis is Basis.UNKNOWN
 
 
 def test_a_nearer_request_is_counted_from_where_the_paired_one_tells_nothing() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.cache_rules import cache_model, minimum, not_simulated
+from pytest_tokenbudget.metering.cache_rules import cache_model, hidden_sizes, minimum
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, chain, simulate, visible
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 from support.blocks import text, tool
@@ -485,34 +485,45 @@ def test_another_agent_is_no_break_of_the_first() -> None:
     assert outcomes[2].miss is None
 
 
-# -- what is not simulated ----------------------------------------------------------------------------------
+# -- blocks whose size the request does not show ------------------------------------------------------------
 
 PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "x"}}
+TOOL = {"name": "look_up", "input_schema": {}}
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
+    ("body", "hidden"),
     [
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]: server tools"),
-        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "m"}]}, "tools[0]: server tools"),
-        ({"mcp_servers": [{"name": "m"}]}, "mcp_servers: server tools"),
-        ({"messages": [says({"type": "server_tool_use", "name": "x"})]}, "content[0]: server tools"),
-        ({"messages": [says({"type": "web_search_tool_result"})]}, "content[0]: server tools"),
-        ({"messages": [says(text("a"), PDF)]}, "messages[0].content[1]: a PDF"),
+        ({"tools": [TOOL, {"type": "web_search_20250305", "name": "web_search"}]}, {1: "tools[1]: server"}),
+        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "m"}]}, {0: "tools[0]: server tools"}),
+        (
+            {
+                "mcp_servers": [{"name": "m"}],
+                "tools": [TOOL, {"type": "mcp_toolset", "mcp_server_name": "m"}],
+            },
+            {1: "tools[1]: server tools"},
+        ),
+        ({"mcp_servers": [{"name": "m"}], "tools": [TOOL], "system": "s"}, {0: "mcp_servers: what it adds"}),
+        ({"container": {"skills": [{"skill_id": "x"}]}, "system": "s"}, {0: "container: what it adds"}),
+        ({"messages": [says({"type": "server_tool_use", "name": "x"})]}, {0: "content[0]: server tools"}),
+        ({"messages": [says({"type": "web_search_tool_result"})]}, {0: "content[0]: server tools"}),
+        ({"messages": [says(text("a"), PDF)]}, {1: "messages[0].content[1]: a PDF"}),
         (
             {"messages": [says({"type": "tool_result", "tool_use_id": "t", "content": [PDF]})]},
-            "content[0]: a PDF",
+            {0: "content[0]: a PDF"},
         ),
-        ({"messages": [says({"type": "image", "source": {"type": "url"}})]}, "an image that is not"),
-        ({"messages": [says({"type": "image", "source": {"type": "file"}})]}, "an image that is not"),
-        ({"messages": [says({"type": "document", "source": {"type": "text", "data": "d"}})]}, None),
-        ({"messages": [says(IMAGE)]}, None),
-        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, None),
+        ({"messages": [says({"type": "image", "source": {"type": "url"}})]}, {0: "an image that is not"}),
+        ({"messages": [says({"type": "image", "source": {"type": "file"}}, PDF)]}, {0: "image", 1: "PDF"}),
+        ({"messages": [says({"type": "document", "source": {"type": "text", "data": "d"}})]}, {}),
+        ({"messages": [says(IMAGE)]}, {}),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}, {"type": "custom", **TOOL}]}, {}),
+        ({"mcp_servers": [{"name": "m"}]}, {}),
     ],
 )
-def test_not_simulated(body: dict[str, Any], reason: str | None) -> None:
-    found = not_simulated(parse_prompt({"model": "m", "messages": [], **body}))
-    assert (reason in found) if reason and found else (found == reason)
+def test_hidden_sizes(body: dict[str, Any], hidden: dict[int, str]) -> None:
+    found = hidden_sizes(parse_prompt({"model": "m", "messages": [], **body}))
+    assert list(found) == list(hidden)
+    assert all(reason in found[index] for index, reason in hidden.items())
 
 
 # -- a naive implementation of the documented algorithm -----------------------------------------------------

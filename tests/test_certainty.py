@@ -1,0 +1,181 @@
+"""Verdicts of the prompt cache are proved: its split has bounds, and an edit is no loss until proved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.budgeted import Judged, Project, preload
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+RULES = " ".join(f"Rule {number}: answer the customers of the shop briefly." for number in range(300))
+FILE = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+URL = "https://api.anthropic.com/v1/messages"
+
+TEST = """
+import json
+import pathlib
+
+import httpx2
+import pytest
+
+import agent
+
+
+@pytest.mark.token_budget
+def test_it():
+    for body in agent.requests(json.loads(pathlib.Path("bodies.json").read_text("utf-8"))):
+        httpx2.post("https://api.anthropic.com/v1/messages", json=body)
+"""
+UNCHANGED = "def requests(bodies):\n    return bodies\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    preload()
+
+
+def text(words: str, **more: Any) -> dict[str, Any]:
+    return {"type": "text", "text": words, **more}
+
+
+def body(system: Sequence[Any], *content: Any, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": list(content)}]
+    return {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 50,
+        "system": list(system),
+        "messages": messages,
+        **more,
+    }
+
+
+def usage(uncached: int, written: int, read: int) -> dict[str, int]:
+    return {
+        "input_tokens": uncached,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
+        "output_tokens": 5,
+    }
+
+
+def interaction(asked: Mapping[str, Any], billed: Mapping[str, int]) -> dict[str, Any]:
+    said = {
+        "type": "message",
+        "role": "assistant",
+        "model": asked["model"],
+        "content": [text("Yes.")],
+        "stop_reason": "end_turn",
+        "usage": billed,
+    }
+    headers = {"content-type": ["application/json"]}
+    return {
+        "request": {"method": "POST", "uri": URL, "headers": headers, "body": json.dumps(asked)},
+        "response": {
+            "status": {"code": 200, "message": "OK"},
+            "headers": headers,
+            "body": {"string": json.dumps(said)},
+        },
+    }
+
+
+class Recorded(Project):
+    """A project with one scenario that asks the bodies of a file, as its agent changes them."""
+
+    def __init__(self, path: Path, pytester: pytest.Pytester) -> None:
+        super().__init__(path, pytester)
+        (path / "pytest.ini").write_text("[pytest]\npythonpath = .\n", "utf-8")
+        (path / "test_it.py").write_text(TEST, "utf-8")
+
+    def record(self, *turns: tuple[dict[str, Any], dict[str, int]]) -> None:
+        """Write the cassette and the baseline of these requests and their usage."""
+        (self.path / "bodies.json").write_text(json.dumps([asked for asked, _ in turns]), "utf-8")
+        cassette = self.path / "cassettes" / "test_it" / "test_it.yaml"
+        cassette.parent.mkdir(parents=True)
+        kept = {"version": 1, "interactions": [interaction(*turn) for turn in turns]}
+        cassette.write_text(yaml.safe_dump(kept), "utf-8")
+        self.change(UNCHANGED)
+        assert self.judge("--token-budget-update").status == 0
+
+    def change(self, agent: str) -> None:
+        """Write the agent."""
+        (self.path / "agent.py").write_text(agent, "utf-8")
+
+    def changed(self, agent: str) -> Judged:
+        """Judge another agent."""
+        self.change(agent)
+        return self.judge()
+
+
+@pytest.fixture
+def project(tmp_path: Path, pytester: pytest.Pytester) -> Recorded:
+    return Recorded(tmp_path, pytester)
+
+
+CLOCK = """
+import itertools
+
+SECONDS = itertools.count(10)
+
+
+def requests(bodies):
+    for body in bodies:
+        body["system"][0]["text"] = f"It is 10:31:{next(SECONDS)}. " + body["system"][0]["text"]
+    return bodies
+"""
+UNSEEN = {
+    "web search": body([text(RULES, **MARK)], text("Where is it?", **MARK), tools=[SEARCH]),
+    "a file": body([text(RULES, **MARK)], FILE, text("Where is it?", **MARK)),
+}
+
+
+@pytest.mark.parametrize("kind", UNSEEN)
+def test_a_clock_in_front_of_what_cannot_be_counted_is_no_silent_pass(project: Recorded, kind: str) -> None:
+    asked = UNSEEN[kind]
+    project.record((asked, usage(3, 4800, 0)), (asked, usage(3, 0, 4800)), (asked, usage(3, 0, 4800)))
+    result = project.changed(CLOCK)
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    assert "date or time" in result.output
+    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] == 0
+
+
+MOVED = """
+def requests(bodies):
+    content = bodies[1]["messages"][0]["content"]
+    content.insert(2, {"type": "text", "text": "Please."})
+    return bodies
+"""
+TWO = body(
+    [text("Answer briefly.")],
+    FILE,
+    text("The first.", **MARK),
+    FILE | {"title": "Another"},
+    text("The second.", **MARK),
+)
+
+
+def test_a_limit_between_the_best_and_the_worst_case_is_unknown(project: Recorded) -> None:
+    """Two files of unknown size with a breakpoint between: nobody can say how much of them is still read."""
+    project.record((TWO, usage(3, 9000, 0)), (TWO, usage(3, 0, 9000)))
+    result = project.changed(MOVED)
+    assert (result.status, result.verdicts) == (1, {"stale"}), result.output
+    assert "whether it is within its budget cannot be told" in result.output
+    assert "2 blocks of its prompt have no known size" in result.output
+    assert project.judge("--token-budget-update").verdicts == {"stale"}, "nothing unknown is accepted"
+
+
+def test_bounds_without_a_limit_between_them_are_told_and_pass(project: Recorded) -> None:
+    wide = "[tool.tokenbudget.tolerance]\ncost_usd = '2000%'\ncache_share = 100\n"
+    (project.path / "pyproject.toml").write_text(wide, "utf-8")
+    project.record((TWO, usage(3, 9000, 0)), (TWO, usage(3, 0, 9000)))
+    result = project.changed(MOVED)
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    (told,) = [f["text"] for f in result.scenarios["test_it"]["findings"] if f["kind"] == "cache_change"]
+    assert told.startswith("turn 2: up to ")
+    assert "nobody can say how many: 2 blocks of its prompt have no known size" in told
