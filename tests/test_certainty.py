@@ -179,3 +179,65 @@ def test_bounds_without_a_limit_between_them_are_told_and_pass(project: Recorded
     (told,) = [f["text"] for f in result.scenarios["test_it"]["findings"] if f["kind"] == "cache_change"]
     assert told.startswith("turn 2: up to ")
     assert "nobody can say how many: 2 blocks of its prompt have no known size" in told
+
+
+WARM = body([text(RULES, **MARK)], text("Where is it?"))
+EDITS = {
+    "a rule more": '" Never promise an hour to anybody."',
+    "words that code makes": '" never promise a date or an hour.".upper()',
+    "a path": '" Work in /srv/shop/app and nowhere else."',
+    "a schema": '\' {"limit": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": 10}}\'',
+    "a date": '" Today is Saturday, 28 November 2026 (2026-11-28)."',
+    "a clock that stands for a whole run": '" It is 10:31:07."',
+}
+EDIT = """
+def requests(bodies):
+    for body in bodies:
+        body["system"][0]["text"] += {text}
+    return bodies
+"""
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_of_what_was_warm_is_no_lost_cache(project: Recorded, edit: str) -> None:
+    """A guess is no proof: not the look of a text, nor that no file of the repository holds it."""
+    project.record((WARM, usage(12, 0, 4700)))
+    result = project.changed(EDIT.format(text=EDITS[edit]))
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] > 4700
+
+
+def test_a_value_of_no_file_is_told_and_not_charged(project: Recorded) -> None:
+    project.record((WARM, usage(12, 0, 4700)))
+    result = project.changed(EDIT.format(text='" It is " + "70:13:01"[::-1] + "."'))
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] > 4700
+    assert "date or time" in result.output
+    assert "That is not proved, and not charged" in result.output
+
+
+def test_two_turns_that_differ_in_a_clock_prove_that_a_warm_cache_is_lost(project: Recorded) -> None:
+    project.record((WARM, usage(12, 0, 4700)), (WARM, usage(12, 0, 4700)))
+    result = project.changed(CLOCK)
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] == 0
+
+
+def test_a_suite_is_as_green_tomorrow_as_today(project: Recorded) -> None:
+    """A date alone is never proof, however the repository makes it."""
+    dated = body([text(f"{RULES} Today is 2026-11-25.", **MARK)], text("Where is it?"))
+    project.record((dated, usage(12, 0, 4710)))
+    agent = """
+import datetime
+
+
+def requests(bodies):
+    today = datetime.date.today().isoformat()
+    for body in bodies:
+        body["system"][0]["text"] = body["system"][0]["text"].replace("2026-11-25", today)
+    return bodies
+"""
+    result = project.changed(agent)
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    measured = result.scenarios["test_it"]["measured"]
+    assert (measured["cache_read_input_tokens"], measured["cache_creation_input_tokens"]) == (4710, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,68 +219,3 @@ def test_a_turn_that_is_called_anew_has_the_start_of_its_recording(
             assert measured[name] == pytest.approx(sum(getattr(usage, name) for usage in live), abs=5)
     again = project.run("--token-budget-record=changed", url="http://127.0.0.1:9")
     assert again.status == 0, again.output  # nothing is left to call
-
-
-CONCURRENT = """
-import asyncio
-import os
-
-import httpx2
-import pytest
-
-SYSTEM = "The customer writes first. " * 1_000 + os.environ.get("STARTED", "")
-
-
-async def ask(client, words):
-    text = {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}
-    body = {
-        "model": "claude-haiku-4-5",
-        "max_tokens": 50,
-        "system": [text],
-        "messages": [{"role": "user", "content": words}],
-    }
-    headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"]}
-    url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
-    (await client.post(f"{url}/v1/messages", json=body, headers=headers)).raise_for_status()
-
-
-async def all_at_once():
-    async with httpx2.AsyncClient(timeout=600) as client:
-        await asyncio.gather(*(ask(client, words) for words in ("One", "Two", "Three")))
-        await ask(client, "Four")
-
-
-@pytest.mark.token_budget
-def test_all_at_once():
-    asyncio.run(all_at_once())
-"""
-
-
-THREE = threading.Barrier(3)
-
-
-def all_together(body: Body) -> str:
-    """Answers the first three when all of them have come."""
-    if body["messages"][0]["content"] != "Four":
-        THREE.wait(600)
-    return "Yes."
-
-
-def test_concurrent_calls_that_find_nothing_all_write(
-    tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The recording was warm and shows nothing of it, but it has the times at which its calls were made."""
-    (tmp_path / "test_it.py").write_text(CONCURRENT, "utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
-    project = Project(tmp_path, pytester)
-    record_warm(project, all_together)
-    monkeypatch.setenv("STARTED", "It is 12:31:07 in process 4711.")
-    measured = project.judge().scenarios["test_all_at_once"]["measured"]
-    with MessagesApi(all_together) as api:
-        assert project.run("--token-budget-disable", url=api.url).status == 0
-    for name in ("cache_creation_input_tokens", "cache_read_input_tokens"):
-        live = [getattr(charge.usage, name) for charge in api.charges]
-        assert sorted(count > 0 for count in live) == sorted(
-            [name.startswith("cache_c")] * 3 + [name.startswith("cache_r")]
-        )
-        assert measured[name] == pytest.approx(sum(live), rel=ALLOWED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,11 +18,12 @@ from pytest_tokenbudget.diagnosis.block_changes import (
     refined,
 )
 from pytest_tokenbudget.diagnosis.prompt_parts import is_ignored, text_of, tool_names
-from pytest_tokenbudget.diagnosis.values import Kind, kind_of_code, values_in
+from pytest_tokenbudget.diagnosis.values import Kind, kind_of_code, kind_of_difference, values_in
 from pytest_tokenbudget.metering.cache_rules import scopes
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, FindingKind
 from pytest_tokenbudget.sources.tree import Location, SourceTree
+from pytest_tokenbudget.wire.exchange import Pair
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, last_breakpoint
 from pytest_tokenbudget.wording import listed, plural
 
@@ -61,31 +63,40 @@ def _with_the_same(first: Finding, *others: Finding) -> Finding:
     return replace(first, text=f"{first.text}; the same of {listed([one.where for one in others])}")
 
 
-def is_lasting(was: Prompt, now: Prompt, sources: SourceTree) -> bool:
-    """Whether what changed in a cached prefix is the repository's, so that every process sends the same."""
-    if any(_finding(difference, sources) for difference in _changes(was, now)):
-        return False
-    return not any(_is_filled_in(old, new, sources) for old, new in _new_blocks(was, now))
+def proved_volatile(pairs: Sequence[Pair]) -> frozenset[int]:
+    """Return which turns have a cached prefix that is proved to be another in every process (`Pair.index`).
 
-
-def _new_blocks(was: Prompt, now: Prompt) -> Iterator[tuple[Block | None, Block]]:
-    """What is cached now and nowhere recorded, beside the recorded block of its place that is gone."""
-    recorded, sent = ({block.digest for block in prompt.blocks} for prompt in (was, now))
-    gone = {block.where: block for block in was.blocks if block.digest not in sent}
-    for block in now.blocks[: last_breakpoint(now) + 1]:
-        if block.digest not in recorded and not is_ignored(block):
-            yield gone.get(block.where), block
-
-
-def _is_filled_in(old: Block | None, new: Block, sources: SourceTree) -> bool:
-    """Whether a block holds a value that a program fills in, or is, as system prompt, a text of no file.
-
-    What a person says, and what a framework makes of a function's signature, stand in no file either.
+    The proof is an experiment: two turns of one run differ in a value, or in an order, where they were alike
+    when recorded. Everything else is an edit until it is proved.
     """
-    location = sources.locate(text_of(old) if old else "", text_of(new))
-    return any(
-        values_in(piece) or (new.level == "system" and not sources.holds(piece)) for piece in location.missing
+    groups: defaultdict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    for pair in pairs:
+        for place, was, now in _cached_texts(pair.recorded.prompt, pair.request.prompt):
+            groups[place, was].append((pair.index, now))
+    return frozenset(
+        index for texts in groups.values() if _differ_by_value(now for _, now in texts) for index, _ in texts
     )
+
+
+def _cached_texts(was: Prompt, now: Prompt) -> Iterator[tuple[str, str, str]]:
+    """Yield the place, the recorded and the new text of each block of the cached prefix, and of all tools.
+
+    The messages that a conversation gained have no recorded text, so that they are not compared.
+    """
+    recorded = {block.where: text_of(block) for block in was.blocks}
+    prefix = now.blocks[: last_breakpoint(now) + 1]
+    for block in prefix:
+        if block.level != "messages" or block.where in recorded:
+            yield block.where, recorded.get(block.where, ""), text_of(block)
+    if any(block.level == "tools" for block in prefix):
+        before, after = (json.dumps([text_of(b) for b in prompt.level("tools")]) for prompt in (was, now))
+        yield "tools", before, after
+
+
+def _differ_by_value(texts: Iterable[str]) -> bool:
+    first, *others = dict.fromkeys(texts)
+    kinds = (kind_of_difference(first, other) for other in others)
+    return any(kind.is_value or kind is Kind.ORDER for kind in kinds)
 
 
 def _changes(was: Prompt, now: Prompt) -> list[Difference]:
@@ -153,14 +164,16 @@ def _is_in_order(difference: Difference, sources: SourceTree) -> bool:
 
 
 def _is_strange(piece: str, kind: Kind, location: Location, sources: SourceTree) -> bool:
-    """Whether a text that is not at its place in the repository comes from nowhere else in it either.
+    """Return whether a text that is not at its place in the repository looks like a value.
 
-    A number may be an edited constant of the code; in a line that the repository holds, words that are no
-    value are what the line was written to be filled with.
+    A number may be an edited constant of the code. Plain words are an edit, wherever they come from, but for
+    those that a line of the repository is filled with and that no file holds.
     """
     if kind == Kind.COUNTER:
         return not sources.changes_mention(piece)
-    return kind.is_value or bool(values_in(piece)) or not (location.source or sources.holds(piece))
+    if kind.is_value or values_in(piece):
+        return True
+    return location.filled is not None and not (location.source or sources.holds(piece))
 
 
 def compare_prefixes(first: Sequence[Prompt], second: Sequence[Prompt]) -> list[Finding]:

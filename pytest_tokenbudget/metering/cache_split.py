@@ -305,8 +305,8 @@ def resplit(
     taken only, so no tokenizer is needed: hand in one `Memo(BuiltinCounter())` for many runs.
 
     What was in the cache before the recording, an earlier run had written. Earlier runs of the changed agent
-    will have written its changed prefix just so, unless it is another one in every process: `lasting` says of
-    a turn whether its prefix is the same in all of them.
+    will have written its changed prefix just so, unless it is another one in every process: `lasting` is
+    False for a turn of which that is proved.
     """
     same = [
         now is not None and same_prompt(now.prompt, was.prompt)

@@ -5,8 +5,9 @@ A recorded answer is refused where the limits of the new request would end it el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -50,8 +51,9 @@ class Meter:
     """Marks the usage of one answer that is priced as a long one (`Prices.tiered`)."""
     minimums: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Shortest cacheable prefix by model, over the built-in table."""
-    lasting: Callable[[Pair], bool] = lambda _: True
-    """Whether the changed prefix of a request is the same in every process, so that it can be warm."""
+    volatile: Callable[[Sequence[Pair]], Collection[int]] = lambda _: ()
+    """Names the turns of a run whose changed prefix is proved to be another in every process (`Pair.index`).
+    Every other change is an edit: what was warm before it is warm after it."""
     recount: CountPrompts | None = None
     """Counts changed prompts exactly, where somebody can be asked."""
     weights: Counter = field(default_factory=lambda: Memo(BuiltinCounter()))
@@ -220,12 +222,13 @@ class Meter:
             for number in recorded
         ]
         order = list(recorded)
+        volatile = cache(lambda: frozenset(self.volatile(list(asked.values()))))
         splits = resplit(
             was,
             now,
             minimums=self.minimums,
             counter=self.weights,
-            lasting=lambda place: order[place] in asked and self.lasting(asked[order[place]]),
+            lasting=lambda place: order[place] not in volatile(),
         )
         return dict(zip(order, splits, strict=True))
 

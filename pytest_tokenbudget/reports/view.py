@@ -627,6 +627,7 @@ def _command(command: tuple[str, ...], scenarios: Sequence[ScenarioEntry]) -> tu
     return (*command, plain(ScenarioId(one["id"]).argument))
 
 
+_PROOF = "--token-budget-stability replays once more in another process and tells."
 _WAYS_OUT = "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free."
 
 
@@ -634,8 +635,8 @@ def doubts(scenario: ScenarioEntry) -> Iterator[str]:
     """Yield what is to be known of a scenario even where it passes, in sentences.
 
     They tell options under which the recorded answers would be others, that two recordings began with
-    different caches, and models that are not known; the last is the same for every scenario, so that it can
-    be said once.
+    different caches, models that are not known, and values that may lose the cache from run to run; the last
+    two are the same for every scenario, so that they can be said once.
     """
     for finding in scenario["findings"]:
         text = plain(finding["text"])
@@ -645,6 +646,8 @@ def doubts(scenario: ScenarioEntry) -> Iterator[str]:
             yield f"{text}. {_WAYS_OUT}"
         elif finding["kind"] == FindingKind.OTHER_START:
             yield f"{scenario['id']}: {text}."
+        elif finding["kind"] == "volatile":
+            yield f"{text}. That is not proved, and not charged: {_PROOF}"
 
 
 def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:

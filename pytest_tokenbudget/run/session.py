@@ -19,7 +19,7 @@ from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
 from pytest_tokenbudget.budget.verdict import Starts, hangs, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
-from pytest_tokenbudget.diagnosis.volatile import is_lasting
+from pytest_tokenbudget.diagnosis.volatile import proved_volatile
 from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.metering.counting import Store, best_counter
@@ -106,7 +106,7 @@ class Session:
             best_counter(self._store),
             self.prices.tiered,
             self.settings.minimum_cacheable_tokens,
-            lasting=lambda pair: is_lasting(pair.recorded.prompt, pair.request.prompt, self._sources),
+            volatile=proved_volatile,
             recount=self.api.count if self.api else None,
         )
 

@@ -69,7 +69,12 @@ VOLATILE = [
     per_process(
         "a path that no file knows", "Work in {}", "/tmp/pytest-of-ci/run-81/shop", "path or host name"
     ),
-    per_process("a text that no file knows", "{}", "Mr Jones wants it in verse.", "changed text"),
+    Case(
+        "words that no file knows: an edit, wherever they come from",
+        each(before_system("{}", "Mr Jones wants it in verse.")),
+        {"growth system[0]": ("its text is in no file of the repository", "")},
+        TEMPLATE,
+    ),
     another_value("another date", "Current time: {}.", "2026-11-20", "2026-11-21", "date or time", NOW),
     another_value("another counter", "Session: {} on web", "41", "42", "counter", WHO),
     another_value("another host", "Session: 1 on {}", "blue", "grey", "changed text", WHO),

@@ -366,6 +366,21 @@ def test_concurrent_first_calls_write_on_both_sides() -> None:
     assert found == truth(now, Api(sees=sees))
 
 
+def test_concurrent_calls_that_find_nothing_all_write_by_their_times() -> None:
+    """The recording was warm and shows nothing of it, but it has the times at which its calls were made."""
+    prompts = [ask([text(2000, "system", MARK)], text(10, f"m{n}")) for n in range(4)]
+    now = [ask([text(2000, "clock", MARK)], text(10, f"m{n}")) for n in range(4)]
+    api = Api()
+    record(prompts[:1], api)
+    recorded = [
+        replace(turn, sent=START + timedelta(seconds=sent), began=START + timedelta(seconds=sent + 5))
+        for turn, sent in zip(record(prompts, api), (0, 1, 2, 20), strict=True)
+    ]
+    assert [split(turn.tokens) for turn in recorded] == [(2000, 0, 0, 13)] * 4
+    found = changed(recorded, [*now], lasting=lambda _: False)
+    assert [split(one.tokens) for one in found] == [(0, 0, 2000, 13)] * 3 + [(2000, 0, 0, 13)]
+
+
 def test_lifetimes_follow_the_recorded_dates() -> None:
     prompts = agent(turns=2)
     recorded = [
