@@ -111,7 +111,7 @@ def _bounded(run: Run, costs: Sequence[TurnCosts], indexes: Sequence[int]) -> Fi
         f"{turns(indexes)}: up to {plural(max(-reads, 0), 'token')} fewer are read from the cache than when "
         f"recorded, and nobody can say how many: {'; '.join(notes)}"
     )
-    return Finding("cache_change", turns(indexes), text, reads, total)
+    return Finding(FindingKind.CACHE_CHANGE, turns(indexes), text, reads, total)
 
 
 def _more_reads(run: Run, indexes: Sequence[int]) -> int:

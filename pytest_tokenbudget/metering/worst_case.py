@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_tokenbudget.metering.cache_rules import not_simulated
+from pytest_tokenbudget.metering.cache_rules import hidden_sizes, server_tools
 from pytest_tokenbudget.metering.rendering import block_weights
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.wire.answers import asked_modifiers
@@ -22,7 +22,7 @@ def unbounded(prompt: Prompt) -> str | None:
     Server tools, MCP and advisors bill rounds inside one answer, a compaction its own summary, a fallback
     another model; a PDF, a file and an image by URL have no known size.
     """
-    if reason := not_simulated(prompt):
+    if reason := server_tools(prompt) or next(iter(hidden_sizes(prompt).values()), None):
         return reason
     edits = as_mapping(prompt.options.get("context_management")).get("edits")
     if any(str(edit.get("type", "")).startswith("compact") for edit in mappings(edits)):
