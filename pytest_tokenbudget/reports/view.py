@@ -646,7 +646,7 @@ def doubts(scenario: ScenarioEntry) -> Iterator[str]:
             yield f"{text}. {_WAYS_OUT}"
         elif finding["kind"] == FindingKind.OTHER_START:
             yield f"{scenario['id']}: {text}."
-        elif finding["kind"] == "volatile":
+        elif finding["kind"] == FindingKind.VOLATILE:
             yield f"{text}. That is not proved, and not charged: {_PROOF}"
 
 
