@@ -201,23 +201,23 @@ def requests(bodies):
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_of_what_was_warm_is_no_lost_cache(project: Recorded, edit: str) -> None:
     """A guess is no proof: not the look of a text, nor that no file of the repository holds it."""
-    project.record((WARM, usage(12, 0, 4700)))
+    project.record((WARM, usage(12, 0, 3600)))
     result = project.changed(EDIT.format(text=EDITS[edit]))
     assert (result.status, result.verdicts) == (0, {"within"}), result.output
-    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] > 4700
+    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] > 3600
 
 
 def test_a_value_of_no_file_is_told_and_not_charged(project: Recorded) -> None:
-    project.record((WARM, usage(12, 0, 4700)))
+    project.record((WARM, usage(12, 0, 3600)))
     result = project.changed(EDIT.format(text='" It is " + "70:13:01"[::-1] + "."'))
     assert (result.status, result.verdicts) == (0, {"within"}), result.output
-    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] > 4700
+    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] > 3600
     assert "date or time" in result.output
     assert "That is not proved, and not charged" in result.output
 
 
 def test_two_turns_that_differ_in_a_clock_prove_that_a_warm_cache_is_lost(project: Recorded) -> None:
-    project.record((WARM, usage(12, 0, 4700)), (WARM, usage(12, 0, 4700)))
+    project.record((WARM, usage(12, 0, 3600)), (WARM, usage(12, 0, 3600)))
     result = project.changed(CLOCK)
     assert (result.status, result.verdicts) == (1, {"over"}), result.output
     assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] == 0
@@ -226,7 +226,7 @@ def test_two_turns_that_differ_in_a_clock_prove_that_a_warm_cache_is_lost(projec
 def test_a_suite_is_as_green_tomorrow_as_today(project: Recorded) -> None:
     """A date alone is never proof, however the repository makes it."""
     dated = body([text(f"{RULES} Today is 2026-11-25.", **MARK)], text("Where is it?"))
-    project.record((dated, usage(12, 0, 4710)))
+    project.record((dated, usage(12, 0, 3610)))
     agent = """
 import datetime
 
@@ -240,4 +240,4 @@ def requests(bodies):
     result = project.changed(agent)
     assert (result.status, result.verdicts) == (0, {"within"}), result.output
     measured = result.scenarios["test_it"]["measured"]
-    assert (measured["cache_read_input_tokens"], measured["cache_creation_input_tokens"]) == (4710, 0)
+    assert (measured["cache_read_input_tokens"], measured["cache_creation_input_tokens"]) == (3610, 0)
