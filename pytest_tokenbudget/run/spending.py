@@ -145,7 +145,7 @@ class Spending:
         raise self._refused(call, worst)
 
     def _refused(self, call: Call, worst: Decimal) -> RecordingError:
-        """Return the error for a call that could pass the limit: in full for the first of the run."""
+        """Return the error for a call that could pass the limit: in full for the first test of the run."""
         model = call.requests[0].prompt.model
         if not self._note_refused(call.asker):
             return RecordingError(f"{_NOT_RUN} ({_OPTION}={self._limit})")
@@ -158,11 +158,11 @@ class Spending:
         )
 
     def _note_refused(self, scenario: str) -> bool:
-        """Keep that a scenario was refused a call; whether it is the first of the run."""
+        """Keep that a scenario was refused a call; return whether it is the first one of the run."""
         with self._opened() as purse:
-            (before,) = purse.execute("SELECT COUNT(*) FROM refused").fetchone()
             purse.execute("INSERT OR IGNORE INTO refused VALUES (?)", (scenario,))
-        return not before
+            (first,) = purse.execute("SELECT scenario FROM refused ORDER BY rowid LIMIT 1").fetchone()
+        return bool(first == scenario)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
