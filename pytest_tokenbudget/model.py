@@ -112,6 +112,9 @@ class Tokens:
     def __radd__(self, other: Literal[0]) -> Self:
         return self  # so that sum() needs no start value
 
+    def __sub__(self, other: Tokens) -> Tokens:
+        return Tokens(*(getattr(self, count) - getattr(other, count) for count in COUNTS))
+
 
 COUNTS: tuple[str, ...] = tuple(count.name for count in fields(Tokens))
 """Names of all counts of `Tokens`, in their order."""
@@ -198,6 +201,15 @@ class Usage:
         for rate, tokens in other.by_rate.items():
             rates[rate] = rates.get(rate, Tokens()) + tokens
         return Usage(self.turns + other.turns, MappingProxyType(rates))
+
+    def __sub__(self, other: Usage) -> Usage:
+        """Return the difference, rates without one left out; its counts may be negative."""
+        rates = {
+            rate: self.by_rate.get(rate, Tokens()) - other.by_rate.get(rate, Tokens())
+            for rate in {**self.by_rate, **other.by_rate}
+        }
+        changed = {rate: tokens for rate, tokens in rates.items() if tokens != Tokens()}
+        return Usage(self.turns - other.turns, MappingProxyType(changed))
 
     def __radd__(self, other: Literal[0]) -> Self:
         return self

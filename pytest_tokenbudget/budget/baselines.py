@@ -22,8 +22,11 @@ from pytest_tokenbudget.wire.prompt import Block, digest
 
 VERSION = 2
 """The newest version that is read and written."""
-_UPDATE = "pytest --token-budget --token-budget-update"
-_HEADER = f"# Token budgets. Written by `{_UPDATE}`; commit it and review it like code.\n"
+UPDATE = "pytest --token-budget --token-budget-update"
+"""The command that writes baselines."""
+MAKE_WRITABLE = f"The baselines on disk are as they were; make the folder writable and run `{UPDATE}` again."
+"""The next step where a file cannot be written."""
+_HEADER = f"# Token budgets. Written by `{UPDATE}`; commit it and review it like code.\n"
 _OPTIONAL = "web_search_requests"
 REQUIRED = tuple(count for count in COUNTS if count != _OPTIONAL)
 """Counts that every rate of a baseline has."""
@@ -98,7 +101,7 @@ def read_baselines(path: Path) -> Mapping[str, Baseline]:
 
     Raises BaselineError naming the file, what is wrong in it and the fix.
     """
-    restore = f"Restore it (git checkout -- {shlex.quote(str(path))}), then run `{_UPDATE}` for what changed."
+    restore = f"Restore it (git checkout -- {shlex.quote(str(path))}), then run `{UPDATE}` for what changed."
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -150,19 +153,30 @@ def _baseline(value: object, where: str, version: int) -> Baseline:
         raise ValueError(f"{where}: is not `turns` and `models`")
     added = _ADDED if version > 1 else ()
     _refuse_unknown(value, ("turns", "models", *added), where)
-    by_rate, foreign_reads = {}, {}
-    for name, counts in value["models"].items():
-        rate, place = Rate.parse(str(name)), f"{where}: {name}"
-        by_rate[rate] = _tokens(counts, place, (_FOREIGN_READS,) if version > 1 else ())
-        if _FOREIGN_READS in counts:
-            foreign_reads[rate] = _foreign_reads(counts[_FOREIGN_READS], f"{place}: {_FOREIGN_READS}")
+    by_rate = read_models(value["models"], where, (_FOREIGN_READS,) if version > 1 else ())
+    foreign_reads = {
+        Rate.parse(str(name)): _foreign_reads(counts[_FOREIGN_READS], f"{where}: {name}: {_FOREIGN_READS}")
+        for name, counts in value["models"].items()
+        if _FOREIGN_READS in counts
+    }
     return Baseline(
-        Usage(_count(value.get("turns"), f"{where}: turns"), MappingProxyType(by_rate)),
+        Usage(_count(value.get("turns"), f"{where}: turns"), by_rate),
         MappingProxyType(foreign_reads),
         **{
             key: _text(value[key], f"{where}: {key}", digest=key in _DIGESTS) for key in added if key in value
         },
     )
+
+
+def read_models(models: Mapping[Any, Any], where: str, beside: Sequence[str] = ()) -> Mapping[Rate, Tokens]:
+    """Read tokens by rate, in their order; `beside` names keys that may stand beside the counts.
+
+    Raises ValueError that says what is wrong `where`.
+    """
+    read = {
+        Rate.parse(str(name)): _tokens(counts, f"{where}: {name}", beside) for name, counts in models.items()
+    }
+    return MappingProxyType(read)
 
 
 def _foreign_reads(value: object, where: str) -> Mapping[str, int]:
@@ -214,17 +228,23 @@ def _needs_version_2(baseline: Baseline) -> bool:
 
 
 def _as_table(baseline: Baseline) -> dict[str, Any]:
+    models = format_models({rate: baseline.usage.by_rate[rate] for rate in sorted(baseline.usage.by_rate)})
+    for rate, by_ttl in baseline.foreign_reads.items():
+        if reads := _not_zero(by_ttl):
+            models[str(rate)][_FOREIGN_READS] = reads
+    added = {key: value for key in _ADDED if (value := getattr(baseline, key))}
+    return {"turns": baseline.usage.turns, "models": models, **added}
+
+
+def format_models(by_rate: Mapping[Rate, Tokens]) -> dict[str, dict[str, Any]]:
+    """Return tokens by rate as they are written, in their order."""
     models = {}
-    for rate in sorted(baseline.usage.by_rate):
-        tokens = baseline.usage.by_rate[rate]
+    for rate, tokens in by_rate.items():
         table: dict[str, Any] = {key: getattr(tokens, key) for key in REQUIRED}
         if tokens.web_search_requests:
             table[_OPTIONAL] = tokens.web_search_requests
-        if reads := _not_zero(baseline.foreign_reads.get(rate, {})):
-            table[_FOREIGN_READS] = reads
         models[str(rate)] = table
-    added = {key: value for key in _ADDED if (value := getattr(baseline, key))}
-    return {"turns": baseline.usage.turns, "models": models, **added}
+    return models
 
 
 def _not_zero(reads: Mapping[str, int]) -> dict[str, int]:
@@ -245,7 +265,6 @@ def write_baselines(path: Path, changed: Mapping[str, Baseline]) -> bool:
         write_atomically(path, format_baselines(merged).encode())
     except OSError as error:
         raise BaselineError(
-            f"{path}: cannot be written: {error.strerror or error}. The baselines on disk are as they were; "
-            f"make the folder writable and run `{_UPDATE}` again."
+            f"{path}: cannot be written: {error.strerror or error}. {MAKE_WRITABLE}"
         ) from error
     return True

@@ -569,12 +569,12 @@ def recounted(
     for place, n in enumerate(changed):
         was, now = counts[2 * place], counts[2 * place + 1]
         if was is not None and now is not None:
-            found[n] = _exact(estimates[n], recorded[n] + now - was, recorded[n])
+            found[n] = exactly(estimates[n], recorded[n] + now - was, recorded[n])
     return found
 
 
-def _exact(estimate: Estimate, total: int, recorded: int) -> Estimate:
-    """With parts that add up: what they are off by goes to the largest of them."""
+def exactly(estimate: Estimate, total: int, recorded: int) -> Estimate:
+    """Return `total` with the parts of an estimate: what they are off by goes to the largest of them."""
     parts = list(estimate.parts)
     rest = total - recorded - sum(part.tokens for part in parts)
     if rest and parts:

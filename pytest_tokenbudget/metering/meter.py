@@ -25,6 +25,7 @@ from pytest_tokenbudget.metering.estimate import (
     Known,
     assumed,
     estimate,
+    exactly,
     fed_back_tokens,
     misbilled,
     recounted,
@@ -94,7 +95,10 @@ class Meter:
         for turn in run.turns:
             pair, usage = turn.pair, turn.pair.answer.usage
             tokens = usage.main_tokens.prompt_tokens if usage else 0
-            if usage is None or not tokens or not _reads_as_asked(pair, usage):
+            changed_since = (
+                turn.accepted is not None
+            )  # `pair` holds what was accepted, which was checked then
+            if changed_since or usage is None or not tokens or not _reads_as_asked(pair, usage):
                 continue
             known = Known(pair.recorded.prompt, tokens, worked(pair.answer.message or {}))
             counted = misbilled(known, self.counter)
@@ -154,6 +158,27 @@ class Meter:
         foreign = foreign_reads(turns, minimums=self.minimums, counter=self.weights)
         return by_rate(zip((usage.main_rate for usage in usages), foreign, strict=True))
 
+    def since(self, turn: Turn, was: Turn, stored: Usage) -> Turn:
+        """Return a turn as a change since it was accepted as `was`, measured on the same recorded answer.
+
+        Its tokens stay; what it is compared with are the request, tokens and cache of `was`. `stored` is
+        what was written down when it was accepted: it holds where the same is counted now, else both sides
+        are counted by the counter of this run.
+        """
+        pair = _headed(replace(turn.pair, recorded=was.pair.request))
+        if Basis.UNKNOWN in (turn.basis, was.basis):
+            return replace(turn, pair=pair, recorded=stored, estimate=replace(turn.estimate, parts=()))
+        before, now = was.usage.main_tokens.prompt_tokens, turn.usage.main_tokens.prompt_tokens
+        apart = estimate(Known(pair.recorded.prompt, before), pair.request.prompt, self.counter)
+        return replace(
+            turn,
+            pair=pair,
+            recorded=stored if stored.main_tokens.prompt_tokens == before else was.usage,
+            accepted=stored,
+            estimate=replace(turn.estimate, parts=exactly(apart, now, before).parts),
+            cache_before=was.cache_now,
+        )
+
     def _estimates(self, recorded: Mapping[int, Exchange], asked: Mapping[int, Pair]) -> dict[int, Estimate]:
         known = {
             number: Known(
@@ -191,14 +216,14 @@ class Meter:
     def _estimate(
         self, pair: Pair, known: Known | None, near: Sequence[Known], answers: Mapping[str, int]
     ) -> Estimate:
-        if known is None and (pair.answer.refused or (pair.how == Paired.EXACT and pair.answer.usage)):
+        if known is None and (pair.answer.refused or (pair.is_recorded and pair.answer.usage)):
             return Estimate(0, Basis.RECORDED, 0, 0)  # it billed nothing
         if known is None:
             reason = _unread(pair.answer) or "the recorded answer reports a prompt of no tokens"
             return Estimate(None, Basis.UNKNOWN, reason=reason)
         if other := _not_its_answer(pair):
             return Estimate(None, Basis.UNKNOWN, reason=other)
-        if pair.how == Paired.EXACT and pair.request.prompt.betas == pair.recorded.prompt.betas:
+        if pair.is_recorded and pair.request.prompt.betas == pair.recorded.prompt.betas:
             total = known.prompt_tokens
             return Estimate(total, Basis.RECORDED, total, total)
         return estimate(known, pair.request.prompt, self.counter, near=near, answers=answers)
@@ -311,7 +336,8 @@ class Turn:
     """Now. Where the basis is unknown: as recorded, and never to be judged. Where the cache is known within
     bounds: in the worst case."""
     recorded: Usage | None
-    """What the recorded answer billed, for the recorded request; None for a real call of this run."""
+    """What the recorded answer billed, for the recorded request; None for a real call of this run. Where
+    another request was accepted, what that one comes to, as this run counts."""
     estimate: Estimate
     """How the prompt tokens of `usage` were found, and the parts of their difference."""
     cache_note: str | None = None
@@ -322,6 +348,8 @@ class Turn:
     """The simulated cache at this request; None where nothing in the run changed."""
     best: Usage | None = None
     """Now, in the best case; None where `usage` is the only one."""
+    accepted: Usage | None = None
+    """What `recorded` came to when it was accepted, maybe by another counter; None where it was not."""
 
     @property
     def basis(self) -> Basis:
@@ -362,6 +390,12 @@ class Run:
     def best(self) -> Usage:
         """All turns together, where the cache serves as much as it may."""
         return sum((turn.best or turn.usage for turn in self.turns), Usage())
+
+    @property
+    def recounted(self) -> Usage:
+        """What this run's counter makes of what was accepted, less what was written down then."""
+        known = (turn.recorded - turn.accepted for turn in self.turns if turn.recorded and turn.accepted)
+        return sum(known, Usage())
 
     @property
     def basis(self) -> Basis:

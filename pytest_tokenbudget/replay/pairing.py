@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from typing import TypeVar
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.conversation import Conversation, Reply, alike, cosine, holds, is_rather, reply
 from pytest_tokenbudget.sequences import common_prefix
-from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import Accepted, Exchange, Pair, Request
 from pytest_tokenbudget.wire.requests import meaning
 
 
@@ -30,10 +30,20 @@ class Recording:
     An exchange answers one request only, except token counts, which are free and may be asked for again. With
     `repeats`, an exchange that is asked for again counts as if it had been recorded once more, and a request
     that nothing else answers is given the first that may: as `allow_playback_repeats` of vcr has it.
+
+    `accepted` returns what was accepted in place of exchanges, by their index; it is called once, when
+    something is asked that was not recorded so. A request that was accepted pairs as exact.
     """
 
-    def __init__(self, exchanges: Sequence[Exchange] = (), *, repeats: bool = False) -> None:
+    def __init__(
+        self,
+        exchanges: Sequence[Exchange] = (),
+        *,
+        repeats: bool = False,
+        accepted: Callable[[], Mapping[int, Accepted]] = dict,
+    ) -> None:
         self.exchanges = list(exchanges)
+        self._read_accepted = accepted
         self._repeats = repeats
         self._recorded = Recorded(self.exchanges)
         self._count = len(self.exchanges)
@@ -48,6 +58,23 @@ class Recording:
         self._token_counts: list[Pair] = []
         self._misses: list[Request] = []
         self._reshaped: list[Pair] = []
+
+    @cached_property
+    def accepted(self) -> Mapping[int, Accepted]:
+        """What was accepted in place of recorded turns, by the index of the exchange."""
+        return self._read_accepted()
+
+    @cached_property
+    def _accepted_by_digest(self) -> Mapping[str, Sequence[int]]:
+        found: dict[str, list[int]] = defaultdict(list)
+        for index, accepted in self.accepted.items():
+            if accepted.request is not None:
+                found[accepted.request.digest].append(index)
+        return found
+
+    def is_recorded(self, request: Request) -> bool:
+        """Whether the same bytes were recorded."""
+        return request.digest in self._recorded.by_digest
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -112,7 +139,14 @@ class Recording:
 
     def _keep(self, conversation: Conversation, match: Match) -> None:
         exchange = self.exchanges[match.index]
-        pair = Pair(match.index, conversation.request, exchange.request, exchange.answer, match.how)
+        pair = Pair(
+            match.index,
+            conversation.request,
+            exchange.request,
+            exchange.answer,
+            match.how,
+            match.by_acceptance,
+        )
         if is_free(conversation.request):
             self._served[match.index] = conversation
             self._token_counts.append(pair)
@@ -131,6 +165,7 @@ class Recording:
         match = (
             self._same_custom_id(asked, origin)
             or self._same_bytes(asked, origin)
+            or self._as_accepted(asked, origin)
             or self._same_meaning(asked, origin)
         )
         if match:
@@ -149,6 +184,8 @@ class Recording:
         if not found:
             return None
         same = [i for i in found if self.exchanges[i].request.digest == asked.request.digest]
+        if not same and (accepted := self._as_accepted(asked, origin)) and accepted.index in found:
+            return accepted
         if not same:
             asks = meaning(asked.request)
             same = [i for i in found if meaning(self.exchanges[i].request) == asks]
@@ -168,6 +205,14 @@ class Recording:
             return None
         placed = [index for index in found if origin.agrees(self._recorded.origins[index])]
         return Match((placed or found)[0], Paired.EXACT, origin)
+
+    def _as_accepted(self, asked: Conversation, origin: Origin) -> Match | None:
+        """Pair a request with the first exchange in whose place exactly this was accepted."""
+        found = self._unplayed(asked, self._accepted_by_digest.get(asked.request.digest, ()))
+        if not found:
+            return None
+        placed = [index for index in found if origin.agrees(self._recorded.origins[index])]
+        return Match((placed or found)[0], Paired.EXACT, origin, by_acceptance=True)
 
     def _retry(self, asked: Conversation, origin: Origin, failed: int) -> Match | None:
         """The next attempt at what a failed attempt was paired with."""
@@ -283,6 +328,8 @@ class Match:
     how: Paired
     origin: Origin
     """What the request continues."""
+    by_acceptance: bool = False
+    """Whether it is exact because it equals what was accepted, not what was recorded."""
 
 
 def is_free(request: Request) -> bool:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
@@ -29,14 +30,18 @@ from pytest_tokenbudget.replay.traffic import (
     Traffic,
     answer_body,
     answer_to,
+    hides_text,
     lower,
     may_be_of_a_thread,
     session_of,
     status,
 )
-from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import Accepted, Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.framing import decode_body, parse_body, transcode
 from pytest_tokenbudget.wire.requests import first_difference
+
+AcceptedIn = Callable[[Sequence[Exchange]], Mapping[int, Accepted]]
+"""Returns what was accepted in place of the exchanges of a recording, by their index."""
 
 
 class Ledger:
@@ -70,7 +75,11 @@ class Ledger:
         self._traffic = Traffic(interactions, sort_keys=self.rules.sort_keys)
         self.read = self._traffic.reader.read
         """Reads a request in vcr's shape."""
-        self.recording = Recording(self._traffic.exchanges, repeats=self.rules.repeats)
+        self.recording = Recording(
+            self._traffic.exchanges,
+            repeats=self.rules.repeats,
+            accepted=lambda: self.rules.accepted(self._traffic.exchanges),
+        )
         self._accounts = Accounts(self.recording, name)
         self._carriers = dict(zip(map(id, self._traffic.exchanges), self._traffic.carriers, strict=True))
         self._calls = Calls(name)
@@ -235,9 +244,20 @@ class Ledger:
 
     def _as_recorded(self, sent: Sent) -> Sent:
         """Without secrets, where the recording is without them; else any that a prompt holds are a change."""
-        if self.rules.redact is None or not self._traffic.hides_text:
+        if self.rules.redact is None or not (self._traffic.hides_text or self._hides_accepted(sent)):
             return sent
         return self.read(self.rules.redact(sent.raw), sent.url)
+
+    def _hides_accepted(self, sent: Sent) -> bool:
+        """Whether a request may be one that was accepted, and something is hidden in those."""
+        if sent.request is None or self.recording.is_recorded(sent.request):
+            return False
+        return self._accepted_hides_text
+
+    @cached_property
+    def _accepted_hides_text(self) -> bool:
+        requests = (accepted.request for accepted in self.recording.accepted.values())
+        return any(request is not None and hides_text(request.body or {}) for request in requests)
 
     def _in_full(self, sent: Sent) -> Sent:
         whole = sent.in_full(self._threads, self._traffic.reader)
@@ -401,6 +421,8 @@ class Rules:
     """Hides in a request what was hidden in the recording, before the two are compared."""
     outside: bool = False
     """No scenario asks: nothing is recorded or metered."""
+    accepted: AcceptedIn = lambda _: {}
+    """What was accepted in place of the exchanges of a recording, by their index."""
     asker: Callable[[], str] | None = None
     """Names the test or fixture that asks, where it may be another than the one that opened the cassette."""
 

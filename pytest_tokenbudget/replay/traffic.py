@@ -333,6 +333,11 @@ def _values(values: Any) -> list[str]:
     return [value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in listed]
 
 
+def hides_text(body: Mapping[str, Any]) -> bool:
+    """Whether something was hidden in a parsed request body."""
+    return PLACEHOLDER in json.dumps(body, ensure_ascii=False)
+
+
 def body_bytes(body: Any) -> bytes:
     """A request's body as it is sent: vcr keeps bytes, text, and what aiohttp was given as `json=`."""
     if isinstance(body, (bytes, bytearray)):

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypedDict
 
+from pytest_tokenbudget.budget.verdict import CostOf
+from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.reports import text, view
-from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry
 from pytest_tokenbudget.reports.text import (
     Line,
     Paper,
@@ -30,7 +32,7 @@ from pytest_tokenbudget.reports.view import (
     unpriced,
     ways_out,
 )
-from pytest_tokenbudget.wording import NONE, money, plural
+from pytest_tokenbudget.wording import NONE, money, plural, signed, signed_count
 
 _LEAST_COLUMNS = 40
 """Below this nothing is laid out; the longest option of a command still fits."""
@@ -232,6 +234,30 @@ def _over(scenario: ScenarioEntry) -> list[str]:
 
 _MOST = 20
 """Cassettes that are named without -v."""
+
+
+_CAUSES_OF_COST = ("growth", "cache_break", "cache_change", "model_changed", "rate_changed", "turns_changed")
+
+
+def acceptances(document: Document, before: Mapping[str, Usage], cost: CostOf) -> list[str]:
+    """Return a sentence for each baseline that an update changed; `before` holds what they were, by id."""
+    return [
+        _acceptance(entry, entry["measured"], before[entry["id"]], cost)
+        for entry in document["scenarios"]
+        if entry["id"] in before and entry["measured"]
+    ]
+
+
+def _acceptance(entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: CostOf) -> str:
+    was = before.tokens.prompt_tokens
+    tokens = f"{was:,} -> {now['prompt_tokens']:,} prompt tokens ({signed_count(now['prompt_tokens'] - was)})"
+    priced, dollars_now = cost(before), now["cost_usd"]
+    amount = "an unknown cost"
+    if priced is not None and dollars_now is not None:
+        apart = dollars_now - float(priced)
+        amount = f"{signed(apart, money(apart))} a run"
+    cause = next((one["text"] for one in entry["findings"] if one["kind"] in _CAUSES_OF_COST), None)
+    return plain(f"accepted {entry['id']}: {tokens}, {amount}" + (f": {cause}" if cause else ""))
 
 
 class RecordedEntry(TypedDict):

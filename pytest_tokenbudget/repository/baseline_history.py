@@ -6,11 +6,22 @@ In a run each file is read once, and written at its end.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
+from pytest_tokenbudget.budget.accepted import (
+    AcceptedCassette,
+    accepted_digest,
+    accepted_path,
+    merged_or_edited,
+    parse_accepted,
+    read_accepted,
+    write_accepted,
+)
 from pytest_tokenbudget.budget.baselines import (
+    MAKE_WRITABLE,
     Baseline,
     baseline_path,
     parse_baselines,
@@ -28,6 +39,7 @@ from pytest_tokenbudget.budget.changes import (
     trends,
 )
 from pytest_tokenbudget.errors import BaselineError, GitError, TokenBudgetError
+from pytest_tokenbudget.files import locked
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Usage
 from pytest_tokenbudget.reports.build import Place
@@ -127,12 +139,26 @@ def _text(content: bytes, where: str) -> str:
         raise BaselineError(f"{where}: is not UTF-8 text: {error}.") from error
 
 
-def _baseline(entry: ScenarioEntry, usage: Usage) -> Baseline:
-    on = entry.get("measured_on")
-    if on is None:
-        return Baseline(usage)
-    foreign = {Rate.parse(rate): ttls for rate, ttls in on["foreign_reads"].items()}
-    return Baseline(usage, foreign, on["recording"])
+@dataclass(slots=True)
+class Updated:
+    """What an update did."""
+
+    written: list[Path] = field(default_factory=list)
+    before: dict[str, Usage] = field(default_factory=dict)
+    """By scenario id, what the baselines that changed were."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be written, in sentences."""
+
+
+class MeasuredOn(TypedDict):
+    """What a baseline says beside its usage, as builtins, so that it crosses processes."""
+
+    id: str
+    recording: str | None
+    """The digest of its recording; None where nobody knows what that holds after the run."""
+    counted_by: str | None
+    accepted: str
+    """The accepted requests, as the text of a file with this one scenario; empty where there are none."""
 
 
 class Committed:
@@ -141,6 +167,7 @@ class Committed:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._read: dict[Path, Mapping[str, Baseline]] = {}
+        self._accepted: dict[Path, Mapping[str, Sequence[AcceptedCassette]]] = {}
 
     def of(self, place: Place) -> Baseline | None:
         """Return the baseline of a scenario, or None. Raises BaselineError."""
@@ -149,34 +176,103 @@ class Committed:
             self._read[path] = read_baselines(path)
         return self._read[path].get(place.name)
 
-    def update(self, scenarios: Iterable[ScenarioEntry]) -> tuple[list[Path], list[str]]:
+    def accepted(self, place: Place, *, lenient: bool = False) -> Sequence[AcceptedCassette]:
+        """Return the accepted requests that the baseline of a scenario was measured on; none are read
+        where it has none.
+
+        Raises BaselineError where they are not those of the baseline, unless `lenient`: none then.
+        """
+        baseline, path = self.of(place), accepted_path(self._path(place))
+        if baseline is None or baseline.accepted is None:
+            return ()
+        if path not in self._accepted:
+            self._accepted[path] = read_accepted(path)
+        cassettes = self._accepted[path].get(place.name, ())
+        if accepted_digest(cassettes) == baseline.accepted:
+            return cassettes
+        if lenient:
+            return ()
+        raise merged_or_edited(path, place.name)
+
+    def accepted_beside(self, place: Place) -> Sequence[AcceptedCassette]:
+        """Return the accepted requests of the other scenarios of a scenario's file. Raises BaselineError."""
+        self.of(place)
+        others = (replace(place, id=f"{place.file}::{name}") for name in self._read[self._path(place)])
+        return [
+            cassette
+            for other in others
+            if other.id != place.id
+            for cassette in self.accepted(other, lenient=True)
+        ]
+
+    def update(self, scenarios: Iterable[ScenarioEntry], measured_on: Mapping[str, MeasuredOn]) -> Updated:
         """Write what was measured; what is stale or past a cap keeps the baseline that it has.
 
-        The files that changed, and what could not be written, in sentences.
+        `measured_on` holds by scenario id what a baseline says beside its usage. Another update of the same
+        files waits for this one, and neither loses what the other wrote.
         """
-        changed: dict[Path, dict[str, Baseline]] = defaultdict(dict)
+        changed: dict[Path, dict[str, ScenarioEntry]] = defaultdict(dict)
         for entry in scenarios:
             if entry["verdict"] not in ("stale", "over") and entry["measured"] is not None:
                 place = Place(entry["id"], entry["file"], entry["line"])
-                baseline = _baseline(entry, usage_of(entry["measured"]))
-                if not self._is_told(place, baseline.usage):
-                    changed[self._path(place)][place.name] = baseline
-        written, problems = [], []
-        for path, baselines in sorted(changed.items()):
+                changed[self._path(place)][place.name] = entry
+        updated = Updated()
+        for path, entries in sorted(changed.items()):
             try:
-                if write_baselines(path, baselines):
-                    written.append(path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with locked(path.parent):
+                    self._update(path, entries, measured_on, updated)
             except TokenBudgetError as error:
-                problems.append(str(error))
-        return written, problems
+                updated.problems.append(str(error))
+            except OSError as error:
+                updated.problems.append(
+                    f"{path}: cannot be written: {error.strerror or error}. {MAKE_WRITABLE}"
+                )
+        return updated
 
-    def _is_told(self, place: Place, usage: Usage) -> bool:
-        """Whether a baseline of version 1 holds just that; what it does not say, a migration adds."""
-        try:
-            kept = self.of(place)
-        except BaselineError:  # told when the file is written
-            return False
-        return kept is not None and kept.recording is None and kept.usage == usage
+    def _update(
+        self,
+        path: Path,
+        entries: Mapping[str, ScenarioEntry],
+        measured_on: Mapping[str, MeasuredOn],
+        updated: Updated,
+    ) -> None:
+        kept = read_baselines(path)
+        baselines: dict[str, Baseline] = {}
+        accepted: dict[str, Sequence[AcceptedCassette]] = {}
+        for name, entry in entries.items():
+            told, before = measured_on.get(entry["id"]), kept.get(name)
+            usage = usage_of(entry["measured"]) if entry["measured"] else Usage()
+            accepted[name] = parse_accepted(told["accepted"], name) if told else ()
+            baselines[name] = _baseline(before, entry, told, accepted[name])
+            if before is not None and before.usage != usage:
+                updated.before[entry["id"]] = before.usage
+        beside = accepted_path(path)
+        if write_accepted(beside, accepted) and beside.exists():
+            updated.written.append(beside)
+        if write_baselines(path, baselines):
+            updated.written.append(path)
 
     def _path(self, place: Place) -> Path:
         return baseline_path(self._root / place.file)
+
+
+def _baseline(
+    before: Baseline | None,
+    entry: ScenarioEntry,
+    told: MeasuredOn | None,
+    accepted: Sequence[AcceptedCassette],
+) -> Baseline:
+    """Return a new baseline; the old one where nothing but what version 1 did not say is new."""
+    usage = usage_of(entry["measured"]) if entry["measured"] else Usage()
+    is_of_version_1 = before is not None and before.recording is None and before.accepted is None
+    if before is not None and is_of_version_1 and before.usage == usage and not accepted:
+        return before  # what it does not say, a migration adds
+    on = entry.get("measured_on")
+    if on is None:
+        return Baseline(usage)
+    foreign = {Rate.parse(rate): ttls for rate, ttls in on["foreign_reads"].items()}
+    if told is None:
+        return Baseline(usage, foreign, on["recording"])
+    digest = accepted_digest(accepted) if accepted else None
+    return Baseline(usage, foreign, told["recording"], digest, told["counted_by"])

@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -20,9 +20,10 @@ from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import without_stand_ins
-from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Outside, Rules
+from pytest_tokenbudget.replay.playback import AcceptedIn, Ledger, Ledgers, Outside, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor
+from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.view import REWRITE
 from pytest_tokenbudget.run.allowance import Allowance, Allowances
 from pytest_tokenbudget.run.scenario import Scenario
@@ -45,12 +46,14 @@ class Stage:
         ignored_hosts: Sequence[str] = (),
         spending: Spending | None = None,
         redact: Sequence[str] = (),
+        accepted: Callable[[Place, Callable[[], bool]], AcceptedIn] = lambda *_: lambda _: {},
     ) -> None:
         self._options = options
         self._allowed_hosts = allowed_hosts
         self._ignored_hosts = frozenset(map(str.lower, ignored_hosts))
         self._prices = prices
         self._spending = spending
+        self._accepted = accepted
         self._redactor = Redactor(without_stand_ins(os.environ), redact)
         self._allowances = Allowances()
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
@@ -84,6 +87,7 @@ class Stage:
                     self._redactor,
                     free_hosts=frozenset(self._allowed_hosts),
                     ignored_hosts=self._ignored_hosts,
+                    accepted=self._accepted(scenario.place, lambda: False),
                 )
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:
@@ -196,7 +200,8 @@ class Stage:
             on.adopts(ledger)
             return on.place.id
 
-        rules = replace(rules, asker=asker, limits=self._allowances)
+        accepted = self._accepted(opener.place, lambda: ledger.shared)
+        rules = replace(rules, asker=asker, limits=self._allowances, accepted=accepted)
         ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
         opener.adopts(ledger)
         return ledger

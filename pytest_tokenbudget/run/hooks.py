@@ -22,6 +22,7 @@ from pytest_tokenbudget.run import items, reporting
 from pytest_tokenbudget.run.active import Stage
 from pytest_tokenbudget.run.reporting import (
     ENTRIES,
+    MEASURED_ON,
     RECORDED,
     UNJUDGED,
     BudgetFailure,
@@ -117,6 +118,7 @@ class Scenarios:
             ignored_hosts=session.settings.ignored_hosts,
             spending=session.spending,
             redact=session.settings.redact,
+            accepted=session.accepted,
         )
         self.fixtures = Fixtures(self._stage, session.settings, self._end, judge=session.options.judge)
         self._news: dict[str, list[object]] = defaultdict(list)
@@ -213,6 +215,7 @@ class Scenarios:
             raise
         self._note(RECORDED, concluded.recorded)
         self._note(ENTRIES, concluded.entry)
+        self._note(MEASURED_ON, concluded.measured_on)
         if concluded.entry is not None and scenario.kind == "test" and isinstance(node, pytest.Item):
             node.user_properties[:] = updated(node.user_properties, properties(concluded.entry))
         for warning in (*concluded.warnings, *self._stage.warnings(scenario)):

@@ -174,6 +174,10 @@ UNJUDGED = "token_budget_unjudged"
 """Attribute of a test report that carries what ended before it was measured."""
 
 
+MEASURED_ON = "token_budget_measured_on"
+"""Attribute of a test report that carries what baselines say beside their usage."""
+
+
 RECORDED = "token_budget_recorded"
 """Attribute of a test report that carries what was recorded."""
 
@@ -195,6 +199,8 @@ class Summary:
             self._session.collect(entry)
         for test in getattr(report, UNJUDGED, ()):
             self._session.collect_unjudged(test)
+        for measured_on in getattr(report, MEASURED_ON, ()):
+            self._session.measured_on[measured_on["id"]] = measured_on
         for recorded in getattr(report, RECORDED, ()):
             self._session.recordings.add(recorded)
 
@@ -266,6 +272,8 @@ class Summary:
         )
         for recorded in self._session.recordings.lines(self._shown, self._config.get_verbosity()):
             write_line(recorded)
+        for accepted in self._outcome.accepted:
+            write_line(accepted)
         for path in self._outcome.written:
             terminalreporter.write_line(f"wrote {self._shown(path)}")
         for problem in self._outcome.problems:

@@ -17,11 +17,12 @@ from pytest_tokenbudget.model import Paired, ScenarioId
 from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
 from pytest_tokenbudget.replay.credentials import standing_in
 from pytest_tokenbudget.replay.network import NetworkGuard
-from pytest_tokenbudget.replay.playback import CallLimits, Ledger, Rules
+from pytest_tokenbudget.replay.playback import AcceptedIn, CallLimits, Ledger, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor, redact, secrets_of
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.run.allowance import Allowance
 from pytest_tokenbudget.settings import Options, RecordMode, ScenarioSettings
 from pytest_tokenbudget.wire.exchange import Pair
@@ -133,6 +134,7 @@ class Scenario:
         *,
         free_hosts: frozenset[str] = frozenset(),
         ignored_hosts: frozenset[str] = frozenset(),
+        accepted: AcceptedIn = lambda _: {},
     ) -> Ledger:
         """Read its cassette and begin its account. Raises CassetteError.
 
@@ -152,6 +154,7 @@ class Scenario:
             ignored_hosts=ignored_hosts,
             limits=limits,
             redact=redactor,
+            accepted=accepted,
         )
         self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
         return self.own
@@ -194,12 +197,13 @@ class Scenario:
         """
         account, own = ledger.account(self.place.id), ledger is self.own
         changed = tuple(pair for pair in account.reshaped if pair.how is not Paired.EXACT)
-        run = meter.replayed(
-            ledger.recording.exchanges,
-            ledger.recording.pairs,
+        run = replayed(
+            meter,
+            ledger.recording,
             misses=account.misses,
             unplayed=account.unplayed if own else (),
             reshaped=account.reshaped if own else changed,
+            whole=own,
         )
         mine = {pair.index for pair in account.pairs}
         turns = tuple(turn for turn in run.turns if turn.pair.index in mine)

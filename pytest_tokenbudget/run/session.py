@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,27 +24,30 @@ from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.metering.counting import Store, best_counter
 from pytest_tokenbudget.metering.foreign_reads import same_start
-from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Basis, Finding, FindingKind, Paired, Usage, Verdict
 from pytest_tokenbudget.replay.credentials import without_stand_ins
+from pytest_tokenbudget.replay.playback import AcceptedIn
+from pytest_tokenbudget.replay.redaction import Secrets, secrets_of
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, MeasuredOnEntry, ScenarioEntry
 from pytest_tokenbudget.reports.history import History
-from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, failure_text
+from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text
 from pytest_tokenbudget.reports.view import MISBILLED, doubts
-from pytest_tokenbudget.repository.baseline_history import Committed, read_history
+from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, read_history
 from pytest_tokenbudget.repository.git import Repository, head_of
 from pytest_tokenbudget.repository.source_files import read_source_tree
+from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_gone_turns
 from pytest_tokenbudget.run.count_api import ApiCounter
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Spending
 from pytest_tokenbudget.run.stability import check_stability, keep_prompts, unstable_text
 from pytest_tokenbudget.settings import Options, RecordMode, ReportTarget, ScenarioSettings, Settings
 from pytest_tokenbudget.sources.tree import SourceTree
-from pytest_tokenbudget.wire.exchange import Exchange
+from pytest_tokenbudget.wire.exchange import Accepted, Exchange
 
 
 @dataclass(slots=True)
@@ -54,6 +57,8 @@ class Outcome:
     document: Document
     written: list[Path] = field(default_factory=list)
     """Baseline files and reports."""
+    accepted: list[str] = field(default_factory=list)
+    """Each baseline that an update has changed, in sentences."""
     problems: list[str] = field(default_factory=list)
     """What could not be written, in sentences; any of them fails the run."""
 
@@ -68,6 +73,8 @@ class Conclusion:
     """Why its test fails."""
     warnings: tuple[str, ...] = ()
     """What is not metered, or not as exactly as was asked."""
+    measured_on: MeasuredOn | None = None
+    """What its baseline is to say beside its usage, where baselines are updated."""
     recorded: RecordedEntry | None = None
     """Its new cassette, where one was written."""
 
@@ -96,6 +103,9 @@ class Session:
         self._problems: list[str] = []
         self._doubts: set[str] = set()
         self._committed = Committed(root)
+        self._amiss: dict[str, TokenBudgetError] = {}
+        self.measured_on: dict[str, MeasuredOn] = {}
+        """By scenario, what its baseline is to say beside its usage."""
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
         self._unjudged: dict[str, Unjudged] = {}
 
@@ -133,6 +143,10 @@ class Session:
         if not scenario.touched and self._committed.of(scenario.place) is None:
             return Conclusion(warnings=self._warnings(scenario))
         run = scenario.run(self.meter, self.options)
+        if amiss := self._amiss.pop(scenario.place.id, None):
+            raise amiss
+        if self.options.update:
+            run = without_gone_turns(run)
         if not scenario.touched:
             run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
         recorded = None if run.problems or run.misses else self.keep(scenario)
@@ -145,6 +159,7 @@ class Session:
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
+        measured_on = self._to_accept(scenario, run) if self.options.update and not run.stale else None
         entry = self.examine(scenario.place, scenario.settings, run)
         # Of live runs, the controller judges all samples together.
         failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
@@ -155,10 +170,40 @@ class Session:
         ]
         if failed or mismatches:
             failures = [*([failure_text(entry)] if failed else []), *mismatches]
-            return Conclusion(told, "\n".join(failures), warnings, recorded)
+            return Conclusion(told, "\n".join(failures), warnings, measured_on, recorded)
         new = [doubt for doubt in doubts(entry) if doubt not in self._doubts]
         self._doubts.update(new)
-        return Conclusion(told, None, (*warnings, *new), recorded)
+        return Conclusion(told, None, (*warnings, *new), measured_on, recorded)
+
+    def accepted(self, place: Place, is_shared: Callable[[], bool]) -> AcceptedIn:
+        """Return what finds the accepted requests of a scenario for its recording, when it is asked.
+
+        Where the recording `is_shared`, those of the other scenarios of its file are found as well. What is
+        amiss with them is raised when the scenario is over: an agent might swallow it.
+        """
+
+        def find(exchanges: Sequence[Exchange]) -> Mapping[int, Accepted]:
+            try:
+                known = self._committed.accepted(place, lenient=self.options.update)
+                beside = self._committed.accepted_beside(place) if is_shared() else ()
+                return accepted_in((*beside, *known), exchanges)
+            except TokenBudgetError as error:
+                self._amiss[place.id] = error
+                return {}
+
+        return find if self.options.judge and not self.options.live else lambda _: {}
+
+    def _to_accept(self, scenario: Scenario, run: Run) -> MeasuredOn:
+        """Return what the baseline of a run says beside its usage, with the requests that it accepts."""
+        counter = "count_tokens" if self.api else self.meter.counter.name
+        secrets = Secrets(secrets_of(without_stand_ins(os.environ)), self.settings.redact)
+        return Acceptance(self.meter, counter, secrets).of(
+            scenario.place,
+            run,
+            {ledger: ledger is scenario.own for ledger in scenario.ledgers},
+            self._committed.of(scenario.place),
+            self._committed.accepted(scenario.place, lenient=True),
+        )
 
     def _misbilled(self, run: Run, baseline: Usage | None) -> Iterator[str]:
         """Yield a sentence where recorded usage cannot be that of its prompt.
@@ -218,6 +263,7 @@ class Session:
             run = self._told_apart(run, run.best, settings)
             baseline = baseline if run.stale else run.usage
         else:
+            baseline = None if baseline is None else baseline + run.recounted
             run = run.against(baseline)
             run = self._told_apart(run, baseline, settings, self._starts(committed, run))
         cost = self.prices.cost
@@ -286,7 +332,7 @@ class Session:
             run,
             cost=self.prices.cost,
             count=lambda text: self.meter.counter.count(text, Family.V3),
-            sources=self._sources if any(turn.pair.how is not Paired.EXACT for turn in run.turns) else None,
+            sources=self._sources if any(map(_is_changed, run.turns)) else None,
             minimums=self.settings.minimum_cacheable_tokens,
         )
         levers = advise(
@@ -343,9 +389,10 @@ class Session:
         if self.spending and (refused := self.spending.closing()):
             outcome.problems.append(refused)
         if self.options.update:
-            written, problems = self._committed.update(outcome.document["scenarios"])
-            outcome.written += written
-            outcome.problems += problems
+            updated = self._committed.update(outcome.document["scenarios"], self.measured_on)
+            outcome.written += updated.written
+            outcome.problems += updated.problems
+            outcome.accepted += acceptances(outcome.document, updated.before, self.prices.cost)
         outcome.document["errors"] += [{"id": None, "text": problem} for problem in outcome.problems]
         for target in self.options.reports:
             try:
@@ -370,6 +417,11 @@ class Session:
 
 def _id(test: Unjudged) -> str:
     return test["id"]
+
+
+def _is_changed(turn: Turn) -> bool:
+    """Whether a turn asks something else than what it is compared with."""
+    return turn.pair.how is not Paired.EXACT or turn.pair.request.digest != turn.pair.recorded.digest
 
 
 def write_report(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pytest_tokenbudget.model import Paired, Usage
+from pytest_tokenbudget.model import Basis, Paired, Usage
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.prompt import Prompt
 
@@ -28,6 +28,18 @@ class Request:
     """As JSON, in the order of keys that it was read in; None where there is none."""
     host: str = field(default="", compare=False)
     """That it was sent to, in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What was accepted in place of a recorded turn."""
+
+    request: Request | None
+    """None where the turn is not asked for any more."""
+    usage: Usage
+    """What it was measured at then; empty where the turn is not asked for any more."""
+    basis: Basis
+    """Of its prompt tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +103,10 @@ class Pair:
     answer: Answer
     """As recorded (live: as received, and `recorded` is `request`)."""
     how: Paired
+    by_acceptance: bool = False
+    """Whether it is exact because it equals what was accepted, not what was recorded."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the recorded answer tells the tokens of `request` as well."""
+        return self.how is Paired.EXACT and not self.by_acceptance

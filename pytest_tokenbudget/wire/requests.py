@@ -69,7 +69,7 @@ def meaning(request: Request) -> str:
     Types are strict: `true`, `1` and `1.0` differ.
     """
     where = request.endpoint
-    body = json.dumps(_lasting(request.body or {}), sort_keys=True, ensure_ascii=False)
+    body = json.dumps(lasting_body(request.body or {}), sort_keys=True, ensure_ascii=False)
     text = repr((where.api, where.model, where.stream, where.batch_id)) + body
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -85,7 +85,7 @@ def first_difference(was: Request, now: Request) -> str | None:
                 return str((before or after).where)
             if before.digest != after.digest or before.ttl != after.ttl:
                 return before.where + (_differs(before.content, after.content) or "")
-    whole = _differs(_lasting(was.body or {}), _lasting(now.body or {}))
+    whole = _differs(lasting_body(was.body or {}), lasting_body(now.body or {}))
     return whole.removeprefix(".") if whole else None
 
 
@@ -158,11 +158,11 @@ def _hashed(method: str, where: Endpoint, canonical: bytes) -> str:
 
 def canonical_body(body: Mapping[str, Any]) -> bytes:
     """A request body as compact JSON in its key order, without what differs on every run."""
-    return _compact(_lasting(body))
+    return _compact(lasting_body(body))
 
 
-def _lasting(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request body without what differs on every run: metadata, attribution, a thread."""
+def lasting_body(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request body in its key order, without what differs on every run."""
     kept = {key: value for key, value in body.items() if key not in ("metadata", "thread")}
     if isinstance(system := kept.get("system"), list):
         kept["system"] = [block for block in system if not _names_attribution(block)]
@@ -216,6 +216,20 @@ def _entry(
         custom_id=custom_id,
         body=params,
         host=request.host,
+    )
+
+
+def rewritten(
+    request: Request, body: Mapping[str, Any], endpoint: Endpoint, betas: frozenset[str] | None
+) -> Request:
+    """Return `request` as it is with another body, endpoint and betas (None: not known)."""
+    headers = {} if betas is None else {_BETAS: ",".join(sorted(betas))}
+    return replace(
+        request,
+        endpoint=endpoint,
+        prompt=read_prompt(body, endpoint, headers),
+        digest=digest_of("POST" if request.custom_id is None else "BATCH", endpoint, body),
+        body=body,
     )
 
 

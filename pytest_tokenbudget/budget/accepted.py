@@ -1,0 +1,305 @@
+"""Read and write accepted requests: how they differ from the recorded ones, as edits by line.
+
+`token_budgets/accepted/<module>.yaml` stands beside the baselines of a test module; `docs/formats.md`
+describes it. Each edit stands once in a file, however many turns and scenarios share it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pytest_tokenbudget.budget.baselines import MAKE_WRITABLE, UPDATE, format_models, read_models
+from pytest_tokenbudget.errors import BaselineError
+from pytest_tokenbudget.files import dump_yaml, load_yaml, write_atomically
+from pytest_tokenbudget.model import Basis, Usage
+from pytest_tokenbudget.sequences import common_ends
+from pytest_tokenbudget.wire.exchange import Accepted, Request
+from pytest_tokenbudget.wire.prompt import digest
+from pytest_tokenbudget.wire.requests import lasting_body, rewritten
+
+VERSION = 1
+_HEADER = f"# Accepted requests. Written by `{UPDATE}`; commit it with the baselines.\n"
+_ORDER, _URL, _BETAS = "(keys)", "(url)", "(anthropic-beta)"
+"""Fields that are no keys of a body: the order of its keys, what the URL tells, and the betas."""
+_MOSTLY = 0.5
+"""The part of a field's lines from which on the whole field is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Lines of one field of a request, taken out and put in."""
+
+    field: str
+    """A key of the body (`system`, `messages`, ...), or one of the names in brackets."""
+    start: int
+    """The first line that is taken out, or before which lines are put in, from 0."""
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedTurn:
+    """How one turn of a recording was accepted."""
+
+    of: int
+    """Which one: its index among the recorded turns, from 0."""
+    usage: Usage
+    basis: Basis
+    """Of the prompt tokens of `usage`."""
+    edits: tuple[Edit, ...] = ()
+    """None where only its numbers differ, as after another turn changed the prompt cache."""
+    gone: bool = False
+    """Whether it is not asked for any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedCassette:
+    """What was accepted in place of the turns of one recording; turns that are as recorded are left out."""
+
+    recording: str
+    """Its `recording_digest`: with another recording, all this is void."""
+    turns: tuple[AcceptedTurn, ...]
+
+    def apply(self, recorded: Sequence[Request]) -> dict[int, Accepted]:
+        """Return what was accepted by index of the recorded turn.
+
+        Raises BaselineError where an edit does not fit the requests of the recording.
+        """
+        accepted = {}
+        for turn in self.turns:
+            if turn.of >= len(recorded):
+                raise BaselineError(f"the recording has no turn {turn.of}")
+            request = None if turn.gone else edited(recorded[turn.of], turn.edits)
+            accepted[turn.of] = Accepted(request, turn.usage, turn.basis)
+        return accepted
+
+
+def accepted_digest(cassettes: Sequence[AcceptedCassette]) -> str:
+    """Return the 12 hex digits by which a baseline knows the accepted requests of its scenario."""
+    return digest(*(_cassette_table(cassette, by_key={}) for cassette in cassettes))[:12]
+
+
+# --- requests and edits ------------------------------------------------------------------------------------
+
+
+def edits_between(recorded: Request, request: Request) -> tuple[Edit, ...]:
+    """Return what turns `recorded` into `request`; nothing where both say the same."""
+    known = recorded.prompt.betas is not None
+    was, now = _fields(recorded, betas=known), _fields(request, betas=known)
+    return tuple(
+        edit
+        for name in dict.fromkeys((*was, *now))
+        for edit in _edits(name, was.get(name, []), now.get(name, []))
+    )
+
+
+def edited(recorded: Request, edits: Iterable[Edit]) -> Request:
+    """Return the request that `edits` make of a recorded one. Raises BaselineError where they do not fit."""
+    known = recorded.prompt.betas is not None
+    fields = _fields(recorded, betas=known)
+    changed = False
+    for edit in reversed(tuple(edits)):
+        lines = fields.setdefault(edit.field, [])
+        end = edit.start + len(edit.removed)
+        if tuple(lines[edit.start : end]) != edit.removed:
+            raise BaselineError(f"{edit.field}: line {edit.start} is not the one that was edited")
+        lines[edit.start : end] = edit.added
+        changed = True
+    if not changed:
+        return recorded
+    try:
+        read = {name: json.loads("".join(lines)) for name, lines in fields.items() if lines}
+        url, betas = read.pop(_URL), read.pop(_BETAS, None)
+        body = {name: read[name] for name in read.pop(_ORDER)}
+        endpoint = replace(recorded.endpoint, model=url["model"], stream=url["stream"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise BaselineError("the edits do not make a request") from error
+    return rewritten(recorded, body, endpoint, None if betas is None else frozenset(betas))
+
+
+def _fields(request: Request, *, betas: bool) -> dict[str, list[str]]:
+    """Return the fields of a request as lines of JSON."""
+    body = lasting_body(request.body or {})
+    url = {"model": request.endpoint.model, "stream": request.endpoint.stream}
+    values = {**body, _ORDER: list(body), _URL: url}
+    if betas:
+        values[_BETAS] = sorted(request.prompt.betas or ())
+    return {name: _lines(value) for name, value in values.items()}
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^"]+')
+_TEXT_LINE = re.compile(r"(?:[^\\]|\\[^n])*?\\n|.+", re.DOTALL)
+_STRUCTURE_LINE = re.compile(r"[^,\[{]*[,\[{]|.+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _lines(value: object) -> list[str]:
+    """Return a JSON value as lines that joined are its compact JSON: one a line of its texts, and an item."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    lines, line = [], ""
+    for token in _TOKEN.findall(text):
+        pattern, ends = (_TEXT_LINE, "\\n") if token.startswith('"') else (_STRUCTURE_LINE, (",", "[", "{"))
+        for piece in pattern.findall(token):
+            line += piece
+            if piece.endswith(ends):
+                lines.append(line)
+                line = ""
+    return [*lines, line] if line else lines
+
+
+def _edits(field: str, was: list[str], now: list[str]) -> list[Edit]:
+    """Return the edits of one field, in order, their places as in the recorded lines."""
+    if was == now:
+        return []
+    begin, end = common_ends(was, now)
+    old, new = was[begin : len(was) - end], now[begin : len(now) - end]
+    if max(len(old), len(new)) > _MOSTLY * len(was) or not old or not new:
+        opcodes = [("replace", 0, len(old), 0, len(new))]
+    else:
+        opcodes = [
+            code
+            for code in SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+            if code[0] != "equal"
+        ]
+    return [
+        Edit(field, begin + first, tuple(old[first:last]), tuple(new[start:stop]))
+        for _, first, last, start, stop in opcodes
+    ]
+
+
+# --- the file ----------------------------------------------------------------------------------------------
+
+
+def accepted_path(baselines: Path) -> Path:
+    """Return where the accepted requests of a test module are, by the path of its baselines."""
+    return baselines.parent / "accepted" / baselines.name
+
+
+def read_accepted(path: Path) -> Mapping[str, Sequence[AcceptedCassette]]:
+    """Read the accepted requests of a file by scenario name; none without a file.
+
+    Raises BaselineError naming the file, what is wrong in it and the next step.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return MappingProxyType({})
+    except (OSError, UnicodeDecodeError) as error:
+        raise BaselineError(f"{path}: cannot be read: {error}. {_NEXT}") from error
+    try:
+        document = load_yaml(text)
+        return _parsed(document)
+    except BaselineError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BaselineError(f"{path}: was merged or edited ({error}). {_NEXT}") from error
+
+
+def parse_accepted(text: str, name: str) -> Sequence[AcceptedCassette]:
+    """Read what `format_accepted` wrote of the scenario `name`; none of an empty text."""
+    return _parsed(load_yaml(text))[name] if text else ()
+
+
+_NEXT = f"Restore it from git, or take one side of the merge, and run `{UPDATE}`."
+
+
+def merged_or_edited(path: Path, name: str) -> BaselineError:
+    """Return the error for accepted requests that are not those of the baseline of `name`."""
+    return BaselineError(
+        f"{path}: the accepted requests of {name} are not those of its baseline: one of the two files was "
+        f"merged or edited. Run `{UPDATE}` for this test."
+    )
+
+
+def _parsed(document: Any) -> dict[str, tuple[AcceptedCassette, ...]]:
+    """Raises ValueError, LookupError, TypeError or AttributeError where it is not as it is written."""
+    if document["version"] != VERSION:
+        raise ValueError(
+            f"version {document['version']!r} is not {VERSION}; a newer one needs the newer tool"
+        )
+    edits = {str(key): _edit(value) for key, value in document["edits"].items()}
+    return {
+        str(name): tuple(
+            AcceptedCassette(cassette["recording"], tuple(_turn(turn, edits) for turn in cassette["turns"]))
+            for cassette in cassettes
+        )
+        for name, cassettes in document["scenarios"].items()
+    }
+
+
+def _edit(value: Mapping[str, Any]) -> Edit:
+    removed, added = (tuple(map(str, value[key])) for key in ("removed", "added"))
+    return Edit(str(value["field"]), int(value["from"]), removed, added)
+
+
+def _turn(value: Mapping[str, Any], edits: Mapping[str, Edit]) -> AcceptedTurn:
+    if value.get("gone"):
+        return AcceptedTurn(int(value["of"]), Usage(), Basis.RECORDED, gone=True)
+    usage = Usage(1, read_models(value["models"], "models"))
+    keys = value.get("edits", ())
+    return AcceptedTurn(
+        int(value["of"]), usage, Basis(value["basis"]), tuple(edits[str(key)] for key in keys)
+    )
+
+
+def format_accepted(scenarios: Mapping[str, Sequence[AcceptedCassette]]) -> str:
+    """Return the text of a file: sorted, one value a line, equal bytes for equal requests."""
+    by_key: dict[str, dict[str, Any]] = {}
+    tables = {
+        name: [_cassette_table(cassette, by_key) for cassette in scenarios[name]]
+        for name in sorted(scenarios)
+    }
+    edits = {key: by_key[key] for key in sorted(by_key)}
+    return _HEADER + dump_yaml({"version": VERSION, "edits": edits, "scenarios": tables})
+
+
+def _cassette_table(cassette: AcceptedCassette, by_key: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what is written of one recording; `by_key` takes in its edits."""
+    return {"recording": cassette.recording, "turns": [_turn_table(turn, by_key) for turn in cassette.turns]}
+
+
+def _turn_table(turn: AcceptedTurn, by_key: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if turn.gone:
+        return {"of": turn.of, "gone": True}
+    keys = []
+    for edit in turn.edits:
+        table = {
+            "field": edit.field,
+            "from": edit.start,
+            "removed": list(edit.removed),
+            "added": list(edit.added),
+        }
+        keys.append(digest(table)[:8])
+        by_key[keys[-1]] = table
+    written = {"of": turn.of, "basis": str(turn.basis), "models": format_models(turn.usage.by_rate)}
+    return {**written, "edits": keys} if keys else written
+
+
+def write_accepted(path: Path, changed: Mapping[str, Sequence[AcceptedCassette]]) -> bool:
+    """Put `changed` over what the file holds; return whether it was written.
+
+    A scenario without accepted requests is taken out, and a file without scenarios is removed. What cannot
+    be read is written anew only where `changed` says all of it. Raises BaselineError.
+    """
+    kept = read_accepted(path)
+    merged = {name: tuple(value) for name, value in {**kept, **changed}.items() if value}
+    if merged == dict(kept):
+        return False
+    try:
+        if merged:
+            write_atomically(path, format_accepted(merged).encode())
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise BaselineError(
+            f"{path}: cannot be written: {error.strerror or error}. {MAKE_WRITABLE}"
+        ) from error
+    return True

@@ -1,0 +1,261 @@
+"""Compare a run with what was accepted, and tell what an update is to accept.
+
+The numbers of a run always come from the recorded answers, which are the true ones; what was accepted is
+measured from them in the same way and by the same counter, so that errors cancel and do not add up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pytest_tokenbudget.budget.accepted import (
+    AcceptedCassette,
+    AcceptedTurn,
+    edits_between,
+    format_accepted,
+)
+from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
+from pytest_tokenbudget.diagnosis.values import kind_of_difference
+from pytest_tokenbudget.errors import TokenBudgetError
+from pytest_tokenbudget.metering.estimate import Estimate
+from pytest_tokenbudget.metering.meter import Meter, Run, Turn, is_turn
+from pytest_tokenbudget.model import Basis, Paired, Usage
+from pytest_tokenbudget.replay.pairing import Recording
+from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.replay.redaction import Secrets, redact_body
+from pytest_tokenbudget.replay.traffic import Traffic
+from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.repository.baseline_history import MeasuredOn
+from pytest_tokenbudget.wire.exchange import Accepted, Exchange, Pair, Request
+from pytest_tokenbudget.wire.prompt import Prompt, digest
+from pytest_tokenbudget.wire.requests import canonical_body, rewritten
+
+_COUNTED = (Basis.COUNTED, Basis.ESTIMATED)
+
+
+def turn_indexes(exchanges: Sequence[Exchange]) -> list[int]:
+    """Return the indexes of the exchanges that are turns, in order."""
+    return [index for index, exchange in enumerate(exchanges) if is_turn(exchange)]
+
+
+def accepted_in(cassettes: Sequence[AcceptedCassette], exchanges: Sequence[Exchange]) -> dict[int, Accepted]:
+    """Return what was accepted in place of a recording's exchanges, by their index.
+
+    None for another recording than the one that it was accepted on. Raises BaselineError.
+    """
+    if not cassettes:
+        return {}
+    turns = turn_indexes(exchanges)
+    recording = recording_digest(exchanges[index] for index in turns)
+    requests = [exchanges[index].request for index in turns]
+    return {
+        turns[of]: turn
+        for cassette in cassettes
+        if cassette.recording == recording
+        for of, turn in cassette.apply(requests).items()
+    }
+
+
+# --- judging -----------------------------------------------------------------------------------------------
+
+
+def replayed(
+    meter: Meter,
+    recording: Recording,
+    *,
+    misses: Sequence[Request],
+    unplayed: Sequence[Exchange],
+    reshaped: Sequence[Pair],
+    whole: bool,
+) -> Run:
+    """Measure what was asked of a recording, as a change since it was accepted.
+
+    A run that asks what was accepted has the numbers of then, and counts nothing. `whole` says that nobody
+    else asks this recording, so that a turn that is not asked for is gone.
+    """
+    accepted = recording.accepted
+    gone = {id(recording.exchanges[index]) for index, turn in accepted.items() if turn.request is None}
+    unplayed = tuple(exchange for exchange in unplayed if id(exchange) not in gone)
+    if accepted and not (misses or unplayed or reshaped) and _is_as_accepted(recording):
+        return Run(tuple(_as_accepted(meter, recording)))
+    run = meter.replayed(
+        recording.exchanges, recording.pairs, misses=misses, unplayed=unplayed, reshaped=reshaped
+    )
+    return _since_accepted(meter, run, recording, whole=whole) if accepted else run
+
+
+def _turn_pairs(recording: Recording) -> dict[int, Pair]:
+    """Return the paired turns by index, in recorded order."""
+    turns = [pair for pair in recording.pairs if is_turn(recording.exchanges[pair.index])]
+    return {pair.index: pair for pair in sorted(turns, key=lambda pair: pair.index)}
+
+
+def _is_as_accepted(recording: Recording) -> bool:
+    """Whether every turn asks exactly what was accepted, or recorded where nothing else was accepted."""
+    for index, pair in _turn_pairs(recording).items():
+        accepted = recording.accepted.get(index)
+        was = pair.recorded if accepted is None else accepted.request
+        if was is None or not _same_betas(was.prompt, pair.request.prompt):
+            return False
+        if accepted is None and not (pair.is_recorded and pair.answer.usage):
+            return False
+        if accepted is not None and pair.request.digest != was.digest:
+            return False
+    return True
+
+
+def _same_betas(was: Prompt, now: Prompt) -> bool:
+    return was.betas is None or was.betas == now.betas
+
+
+def _as_accepted(meter: Meter, recording: Recording) -> Iterator[Turn]:
+    for index, pair in _turn_pairs(recording).items():
+        accepted = recording.accepted.get(index)
+        usage = accepted.usage if accepted else meter.tiered(pair.answer.usage or Usage(1))
+        basis, total = accepted.basis if accepted else Basis.RECORDED, usage.main_tokens.prompt_tokens
+        same = replace(pair, recorded=pair.request, by_acceptance=accepted is not None)
+        yield Turn(same, usage, usage, Estimate(total, basis, total, total), accepted=usage)
+
+
+def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool) -> Run:
+    asked = {turn.pair.index for turn in run.turns}
+    pairs = _accepted_pairs(recording, None if whole else asked)
+    meter = replace(meter, lasting=lambda pair: _was_warm(recording.accepted.get(pair.index)))
+    before = {turn.pair.index: turn for turn in meter.replayed(recording.exchanges, pairs).turns}
+    turns = []
+    for turn in run.turns:
+        index = turn.pair.index
+        accepted = recording.accepted.get(index)
+        stored = accepted.usage if accepted else meter.tiered(turn.pair.answer.usage or Usage(1))
+        turns.append(meter.since(turn, before[index], stored) if index in before else turn)
+    return replace(run, turns=tuple(turns))
+
+
+def _was_warm(accepted: Accepted | None) -> bool:
+    """Whether what was accepted read a prefix that earlier runs had written: its numbers show it.
+
+    The files of the repository do not: they may hold another text since.
+    """
+    return accepted is None or accepted.usage.main_tokens.cache_read_input_tokens > 0
+
+
+def _accepted_pairs(recording: Recording, among: set[int] | None) -> Iterator[Pair]:
+    """Yield the turns as they were accepted, beside the recorded ones."""
+    for index in turn_indexes(recording.exchanges):
+        exchange, accepted = recording.exchanges[index], recording.accepted.get(index)
+        request = exchange.request if accepted is None else accepted.request
+        if request is not None and (among is None or index in among):
+            how = Paired.EXACT if request.digest == exchange.request.digest else Paired.LINEAGE
+            yield Pair(index, request, exchange.request, exchange.answer, how)
+
+
+# --- updating ----------------------------------------------------------------------------------------------
+
+
+def without_gone_turns(run: Run) -> Run:
+    """Return a run that accepts that turns are gone, where nothing else keeps it from being judged."""
+    if run.turns and not (run.misses or run.reshaped or run.problems):
+        return replace(run, unplayed=())
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Tell what the baseline of a scenario is measured on, and what is accepted with it."""
+
+    meter: Meter
+    counter: str
+    """The name of what counts changed prompts, with its version."""
+    secrets: Secrets
+    """What is hidden in requests before they are written."""
+
+    def of(
+        self,
+        place: Place,
+        run: Run,
+        ledgers: Mapping[Ledger, bool],
+        baseline: Baseline | None,
+        accepted: Sequence[AcceptedCassette],
+    ) -> MeasuredOn:
+        """Return what stands beside the usage of `run`, the scenario at `place`.
+
+        `ledgers` says of each cassette whether it is the scenario's own; `baseline` and `accepted` are what
+        is committed now.
+        """
+        turns = {id(turn.pair.answer): turn for turn in run.turns}
+        digests, cassettes = [], []
+        for ledger, own in ledgers.items():
+            recorded = _exchanges(ledger, own=own)
+            if recorded is None:
+                return {"id": place.id, "recording": None, "counted_by": None, "accepted": ""}
+            recorded = [recorded[index] for index in turn_indexes(recorded)]
+            digests.append(recording_digest(recorded))
+            before = next((one for one in accepted if one.recording == digests[-1]), None)
+            changed = tuple(self._changed(recorded, turns, before, own=own))
+            if changed:
+                cassettes.append(AcceptedCassette(digests[-1], changed))
+        counted = any(turn.basis in _COUNTED for cassette in cassettes for turn in cassette.turns)
+        counter = baseline.counted_by if baseline and list(accepted) == cassettes else self.counter
+        return {
+            "id": place.id,
+            "recording": digests[0] if len(digests) == 1 else digest(*digests)[:12],
+            "counted_by": counter if counted else None,
+            "accepted": format_accepted({place.name: cassettes}) if cassettes else "",
+        }
+
+    def _changed(
+        self,
+        recorded: Sequence[Exchange],
+        turns: Mapping[int, Turn],
+        before: AcceptedCassette | None,
+        *,
+        own: bool,
+    ) -> Iterator[AcceptedTurn]:
+        """Yield the turns of one recording that are not as recorded, as they are to be accepted."""
+        written = {turn.of: turn for turn in before.turns} if before else {}
+        known = before.apply([exchange.request for exchange in recorded]) if before else {}
+        for of, exchange in enumerate(recorded):
+            turn = turns.get(id(exchange.answer))
+            if turn is None:
+                if own:  # of another cassette, others may ask it
+                    yield AcceptedTurn(of, Usage(), Basis.RECORDED, gone=True)
+                continue
+            request = exchange.request if turn.pair.is_recorded else self._hidden(turn.pair.request)
+            was, usage = known.get(of), self.meter.tiered(exchange.answer.usage or Usage(1))
+            if was and was.request and was.usage == turn.usage and _says_the_same(was.request, request):
+                yield written[of]
+            elif usage != turn.usage or not _says_the_same(exchange.request, request):
+                yield AcceptedTurn(of, turn.usage, turn.basis, edits_between(exchange.request, request))
+
+    def _hidden(self, request: Request) -> Request:
+        """Return a request without secrets."""
+        body = canonical_body(request.body or {})
+        if (hidden := redact_body(body, self.secrets)) == body:
+            return request
+        return rewritten(request, json.loads(hidden), request.endpoint, request.prompt.betas)
+
+
+def _exchanges(ledger: Ledger, *, own: bool) -> Sequence[Exchange] | None:
+    """Return what the recording of a ledger holds after this run; None where nobody knows yet."""
+    if own and ledger.rules.calls:
+        try:
+            return Traffic(ledger.interactions()).exchanges
+        except TokenBudgetError:
+            return None
+    return None if ledger.calls else ledger.recording.exchanges
+
+
+def _says_the_same(was: Request, now: Request) -> bool:
+    """Whether two requests differ in nothing, or only in values that a program fills in anew each time."""
+    if was.digest == now.digest:
+        return _same_betas(was.prompt, now.prompt)
+    return all(
+        len(edit.removed) == len(edit.added)
+        and all(
+            old == new or kind_of_difference(old, new).is_value
+            for old, new in zip(edit.removed, edit.added, strict=True)
+        )
+        for edit in edits_between(was, now)
+    )

@@ -1,0 +1,303 @@
+"""The change after the first accepted one: what is accepted is what the next change is compared with."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_tokenbudget.metering import counting
+from pytest_tokenbudget.metering.counting import BuiltinCounter, CtokCounter
+from pytest_tokenbudget.repository import baseline_history
+from support.budgeted import Judged, Project, run_apart
+from support.messages_api import MessagesApi
+from support.scratch_suites import Suite
+
+FIRST = " Never promise a date that nobody has confirmed, and sign with your name." * 4
+SECOND = " Ask for the number of the parcel before you look anything up." * 9
+TESTS = """
+import os
+
+import pytest
+from agent import ask
+
+
+@pytest.mark.token_budget
+def test_letters():
+    for letter in os.environ.get("LETTERS", "AB"):
+        assert ask(f"Letter {letter}")
+"""
+UPDATE = "--token-budget-update"
+
+
+@pytest.fixture
+def project(suite: Suite) -> Project:
+    return suite(TESTS, 2)
+
+
+def files(project: Project) -> dict[str, str]:
+    """What is committed, by path."""
+    folder = project.path / "token_budgets"
+    return {str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*.yaml")}
+
+
+def accept(project: Project) -> Judged:
+    updated = project.judge(UPDATE)
+    assert updated.status == 0, updated.output
+    return updated
+
+
+def causes(entry: Mapping[str, Any]) -> list[tuple[str, int]]:
+    findings = [finding for finding in entry["findings"] if not finding["kind"].startswith("lever_")]
+    return [(finding["kind"], finding["tokens"]) for finding in findings]
+
+
+def prompt_tokens(entry: Mapping[str, Any], side: str) -> int:
+    tokens: int = entry[side]["prompt_tokens"]
+    return tokens
+
+
+class Uncounted(BuiltinCounter):
+    def count(self, text: str, family: str) -> int:
+        raise AssertionError("a text was counted")
+
+
+def test_what_was_accepted_is_within_and_counts_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORE", FIRST)
+    accepted = accept(project).scenarios["test_letters"]
+    monkeypatch.setattr("pytest_tokenbudget.run.session.best_counter", lambda _: Uncounted())
+    judged = project.judge()
+    entry = judged.scenarios["test_letters"]
+    assert (judged.status, entry["verdict"], causes(entry)) == (0, "within", [])
+    assert entry["baseline"] == entry["measured"] == accepted["measured"]
+    assert {turn["paired"] for turn in entry["turns"]} == {"exact"}
+    assert "after the baseline" not in judged.output
+
+
+def test_a_second_change_is_compared_with_what_was_accepted(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORE", FIRST)
+    accepted = prompt_tokens(accept(project).scenarios["test_letters"], "measured")
+    monkeypatch.setenv("MORE", FIRST + SECOND)
+    judged = project.judge()
+    entry = judged.scenarios["test_letters"]
+    assert (judged.status, entry["verdict"]) == (1, "over")
+    assert prompt_tokens(entry, "baseline") == accepted
+    assert causes(entry) == [("growth", prompt_tokens(entry, "measured") - accepted)]
+    assert all(
+        SECOND[1:20] not in finding["text"] or FIRST[1:20] not in finding["text"]
+        for finding in entry["findings"]
+    )
+    assert "after the baseline" not in judged.output
+
+
+def test_numbers_come_from_the_recording_however_often_something_was_accepted(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORE", FIRST + SECOND)
+    at_once = project.judge().scenarios["test_letters"]["measured"]
+    for more in (SECOND, FIRST, FIRST + FIRST, FIRST + SECOND):
+        monkeypatch.setenv("MORE", more)
+        in_steps = accept(project).scenarios["test_letters"]["measured"]
+    assert in_steps == at_once
+
+
+def test_text_that_goes_back_is_compared_with_what_was_accepted(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(project)
+    monkeypatch.setenv("MORE", FIRST)
+    accepted = prompt_tokens(accept(project).scenarios["test_letters"], "measured")
+    monkeypatch.delenv("MORE")
+    entry = project.judge().scenarios["test_letters"]
+    assert entry["verdict"] == "improved"
+    assert causes(entry) == [("growth", prompt_tokens(entry, "measured") - accepted)]
+    accept(project)
+    assert files(project).keys() == before.keys()
+    assert project.judge().scenarios["test_letters"]["verdict"] == "within"
+
+
+def test_a_second_update_writes_nothing_and_the_first_says_what_it_accepts(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORE", FIRST)
+    updated = accept(project)
+    entry = updated.scenarios["test_letters"]
+    line = next(line for line in updated.output.splitlines() if line.startswith("accepted "))
+    assert f"{prompt_tokens(entry, 'measured'):,} prompt tokens" in line
+    assert "+$0." in line
+    assert "system[0]" in line
+    before = files(project)
+    assert set(before) == {"test_it.yaml", "accepted/test_it.yaml"}
+    again = accept(project)
+    assert files(project) == before
+    assert "wrote token_budgets" not in again.output
+    assert "accepted test_it" not in again.output
+
+
+def test_a_clock_makes_no_dirty_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORE", f"{FIRST}\nThe time is 2026-01-02 10:15:31.\n")
+    accept(project)
+    before = files(project)
+    monkeypatch.setenv("MORE", f"{FIRST}\nThe time is 2026-01-02 10:16:42.\n")
+    assert project.judge().status == 0
+    accept(project)
+    assert files(project) == before
+
+
+def test_turns_that_are_gone_are_accepted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETTERS", "A")
+    assert project.judge().verdicts == {"stale"}
+    assert accept(project).scenarios["test_letters"]["measured"]["turns"] == 1
+    before = files(project)
+    judged = project.judge()
+    entry = judged.scenarios["test_letters"]
+    assert (judged.status, entry["verdict"], causes(entry)) == (0, "within", [])
+    accept(project)
+    assert files(project) == before
+    monkeypatch.delenv("LETTERS")
+    assert project.judge().verdicts == {"over"}
+
+
+def test_a_miss_is_not_accepted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = files(project)
+    monkeypatch.setenv("LETTERS", "AABB")
+    assert project.judge(UPDATE).verdicts == {"stale"}
+    assert files(project) == before
+
+
+def test_a_secret_is_in_no_file_and_still_accepted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "sk-ant-api03-" + "k3J9" * 12
+    monkeypatch.setenv("MORE", f"{FIRST} The key is {secret} .")
+    accept(project)
+    assert all(secret not in text for text in files(project).values())
+    judged = project.judge()
+    assert (judged.status, causes(judged.scenarios["test_letters"])) == (0, [])
+
+
+@pytest.mark.parametrize("edited", ["test_it.yaml", "accepted/test_it.yaml"])
+def test_a_file_that_was_merged_or_edited_is_told_and_updated(
+    project: Project, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    before = files(project)
+    monkeypatch.setenv("MORE", FIRST)
+    accept(project)
+    known = files(project)
+    monkeypatch.setenv("MORE", SECOND)
+    accept(project)
+    (project.path / "token_budgets" / edited).write_text(known[edited], "utf-8")
+    judged = project.judge()
+    assert judged.status == 1
+    assert "merged or edited" in judged.output
+    assert "--token-budget-update" in judged.output
+    accept(project)
+    assert project.judge().verdicts == {"within"}
+    assert before != known
+
+
+def test_another_recording_makes_it_void(
+    project: Project, monkeypatch: pytest.MonkeyPatch, api: MessagesApi
+) -> None:
+    monkeypatch.setenv("MORE", FIRST)
+    accept(project)
+    monkeypatch.setenv("MORE", SECOND)
+    assert project.run("--token-budget-record=all", url=api.url).status == 0
+    entry = project.judge().scenarios["test_letters"]
+    assert causes(entry)[0][0] == "recording_changed"
+    accept(project)
+    assert set(files(project)) == {"test_it.yaml"}
+    assert project.judge().verdicts == {"within"}
+
+
+def test_both_sides_are_counted_by_one_counter(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORE", FIRST)
+    accepted = prompt_tokens(accept(project).scenarios["test_letters"], "measured")
+    name = CtokCounter().name if counting.importlib.util.find_spec("ctok") else BuiltinCounter.name
+    assert f"counted_by: {name}" in files(project)["test_it.yaml"]
+
+    class Other(BuiltinCounter):
+        name = "other 1"
+
+        def count(self, text: str, family: str) -> int:
+            return 2 * super().count(text, family)
+
+    monkeypatch.setattr("pytest_tokenbudget.run.session.best_counter", lambda _: Other())
+    entry = project.judge().scenarios["test_letters"]
+    assert (entry["verdict"], prompt_tokens(entry, "measured")) == ("within", accepted)
+    monkeypatch.setenv("MORE", f"{FIRST} Hm.")
+    entry = project.judge().scenarios["test_letters"]
+    grown = prompt_tokens(entry, "measured") - prompt_tokens(entry, "baseline")
+    assert 0 < grown < 20
+    assert causes(entry) == [("growth", grown)]
+    assert prompt_tokens(entry, "baseline") > accepted
+
+
+def test_workers_accept_the_same(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORE", FIRST)
+    accept(project)
+    before = files(project)
+    for path in (project.path / "token_budgets").rglob("*.yaml"):
+        path.unlink()
+    done = run_apart(project.path, "--token-budget", UPDATE, "-n", "1")
+    assert done.status == 0, done.output
+    assert files(project) == before
+
+
+def test_an_update_keeps_others_out_while_it_writes(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, tried = baseline_history.write_baselines, []
+
+    def write_locked(path: Path, changed: Any) -> bool:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(folder)
+        tried.append(path.name)
+        return write(path, changed)
+
+    monkeypatch.setattr(baseline_history, "write_baselines", write_locked)
+    monkeypatch.setenv("MORE", FIRST)
+    accept(project)
+    assert tried == ["test_it.yaml"]
+
+
+VCRPY = """
+import os
+
+import vcr
+from agent import ask
+
+os.environ.setdefault("ANTHROPIC_API_KEY", "a placeholder")
+
+
+def test_of_vcr():
+    with vcr.use_cassette("cassette.yaml", match_on=["method", "path"]):
+        assert ask("Letter A")
+        assert ask("Letter B")
+"""
+
+
+def test_a_change_is_accepted_on_a_cassette_of_vcrpy(
+    suite: Suite, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = suite(TESTS, 2)
+    (project.path / "test_vcr.py").write_text(VCRPY, "utf-8")
+    assert project.run("test_vcr.py", url=api.url).status == 0
+    accept(project)
+    monkeypatch.setenv("MORE", FIRST)
+    accepted = prompt_tokens(accept(project).scenarios["test_of_vcr"], "measured")
+    judged = project.judge()
+    assert (judged.status, causes(judged.scenarios["test_of_vcr"])) == (0, [])
+    monkeypatch.setenv("MORE", FIRST + SECOND)
+    entry = project.judge().scenarios["test_of_vcr"]
+    assert causes(entry) == [("growth", prompt_tokens(entry, "measured") - accepted)]
