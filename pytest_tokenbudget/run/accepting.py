@@ -122,7 +122,7 @@ def _as_accepted(meter: Meter, recording: Recording) -> Iterator[Turn]:
 def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool) -> Run:
     asked = {turn.pair.index for turn in run.turns}
     pairs = _accepted_pairs(recording, None if whole else asked)
-    meter = replace(meter, lasting=lambda pair: _was_warm(recording.accepted.get(pair.index)))
+    meter = replace(meter, volatile=lambda pairs: _accepted_cold(recording, pairs))
     before = {turn.pair.index: turn for turn in meter.replayed(recording.exchanges, pairs).turns}
     turns = []
     for turn in run.turns:
@@ -131,6 +131,11 @@ def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool
         stored = accepted.usage if accepted else meter.tiered(turn.pair.answer.usage or Usage(1))
         turns.append(meter.since(turn, before[index], stored) if index in before else turn)
     return replace(run, turns=tuple(turns))
+
+
+def _accepted_cold(recording: Recording, pairs: Sequence[Pair]) -> list[int]:
+    """Return which turns read nothing of earlier runs when they were accepted, by their index."""
+    return [pair.index for pair in pairs if not _was_warm(recording.accepted.get(pair.index))]
 
 
 def _was_warm(accepted: Accepted | None) -> bool:
