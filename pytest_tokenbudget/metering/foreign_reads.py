@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from pytest_tokenbudget.metering.cache_rules import minimum, server_tools
+from pytest_tokenbudget.metering.cache_rules import minimum
 from pytest_tokenbudget.metering.cache_split import CLOSE, RecordedTurn, study
 from pytest_tokenbudget.metering.counting import Counter
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn
@@ -45,7 +45,7 @@ def foreign_reads(
     for turn, laid_out in zip(turns, recording.turns, strict=True):
         tokens = turn.tokens or Tokens()
         shortest = minimum(laid_out.chain.model, recording.minimums)
-        if server_tools(turn.prompt) is not None:
+        if turn.worked is not None:
             shortest = 0  # what its rounds add may make a short prefix long enough
         marks = [p for p in laid_out.chain.breakpoints if laid_out.sizes[p] >= shortest]
         foreign.append(_of_turn(turn, laid_out, filled) if tokens.cache_read_input_tokens and marks else {})
@@ -70,7 +70,7 @@ class _Filled:
         for position in {*marks, *read}:
             self.began.setdefault(links[position].key, []).append(turn.began)
         last = turn.cached
-        if server_tools(turn.prompt) is not None:  # its rounds write on, behind the prompt that it was sent
+        if turn.worked is not None:  # its rounds write on, behind the prompt that it was sent
             last = laid_out.sizes[marks[-1]] + tokens.cache_creation_input_tokens
         self.exact.setdefault(links[marks[-1]].key, last)
 
@@ -94,10 +94,10 @@ def _begun(began: datetime | None, sent: datetime | None) -> bool:
 def _of_turn(turn: RecordedTurn, laid_out: CacheTurn, filled: _Filled) -> dict[str, int]:
     tokens, marks = turn.tokens or Tokens(), laid_out.chain.breakpoints
     read = tokens.cache_read_input_tokens
-    if server_tools(turn.prompt) is not None:
+    if turn.worked is not None:
         read = min(read, laid_out.sizes[max(marks)])
     own = filled.longest(turn, laid_out, read)
-    if server_tools(turn.prompt) is not None and tokens.cache_creation_input_tokens >= read - own:
+    if turn.worked is not None and tokens.cache_creation_input_tokens >= read - own:
         return {}
     last_hour = max((laid_out.sizes[p] for p, ttl in marks.items() if ttl == "1h"), default=0)
     if "5m" not in marks.values():

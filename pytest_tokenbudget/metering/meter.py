@@ -141,8 +141,8 @@ class Meter:
     def foreign_reads(self, run: Run) -> ForeignReads:
         """Return what the turns of a run, as they are asked now, read from a cache that it had not filled."""
         turns = [
-            RecordedTurn(
-                turn.pair.request.prompt, turn.usage.main_tokens, turn.pair.answer.date, turn.pair.answer.sent
+            replace(
+                _recorded_turn(Exchange(turn.pair.request, turn.pair.answer)), tokens=turn.usage.main_tokens
             )
             for turn in run.turns
         ]

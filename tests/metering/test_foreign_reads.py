@@ -174,8 +174,10 @@ UNMARKED = ask([text(2000, "system")], text(40, "question"))
 def test_what_cannot_be_simulated_is_told_by_what_it_billed(
     turns: Sequence[tuple[Prompt, Tokens]], foreign: Sequence[int]
 ) -> None:
-    by_itself = {id(SEARCH): "it searched the web"}
-    measured = [RecordedTurn(*turn, worked=by_itself.get(id(turn[0]))) for turn in turns]
+    measured = [
+        RecordedTurn(prompt, tokens, worked="web_search" if prompt.level("tools") else None)
+        for prompt, tokens in turns
+    ]
     by_turn = foreign_reads(measured, minimums={}, counter=Exactly())
     assert [sum(ttls.values()) for ttls in by_turn] == pytest.approx(foreign, rel=0.1)  # 2,000 and the tool
 
