@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -72,7 +73,7 @@ def binary(text: str) -> str:
 
 
 def newer(text: str) -> str:
-    return text.replace("version: 1", "version: 99")
+    return re.sub(r"version: \d+", "version: 99", text)
 
 
 def another_shape(text: str) -> str:

@@ -647,9 +647,9 @@ class Calls:
 
     @property
     def last_failure(self) -> str | None:
-        """How the last model call failed, if no try of the same was answered with a bill; else None."""
+        """How the last model call failed, if no try of the same was answered whole; else None."""
         *_, last = [None, *self._tries().values()]
-        return _failure(*last[-1]) if last and _all_failed(last) else None
+        return _failure(*last[-1]) if last and not any(answer.is_whole for _, answer in last) else None
 
     def _tries(self) -> dict[tuple[object, ...], list[tuple[Sent, Answer]]]:
         """Return the answered tries of each model call, by what is the same in all of them, the call that was

@@ -106,7 +106,8 @@ class Allowance:
         if read.usage is None:
             return [_turn(requests[0], None, read)], None
         usage = self._prices.tiered(read.usage)
-        return [_turn(requests[0], usage, read)], self._prices.cost(usage)
+        # A stream that the API ended by an error may have billed more than it had told by then.
+        return [_turn(requests[0], usage, read)], None if read.error else self._prices.cost(usage)
 
     def _passed(self, call: Call) -> tuple[str, str, str] | None:
         """Return the cap that a call must pass, as it is typed and as it would be; None where it need not."""
@@ -222,4 +223,4 @@ def _loop(turns: Sequence[_Turn], call: Call) -> str | None:
 
 def _repeats(values: Sequence[object]) -> int:
     """Return how many of the last values are equal."""
-    return sum(1 for _ in itertools.takewhile(lambda value: value == values[-1], reversed(values)))
+    return next((len(list(equal)) for _, equal in itertools.groupby(reversed(values))), 0)

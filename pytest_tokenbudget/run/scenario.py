@@ -275,11 +275,11 @@ class Scenario:
         return True
 
     def _ended_well(self) -> bool:
-        """Whether there is a cassette whose last model call was answered with a bill."""
+        """Whether there is a cassette whose last model call was answered whole."""
         assert self.cassette is not None
         try:
             exchanges = Traffic(read_cassette(self.cassette)).exchanges
         except (CassetteError, FileNotFoundError):  # nothing that could be replayed
             return False
         answers = [one.answer for one in exchanges if one.request.endpoint.api == "messages"]
-        return bool(answers) and answers[-1].usage is not None
+        return bool(answers) and answers[-1].is_whole

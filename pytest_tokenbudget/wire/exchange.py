@@ -67,6 +67,11 @@ class Answer:
         return 200 <= self.status < 300
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the answer came to its end, and tells what it billed."""
+        return self.usage is not None and self.error is None
+
+    @property
     def is_unknown(self) -> bool:
         """Whether this is a turn, and nobody can tell what it billed."""
         return self.billed and self.usage is None

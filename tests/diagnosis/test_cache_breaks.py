@@ -200,7 +200,6 @@ BREAKS = [
         ),
         {
             "cache_break tools[search].input_schema": ("tools_changed, another order", "turns 2-4", ""),
-            "growth tools[search].input_schema": ("", ""),
         },
     ),
     Case(

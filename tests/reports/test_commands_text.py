@@ -109,7 +109,7 @@ ALREADY = {"id": "x", "verdict": "over", "commit": None, "worse": []}
         ({"unchanged": -1}, "unchanged must be at least 0"),
         ({"scenarios": [{}]}, r"scenarios\[0\]\.id is missing"),
         (
-            {"already": [{**ALREADY, "verdict": "fine"}]},
+            {"already": [{**ALREADY, "verdict": "<b>"}]},
             r"already\[0\]\.verdict must be",
         ),
         (
