@@ -143,6 +143,7 @@ def test_recorded_anew_on_a_warm_cache_is_no_improvement(project: Project) -> No
     assert (result.status, result.verdicts) == (0, {"within"}), result.output
 
 
+@pytest.mark.skipif(not EXACT, reason="a time is no known text, which the server could charge without ctok")
 def test_a_broken_cache_is_a_regression_from_any_start(project: Project) -> None:
     timestamp(project)
     record_cold(project)
