@@ -16,11 +16,10 @@ import pytest
 
 from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.metering.worst_case import least, most, unbounded
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.playback import Call
 from pytest_tokenbudget.replay.traffic import Reader
-from pytest_tokenbudget.run.spending import Spending
+from pytest_tokenbudget.run.spending import Spending, least, most, unbounded
 from support.budgeted import Project, preload, run_apart
 from support.messages_api import ApiError, MessagesApi
 from support.sample import SEED, examples

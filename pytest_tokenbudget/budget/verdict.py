@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from pytest_tokenbudget.metering.foreign_reads import ForeignReads, as_written
+from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written
 from pytest_tokenbudget.model import Tokens, Usage, Verdict
 from pytest_tokenbudget.settings import Caps, Metric, ScenarioSettings, Tolerance
 

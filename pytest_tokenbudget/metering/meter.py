@@ -13,8 +13,11 @@ from typing import Any
 
 from pytest_tokenbudget.metering.cache_split import (
     CurrentTurn,
+    ForeignReads,
     RecordedTurn,
     Split,
+    by_rate,
+    foreign_reads,
     from_one_start,
     resplit,
 )
@@ -31,7 +34,6 @@ from pytest_tokenbudget.metering.estimate import (
     recounted,
     worked,
 )
-from pytest_tokenbudget.metering.foreign_reads import ForeignReads, by_rate, foreign_reads
 from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
 from pytest_tokenbudget.model import Basis, Paired, Tokens, Usage

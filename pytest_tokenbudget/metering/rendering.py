@@ -2,20 +2,24 @@
 
 Neighbours decide the framing around a block and how it is shown. Options add the tool-use prompt, thinking
 and output formats; some beta headers change what a request counts. The forms were derived from recorded
-totals, which they reproduce to the token: see docs/accuracy.md.
+totals, which they reproduce to the token: see docs/accuracy.md. An image counts by its pixels; their number
+is read from the header of its base64 data.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter
-from pytest_tokenbudget.metering.images import image_size, image_tokens
 from pytest_tokenbudget.metering.models import MODELS, model_row
 from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, as_mapping, is_deferred
 
@@ -465,3 +469,88 @@ def counted_betas(prompt: Prompt) -> frozenset[str]:
     if not tools or not model_row(prompt.model).efficient_tools:
         idle.append(EFFICIENT)
     return frozenset(beta for beta in prompt.betas or () if not beta.startswith(tuple(idle)))
+
+
+_HEADER = 64 * 1024  # bytes read first: a JPEG may carry metadata before its size
+
+
+def image_size(data: str) -> tuple[int, int] | None:
+    """Width and height in pixels of a base64 PNG, JPEG, GIF or WebP; None where it cannot be read."""
+    for length in (_HEADER, len(data)):
+        try:
+            header = base64.b64decode(data[: length // 4 * 4])
+        except (binascii.Error, ValueError):
+            return None
+        for magic, read in _READERS.items():
+            if header.startswith(magic):
+                size = read(header)
+                if size is not None and min(size) > 0:
+                    return size
+        if length >= len(data):
+            break
+    return None
+
+
+def image_tokens(width: int, height: int, *, max_edge: int, max_patches: int) -> int:
+    """Patches of 28 x 28 pixels, after scaling down to both limits (Anthropic's "vision" page, 2026-09)."""
+    scale = min(1.0, max_edge / max(width, height))
+    while (patches := _patches(width * scale, height * scale)) > max_patches:
+        scale *= min(0.999, math.sqrt(max_patches / patches))
+    return patches
+
+
+def _patches(width: float, height: float) -> int:
+    return math.ceil(max(1, round(width)) / 28) * math.ceil(max(1, round(height)) / 28)
+
+
+def _png(header: bytes) -> tuple[int, int] | None:
+    return _unpack(">II", header, 16)
+
+
+def _gif(header: bytes) -> tuple[int, int] | None:
+    return _unpack("<HH", header, 6)
+
+
+def _jpeg(header: bytes) -> tuple[int, int] | None:
+    """Walk the segments to the first start-of-frame: its height comes before its width."""
+    at = 2
+    while at + 9 <= len(header) and header[at] == 0xFF:
+        marker = header[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", header, at + 5)
+            return width, height
+        at += 2 + struct.unpack_from(">H", header, at + 2)[0]
+    return None
+
+
+def _webp(header: bytes) -> tuple[int, int] | None:
+    if header[8:12] != b"WEBP" or len(header) < 30:
+        return None
+    kind = header[12:16]
+    if kind == b"VP8X":  # extended: 24-bit sizes, minus one
+        return 1 + int.from_bytes(header[24:27], "little"), 1 + int.from_bytes(header[27:30], "little")
+    if kind == b"VP8L":  # lossless: 14-bit sizes, minus one
+        bits = int.from_bytes(header[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":  # lossy: 14-bit sizes after the start code
+        width, height = struct.unpack_from("<HH", header, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _unpack(layout: str, header: bytes, at: int) -> tuple[int, int] | None:
+    if len(header) < at + struct.calcsize(layout):
+        return None
+    first, second = struct.unpack_from(layout, header, at)
+    return int(first), int(second)
+
+
+_READERS: dict[bytes, Callable[[bytes], tuple[int, int] | None]] = {
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"\xff\xd8": _jpeg,
+    b"GIF8": _gif,
+    b"RIFF": _webp,
+}

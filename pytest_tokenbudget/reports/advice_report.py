@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TypedDict
 
-from pytest_tokenbudget.advice.outliers import Spend, far_above
-from pytest_tokenbudget.advice.outliers import outliers as shares_of
+from pytest_tokenbudget.advice.advise import Spend, far_above
+from pytest_tokenbudget.advice.advise import outliers as shares_of
 from pytest_tokenbudget.reports import text, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
 from pytest_tokenbudget.reports.text import Line, Paper, code, named_table, plain, prose, wrap

@@ -10,12 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_tokenbudget.budget.accepted import (
-    AcceptedCassette,
-    AcceptedTurn,
-    edits_between,
-    format_accepted,
-)
+from pytest_tokenbudget.budget.accepted import AcceptedCassette, AcceptedTurn, edits_between, format_accepted
 from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
 from pytest_tokenbudget.diagnosis.values import kind_of_difference
 from pytest_tokenbudget.errors import TokenBudgetError

@@ -15,12 +15,11 @@ from typing import Any
 
 from pytest_tokenbudget.errors import RecordingError, ReplayMiss
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.metering.worst_case import least
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.replay.playback import Call
 from pytest_tokenbudget.replay.traffic import Sent, answer_to
 from pytest_tokenbudget.reports import text
-from pytest_tokenbudget.run.spending import Spending
+from pytest_tokenbudget.run.spending import Spending, least
 from pytest_tokenbudget.settings import Caps
 from pytest_tokenbudget.wire.exchange import Answer, Request
 from pytest_tokenbudget.wire.prompt import mappings

@@ -22,8 +22,8 @@ from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile
 from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import encoded, write_atomically
+from pytest_tokenbudget.metering.cache_split import same_start
 from pytest_tokenbudget.metering.counting import Store, best_counter
-from pytest_tokenbudget.metering.foreign_reads import same_start
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices

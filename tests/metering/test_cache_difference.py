@@ -11,13 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.cache_split import (
-    CurrentTurn,
-    RecordedTurn,
-    Split,
-    from_one_start,
-    resplit,
-)
+from pytest_tokenbudget.metering.cache_split import CurrentTurn, RecordedTurn, Split, from_one_start, resplit
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Tokens

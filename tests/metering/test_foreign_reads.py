@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 from metering.test_cache_difference import HOUR, MARK, START, Api, Words, agent, ask, text
-from pytest_tokenbudget.metering.cache_split import RecordedTurn
-from pytest_tokenbudget.metering.foreign_reads import as_written, by_rate, foreign_reads, same_start
+from pytest_tokenbudget.metering.cache_split import (
+    RecordedTurn,
+    as_written,
+    by_rate,
+    foreign_reads,
+    same_start,
+)
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.wire.prompt import Prompt

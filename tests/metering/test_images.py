@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.images import image_size, image_tokens
+from pytest_tokenbudget.metering.rendering import image_size, image_tokens
 
 _SIZES = st.integers(1, 0x3FFF)
 

@@ -30,15 +30,7 @@ from pytest_tokenbudget.replay.cassette_file import (
 from pytest_tokenbudget.replay.credentials import STAND_IN
 from pytest_tokenbudget.replay.network import NetworkGuard
 from pytest_tokenbudget.replay.playback import Ledger, Rules
-from pytest_tokenbudget.replay.proxy import (
-    ChildProxy,
-    Handler,
-    Proxy,
-    Reply,
-    Upstream,
-    api_error,
-    new_key,
-)
+from pytest_tokenbudget.replay.proxy import ChildProxy, Handler, Proxy, Reply, Upstream, api_error, new_key
 from pytest_tokenbudget.replay.redaction import redact
 from pytest_tokenbudget.wire.framing import assemble, disassemble, read_sse, write_sse
 

@@ -20,8 +20,17 @@ from typing import TYPE_CHECKING
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.dashboard import charts, scenarios
-from pytest_tokenbudget.reports.dashboard.scenarios import Cell, Details, Trend, details, trend
-from pytest_tokenbudget.reports.dashboard.subjects import Finding, Past, Subject, subjects
+from pytest_tokenbudget.reports.dashboard.scenarios import (
+    Cell,
+    Details,
+    Finding,
+    Past,
+    Subject,
+    Trend,
+    details,
+    subjects,
+    trend,
+)
 from pytest_tokenbudget.reports.dashboard.totals import (
     MODEL_HEADERS,
     NAMES,

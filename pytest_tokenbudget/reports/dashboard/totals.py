@@ -9,8 +9,7 @@ from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.advice_report import LeverEntry, advice, outliers, overlap
 from pytest_tokenbudget.reports.dashboard import charts
 from pytest_tokenbudget.reports.dashboard.charts import KINDS, Axis, Shown, axis_from_zero, compact
-from pytest_tokenbudget.reports.dashboard.scenarios import by_kind
-from pytest_tokenbudget.reports.dashboard.subjects import Past, Subject
+from pytest_tokenbudget.reports.dashboard.scenarios import Past, Subject, by_kind
 from pytest_tokenbudget.reports.document import Document, RateEntry, TokensEntry, add
 from pytest_tokenbudget.reports.history import History, suite
 from pytest_tokenbudget.reports.text import plain
