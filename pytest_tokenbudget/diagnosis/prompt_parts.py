@@ -116,8 +116,6 @@ def _of(block: Block, text: str) -> Block:
     return replace(block, content=content, digest=digest(block.level, block.role, content))
 
 
-ATTRIBUTION = "x-anthropic-billing-header:"
-"""Begins a system block of Claude Code that the API strips before it caches (LLM gateway protocol)."""
 TOOL_RESULT = "tool_result"
 
 
@@ -195,11 +193,6 @@ def prose(value: object) -> str:
 def to_json(value: Any) -> str:
     """JSON in sent key order."""
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def is_ignored(block: Block) -> bool:
-    """Whether the API itself leaves a block out of the cached prefix."""
-    return block.level == "system" and str(block.content.get("text", "")).startswith(ATTRIBUTION)
 
 
 def opening_of(prompt: Prompt) -> str:

@@ -17,7 +17,7 @@ from pytest_tokenbudget.diagnosis.block_changes import (
     excerpt,
     refined,
 )
-from pytest_tokenbudget.diagnosis.prompt_parts import is_ignored, text_of, tool_names
+from pytest_tokenbudget.diagnosis.prompt_parts import text_of, tool_names
 from pytest_tokenbudget.diagnosis.values import Kind, kind_of_code, kind_of_difference, values_in
 from pytest_tokenbudget.metering.cache_rules import scopes
 from pytest_tokenbudget.metering.meter import Run
@@ -116,12 +116,12 @@ def shared_prefix(prompt: Prompt) -> list[Block]:
     front = [index for index, block in enumerate(prompt.blocks[:-1]) if block.ttl and not block.message]
     heads = sum(block.level != "messages" for block in prompt.blocks)
     stop = max(min(end + 1, heads), max(front, default=-1) + 1)
-    return [block for block in prompt.blocks[:stop] if not is_ignored(block)]
+    return list(prompt.blocks[:stop])
 
 
 def prefix_of_heads(prompt: Prompt) -> list[Block]:
     """Tools and system."""
-    return [block for block in prompt.blocks if block.level != "messages" and not is_ignored(block)]
+    return [block for block in prompt.blocks if block.level != "messages"]
 
 
 def _finding(difference: Difference, sources: SourceTree | None) -> Finding | None:
@@ -202,7 +202,7 @@ def _cached(prompt: Prompt) -> list[Block]:
     end = last_breakpoint(prompt)
     if end < 0:
         return prefix_of_heads(prompt)
-    return [block for block in prompt.blocks[: end + 1] if not is_ignored(block)]
+    return list(prompt.blocks[: end + 1])
 
 
 def _parameters(one: Prompt, other: Prompt) -> Iterator[str]:
