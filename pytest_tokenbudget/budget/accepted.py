@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pytest_tokenbudget.budget.baselines import MAKE_WRITABLE, UPDATE, format_models, read_models
+from pytest_tokenbudget.budget.baselines import UPDATE, format_models, not_written, read_models
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.files import dump_yaml, load_yaml, write_atomically
 from pytest_tokenbudget.model import Basis, Usage
@@ -299,7 +299,5 @@ def write_accepted(path: Path, changed: Mapping[str, Sequence[AcceptedCassette]]
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise BaselineError(
-            f"{path}: cannot be written: {error.strerror or error}. {MAKE_WRITABLE}"
-        ) from error
+        raise not_written(path, error) from error
     return True

@@ -24,8 +24,6 @@ VERSION = 2
 """The newest version that is read and written."""
 UPDATE = "pytest --token-budget --token-budget-update"
 """The command that writes baselines."""
-MAKE_WRITABLE = f"The baselines on disk are as they were; make the folder writable and run `{UPDATE}` again."
-"""The next step where a file cannot be written."""
 _HEADER = f"# Token budgets. Written by `{UPDATE}`; commit it and review it like code.\n"
 _OPTIONAL = "web_search_requests"
 REQUIRED = tuple(count for count in COUNTS if count != _OPTIONAL)
@@ -264,7 +262,13 @@ def write_baselines(path: Path, changed: Mapping[str, Baseline]) -> bool:
     try:
         write_atomically(path, format_baselines(merged).encode())
     except OSError as error:
-        raise BaselineError(
-            f"{path}: cannot be written: {error.strerror or error}. {MAKE_WRITABLE}"
-        ) from error
+        raise not_written(path, error) from error
     return True
+
+
+def not_written(path: Path, error: OSError) -> BaselineError:
+    """Return the error for a file of the baselines that cannot be written, with the next step."""
+    return BaselineError(
+        f"{path}: cannot be written: {error.strerror or error}. The baselines on disk are as they were; make "
+        f"the folder writable and run `{UPDATE}` again."
+    )

@@ -104,15 +104,6 @@ class FindingEntry(TypedDict):
     source: SourceEntry | None
 
 
-class MeasuredOnEntry(TypedDict):
-    """What a baseline keeps of the recording that it was measured on."""
-
-    recording: str
-    """The `recording_digest` of its turns."""
-    foreign_reads: dict[str, dict[str, int]]
-    """Tokens by rate and ttl (`5m`, `1h`)."""
-
-
 class ScenarioEntry(TypedDict):
     """One scenario: its verdict and all that led to it."""
 
@@ -131,8 +122,6 @@ class ScenarioEntry(TypedDict):
     """Who records its cassettes; None: this plugin."""
     runs_per_month: int | None
     """As its marker or the settings of its run say."""
-    measured_on: NotRequired[MeasuredOnEntry]
-    """Of a run that writes baselines."""
 
 
 class TotalsEntry(TypedDict):

@@ -21,9 +21,9 @@ from pytest_tokenbudget.budget.accepted import (
     write_accepted,
 )
 from pytest_tokenbudget.budget.baselines import (
-    MAKE_WRITABLE,
     Baseline,
     baseline_path,
+    not_written,
     parse_baselines,
     read_baselines,
     usages,
@@ -156,6 +156,8 @@ class MeasuredOn(TypedDict):
     id: str
     recording: str | None
     """The digest of its recording; None where nobody knows what that holds after the run."""
+    foreign_reads: Mapping[str, Mapping[str, int]]
+    """Tokens by rate and ttl (`5m`, `1h`)."""
     counted_by: str | None
     accepted: str
     """The accepted requests, as the text of a file with this one scenario; empty where there are none."""
@@ -225,9 +227,7 @@ class Committed:
             except TokenBudgetError as error:
                 updated.problems.append(str(error))
             except OSError as error:
-                updated.problems.append(
-                    f"{path}: cannot be written: {error.strerror or error}. {MAKE_WRITABLE}"
-                )
+                updated.problems.append(str(not_written(path, error)))
         return updated
 
     def _update(
@@ -268,11 +268,8 @@ def _baseline(
     is_of_version_1 = before is not None and before.recording is None and before.accepted is None
     if before is not None and is_of_version_1 and before.usage == usage and not accepted:
         return before  # what it does not say, a migration adds
-    on = entry.get("measured_on")
-    if on is None:
-        return Baseline(usage)
-    foreign = {Rate.parse(rate): ttls for rate, ttls in on["foreign_reads"].items()}
     if told is None:
-        return Baseline(usage, foreign, on["recording"])
+        return Baseline(usage)
+    foreign = {Rate.parse(rate): ttls for rate, ttls in told["foreign_reads"].items()}
     digest = accepted_digest(accepted) if accepted else None
     return Baseline(usage, foreign, told["recording"], digest, told["counted_by"])

@@ -117,7 +117,6 @@ def _as_accepted(meter: Meter, recording: Recording) -> Iterator[Turn]:
 def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool) -> Run:
     asked = {turn.pair.index for turn in run.turns}
     pairs = _accepted_pairs(recording, None if whole else asked)
-    meter = replace(meter, volatile=lambda pairs: _accepted_cold(recording, pairs))
     before = {turn.pair.index: turn for turn in meter.replayed(recording.exchanges, pairs).turns}
     turns = []
     for turn in run.turns:
@@ -126,19 +125,6 @@ def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool
         stored = accepted.usage if accepted else meter.tiered(turn.pair.answer.usage or Usage(1))
         turns.append(meter.since(turn, before[index], stored) if index in before else turn)
     return replace(run, turns=tuple(turns))
-
-
-def _accepted_cold(recording: Recording, pairs: Sequence[Pair]) -> list[int]:
-    """Return which turns read nothing of earlier runs when they were accepted, by their index."""
-    return [pair.index for pair in pairs if not _was_warm(recording.accepted.get(pair.index))]
-
-
-def _was_warm(accepted: Accepted | None) -> bool:
-    """Whether what was accepted read a prefix that earlier runs had written: its numbers show it.
-
-    The files of the repository do not: they may hold another text since.
-    """
-    return accepted is None or accepted.usage.main_tokens.cache_read_input_tokens > 0
 
 
 def _accepted_pairs(recording: Recording, among: set[int] | None) -> Iterator[Pair]:
@@ -184,12 +170,15 @@ class Acceptance:
         `ledgers` says of each cassette whether it is the scenario's own; `baseline` and `accepted` are what
         is committed now.
         """
+        foreign = {str(rate): dict(ttls) for rate, ttls in self.meter.foreign_reads(run).items()}
         turns = {id(turn.pair.answer): turn for turn in run.turns}
         digests, cassettes = [], []
         for ledger, own in ledgers.items():
             recorded = _exchanges(ledger, own=own)
             if recorded is None:
-                return {"id": place.id, "recording": None, "counted_by": None, "accepted": ""}
+                return MeasuredOn(
+                    id=place.id, recording=None, foreign_reads=foreign, counted_by=None, accepted=""
+                )
             recorded = [recorded[index] for index in turn_indexes(recorded)]
             digests.append(recording_digest(recorded))
             before = next((one for one in accepted if one.recording == digests[-1]), None)
@@ -198,12 +187,13 @@ class Acceptance:
                 cassettes.append(AcceptedCassette(digests[-1], changed))
         counted = any(turn.basis in _COUNTED for cassette in cassettes for turn in cassette.turns)
         counter = baseline.counted_by if baseline and list(accepted) == cassettes else self.counter
-        return {
-            "id": place.id,
-            "recording": digests[0] if len(digests) == 1 else digest(*digests)[:12],
-            "counted_by": counter if counted else None,
-            "accepted": format_accepted({place.name: cassettes}) if cassettes else "",
-        }
+        return MeasuredOn(
+            id=place.id,
+            recording=digests[0] if len(digests) == 1 else digest(*digests)[:12],
+            foreign_reads=foreign,
+            counted_by=counter if counted else None,
+            accepted=format_accepted({place.name: cassettes}) if cassettes else "",
+        )
 
     def _changed(
         self,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from pytest_tokenbudget.advice.advise import advise
-from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
+from pytest_tokenbudget.budget.baselines import Baseline
 from pytest_tokenbudget.budget.verdict import Starts, hangs, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
@@ -33,7 +33,7 @@ from pytest_tokenbudget.replay.playback import AcceptedIn
 from pytest_tokenbudget.replay.redaction import Secrets, secrets_of
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
-from pytest_tokenbudget.reports.document import Document, MeasuredOnEntry, ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text
 from pytest_tokenbudget.reports.view import MISBILLED, doubts
@@ -159,7 +159,8 @@ class Session:
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
-        measured_on = self._to_accept(scenario, run) if self.options.update and not run.stale else None
+        updates = self.options.update and not self.options.live and not run.stale
+        measured_on = self._to_accept(scenario, run) if updates else None
         entry = self.examine(scenario.place, scenario.settings, run)
         # Of live runs, the controller judges all samples together.
         failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
@@ -259,15 +260,17 @@ class Session:
         """
         committed = self._committed.of(place)
         baseline = None if committed is None else committed.usage
+        starts = None
         if self.options.update:
             run = self._told_apart(run, run.best, settings)
             baseline = baseline if run.stale else run.usage
         else:
             baseline = None if baseline is None else baseline + run.recounted
             run = run.against(baseline)
-            run = self._told_apart(run, baseline, settings, self._starts(committed, run))
+            starts = self._starts(committed, run)
+            run = self._told_apart(run, baseline, settings, starts)
+        starts = None if run.stale else starts
         cost = self.prices.cost
-        starts = self._starts(committed, run)
         judgement = judge(baseline, run.usage, settings, cost, stale=run.stale, starts=starts)
         anew = other_start(starts)
         if baseline and not self.options.live:
@@ -275,10 +278,7 @@ class Session:
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
         findings = self._findings(run, settings, anew)
         runs = settings.runs_per_month
-        entry = build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
-        if self.options.update and not self.options.live and not run.stale:
-            entry["measured_on"] = self._measured_on(run)
-        return entry
+        return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
 
     def _told_apart(
         self, run: Run, baseline: Usage | None, settings: ScenarioSettings, starts: Starts | None = None
@@ -304,19 +304,13 @@ class Session:
         """
         if committed is None or committed.recording is None or run.stale:
             return None
-        if self.options.update or self.options.live or run.usage == committed.usage:
+        if self.options.live or run.usage == committed.usage:
             return None
         recorded = self.meter.recorded_foreign_reads(run)
         if same_start(committed.foreign_reads, recorded):
             return None
         starts = Starts(committed.foreign_reads, self.meter.foreign_reads(run))
         return None if same_start(starts.baseline, starts.measured) else starts
-
-    def _measured_on(self, run: Run) -> MeasuredOnEntry:
-        """Return what a baseline keeps of the recording that a run replays."""
-        turns = [Exchange(turn.pair.recorded, turn.pair.answer) for turn in run.turns]
-        foreign = {str(rate): dict(ttls) for rate, ttls in self.meter.foreign_reads(run).items()}
-        return {"recording": recording_digest(turns), "foreign_reads": foreign}
 
     def _findings(self, run: Run, settings: ScenarioSettings, anew: Iterable[Finding]) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
