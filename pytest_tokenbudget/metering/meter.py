@@ -97,10 +97,8 @@ class Meter:
         for turn in run.turns:
             pair, usage = turn.pair, turn.pair.answer.usage
             tokens = usage.main_tokens.prompt_tokens if usage else 0
-            changed_since = (
-                turn.accepted is not None
-            )  # `pair` holds what was accepted, which was checked then
-            if changed_since or usage is None or not tokens or not _reads_as_asked(pair, usage):
+            is_compared = turn.accepted is not None  # its pair holds what was accepted, and checked then
+            if is_compared or usage is None or not tokens or not _reads_as_asked(pair, usage):
                 continue
             known = Known(pair.recorded.prompt, tokens, worked(pair.answer.message or {}))
             counted = misbilled(known, self.counter)

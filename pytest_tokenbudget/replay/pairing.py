@@ -199,20 +199,19 @@ class Recording:
         """The first recorded request of the same JSON in another order of keys; likewise."""
         return self._equal(asked, origin, self._recorded.by_meaning.get(meaning(asked.request), ()))
 
-    def _equal(self, asked: Conversation, origin: Origin, equals: Iterable[int]) -> Match | None:
+    def _equal(
+        self, asked: Conversation, origin: Origin, equals: Iterable[int], *, by_acceptance: bool = False
+    ) -> Match | None:
         found = self._unplayed(asked, equals)
         if not found:
             return None
         placed = [index for index in found if origin.agrees(self._recorded.origins[index])]
-        return Match((placed or found)[0], Paired.EXACT, origin)
+        return Match((placed or found)[0], Paired.EXACT, origin, by_acceptance)
 
     def _as_accepted(self, asked: Conversation, origin: Origin) -> Match | None:
         """Pair a request with the first exchange in whose place exactly this was accepted."""
-        found = self._unplayed(asked, self._accepted_by_digest.get(asked.request.digest, ()))
-        if not found:
-            return None
-        placed = [index for index in found if origin.agrees(self._recorded.origins[index])]
-        return Match((placed or found)[0], Paired.EXACT, origin, by_acceptance=True)
+        equals = self._accepted_by_digest.get(asked.request.digest, ())
+        return self._equal(asked, origin, equals, by_acceptance=True)
 
     def _retry(self, asked: Conversation, origin: Origin, failed: int) -> Match | None:
         """The next attempt at what a failed attempt was paired with."""
