@@ -16,7 +16,8 @@ from pytest_tokenbudget.commands import comment
 from pytest_tokenbudget.commands.comment import GitHub
 from pytest_tokenbudget.errors import GitHubError, ReportError
 from support import documents
-from support.github_api import BOT, TOKEN, Failure, State, serving
+from support.github_api import BOT, TOKEN, Failure, State, server_of
+from support.loopback import serving
 
 ROOT = Path(__file__).parents[1]
 SHA, OTHER = "a" * 40, "b" * 40
@@ -30,7 +31,7 @@ def state() -> State:
 
 @pytest.fixture
 def api(state: State) -> Iterator[str]:
-    with serving(state) as address:
+    with serving(server_of(state)) as address:
         yield address
 
 

@@ -19,14 +19,13 @@ from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.requests import read_request
 from support.changes import MEASURED
 from support.sample import WHOLE, tenth
-from support.seeded import COUNTER, METER, count
+from support.seeded import COUNTER, METER, asking, count
 
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 EXCHANGES = CORPUS / "exchanges.jsonl.gz"
@@ -67,17 +66,8 @@ def exchanges(entries: list[Entry]) -> list[Exchange]:
 
 def run_of(entries: list[Entry], recorded: list[Exchange]) -> Run:
     """The run of an agent that sends these bodies now, answered from `recorded`."""
-    recording = Recording(recorded)
-    for entry in entries:
-        if request := sent(entry, entry["request"]):
-            recording.choose(request)
-    return METER.replayed(
-        recorded,
-        recording.pairs,
-        misses=recording.misses,
-        unplayed=recording.unplayed,
-        reshaped=recording.reshaped,
-    )
+    requests = (sent(entry, entry["request"]) for entry in entries)
+    return asking(recorded, [request for request in requests if request])
 
 
 def runs(sequences: list[list[Entry]]) -> Iterator[tuple[list[Entry], list[Exchange]]]:

@@ -45,6 +45,7 @@ from support.clients import (
     sdk_async,
     sdk_stream,
 )
+from support.loopback import serving
 from support.messages_api import ApiError, MessagesApi
 
 
@@ -352,13 +353,8 @@ class _Weather(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def weather() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Weather)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Weather)) as url:
+        yield url
 
 
 def test_a_server_of_the_test_itself_passes_by(weather: str) -> None:

@@ -18,6 +18,7 @@ from pytest_recording import network as pytest_recording_network
 
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.replay.network import NetworkGuard
+from support.loopback import serving
 
 FOREIGN = "192.0.2.1"  # TEST-NET-1 (RFC 5737): routed nowhere, should a guard fail
 PATCHED = (
@@ -50,12 +51,9 @@ def server() -> Iterator[int]:
         def log_message(self, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-        thread.start()
-        yield httpd.server_address[1]
-        httpd.shutdown()
-        thread.join()
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(httpd):
+        yield httpd.server_port
 
 
 def tcp(host: str) -> None:

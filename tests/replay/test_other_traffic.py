@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +15,7 @@ import requests
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger
 from support.clients import is_faithful, record, replaying, sdk
+from support.loopback import serving
 from support.messages_api import MessagesApi
 
 SDK = {"anthropic-version": "2023-06-01"}
@@ -45,12 +45,8 @@ class _Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def other() -> Iterator[str]:
     handler = type("Answers", (_Answers,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+        yield url
 
 
 def get(url: str, client: Any = httpx2) -> str:

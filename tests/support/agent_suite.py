@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+from support.loopback import serving
 from support.scratch import Scratch
 
 AGENT = """
@@ -73,19 +71,6 @@ class _Model(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def _serving() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), _Model)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def record(folder: Path) -> None:
     """Write the suite, its recordings and its baselines."""
     (folder / "src/agent").mkdir(parents=True)
@@ -95,7 +80,7 @@ def record(folder: Path) -> None:
     (folder / "tests/test_agent.py").write_text(TESTS, "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -p tokenbudget\npythonpath = src\n", "utf-8")
     (folder / ".gitignore").write_text("__pycache__/\n", "utf-8")
-    with _serving() as url:
+    with serving(HTTPServer(("127.0.0.1", 0), _Model)) as url:
         key = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "sk-ant-api03-test-key"}
         Scratch(folder).pytest("--token-budget-record=once", **key)
     Scratch(folder).pytest("--token-budget", "--token-budget-update")

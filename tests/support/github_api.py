@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -145,16 +142,6 @@ def _page(entries: list[Any], query: dict[str, list[str]]) -> list[Any]:
     return entries[(page - 1) * size : page * size]
 
 
-@contextmanager
-def serving(state: State) -> Iterator[str]:
-    """The address of a server of `state`."""
-    handler = type("Handler", (_Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def server_of(state: State) -> ThreadingHTTPServer:
+    """Return a server of `state`, which nobody serves yet."""
+    return ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))

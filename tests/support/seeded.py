@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -208,9 +208,14 @@ def advised(recorded: Sequence[Exchange], advisor: Usage) -> list[Exchange]:
 
 def replay(recorded: Sequence[Exchange], bodies: Sequence[Body], **headers: str) -> Run:
     """The run of an agent that sends `bodies` now."""
+    return asking(recorded, [request(body, **headers) for body in bodies])
+
+
+def asking(recorded: Sequence[Exchange], requests: Iterable[Request]) -> Run:
+    """Return the run of an agent that makes these requests now, answered from what was recorded."""
     recording = Recording(recorded)
-    for body in bodies:
-        recording.choose(request(body, **headers))
+    for one in requests:
+        recording.choose(one)
     return METER.replayed(
         recorded,
         recording.pairs,
