@@ -36,13 +36,8 @@ def write_diff(
         was = {one["id"]: one["was"] for one in found["scenarios"]}
         now, then = document.load(report), document.load(base_report)
         found["already"] = baseline_report.already_failing(now, then, was)
-    if form == "terminal":
-        lines = baseline_report.diff_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
-        output.write_lines(lines, destination)
-    elif form == "markdown":
-        output.write_text(baseline_report.diff_markdown(found), destination)
-    else:
-        output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", destination)
+    lines, markdown = baseline_report.diff_lines, baseline_report.diff_markdown
+    output.write_form(form, found, destination, lines=lines, markdown=markdown)
     return 0
 
 

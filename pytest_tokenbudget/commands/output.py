@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.reports.text import Line
 
+Value = TypeVar("Value")
 _STYLES = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
 _COLUMNS = 100
 """Where no terminal says how wide it is: the log of a CI job."""
@@ -50,6 +53,23 @@ def write_lines(lines: Iterable[Line], destination: Path | None) -> None:
     """Write lines of a terminal; in colour only to a terminal."""
     colour = destination is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     write_text("".join(f"{_styled(line) if colour else line.text}\n" for line in lines), destination)
+
+
+def write_form(
+    form: str,
+    value: Value,
+    destination: Path | None,
+    *,
+    lines: Callable[..., Iterable[Line]],
+    markdown: Callable[[Value], str],
+) -> None:
+    """Write a value as `terminal`, `markdown` or `json`; `lines` is told `columns` and `ascii_only`."""
+    if form == "terminal":
+        write_lines(lines(value, columns=columns(), ascii_only=ascii_only()), destination)
+    elif form == "markdown":
+        write_text(markdown(value), destination)
+    else:
+        write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", destination)
 
 
 def tell(text: str) -> None:

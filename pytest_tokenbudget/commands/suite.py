@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -99,11 +98,6 @@ def write_advice(folder: Path, arguments: Sequence[str], form: str = "terminal")
         output.tell(f"{done.said}\nNo scenario was measured, so there is nothing to advise on.")
         return done.status or 1
     found = advice_report.advice(done.document, runs)
-    if form == "terminal":
-        lines = advice_report.advice_lines(found, columns=output.columns(), ascii_only=output.ascii_only())
-        output.write_lines(lines, None)
-    elif form == "markdown":
-        output.write_text(advice_report.advice_markdown(found), None)
-    else:
-        output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", None)
+    lines, markdown = advice_report.advice_lines, advice_report.advice_markdown
+    output.write_form(form, found, None, lines=lines, markdown=markdown)
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 from pytest_tokenbudget.budget.verdict import CostOf
-from pytest_tokenbudget.model import Usage
+from pytest_tokenbudget.model import FindingKind, Usage
 from pytest_tokenbudget.reports import text, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry
 from pytest_tokenbudget.reports.text import (
@@ -116,9 +116,9 @@ def summary_lines(
         lines += [Line(), *_details(group, paper, turns)]
     lines += [Line()] if shown else []
     lines += [
-        Line(text, "red")
-        for text in _some(missing, verbosity)
-        for text in wrap(text, paper.columns, "", "  ")
+        Line(piece, "red")
+        for gap in _some(missing, verbosity)
+        for piece in wrap(gap, paper.columns, "", "  ")
     ]
     lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]
     lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
@@ -236,7 +236,14 @@ _MOST = 20
 """Cassettes that are named without -v."""
 
 
-_CAUSES_OF_COST = ("growth", "cache_break", "cache_change", "model_changed", "rate_changed", "turns_changed")
+_CAUSES_OF_COST = (
+    FindingKind.GROWTH,
+    FindingKind.CACHE_BREAK,
+    FindingKind.CACHE_CHANGE,
+    FindingKind.MODEL_CHANGED,
+    FindingKind.RATE_CHANGED,
+    FindingKind.TURNS_CHANGED,
+)
 
 
 def acceptances(document: Document, before: Mapping[str, Usage], cost: CostOf) -> list[str]:

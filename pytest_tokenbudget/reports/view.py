@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from posixpath import commonprefix
 
+from pytest_tokenbudget.budget.baselines import UPDATE as UPDATE_COMMAND
 from pytest_tokenbudget.model import FindingKind, ScenarioId, Verdict
 from pytest_tokenbudget.reports.document import (
     Count,
@@ -224,7 +225,7 @@ def _verdicts(document: Document) -> str:
 
 def _counts(document: Document) -> Counter[str]:
     """Count the scenarios by verdict, in the order of `rank`."""
-    return Counter(one["verdict"] for one in worst_first(document["scenarios"]))
+    return Counter(sorted((one["verdict"] for one in document["scenarios"]), key=rank))
 
 
 def _other_errors(document: Document) -> int:
@@ -284,8 +285,7 @@ def line(document: Document) -> str:
 
 def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str]:
     """Yield what the scenarios with a baseline take a run, against it, and in a month where that is known."""
-    was, now = document["totals"]["baseline"], document["totals"]["measured"]
-    about = "~" if any(one["basis"] == "estimated" for one in compared) else ""
+    was, now, about = document["totals"]["baseline"], document["totals"]["measured"], _about(compared)
     before, after = was["prompt_tokens"], now["prompt_tokens"]
     yield f"{about}{count(after)} prompt tokens{_relative(after, before)}"
     if now["cost_usd"] is None:
@@ -300,14 +300,18 @@ def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str
         yield f"{about}{money(dollars)} a month"
 
 
+def _about(scenarios: Iterable[ScenarioEntry]) -> str:
+    """Return `~` where the prompt of any of them is estimated."""
+    return "~" if any(one["basis"] == "estimated" for one in scenarios) else ""
+
+
 def _relative(now: float, was: float) -> str:
     """Return ` (+18.0%)`; nothing without a base."""
     return f" ({signed(now - was, percent((now - was) / was))})" if was else ""
 
 
 def _moved(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
-    was, now = document["totals"]["baseline"], document["totals"]["measured"]
-    about = "~" if any(one["basis"] == "estimated" for one in compared) else ""
+    was, now, about = document["totals"]["baseline"], document["totals"]["measured"], _about(compared)
     counts: tuple[Count, ...] = ("prompt_tokens", "output_tokens")
     parts = [
         f"{about}{growth(now[name], was[name], count, METRICS[name])}"
@@ -324,8 +328,7 @@ def _moved(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
 def growth(now: float, was: float, shown: Callable[[float], str], unit: str) -> str:
     """`+4,120 prompt tokens (+18.0%)`."""
     change = now - was
-    text = f"{signed(change, shown(change))} {unit}"
-    return f"{text} ({signed(change, percent(change / was))})" if was else text
+    return f"{signed(change, shown(change))} {unit}{_relative(now, was)}"
 
 
 def _cost(sides: Iterable[TokensEntry | None]) -> float:
@@ -546,7 +549,7 @@ def _column(table: TurnTable, header: str) -> Sequence[str]:
     return [row[index] for row in table.rows]
 
 
-UPDATE = ("pytest", "--token-budget", "--token-budget-update")
+UPDATE = tuple(UPDATE_COMMAND.split())
 UPGRADE_PRICES = ("pip", "install", "-U", "genai-prices")
 RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
 RECORD_ALL = ("pytest", "--token-budget", "--token-budget-record=all")
