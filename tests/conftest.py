@@ -49,12 +49,20 @@ def _what_tests_write_is_not_compiled() -> Iterator[None]:
         yield
 
 
+# Names of what keys, pytest and terminals read. Under CI, for one, pytest does not shorten its summary.
+# A test that needs a variable sets it.
+OF_TERMINALS = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS"}
+OF_PYTEST = {"CI", "BUILD_NUMBER", "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_THEME", "PYTEST_THEME_MODE"}
+OF_OTHERS = ("ANTHROPIC_", "AWS_", "CLOUD_ML_", "GITHUB_")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _there_is_no_key() -> Iterator[None]:
-    """Whoever runs the tests may have keys; the tests need none, and must not come to need one."""
+def _the_environment_is_the_same_everywhere() -> Iterator[None]:
+    """Whoever runs the tests may have keys or be a CI; no test may come to need either, or to fail by it."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "AWS_", "CLOUD_ML_"))]:
-            patch.delenv(name)
+        for name in list(os.environ):
+            if name in OF_TERMINALS | OF_PYTEST or name.startswith(OF_OTHERS):
+                patch.delenv(name)
         yield
 
 
