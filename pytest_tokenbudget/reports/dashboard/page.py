@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ from pytest_tokenbudget.reports.view import approximate, cost_cell, cost_change,
 from pytest_tokenbudget.wording import UNKNOWN, count, plural
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 _EMBEDDED_CHARACTERS = 500_000
 """A longer document is embedded compressed, so that 500 scenarios stay a file of a few megabytes."""
@@ -69,28 +70,32 @@ def dashboard(
     shown = page(document, history, runs_per_month)
     style, script = _text("dashboard.css") + _labels(shown), _text("dashboard.js")
     packed = _packed(document) if document else None
-    return (
-        _environment()
-        .get_template("dashboard.html")
-        .render(
-            page=shown,
-            patterns=charts.PATTERNS,
-            style=style,
-            script=script,
-            policy=_policy(style, script),
-            document=document,
-            packed=packed,
-        )
+    return _template().render(
+        page=shown,
+        patterns=charts.PATTERNS,
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+        document=document,
+        packed=packed,
     )
 
 
-def _environment() -> Environment:
+def _template() -> Template:
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        import jinja2  # noqa: F401  # said here, however often a page was made before
     except ImportError as error:
         raise ReportError(
             'The HTML report needs Jinja2. Install it with `pip install "pytest-tokenbudget[html]"`.'
         ) from error
+    return _environment().get_template("dashboard.html")
+
+
+@cache
+def _environment() -> Environment:
+    """Return the environment of all pages: it keeps the templates that it compiled."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("pytest_tokenbudget.reports.dashboard"),
         autoescape=True,
