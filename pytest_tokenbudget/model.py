@@ -55,7 +55,7 @@ class Verdict(StrEnum):
     STALE = "stale"
     """It asks something else than was recorded."""
     UNKNOWN = "unknown"
-    """What changed cannot be counted."""
+    """What changed cannot be counted, and a limit lies between its best and its worst case."""
     UNRECORDED = "unrecorded"
     """It asks, and has no cassette."""
     NEW = "new"
@@ -67,6 +67,11 @@ class Verdict(StrEnum):
     def fails(self) -> bool:
         """Whether this verdict fails the test."""
         return self not in (Verdict.IMPROVED, Verdict.WITHIN)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the numbers of a scenario so judged answer the question that its baseline answers."""
+        return self not in (Verdict.STALE, Verdict.UNKNOWN, Verdict.UNRECORDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +281,9 @@ class Finding:
     """A run, signed; None where no price is known."""
     source: Source | None = None
 
+
+BY_HAND = "by hand"
+"""`Finding.where` of what only an edit resolves, which its sentence names: no recording does."""
 
 _CONFTEST, _FIXTURE, _TEARDOWN = "conftest.py", "fixture ", "teardown of "
 

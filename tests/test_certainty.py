@@ -164,10 +164,10 @@ def test_a_limit_between_the_best_and_the_worst_case_is_unknown(project: Recorde
     """Two files of unknown size with a breakpoint between: nobody can say how much of them is still read."""
     project.record((TWO, usage(3, 9000, 0)), (TWO, usage(3, 0, 9000)))
     result = project.changed(MOVED)
-    assert (result.status, result.verdicts) == (1, {"stale"}), result.output
+    assert (result.status, result.verdicts) == (1, {"unknown"}), result.output
     assert "whether it is within its budget cannot be told" in result.output
     assert "2 blocks of its prompt have no known size" in result.output
-    assert project.judge("--token-budget-update").verdicts == {"stale"}, "nothing unknown is accepted"
+    assert project.judge("--token-budget-update").verdicts == {"unknown"}, "nothing unknown is accepted"
 
 
 def test_bounds_without_a_limit_between_them_are_told_and_pass(project: Recorded) -> None:

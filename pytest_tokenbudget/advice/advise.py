@@ -40,7 +40,7 @@ def advise(
     and dollars a run; `runs_per_month` adds the month to their texts. `cheaper` names the models below one
     (`Prices.cheaper_models`). `batchable` is for work that nobody waits for.
     """
-    if run.stale:
+    if not run.is_measured:
         return ()
     laid_out = lay_out(run, cost, runs_per_month=runs_per_month)
     if not laid_out.asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -62,16 +62,41 @@ def judge(
     settings: ScenarioSettings,
     cost: CostOf,
     *,
-    stale: bool = False,
+    departure: Verdict | None = None,
+    best: Usage | None = None,
+    unbounded: bool = False,
     starts: Starts | None = None,
 ) -> Judgement:
-    """Judge one scenario. A stale one is never held against limits: its numbers answer another question.
+    """Judge one scenario, by the verdict that comes first: a departure, over, unknown, new, improved, within.
 
-    Where two recordings began with different caches (`starts`), the cost and cache share of both sides are
-    those of an empty cache. Caps hold for what was measured.
+    A run that departs from its recording (`departure`) is never held against limits: its numbers answer
+    another question. `measured` is the worst case and `best` the best one, where they differ; `unbounded`
+    says that nobody knows a worst case, so that only what `best` has passed is proved. Where two recordings
+    began with different caches (`starts`), the cost and cache share of both sides are those of an empty
+    cache. Caps hold for what was measured.
     """
-    if stale:
-        return Judgement(Verdict.STALE)
+    if departure is not None:
+        return Judgement(departure)
+    worst = _held(baseline, measured, settings, cost, starts)
+    if best is None or (worst.verdict != Verdict.OVER and not unbounded):
+        return worst
+    proved = _held(baseline, best, settings, cost, starts)
+    # A share is no sum: what is unknown may raise it.
+    limits = tuple(limit for limit in proved.limits if limit.metric != "cache_share" or not unbounded)
+    if not any(limit.over for limit in limits):
+        return Judgement(Verdict.UNKNOWN, () if unbounded else worst.limits)
+    if not unbounded:
+        limits = tuple(
+            replace(limit, over=limit.over and beside.over)
+            for limit, beside in zip(worst.limits, limits, strict=True)
+        )
+    return Judgement(Verdict.OVER, limits)
+
+
+def _held(
+    baseline: Usage | None, measured: Usage, settings: ScenarioSettings, cost: CostOf, starts: Starts | None
+) -> Judgement:
+    """Hold one usage against every limit and cap."""
     caps = tuple(_caps(measured, settings.caps, cost))
     if baseline is None:
         return Judgement(Verdict.OVER if any(cap.over for cap in caps) else Verdict.NEW, caps)
@@ -81,19 +106,6 @@ def judge(
     if any(limit.improved for limit in limits):
         return Judgement(Verdict.IMPROVED, limits)
     return Judgement(Verdict.WITHIN, limits)
-
-
-def hangs(
-    baseline: Usage | None,
-    best: Usage,
-    worst: Usage,
-    settings: ScenarioSettings,
-    cost: CostOf,
-    starts: Starts | None = None,
-) -> bool:
-    """Return whether a limit or a cap lies between the best and the worst case, so that neither is proved."""
-    cases = [judge(baseline, usage, settings, cost, starts=starts).verdict for usage in (best, worst)]
-    return cases[1] == Verdict.OVER != cases[0]
 
 
 def _limits(

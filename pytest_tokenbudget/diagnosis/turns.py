@@ -13,7 +13,8 @@ from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.prompt_parts import TOOL_RESULT, opening_of, text_of, to_json
 from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.meter import Run
-from pytest_tokenbudget.model import Basis, Finding, FindingKind, Usage
+from pytest_tokenbudget.metering.prompt_cache import newly_refused
+from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Usage
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 from pytest_tokenbudget.wording import listed, plural, turns
@@ -49,7 +50,7 @@ def recorded_anew(
     `names_recording` says whether the baseline names the recording that it was measured on.
     """
     recorded = sum((turn.recorded for turn in run.turns if turn.recorded), Usage())
-    if run.stale or recorded == baseline or (starts and _same_tokens(recorded, baseline)):
+    if not run.is_measured or recorded == baseline or (starts and _same_tokens(recorded, baseline)):
         return []
     was, now = baseline.tokens, recorded.tokens
     text = (
@@ -201,7 +202,8 @@ def _unknown(run: Run) -> Iterator[Finding]:
         if turn.basis == Basis.UNKNOWN:
             reasons[turn.estimate.reason or "it cannot be counted offline"].append(index)
     for reason, indexes in reasons.items():
-        yield Finding(FindingKind.UNKNOWN, turns(indexes), f"{turns(indexes)} cannot be counted: {reason}")
+        where = BY_HAND if newly_refused(run.turns[indexes[0]].pair) else turns(indexes)
+        yield Finding(FindingKind.UNKNOWN, where, f"{turns(indexes)} cannot be counted: {reason}")
 
 
 def _assumed(run: Run) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ from pytest_tokenbudget.metering.estimate import (
 )
 from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
-from pytest_tokenbudget.model import Basis, Paired, Tokens, Usage
+from pytest_tokenbudget.model import Basis, Paired, Tokens, Usage, Verdict
 from pytest_tokenbudget.wire.answers import asked_rate
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.prompt import mappings
@@ -370,6 +370,11 @@ class Run:
     """Pairs whose place in the conversation is another than the recorded one's."""
     problems: tuple[str, ...] = ()
     """What else keeps this run from being judged, in plain sentences."""
+    edits: tuple[str, ...] = ()
+    """What keeps this run from being judged until somebody edits the test or the agent, in plain sentences
+    that say what to edit. No recording resolves it."""
+    unrecorded: tuple[str, ...] = ()
+    """Why there is no recording of what was asked, in plain sentences."""
     misbilled: tuple[str, ...] = ()
     """Recorded usage that cannot be that of its prompt, in plain sentences."""
     leftovers: tuple[Exchange, ...] = ()
@@ -387,9 +392,21 @@ class Run:
         return sum((turn.usage for turn in self.turns), Usage())
 
     @property
-    def best(self) -> Usage:
-        """All turns together, where the cache serves as much as it may."""
-        return sum((turn.best or turn.usage for turn in self.turns), Usage())
+    def best(self) -> Usage | None:
+        """All turns together, where the cache serves as much as it may and what is unknown bills nothing.
+
+        None where `usage` is the only case.
+        """
+        if not (self.is_unbounded or any(turn.best for turn in self.turns)):
+            return None
+        cases = (turn.best or turn.usage for turn in self.turns if turn.basis != Basis.UNKNOWN)
+        unknown = sum(turn.basis == Basis.UNKNOWN for turn in self.turns)
+        return sum(cases, Usage(unknown))
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether nobody knows what some turn bills at most."""
+        return self.basis == Basis.UNKNOWN
 
     @property
     def recounted(self) -> Usage:
@@ -403,10 +420,17 @@ class Run:
         return Basis.weakest(turn.basis for turn in self.turns)
 
     @property
-    def stale(self) -> bool:
-        """Whether the recording no longer answers what the agent asks, turn for turn, in numbers."""
-        left = self.misses or self.unplayed or self.reshaped or self.problems or self.misbilled
-        return bool(left) or self.basis == Basis.UNKNOWN
+    def departure(self) -> Verdict | None:
+        """Return the verdict of a run that is not what was recorded, turn for turn; None where it is."""
+        if self.unrecorded:
+            return Verdict.UNRECORDED
+        left = self.misses or self.unplayed or self.reshaped or self.problems or self.edits or self.misbilled
+        return Verdict.STALE if left else None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its numbers answer the question that its baseline answers, each of them known."""
+        return self.departure is None and not self.is_unbounded
 
     def __add__(self, other: Run) -> Run:
         return Run(
@@ -415,6 +439,8 @@ class Run:
             self.unplayed + other.unplayed,
             self.reshaped + other.reshaped,
             self.problems + other.problems,
+            self.edits + other.edits,
+            self.unrecorded + other.unrecorded,
             self.misbilled + other.misbilled,
             self.leftovers + other.leftovers,
         )

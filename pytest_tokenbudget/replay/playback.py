@@ -113,7 +113,7 @@ class Ledger:
     def account(self, asker: str) -> Account:
         """Of one test or fixture."""
         if self._forks.told():
-            self._accounts.refused(asker, f"{self.name}: {FORKED}")
+            self._accounts.forked(asker, f"{self.name}: {FORKED}")
         return self._accounts.of(asker, shared=self.shared)
 
     def find(self, sent: Sent, playable: Playable | None = None) -> Found | None:
@@ -467,6 +467,7 @@ class Account:
     unplayed: tuple[Exchange, ...]
     reshaped: tuple[Pair, ...]
     problems: tuple[str, ...]
+    edits: tuple[str, ...]
 
 
 class Accounts:
@@ -479,6 +480,7 @@ class Accounts:
         self._asked: dict[int, str] = {}
         self._missed: list[str] = []
         self._problems: list[tuple[str, str]] = []
+        self._edits: list[tuple[str, str]] = []
 
     def asked(self, number: int, asker: str) -> None:
         """For the exchange of this number."""
@@ -492,6 +494,10 @@ class Accounts:
         """For another reason."""
         self._problems.append((asker, problem))
 
+    def forked(self, asker: str, problem: str) -> None:
+        """Asked in a fork, which nothing but an edit of the test mends."""
+        self._edits.append((asker, problem))
+
     def of(self, asker: str, *, shared: bool) -> Account:
         """Of one of them. Where several share the recording, what nobody asks for says nothing."""
         recording = self._recording
@@ -501,6 +507,7 @@ class Accounts:
             unplayed=recording.unplayed if asker == self._opener and not shared else (),
             reshaped=self._mine(asker, recording.reshaped),
             problems=_by(asker, self._problems),
+            edits=_by(asker, self._edits),
         )
 
     def _mine(self, asker: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:

@@ -22,7 +22,7 @@ from pytest_tokenbudget.budget.changes import renames
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.baseline_report import CHANGE_HEADERS, SPARE_HEADERS, change_cells
-from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry, usage_of
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry, is_measured, usage_of
 from pytest_tokenbudget.reports.history import CommitEntry
 from pytest_tokenbudget.reports.text import Line, Paper, named_table, plain, wrap
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, plural
@@ -134,8 +134,9 @@ def _after(
 
 
 def _measured(scenario: ScenarioEntry, commit: str) -> _Known:
-    if scenario["measured"] is None or scenario["verdict"] == "stale":
-        return _Known(None, None, [], "stale")
+    if not is_measured(scenario):
+        departed = scenario["verdict"] in ("stale", "unrecorded")
+        return _Known(None, None, [], scenario["verdict"] if departed else "unknown")
     return _Known(commit, scenario["measured"], [turn["recorded"] for turn in scenario["turns"]])
 
 
@@ -175,7 +176,13 @@ def _move(name: str, was: str, what: str, then: _Known, now: _Known) -> MoveEntr
 
 
 _FIRST = "The first that could be measured: the next are held against it."
-_UNTOLD = {"stale": "stale", "failed": "its test failed", "skipped": "its test was skipped"}
+_UNTOLD = {
+    "stale": "stale",
+    "unknown": "unknown",
+    "unrecorded": "unrecorded",
+    "failed": "its test failed",
+    "skipped": "its test was skipped",
+}
 
 
 def blame_lines(blame: Blame, *, columns: int, ascii_only: bool = False) -> list[Line]:

@@ -264,11 +264,14 @@ def _finding(kind: FindingKind, where: str, text: str) -> FindingEntry:
 
 def _verdict(samples: Sequence[ScenarioEntry], limits: Sequence[LimitEntry]) -> str:
     verdicts = {one["verdict"] for one in samples}
-    for first in ("stale", "new"):
-        if first in verdicts and not (first == "new" and any(limit["over"] for limit in limits)):
+    for first in ("unrecorded", "stale"):
+        if first in verdicts:
             return first
     if any(limit["over"] for limit in limits):
         return "over"
+    for first in ("unknown", "new"):
+        if first in verdicts:
+            return first
     return "improved" if verdicts == {"improved"} else "within"
 
 

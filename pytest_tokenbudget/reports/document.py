@@ -164,13 +164,14 @@ class Document(TypedDict):
 def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
     """What `scenarios` add up to; a cost is None as soon as one of them has none.
 
-    Like is compared with like: only what has a baseline and a measurement and is not stale is added up.
+    Like is compared with like: only what has a baseline and a measurement that answer the same question is
+    added up.
     """
     listed = list(scenarios)
     both = [
         (one["baseline"], one["measured"])
         for one in listed
-        if one["baseline"] is not None and one["measured"] is not None and one["verdict"] != "stale"
+        if one["baseline"] is not None and one["measured"] is not None and is_measured(one)
     ]
     verdicts = Counter(one["verdict"] for one in listed)
     return {
@@ -178,6 +179,17 @@ def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
         "baseline": add([baseline for baseline, _ in both]),
         "measured": add([measured for _, measured in both]),
     }
+
+
+def is_known(verdict: str) -> bool:
+    """Return whether this version knows `verdict`."""
+    return verdict in set(Verdict)
+
+
+def is_measured(scenario: ScenarioEntry) -> bool:
+    """Return whether the numbers of a scenario answer the question that its baseline answers."""
+    verdict = scenario["verdict"]
+    return scenario["measured"] is not None and not (is_known(verdict) and not Verdict(verdict).is_measured)
 
 
 def add(entries: Iterable[TokensEntry]) -> TokensEntry:

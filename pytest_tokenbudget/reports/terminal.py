@@ -57,7 +57,7 @@ _COLORS: Mapping[str, str] = {
 """A verdict that is not known is red."""
 _REASONS: Mapping[str, str] = {
     "stale": "Stale: the recording does not answer what the agent asks",
-    "unknown": "Unknown: what changed cannot be counted",
+    "unknown": "Unknown: nobody can tell offline whether it is within its budget",
     "unrecorded": "Unrecorded: it asks, and has no cassette",
     "new": "New: there is no token baseline to be held against",
 }

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 ELLIPSIS = "…"
 
-_ASCII = str.maketrans({"…": "...", "−": "-", "–": "-", "→": "->", "×": "x", "·": "-"})
+_ASCII = str.maketrans({"…": "...", "−": "-", "–": "-", "→": "->", "×": "x", "·": "-", "≥": ">="})
 _LOG_COMMAND = re.compile(r"(?<!\S)::(?=[a-z-]+(?: [^:]*)?::)|##(?=\[|vso\[)", re.IGNORECASE)
 """What begins a command of a CI job: `::error::` at the start of a line, `##[group]` anywhere."""
 _NODE_ID = re.compile(r"(?s)(?P<path>[^\[]*::)?(?P<name>[^\[]*)(?P<parameters>\[.*\])?")

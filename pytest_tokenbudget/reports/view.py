@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from posixpath import commonprefix
 
 from pytest_tokenbudget.budget.baselines import UPDATE as UPDATE_COMMAND
-from pytest_tokenbudget.model import FindingKind, ScenarioId, Verdict
+from pytest_tokenbudget.model import BY_HAND, FindingKind, ScenarioId, Verdict
 from pytest_tokenbudget.reports.document import (
     Count,
     Document,
@@ -22,6 +22,8 @@ from pytest_tokenbudget.reports.document import (
     ScenarioEntry,
     TokensEntry,
     TurnEntry,
+    is_known,
+    is_measured,
 )
 from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.wording import (
@@ -49,11 +51,6 @@ def _fails(verdict: str) -> bool:
     return not is_known(verdict) or Verdict(verdict).fails
 
 
-def is_known(verdict: str) -> bool:
-    """Return whether this version knows `verdict`."""
-    return verdict in set(Verdict)
-
-
 def rank(verdict: str) -> int:
     """Return the place of `verdict` among all, the worst first; an unknown one is the last that fails."""
     order = [*map(str, Verdict)]
@@ -74,7 +71,7 @@ def worst_first(scenarios: Iterable[ScenarioEntry]) -> list[ScenarioEntry]:
 
 def is_comparable(scenario: ScenarioEntry) -> bool:
     """Whether the scenario has a baseline and a measurement that answer the same question."""
-    return None not in (scenario["baseline"], scenario["measured"]) and scenario["verdict"] != "stale"
+    return scenario["baseline"] is not None and is_measured(scenario)
 
 
 def changed(scenario: ScenarioEntry) -> bool:
@@ -197,7 +194,7 @@ def headline(document: Document) -> str:
         end = ": the same in all" if fine else ""
     else:
         end = ", nothing changed" if fine and compared else ""
-    unknown = sum(unpriced(one) for one in document["scenarios"] if one["verdict"] != "stale")
+    unknown = sum(unpriced(one) for one in document["scenarios"] if is_measured(one))
     unpaid = f", the cost of {plural(unknown, 'scenario')} unknown" if unknown else ""
     return _verdicts(document) + end + unpaid
 
@@ -377,7 +374,7 @@ class Row:
 def cost_change(scenario: ScenarioEntry) -> float | None:
     """Dollars a run over the baseline, or all of them where there is none; None where unknown."""
     measured, baseline = scenario["measured"], scenario["baseline"]
-    if measured is None or measured["cost_usd"] is None or scenario["verdict"] == "stale":
+    if measured is None or measured["cost_usd"] is None or not is_measured(scenario):
         return None
     if baseline is None:
         return measured["cost_usd"]
@@ -386,7 +383,7 @@ def cost_change(scenario: ScenarioEntry) -> float | None:
 
 def cost_cell(scenario: ScenarioEntry, runs: float = 1) -> str:
     """`+$0.0094`: what the change costs in `runs` runs; without a baseline, what the scenario costs."""
-    if scenario["verdict"] == "stale":
+    if is_departed(scenario):
         return NONE
     change = cost_change(scenario)
     if change is None:
@@ -397,9 +394,14 @@ def cost_cell(scenario: ScenarioEntry, runs: float = 1) -> str:
     return approximate(scenario) + shown
 
 
+def is_departed(scenario: ScenarioEntry) -> bool:
+    """Return whether it asks something else than was recorded, or what never was."""
+    return scenario["verdict"] in (Verdict.STALE, Verdict.UNRECORDED)
+
+
 def approximate(scenario: ScenarioEntry) -> str:
-    """`~` where the numbers of the prompt are estimated."""
-    return "~" if scenario["basis"] == "estimated" else ""
+    """`~` where the numbers of the prompt are estimated, `≥` where a part of them is unknown."""
+    return {"estimated": "~", "unknown": "≥"}.get(scenario["basis"], "")
 
 
 def unpriced(scenario: ScenarioEntry) -> bool:
@@ -425,7 +427,8 @@ def _prompt(scenario: ScenarioEntry) -> Row:
     baseline, measured = scenario["baseline"], scenario["measured"]
     was = "new" if baseline is None else count(baseline["prompt_tokens"])
     now = UNKNOWN if measured is None else approximate(scenario) + count(measured["prompt_tokens"])
-    return Row(METRICS["prompt_tokens"], was, "stale" if scenario["verdict"] == "stale" else now, NONE, NONE)
+    now = scenario["verdict"] if is_departed(scenario) else now
+    return Row(METRICS["prompt_tokens"], was, now, NONE, NONE)
 
 
 def row(limit: LimitEntry, scenario: ScenarioEntry) -> Row:
@@ -576,19 +579,26 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     by_verdict: dict[str, list[ScenarioEntry]] = defaultdict(list)
     for one in scenarios:
         by_verdict[one["verdict"]].append(one)
-    over, stale = by_verdict["over"], [*by_verdict["stale"], *by_verdict["unknown"]]
-    unrecorded = [one for one in by_verdict["unrecorded"] if one["recorder"] is None]
+    over = by_verdict["over"]
     newer = [verdict for verdict in by_verdict if not is_known(verdict)]
     grown = [one for one in over if any(not _is_cap(limit) for limit in exceeded(one))]
-    own = [one for one in stale if one["recorder"] is None]
-    misbilled = [one for one in own if any(finding["where"] == MISBILLED for finding in one["findings"])]
+    gone = [one for one in by_verdict["stale"] if _only_lost_turns(one)]
+    departed = [
+        one
+        for verdict in ("stale", "unknown", "unrecorded")
+        for one in by_verdict[verdict]
+        if not (_is_edited_by_hand(one) or one in gone)
+    ]
+    own: dict[tuple[str, ...], list[ScenarioEntry]] = defaultdict(list)
+    for one in departed:
+        if one["recorder"] is None:
+            own[_recording_of(one)].append(one)
     found = [
         WayOut("If this is meant, accept it", _command(UPDATE, grown)),
-        WayOut("Record it anew (needs an API key)", _command(RECORD_ALL, misbilled)),
-        WayOut(
-            "Record what changed (needs an API key)", _command(RECORD, [e for e in own if e not in misbilled])
-        ),
-        WayOut("Record it (needs an API key)", _command(FIRST, unrecorded)),
+        WayOut("If the turns are meant to be gone, accept it", _command(UPDATE, gone)),
+        WayOut("Record it anew (needs an API key)", _command(RECORD_ALL, own[RECORD_ALL])),
+        WayOut("Record what changed (needs an API key)", _command(RECORD, own[RECORD])),
+        WayOut("Record it (needs an API key)", _command(FIRST, own[FIRST])),
         WayOut("Write the first baseline", _command(UPDATE, by_verdict["new"])),
         *(WayOut(f"Upgrade to know what {verdict} means", UPGRADE) for verdict in newer),
     ]
@@ -596,9 +606,38 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     return [
         *(WayOut("Bring the missing price", UPGRADE_PRICES) for _ in range(unpriced_models)),
         *(way_out for way_out in found if way_out.command),
-        *_as_the_suite_does([one for one in stale if one["recorder"]]),
+        *_as_the_suite_does([one for one in departed if one["recorder"]]),
+        *([WayOut(_WITHOUT_KEY)] if departed else []),
         *(_raise_caps(one) for one in over if any(map(_is_cap, exceeded(one)))),
     ]
+
+
+_WITHOUT_KEY = "Without a key: undo the change, or let somebody who has one record it"
+
+
+def _recording_of(scenario: ScenarioEntry) -> tuple[str, ...]:
+    """Return the command that records what a scenario of our own cassettes lacks.
+
+    Where the answer to what is asked says nothing that can be counted, or cannot be true, what was recorded
+    has to be called again although it has not changed.
+    """
+    if scenario["verdict"] == "unrecorded":
+        return FIRST
+    misbilled = any(finding["where"] == MISBILLED for finding in scenario["findings"])
+    unread = any(turn["basis"] == "unknown" and turn["recorded"] is None for turn in scenario["turns"])
+    return RECORD_ALL if misbilled or unread else RECORD
+
+
+def _is_edited_by_hand(scenario: ScenarioEntry) -> bool:
+    """Return whether an edit resolves it that a finding names, and no recording does."""
+    return any(finding["where"] == BY_HAND for finding in scenario["findings"])
+
+
+def _only_lost_turns(scenario: ScenarioEntry) -> bool:
+    """Return whether nothing but recorded turns that nobody asks for any more keeps it from being judged."""
+    kinds = (FindingKind.TURNS_CHANGED, FindingKind.PROBLEM, FindingKind.UNKNOWN)
+    found = {(one["kind"], one["where"]) for one in scenario["findings"] if one["kind"] in kinds}
+    return found == {(FindingKind.TURNS_CHANGED, "removed")} and bool(scenario["turns"])
 
 
 def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:

@@ -43,7 +43,7 @@ from pytest_tokenbudget.files import locked
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Usage
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.reports.document import ScenarioEntry, usage_of
+from pytest_tokenbudget.reports.document import ScenarioEntry, is_measured, usage_of
 from pytest_tokenbudget.reports.history import History, from_trends
 from pytest_tokenbudget.repository.git import Commit, FileChange, Repository
 
@@ -208,14 +208,14 @@ class Committed:
         ]
 
     def update(self, scenarios: Iterable[ScenarioEntry], measured_on: Mapping[str, MeasuredOn]) -> Updated:
-        """Write what was measured; what is stale or past a cap keeps the baseline that it has.
+        """Write what was measured; what cannot be judged or is past a cap keeps the baseline that it has.
 
         `measured_on` holds by scenario id what a baseline says beside its usage. Another update of the same
         files waits for this one, and neither loses what the other wrote.
         """
         changed: dict[Path, dict[str, ScenarioEntry]] = defaultdict(dict)
         for entry in scenarios:
-            if entry["verdict"] not in ("stale", "over") and entry["measured"] is not None:
+            if is_measured(entry) and entry["verdict"] != "over":
                 place = Place(entry["id"], entry["file"], entry["line"])
                 changed[self._path(place)][place.name] = entry
         updated = Updated()

@@ -142,7 +142,7 @@ def _accepted_pairs(recording: Recording, among: set[int] | None) -> Iterator[Pa
 
 def without_gone_turns(run: Run) -> Run:
     """Return a run that accepts that turns are gone, where nothing else keeps it from being judged."""
-    if run.turns and not (run.misses or run.reshaped or run.problems):
+    if run.turns and not (run.misses or run.reshaped or run.problems or run.edits):
         return replace(run, unplayed=())
     return run
 
@@ -182,7 +182,8 @@ class Acceptance:
             recorded = [recorded[index] for index in turn_indexes(recorded)]
             digests.append(recording_digest(recorded))
             before = next((one for one in accepted if one.recording == digests[-1]), None)
-            changed = tuple(self._changed(recorded, turns, before, own=own))
+            is_new = own and ledger.rules.calls  # then it holds what is asked now
+            changed = () if is_new else tuple(self._changed(recorded, turns, before, own=own))
             if changed:
                 cassettes.append(AcceptedCassette(digests[-1], changed))
         counted = any(turn.basis in _COUNTED for cassette in cassettes for turn in cassette.turns)

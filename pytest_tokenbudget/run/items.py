@@ -45,12 +45,15 @@ def scenario_of(item: pytest.Item, settings: Settings) -> Scenario:
     A marked test has a cassette of its own, unless pytest-recording gives it one.
     """
     place = place_of(item)
-    return Scenario(place, _settings(item, settings, place.id), _cassette(item))
+    unmarked = None if is_marked(item) else _path(item)
+    return Scenario(place, _settings(item, settings, place.id), _cassette(item), unmarked=unmarked)
 
 
 def _cassette(item: pytest.Item) -> Path | None:
-    if not is_marked(item) or _is_recorded_by_another(item):
-        return None
+    return _path(item) if is_marked(item) and not _is_recorded_by_another(item) else None
+
+
+def _path(item: pytest.Item) -> Path:
     test_class = getattr(item, "cls", None)
     return cassette_path(item.path, without_sample(item.name), test_class.__name__ if test_class else None)
 

@@ -24,7 +24,7 @@ from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.run.allowance import Allowance
-from pytest_tokenbudget.settings import Options, RecordMode, ScenarioSettings
+from pytest_tokenbudget.settings import MARKER, Options, RecordMode, ScenarioSettings
 from pytest_tokenbudget.wire.exchange import Pair
 
 _FORBIDDEN = "<>?%*:|\"'/\\"
@@ -64,6 +64,8 @@ class Scenario:
     cassette: Path | None = None
     """Of its own; None where only cassettes of the user's are metered."""
     kind: Kind = "test"
+    unmarked: Path | None = None
+    """Where the cassette of a test without a marker would be; None for one with a marker."""
     own: Ledger | None = None
     adopted: list[Ledger] = field(default_factory=list)
     """Of the cassettes that the user's code opened."""
@@ -105,7 +107,7 @@ class Scenario:
     def _touched(self, ledger: Ledger) -> bool:
         account = ledger.account(self.place.id)
         left = account.unplayed if ledger is self.own else ()
-        asked = account.pairs or account.misses or account.problems or left
+        asked = account.pairs or account.misses or account.problems or account.edits or left
         called = ledger.called(self.place.id)
         return bool(asked or called.exchanges or called.unanswered)
 
@@ -118,7 +120,7 @@ class Scenario:
     def missed(self) -> bool:
         """Whether something was asked that nothing answers, whatever the agent made of it."""
         accounts = [ledger.account(self.place.id) for ledger in self.ledgers]
-        refused = any(account.misses or account.problems for account in accounts)
+        refused = any(account.misses or account.problems or account.edits for account in accounts)
         return refused or bool(self.refusals or self.stop) or self.failed_a_child
 
     def settle(self) -> None:
@@ -174,15 +176,47 @@ class Scenario:
     def run(self, meter: Meter, options: Options) -> Run:
         """What it did so far, measured."""
         runs = [self._run(ledger, meter, options) for ledger in self.ledgers]
-        problems = [*self.refusals, *(problem for proxy in self.proxies for problem in proxy.problems)]
-        if self.own and self.own.recording.misses and self.cassette and not self.cassette.exists():
+        problems = tuple(problem for proxy in self.proxies for problem in proxy.problems)
+        run = sum(runs, Run(problems=problems, edits=tuple(self.refusals)))
+        if run.unplayed and not (run.turns or run.misses or run.problems or run.edits):
+            return replace(run, edits=(self.silence,))
+        if options.live or not (run.misses or run.problems or run.edits):
+            return run
+        return replace(run, unrecorded=tuple(self._unrecorded(run)))
+
+    @property
+    def silence(self) -> str:
+        """Return what is amiss where it asked nothing and is expected to, and what to edit."""
+        if self.unmarked and self.unmarked.exists():
+            return (
+                f"its baseline and its cassette {'/'.join(self.unmarked.parts[-3:])} exist, but its marker "
+                f"is gone: put @pytest.mark.{MARKER} back. If it is to be no scenario any more, delete that "
+                "cassette, and its entry in the baseline file"
+            )
+        where = "cassette and its entry" if self.cassette and self.cassette.exists() else "entry"
+        return (
+            "it has a baseline or a recording, but the agent asked nothing at all. If a cache of its own "
+            "answered, switch that off in tests. If it calls no model any more, take its marker off, and "
+            f"delete its {where} in the baseline file"
+        )
+
+    def _unrecorded(self, run: Run) -> Iterator[str]:
+        """Yield why there is no recording of what was asked and got no answer; nothing where there is one."""
+        if self.own and self.cassette and not self.cassette.exists():
             path = "/".join(self.cassette.parts[-3:])
+            if self.own.rules.calls:
+                yield f"there is no cassette {path} beside the test: what was called could not be recorded"
+                return
             moved = "where a test was renamed or moved, its cassette and its baseline go with it"
-            problems.insert(0, f"there is no cassette {path} beside the test ({moved})")
-        return sum(runs, Run(problems=tuple(problems)))
+            yield f"there is no cassette {path} beside the test ({moved})"
+            return
+        holds = any(ledger.recording.exchanges for ledger in self.ledgers)
+        if self.own is None and run.misses and not (run.problems or holds):
+            yield "the cassette that the test has opened holds nothing"
 
     def _run(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
-        problems = Run(problems=ledger.account(self.place.id).problems)
+        account = ledger.account(self.place.id)
+        problems = Run(problems=account.problems, edits=account.edits)
         if ledger is not self.own:
             return self._replayed(ledger, meter) + self._called(ledger, meter, options) + problems
         if options.live or ledger.rules.calls:
@@ -269,7 +303,12 @@ class Scenario:
                 f"{self.place.id}: {failure}, and nothing was called after it. Nothing is recorded, and the "
                 "cassette stays as it was. Run it again; if the failure is meant, delete the cassette first."
             )
-        clean = redact(ledger.interactions(), secrets=secrets_of(os.environ), patterns=patterns)
+        interactions = ledger.interactions()
+        if not interactions:
+            raise RecordingError(
+                f"{self.place.id}: {self.silence}. Nothing is recorded, and the cassette stays as it was."
+            )
+        clean = redact(interactions, secrets=secrets_of(os.environ), patterns=patterns)
         write_cassette(self.cassette, clean)
         self.saved = True
         return True

@@ -9,14 +9,14 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.budget.baselines import Baseline
-from pytest_tokenbudget.budget.verdict import Starts, hangs, judge
+from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile
@@ -27,7 +27,7 @@ from pytest_tokenbudget.metering.counting import Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import Basis, Finding, FindingKind, Paired, Usage, Verdict
+from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Paired, Usage, Verdict
 from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.replay.playback import AcceptedIn
 from pytest_tokenbudget.replay.redaction import Secrets, secrets_of
@@ -148,22 +148,24 @@ class Session:
         if self.options.update:
             run = without_gone_turns(run)
         if not scenario.touched:
-            run += Run(problems=("it has a baseline, but asks nothing any more, and has no cassette",))
-        recorded = None if run.problems or run.misses else self.keep(scenario)
+            run += Run(edits=(scenario.silence,))
+        recorded = None if run.problems or run.edits or run.misses else self.keep(scenario)
         if recorded or self.options.judge:
             committed = self._committed.of(scenario.place)
             run += Run(misbilled=tuple(self._misbilled(run, committed.usage if committed else None)))
         warnings = self._warnings(scenario)
-        if not (self.options.judge or run.problems or run.misses or run.misbilled or scenario.mismatches):
+        broken = run.problems or run.edits or run.misses or run.misbilled or scenario.mismatches
+        if not (self.options.judge or broken):
             return Conclusion(warnings=warnings, recorded=recorded)
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
-        updates = self.options.update and not self.options.live and not run.stale
+        updates = self.options.update and not self.options.live and run.is_measured
         measured_on = self._to_accept(scenario, run) if updates else None
         entry = self.examine(scenario.place, scenario.settings, run)
         # Of live runs, the controller judges all samples together.
-        failed = Verdict(entry["verdict"]).fails and (entry["verdict"] == "stale" or not self.options.live)
+        verdict = Verdict(entry["verdict"])
+        failed = verdict.fails and not (verdict.is_measured and self.options.live)
         told = entry if self.options.judge else None
         mismatches = scenario.mismatches
         entry["findings"] += [
@@ -256,23 +258,23 @@ class Session:
     def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
         """Judge one scenario and say why. Raises BaselineError where its baseline cannot be read.
 
-        When baselines are being updated, what was measured is its own baseline, unless it is stale.
+        When baselines are being updated, what was measured is its own baseline, unless it cannot be judged.
         """
         committed = self._committed.of(place)
         baseline = None if committed is None else committed.usage
         starts = None
         if self.options.update:
-            run = self._told_apart(run, run.best, settings)
-            baseline = baseline if run.stale else run.usage
+            judgement = self._judge(run.best or run.usage, run, settings)
+            if run.is_measured and judgement.verdict.is_measured:
+                baseline = run.usage
+                judgement = self._judge(baseline, run, settings)
         else:
             baseline = None if baseline is None else baseline + run.recounted
             run = run.against(baseline)
             starts = self._starts(committed, run)
-            run = self._told_apart(run, baseline, settings, starts)
-        starts = None if run.stale else starts
+            judgement = self._judge(baseline, run, settings, starts)
         cost = self.prices.cost
-        judgement = judge(baseline, run.usage, settings, cost, stale=run.stale, starts=starts)
-        anew = other_start(starts)
+        anew = [*other_start(starts), *_undecided(judgement, run)]
         if baseline and not self.options.live:
             names_recording = committed is not None and committed.recording is not None
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
@@ -280,21 +282,19 @@ class Session:
         runs = settings.runs_per_month
         return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
 
-    def _told_apart(
-        self, run: Run, baseline: Usage | None, settings: ScenarioSettings, starts: Starts | None = None
-    ) -> Run:
-        """Return the run, with a problem if a limit lies between the best and the worst case of its cache."""
-        notes = {turn.cache_note for turn in run.turns if turn.best and turn.cache_note}
-        if run.stale or not notes:
-            return run
-        if not hangs(baseline, run.best, run.usage, settings, self.prices.cost, starts):
-            return run
-        least, most = (usage.tokens.cache_read_input_tokens for usage in (run.usage, run.best))
-        problem = (
-            f"whether it is within its budget cannot be told: between {least:,} and {most:,} tokens are read "
-            f"from the cache, with a limit in between: {'; '.join(sorted(notes))}. Record it anew to know"
+    def _judge(
+        self, baseline: Usage | None, run: Run, settings: ScenarioSettings, starts: Starts | None = None
+    ) -> Judgement:
+        return judge(
+            baseline,
+            run.usage,
+            settings,
+            self.prices.cost,
+            departure=run.departure,
+            best=run.best,
+            unbounded=run.is_unbounded,
+            starts=starts,
         )
-        return replace(run, problems=(*run.problems, problem))
 
     def _starts(self, committed: Baseline | None, run: Run) -> Starts | None:
         """Return the foreign reads of both sides; None where the baseline's recording began as this one did.
@@ -302,7 +302,7 @@ class Session:
         A baseline that does not say what it was measured on is taken as measured on this recording. Only two
         recordings are compared so: a live run has none.
         """
-        if committed is None or committed.recording is None or run.stale:
+        if committed is None or committed.recording is None or not run.is_measured:
             return None
         if self.options.live or run.usage == committed.usage:
             return None
@@ -315,6 +315,8 @@ class Session:
     def _findings(self, run: Run, settings: ScenarioSettings, anew: Iterable[Finding]) -> tuple[Finding, ...]:
         """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
         problems = (
+            *(Finding(FindingKind.PROBLEM, "recording", reason) for reason in run.unrecorded),
+            *(Finding(FindingKind.PROBLEM, BY_HAND, edit) for edit in run.edits),
             *(Finding(FindingKind.PROBLEM, "run", problem) for problem in run.problems),
             *(Finding(FindingKind.PROBLEM, MISBILLED, problem) for problem in run.misbilled),
         )
@@ -411,6 +413,19 @@ class Session:
 
 def _id(test: Unjudged) -> str:
     return test["id"]
+
+
+def _undecided(judgement: Judgement, run: Run) -> Iterator[Finding]:
+    """Yield why a limit lies between the best and the worst case of a run whose prompts are all known."""
+    if judgement.verdict != Verdict.UNKNOWN or run.is_unbounded or run.best is None:
+        return
+    notes = sorted({turn.cache_note for turn in run.turns if turn.best and turn.cache_note})
+    least, most = (usage.tokens.cache_read_input_tokens for usage in (run.usage, run.best))
+    text = (
+        f"whether it is within its budget cannot be told: between {least:,} and {most:,} tokens are read "
+        f"from the cache, with a limit in between: {'; '.join(notes)}. Record it anew to know"
+    )
+    yield Finding(FindingKind.UNKNOWN, "cache", text)
 
 
 def _is_changed(turn: Turn) -> bool:

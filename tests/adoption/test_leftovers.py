@@ -119,4 +119,5 @@ def test_who_asks_nothing_any_more_is_stale(suite: RecordedSuite) -> None:
     judged, _ = suite.judge()
     entry = by_id(judged)["test_it.py::test_two_of_them"]
     assert entry["verdict"] == "stale"
-    assert "it has a baseline, but asks nothing any more" in entry["findings"][0]["text"]
+    assert "the agent asked nothing at all" in entry["findings"][0]["text"]
+    assert "--token-budget-record" not in judged.output, "nothing that is asked can be recorded"

@@ -212,10 +212,64 @@ def test_a_scenario_without_a_baseline_is_new() -> None:
     assert judge(None, BASE, DEFAULT, cost).verdict == Verdict.NEW
 
 
-def test_a_stale_scenario_is_held_against_nothing() -> None:
-    judgement = judge(BASE, used(turns=1, input_tokens=1), DEFAULT, cost, stale=True)
-    assert judgement.verdict == Verdict.STALE
+@pytest.mark.parametrize("departure", [Verdict.UNRECORDED, Verdict.STALE])
+@pytest.mark.parametrize("baseline", [BASE, None])
+def test_what_departs_from_its_recording_is_held_against_nothing(
+    departure: Verdict, baseline: Usage | None
+) -> None:
+    settings = ScenarioSettings(caps=Caps(max_turns=1))
+    judgement = judge(baseline, BASE, settings, cost, departure=departure, best=BASE, unbounded=True)
+    assert judgement.verdict == departure
     assert judgement.limits == ()
+
+
+GROWN = used(**CACHED | {"cache_read_input_tokens": 4600}, output_tokens=500)
+COLD = used(input_tokens=100, ephemeral_5m_input_tokens=5000, output_tokens=500)
+LOST = used(input_tokens=100, ephemeral_5m_input_tokens=5600, output_tokens=500)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "best", "worst", "verdict", "over"),
+    [
+        pytest.param(BASE, BASE, BASE, Verdict.WITHIN, set(), id="both-within"),
+        pytest.param(BASE, BASE, COLD, Verdict.UNKNOWN, {"cache_share", "cost_usd"}, id="a-limit-between"),
+        pytest.param(BASE, GROWN, LOST, Verdict.OVER, {"prompt_tokens"}, id="only-what-is-proved-is-over"),
+        pytest.param(COLD, BASE, COLD, Verdict.WITHIN, set(), id="as-dear-as-ever-at-worst"),
+        pytest.param(None, BASE, COLD, Verdict.NEW, set(), id="no-baseline"),
+    ],
+)
+def test_a_verdict_between_bounds_is_proved(
+    baseline: Usage | None, best: Usage, worst: Usage, verdict: Verdict, over: set[str]
+) -> None:
+    judgement = judge(baseline, worst, DEFAULT, cost, best=best)
+    assert judgement.verdict == verdict
+    assert {limit.metric for limit in judgement.limits if limit.over} == over
+
+
+def test_a_cap_between_the_bounds_is_unknown() -> None:
+    settings = ScenarioSettings(caps=Caps(max_cost_usd=Decimal("0.02")))
+    for baseline in (COLD, None):
+        assert judge(baseline, COLD, settings, cost, best=BASE).verdict == Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("baseline", "known", "verdict", "over"),
+    [
+        pytest.param(BASE, used(input_tokens=9), Verdict.UNKNOWN, set(), id="nobody-knows-the-most"),
+        pytest.param(None, used(input_tokens=9), Verdict.UNKNOWN, set(), id="comes-before-new"),
+        pytest.param(BASE, used(turns=4, input_tokens=9), Verdict.OVER, {"turns"}, id="turns-are-known"),
+        pytest.param(
+            BASE, used(input_tokens=7000), Verdict.OVER, {"prompt_tokens", "cost_usd"}, id="the-rest-is-over"
+        ),
+    ],
+)
+def test_what_is_known_alone_may_be_over(
+    baseline: Usage | None, known: Usage, verdict: Verdict, over: set[str]
+) -> None:
+    judgement = judge(baseline, BASE, DEFAULT, cost, best=known, unbounded=True)
+    assert judgement.verdict == verdict
+    assert {limit.metric for limit in judgement.limits if limit.over} == over
+    assert "cache_share" not in {limit.metric for limit in judgement.limits}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.diagnosis.diagnose import answer_options
-from pytest_tokenbudget.metering.meter import Meter
+from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.metering.models import Family
-from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage
+from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.requests import read_request
 
@@ -59,7 +59,7 @@ def test_the_same_request_keeps_its_recorded_numbers() -> None:
     run = METER.replayed([exchange], [pair(0, exchange, exchange.request, Paired.EXACT)])
     assert run.usage == exchange.answer.usage
     assert run.basis == Basis.RECORDED
-    assert not run.stale
+    assert run.is_measured
 
 
 TOOLS = {"tools": [{"name": "f", "input_schema": {"type": "object"}}]}
@@ -302,7 +302,8 @@ def test_an_answer_that_does_not_say_what_it_billed_is_unknown() -> None:
     exchange = Exchange(request(), Answer(200, error="the stream was cut off"))
     run = METER.replayed([exchange], [pair(0, exchange, exchange.request, Paired.EXACT)])
     assert run.basis == Basis.UNKNOWN
-    assert run.stale
+    assert run.is_unbounded
+    assert run.departure is None
     assert "the stream was cut off" in str(run.turns[0].estimate.reason)
 
 
@@ -320,7 +321,7 @@ def test_a_refused_request_bills_nothing_whatever_it_says(was: str, now: str) ->
     first, second = (turn.usage.tokens for turn in run.turns)
     assert first == Tokens()
     assert second == Tokens(input_tokens=30 - 9 + len(now.split()) + 1, output_tokens=4)
-    assert not run.stale
+    assert run.is_measured
 
 
 @pytest.mark.parametrize("tokens", [0, 3])
@@ -390,7 +391,13 @@ def test_a_run_that_left_its_recording_is_stale(left: str) -> None:
     asked = pair(0, exchange, exchange.request, Paired.EXACT)
     values = {"misses": [request("New")], "unplayed": [exchange], "reshaped": [asked]}
     run = METER.replayed([exchange], [asked], **{left: values[left]})  # type: ignore[arg-type]
-    assert run.stale
+    assert run.departure == Verdict.STALE
+
+
+def test_what_was_never_recorded_comes_before_what_is_stale() -> None:
+    run = Run(misses=(request("New"),), unrecorded=("there is no cassette",))
+    assert run.departure == Verdict.UNRECORDED
+    assert Run(unrecorded=run.unrecorded) + Run(misses=run.misses) == run
 
 
 LOOPED = [{"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}]

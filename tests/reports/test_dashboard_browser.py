@@ -202,7 +202,8 @@ def test_filters_by_words_and_by_verdict(chromium: Browser, addresses: dict[str,
             "conftest.py::fixture warm_agent [session]",
         ]
         page.evaluate(
-            "(one => { one.value = 'over stale new'; one.dispatchEvent(new Event('change')); })"
+            "(one => { one.value = 'over stale unknown unrecorded new';"
+            " one.dispatchEvent(new Event('change')); })"
             "(document.getElementById('verdict'))"
         )
         assert page.evaluate("document.getElementById('shown').textContent") == "8 of 15 shown"

@@ -29,7 +29,11 @@ SMALL, LARGE = loop(HAIKU, 1000, [10]), loop(HAIKU, 1600, [10])
 UNPRICED = loop(NEW_MODEL, 1000, [10])
 UPDATE = "pytest --token-budget --token-budget-update"
 RECORD = "pytest --token-budget --token-budget-record=changed"
+RECORD_ALL = "pytest --token-budget --token-budget-record=all"
+FIRST = "pytest --token-budget --token-budget-record=once --token-budget-update"
 REWRITE = "pytest --record-mode=rewrite"
+WITHOUT_KEY = "Without a key: undo the change, or let somebody who has one record it"
+GONE = finding("turns_changed", "removed", "a turn is gone")
 CAPS = f"max_prompt_tokens and max_turns in the marker of {TEST}a or in [tool.tokenbudget]"
 
 
@@ -141,6 +145,10 @@ def test_a_row_tells_what_is_measured_from_what_is_allowed(given: Any, shown: li
 
 def test_rows_say_why_there_is_no_number() -> None:
     (stale,) = rows(one("a", "stale", **UNKNOWN_NOW))
+    (unrecorded,) = rows(one("a", "unrecorded", None, []))
+    (unknown,) = rows(one("a", "unknown", **UNKNOWN_NOW))
+    assert (unrecorded.baseline, unrecorded.now) == ("new", "unrecorded")
+    assert (unknown.baseline, unknown.now) == ("1,060", "unknown")
     (new,) = rows(one("a", "new", None))
     assert (stale.baseline, stale.now, stale.limit) == ("1,060", "stale", "–")
     assert (new.baseline, new.now, new.limit) == ("new", "1,060", "–")
@@ -155,6 +163,9 @@ def test_rows_say_why_there_is_no_number() -> None:
         (one("a"), "+$0.00"),
         (one("a", "new", None), "$0.0014"),
         (one("a", "stale", **UNKNOWN_NOW), "–"),
+        (one("a", "unrecorded", None, []), "–"),
+        (one("a", "unknown", **UNKNOWN_NOW), "unknown"),
+        (one("a", "unknown", SMALL, LARGE), "unknown"),
         (one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10])), "unknown"),
         (one("a", "over", loop(NEW_MODEL, 1000, [10]), SMALL), "unknown"),
     ],
@@ -215,6 +226,8 @@ def monthly(name: str, runs: int | None) -> Any:
         ([one("a"), one("b")], "2 within; 2,120 prompt tokens (0.0%), $0.0027 a run (0.0%)"),
         ([one("a", "over", SMALL, LARGE), one("b"), one("c", "stale", **UNKNOWN_NOW)],
          "1 over, 1 stale, 1 within; 2,720 prompt tokens (+28.3%), $0.0035 a run (+27.6%)"),
+        ([one("a", "unknown", SMALL, LARGE), one("b"), one("c", "unrecorded", None, [])],
+         "1 unknown, 1 unrecorded, 1 within; 1,060 prompt tokens (0.0%), $0.0014 a run (0.0%)"),
         ([one("a", "new", None)], "1 new"),
         ([one("a", "over", SMALL, LARGE, basis="estimated")],
          "1 over; ~1,660 prompt tokens (+56.6%), ~$0.0021 a run (+55.1%)"),
@@ -263,14 +276,27 @@ def test_what_a_finding_says_is_decided_by_its_kind_not_by_what_stands_in_a_prom
         ([scenario("tests/conftest.py::fixture agent [session]", "new", None, SMALL)],
          [f"Write the first baseline: {UPDATE} tests"]),
         ([one("a", "stale", **UNKNOWN_NOW)],
-         [f"Record what changed (needs an API key): {RECORD} {TEST}a"]),
+         [f"Record what changed (needs an API key): {RECORD} {TEST}a", WITHOUT_KEY]),
+        ([one("a", "unknown", **UNKNOWN_NOW)],
+         [f"Record what changed (needs an API key): {RECORD} {TEST}a", WITHOUT_KEY]),
+        ([one("a", "unknown", was=[], now=[None], models=[SONNET])],
+         [f"Record it anew (needs an API key): {RECORD_ALL} {TEST}a", WITHOUT_KEY]),
+        ([one("a", "unrecorded", None, [])],
+         [f"Record it (needs an API key): {FIRST} {TEST}a", WITHOUT_KEY]),
+        ([one("a", "unrecorded", None, [], recorder="pytest-recording")],
+         [f"Record it anew (needs an API key): {REWRITE} {TEST}a", WITHOUT_KEY]),
+        ([one("a", "stale", findings=[GONE])],
+         [f"If the turns are meant to be gone, accept it: {UPDATE} {TEST}a"]),
+        ([one("a", "stale", findings=[GONE, finding("turns_changed", "added", "asks more")])],
+         [f"Record what changed (needs an API key): {RECORD} {TEST}a", WITHOUT_KEY]),
+        ([one("a", "stale", findings=[finding("problem", "by hand", "a fork asks")])], []),
         ([one("a", "stale", recorder="pytest-recording", **UNKNOWN_NOW)],
-         [f"Record it anew (needs an API key): {REWRITE} {TEST}a"]),
+         [f"Record it anew (needs an API key): {REWRITE} {TEST}a", WITHOUT_KEY]),
         ([one("a", "stale", recorder="pytest-recording", **UNKNOWN_NOW)] * 2
          + [one("c", "stale", recorder="vcrpy", **UNKNOWN_NOW), one("b", "stale", **UNKNOWN_NOW)],
          [f"Record what changed (needs an API key): {RECORD} {TEST}b",
           f"Record each anew (needs an API key): {REWRITE} TEST",
-          "Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)"]),
+          "Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)", WITHOUT_KEY]),
         ([one("a", "over", SMALL, SMALL, caps={"max_prompt_tokens": 9, "max_turns": 0})],
          [f"A cap is raised by hand: {CAPS}"]),
         ([one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10]))],

@@ -46,7 +46,7 @@ from pytest_tokenbudget.reports.dashboard.totals import (
     spend,
     totals,
 )
-from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_measured
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.reports.view import approximate, cost_cell, cost_change, rows, usual_month, ways_out
@@ -297,7 +297,7 @@ _REASONS = {
     "over": "Past a limit, and no part of the prompt is known to have done it",
     "cap": "Past a cap, which is set by hand",
     "stale": "The recording does not answer what the agent asks",
-    "unknown": "What changed cannot be counted",
+    "unknown": "Nobody can tell offline whether it is within its budget",
     "unrecorded": "It asks, and has no cassette",
     "new": "There is no baseline to be held against",
 }
@@ -376,7 +376,7 @@ def _numbers(entry: ScenarioEntry) -> list[str]:
         told = any(shown.metric.endswith("cost") for shown in its) or not cost_change(entry)
         return [*map(str, its), *([] if told else [f"{cost_cell(entry)} a run"])]
     measured = entry["measured"]
-    if entry["verdict"] == "stale" or measured is None:
+    if measured is None or not is_measured(entry):
         return [f"{plural(len(entry['turns']), 'turn')}, tokens {UNKNOWN}"]
     return [
         f"{approximate(entry)}{count(measured['prompt_tokens'])} prompt tokens",

@@ -13,7 +13,14 @@ from math import inf
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.dashboard import charts
 from pytest_tokenbudget.reports.dashboard.charts import Bar, axis_around, compact
-from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, TurnEntry
+from pytest_tokenbudget.reports.document import (
+    Document,
+    FindingEntry,
+    ScenarioEntry,
+    TokensEntry,
+    TurnEntry,
+    is_measured,
+)
 from pytest_tokenbudget.reports.history import CommitEntry, History, PointEntry, present, states
 from pytest_tokenbudget.reports.text import crop, plain
 from pytest_tokenbudget.reports.view import Row, TurnTable, approximate, row, runs_of, turn_table
@@ -67,7 +74,7 @@ def _verdict(one: Subject) -> Cell:
 
 def _prompt(one: Subject) -> Cell:
     if one.now is None:
-        return Cell("stale" if one.verdict == "stale" else UNKNOWN)
+        return Cell(one.verdict if one.entry and view.is_departed(one.entry) else UNKNOWN)
     return Cell(one.about + count(one.now["prompt_tokens"]), one.now["prompt_tokens"])
 
 
@@ -302,10 +309,10 @@ class Subject:
 
     @property
     def now(self) -> TokensEntry | None:
-        """What a run takes; None where it is unknown or stale."""
+        """What a run takes; None where it is unknown, stale or unrecorded."""
         if self.entry is None:
             return self.points[-1]["tokens"] if self.points else None
-        return None if self.entry["verdict"] == "stale" else self.entry["measured"]
+        return self.entry["measured"] if is_measured(self.entry) else None
 
     @property
     def was(self) -> TokensEntry | None:

@@ -1,0 +1,218 @@
+"""What a failing test names resolves it: each command is run from exactly the state that names it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.budgeted import Judged, Project, run_apart
+from support.messages_api import MessagesApi
+from support.scratch_suites import make
+
+SUITE = """
+import contextlib
+import multiprocessing
+import os
+
+import pytest
+from agent import ask
+
+CASE = os.environ.get("CASE", "")
+
+
+{mark}
+def test_it():
+    if CASE == "cached":
+        return
+    if CASE == "swallows":
+        with contextlib.suppress(Exception):
+            ask("One")
+            ask("Two")
+        return
+    if CASE == "fork":
+        process = multiprocessing.get_context("fork").Process(target=ask, args=("One",))
+        process.start()
+        process.join(600)
+        return
+    ask("One")
+    if CASE != "fewer":
+        ask("Two")
+    if CASE == "more":
+        ask("Three")
+"""
+MARK = "@pytest.mark.token_budget"
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A project with one scenario, and the server that it is recorded from."""
+
+    project: Project
+    api: MessagesApi
+
+    def write(self, mark: str = MARK) -> None:
+        (self.project.path / "test_it.py").write_text(SUITE.format(mark=mark), "utf-8")
+
+    def record(self) -> None:
+        done = self.project.judge("--token-budget-record=once", "--token-budget-update", url=self.api.url)
+        assert done.status == 0, done.output
+
+    @property
+    def cassette(self) -> Path:
+        return self.project.path / "cassettes" / "test_it" / "test_it.yaml"
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi) -> Scratch:
+    scratch = Scratch(make(tmp_path / "suite", pytester, ""), api)
+    scratch.write()
+    return scratch
+
+
+def commands(judged: Judged) -> list[list[str]]:
+    """The arguments of each command that the text of the failing test names, in order."""
+    text = judged.output.partition("token budgets ==")[0]
+    return [shlex.split(found) for found in re.findall(r": pytest (--token-budget .*)", text)]
+
+
+def verdict(judged: Judged) -> str:
+    return str(judged.scenarios["test_it"]["verdict"])
+
+
+def resolved(scratch: Scratch, judged: Judged, url: str | None = None) -> Judged:
+    """Run the one command that is named, then judge again, offline."""
+    (command,) = commands(judged)
+    done = scratch.project.run(*command, url=url)
+    assert "ERROR" not in done.output, done.output
+    return scratch.project.judge()
+
+
+def test_what_was_never_recorded_is_recorded_and_accepted_by_one_command(scratch: Scratch) -> None:
+    judged = scratch.project.judge()
+    assert (judged.status, verdict(judged)) == (1, "unrecorded"), judged.output
+    assert "Unrecorded: it asks, and has no cassette" in judged.output
+    assert "Without a key: " in judged.output
+    assert verdict(resolved(scratch, judged, scratch.api.url)) == "within"
+
+
+def test_a_recording_that_failed_is_made_again_by_the_same_command(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent swallows that the host is dead: nothing is written, and nothing is called stale."""
+    monkeypatch.setenv("CASE", "swallows")
+    judged = scratch.project.judge("--token-budget-record=once", url="http://127.0.0.1:9")
+    assert (judged.status, verdict(judged)) == (1, "unrecorded"), judged.output
+    assert "did not end" in judged.output
+    assert not scratch.cassette.exists()
+    assert verdict(resolved(scratch, judged, scratch.api.url)) == "within"
+
+
+def test_a_recording_that_fails_leaves_the_one_that_is_there(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch.record()
+    before = scratch.cassette.read_bytes()
+    monkeypatch.setenv("CASE", "swallows")
+    judged = scratch.project.judge("--token-budget-record=all", url="http://127.0.0.1:9")
+    assert (judged.status, verdict(judged)) == (1, "stale"), judged.output
+    assert scratch.cassette.read_bytes() == before
+    assert verdict(resolved(scratch, judged)) == "within", "nothing had changed, so no key is needed"
+
+
+def test_turns_that_are_gone_are_accepted_without_a_key(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch.record()
+    monkeypatch.setenv("CASE", "fewer")
+    judged = scratch.project.judge()
+    assert (judged.status, verdict(judged)) == (1, "stale"), judged.output
+    assert verdict(resolved(scratch, judged)) == "within"
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+def test_a_fork_is_mended_by_an_edit(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch.record()
+    monkeypatch.setenv("CASE", "fork")
+    done = run_apart(scratch.project.path, "--token-budget")
+    assert done.status == 1
+    assert 'Start it anew (as a command, or with the start method "spawn")' in " ".join(done.output.split())
+    assert "--token-budget-record" not in done.output
+
+
+def test_turns_that_are_new_are_recorded(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch.record()
+    monkeypatch.setenv("CASE", "more")
+    judged = scratch.project.judge()
+    assert (judged.status, verdict(judged)) == (1, "stale"), judged.output
+    assert verdict(resolved(scratch, judged, scratch.api.url)) == "over", "and held against the baseline"
+
+
+def test_a_forgotten_marker_is_called_that(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch.record()
+    scratch.write(mark="")
+    monkeypatch.setenv("CASE", "cached")  # an unmarked test that asks is another matter: a closed run
+    judged = scratch.project.judge()
+    assert (judged.status, verdict(judged)) == (1, "stale"), judged.output
+    (told,) = judged.scenarios["test_it"]["findings"]
+    assert "its marker is gone: put @pytest.mark.token_budget back" in told["text"]
+    assert commands(judged) == []
+    scratch.write()
+    monkeypatch.delenv("CASE")
+    assert verdict(scratch.project.judge()) == "within"
+
+
+def test_an_agent_that_asks_nothing_is_no_recording(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of its own answers: to record that would end the scenario for good."""
+    scratch.record()
+    before = scratch.cassette.read_bytes()
+    monkeypatch.setenv("CASE", "cached")
+    judged = scratch.project.judge()
+    assert (judged.status, verdict(judged)) == (1, "stale"), judged.output
+    assert "the agent asked nothing at all. If a cache of its own answered" in " ".join(judged.output.split())
+    assert commands(judged) == []
+    for how in ("changed", "all"):
+        again = scratch.project.judge(f"--token-budget-record={how}", url=scratch.api.url)
+        assert again.status == 1, again.output
+        assert scratch.cassette.read_bytes() == before
+    monkeypatch.delenv("CASE")
+    assert verdict(scratch.project.judge()) == "within"
+
+
+UNCOUNTABLE = """
+import os
+
+import httpx2
+
+URL = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+
+
+def ask(words):
+    body = {
+        "model": "claude-haiku-4-5",
+        "max_tokens": 50,
+        "stop_sequences": ["said"] if os.environ.get("CASE") == "stops" else [],
+        "messages": [{"role": "user", "content": words}],
+    }
+    answer = httpx2.post(f"{URL}/v1/messages", json=body, headers={"x-api-key": "k"}, timeout=600)
+    return answer.raise_for_status().json()["content"][0]["text"]
+"""
+
+
+def test_turns_that_nobody_can_count_are_recorded_anew(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch.project.path / "agent.py").write_text(UNCOUNTABLE, "utf-8")
+    scratch.record()
+    monkeypatch.setenv("CASE", "stops")
+    judged = scratch.project.judge()
+    assert (judged.status, verdict(judged)) == (1, "unknown"), judged.output
+    assert "goes on after 'said', which is a stop sequence now" in " ".join(judged.output.split())
+    assert verdict(scratch.project.judge("--token-budget-update")) == "unknown", "nothing unknown is accepted"
+    assert verdict(resolved(scratch, judged, scratch.api.url)) == "within"
