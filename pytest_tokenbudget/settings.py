@@ -1,18 +1,21 @@
 """Read what may be set: `[tool.tokenbudget]` of pyproject.toml, markers, command-line options, tolerances.
 
-A marker overrides the file. A tolerance says how far above its baseline a metric may go.
+A marker overrides the nearest file, which overrides the files above it, key by key. A tolerance says how far
+above its baseline a metric may go.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -246,6 +249,40 @@ class ScenarioSettings:
     runs_per_month: int | None = None
     batchable: bool = False
     """Offline work, which could go through the Message Batches API."""
+    exclude: str | None = None
+    """Why it is not judged; None where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePattern:
+    """A prefix of node ids, relative to the folder of the file that holds it; `*` and `?` are wildcards.
+
+    It ends where a name ends: `test_a.py::test_pdf` is the prefix of `test_a.py::test_pdf[x]`, and none of
+    `test_a.py::test_pdf_two`.
+    """
+
+    text: str
+    folder: Path
+
+    def matches(self, file: Path, name: str) -> bool:
+        """Return whether the test `name` of `file` (absolute) begins with the pattern."""
+        if not file.is_relative_to(self.folder):
+            return False
+        node = f"{file.relative_to(self.folder).as_posix()}::{name}"
+        return _node_prefix(self.text).match(node) is not None
+
+    @property
+    def stem(self) -> Path:
+        """Return the file or folder that all it can match lies in."""
+        path, _, _ = self.text.partition("::")
+        known = path if not re.search(r"[*?]", path) else re.split(r"[*?]", path)[0].rpartition("/")[0]
+        return self.folder / known
+
+
+@cache
+def _node_prefix(text: str) -> re.Pattern[str]:
+    wild = re.escape(text.rstrip("/")).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.compile(rf"(?:{wild})(?=$|/|::|\[)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +302,8 @@ class Settings:
     """Hosts that scenarios send nothing but model calls: all else gets an empty answer."""
     max_spend_unbounded: bool = False
     """Calls whose worst case nobody knows are made under a spend limit, too."""
+    exclude: tuple[NodePattern, ...] = ()
+    """Tests that are not judged."""
 
 
 _SCENARIO_KEYS = (
@@ -284,46 +323,117 @@ _SUITE_KEYS = (
     "trusted_usage",
     "ignored_hosts",
     "max_spend_unbounded",
+    "exclude",
 )
+_TABLE = "tokenbudget"
+_ALIKE = 0.9
+"""How much of a table's name is that of ours, where it is meant to be ours."""
 
 
-def load_settings(root: Path) -> Settings:
-    """Read `[tool.tokenbudget]` of `root`/pyproject.toml; the defaults where there is none.
+def load_settings(folder: Path) -> Settings:
+    """Return the settings that hold in `folder`. Raises SettingsError naming file, key and fix."""
+    return SettingsFiles(folder).of(folder)
 
-    Raises SettingsError naming the file, the key and the fix.
+
+class SettingsFiles:
+    """Read the settings of each folder: those of its pyproject.toml over those of the folders above it.
+
+    What lies above `root` counts up to the top of its repository; without one, `root` is the top.
     """
-    path = root / "pyproject.toml"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._top = next((at for at in (root, *root.parents) if (at / ".git").exists()), root)
+        self._read: dict[Path, Settings] = {}
+
+    @property
+    def redact(self) -> tuple[str, ...]:
+        """Return the union of the patterns of all folders that were asked for."""
+        return tuple(dict.fromkeys(text for one in self._read.values() for text in one.redact))
+
+    @property
+    def minimum_cacheable_tokens(self) -> Mapping[str, int]:
+        """Return what any of these folders says of a model, of several the nearest to a test."""
+        nearest_last = sorted(self._read.items(), key=lambda item: len(item[0].parts))
+        return {
+            model: least for _, one in nearest_last for model, least in one.minimum_cacheable_tokens.items()
+        }
+
+    @property
+    def exclude(self) -> frozenset[NodePattern]:
+        """Return the patterns of all these folders."""
+        return frozenset(pattern for one in self._read.values() for pattern in one.exclude)
+
+    def of(self, folder: Path) -> Settings:
+        """Return the settings that hold in `folder`, or those of the root for one that lies elsewhere.
+
+        Raises SettingsError naming the file, the key and the fix.
+        """
+        if not folder.is_relative_to(self._top):
+            folder = self._root
+        if folder not in self._read:
+            above = self.of(folder.parent) if folder != self._top else Settings()
+            self._read[folder] = _read_settings(folder / "pyproject.toml", above)
+        return self._read[folder]
+
+
+def _read_settings(path: Path, above: Settings) -> Settings:
+    """Return the settings of a file over those `above`, which hold where it says nothing."""
     try:
-        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Settings()
+        return above
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}. Repair the file.") from error
-    table = tool.get("tokenbudget", {}) if isinstance(tool, Mapping) else tool
-    return parse_settings(table, where=f"{path}, [tool.tokenbudget]")
+    tool = document.get("tool", {})
+    if not isinstance(tool, Mapping):
+        raise SettingsError(f"{path}: `tool` is no table. Write `[tool.{_TABLE}]` and keys below it.")
+    for name in _misnamed(document, tool):
+        raise SettingsError(f"{path}: [{name}] is read by nobody. Write [tool.{_TABLE}].")
+    if _TABLE not in tool:
+        return above
+    return parse_settings(tool[_TABLE], f"{path}, [tool.{_TABLE}]", above, path.parent)
 
 
-def parse_settings(table: object, where: str) -> Settings:
-    """Read the values of `[tool.tokenbudget]`; `where` names it in errors."""
+def _misnamed(document: Mapping[str, object], tool: Mapping[str, object]) -> Iterator[str]:
+    """Yield the names of tables that are meant to be ours and have another name."""
+    yield from (name for name in document if name != "tool" and _is_alike(name))
+    yield from (f"tool.{name}" for name in tool if name != _TABLE and _is_alike(name))
+
+
+def _is_alike(name: str) -> bool:
+    letters = re.sub(r"[^a-z]", "", name.lower()).removeprefix("pytest")
+    return difflib.SequenceMatcher(None, letters, _TABLE).ratio() >= _ALIKE
+
+
+def parse_settings(
+    table: object, where: str, above: Settings | None = None, folder: Path = Path()
+) -> Settings:
+    """Read the values of `[tool.tokenbudget]` over those of the files `above`; `where` names it in errors.
+
+    Patterns of tests are relative to `folder`.
+    """
     if not isinstance(table, Mapping):
         raise SettingsError(
             f"{where}: is {table!r}, not a table. Write `[tool.tokenbudget]` and keys below it."
         )
+    above = above or Settings()
     _refuse_unknown(table, (*_SCENARIO_KEYS, *_SUITE_KEYS), where)
     per_scenario = {key: value for key, value in table.items() if key in _SCENARIO_KEYS}
-    minimums = table.get("minimum_cacheable_tokens", {})
-    if not isinstance(minimums, Mapping):
-        raise SettingsError(f"{where}: minimum_cacheable_tokens must be a table of model = tokens.")
-    checked = {str(m): _whole(n, f"minimum_cacheable_tokens.{m}", where) for m, n in minimums.items()}
-    return Settings(
-        scenario=override(ScenarioSettings(), per_scenario, where),
-        minimum_cacheable_tokens=MappingProxyType(checked),
-        redact=_patterns(table.get("redact", []), where),
-        allowed_hosts=_hosts(table, "allowed_hosts", where),
-        trusted_usage=_hosts(table, "trusted_usage", where),
-        ignored_hosts=_hosts(table, "ignored_hosts", where),
-        max_spend_unbounded=_flag(table.get("max_spend_unbounded", False), "max_spend_unbounded", where),
-    )
+    readers: Mapping[str, Callable[[object, str, str], object]] = {
+        "minimum_cacheable_tokens": _minimums,
+        "redact": lambda value, key, where: (*above.redact, *_patterns(value, key, where)),
+        "allowed_hosts": _hosts,
+        "trusted_usage": _hosts,
+        "ignored_hosts": _hosts,
+        "max_spend_unbounded": _flag,
+        "exclude": lambda value, key, where: tuple(
+            NodePattern(text, folder) for text in _texts(value, key, where)
+        ),
+    }
+    given = {key: read(table[key], key, where) for key, read in readers.items() if key in table}
+    scenario = override(above.scenario, per_scenario, where)
+    return dataclasses.replace(above, scenario=scenario, **given)  # type: ignore[arg-type]  # of each reader
 
 
 def override(base: ScenarioSettings, arguments: Mapping[str, Any], where: str) -> ScenarioSettings:
@@ -331,7 +441,7 @@ def override(base: ScenarioSettings, arguments: Mapping[str, Any], where: str) -
 
     Raises SettingsError naming `where`, the argument and what it may be.
     """
-    _refuse_unknown(arguments, _SCENARIO_KEYS, where)
+    _refuse_unknown(arguments, (*_SCENARIO_KEYS, "exclude"), where)
     tolerances = base.tolerances
     if "tolerance" in arguments:
         try:
@@ -350,13 +460,28 @@ def override(base: ScenarioSettings, arguments: Mapping[str, Any], where: str) -
     runs, batchable = base.runs_per_month, arguments.get("batchable", base.batchable)
     if "runs_per_month" in arguments:
         runs = _whole(arguments["runs_per_month"], "runs_per_month", where)
-    return ScenarioSettings(tolerances, caps, runs, _flag(batchable, "batchable", where))
+    exclude = _reason(arguments["exclude"], where) if "exclude" in arguments else base.exclude
+    return ScenarioSettings(tolerances, caps, runs, _flag(batchable, "batchable", where), exclude)
 
 
 def _refuse_unknown(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
     for key in given:
         if key not in allowed:
-            raise SettingsError(f"{where}: unknown key {key!r}. Use {', '.join(allowed)}.")
+            meant = difflib.get_close_matches(str(key), allowed, 1)
+            hint = f"Did you mean {meant[0]}? " if meant else ""
+            raise SettingsError(f"{where}: unknown key {key!r}. {hint}Use {', '.join(allowed)}.")
+
+
+def _reason(value: object, where: str) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise SettingsError(f'{where}: exclude is {value!r}; write why, such as exclude="asks for the weather".')
+
+
+def _minimums(value: object, key: str, where: str) -> Mapping[str, int]:
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{where}: {key} must be a table of model = tokens.")
+    return MappingProxyType({str(m): _whole(n, f"{key}.{m}", where) for m, n in value.items()})
 
 
 def _flag(value: object, key: str, where: str) -> bool:
@@ -387,19 +512,19 @@ def _texts(value: object, key: str, where: str) -> tuple[str, ...]:
     raise SettingsError(f"{where}: {key} is {value!r}; write a list of strings.")
 
 
-def _hosts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    hosts = _texts(table.get(key, []), key, where)
+def _hosts(value: object, key: str, where: str) -> tuple[str, ...]:
+    hosts = _texts(value, key, where)
     for host in hosts:
         if not host or "://" in host:
             raise SettingsError(f"{where}: {key}: {host!r} is no host; write such as db.internal.")
     return hosts
 
 
-def _patterns(value: object, where: str) -> tuple[str, ...]:
-    patterns = _texts(value, "redact", where)
+def _patterns(value: object, key: str, where: str) -> tuple[str, ...]:
+    patterns = _texts(value, key, where)
     for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise SettingsError(f"{where}: redact: {pattern!r} is no regular expression: {error}.") from None
+            raise SettingsError(f"{where}: {key}: {pattern!r} is no regular expression: {error}.") from None
     return patterns

@@ -17,6 +17,7 @@ from pytest_tokenbudget.settings import (
     RecordMode,
     ScenarioSettings,
     Settings,
+    SettingsFiles,
     Tolerance,
     load_settings,
     override,
@@ -113,7 +114,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ({"tolerence": "5%"}, "unknown key 'tolerence'. Use tolerance,"),
+        ({"tolerence": "5%"}, "unknown key 'tolerence'. Did you mean tolerance? Use tolerance,"),
         ({"tolerance": "five"}, "tolerance: prompt_tokens: 'five' is no tolerance"),
         ({"tolerance": {"tokens": "5%"}}, "'tokens' is no metric; use prompt_tokens,"),
         ({"tolerance": {"turns": "5%"}}, "turns: '5%' is a share; write a whole number of turns"),
@@ -126,6 +127,7 @@ def test_all_settings_are_read(tmp_path: Path) -> None:
         ({"max_total_tokens": -1}, "max_total_tokens is -1; write a whole number"),
         ({"redact": "x"}, "write a list of strings"),
         ({"redact": ["("]}, "is no regular expression"),
+        ({"exclude": "test_a.py"}, "exclude is 'test_a.py'; write a list of strings"),
         ({"allowed_hosts": [1]}, "write a list of strings"),
         ({"allowed_hosts": ["https://db.internal"]}, "'https://db.internal' is no host"),
         ({"trusted_usage": ["https://gateway.test"]}, "trusted_usage: 'https://gateway.test' is no host"),
@@ -146,6 +148,77 @@ def test_a_broken_pyproject_is_named(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"pyproject\.toml: cannot be read"):
         load_settings(tmp_path)
+
+
+def write(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(text, "utf-8")
+
+
+def test_the_nearest_file_wins_key_by_key(tmp_path: Path) -> None:
+    write(tmp_path, '[tool.tokenbudget]\nmax_turns = 9\nmax_prompt_tokens = 100\nredact = ["a"]\n')
+    write(tmp_path / "one", '[tool.tokenbudget]\nmax_turns = 3\nredact = ["b"]\nallowed_hosts = ["db"]\n')
+    write(tmp_path / "one" / "tests", "[tool.ruff]\n")
+    write(tmp_path / "two", '[tool.tokenbudget]\nredact = ["c"]\n')
+    files = SettingsFiles(tmp_path)
+    one, two = files.of(tmp_path / "one" / "tests" / "deep"), files.of(tmp_path / "two")
+    assert (one.scenario.caps.max_turns, one.scenario.caps.max_prompt_tokens) == (3, 100)
+    assert (two.scenario.caps.max_turns, two.scenario.caps.max_prompt_tokens) == (9, 100)
+    assert (one.allowed_hosts, two.allowed_hosts) == (("db",), ())
+    assert sorted(files.redact) == ["a", "b", "c"]
+    assert files.of(tmp_path.parent) == files.of(tmp_path)
+
+
+def test_files_above_the_root_hold_up_to_the_top_of_the_repository(tmp_path: Path) -> None:
+    write(tmp_path, "[tool.tokenbudget]\nmax_turns = 9\n")
+    write(tmp_path / "repository", "[tool.tokenbudget]\nmax_prompt_tokens = 100\n")
+    write(tmp_path / "repository" / "one", "")
+    assert load_settings(tmp_path / "repository" / "one") == Settings()
+    (tmp_path / "repository" / ".git").mkdir()
+    caps = load_settings(tmp_path / "repository" / "one").scenario.caps
+    assert (caps.max_turns, caps.max_prompt_tokens) == (None, 100)
+
+
+MISNAMED = """tool.token_budget tool.token-budget tool.tokenbudgets tool.pytest-tokenbudget tool.TokenBudget
+tool.tokenbugdet tokenbudget token_budget"""
+
+
+@pytest.mark.parametrize("name", MISNAMED.split())
+def test_a_table_by_another_name_is_an_error_that_names_the_right_one(tmp_path: Path, name: str) -> None:
+    write(tmp_path, f"[{name}]\nmax_turns = 1\n")
+    with pytest.raises(SettingsError, match=rf"\[{name}\] is read by nobody\. Write \[tool\.tokenbudget\]"):
+        load_settings(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tool.pytest", "tool.tokenizers", "tool.budget", "tool.token", "project"])
+def test_other_tables_are_not_ours(tmp_path: Path, name: str) -> None:
+    write(tmp_path, f"[{name}]\nmax_turns = 1\n")
+    assert load_settings(tmp_path) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ("tests/test_a.py::test_pdf", True),
+        ("tests/test_a.py::test_pdf[a]", True),
+        ("tests/test_a.py::test_pdf[b]", False),
+        ("tests/test_a.py::test_pd", False),
+        ("tests/test_a.py::test_p?f", True),
+        ("tests/test_a.py::*", True),
+        ("tests/test_*", True),
+        ("tests/test_a.py::test_[p]df", False),
+        ("tests", True),
+        ("tests/", True),
+        ("test", False),
+        ("*", True),
+        ("tests/test_b.py", False),
+        ("", False),
+    ],
+)
+def test_a_pattern_is_a_prefix_of_node_ids(tmp_path: Path, pattern: str, matches: bool) -> None:
+    (one,) = parse_settings({"exclude": [pattern]}, "pyproject.toml", folder=tmp_path).exclude
+    assert one.matches(tmp_path / "tests" / "test_a.py", "test_pdf[a]") is matches
+    assert not one.matches(tmp_path.parent / "tests" / "test_a.py", "test_pdf[a]")
 
 
 def test_a_marker_overrides_one_thing_and_keeps_the_rest() -> None:

@@ -20,6 +20,7 @@ from pytest_tokenbudget.reports.document import (
     VERSION,
     Document,
     ErrorEntry,
+    ExcludedEntry,
     FindingEntry,
     LimitEntry,
     NotJudgedEntry,
@@ -87,6 +88,7 @@ def document(
     commit: str | None,
     errors: Sequence[ErrorEntry] = (),
     not_judged: Sequence[NotJudgedEntry] = (),
+    excluded: Sequence[ExcludedEntry] = (),
 ) -> Document:
     """The whole document, scenarios by id, so that equal runs give equal documents."""
     entries = sorted(scenarios, key=lambda entry: entry["id"])
@@ -101,6 +103,7 @@ def document(
         "scenarios": entries,
         "errors": list(errors),
         "not_judged": sorted(not_judged, key=lambda entry: entry["id"]),
+        "excluded": sorted(excluded, key=lambda entry: entry["id"]),
     }
 
 

@@ -147,6 +147,13 @@ class NotJudgedEntry(TypedDict):
     """`failed`, `skipped` or `xfailed`."""
 
 
+class ExcludedEntry(TypedDict):
+    """A test that is not judged because its suite says so."""
+
+    id: str
+    why: str
+
+
 class Document(TypedDict):
     """One run."""
 
@@ -159,6 +166,7 @@ class Document(TypedDict):
     scenarios: list[ScenarioEntry]
     errors: list[ErrorEntry]
     not_judged: list[NotJudgedEntry]
+    excluded: list[ExcludedEntry]
 
 
 def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
@@ -286,15 +294,17 @@ def validate(document: object, name: str = "the document") -> Document:
     return cast("Document", document)
 
 
+_LATER: Mapping[str, object] = {"excluded": []}
+"""Keys of version 2 that its first writers did not have, and what their lack means."""
+
+
 def _upgraded(document: object) -> object:
-    """Return a document of version 1 in the form of version 2; anything else as it is."""
-    if (
-        not isinstance(document, dict)
-        or document.get("version") != 1
-        or not _is_a(document["version"], "integer")
-    ):
+    """Return a document with the keys that version 2 has, where older ones lack them; anything else as is."""
+    if not isinstance(document, dict):
         return document
-    upgraded = {**document, "version": VERSION, "errors": [], "not_judged": []}
+    if document.get("version") != 1 or not _is_a(document["version"], "integer"):
+        return {**_LATER, **document}
+    upgraded = {**_LATER, **document, "version": VERSION, "errors": [], "not_judged": []}
     if isinstance(scenarios := document.get("scenarios"), list):
         upgraded["scenarios"] = [_upgraded_scenario(scenario) for scenario in scenarios]
     return upgraded
@@ -474,7 +484,12 @@ def _unjudged(documents: Sequence[Document], measured: Collection[str]) -> dict[
     errors = {(error["id"] or "", error["text"]): error for one in documents for error in one["errors"]}
     left = {each["id"]: each for one in documents for each in one["not_judged"] if each["id"] not in measured}
     kept = [error for _, error in sorted(errors.items()) if error["id"] not in measured]
-    return {"errors": kept, "not_judged": [each for _, each in sorted(left.items())]}
+    excluded = {each["id"]: each for one in documents for each in one["excluded"]}
+    return {
+        "errors": kept,
+        "not_judged": [each for _, each in sorted(left.items())],
+        "excluded": [each for _, each in sorted(excluded.items())],
+    }
 
 
 def _check_same_run(names: list[str], documents: Mapping[str, Document]) -> None:

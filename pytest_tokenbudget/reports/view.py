@@ -6,6 +6,7 @@ version, is shown by its name and counts as failing.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,8 @@ from pytest_tokenbudget.wording import (
 )
 
 _FEW, _OF_EACH_CAUSE = 12, 3
+_NAMED = 3
+"""Tests that one way out names."""
 
 
 def fails(scenario: ScenarioEntry) -> bool:
@@ -217,6 +220,8 @@ def _verdicts(document: Document) -> str:
     elif not said:
         cheaper = f", {verdicts['improved']:,} cheaper" if verdicts["improved"] else ""
         said.append(f"{every} {_is(number)} within budget{cheaper}")
+    if excluded := len(document["excluded"]):
+        said.append(f"{excluded:,} {_is(excluded)} excluded")
     return ", ".join(said)
 
 
@@ -273,6 +278,8 @@ def line(document: Document) -> str:
     compared = [one for one in document["scenarios"] if is_comparable(one)]
     if compared:
         parts.append(", ".join(_sums(document, compared)))
+    if excluded := len(document["excluded"]):
+        parts.append(f"{excluded:,} excluded")
     if unjudged := len(document["not_judged"]):
         parts.append(f"{unjudged:,} not judged")
     if alone := _other_errors(document):
@@ -607,12 +614,9 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         *(WayOut("Bring the missing price", UPGRADE_PRICES) for _ in range(unpriced_models)),
         *(way_out for way_out in found if way_out.command),
         *_as_the_suite_does([one for one in departed if one["recorder"]]),
-        *([WayOut(_WITHOUT_KEY)] if departed else []),
+        *_without_a_key(departed),
         *(_raise_caps(one) for one in over if any(map(_is_cap, exceeded(one)))),
     ]
-
-
-_WITHOUT_KEY = "Without a key: undo the change, or let somebody who has one record it"
 
 
 def _recording_of(scenario: ScenarioEntry) -> tuple[str, ...]:
@@ -649,6 +653,17 @@ def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
         yield WayOut(f"Record each anew (needs an API key): {shlex.join(REWRITE)} TEST")
     if len(theirs) < len(stale):
         yield WayOut("Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)")
+
+
+def _without_a_key(departed: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
+    """Yield what helps where nobody has a key, or where what changed can be counted by nobody."""
+    if departed:
+        named = ", ".join(json.dumps(plain(ScenarioId(one["id"]).argument)) for one in departed[:_NAMED])
+        more = ", ..." if len(departed) > _NAMED else ""
+        yield WayOut(
+            "Without a key: undo the change, let somebody who has one record it, or set "
+            f"exclude = [{named}{more}] in [tool.tokenbudget]"
+        )
 
 
 def _raise_caps(scenario: ScenarioEntry) -> WayOut:

@@ -42,19 +42,16 @@ class Stage:
         options: Options,
         prices: Prices,
         *,
-        allowed_hosts: Sequence[str] = (),
         ignored_hosts: Sequence[str] = (),
         spending: Spending | None = None,
-        redact: Sequence[str] = (),
         accepted: Callable[[Place, Callable[[], bool]], AcceptedIn] = lambda *_: lambda _: {},
     ) -> None:
         self._options = options
-        self._allowed_hosts = allowed_hosts
         self._ignored_hosts = frozenset(map(str.lower, ignored_hosts))
         self._prices = prices
         self._spending = spending
         self._accepted = accepted
-        self._redactor = Redactor(without_stand_ins(os.environ), redact)
+        self._redactor = Redactor(without_stand_ins(os.environ))
         self._allowances = Allowances()
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
         self._ledgers = Ledgers()
@@ -66,6 +63,10 @@ class Stage:
     def test(self) -> Scenario | None:
         """The test that is on."""
         return next((one for one, _ in reversed(self._on) if one.kind == "test"), None)
+
+    def redact(self, patterns: Sequence[str]) -> None:
+        """Hide what the user's own `patterns` match, as recordings hide it."""
+        self._redactor = Redactor(without_stand_ins(os.environ), patterns)
 
     def enter(self, scenario: Scenario, *, fenced: bool = False) -> None:
         """Put a scenario on top; `fenced` closes the network as well, where nothing is to be called.
@@ -85,8 +86,8 @@ class Stage:
                     self._options,
                     self._allowances,
                     self._redactor,
-                    free_hosts=frozenset(self._allowed_hosts),
-                    ignored_hosts=self._ignored_hosts,
+                    free_hosts=frozenset(scenario.suite.allowed_hosts),
+                    ignored_hosts=frozenset(map(str.lower, scenario.suite.ignored_hosts)),
                     accepted=self._accepted(scenario.place, lambda: False),
                 )
                 opening.enter_context(self._ledgers.using(ledger))
@@ -94,7 +95,7 @@ class Stage:
                     opening.enter_context(vcr_bridge.route(self._ledgers))
                     opening.enter_context(self._marked("_routed"))
                 if fenced and not self._options.calls and not self._fenced:
-                    opening.enter_context(scenario.fenced(self._allowed_hosts))
+                    opening.enter_context(scenario.fenced())
                     opening.enter_context(self._marked("_fenced"))
             self._on.append((scenario, opening.pop_all()))
         if self._options.judge:

@@ -10,7 +10,8 @@ import itertools
 import os
 import unittest
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from pytest_tokenbudget.run import items, reporting
 from pytest_tokenbudget.run.active import Stage
 from pytest_tokenbudget.run.reporting import (
     ENTRIES,
+    LEFT_OUT,
     MEASURED_ON,
     RECORDED,
     UNJUDGED,
@@ -37,10 +39,12 @@ from pytest_tokenbudget.run.reporting import (
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Session, Unjudged
 from pytest_tokenbudget.run.stability import move_clock
-from pytest_tokenbudget.settings import MARKER, SAMPLE, Options, Settings, load_settings
+from pytest_tokenbudget.settings import MARKER, SAMPLE, Options, SettingsFiles
 
 SCENARIO = pytest.StashKey[Scenario]()
 TEARDOWN = pytest.StashKey[Scenario]()
+EXCLUDED = pytest.StashKey[str | None]()
+"""Why a test is not judged; None where it is."""
 ENDED = pytest.StashKey[Scenario]()
 """Of a test of unittest between its body and its report, which alone tells how it ended."""
 
@@ -55,9 +59,9 @@ def activate(config: pytest.Config, options: Options, *, stood_in: bool = False)
     try:
         if options.judge:
             items.check_recording(config)
-        settings = load_settings(config.rootpath)
+        files = SettingsFiles(config.rootpath)
         cache = getattr(config, "cache", None)
-        session = Session(config.rootpath, options, settings, reporting.Cache(cache) if cache else None)
+        session = Session(config.rootpath, options, files, reporting.Cache(cache) if cache else None)
     except TokenBudgetError as error:
         raise pytest.UsageError(str(error)) from None
     move_clock()
@@ -114,13 +118,12 @@ class Scenarios:
         self._stage = Stage(
             session.options,
             session.prices,
-            allowed_hosts=session.settings.allowed_hosts,
             ignored_hosts=session.settings.ignored_hosts,
             spending=session.spending,
-            redact=session.settings.redact,
             accepted=session.accepted,
         )
-        self.fixtures = Fixtures(self._stage, session.settings, self._end, judge=session.options.judge)
+        self.fixtures = Fixtures(self._stage, session.files, self._end, judge=session.options.judge)
+        self._exclusions = items.Exclusions()
         self._news: dict[str, list[object]] = defaultdict(list)
         self._told: set[str] = set()
         self._cassettes = items.Cassettes()
@@ -131,9 +134,23 @@ class Scenarios:
         self._config.add_cleanup(stack.close)
         stack.enter_context(self._stage.outside())
 
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Know which tests there are."""
+        self._exclusions.add(item)
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Know whose each cassette is."""
+        """Know whose each cassette is, what to hide, and which tests are not judged."""
         self._cassettes = items.Cassettes(session.items)
+        for folder in {item.path.parent for item in session.items}:
+            with contextlib.suppress(TokenBudgetError):  # each of its tests tells it
+                self._session.files.of(folder)
+        self._stage.redact(self._session.files.redact)
+        if self._session.options.judge:
+            self.fixtures.know_judged(session.items)
+        worker = getattr(self._config, "workerinput", {}).get("workerid", "gw0")  # all collect the same
+        if self._session.options.judge and worker == "gw0":
+            for idle in self._exclusions.idle(self._session.files.exclude, session):
+                warn(session, idle)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a marked test as often as samples are asked for."""
@@ -153,10 +170,12 @@ class Scenarios:
         """
         if items.is_marked(item) or self._session.options.judge:
             with told_plainly():
-                scenario = items.scenario_of(item, self._session.settings)
+                scenario = items.scenario_of(item, self._session.files)
                 self._cassettes.check(scenario)
-                item.stash[SCENARIO] = scenario
-                self._stage.enter(scenario, fenced=True)
+                item.stash[EXCLUDED] = scenario.settings.exclude
+                if scenario.settings.exclude is None or items.is_marked(item):
+                    item.stash[SCENARIO] = scenario
+                    self._stage.enter(scenario, fenced=True)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -266,6 +285,8 @@ class Scenarios:
         if self._session.options.judge:
             outcome = reporting.outcome_of(report, is_budgets=is_budgets)
             self._note(UNJUDGED, self._unjudged(item, outcome, failure) if outcome else None)
+            if call.when == "teardown" and (why := item.stash.get(EXCLUDED, None)):
+                self._note(LEFT_OUT, {"id": items.place_of(item).id, "why": why})
         if type(report) is pytest.TestReport:
             vars(report).update(self._news)
             self._news.clear()
@@ -283,6 +304,8 @@ class Scenarios:
     def _unjudged(self, item: pytest.Item, outcome: str, error: BaseException | None) -> Unjudged | None:
         """Return what is told of a test that ended with `outcome`; None if it is judged or no scenario."""
         place, scenario = items.place_of(item), item.stash.get(SCENARIO, None)
+        if item.stash.get(EXCLUDED, None):
+            return None
         if any(isinstance(entry, dict) and entry["id"] == place.id for entry in self._news[ENTRIES]):
             return None
         asked = scenario is not None and scenario.touched
@@ -309,13 +332,14 @@ class Fixtures:
     """Meters fixtures; `end` measures and judges a scenario that is over."""
 
     def __init__(
-        self, stage: Stage, settings: Settings, end: Callable[[Scenario, Node], None], *, judge: bool
+        self, stage: Stage, files: SettingsFiles, end: Callable[[Scenario, Node], None], *, judge: bool
     ) -> None:
         self._stage = stage
-        self._settings = settings
+        self._files = files
         self._end = end
         self._judge = judge
         self._fixtures: frozenset[str] | None = None
+        self._judged: frozenset[str] | None = None
         self._parameters: dict[str, dict[str, int]] = {}
         """By fixture: the parameters that it is set up for, its own and those of what it asks for."""
 
@@ -344,6 +368,11 @@ class Fixtures:
         fixturedef.addfinalizer(lambda: self._stage.enter(scenario))  # the first to run
         return result
 
+    def know_judged(self, tests: Iterable[pytest.Item]) -> None:
+        """Know what the `tests` that are judged ask for: what only excluded tests ask for is excluded."""
+        judged = [item for item in tests if not items.is_excluded(item, self._files)]
+        self._judged = frozenset(name for item in judged for name in getattr(item, "fixturenames", ()))
+
     def _note_parameters(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
         """What a fixture asks for was set up before it."""
         name = fixturedef.argname
@@ -365,7 +394,17 @@ class Fixtures:
         if not needed:
             return None
         indices = self._parameters[fixturedef.argname].values()
-        return items.fixture_scenario(fixturedef, request, self._settings, indices, own=own)
+        scenario = items.fixture_scenario(fixturedef, request, self._files, indices, own=own)
+        if self._is_excluded(fixturedef):
+            scenario.settings = replace(scenario.settings, exclude="only excluded tests ask for it")
+        return scenario if own or scenario.settings.exclude is None else None
+
+    def _is_excluded(self, fixturedef: pytest.FixtureDef[Any]) -> bool:
+        """Return whether only tests that are excluded ask for a fixture."""
+        test = self._stage.test
+        if fixturedef.scope == "function" and test is not None:
+            return test.settings.exclude is not None
+        return self._judged is not None and fixturedef.argname not in self._judged
 
     def _fixtures_of_scenarios(self, session: pytest.Session) -> frozenset[str]:
         """Those that marked tests ask for: metered whichever test sets them up first."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Recorder
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
-from pytest_tokenbudget.settings import MARKER, SAMPLE, ScenarioSettings, Settings, override
+from pytest_tokenbudget.settings import (
+    MARKER,
+    SAMPLE,
+    NodePattern,
+    ScenarioSettings,
+    Settings,
+    SettingsFiles,
+    override,
+)
 
 _SAMPLE = re.compile(rf"\[{SAMPLE}\d+\]$|-{SAMPLE}\d+(?=\]$)|(?<=\[){SAMPLE}\d+-")
 
@@ -39,14 +48,50 @@ def is_marked(item: pytest.Item) -> bool:
     return item.get_closest_marker(MARKER) is not None
 
 
-def scenario_of(item: pytest.Item, settings: Settings) -> Scenario:
-    """The scenario that a test is. Raises SettingsError for a marker that cannot be used.
+def scenario_of(item: pytest.Item, files: SettingsFiles) -> Scenario:
+    """The scenario that a test is. Raises SettingsError for a marker or a file that cannot be used.
 
     A marked test has a cassette of its own, unless pytest-recording gives it one.
     """
-    place = place_of(item)
+    place, suite = place_of(item), files.of(item.path.parent)
     unmarked = None if is_marked(item) else _path(item)
-    return Scenario(place, _settings(item, settings, place.id), _cassette(item), unmarked=unmarked)
+    return Scenario(place, _settings(item, suite, place.id), suite, _cassette(item), unmarked=unmarked)
+
+
+def is_excluded(item: pytest.Item, files: SettingsFiles) -> bool:
+    """Return whether a test is not judged; not for settings that cannot be used, which its setup tells."""
+    try:
+        return _settings(item, files.of(item.path.parent), item.nodeid).exclude is not None
+    except SettingsError:
+        return False
+
+
+class Exclusions:
+    """Know which patterns of `exclude` match a collected test, and warn of those that match none."""
+
+    def __init__(self) -> None:
+        self._tests: list[tuple[Path, str]] = []
+
+    def add(self, item: pytest.Item) -> None:
+        """Note a test that was collected, whether it is to run or not."""
+        self._tests.append((item.path, _name(item)))
+
+    def idle(self, patterns: Iterable[NodePattern], session: pytest.Session) -> Iterator[str]:
+        """Yield a sentence for each pattern that matches nothing of what was collected as a whole."""
+        asked = [Path(session.config.invocation_params.dir, argument) for argument in session.config.args]
+        for pattern in sorted(patterns, key=lambda pattern: (pattern.folder, pattern.text)):
+            stem = pattern.stem
+            whole = not stem.exists() or any(stem.is_relative_to(Path(path).resolve()) for path in asked)
+            if whole and not any(pattern.matches(path, name) for path, name in self._tests):
+                yield (
+                    f'{pattern.folder / "pyproject.toml"}, [tool.tokenbudget]: exclude: "{pattern.text}" '
+                    "matches no test. Write node ids as pytest shows them, relative to this file."
+                )
+
+
+def _name(item: pytest.Item) -> str:
+    """Return the node id of a test without its file."""
+    return item.nodeid.partition("::")[2]
 
 
 def _cassette(item: pytest.Item) -> Path | None:
@@ -82,13 +127,13 @@ def teardown_of(scenario: Scenario) -> Scenario:
     of = scenario.place
     place = Place(str(ScenarioId.of_teardown(of.file, of.name)), of.file, of.line)
     cassette = scenario.cassette and teardown_path(scenario.cassette)
-    return Scenario(place, scenario.settings, cassette, "teardown")
+    return Scenario(place, scenario.settings, scenario.suite, cassette, "teardown")
 
 
 def fixture_scenario(
     fixturedef: pytest.FixtureDef[Any],
     request: pytest.FixtureRequest,
-    settings: Settings,
+    files: SettingsFiles,
     parameters: Collection[int],
     *,
     own: bool,
@@ -113,7 +158,8 @@ def fixture_scenario(
     scenario = ScenarioId.of_fixture(file, name, owner)
     cassette = cassette_path(path, scenario.name.replace(" ", "_")) if own else None
     kind: Kind = "fixture" if fixturedef.scope == "function" else "wider fixture"
-    return Scenario(Place(str(scenario), file, line), settings.scenario, cassette, kind)
+    suite = files.of(path.parent)
+    return Scenario(Place(str(scenario), file, line), suite.scenario, suite, cassette, kind)
 
 
 def place_of(item: pytest.Item) -> Place:
@@ -137,7 +183,10 @@ def _settings(item: pytest.Item, settings: Settings, where: str) -> ScenarioSett
                 f'Write, for example, @pytest.mark.{MARKER}(tolerance="10%").'
             )
         found = override(found, marker.kwargs, f"{where}: @pytest.mark.{MARKER}")
-    return found
+    pattern = next((one for one in settings.exclude if one.matches(item.path, _name(item))), None)
+    if pattern is None or found.exclude is not None:
+        return found
+    return replace(found, exclude=f'exclude = ["{pattern.text}"]')
 
 
 def _is_recorded_by_another(item: pytest.Item) -> bool:

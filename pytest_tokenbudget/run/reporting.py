@@ -174,6 +174,10 @@ UNJUDGED = "token_budget_unjudged"
 """Attribute of a test report that carries what ended before it was measured."""
 
 
+LEFT_OUT = "token_budget_excluded"
+"""Attribute of a test report that carries what is excluded."""
+
+
 MEASURED_ON = "token_budget_measured_on"
 """Attribute of a test report that carries what baselines say beside their usage."""
 
@@ -199,6 +203,8 @@ class Summary:
             self._session.collect(entry)
         for test in getattr(report, UNJUDGED, ()):
             self._session.collect_unjudged(test)
+        for test in getattr(report, LEFT_OUT, ()):
+            self._session.excluded[test["id"]] = test
         for measured_on in getattr(report, MEASURED_ON, ()):
             self._session.measured_on[measured_on["id"]] = measured_on
         for recorded in getattr(report, RECORDED, ()):

@@ -24,7 +24,7 @@ from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.run.allowance import Allowance
-from pytest_tokenbudget.settings import MARKER, Options, RecordMode, ScenarioSettings
+from pytest_tokenbudget.settings import MARKER, Options, RecordMode, ScenarioSettings, Settings
 from pytest_tokenbudget.wire.exchange import Pair
 
 _FORBIDDEN = "<>?%*:|\"'/\\"
@@ -61,6 +61,8 @@ class Scenario:
 
     place: Place
     settings: ScenarioSettings
+    suite: Settings = field(default_factory=Settings)
+    """What holds in its folder."""
     cassette: Path | None = None
     """Of its own; None where only cassettes of the user's are metered."""
     kind: Kind = "test"
@@ -166,9 +168,9 @@ class Scenario:
         return f"pytest {shlex.quote(ScenarioId(self.place.id).argument)} --token-budget-record={mode}"
 
     @contextlib.contextmanager
-    def fenced(self, allowed_hosts: Sequence[str]) -> Iterator[None]:
+    def fenced(self) -> Iterator[None]:
         """In replay: no network, and placeholders where credentials are missing."""
-        guard = NetworkGuard(self.place.id, allowed_hosts)
+        guard = NetworkGuard(self.place.id, self.suite.allowed_hosts)
         self.refusals = guard.refusals  # which fills while the scenario runs
         with standing_in(), guard:
             yield

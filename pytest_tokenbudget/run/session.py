@@ -33,7 +33,7 @@ from pytest_tokenbudget.replay.playback import AcceptedIn
 from pytest_tokenbudget.replay.redaction import Secrets, secrets_of
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
-from pytest_tokenbudget.reports.document import Document, ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, ExcludedEntry, ScenarioEntry
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text
 from pytest_tokenbudget.reports.view import MISBILLED, doubts
@@ -45,7 +45,7 @@ from pytest_tokenbudget.run.count_api import ApiCounter
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Spending
 from pytest_tokenbudget.run.stability import check_stability, keep_prompts, unstable_text
-from pytest_tokenbudget.settings import Options, RecordMode, ReportTarget, ScenarioSettings, Settings
+from pytest_tokenbudget.settings import Options, RecordMode, ReportTarget, ScenarioSettings, SettingsFiles
 from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.exchange import Accepted, Exchange
 
@@ -92,10 +92,14 @@ class Unjudged(TypedDict):
 class Session:
     """One run."""
 
-    def __init__(self, root: Path, options: Options, settings: Settings, store: Store | None = None) -> None:
+    def __init__(
+        self, root: Path, options: Options, files: SettingsFiles, store: Store | None = None
+    ) -> None:
+        """Raises SettingsError for the settings of `root`."""
         self.root = root
         self.options = options
-        self.settings = settings
+        self.files = files
+        self.settings = files.of(root)
         self.prices = Prices()
         self.recordings = Recordings()
         self.api = ApiCounter(without_stand_ins(os.environ), store) if options.count == "api" else None
@@ -108,6 +112,8 @@ class Session:
         """By scenario, what its baseline is to say beside its usage."""
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
         self._unjudged: dict[str, Unjudged] = {}
+        self.excluded: dict[str, ExcludedEntry] = {}
+        """By id, the tests that are not judged because the suite says so."""
 
     @cached_property
     def meter(self) -> Meter:
@@ -115,7 +121,7 @@ class Session:
         return Meter(
             best_counter(self._store),
             self.prices.tiered,
-            self.settings.minimum_cacheable_tokens,
+            self.files.minimum_cacheable_tokens,
             volatile=proved_volatile,
             recount=self.api.count if self.api else None,
         )
@@ -142,6 +148,7 @@ class Session:
             return Conclusion(failure=scenario.stop, warnings=self._warnings(scenario))
         if not scenario.touched and self._committed.of(scenario.place) is None:
             return Conclusion(warnings=self._warnings(scenario))
+        judge = self.options.judge and scenario.settings.exclude is None
         run = scenario.run(self.meter, self.options)
         if amiss := self._amiss.pop(scenario.place.id, None):
             raise amiss
@@ -150,23 +157,23 @@ class Session:
         if not scenario.touched:
             run += Run(edits=(scenario.silence,))
         recorded = None if run.problems or run.edits or run.misses else self.keep(scenario)
-        if recorded or self.options.judge:
+        if recorded or judge:
             committed = self._committed.of(scenario.place)
-            run += Run(misbilled=tuple(self._misbilled(run, committed.usage if committed else None)))
+            run += Run(misbilled=tuple(self._misbilled(scenario, run, committed)))
         warnings = self._warnings(scenario)
         broken = run.problems or run.edits or run.misses or run.misbilled or scenario.mismatches
-        if not (self.options.judge or broken):
+        if not (judge or broken):
             return Conclusion(warnings=warnings, recorded=recorded)
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
-        updates = self.options.update and not self.options.live and run.is_measured
+        updates = judge and self.options.update and not self.options.live and run.is_measured
         measured_on = self._to_accept(scenario, run) if updates else None
         entry = self.examine(scenario.place, scenario.settings, run)
         # Of live runs, the controller judges all samples together.
         verdict = Verdict(entry["verdict"])
         failed = verdict.fails and not (verdict.is_measured and self.options.live)
-        told = entry if self.options.judge else None
+        told = entry if judge else None
         mismatches = scenario.mismatches
         entry["findings"] += [
             build.finding(Finding(FindingKind.PROBLEM, "match_on", text)) for text in mismatches
@@ -199,7 +206,7 @@ class Session:
     def _to_accept(self, scenario: Scenario, run: Run) -> MeasuredOn:
         """Return what the baseline of a run says beside its usage, with the requests that it accepts."""
         counter = "count_tokens" if self.api else self.meter.counter.name
-        secrets = Secrets(secrets_of(without_stand_ins(os.environ)), self.settings.redact)
+        secrets = Secrets(secrets_of(without_stand_ins(os.environ)), self.files.redact)
         return Acceptance(self.meter, counter, secrets).of(
             scenario.place,
             run,
@@ -208,15 +215,15 @@ class Session:
             self._committed.accepted(scenario.place, lenient=True),
         )
 
-    def _misbilled(self, run: Run, baseline: Usage | None) -> Iterator[str]:
+    def _misbilled(self, scenario: Scenario, run: Run, baseline: Baseline | None) -> Iterator[str]:
         """Yield a sentence where recorded usage cannot be that of its prompt.
 
         What stands in the baseline was checked when it was written.
         """
-        accepted = baseline and baseline.tokens.prompt_tokens == run.usage.tokens.prompt_tokens
+        accepted = baseline and baseline.usage.tokens.prompt_tokens == run.usage.tokens.prompt_tokens
         if self.options.live or accepted:
             return
-        trusted = self.settings.trusted_usage
+        trusted = scenario.suite.trusted_usage
         wrong = [found for found in self.meter.misbilled(run) if found[0].pair.recorded.host not in trusted]
         if not wrong:
             return
@@ -235,7 +242,7 @@ class Session:
 
         Raises CassetteError or RecordingError and leaves the old one.
         """
-        if self.options.record == RecordMode.NONE or not scenario.save(self.settings.redact):
+        if self.options.record == RecordMode.NONE or not scenario.save(self.files.redact):
             return None
         written, called = scenario.recorded(self.meter)
         cost = None if called.basis == Basis.UNKNOWN else self.prices.cost(called.usage)
@@ -329,7 +336,7 @@ class Session:
             cost=self.prices.cost,
             count=lambda text: self.meter.counter.count(text, Family.V3),
             sources=self._sources if any(map(_is_changed, run.turns)) else None,
-            minimums=self.settings.minimum_cacheable_tokens,
+            minimums=self.files.minimum_cacheable_tokens,
         )
         levers = advise(
             run,
@@ -337,7 +344,7 @@ class Session:
             cheaper=self.prices.cheaper_models,
             runs_per_month=settings.runs_per_month,
             batchable=settings.batchable,
-            minimums=self.settings.minimum_cacheable_tokens,
+            minimums=self.files.minimum_cacheable_tokens,
         )
         return (*problems, *unpriced, *anew, *causes, *levers)
 
@@ -408,6 +415,7 @@ class Session:
             commit=head_of(self.root),
             errors=[{"id": test["id"], "text": test["text"]} for test in left if test["text"]],
             not_judged=[{"id": test["id"], "outcome": test["outcome"]} for test in left if test["outcome"]],
+            excluded=list(self.excluded.values()),
         )
 
 

@@ -32,7 +32,16 @@ RECORD = "pytest --token-budget --token-budget-record=changed"
 RECORD_ALL = "pytest --token-budget --token-budget-record=all"
 FIRST = "pytest --token-budget --token-budget-record=once --token-budget-update"
 REWRITE = "pytest --record-mode=rewrite"
-WITHOUT_KEY = "Without a key: undo the change, or let somebody who has one record it"
+
+
+def without_key(*names: str, more: str = "") -> str:
+    excluded = ", ".join(f'"{TEST}{name}"' for name in names)
+    return (
+        "Without a key: undo the change, let somebody who has one record it, or set "
+        f"exclude = [{excluded}{more}] in [tool.tokenbudget]"
+    )
+
+
 GONE = finding("turns_changed", "removed", "a turn is gone")
 CAPS = f"max_prompt_tokens and max_turns in the marker of {TEST}a or in [tool.tokenbudget]"
 
@@ -276,27 +285,28 @@ def test_what_a_finding_says_is_decided_by_its_kind_not_by_what_stands_in_a_prom
         ([scenario("tests/conftest.py::fixture agent [session]", "new", None, SMALL)],
          [f"Write the first baseline: {UPDATE} tests"]),
         ([one("a", "stale", **UNKNOWN_NOW)],
-         [f"Record what changed (needs an API key): {RECORD} {TEST}a", WITHOUT_KEY]),
+         [f"Record what changed (needs an API key): {RECORD} {TEST}a", without_key("a")]),
         ([one("a", "unknown", **UNKNOWN_NOW)],
-         [f"Record what changed (needs an API key): {RECORD} {TEST}a", WITHOUT_KEY]),
+         [f"Record what changed (needs an API key): {RECORD} {TEST}a", without_key("a")]),
         ([one("a", "unknown", was=[], now=[None], models=[SONNET])],
-         [f"Record it anew (needs an API key): {RECORD_ALL} {TEST}a", WITHOUT_KEY]),
+         [f"Record it anew (needs an API key): {RECORD_ALL} {TEST}a", without_key("a")]),
         ([one("a", "unrecorded", None, [])],
-         [f"Record it (needs an API key): {FIRST} {TEST}a", WITHOUT_KEY]),
+         [f"Record it (needs an API key): {FIRST} {TEST}a", without_key("a")]),
         ([one("a", "unrecorded", None, [], recorder="pytest-recording")],
-         [f"Record it anew (needs an API key): {REWRITE} {TEST}a", WITHOUT_KEY]),
+         [f"Record it anew (needs an API key): {REWRITE} {TEST}a", without_key("a")]),
         ([one("a", "stale", findings=[GONE])],
          [f"If the turns are meant to be gone, accept it: {UPDATE} {TEST}a"]),
         ([one("a", "stale", findings=[GONE, finding("turns_changed", "added", "asks more")])],
-         [f"Record what changed (needs an API key): {RECORD} {TEST}a", WITHOUT_KEY]),
+         [f"Record what changed (needs an API key): {RECORD} {TEST}a", without_key("a")]),
         ([one("a", "stale", findings=[finding("problem", "by hand", "a fork asks")])], []),
         ([one("a", "stale", recorder="pytest-recording", **UNKNOWN_NOW)],
-         [f"Record it anew (needs an API key): {REWRITE} {TEST}a", WITHOUT_KEY]),
+         [f"Record it anew (needs an API key): {REWRITE} {TEST}a", without_key("a")]),
         ([one("a", "stale", recorder="pytest-recording", **UNKNOWN_NOW)] * 2
          + [one("c", "stale", recorder="vcrpy", **UNKNOWN_NOW), one("b", "stale", **UNKNOWN_NOW)],
          [f"Record what changed (needs an API key): {RECORD} {TEST}b",
           f"Record each anew (needs an API key): {REWRITE} TEST",
-          "Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)", WITHOUT_KEY]),
+          "Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)",
+          without_key("a", "a", "c", more=", ...")]),
         ([one("a", "over", SMALL, SMALL, caps={"max_prompt_tokens": 9, "max_turns": 0})],
          [f"A cap is raised by hand: {CAPS}"]),
         ([one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10]))],

@@ -13,6 +13,7 @@ from typing import Any
 from pytest_tokenbudget.reports.document import (
     Document,
     ErrorEntry,
+    ExcludedEntry,
     FindingEntry,
     LimitEntry,
     NotJudgedEntry,
@@ -44,6 +45,7 @@ def document(
     *,
     errors: Sequence[ErrorEntry] = (),
     not_judged: Sequence[NotJudgedEntry] = (),
+    excluded: Sequence[ExcludedEntry] = (),
 ) -> Document:
     listed = sorted(scenarios, key=lambda one: one["id"])
     return {
@@ -56,6 +58,7 @@ def document(
         "scenarios": listed,
         "errors": list(errors),
         "not_judged": list(not_judged),
+        "excluded": list(excluded),
     }
 
 

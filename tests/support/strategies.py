@@ -131,6 +131,7 @@ def documents(draw: st.DrawFn) -> Any:
                 st.fixed_dictionaries({"id": hostile, "outcome": words(["failed", "skipped"])}), max_size=3
             )
         ),
+        excluded=draw(st.lists(st.fixed_dictionaries({"id": hostile, "why": hostile}), max_size=2)),
     )
     made["prices"] = {"source": draw(hostile), "version": draw(hostile)}
     made["commit"] = draw(st.none() | hostile)
