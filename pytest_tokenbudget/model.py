@@ -311,6 +311,13 @@ class ScenarioId:
         """Return the id of what the teardown of `test` in `file` calls; `test` is without its file."""
         return cls(f"{file}::{_TEARDOWN}{test}")
 
+    def below(self, folder: str) -> ScenarioId:
+        """Return the id as it is from above `folder`, which ends in a slash or is empty."""
+        head, of, owner = self.text.partition(" of ")
+        if self.kind == "fixture" and owner.partition("::")[0].endswith(".py"):
+            return ScenarioId(f"{folder}{head}{of}{folder}{owner}")
+        return ScenarioId(folder + self.text)
+
     @property
     def file(self) -> str:
         """Return the file that it stands in, relative to the root."""

@@ -10,13 +10,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.baseline_report import diff_markdown, load_diff
-from pytest_tokenbudget.reports.document import Document, ScenarioEntry, load, merge
+from pytest_tokenbudget.reports.document import Document, from_the_top, load, merge
 from pytest_tokenbudget.reports.terminal import summary_lines
 from pytest_tokenbudget.reports.text import Line
 from pytest_tokenbudget.repository.git import Repository
@@ -53,7 +52,9 @@ def _text(folder: Path, document: Document, form: str, diff: Path | None) -> str
     if form == "github":
         from pytest_tokenbudget.reports.exports import workflow_commands
 
-        return "".join(f"{line}\n" for line in workflow_commands(from_the_top(document, _prefix(folder))))
+        return "".join(
+            f"{line}\n" for line in workflow_commands(from_the_top(document, _prefix(document, folder)))
+        )
     if form == "otel":
         from pytest_tokenbudget.reports.exports import traces
 
@@ -61,25 +62,10 @@ def _text(folder: Path, document: Document, form: str, diff: Path | None) -> str
     return render("html", document, folder, load_settings(folder).scenario.runs_per_month)
 
 
-def from_the_top(document: Document, prefix: str) -> Document:
-    """`document` with its files as GitHub knows them, from the top of the repository."""
-    scenarios = [
-        {
-            **one,
-            "file": prefix + one["file"],
-            "findings": [
-                {**found, "source": {**found["source"], "file": prefix + found["source"]["file"]}}
-                if found["source"]
-                else found
-                for found in one["findings"]
-            ],
-        }
-        for one in document["scenarios"]
-    ]
-    return {**document, "scenarios": cast("list[ScenarioEntry]", scenarios)}
-
-
-def _prefix(folder: Path) -> str:
+def _prefix(document: Document, folder: Path) -> str:
+    """Return what stands before the files of a document, from the top of the repository."""
+    if document["project"] is not None:
+        return f"{document['project']}/" if document["project"] else ""
     try:
         return Repository.open(folder).prefix
     except GitError:

@@ -89,6 +89,7 @@ def document(
     errors: Sequence[ErrorEntry] = (),
     not_judged: Sequence[NotJudgedEntry] = (),
     excluded: Sequence[ExcludedEntry] = (),
+    project: str | None = None,
 ) -> Document:
     """The whole document, scenarios by id, so that equal runs give equal documents."""
     entries = sorted(scenarios, key=lambda entry: entry["id"])
@@ -104,6 +105,7 @@ def document(
         "errors": list(errors),
         "not_judged": sorted(not_judged, key=lambda entry: entry["id"]),
         "excluded": sorted(excluded, key=lambda entry: entry["id"]),
+        "project": project,
     }
 
 

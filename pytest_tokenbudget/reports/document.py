@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, NotRequired, TypedDict, cast
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.model import Rate, Tokens, Usage, Verdict
+from pytest_tokenbudget.model import Rate, ScenarioId, Tokens, Usage, Verdict
 from pytest_tokenbudget.wording import plural
 
 VERSION = 2
@@ -167,6 +167,8 @@ class Document(TypedDict):
     errors: list[ErrorEntry]
     not_judged: list[NotJudgedEntry]
     excluded: list[ExcludedEntry]
+    project: str | None
+    """The folder of the run from the top of its repository; None outside of one."""
 
 
 def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
@@ -294,7 +296,7 @@ def validate(document: object, name: str = "the document") -> Document:
     return cast("Document", document)
 
 
-_LATER: Mapping[str, object] = {"excluded": []}
+_LATER: Mapping[str, object] = {"excluded": [], "project": None}
 """Keys of version 2 that its first writers did not have, and what their lack means."""
 
 
@@ -303,7 +305,7 @@ def _upgraded(document: object) -> object:
     if not isinstance(document, dict):
         return document
     if document.get("version") != 1 or not _is_a(document["version"], "integer"):
-        return {**_LATER, **document}
+        return document if _LATER.keys() <= document.keys() else {**_LATER, **document}
     upgraded = {**_LATER, **document, "version": VERSION, "errors": [], "not_judged": []}
     if isinstance(scenarios := document.get("scenarios"), list):
         upgraded["scenarios"] = [_upgraded_scenario(scenario) for scenario in scenarios]
@@ -457,6 +459,8 @@ def merge(documents: Mapping[str, Document], *, shards: int | None = None) -> Me
     if not names:
         raise ReportError("There is no document to merge. Name the files of the shards.")
     _check_same_run(names, documents)
+    if len({document["project"] or "" for document in documents.values()}) > 1:
+        documents = {name: _from_above(document) for name, document in documents.items()}
     found: dict[str, tuple[str, ScenarioEntry]] = {}
     doubles = 0
     for name in names:
@@ -477,6 +481,36 @@ def merge(documents: Mapping[str, Document], *, shards: int | None = None) -> Me
         verb = "was" if doubles == 1 else "were"
         notes.append(f"{plural(doubles, 'scenario')} {verb} in more than one file, and the same in each.")
     return Merged(cast("Document", merged), tuple(notes))
+
+
+def _from_above(document: Document) -> Document:
+    """Return a document with all its ids as they are from the top of the repository."""
+    folder = f"{document['project']}/" if document["project"] else ""
+
+    def placed(entries: Iterable[Mapping[str, Any]]) -> list[Any]:
+        return [{**one, "id": one["id"] and str(ScenarioId(one["id"]).below(folder))} for one in entries]
+
+    document = from_the_top(document, folder)
+    lists = {name: placed(document[name]) for name in ("scenarios", "errors", "not_judged", "excluded")}
+    return cast("Document", {**document, **lists, "project": ""})
+
+
+def from_the_top(document: Document, prefix: str) -> Document:
+    """Return `document` with its files as GitHub knows them, from the top of the repository."""
+    scenarios = [
+        {
+            **one,
+            "file": prefix + one["file"],
+            "findings": [
+                {**found, "source": {**found["source"], "file": prefix + found["source"]["file"]}}
+                if found["source"]
+                else found
+                for found in one["findings"]
+            ],
+        }
+        for one in document["scenarios"]
+    ]
+    return {**document, "scenarios": cast("list[ScenarioEntry]", scenarios)}
 
 
 def _unjudged(documents: Sequence[Document], measured: Collection[str]) -> dict[str, object]:

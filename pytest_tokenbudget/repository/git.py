@@ -211,6 +211,14 @@ def head_of(folder: Path) -> str | None:
         return None
 
 
+def project_of(folder: Path) -> str | None:
+    """Return where `folder` is, from the top of its repository; None where there is none."""
+    try:
+        return Repository.open(folder).prefix.removesuffix("/")
+    except GitError:
+        return None
+
+
 def _commit(text: str) -> Commit:
     hash_, tree, parents, date, subject = text.removeprefix("\x01").split("\x1f", 4)
     readable = os.fsencode(subject).decode(errors="replace").strip()

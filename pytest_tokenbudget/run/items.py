@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -91,7 +92,7 @@ class Exclusions:
 
 def _name(item: pytest.Item) -> str:
     """Return the node id of a test without its file."""
-    return item.nodeid.partition("::")[2]
+    return _node_id(item).partition("::")[2]
 
 
 def _cassette(item: pytest.Item) -> Path | None:
@@ -150,11 +151,12 @@ def fixture_scenario(
     line = code.co_firstlineno if code else 1
     if not path.is_relative_to(root):
         path, line = (node.path if node.path.is_file() else node.path / "conftest.py"), 1
-    file = path.relative_to(root).as_posix()
+    file = _from(root, path)
     name = _XUNIT.sub(r"\1", fixturedef.argname)
     if parameters:
         name += f"[{'-'.join(map(str, parameters))}]"
-    owner = None if node.nodeid in ("", file) else without_sample(node.nodeid)
+    node_id = _node_id(node)
+    owner = None if node_id in ("", file) else without_sample(node_id)
     scenario = ScenarioId.of_fixture(file, name, owner)
     cassette = cassette_path(path, scenario.name.replace(" ", "_")) if own else None
     kind: Kind = "fixture" if fixturedef.scope == "function" else "wider fixture"
@@ -164,9 +166,27 @@ def fixture_scenario(
 
 def place_of(item: pytest.Item) -> Place:
     """Return which test an item is, and where it stands; all samples of a test are one."""
-    file, line, _ = item.location
+    line = item.location[1]
     recorder: Recorder | None = "pytest-recording" if _is_recorded_by_another(item) else None
-    return Place(without_sample(item.nodeid), Path(file).as_posix(), (line or 0) + 1, recorder)
+    file = _from(item.config.rootpath, item.path)
+    return Place(without_sample(_node_id(item)), file, (line or 0) + 1, recorder)
+
+
+def _from(root: Path, path: Path) -> str:
+    """Return a path as it is named from `root`, which need not hold it (pytest's `-c other/file.ini`)."""
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _node_id(node: Any) -> str:
+    """Return the node id of a test or what holds it; for a file outside of the root, as it were inside.
+
+    pytest itself names such files by the wrong folder, or not at all.
+    """
+    root = node.config.rootpath
+    if node.path.is_relative_to(root):
+        return str(node.nodeid)
+    names = [one.name for one in node.listchain() if isinstance(one, pytest.Class | pytest.Item)]
+    return "::".join([_from(root, node.path), *names])
 
 
 def without_sample(text: str) -> str:

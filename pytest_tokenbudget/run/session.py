@@ -38,7 +38,7 @@ from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text
 from pytest_tokenbudget.reports.view import MISBILLED, doubts
 from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, read_history
-from pytest_tokenbudget.repository.git import Repository, head_of
+from pytest_tokenbudget.repository.git import Repository, head_of, project_of
 from pytest_tokenbudget.repository.source_files import read_source_tree
 from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_gone_turns
 from pytest_tokenbudget.run.count_api import ApiCounter
@@ -416,6 +416,7 @@ class Session:
             errors=[{"id": test["id"], "text": test["text"]} for test in left if test["text"]],
             not_judged=[{"id": test["id"], "outcome": test["outcome"]} for test in left if test["outcome"]],
             excluded=list(self.excluded.values()),
+            project=project_of(self.root),
         )
 
 

@@ -129,6 +129,18 @@ def test_every_judging_run_ends_with_the_line(suite: Suite, arguments: tuple[str
     assert "token budgets: " not in project.run(*arguments).output
 
 
+def test_another_ini_file_names_the_tests_by_where_they_are(suite: Suite) -> None:
+    project = suite(TWO, 2)
+    (project.path / "other").mkdir()
+    (project.path / "other" / "file.ini").write_text("[pytest]\npythonpath = ..\n", "utf-8")
+    judged = project.judge("-c", "other/file.ini", "test_it.py")
+    assert judged.status == 0, judged.output
+    assert [entry["id"] for entry in judged.document["scenarios"]] == [
+        "../test_it.py::test_letter",
+        "../test_it.py::test_parcel",
+    ]
+
+
 def test_two_processes_tell_the_same(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     project = suite(TWO, 2)
     monkeypatch.setenv("WANTED", "another answer")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.commands.documents import from_the_top
+from pytest_tokenbudget.reports.document import from_the_top
 from support import documents
 from support.scratch import Scratch, use
 

@@ -64,6 +64,29 @@ def test_refuses_what_does_not_belong_together(second: Any, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_projects_of_one_repository_merge_from_its_top() -> None:
+    wide = scenario("conftest.py::fixture agent of test_a.py::TestA", "within", SMALL, SMALL)
+    test = scenario("test_a.py::test", "within", SMALL, SMALL)
+    left = [{"id": "test_a.py::test_left", "why": "no key"}]
+    parts = {name: document([test, wide], excluded=left) for name in "ab"}
+    parts["a"]["project"], parts["b"]["project"] = "packages/a", ""
+    merged = merge(parts).document
+    assert [(one["id"], one["file"]) for one in merged["scenarios"]] == [
+        ("conftest.py::fixture agent of test_a.py::TestA", "conftest.py"),
+        ("packages/a/conftest.py::fixture agent of packages/a/test_a.py::TestA", "packages/a/conftest.py"),
+        ("packages/a/test_a.py::test", "packages/a/test_a.py"),
+        ("test_a.py::test", "test_a.py"),
+    ]
+    assert [one["id"] for one in merged["excluded"]] == [
+        "packages/a/test_a.py::test_left",
+        "test_a.py::test_left",
+    ]
+    assert (merged["project"], merged["totals"]["verdicts"]["within"]) == ("", 4)
+    assert merge(dict(reversed(parts.items()))).document == merged
+    parts["b"]["project"] = "packages/a"
+    assert merge(parts).document["project"] == "packages/a"  # shards of one project keep its names
+
+
 def test_says_what_is_missing() -> None:
     with pytest.raises(ReportError, match=r"2 of 3 shards are here: a\.json, b\.json\."):
         merge({"b.json": WHOLE, "a.json": WHOLE}, shards=3)

@@ -59,6 +59,7 @@ def document(
         "errors": list(errors),
         "not_judged": list(not_judged),
         "excluded": list(excluded),
+        "project": None,
     }
 
 
