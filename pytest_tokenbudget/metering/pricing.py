@@ -66,6 +66,8 @@ _NOT_IN_PROMPT = ("output_tokens", "web_search_requests")
 
 _PROVIDERS = ("aws", "google", "azure")
 _ON_BEDROCK = re.compile(r"^(?:[a-z-]+\.)?anthropic\.")
+_BOUGHT_CONTEXT = re.compile(r"-\d+k(?=-\d{8})")
+"""In how Bedrock's answers call Claude 3: `claude-3-haiku-48k-20240307`."""
 _SNAPSHOT = re.compile(r"[-@]\d{8}(?:-v\d+(?::\d+)?)?$")
 _GENERATION = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 _LINE_UP = re.compile(r"^claude-(?P<tier>[a-z]+)-\d+(?:-\d+)?$")
@@ -213,17 +215,22 @@ class Prices:
 
 
 def _spellings(rate: Rate, provider: str) -> Iterator[str]:
-    """How the list may know a model: as told, and without its date.
+    """Yield the ids under which the list may know a model: as told, and without its date.
 
-    Bedrock's ids carry their geography there: `global.` is the base rate, a bare id the regional one.
+    Bedrock's ids carry their geography there: `global.` is the base rate, a bare id the regional one. Models
+    older than 4.5 have one price everywhere (page "Pricing", 2026-03), which is listed under the bare id.
     """
-    model = rate.model
+    models = [rate.model]
     if provider == "aws":
-        bare = _ON_BEDROCK.sub("", model)
-        model = f"anthropic.{bare}" if "regional" in rate.modifiers else f"global.anthropic.{bare}"
-    yield model
-    if undated := _SNAPSHOT.sub("", model):
-        yield undated
+        bare = _BOUGHT_CONTEXT.sub("", _ON_BEDROCK.sub("", rate.model))
+        anywhere = "regional" not in rate.modifiers
+        models = [f"global.anthropic.{bare}"] if anywhere else []
+        if not anywhere or not model_row(bare).regional_surcharge:
+            models.append(f"anthropic.{bare}")
+    for model in models:
+        yield model
+        if undated := _SNAPSHOT.sub("", model):
+            yield undated
 
 
 def _surcharge(rate: Rate) -> Decimal:

@@ -76,6 +76,15 @@ def card(rate: str, at: datetime = NOW) -> tuple[str, ...] | None:
         ("global.anthropic.claude-haiku-4-5-20251001-v1:0 (aws)", "1 1.25 2 0.1 5"),
         ("claude-3-haiku-20240307 (aws, regional)", "0.25 ? ? ? 1.25"),
         ("anthropic.claude-opus-5-20260724 (aws, regional)", "5.5 6.875 11 0.55 27.5"),
+        # before 4.5 every endpoint has one price, also where a proxy hides the region
+        ("claude-opus-4-1-20250805 (aws)", "15 18.75 ? 1.5 75"),
+        ("anthropic.claude-opus-4-20250514-v1:0 (aws)", "15 18.75 ? 1.5 75"),
+        ("anthropic.claude-3-haiku-20240307-v1:0:48k (aws, regional)", "0.25 ? ? ? 1.25"),
+        ("anthropic.claude-3-sonnet-20240229-v1:0:200k (aws, regional)", "3 3.75 ? 0.3 15"),
+        # as Bedrock's answers call them
+        ("claude-3-haiku-48k-20240307 (aws, regional)", "0.25 ? ? ? 1.25"),
+        ("claude-3-sonnet-28k-20240229 (aws)", "3 3.75 ? 0.3 15"),
+        ("claude-mythos-5-2", "8 10 16 0.2 40"),
         ("claude-haiku-4-5@20251001 (google)", "1 1.25 2 0.1 5"),
         ("claude-haiku-4-5-20251001 (google, regional)", "1.1 1.375 2.2 0.11 5.5"),
         ("claude-opus-4-8@20260528 (google, regional)", "5.5 6.875 11 0.55 27.5"),
@@ -94,6 +103,10 @@ def test_published_prices(model: str, expected: str) -> None:
     "rate",
     [
         "claude-opus-9",
+        "claude-mythos-5",
+        "claude-mythos-5-1",
+        "claude-mythos-preview",
+        "claude-mythos-9 (aws)",
         "claude-haiku-9-20270101",
         "gpt-5",
         "unknown",
