@@ -41,6 +41,7 @@ def test_tracked_and_new_files_but_not_ignored_ones(tmp_path: Path, git: Git) ->
     write(tmp_path, "secret/prompt.md", "Hidden.\n")
     tree = read_source_tree(tmp_path)
     assert dict(tree.files) == {
+        ".gitignore": "secret/\n",
         "agent.py": 'X = "Be brief."\n',
         "prompts/support.md": "Be kind.\n",
         "prompts/new.txt": "New.\n",
@@ -90,13 +91,16 @@ def test_without_git_what_lies_there(tmp_path: Path) -> None:
         ("run.txt", f"{'Be kind. ' * 999}\n======= token budgets =======\nBe kind.\n"),
         ("photo.png", b"\x89PNG\0\0"),
         ("binary.md", b"Be\0kind"),
-        ("large.json", " " * (LARGEST + 1)),
-        ("program.rs", "Be kind."),
+        ("uv.lock", "Be kind."),
+        ("web/package-lock.json", '{"name": "Be kind."}'),
+        ("web/dist/app.min.js", "x='Be kind.'"),
+        ("web/dist/app.js.map", '{"sources": ["Be kind."]}'),
+        ("web/dist/bundle.js", "x='Be kind.';" * 5000),
     ],
 )
 def test_what_is_no_source_of_prompts(tmp_path: Path, git: Git, path: str, content: str | bytes) -> None:
     write(tmp_path, path, content)
-    assert set(read_source_tree(tmp_path).files) == {"agent.py", "prompts/support.md"}
+    assert set(read_source_tree(tmp_path).files) == {".gitignore", "agent.py", "prompts/support.md"}
 
 
 def test_a_folder_inside_of_a_repository_sees_its_own_files(tmp_path: Path, git: Git) -> None:
@@ -114,3 +118,35 @@ def test_odd_bytes_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
         "c.md": "Größe, à la mode",
         "d.md": "Größe: 中",
     }
+
+
+@pytest.mark.parametrize(
+    "path", ["web/agent.ts", "cmd/agent.go", "lib/agent.rb", "prompts/support.tpl", "PROMPT", "a.prompt.v2"]
+)
+def test_every_text_file_is_read_whatever_its_suffix(tmp_path: Path, git: Git, path: str) -> None:
+    write(tmp_path, path, "Be kind.\n")
+    assert read_source_tree(tmp_path).files[path] == "Be kind.\n"
+
+
+def test_what_the_change_touches_is_read_whatever_its_size(tmp_path: Path, git: Git) -> None:
+    large = "Be kind.\n" * LARGEST
+    write(tmp_path, "large.py", "")
+    git("add", ".")
+    git("commit", "-m", "More")
+    write(tmp_path, "large.py", large)
+    tree = read_source_tree(tmp_path)
+    assert tree.files["large.py"] == large
+    assert tree.unread == 0
+
+
+def test_what_was_too_large_to_be_read_is_counted_and_binary_files_are_not(tmp_path: Path, git: Git) -> None:
+    write(tmp_path, "data/large.csv", "a,b\n" * LARGEST)
+    write(tmp_path, "photo.raw", b"\0" * (LARGEST + 1))
+    git("add", ".")
+    git("commit", "-m", "More")
+    write(tmp_path, "agent.py", "X = 1\n")
+    git("commit", "-am", "Change")
+    tree = read_source_tree(tmp_path)
+    assert set(tree.files) == {".gitignore", "agent.py", "prompts/support.md"}
+    assert tree.unread == 1
+    assert "1 file too large" in tree.nowhere

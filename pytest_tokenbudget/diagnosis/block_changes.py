@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_tokenbudget.diagnosis.prompt_parts import place, text_of, to_json
+from pytest_tokenbudget.diagnosis.prompt_parts import place, text_of, to_json, wording_of
 from pytest_tokenbudget.diagnosis.values import (
     Kind,
     is_reordered,
@@ -91,6 +91,8 @@ def _change(was: Sequence[Block], now: Sequence[Block], level: Level) -> Change:
         return "reordered"
     if before[0] == after[0]:
         return "changed"
+    if old[0].message != new[0].message:  # all before is alike: one side's message ends here
+        return "removed" if (old[0].message or 0) < (new[0].message or 0) else "added"
     if _begin_alike(before, after):
         return "reordered"
     # How far off each side's next block stands on the other: what comes in between was added, or removed.
@@ -128,7 +130,7 @@ def _identity(block: Block) -> str:
 def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Difference:
     """How one block became another."""
     where = place(new, tools).where
-    before, after = text_of(old), text_of(new)
+    before, after = wording_of(old), wording_of(new)
     if old.kind == new.kind == "tool":
         field = _first_field(old, new)
         if field is None:
@@ -165,7 +167,7 @@ def excerpt(text: str, at: int) -> str:
 
 
 def _start(block: Block) -> str:
-    return excerpt(text_of(block), 0)
+    return excerpt(wording_of(block), 0)
 
 
 def _first_of(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from pytest_tokenbudget.diagnosis.block_changes import (
     refined,
 )
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
-from pytest_tokenbudget.diagnosis.prompt_parts import place, text_of, tool_names
+from pytest_tokenbudget.diagnosis.prompt_parts import place, size_of, text_of, tool_names
 from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, minimum
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.prompt_cache import Chain, Outcome, chain
@@ -125,9 +125,12 @@ def _changed(loss: Loss) -> Break | None:
 
 
 def _parted_before(loss: Loss, at: int) -> bool:
-    """Whether the two turns had parted there, or before, when they were recorded (another subagent)."""
+    """Return whether the two turns had parted there, or before, when they were recorded (another subagent).
+
+    A turn that went on where the other ended had not.
+    """
     parted = shared(loss.recorded, loss.before)
-    if loss.source is None or parted >= len(loss.recorded.links):
+    if loss.source is None or parted >= min(len(loss.recorded.links), len(loss.before.links)):
         return False
     old, new = loss.recorded.links[parted].block, loss.now.links[at].block
     grown = count_of(loss.now.prompt.blocks, old.level) - count_of(loss.recorded.prompt.blocks, old.level)
@@ -403,7 +406,7 @@ def _position(recorded: Chain, read: int, end: int, cached: int) -> int:
     """Where a read that no turn of the run wrote probably ended, by the sizes of the texts."""
     if read >= cached:
         return end
-    sizes = [len(text_of(link.block)) for link in recorded.links[: end + 1]]
+    sizes = [size_of(link.block, recorded.prompt.model) for link in recorded.links[: end + 1]]
     wanted, reached = sum(sizes) * read / cached, 0
     for position, size in enumerate(sizes):
         reached += size

@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import accumulate
 
 from pytest_tokenbudget.budget.verdict import CostOf
-from pytest_tokenbudget.diagnosis.prompt_parts import text_of
+from pytest_tokenbudget.diagnosis.prompt_parts import size_of
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Turn
 from pytest_tokenbudget.model import Rate, Tokens, Usage
@@ -42,7 +42,7 @@ class Ledger:
     def __init__(self, cost: CostOf) -> None:
         self._cost = cost
         self._units: dict[tuple[Rate, str], Decimal | None] = {}
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[tuple[str, str], int] = {}
 
     def split(self, turn: Turn) -> TurnCosts:
         """The costs of a measured turn; all 0 where nothing changed."""
@@ -67,11 +67,12 @@ class Ledger:
             self._units[key] = None if price is None else price / _UNIT
         return self._units[key]
 
-    def size(self, block: Block) -> int:
-        """Characters of a block, for its share of a prompt; computed once for each content."""
-        if block.digest not in self._sizes:
-            self._sizes[block.digest] = len(text_of(block)) + 8
-        return self._sizes[block.digest]
+    def size(self, block: Block, model: str) -> int:
+        """Return the share of a prompt that a block is, in characters; computed once for each content."""
+        key = (block.digest, model)
+        if key not in self._sizes:
+            self._sizes[key] = size_of(block, model) + 8
+        return self._sizes[key]
 
     def _part(self, part: Part, rate: Rate, categories: _Categories) -> Decimal | None:
         if not part.tokens:
@@ -118,7 +119,7 @@ class _Categories:
         end = last_breakpoint(prompt) + 1 if cached else 0
         if cached and not end:
             end = len(prompt.blocks)  # a breakpoint that the request does not show: a server tool's own
-        sizes = [self._ledger.size(block) for block in prompt.blocks[:end]]
+        sizes = [self._ledger.size(block, prompt.model) for block in prompt.blocks[:end]]
         total = sum(sizes) or 1
         names = ("cache_read_input_tokens", "ephemeral_1h_input_tokens", "ephemeral_5m_input_tokens")
         edges = list(accumulate(getattr(tokens, name) for name in names))

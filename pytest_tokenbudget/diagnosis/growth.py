@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -29,10 +30,13 @@ _TOOLS = 3
 """Tools that came or went at once and are told one by one."""
 _MOST = 20
 """Places told one by one; the rest is one finding, so that the sum still holds."""
+_OF_MCP = re.compile(r"\bmcp__(.+?)__")
+"""In how Claude Code and the Agent SDK call the tools of MCP servers: `mcp__SERVER__TOOL`."""
 _LABELS = {
     "framing": "framing around the blocks",
     "model": "another tokenizer reads the same text",
     "tools": "the tool-use prompt that the API adds",
+    "defer_loading": "what the API adds where tools are deferred",
 }
 
 
@@ -121,7 +125,7 @@ def _pieces(turn: Turn, costs: TurnCosts, count: CountOf) -> Iterator[_Piece]:
         elif part.was and part.now and part.was.kind == part.now.kind == "tool":
             yield from _fields(part, part.was, part.now, cost, count)
         else:
-            was, now = (text_of(one) if one and one.kind != "image" else "" for one in (part.was, part.now))
+            was, now = (text_of(side) if side else "" for side in (part.was, part.now))
             yield _Piece(place(block, tools), part.change, part.tokens, cost, was, now)
 
 
@@ -175,7 +179,8 @@ def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | Non
     location = grown.locate(sources)
     source = (location.source or location.filled) if location and len(location.sources) < 2 else None
     share = Fraction(grown.tokens, recorded or 1)
-    text = f"{where}: {_label(grown)}{_amount(grown)} ({signed_percent(share)}){_origin(location)}"
+    origin = _origin(location, sources, where)
+    text = f"{where}: {_label(grown)}{_amount(grown)} ({signed_percent(share)}){origin}"
     return Finding(FindingKind.GROWTH, where, text, grown.tokens, grown.cost, source)
 
 
@@ -201,9 +206,9 @@ def _amount(grown: _Grown) -> str:
     return f"{span} on each of {plural(on, 'turn')} = {total}"
 
 
-def _origin(location: Location | None) -> str:
-    """Where the added text stands, or that it stands nowhere."""
-    if location is None:
+def _origin(location: Location | None, sources: SourceTree | None, where: str) -> str:
+    """Say where the added text stands, or that it stands nowhere; of a tool of an MCP server, which one."""
+    if location is None or sources is None:
         return ""
     if location.source:
         others = [str(source) for source in location.elsewhere[:2]]
@@ -211,5 +216,7 @@ def _origin(location: Location | None) -> str:
     if location.sources:
         return f", its text stands in several places: {listed([str(source) for source in location.sources])}"
     if location.filled:
-        return f", filled in at {location.filled}; the text itself is in no file of the repository"
-    return ", its text is in no file of the repository" if location.missing else ""
+        return f", filled in at {location.filled}; the text itself is {sources.nowhere}"
+    if server := _OF_MCP.search(where):
+        return f", it comes from the MCP server {server[1]}"
+    return f", its text is {sources.nowhere}" if location.missing else ""

@@ -13,37 +13,56 @@ from itertools import accumulate
 from typing import Any
 
 from pytest_tokenbudget.metering.cache_rules import cache_model
-from pytest_tokenbudget.metering.difference import difference
+from pytest_tokenbudget.metering.difference import Item, difference
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Turn
 from pytest_tokenbudget.metering.models import model_row
-from pytest_tokenbudget.metering.rendering import Rendered, render_options
+from pytest_tokenbudget.metering.rendering import (
+    ALONE,
+    Rendered,
+    envelope,
+    image_size,
+    render,
+    render_options,
+)
 from pytest_tokenbudget.sequences import common_ends
-from pytest_tokenbudget.wire.prompt import Block, Prompt, digest
+from pytest_tokenbudget.wire.prompt import Block, Prompt, digest, mappings
 
 CountOf = Callable[[str], int]
 """Tokens of a text, about: only to share a known difference out."""
 
 
 def with_own_parts(turn: Turn, count: CountOf) -> Turn:
-    """The turn with parts that tell what differs from its own recorded request; their sum stays what it is.
+    """Return the turn with parts that tell what differs from its own recorded request; their sum stays.
 
     An estimate may be counted from a neighbouring turn's request, whose parts tell other differences: these
     are found anew, and sized by `count`. A text that changed while it was put into other blocks is one part.
-    What is left over is `framing`, or what another tokenizer makes of the same text.
+    What `count` is off by goes to the largest part, or to what another tokenizer makes of the same text.
     """
     parts = turn.estimate.parts
     if not parts:
         return turn
     was, now = turn.pair.recorded.prompt, turn.pair.request.prompt
-    total = sum(part.tokens for part in parts)
-    if not _are_own(turn):
+    total, framing = sum(part.tokens for part in parts), _framing(was, now)
+    told = sum(part.tokens for part in parts if part.where == "framing")
+    if abs(told - framing) > 1 or not _are_own(turn):  # 1 is for rounding
         parts = tuple(_counted(turn, count))
     own = list(_rejoined(part for part in parts if part.where != "framing"))
+    if framing:
+        own.append(Part("framing", "changed", framing))
     if rest := total - sum(part.tokens for part in own):
-        alike = model_row(was.model).family == model_row(now.model).family
-        own.append(Part("framing" if alike else "model", "changed", rest))
+        if not own or model_row(was.model).family != model_row(now.model).family:
+            own.append(Part("model" if own else "request", "changed", rest))
+        else:
+            largest = max(range(len(own)), key=lambda number: abs(own[number].tokens))
+            own[largest] = replace(own[largest], tokens=own[largest].tokens + rest)
     return replace(turn, estimate=replace(turn.estimate, parts=tuple(own)))
+
+
+def _framing(was: Prompt, now: Prompt) -> int:
+    """Return how many tokens the framing around the blocks that both prompts hold grew by."""
+    moved = sum(new.place.framing - old.place.framing for old, new in difference(was, now).same)
+    return moved + envelope(now) - envelope(was)
 
 
 def _are_own(turn: Turn) -> bool:
@@ -66,9 +85,10 @@ def _changed_options(turn: Turn) -> dict[str, tuple[Rendered, Rendered]]:
 
 
 def _counted(turn: Turn, count: CountOf) -> Iterator[Part]:
-    for one in difference(turn.pair.recorded.prompt, turn.pair.request.prompt).changes:
-        was, now = (item.block if item else None for item in (one.was, one.now))
-        tokens = _tokens(now, count) - _tokens(was, count)
+    """Yield what differs from the turn's own recorded request, sized as the API shows it."""
+    for change in difference(turn.pair.recorded.prompt, turn.pair.request.prompt).changes:
+        was, now = (item.block if item else None for item in (change.was, change.now))
+        tokens = _tokens(change.now, count) - _tokens(change.was, count)
         if was and now:
             yield Part(now.where, "changed", tokens, was, now)
         elif now:
@@ -80,8 +100,12 @@ def _counted(turn: Turn, count: CountOf) -> Iterator[Part]:
         yield Part(name, "changed", round(next(sizes) - next(sizes)))
 
 
-def _tokens(block: Block | None, count: CountOf) -> int:
-    return count(text_of(block)) if block else 0
+def _tokens(item: Item | None, count: CountOf) -> int:
+    if item is None:
+        return 0
+    rendered = item.rendered()
+    text = [text_of(item.block)] if rendered.unknown else rendered.texts
+    return item.place.framing + rendered.tokens + sum(map(count, text))
 
 
 def _rejoined(parts: Iterable[Part]) -> Iterator[Part]:
@@ -150,7 +174,10 @@ def tool_names(prompt: Prompt) -> dict[str, str]:
 
 
 def text_of(block: Block) -> str:
-    """The text of a block as its author wrote it: of a tool its strings, of other structures their JSON."""
+    """Return the text of a block as its author wrote it: of a tool its strings, of structures their JSON.
+
+    What is no text, an image or a PDF, has none.
+    """
     content = block.content
     if block.kind == "text":
         return str(content.get("text", ""))
@@ -158,9 +185,9 @@ def text_of(block: Block) -> str:
         return prose(content)
     if block.kind == TOOL_RESULT:
         return _text_of_result(content.get("content"))
-    if block.kind == "document":
-        return prose(content)
-    return to_json(content)
+    if _is_encoded(content):
+        return ""
+    return prose(content) if block.kind == "document" else to_json(content)
 
 
 def _text_of_result(content: object) -> str:
@@ -168,8 +195,44 @@ def _text_of_result(content: object) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    parts = (part.get("text", to_json(part)) if isinstance(part, Mapping) else part for part in content)
+    texts = [part for part in content if not _is_encoded(part)]
+    parts = (part.get("text", to_json(part)) if isinstance(part, Mapping) else part for part in texts)
     return "\n".join(str(part) for part in parts)
+
+
+def wording_of(block: Block) -> str:
+    """Return the text of a block, and of what is no text what it is and how large."""
+    inner = block.content.get("content") if block.kind == TOOL_RESULT else None
+    if isinstance(inner, list) and any(map(_is_encoded, inner)):
+        return "\n".join(str(part.get("text") or to_json(shown(part))) for part in mappings(inner))
+    return text_of(block) or to_json(shown(block.content))
+
+
+def _is_encoded(content: object) -> bool:
+    source = content.get("source") if isinstance(content, Mapping) else None
+    return isinstance(source, Mapping) and source.get("type") == "base64"
+
+
+def shown(value: object) -> object:
+    """Return a JSON-like value with encoded data as a person would tell it: an image's size, or bytes."""
+    if isinstance(value, Mapping):
+        if value.get("type") == "base64" and isinstance(data := value.get("data"), str):
+            size = image_size(data)
+            told = f"{size[0]} x {size[1]} pixels" if size else f"{len(data) * 3 // 4:,} bytes"
+            return {**value, "data": f"{told}, {digest(data)[:8]}"}
+        return {key: shown(inner) for key, inner in value.items()}
+    return [shown(inner) for inner in value] if isinstance(value, list) else value
+
+
+def size_of(block: Block, model: str) -> int:
+    """Return about how many characters of text a block is worth, for its share of a prompt."""
+    rendered = render(block, ALONE, model)
+    if rendered.unknown:
+        return len(to_json(block.content))
+    return len(text_of(block)) + _CHARACTERS * rendered.tokens
+
+
+_CHARACTERS = 4  # of a token of text, about
 
 
 def strings(value: object) -> Iterator[str]:

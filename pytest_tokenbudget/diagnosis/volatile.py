@@ -17,7 +17,7 @@ from pytest_tokenbudget.diagnosis.block_changes import (
     excerpt,
     refined,
 )
-from pytest_tokenbudget.diagnosis.prompt_parts import text_of, tool_names
+from pytest_tokenbudget.diagnosis.prompt_parts import text_of, tool_names, wording_of
 from pytest_tokenbudget.diagnosis.values import Kind, kind_of_code, kind_of_difference, values_in
 from pytest_tokenbudget.metering.cache_rules import scopes
 from pytest_tokenbudget.metering.meter import Run
@@ -83,11 +83,11 @@ def _cached_texts(was: Prompt, now: Prompt) -> Iterator[tuple[str, str, str]]:
 
     The messages that a conversation gained have no recorded text, so that they are not compared.
     """
-    recorded = {block.where: text_of(block) for block in was.blocks}
+    recorded = {block.where: wording_of(block) for block in was.blocks}
     prefix = now.blocks[: last_breakpoint(now) + 1]
     for block in prefix:
         if block.level != "messages" or block.where in recorded:
-            yield block.where, recorded.get(block.where, ""), text_of(block)
+            yield block.where, recorded.get(block.where, ""), wording_of(block)
     if any(block.level == "tools" for block in prefix):
         before, after = (json.dumps([text_of(b) for b in prompt.level("tools")]) for prompt in (was, now))
         yield "tools", before, after
@@ -146,7 +146,7 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
         return None
     difference = refined(difference, location, edited=False)
     cause = describe(difference, RECORDED, location.filled)
-    end = f'"{excerpt(strange[0], 0)}" is in no file of the repository: '
+    end = f'"{excerpt(strange[0], 0)}" is {sources.nowhere}: '
     if made_anew or difference.kind in (Kind.DATE, Kind.ID):
         end += "every process caches its own prefix"
     else:

@@ -9,17 +9,18 @@ from pathlib import Path, PurePosixPath
 
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.repository.git import Repository
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources.tree import DATA, SourceTree
 
-SUFFIXES = frozenset(
-    {".md", ".markdown", ".txt", ".rst", ".j2", ".jinja", ".jinja2", ".tmpl", ".mustache", ".hbs", ".liquid"}
-    | {".yaml", ".yml", ".json", ".jsonl", ".toml", ".xml", ".html", ".prompt", ".prompty", ".py", ".pyi"}
-)
 LARGEST = 512 * 1024
-"""Bytes of a file that is still read: prompts are smaller, lock files and data sets are not."""
+"""Bytes of a file that is read although the change does not touch it: prompts are smaller."""
 MOST = 24 * 1024 * 1024
-"""Bytes that are read in all; changed files first."""
+"""Bytes that are read in all of files that the change does not touch; data last."""
 _NOT_SOURCES = frozenset({"cassettes", "token_budgets", "__pycache__", "node_modules", "site-packages"})
+_LOCK_FILES = frozenset({"package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "go.sum"})
+_BUILT = (".lock", ".lockb", ".lock.json", ".lock.hcl", ".map", ".min.js", ".min.css", ".min.mjs")
+"""What the names of lock files, source maps and minified files end in."""
+_MINIFIED = 1000
+"""Characters of a line, on average, from which a script or style sheet is minified."""
 _HEAD = 2000
 """Characters that tell what a file is."""
 _REPORTS = ("<!-- pytest-tokenbudget", "<title>Token budget")
@@ -29,11 +30,12 @@ _TERMINAL = "= token budgets ="
 
 
 def read_source_tree(folder: Path) -> SourceTree:
-    """The text files of `folder`, relative path to text, and what the change at hand touches held before it.
+    """Read the text files of `folder`, and what those held before that the change at hand touches.
 
     Of a git repository: what is tracked, or new and not ignored; changed since HEAD left the default branch,
-    or else since the commit before. Recordings, baselines and reports of this tool hold prompts, but are not
-    where they come from: they are left out. Never raises for what cannot be read.
+    or else since the commit before. What the change touches is read whatever its size. Lock files, minified
+    files, recordings, baselines and reports of this tool are left out: they may hold prompts, but are not
+    where they come from. Never raises for what cannot be read.
     """
     changed: Mapping[str, str] = {}
     try:
@@ -41,15 +43,20 @@ def read_source_tree(folder: Path) -> SourceTree:
         paths, changed = repository.files(), _changed(repository)
     except GitError:
         paths = list(_walk(folder))
-    wanted = [path for path in paths if _may_hold_prompts(path)]
     files: dict[str, str] = {}
-    left = MOST
-    for path in sorted(wanted, key=lambda path: (path not in changed, path)):
-        text = _read(folder / path)
-        if text is not None and len(text) <= left and not _is_recorded(text):
+    left, unread = MOST, 0
+    for path in sorted(filter(_may_hold_prompts, paths), key=lambda path: (path not in changed, _rank(path))):
+        content = _read(folder / path, None if path in changed else min(LARGEST, left))
+        if content is None:
+            unread += 1
+        elif (text := _decoded(content)) is not None and not _is_recorded(text) and not _is_built(path, text):
             files[path] = text
-            left -= len(text)
-    return SourceTree(files, {path: was for path, was in changed.items() if path in files})
+            left -= 0 if path in changed else len(content)
+    return SourceTree(files, {path: was for path, was in changed.items() if path in files}, unread)
+
+
+def _rank(path: str) -> tuple[bool, str]:
+    return PurePosixPath(path).suffix.lower() in DATA, path
 
 
 def _changed(repository: Repository) -> dict[str, str]:
@@ -93,18 +100,29 @@ def _is_source_folder(folder: Path) -> bool:
 
 def _may_hold_prompts(path: str) -> bool:
     pure = PurePosixPath(path)
-    return pure.suffix.lower() in SUFFIXES and not _NOT_SOURCES.intersection(pure.parts)
+    name = pure.name.lower()
+    built = name in _LOCK_FILES or name.endswith(_BUILT)
+    return not built and not _NOT_SOURCES.intersection(pure.parts)
 
 
-def _read(path: Path) -> str | None:
-    """The text of a file; None where it is too large, no text, or cannot be read."""
+def _is_built(path: str, text: str) -> bool:
+    """Return whether a script or style sheet was minified, whatever its name."""
+    script = path.lower().endswith((".js", ".mjs", ".cjs", ".css"))
+    return script and len(text) > LARGEST // 16 and len(text) > _MINIFIED * (text.count("\n") + 1)
+
+
+def _read(path: Path, most: int | None) -> bytes | None:
+    """Return what a file holds, nothing if it is unreadable; None for text of more than `most` bytes."""
     try:
-        if path.stat().st_size > LARGEST:
-            return None
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            if b"\0" in head and not head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+                return head
+            if most is not None and path.stat().st_size > most:
+                return None
+            return head + file.read()
     except OSError:
-        return None
-    return _decoded(content)
+        return b""
 
 
 def _decoded(content: bytes) -> str | None:

@@ -6,15 +6,19 @@ A value that was filled into a hole is told by the few words that stand next to 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from pytest_tokenbudget.model import Source
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.sources.words import HOLE, Span, Words, word_spans
 
+Gram = tuple[str, ...]
+"""A run of words."""
+_REMEMBERED = 20_000
+"""Words of a file above which its grams are looked for anew by each query."""
 _GRAMS = (3, 2)
 """Words of a seed: three, or two where a template leaves no more in a row."""
 _POSITIONS = 64
@@ -35,17 +39,23 @@ class File:
     text: Words
 
     @cached_property
-    def _grams(self) -> dict[int, Mapping[tuple[str, ...], Sequence[int]]]:
+    def _grams(self) -> dict[int, Mapping[Gram, Sequence[int]]]:
         return {}
 
-    def grams(self, size: int) -> Mapping[tuple[str, ...], Sequence[int]]:
-        """Where each run of so many words begins."""
+    def grams(self, size: int, wanted: Collection[Gram]) -> Mapping[Gram, Sequence[int]]:
+        """Return where each of the `wanted` runs of `size` words begins.
+
+        Of a file of usual length all are remembered; those of a long one would take far more than its text.
+        """
+        if len(self.text.words) > _REMEMBERED:
+            return _positions(self.text.words, size, wanted)
         if size not in self._grams:
-            found: dict[tuple[str, ...], list[int]] = defaultdict(list)
-            for position, gram in enumerate(grams_of(self.text.words, size)):
-                found[gram].append(position)
-            self._grams[size] = found
+            self._grams[size] = _positions(self.text.words, size)
         return self._grams[size]
+
+    def shared(self, wanted: Set[Gram], size: int) -> int:
+        """Count those of the `wanted` runs of `size` words that the file holds."""
+        return len(wanted & self.grams(size, wanted).keys())
 
     def without(self, start: int, end: int) -> File:
         """The same file with a range of words blotted out."""
@@ -111,9 +121,20 @@ class Alignment:
         return None
 
 
-def grams_of(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+def grams_of(words: Sequence[str], size: int) -> Iterator[Gram]:
     """Every run of so many words."""
-    return zip(*(words[start:] for start in range(size)), strict=False)
+    return zip(*(islice(words, start, None) for start in range(size)), strict=False)
+
+
+def _positions(
+    words: Sequence[str], size: int, wanted: Collection[Gram] | None = None
+) -> Mapping[Gram, Sequence[int]]:
+    """Return where each run of `size` words begins, of those that are `wanted` if that is given."""
+    found: dict[Gram, list[int]] = defaultdict(list)
+    for position, gram in enumerate(grams_of(words, size)):
+        if wanted is None or gram in wanted:
+            found[gram].append(position)
+    return found
 
 
 def alignments(query: Sequence[str], file: File) -> Iterator[Alignment]:
@@ -165,7 +186,7 @@ def _runs(query: Sequence[str], file: File, size: int) -> list[_Run]:
     """The longest runs of words that `query` and `file` share, by their place in the query."""
     done: dict[int, int] = {}
     runs: list[_Run] = []
-    places = file.grams(size)
+    places = file.grams(size, set(grams_of(query, size)))
     for start, gram in enumerate(grams_of(query, size)):
         for position in places.get(gram, ())[:_POSITIONS]:
             if done.get(position - start, 0) <= start:

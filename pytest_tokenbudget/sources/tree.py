@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
+from pathlib import PurePosixPath
 
 from pytest_tokenbudget.model import Source
 from pytest_tokenbudget.sources.match import (
@@ -20,11 +22,14 @@ from pytest_tokenbudget.sources.match import (
     grams_of,
 )
 from pytest_tokenbudget.sources.words import Names, added_spans, is_new_order, read_words, words_of
+from pytest_tokenbudget.wording import plural
 
 _RARE = 12
 """Words that choose the files worth a look: the rarest in the repository."""
 _CANDIDATES, _POOL = 6, 256
 """Files that are looked into, and those of which they are chosen."""
+DATA = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".ipynb", ".svg"})
+"""Suffixes of files that seldom hold prompts, and are looked into last."""
 _LINES = 50
 """Of an addition that no file holds as a whole, above which they are not looked for one by one."""
 
@@ -60,14 +65,24 @@ class SourceTree:
     files: Mapping[str, str]
     changed: Mapping[str, str] = field(default_factory=dict)
     """Of the files that the change touches: what they held before it."""
+    unread: int = 0
+    """How many text files are not among `files`, since they are too large."""
+
+    @property
+    def nowhere(self) -> str:
+        """Say where a text is that no file holds: of the whole repository only if all of it was read."""
+        if not self.unread:
+            return "in no file of the repository"
+        return f"in no file that was searched ({plural(self.unread, 'file')} too large)"
 
     @cached_property
-    def _changed(self) -> _Index:
-        return _Index({path: text for path, text in self.files.items() if path in self.changed})
+    def _changed(self) -> tuple[_Index, _Index]:
+        """Index the files that the change touches: those that are no data first."""
+        return _indexes({path: text for path, text in self.files.items() if path in self.changed})
 
     @cached_property
-    def _others(self) -> _Index:
-        return _Index({path: text for path, text in self.files.items() if path not in self.changed})
+    def _others(self) -> tuple[_Index, _Index]:
+        return _indexes({path: text for path, text in self.files.items() if path not in self.changed})
 
     @cached_property
     def _answers(self) -> dict[tuple[str, str], Location]:
@@ -90,11 +105,11 @@ class SourceTree:
         words = words_of(text)
         if not words:
             return True
-        for index in (self._changed, self._others):
-            for file in index.candidates(words):
-                if _contains(file.text.words, words):
-                    return True
-        return False
+        return any(
+            _contains(file.text.words, words)
+            for index in chain(self._changed, self._others)
+            for file in index.candidates(words)
+        )
 
     def changes_mention(self, word: str) -> bool:
         """Whether a file that the change touches holds a word, code included."""
@@ -134,29 +149,50 @@ class SourceTree:
         return [(query.size, whole)]
 
     def _place(self, query: Query) -> Location:
-        if (changed := self._changed.place(query)) and changed.sources:
-            return changed
-        other = self._others.place(query)
-        if found := next((one for one in (other, changed) if one and (one.sources or one.filled)), None):
-            return found
-        filled = filled_in(query, self._changed.all_files())
-        return (
-            Location(filled=filled.source, missing=(filled.value,))
-            if filled
-            else Location(missing=(query.text,))
-        )
+        """Return where the first index that holds an addition has it; else a hole that it is filled into."""
+        filled: Location | None = None
+        for index in chain(self._changed, self._others):
+            location = index.place(query)
+            if location and location.sources:
+                return location
+            if location and location.filled and not (filled and index.holds_data):
+                filled = location
+        if filled:
+            return filled
+        hole = filled_in(query, (file for index in self._changed for file in index.all_files()))
+        if hole:
+            return Location(filled=hole.source, missing=(hole.value,))
+        return Location(missing=(query.text,))
+
+
+def _indexes(files: Mapping[str, str]) -> tuple[_Index, _Index]:
+    data = {path: text for path, text in files.items() if PurePosixPath(path).suffix.lower() in DATA}
+    return (
+        _Index({path: text for path, text in files.items() if path not in data}),
+        _DataIndex(data),
+    )
 
 
 class _Index:
-    """Which words are in which files."""
+    """Find the files that hold words; every file is read when it is made."""
+
+    holds_data = False
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._texts = files
         self._files: dict[str, File] = {}
-        self._paths: dict[str, list[str]] = defaultdict(list)
-        for path, text in files.items():
-            for word in set(read_words(path, text).words):
-                self._paths[word].append(path)
+        self._paths: dict[str, Collection[str]] = self._read()
+
+    def _read(self) -> dict[str, Collection[str]]:
+        """Return the paths of the files that hold each word."""
+        paths: dict[str, list[str]] = defaultdict(list)
+        for path in self._texts:
+            for word in set(self._file(path).text.words):
+                paths[word].append(path)
+        return dict(paths)
+
+    def _holding(self, word: str) -> Collection[str]:
+        return self._paths.get(word, ())
 
     def place(self, query: Query) -> Location | None:
         """Where these files hold `query`; None where none of them holds anything of it."""
@@ -171,20 +207,23 @@ class _Index:
         if not best.holds:
             return Location(filled=best.filled, missing=best.missing) if best.filled else None
         equals = [one for one in placed if one.rank() == best.rank()]
-        sources = [source for one in equals for source in equal_places(one, query)]
-        return Location(tuple(sources[:NAMED]), best.filled, best.missing)
+        sources = dict.fromkeys(source for one in equals for source in equal_places(one, query))
+        return Location(tuple(sources)[:NAMED], best.filled, best.missing)
 
     def candidates(self, words: Sequence[str]) -> list[File]:
         """The files that hold most of the rarest of `words`; if many do, most of them in a row."""
-        known = sorted(
-            {word for word in words if word in self._paths}, key=lambda w: (len(self._paths[w]), w)
-        )
-        votes = Counter(path for word in known[:_RARE] for path in self._paths[word]).most_common(_POOL)
+        known = [word for word in self._telling(words) if self._holding(word)]
+        known.sort(key=lambda word: (len(self._holding(word)), word))
+        votes = Counter(path for word in known[:_RARE] for path in self._holding(word)).most_common(_POOL)
         if len(votes) > _CANDIDATES and votes[_CANDIDATES - 1][1] == votes[_CANDIDATES][1]:
             wanted = set(grams_of(words, 3))
-            shared = {path: len(wanted & self._file(path).grams(3).keys()) for path, _ in votes}
+            shared = {path: self._file(path).shared(wanted, 3) for path, _ in votes}
             votes.sort(key=lambda vote: (-vote[1], -shared[vote[0]]))
         return [self._file(path) for path, _ in votes[:_CANDIDATES]]
+
+    def _telling(self, words: Sequence[str]) -> Collection[str]:
+        """Return those of `words` that are worth looking for."""
+        return set(words)
 
     def all_files(self) -> list[File]:
         """Every file, by path."""
@@ -194,6 +233,28 @@ class _Index:
         if path not in self._files:
             self._files[path] = File(path, read_words(path, self._texts[path]))
         return self._files[path]
+
+
+class _DataIndex(_Index):
+    """Find the data files that hold words: each word is looked for in their texts once, when it is asked for.
+
+    Data can be many megabytes, of which few words are ever asked for.
+    """
+
+    holds_data = True
+
+    def _read(self) -> dict[str, Collection[str]]:
+        return {}
+
+    def _holding(self, word: str) -> Collection[str]:
+        if word not in self._paths:
+            self._paths[word] = [path for path, text in self._texts.items() if word in text]
+        return self._paths[word]
+
+    def _telling(self, words: Sequence[str]) -> Collection[str]:
+        """Return the longest words, which are rare; not those that JSON may escape."""
+        plain = {word for word in words if word.isascii() and word.isalnum()}
+        return sorted(plain, key=lambda word: (-len(word), word))[:_RARE]
 
 
 def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
 from pathlib import PurePosixPath
+from sys import intern
 
 from pytest_tokenbudget.sequences import common_ends
 
@@ -40,10 +41,15 @@ _ADDED_TO = re.compile(r"[\w)\]]\s*\+\s*$")
 """An expression that is added to a literal, and one that a literal is added to: holes, as in f-strings."""
 _ADDED_WITHIN = 80
 """Characters in front of a literal that are looked at."""
-_JSON = frozenset({".json", ".jsonl"})
+_JSON = frozenset({".json", ".jsonl", ".ndjson", ".ipynb"})
 _JSON_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[-+.\w]*')
-_ESCAPED = frozenset({".yaml", ".yml", ".toml"})
-_MARKUP = frozenset({".html", ".xml"})
+_ESCAPED = frozenset(
+    {".yaml", ".yml", ".toml", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".mts", ".cts", ".go", ".rb"}
+    | {".java", ".kt", ".kts", ".scala", ".cs", ".php", ".rs", ".swift", ".c", ".h", ".cc", ".cpp", ".hpp"}
+    | {".lua", ".ex", ".exs", ".clj", ".dart", ".pl", ".sh", ".vue", ".svelte"}
+)
+"""Formats, and languages beside Python, that write a line break in a text as `\\n`."""
+_MARKUP = frozenset({".html", ".htm", ".xml"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def read_words(path: str, text: str) -> Words:
     lines: list[int] = []
     for number, line in _lines(PurePosixPath(path).suffix.lower(), text):
         found = _WORD.findall(line)
-        words.extend(found)
+        words.extend(map(intern, found))  # many words, few different ones
         lines.extend([number] * len(found))
     return Words(words, lines)
 

@@ -88,6 +88,15 @@ def notes_in_front_of_results(_: int, body: Body) -> None:
         notes(message)
 
 
+def reminder_at_the_end(_: int, body: Body) -> None:
+    """A line behind the newest message, which the next turn does not send again; the breakpoint behind it."""
+    last = contents(body)[-1]
+    marked = last.pop("cache_control")
+    body["messages"][-1]["content"].append(
+        {**text("You may leave notes with a tool."), "cache_control": marked}
+    )
+
+
 def order_of_inputs(turn: int, body: Body) -> None:
     for block in contents(body):
         if block["type"] == "tool_use":
@@ -433,6 +442,17 @@ BREAKS = [
             "cache_break images": ("loses the cache from messages on", ""),
             "growth messages[4] user image": ("added", "re-sent on 2 turns", ""),
             "growth framing": ("", ""),
+        },
+    ),
+    Case(
+        "a reminder at the end that the next turn does not send",
+        each(reminder_at_the_end),
+        {
+            "cache_break messages[0] user text": ("messages_changed", "removed", "leave notes", ""),
+            "growth messages[0] user text": ("added", "on one turn", ""),
+            "growth messages[2] user text": ("added", "on one turn", ""),
+            "growth messages[4] user text": ("added", "on one turn", ""),
+            "growth messages[6] user text": ("added", "on one turn", ""),
         },
     ),
     Case(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import random
 import re
+import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.diagnosis.prompt_parts import with_own_parts
 from pytest_tokenbudget.metering.estimate import Part
+from pytest_tokenbudget.metering.meter import Turn
+from pytest_tokenbudget.metering.rendering import image_tokens
 from pytest_tokenbudget.sources.tree import SourceTree
 from support.changes import (
     HANDBOOK_LINES,
@@ -38,7 +45,9 @@ from support.seeded import (
     REFUND,
     SEARCH,
     Body,
+    Change,
     contents,
+    count,
     findings,
     results,
     text,
@@ -234,6 +243,85 @@ def test_parts_add_up_whatever_changes_together(
     case = Case("all together", change)
     run = case.run()
     adds_up(run, findings(run, SourceTree(FILES)))
+
+
+def screenshot(number: int, width: int, height: int) -> dict[str, Any]:
+    """An image of that size, with far more data than it counts tokens."""
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height)
+    data = base64.b64encode(header + random.Random(number).randbytes(3 * width * height)).decode()
+    return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+
+
+def screenshots(width: int, height: int, *texts: str) -> Change:
+    """Every result is a screenshot, with texts before it."""
+
+    def change(_: int, body: Body) -> Body:
+        for number, block in enumerate(results(body)):
+            block["content"] = [*map(text, texts), screenshot(number, width, height)]
+        return body
+
+    return change
+
+
+@pytest.mark.parametrize("texts", [(), ("The page of the shop.",)], ids=["alone", "beside a text"])
+def test_images_are_sized_as_images(texts: tuple[str, ...]) -> None:
+    """Twelve larger screenshots read `+7,366,564 tokens, framing -7,363,312`: their data as text."""
+    case = Case(
+        "larger screenshots",
+        screenshots(294, 210, *texts),
+        before=screenshots(210, 150, *texts),
+    )
+    run = case.run()
+    told = findings(run, SourceTree(FILES))
+    adds_up(run, told)
+    grown = [finding for finding in told if finding.kind == "growth"]
+    assert grown
+    assert all(finding.where.startswith(("tool_results of", "messages[")) for finding in grown)
+    more = image_tokens(294, 210, max_edge=1568, max_patches=1568) - image_tokens(
+        210, 150, max_edge=1568, max_patches=1568
+    )
+    sent = sum(len(results(body)) for body in (turn.pair.request.body for turn in run.turns))
+    assert sum(finding.tokens or 0 for finding in grown) == pytest.approx(more * sent, abs=2 * sent)
+    assert not any("no file" in finding.text for finding in grown), "a picture is no text"
+    assert all(len(finding.text) < 400 for finding in told)
+
+
+def test_no_cause_is_larger_than_what_it_explains() -> None:
+    """Counted from a turn of another size: what the sizes are off by is no framing."""
+    run = Case("", screenshots(294, 210), before=screenshots(210, 150)).run()
+    for turn in run.turns:
+        total = sum(part.tokens for part in turn.estimate.parts)
+        own = with_own_parts(_from_elsewhere(turn), count).estimate.parts
+        assert sum(part.tokens for part in own) == total
+        assert all(0 <= part.tokens <= total for part in own)
+        assert "framing" not in [part.where for part in own]
+
+
+def _from_elsewhere(turn: Turn) -> Turn:
+    """The turn as if it had been counted from another recorded prompt, whose system prompt was longer."""
+    system = turn.pair.request.prompt.level("system")[0]
+    total = sum(part.tokens for part in turn.estimate.parts)
+    parts = (Part("system[0]", "changed", -900, system, system), Part("framing", "changed", total + 900))
+    return replace(turn, estimate=replace(turn.estimate, parts=parts if total else ()))
+
+
+def test_a_tool_of_an_mcp_server_names_the_server() -> None:
+    name = "mcp__github__create_issue"
+    change = with_tools(SEARCH, GET_ORDER, REFUND, tool(name, "Opens an issue.", title="What it is about."))
+    (finding,) = findings(Case("", change).run(), SourceTree(FILES))
+    assert finding.where == f"tools[{name}]"
+    assert finding.text.endswith("it comes from the MCP server github")
+    held = SourceTree(
+        {**FILES, "agent/mcp.json": '{"description": "Opens an issue.", "title": "What it is about."}'}
+    )
+    (finding,) = findings(Case("", change).run(), held)
+    assert str(finding.source) == "agent/mcp.json:1"
+
+
+def test_in_no_file_is_said_only_where_all_were_read() -> None:
+    run = next(case for case in GROWTH if case.name == "one tool result grows, and is dragged along").run()
+    (finding,) = findings(run, SourceTree(FILES, unread=2))
+    assert finding.text.endswith("its text is in no file that was searched (2 files too large)")
 
 
 def test_a_cause_is_told_in_one_sentence() -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources.words import read_words
 from support.changes import UUIDS
 
 BEFORE = "You are the agent of a shop.\nAnswer in the language of the customer.\nNever promise a date.\n"
@@ -49,6 +50,11 @@ FORMS = [
         ),
         "2-4",
     ),
+    ("agent/a.ts", f"export const X = `\n{AFTER}`;\n", "4"),
+    ("agent/a.go", f"const X = {json.dumps(BEFORE)} +\n\t{json.dumps(ADDED)}\n", "2"),
+    ("agent/a.rb", f"X = <<~TEXT\n{AFTER}TEXT\n", "4"),
+    ("agent/a.js", f"const X = {json.dumps(AFTER)};\n", "1"),
+    ("prompts/a.tpl", AFTER, "3"),
     ("agent/broken.py", f'def (:\n  it\'s "{ADDED}"\n', "2"),
     ("agent/comment.py", f"# don't\nX = \"{ADDED}\"  # it's\n", "2"),
 ]
@@ -133,6 +139,65 @@ def test_twice_in_one_file_is_ambiguous_too() -> None:
     location = SourceTree({"a.md": f"{AFTER}\n---\n\n{AFTER}"}).locate(BEFORE, AFTER)
     assert location.source is None
     assert [str(source) for source in location.sources] == ["a.md:3", "a.md:10"]
+
+
+def test_twice_on_one_line_is_that_line() -> None:
+    content = f"# Rules\n\n{ADDED} -- {ADDED}\n"
+    assert str(SourceTree({"a.md": content}).locate(BEFORE, AFTER).source) == "a.md:3"
+
+
+def test_among_many_similar_files_the_one_that_holds_the_text_is_found() -> None:
+    files = {f"rules/{n:02}.md": BEFORE.replace("shop", f"shop {n}") for n in range(40)}
+    files["rules/23.md"] = AFTER.replace("shop", "shop 23")
+    was, now = BEFORE.replace("shop", "shop 23"), files["rules/23.md"]
+    assert str(SourceTree(files).locate(was, now).source) == "rules/23.md:3"
+    files["rules/31.md"] = AFTER.replace("shop", "shop 31")
+    both = SourceTree(files).locate("", ADDED)
+    assert [str(source) for source in both.sources] == ["rules/23.md:3", "rules/31.md:3"]
+
+
+DATA_FILES = [
+    ("tests/data/answers.json", json.dumps({"prompt": AFTER})),
+    ("tests/data/prompts.jsonl", json.dumps({"prompt": AFTER}) + "\n"),
+    ("tests/data/prompts.csv", f'id,prompt\n7,"{AFTER}"\n'),
+    ("tests/data/prompts.xml", f"<a>{AFTER}</a>\n"),
+]
+
+
+@pytest.mark.parametrize(("path", "content"), DATA_FILES, ids=[row[0] for row in DATA_FILES])
+def test_data_is_looked_into_last(path: str, content: str) -> None:
+    other = {"b.md": "# Something else\n", path: content}
+    assert SourceTree(other).locate(BEFORE, AFTER).sources[0].file == path
+    assert SourceTree(other).holds("number of the order")
+    source = SourceTree({**other, "prompts/a.md": AFTER}).locate(BEFORE, AFTER).source
+    assert str(source) == "prompts/a.md:3"
+    both = {**other, "prompts/a.md": AFTER}
+    assert str(SourceTree(both, dict.fromkeys(both, "")).locate(BEFORE, AFTER).source) == "prompts/a.md:3"
+    changed = SourceTree(both, {path: ""}).locate(BEFORE, AFTER).sources[0]
+    assert changed.file == path, "what the change touches comes first"
+
+
+def test_data_is_not_read_word_by_word_until_a_text_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(
+        "pytest_tokenbudget.sources.tree.read_words",
+        lambda path, text: (read.append(path), read_words(path, text))[1],
+    )
+    files = {f"data/{n}.json": json.dumps({"text": f"Entry {n} of many."}) for n in range(100)}
+    tree = SourceTree({**files, "a.md": AFTER, "data/order.json": json.dumps({"text": "Pay at once."})})
+    assert tree.locate(BEFORE, AFTER).source is not None
+    assert read == ["a.md"]
+    assert str(tree.locate("", "Pay at once.").source) == "data/order.json:1"
+    assert read == ["a.md", "data/order.json"]
+    tree.locate("", "Pay at once, please.")
+    assert read == ["a.md", "data/order.json"], "each file once a run"
+
+
+def test_a_long_file_is_searched_as_a_short_one_is() -> None:
+    filler = "".join(f"def test_{n}():\n    assert answer({n}) == '{n} parcels'\n" for n in range(6000))
+    content = f'{filler}X = """\\\n{AFTER}"""\n{filler.replace("answer", "reply")}'
+    location = SourceTree({"tests/test_all.py": content}).locate(BEFORE, AFTER)
+    assert str(location.source) == f"tests/test_all.py:{12000 + 4}"
 
 
 def test_context_decides_between_two_places() -> None:
