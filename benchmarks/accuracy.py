@@ -15,7 +15,8 @@ import importlib.util
 import json
 import math
 import os
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +26,10 @@ from corpus import load
 from pairs import TEXT_OR_TOOL, Pair, kind_of_edit, pairs
 from tables import quantile, table
 
-from pytest_tokenbudget.metering.counting import BuiltinCounter, CtokCounter, Memo
+from pytest_tokenbudget.metering.counting import BuiltinCounter, CtokCounter, Memo, guessed
 from pytest_tokenbudget.metering.counting import Counter as TokenCounter
-from pytest_tokenbudget.metering.estimate import Estimate, Known, compare, estimate, worked
+from pytest_tokenbudget.metering.difference import kept
+from pytest_tokenbudget.metering.estimate import Estimate, Known, compare, doubt, estimate, worked
 from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.model import Basis
 
@@ -149,20 +151,72 @@ def _both(values: Iterable[float]) -> str:
 
 
 def targets(done: Sequence[Result]) -> str:
-    """A table: the worst nine of ten single text or tool edits, against what was promised."""
+    """A table: the worst nine of ten single text or tool edits, against what was promised; of what a prompt
+    grew by, which is small where about as much was taken out as put in, how often the interval holds it.
+    """
     rows = []
     for name, of_edit, of_prompt in ((EXACT, 0.03, 0.01), (BUILTIN, 0.12, 0.06)):
         mine = [one for one in done if one.counter == name and one.known and one.edit in TEXT_OR_TOOL]
+        inside = sum(one.off <= one.half_width for one in mine) / len(mine)
         over = {
             "the edit": ([one.off / one.size for one in mine], of_edit),
             "what the prompt grew by": ([one.off / max(1, abs(one.grew)) for one in mine], of_edit),
             "the prompt": ([one.off / one.prompt_tokens for one in mine], of_prompt),
         }
         rows += [
-            [name, what, len(found), f"{quantile(found, 0.9):.1%}", f"{most:.0%}"]
+            [name, what, len(found), f"{quantile(found, 0.9):.1%}", f"{most:.0%}", f"{inside:.1%}"]
             for what, (found, most) in over.items()
         ]
-    return table(["counter", "error over", "pairs", "p90", "at most"], rows)
+    return table(["counter", "error over", "pairs", "p90", "at most", "truth within"], rows)
+
+
+def additions(corpus: Sequence[fit_builtin.Text], builtin: Callable[[str], TokenCounter]) -> str:
+    """A table: one line or sentence put into a text of the corpus, by what it adds.
+
+    The built-in counter of each project has weights that were fitted without it; `ctok` tells the truth.
+    """
+    rows = []
+    by_size = defaultdict(list)
+    for project in sorted({one.project for one in corpus} - {"samples"}):
+        counter = builtin(project)
+        for was, now in _additions([one.text for one in corpus if one.project == project]):
+            for family in fit_builtin.FAMILIES:
+                grew = fit_builtin.count(now, family) - fit_builtin.count(was, family)
+                size = next(name for most, name in fit_builtin.SIZES if abs(grew) < most)
+                by_size[family, size].append(_addition(was, now, grew, counter, family))
+    for (family, size), found in sorted(by_size.items(), key=lambda row: (row[0][0], len(row[0][1]))):
+        over = [f"{quantile([error for error, _ in found], part):.1%}" for part in (0.5, 0.9)]
+        rows.append([family, size, len(found), *over, f"{sum(held for _, held in found) / len(found):.1%}"])
+    return table(["family", "tokens added", "additions", "median error", "p90", "truth within"], rows)
+
+
+_A_PROJECT = 100
+"""Additions that are tried of each project's texts."""
+_LONGEST = 4000
+"""Characters of a text that is tried: each is counted as a whole, with and without the addition."""
+_ENDS = re.compile(r"(?<=\n)|(?<=[.!?] )")
+
+
+def _additions(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Return texts without and with one of their lines or sentences, evenly chosen of all there are."""
+    found = []
+    for text in texts:
+        pieces = _ENDS.split(text)
+        for number, piece in enumerate(pieces):
+            without = "".join(pieces[:number] + pieces[number + 1 :])
+            if piece.strip() and without.strip() and len(text) <= _LONGEST:
+                found.append((without, text))
+    return found[:: max(1, len(found) // _A_PROJECT)]
+
+
+def _addition(was: str, now: str, grew: int, counter: TokenCounter, family: Family) -> tuple[float, bool]:
+    """Return the built-in counter's error over what a text grew by, and whether its interval holds it."""
+    begin, end = kept(was, now)
+    added = now[begin : len(now) - end]
+    whole = counter.count(now, family)
+    edited = whole * len(added) / len(now)
+    off = abs(whole - counter.count(was, family) - grew)
+    return off / max(1, abs(grew)), off <= doubt(edited, edited * guessed(added), 0, counter, known=True)
 
 
 def intervals(done: Sequence[Result]) -> str:
@@ -199,12 +253,15 @@ def main() -> None:
     recorded = load(arguments.corpus)
     found = list(pairs(recorded))
     outside = [pair for pair in found if not pair.comparable]
-    done = results([pair for pair in found if pair.comparable], _counters(recorded, arguments.shipped))
+    counters = _counters(recorded, arguments.shipped)
+    done = results([pair for pair in found if pair.comparable], counters)
     print(f"{len(recorded)} recorded requests, {len(found)} pairs.")
     print(
         f"{len(outside)} left out: the API ran tools of its own for the second, and billed several prompts.\n"
     )
     print(targets(done), "\n")
+    print("One line or sentence more, by the built-in counter:\n")
+    print(additions(fit_builtin.texts(recorded), counters[BUILTIN]), "\n")
     kinds = sorted({one.edit for one in done})
     print("Errors over the edit, median/p90; over the prompt, median/p90:\n")
     single = ("single text or tool edits", lambda one: one.edit in TEXT_OR_TOOL)

@@ -171,7 +171,7 @@ def check(corpus: Sequence[Text]) -> str:
         for one in corpus:
             for family in FAMILIES if one.project == project else ():
                 true = count(one.text, family)
-                size = next(name for most, name in _SIZES if true < most)
+                size = next(name for most, name in SIZES if true < most)
                 errors[family, size].append(abs(counter.estimate(one.text, family) - true) / max(true, 1))
     lines = [
         [family, size, len(found), *(f"{100 * quantile(found, part):.1f}%" for part in (0.5, 0.9))]
@@ -180,7 +180,7 @@ def check(corpus: Sequence[Text]) -> str:
     return table(["family", "tokens of the text", "texts", "median error", "p90"], lines)
 
 
-_SIZES = ((10, "1 to 9"), (30, "10 to 29"), (100, "30 to 99"), (400, "100 to 399"), (10**9, "400 and more"))
+SIZES = ((10, "1 to 9"), (30, "10 to 29"), (100, "30 to 99"), (400, "100 to 399"), (10**9, "400 and more"))
 
 
 def write(weights: Weights, corpus: Sequence[Text]) -> Path:

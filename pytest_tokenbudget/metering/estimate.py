@@ -242,10 +242,12 @@ def doubt(edited: float, guessed: float, constants: int, counter: Counter, *, kn
     `edited` is in tokens of text that was taken out or put in, `guessed` those of them that the counter tells
     by the length and script of words alone; `constants` is what they may be off, and `known` says that the
     tokenizer is the model's own. The rates are from `benchmarks/accuracy.py`, that of what is guessed from
-    sentences in fifteen languages (`tests/metering/test_intervals.py`).
+    sentences in fifteen languages (`tests/metering/test_intervals.py`). A counter that is not exact rounds
+    both sides.
     """
+    rounding = 1 if counter.exact else 2
     rate = 0.08 if not counter.exact else 0.01 if known else 0.12
-    return 1 + constants + rate * edited + 0.4 * guessed
+    return rounding + constants + rate * edited + 0.4 * guessed
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ class Family(StrEnum):
 class Framing:
     """Tokens around the content of the messages, by tokenizer family.
 
-    Measured on the recordings of `MODELS`, November 2026; the newest family on four of Opus 4.8, its calls on
-    recordings of Sonnet 5, Opus 4.8 and later that the corpus does not hold.
+    Measured on the recordings of `MODELS`, November 2026; the newest family on four of Opus 4.8, its calls
+    and deferred tools on recordings of Sonnet 5, Opus 4.8 and later that the corpus does not hold.
     """
 
     prompt: int
@@ -62,6 +62,8 @@ class Framing:
     schema: int = 119
     """Around the JSON schema of an output format."""
     task_budget: int = 35
+    deferred: int | None = 95
+    """Once, where there are deferred tools that nothing has found; None where nobody has measured it."""
     end: int = 2
     """After the last block: `input_tokens` where that block is cached."""
     end_after_result: int = 2
@@ -69,8 +71,8 @@ class Framing:
 
 
 FRAMINGS: Mapping[Family, Framing] = {
-    Family.V3: Framing(prompt=4, message=3, calls=18, schema=81, end=3, end_after_result=1),
-    Family.V47: Framing(prompt=9, message=2),
+    Family.V3: Framing(prompt=4, message=3, calls=18, schema=81, deferred=4, end=3, end_after_result=1),
+    Family.V47: Framing(prompt=9, message=2, deferred=None),
     Family.V48: Framing(prompt=4, message=2, calls=-3, calls_fed_back=-7),
 }
 

@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import Any
 
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter
-from pytest_tokenbudget.metering.models import MODELS, model_row
+from pytest_tokenbudget.metering.models import FRAMINGS, MODELS, model_row
 from pytest_tokenbudget.wire.prompt import THINKING, Block, Prompt, as_mapping, is_deferred
 
 _NS = "antml:"
@@ -363,6 +363,8 @@ def render_options(prompt: Prompt) -> dict[str, Rendered]:
     found["tool_choice"] = _tool_choice(prompt)
     if any(block.level == "tools" for block in prompt.blocks):
         found["tools"] = Rendered(tokens=model_row(prompt.model).tools, doubt=3)
+    if Head.of(prompt).hides_deferred:
+        found["defer_loading"] = _deferred(prompt.model)
     if any(beta.startswith(EFFICIENT) for beta in counted_betas(prompt)):
         found["betas"] = Rendered(unknown="the beta for token-efficient tools")
     return {name: rendered for name, rendered in found.items() if rendered != Rendered()}
@@ -421,6 +423,17 @@ def _tool_choice(prompt: Prompt) -> Rendered:
     if choice.get("type") == "tool":
         return Rendered((str(choice.get("name", "")),), row.one_tool - row.tools, doubt=5) + serial
     return serial
+
+
+def _deferred(model: str) -> Rendered:
+    """Return what is said of deferred tools that nothing has found: the same, however many there are.
+
+    Where a model's family was not measured, it lies between those that were.
+    """
+    own = model_row(model).framing.deferred
+    known = [framing.deferred for framing in FRAMINGS.values() if framing.deferred is not None]
+    low, high = (min(known), max(known)) if own is None else (own, own)
+    return Rendered(tokens=(low + high) // 2, doubt=(high - low + 1) // 2 + 2)
 
 
 def serial_tool_use(prompt: Prompt) -> Rendered:

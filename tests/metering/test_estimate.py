@@ -433,6 +433,41 @@ def test_one_call_at_a_time_is_nothing_without_tools() -> None:
     assert made(serial, body(tools=[])).basis is Basis.RECORDED
 
 
+DEFERRED = [
+    {"name": name, "description": "Finds.", "input_schema": {"type": "object"}, "defer_loading": True}
+    for name in ("find", "find_more")
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "low", "high"),
+    [
+        ("claude-sonnet-4-5", 4, 4),
+        ("claude-opus-5", 93, 97),
+        ("claude-sonnet-5-5", 93, 97),
+        ("claude-opus-4-7", 4, 97),
+    ],
+)
+def test_deferred_tools_that_nothing_finds_add_a_sentence_and_not_themselves(
+    model: str, low: int, high: int
+) -> None:
+    """4 tokens in 6 recordings of one tool and of two (Sonnet 4.5), 93 to 97 on the 5.x models."""
+    tools = body(model=model)["tools"]
+    none, some = body(model=model), body(model=model, tools=[*tools, DEFERRED[0]])
+    result = made(some, none)
+    assert [part.where for part in result.parts if part.tokens] == ["defer_loading"]
+    assert result.basis is Basis.ESTIMATED
+    assert result.low is not None
+    assert result.high is not None
+    assert result.low <= RECORDED + low <= RECORDED + high <= result.high
+    more = made(body(model=model, tools=[*tools, *DEFERRED]), some)
+    assert more.prompt_tokens == RECORDED
+    back = made(none, some)
+    assert back.low is not None
+    assert back.high is not None
+    assert back.low <= RECORDED - high <= RECORDED - low <= back.high
+
+
 def test_tools_bring_the_tool_use_prompt() -> None:
     result = made(body(), body(tools=[]))
     assert ("tools", "changed", 496) in parts(result)
