@@ -280,6 +280,19 @@ def test_calls_at_once_stay_below_the_limit(
     assert "does not answer what the agent asks" not in done.output
 
 
+def test_what_was_not_run_is_told_as_such(
+    votes: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOTES", "1")
+    with MessagesApi(yes) as api:
+        done = Project(votes, pytester).judge(LIVE, f"--token-budget-max-spend={WORST}", url=api.url)
+    assert done.status == 1
+    assert len(api.charges) == 1
+    left = [(each["id"], each["outcome"]) for each in done.document["not_judged"]]
+    assert left == [(f"test_votes.py::test_votes[{number}]", "not_run") for number in (1, 2)]
+    assert "; 2 not run" in done.output
+
+
 def test_an_answer_that_breaks_off_is_paid_for(
     votes: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

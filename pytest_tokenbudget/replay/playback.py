@@ -597,6 +597,7 @@ class Calls:
         if problem := self._problem():
             raise RecordingError(f"{problem} Nothing was recorded; run it again.")
         calls = sorted((*self._answered, *self._lost), key=_started)
+        calls = [call for call in calls if not _is_retried(call, calls)]
         earlier = [session_of(call.answer or {}) for call in calls if _is_replayed(call)]
         if earlier:
             return [_of_session(call, max(earlier) + 1) for call in calls]
@@ -687,6 +688,27 @@ def _all_failed(tries: Iterable[tuple[Sent, Answer]]) -> bool:
 
 def _failure(sent: Sent, answer: Answer) -> str:
     return f"{sent} was answered with {answer.status} ({answer.error})"
+
+
+_TRANSIENT = frozenset({429, 529})
+"""Statuses that say something of the hour, and nothing of the agent."""
+
+
+def _is_retried(call: Call, calls: Iterable[Call]) -> bool:
+    """Whether a model call was turned away, and an SDK came through with it when it asked again.
+
+    The SDKs count their retries in a header. Who asks again without it may do so whatever the answer was.
+    """
+    if call.answer is None or status(call.answer) not in _TRANSIENT or not call.sent.costs:
+        return False
+    return any(
+        other.sent.identity == call.sent.identity
+        and other.started > call.started
+        and other.answer is not None
+        and status(other.answer) == 200
+        and lower(other.sent.raw.get("headers")).get("x-stainless-retry-count", "0") != "0"
+        for other in calls
+    )
 
 
 def _started(call: Call) -> float:

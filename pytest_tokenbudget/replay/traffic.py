@@ -13,6 +13,7 @@ clock.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -26,7 +27,7 @@ from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import holds_stand_in
 from pytest_tokenbudget.replay.redaction import PLACEHOLDER
-from pytest_tokenbudget.wire.answers import read_answer
+from pytest_tokenbudget.wire.answers import read_answer, read_message
 from pytest_tokenbudget.wire.endpoints import endpoint, unmetered_reason
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
 from pytest_tokenbudget.wire.framing import decode_body, parse_body
@@ -438,3 +439,156 @@ class Clock:
 def _milliseconds(timing: object, name: str) -> timedelta | None:
     value: Any = timing.get(name) if isinstance(timing, Mapping) else None
     return timedelta(milliseconds=value) if isinstance(value, int) and 0 <= value < 10**10 else None
+
+
+_NAMED = frozenset({"id", "tool_use_id", "signature"})
+"""Fields whose values are another in every answer, and come back in later requests."""
+_LEAST_NAME = 8
+"""Characters of a value that is replaced wherever it stands; what is shorter may mean something else."""
+
+
+def settled(new: Sequence[Interaction], old: Sequence[Interaction]) -> list[Interaction]:
+    """Return a new recording with what says nothing as the `old` one has it, so that their diff is quiet.
+
+    An answer of the same content keeps its old ids, headers and times; a turn that bills the same too stays
+    as it was. Later requests repeat the old ids. Times stay only where all answers are the old ones, asked
+    as much at once as before, since those of two runs cannot be compared.
+    """
+    names: dict[str, str] = {}
+    left = list(range(len(old)))
+    pairs: list[tuple[Interaction, int | None]] = []
+    for index, (request, answer) in enumerate(new):
+        asked = _renamed(request, names)
+        same = (number for number in left if _asks_the_same(asked, old[number][0]))
+        number = next(same, index if index in left else None)
+        ids = None if number is None else _ids(answer, old[number][1], names)
+        if number is not None and ids is not None:
+            names |= ids
+            left.remove(number)
+        pairs.append(((asked, _renamed_answer(answer, names)), number if ids is not None else None))
+    numbers = [number for _, number in pairs]
+    same_times = len(pairs) == len(old) and not left and _is_as_concurrent(new, old, numbers)
+    kept = [
+        pair if number is None else _kept(pair, old[number], same_times=same_times) for pair, number in pairs
+    ]
+    is_old = same_times and all(
+        one == old[number] for one, number in zip(kept, numbers, strict=True) if number is not None
+    )
+    return list(old) if is_old else kept
+
+
+def _asks_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    same = (one["method"], one["uri"]) == (other["method"], other["uri"])
+    return same and body_bytes(one.get("body")) == body_bytes(other.get("body"))
+
+
+def _renamed(request: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A request with ids replaced in its address and body."""
+    uri = _replaced(str(request["uri"]).encode(), names).decode()
+    body = request.get("body")
+    return {**request, "uri": uri, "body": body and _replaced(body_bytes(body), names)}
+
+
+def _renamed_answer(answer: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    if not isinstance(answer.get("body"), Mapping):
+        return dict(answer)
+    return {**answer, "body": {**answer["body"], "string": _replaced(answer_body(answer), names)}}
+
+
+def _replaced(text: bytes, names: Mapping[str, str]) -> bytes:
+    for name, earlier in names.items():
+        text = text.replace(name.encode(), earlier.encode())
+    return text
+
+
+def _ids(new: Mapping[str, Any], old: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the old id by the new one of two answers that say the same; None where they do not."""
+    said, before = _said(new), _said(old)
+    if status(new) != status(old):
+        return None
+    if said is None or before is None:
+        return {} if answer_body(new) == answer_body(old) else None
+    ids = dict(names)
+    same = _says_the_same(_without_usage(said), _without_usage(before), "", ids)
+    return ids if same else None
+
+
+def _says_the_same(new: Any, old: Any, key: str, ids: dict[str, str]) -> bool:
+    """Whether two values of an answer differ in ids and dates alone; learns the ids."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        return new.keys() == old.keys() and all(
+            _says_the_same(value, old[name], name, ids) for name, value in new.items()
+        )
+    if isinstance(new, list) and isinstance(old, list):
+        pairs = zip(new, old, strict=False)
+        return len(new) == len(old) and all(_says_the_same(one, other, key, ids) for one, other in pairs)
+    if type(new) is not type(old) or new == old or not isinstance(new, str):
+        return type(new) is type(old) and bool(new == old)
+    if key.endswith("_at"):
+        return True
+    if key in _NAMED and min(len(new), len(old)) >= _LEAST_NAME:
+        return bool(ids.setdefault(new, old) == old)
+    return bool(_replaced(new.encode("utf-8", "surrogatepass"), ids) == old.encode("utf-8", "surrogatepass"))
+
+
+def _said(answer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The message, or other JSON, that an answer is in whatever framing; None where it is neither."""
+    try:
+        return read_message(decode_body(lower(answer.get("headers")), answer_body(answer))).message
+    except CassetteError:
+        return None
+
+
+def _without_usage(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in said.items() if key != "usage"}
+
+
+def _kept(new: Interaction, old: Interaction, *, same_times: bool) -> Interaction:
+    """Return a new turn whose answer says what the old one says, with what says nothing taken from there."""
+    (request, answer), (asked, told) = new, old
+    headers, earlier = lower(request.get("headers")), lower(asked.get("headers"))
+    if all(headers.get(name) == earlier.get(name) for name in TELLING_HEADERS):
+        request = asked if _asks_the_same(request, asked) else {**request, "headers": asked.get("headers")}
+    if lower(answer.get("headers")).get("content-type") != lower(told.get("headers")).get("content-type"):
+        return request, answer  # in another framing
+    bills_the_same = (_said(answer) or {}).get("usage") == (_said(told) or {}).get("usage")
+    kept = told if bills_the_same else {**answer, "headers": told.get("headers")}
+    return request, _timed_as(kept, told if same_times else answer)
+
+
+def _timed_as(answer: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer with the date and the timing of another."""
+    dates = {name: value for name, value in (other.get("headers") or {}).items() if name.lower() == "date"}
+    headers = {
+        name: value for name, value in (answer.get("headers") or {}).items() if name.lower() != "date"
+    } | dates
+    timing = {"timing": other["timing"]} if "timing" in other else {}
+    rest = {name: value for name, value in answer.items() if name not in ("timing", "headers")}
+    return {**rest, "headers": headers, **timing}
+
+
+def _is_as_concurrent(
+    new: Sequence[Interaction], old: Sequence[Interaction], numbers: Sequence[int | None]
+) -> bool:
+    """Whether the same turns were under way at once in both; `numbers` are those of the old ones."""
+    spans = [_span(answer) for _, answer in new]
+    earlier = [_span(old[number][1]) if number is not None else None for number in numbers]
+    return all(
+        _at_once(spans[first], spans[second]) == _at_once(earlier[first], earlier[second])
+        for first, second in itertools.combinations(range(len(new)), 2)
+    )
+
+
+_Span = tuple[timedelta, timedelta] | None
+"""From the start of a request to its answer, or None where nobody knows."""
+
+
+def _span(answer: Mapping[str, Any]) -> _Span:
+    timing = answer.get("timing")
+    started, answered = _milliseconds(timing, "started"), _milliseconds(timing, "answered")
+    return None if started is None or answered is None else (started, answered)
+
+
+def _at_once(one: _Span, other: _Span) -> bool | None:
+    """Whether two turns overlap, or None where nobody knows."""
+    return None if one is None or other is None else one[0] < other[1] and other[0] < one[1]

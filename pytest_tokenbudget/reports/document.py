@@ -144,7 +144,7 @@ class NotJudgedEntry(TypedDict):
 
     id: str
     outcome: str
-    """`failed`, `skipped` or `xfailed`."""
+    """`failed`, `not_run` (a spend limit kept it from a call), `skipped` or `xfailed`."""
 
 
 class ExcludedEntry(TypedDict):

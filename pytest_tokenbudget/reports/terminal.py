@@ -278,6 +278,10 @@ class RecordedEntry(TypedDict):
     """Turns that were really called for it."""
     cost_usd: float | None
     """Of these; None where nobody knows."""
+    turns_before: int | None
+    """That the cassette held before; None where there was none."""
+    is_rewritten: bool
+    """Whether its file changed."""
 
 
 class Recordings:
@@ -292,7 +296,13 @@ class Recordings:
         if before is not None:
             one, other = before["cost_usd"], entry["cost_usd"]
             cost = None if one is None or other is None else one + other
-            entry = {**entry, "called": before["called"] + entry["called"], "cost_usd": cost}
+            entry = {
+                **entry,
+                "called": before["called"] + entry["called"],
+                "cost_usd": cost,
+                "turns_before": before["turns_before"],
+                "is_rewritten": before["is_rewritten"] or entry["is_rewritten"],
+            }
         self._entries[entry["cassette"]] = entry
 
     def lines(self, shown: Callable[[Path], object], verbosity: int = 0) -> Iterator[str]:
@@ -300,7 +310,8 @@ class Recordings:
         entries = list(self._entries.values())
         named = entries if verbosity > 0 else entries[:_MOST] if verbosity == 0 else []
         for one in named:
-            yield f"wrote {shown(Path(one['cassette']))}: {_facts([one])}"
+            did, end = ("wrote", "") if one["is_rewritten"] else ("kept", ", the answers are the same")
+            yield f"{did} {shown(Path(one['cassette']))}: {_facts([one])}{end}"
         if 0 < len(named) < len(entries):
             yield f"and {len(entries) - len(named):,} cassettes more: -v shows them all"
         if len(entries) > 1 or (entries and not named):
@@ -308,9 +319,11 @@ class Recordings:
 
 
 def _facts(entries: Sequence[RecordedEntry]) -> str:
-    """`3 turns, 2 called, $0.0123`"""
+    """`5 turns instead of 4, 2 called, $0.0123`"""
     turns, called = sum(one["turns"] for one in entries), sum(one["called"] for one in entries)
-    facts = [plural(turns, "turn"), *([] if called == turns else [f"{called:,} called"])]
+    before = sum(one["turns"] if one["turns_before"] is None else one["turns_before"] for one in entries)
+    facts = [plural(turns, "turn") + ("" if before == turns else f" instead of {before:,}")]
+    facts += [] if called == turns else [f"{called:,} called"]
     known = [one["cost_usd"] for one in entries if one["cost_usd"] is not None]
     cost = money(sum(known))
     if len(known) < len(entries):

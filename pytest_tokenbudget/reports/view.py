@@ -203,11 +203,11 @@ def headline(document: Document) -> str:
 
 
 def _verdicts(document: Document) -> str:
-    verdicts, unjudged = _counts(document), len(document["not_judged"])
+    verdicts, unjudged, not_run = _counts(document), len(document["not_judged"]), _not_run(document)
     number = len(document["scenarios"]) + unjudged
     every, passing = plural(number, "scenario"), verdicts["improved"] + verdicts["within"]
     amiss = [(n, "over budget" if name == "over" else name) for name, n in verdicts.items() if _fails(name)]
-    amiss.append((unjudged, "not judged"))
+    amiss += [(not_run, "not run"), (unjudged - not_run, "not judged")]
     (first, word), *others = [(n, word) for n, word in amiss if n] or [(0, "")]
     said = [f"{first:,} of {every} {_is(first)} {word}"] if first else []
     said += [f"{n:,} {_is(n)} {word}" for n, word in others]
@@ -234,6 +234,11 @@ def _other_errors(document: Document) -> int:
     """Count the errors that are of no test that is not judged: of files, of a collection."""
     unjudged = {test["id"] for test in document["not_judged"]}
     return sum(error["id"] not in unjudged for error in document["errors"])
+
+
+def _not_run(document: Document) -> int:
+    """Count the tests that a spend limit kept from a call."""
+    return sum(test["outcome"] == "not_run" for test in document["not_judged"])
 
 
 def _is(number: int) -> str:
@@ -278,10 +283,11 @@ def line(document: Document) -> str:
     compared = [one for one in document["scenarios"] if is_comparable(one)]
     if compared:
         parts.append(", ".join(_sums(document, compared)))
-    if excluded := len(document["excluded"]):
-        parts.append(f"{excluded:,} excluded")
-    if unjudged := len(document["not_judged"]):
-        parts.append(f"{unjudged:,} not judged")
+    not_run, excluded = _not_run(document), len(document["excluded"])
+    unjudged = len(document["not_judged"]) - not_run
+    parts += [f"{excluded:,} excluded"] if excluded else []
+    parts += [f"{not_run:,} not run"] if not_run else []
+    parts += [f"{unjudged:,} not judged"] if unjudged else []
     if alone := _other_errors(document):
         parts.append(plural(alone, "error"))
     return f"token budgets: {'; '.join(parts)}"

@@ -50,6 +50,8 @@ class Allowance:
     def __init__(self, caps: Caps, prices: Prices, spending: Spending | None) -> None:
         self.stop: str | None = None
         """Why a call was refused, the first of them; nothing is called after it."""
+        self.is_spent = False
+        """Whether the spend limit was the one that refused it."""
         self._caps = caps
         self._prices = prices
         self._spending = spending
@@ -72,6 +74,7 @@ class Allowance:
         except RecordingError as error:
             with self._lock:
                 self._under_way.remove(call)
+                self.is_spent = self.is_spent or self.stop is None
                 self.stop = self.stop or str(error)
             raise ReplayMiss(str(error)) from None
 

@@ -312,7 +312,8 @@ class Scenarios:
         if not (asked or items.is_marked(item) or self._session.has_baseline(place)):
             return None
         text = reporting.why(error) if outcome == "failed" else None
-        return {"id": place.id, "outcome": outcome, "text": text}
+        not_run = scenario is not None and scenario.not_run
+        return {"id": place.id, "outcome": "not_run" if not_run else outcome, "text": text}
 
     def _judged(
         self, scenario: Scenario, item: pytest.Item, error: BaseException | None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_tokenbudget.errors import CassetteError, RecordingError, TokenBudgetError
-from pytest_tokenbudget.metering.meter import Meter, Run
+from pytest_tokenbudget.metering.meter import Meter, Run, is_turn
 from pytest_tokenbudget.model import Paired, ScenarioId
 from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
 from pytest_tokenbudget.replay.credentials import standing_in
@@ -20,7 +20,7 @@ from pytest_tokenbudget.replay.network import NetworkGuard
 from pytest_tokenbudget.replay.playback import AcceptedIn, CallLimits, Ledger, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor, redact, secrets_of
-from pytest_tokenbudget.replay.traffic import Traffic
+from pytest_tokenbudget.replay.traffic import Traffic, settled
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.run.allowance import Allowance
@@ -98,6 +98,11 @@ class Scenario:
     def stop(self) -> str | None:
         """Return why one of its real calls was refused, by a cap or the spend limit; None where none was."""
         return self.allowance.stop if self.allowance else None
+
+    @property
+    def not_run(self) -> bool:
+        """Whether the spend limit kept it from one of its calls."""
+        return self.allowance is not None and self.allowance.is_spent
 
     @property
     def touched(self) -> bool:
@@ -290,17 +295,21 @@ class Scenario:
             return Run(), Run()
         return meter.called(Traffic(self.own.interactions()).exchanges), meter.called(self.own.calls)
 
-    def save(self, patterns: Sequence[str]) -> bool:
-        """Write what was recorded over its cassette, without secrets; whether there was anything new.
+    def save(self, patterns: Sequence[str]) -> Saved | None:
+        """Write what was recorded over its cassette, without secrets; None where there is nothing new.
 
-        `patterns` are the user's own secrets. Raises CassetteError or RecordingError and leaves the old one.
+        What says nothing stays as the cassette had it, and a recording that is equal in all else rewrites
+        nothing. `patterns` are the user's own secrets. Raises CassetteError or RecordingError and leaves the
+        old one.
         """
         ledger = self.own
         if ledger is None or self.cassette is None or not ledger.rules.calls:
-            return False
+            return None
         if not ledger.calls and not ledger.recording.unplayed:
-            return False
-        if (failure := ledger.last_failure) and self._ended_well():
+            return None
+        old = self._replayable()
+        before = [exchange for exchange in Traffic(old).exchanges if is_turn(exchange)]
+        if (failure := ledger.last_failure) and before and before[-1].answer.is_whole:
             raise RecordingError(
                 f"{self.place.id}: {failure}, and nothing was called after it. Nothing is recorded, and the "
                 "cassette stays as it was. Run it again; if the failure is meant, delete the cassette first."
@@ -310,17 +319,29 @@ class Scenario:
             raise RecordingError(
                 f"{self.place.id}: {self.silence}. Nothing is recorded, and the cassette stays as it was."
             )
-        clean = redact(interactions, secrets=secrets_of(os.environ), patterns=patterns)
-        write_cassette(self.cassette, clean)
+        secrets = secrets_of(os.environ)
+        clean = redact(interactions, secrets=secrets, patterns=patterns)
+        if old:
+            clean = redact(settled(clean, old), secrets=secrets, patterns=patterns)
         self.saved = True
-        return True
+        if clean != old:
+            write_cassette(self.cassette, clean)
+        return Saved(len(before) if old else None, is_rewritten=clean != old)
 
-    def _ended_well(self) -> bool:
-        """Whether there is a cassette whose last model call was answered whole."""
+    def _replayable(self) -> list[Interaction]:
+        """Return what its cassette holds; nothing where there is none that could be replayed."""
         assert self.cassette is not None
         try:
-            exchanges = Traffic(read_cassette(self.cassette)).exchanges
-        except (CassetteError, FileNotFoundError):  # nothing that could be replayed
-            return False
-        answers = [one.answer for one in exchanges if one.request.endpoint.api == "messages"]
-        return bool(answers) and answers[-1].is_whole
+            return read_cassette(self.cassette)
+        except (CassetteError, FileNotFoundError):
+            return []
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A recording that is kept."""
+
+    turns_before: int | None
+    """Of the cassette that was there; None where there was none."""
+    is_rewritten: bool
+    """Whether the file changed."""

@@ -84,7 +84,7 @@ class Unjudged(TypedDict):
 
     id: str
     outcome: str | None
-    """`failed`, `skipped` or `xfailed`; None where it was not even collected."""
+    """`failed`, `not_run` (for the spend limit), `skipped` or `xfailed`; None where it was not collected."""
     text: str | None
     """What failed it, in one line."""
 
@@ -242,7 +242,10 @@ class Session:
 
         Raises CassetteError or RecordingError and leaves the old one.
         """
-        if self.options.record == RecordMode.NONE or not scenario.save(self.files.redact):
+        saved = None
+        if self.options.record != RecordMode.NONE:
+            saved = scenario.save(self.files.redact)
+        if saved is None:
             return None
         written, called = scenario.recorded(self.meter)
         cost = None if called.basis == Basis.UNKNOWN else self.prices.cost(called.usage)
@@ -251,6 +254,8 @@ class Session:
             "turns": written.usage.turns,
             "called": called.usage.turns,
             "cost_usd": None if cost is None else float(cost),
+            "turns_before": saved.turns_before,
+            "is_rewritten": saved.is_rewritten,
         }
 
     def _warnings(self, scenario: Scenario) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def _read(status: int, headers: Mapping[str, str], body: bytes, request: Request
     ok = 200 <= status < 300
     if request.endpoint.api == "batch_results" and ok:
         return Answer(status, usage=Usage())  # its entries are read by read_batch_results
-    streamed = _read_message(decode_body(headers, body))
+    streamed = read_message(decode_body(headers, body))
     message = streamed.message
     if not ok or (message is not None and message.get("type") == "error"):
         return Answer(status, error=_error_type(message) or f"HTTP {status}")
@@ -59,7 +59,8 @@ def _read(status: int, headers: Mapping[str, str], body: bytes, request: Request
     return replace(answer, error=streamed.error or answer.error)
 
 
-def _read_message(body: bytes) -> Streamed:
+def read_message(body: bytes) -> Streamed:
+    """Read a plain body, JSON or a stream, as the message that it makes. Raises CassetteError."""
     if looks_like_event_stream(body):
         return assemble(read_event_stream(body))
     if looks_like_sse(body):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,28 +115,43 @@ def test_a_test_that_fails_says_that_it_keeps_nothing(project: Project, api: Mes
     assert "is recorded" not in live.output
 
 
+def entry(number: int, cost: float | None, **more: Any) -> RecordedEntry:
+    made: Any = {"cassette": f"/c/{number}.yaml", "turns": 1, "called": 1, "cost_usd": cost}
+    return {**made, "turns_before": None, "is_rewritten": True, **more}
+
+
 def test_what_nobody_can_price_is_no_sum() -> None:
     recordings = Recordings()
     for number, cost in enumerate([0.25, None, 0.5]):
-        recordings.add({"cassette": f"/c/{number}.yaml", "turns": 1, "called": 1, "cost_usd": cost})
+        recordings.add(entry(number, cost))
     *_, unknown, _, total = recordings.lines(lambda path: path.name)
     assert unknown == "wrote 1.yaml: 1 turn, cost unknown"
     assert total == "recorded 3 cassettes: 3 turns, at least $0.7500"
 
 
 def test_a_test_that_runs_again_has_paid_twice() -> None:
-    entry: RecordedEntry = {"cassette": "/c/a.yaml", "turns": 2, "called": 2, "cost_usd": 0.25}
     recordings = Recordings()
-    recordings.add(entry)
-    recordings.add({**entry, "called": 1})
-    assert list(recordings.lines(lambda path: path.name)) == ["wrote a.yaml: 2 turns, 3 called, $0.5000"]
+    recordings.add(entry(0, 0.25, turns=2, called=2))
+    recordings.add(entry(0, 0.25, turns=2, called=1))
+    assert list(recordings.lines(lambda path: path.name)) == ["wrote 0.yaml: 2 turns, 3 called, $0.5000"]
+
+
+def test_another_number_of_turns_is_told() -> None:
+    recordings = Recordings()
+    recordings.add(entry(0, 0.25, turns=5, called=2, turns_before=4))
+    recordings.add(entry(1, 0.25, turns_before=1, is_rewritten=False))
+    assert list(recordings.lines(lambda path: path.name)) == [
+        "wrote 0.yaml: 5 turns instead of 4, 2 called, $0.2500",
+        "kept 1.yaml: 1 turn, $0.2500, the answers are the same",
+        "recorded 2 cassettes: 6 turns instead of 5, 3 called, $0.5000",
+    ]
 
 
 @pytest.mark.parametrize(("verbosity", "lines"), [(-1, 1), (0, 22), (1, 31)])
 def test_a_long_list_is_cut(verbosity: int, lines: int) -> None:
     recordings = Recordings()
     for number in range(30):
-        recordings.add({"cassette": f"/c/{number}.yaml", "turns": 1, "called": 1, "cost_usd": 0.01})
+        recordings.add(entry(number, 0.01))
     found = list(recordings.lines(lambda path: path.name, verbosity))
     assert len(found) == lines
     assert found[-1] == "recorded 30 cassettes: 30 turns, $0.3000"
