@@ -63,6 +63,12 @@ Add = Callable[..., argparse.ArgumentParser]
 
 def _add_suite(add: Add) -> None:
     add("update", _update, "Replay, and write the baselines of new and changed scenarios.", for_pytest=True)
+    record = add("record", _record, "Say what a recording costs, and record.", for_pytest=True)
+    which = record.add_mutually_exclusive_group()
+    which.add_argument("--changed", action="store_true", help="what is stale, changed or new: by default")
+    which.add_argument("--all", action="store_true", help="everything anew")
+    record.add_argument("--yes", action="store_true", help="go on without asking")
+    record.add_argument("--token-budget-max-spend", dest="max_spend", metavar="USD", help="spend no more")
     advise = add("advise", _advise, "Replay, and tell what would be cheaper.", for_pytest=True)
     _format(advise, "terminal", "markdown", "json")
     show = add("show", _show, "Show the baselines below this folder.")
@@ -128,6 +134,13 @@ def _update(_given: argparse.Namespace, rest: list[str]) -> int:
     from pytest_tokenbudget.commands import suite
 
     return suite.update_baselines(Path.cwd(), rest)
+
+
+def _record(given: argparse.Namespace, rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import suite
+
+    mode = "all" if given.all else "changed"
+    return suite.record(Path.cwd(), rest, mode, yes=given.yes, limit=given.max_spend)
 
 
 def _advise(given: argparse.Namespace, rest: list[str]) -> int:

@@ -44,6 +44,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, whole even where several processes write. Raises OSError."""
+    opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        with locked(path.parent):
+            content = encoded(line + "\n")
+            while content:
+                content = content[os.write(opened, content) :]
+    finally:
+        os.close(opened)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Let no other process that asks for the same lock work in a folder meanwhile; it leaves nothing there.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.settings import MARKER, Options, RecordMode, parse_reports, parse_spend
+from pytest_tokenbudget.settings import MARKER, Options, Plan, RecordMode, parse_reports, parse_spend
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.replay.proxy import Access
@@ -77,6 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Replay each scenario once more in another process, clock and folder, and compare the prompts.",
     )
     group.addoption("--token-budget-prompts", help=argparse.SUPPRESS)
+    group.addoption("--token-budget-plan", metavar="MODE:FILE", help=argparse.SUPPRESS)
     group.addoption("--token-budget-disable", action="store_true", help="Do nothing at all.")
 
 
@@ -179,10 +180,20 @@ def _prompts_folder(config: pytest.Config) -> Path | None:
 
 
 def _purse(config: pytest.Config) -> Path | None:
-    """Return the file that says what was spent, or None where spending has no limit."""
-    if config.getoption("--token-budget-max-spend") is None:
+    """Return the file that says what was spent, or None where no real calls are made."""
+    records = config.getoption("--token-budget-record") != RecordMode.NONE
+    if not (records or config.getoption("--token-budget-live")):
         return None
     return _shared_folder(config) / "purse.sqlite"
+
+
+def _plan(config: pytest.Config) -> Plan | None:
+    """Return where what a recording would call is told, or None where nobody asks."""
+    given = config.getoption("--token-budget-plan")
+    if given is None:
+        return None
+    mode, _, path = given.partition(":")
+    return Plan(RecordMode(mode), Path(path))
 
 
 def _shared_folder(config: pytest.Config) -> Path:
@@ -210,6 +221,7 @@ def _options(config: pytest.Config) -> Options:
         max_spend=parse_spend(config.getoption("--token-budget-max-spend")),
         purse=_purse(config),
         reports=parse_reports(config.getoption("--token-budget-report"), invocation),
+        plan=_plan(config),
         stability=config.getoption("--token-budget-stability"),
         prompts=_prompts_folder(config),
     )

@@ -54,6 +54,14 @@ class ReportTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """Where a replay tells what a recording would call: `all`, or what `changed`."""
+
+    mode: RecordMode
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """The `--token-budget...` options of one run."""
 
@@ -65,8 +73,10 @@ class Options:
     count: Counting = "offline"
     max_spend: Decimal | None = None
     purse: Path | None = None
-    """File in which the processes of one run keep what they spend, where there is a `max_spend`."""
+    """File in which the processes of one run keep what they spend, where real calls are made."""
     reports: tuple[ReportTarget, ...] = ()
+    plan: Plan | None = None
+    """What a recording would call is to be told, in place of recording it."""
     stability: bool = False
     prompts: Path | None = None
     """Folder that what is asked is kept in, for a stability check."""

@@ -1,20 +1,24 @@
-"""Run pytest in a process of its own, by this very Python: for `update`, `advise` and `blame`."""
+"""Run pytest in a process of its own, by this very Python: for `update`, `record`, `advise` and `blame`."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from xml.etree import ElementTree
 
 from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.reports import advice_report
 from pytest_tokenbudget.reports.document import Document, load
-from pytest_tokenbudget.settings import load_settings
+from pytest_tokenbudget.run.spending import PlanEntry
+from pytest_tokenbudget.settings import load_settings, parse_spend
+from pytest_tokenbudget.wording import dollars, money, plural
 
 _LINES = 15
 """Of what pytest said last, where it could not run."""
@@ -88,6 +92,96 @@ def junit_name(node_id: str) -> TestName:
 def update_baselines(folder: Path, arguments: Sequence[str]) -> int:
     """pytest's exit status."""
     return pytest(["--token-budget", "--token-budget-update", *arguments], folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a recording would call, by a replay of all its processes."""
+
+    scenarios: int
+    unchanged: int
+    calls: int
+    usd: Decimal
+    most: Decimal | None
+    """None where nobody can say what the calls bill at most."""
+    unknown: tuple[str, ...]
+    """Scenarios that may call more than is counted."""
+
+    @classmethod
+    def of(cls, entries: Sequence[PlanEntry]) -> Plan:
+        """Add up what the processes said."""
+        most = [Decimal(entry["most"]) if entry["most"] is not None else None for entry in entries]
+        known = [dollars for dollars in most if dollars is not None]
+        return cls(
+            sum(entry["scenarios"] for entry in entries),
+            sum(entry["unchanged"] for entry in entries),
+            sum(entry["calls"] for entry in entries),
+            sum((Decimal(entry["usd"]) for entry in entries), Decimal(0)),
+            sum(known, Decimal(0)) if len(known) == len(most) else None,
+            tuple(name for entry in entries for name in entry["unknown"]),
+        )
+
+    def limit(self, given: Decimal | None) -> Decimal | None:
+        """Return the spend limit of the recording: the one that was given, else what it bills at most."""
+        if given is not None or self.most is None:
+            return given
+        return self.most.quantize(Decimal("0.01" if self.most >= 1 else "0.0001"), ROUND_UP)
+
+    def sentences(self, limit: Decimal | None) -> Iterator[str]:
+        """Yield what will be called and paid, and what nobody knows of it."""
+        at_least = "at least " if self.unknown else ""
+        facts = [plural(self.scenarios, "scenario"), f"{at_least}{plural(self.calls, 'call')}"]
+        facts.append(f"{at_least}about {dollars(self.usd)}")
+        if limit is not None:
+            facts.append(f"at most {money(float(limit))}")
+        yield ", ".join(facts)
+        if self.unknown:
+            first, *more = self.unknown
+            others = f" and {len(more):,} more" if more else ""
+            yield f"Nobody knows what {first}{others} will call: no recording and no baseline tells."
+        if limit is None:
+            yield "Nobody knows what it costs at most: --token-budget-max-spend=USD sets a limit."
+
+
+def record(folder: Path, arguments: Sequence[str], mode: str, *, yes: bool, limit: str | None) -> int:
+    """Say what a recording will call and cost, and record where that is wanted.
+
+    The status is pytest's own, 0 where nothing is to be called, and 2 where nobody said yes.
+    """
+    given = parse_spend(limit)
+    with tempfile.TemporaryDirectory(prefix="tokenbudget-") as temporary:
+        path = Path(temporary) / "plan.jsonl"
+        done = measure([f"--token-budget-plan={mode}:{path}", *arguments], folder)
+        if not path.is_file() or done.document is None:
+            output.tell(f"{done.said}\nThe suite could not be replayed, so nothing was called.")
+            return done.status or 1
+        plan = Plan.of([json.loads(line) for line in path.read_text("utf-8").splitlines()])
+    failed = [test for test in done.document["not_judged"] if test["outcome"] == "failed"]
+    if not plan.scenarios and not failed:
+        are = "is" if plan.unchanged == 1 else "are"
+        output.tell(f"Nothing to record: {plural(plan.unchanged, 'scenario')} {are} unchanged.")
+        return 0
+    most = plan.limit(given)
+    for sentence in plan.sentences(most):
+        output.tell(sentence)
+    if failed:
+        output.tell(
+            f"{plural(len(failed), 'test')} failed before it was measured: what it calls is not counted."
+        )
+    if not (yes or _wanted()):
+        return 2
+    held = [] if most is None else [f"--token-budget-max-spend={most}"]
+    return pytest([f"--token-budget-record={mode}", *held, *arguments], folder)
+
+
+def _wanted() -> bool:
+    """Ask in a terminal whether to go on; elsewhere nobody can say so."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        output.tell("Nothing was called: there is no terminal to ask in. --yes goes on without asking.")
+        return False
+    sys.stderr.write("go on? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def write_advice(folder: Path, arguments: Sequence[str], form: str = "terminal") -> int:

@@ -138,6 +138,24 @@ class Meter:
             turns.append(Turn(pair, self.tiered(usage or Usage(1)), None, found))
         return Run(tuple(turns))
 
+    def cold(self, turns: Sequence[Turn]) -> tuple[Usage, ...]:
+        """Return what turns bill if they are called now, one after the other, on an empty prompt cache."""
+        asked = [
+            replace(
+                _recorded_turn(Exchange(turn.pair.request, turn.pair.answer)),
+                tokens=turn.usage.main_tokens,
+                began=None,
+                sent=None,
+                is_later=True,
+            )
+            for turn in turns
+        ]
+        split = from_one_start(asked, minimums=self.minimums, counter=self.weights)
+        return tuple(
+            self.tiered(turn.usage.with_main(turn.usage.main_rate, tokens)) if tokens else turn.usage
+            for turn, tokens in zip(turns, split, strict=True)
+        )
+
     def foreign_reads(self, run: Run) -> ForeignReads:
         """Return what the turns of a run, as they are asked now, read from a cache that it had not filled."""
         turns = [

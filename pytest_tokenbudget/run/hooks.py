@@ -301,6 +301,10 @@ class Scenarios:
             report.sections += reporting.of_real_calls(report, item.stash.get(SCENARIO, None), live=live)
         return report
 
+    def pytest_sessionfinish(self) -> None:
+        """Tell what a recording would call, where that is asked."""
+        self._session.write_plan()
+
     def _unjudged(self, item: pytest.Item, outcome: str, error: BaseException | None) -> Unjudged | None:
         """Return what is told of a test that ended with `outcome`; None if it is judged or no scenario."""
         place, scenario = items.place_of(item), item.stash.get(SCENARIO, None)

@@ -194,6 +194,7 @@ class Summary:
         self._session = session
         self._outcome: Outcome | None = None
         self._limit_told = False
+        self._paid_calls = 0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -233,15 +234,28 @@ class Summary:
     def _tell_limit(self) -> None:
         """Say what one call can cost under the spend limit, once the first has told."""
         spending = self._session.spending
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if self._limit_told or spending is None or terminal is None:
-            return
-        if opening := spending.opening():
+        if not self._limit_told and spending is not None and (opening := spending.opening()):
             self._limit_told = True
+            self._write_between(opening)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Say what the real calls came to, after each test that made some."""
+        spending = self._session.spending
+        if spending is None or self._config.get_verbosity() < 0:
+            return
+        paid = spending.paid()
+        if paid.calls != self._paid_calls:
+            self._paid_calls = paid.calls
+            self._write_between(f"{nodeid}: {paid} so far")
+
+    def _write_between(self, text: str) -> None:
+        """Write a line of its own between those of the tests."""
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
             terminal.ensure_newline()
             if self._config.get_terminal_writer().width_of_current_line:
                 terminal.write_line("")
-            terminal.write_line(opening)
+            terminal.write_line(text)
 
     def _fail(self, entry: ScenarioEntry, text: str) -> None:
         report = pytest.TestReport(
@@ -278,6 +292,8 @@ class Summary:
         )
         for recorded in self._session.recordings.lines(self._shown, self._config.get_verbosity()):
             write_line(recorded)
+        if self._session.spending and (paid := self._session.spending.paid()).calls:
+            write_line(f"paid: {paid}")
         for accepted in self._outcome.accepted:
             write_line(accepted)
         for path in self._outcome.written:

@@ -21,7 +21,7 @@ from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile
 from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
-from pytest_tokenbudget.files import encoded, write_atomically
+from pytest_tokenbudget.files import append_line, encoded, write_atomically
 from pytest_tokenbudget.metering.cache_split import same_start
 from pytest_tokenbudget.metering.counting import Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
@@ -43,7 +43,7 @@ from pytest_tokenbudget.repository.source_files import read_source_tree
 from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_gone_turns
 from pytest_tokenbudget.run.count_api import ApiCounter
 from pytest_tokenbudget.run.scenario import Scenario
-from pytest_tokenbudget.run.spending import Spending
+from pytest_tokenbudget.run.spending import Planned, Spending
 from pytest_tokenbudget.run.stability import check_stability, keep_prompts, unstable_text
 from pytest_tokenbudget.settings import Options, RecordMode, ReportTarget, ScenarioSettings, SettingsFiles
 from pytest_tokenbudget.sources.tree import SourceTree
@@ -128,11 +128,29 @@ class Session:
 
     @cached_property
     def spending(self) -> Spending | None:
-        """Return the limit on the real calls of all processes, or None without one."""
+        """Return the account of the real calls of all processes, or None where none are made."""
         limit, purse = self.options.max_spend, self.options.purse
-        if limit is None or purse is None:
+        if purse is None:
             return None
         return Spending(limit, self.prices, purse, allow_unbounded=self.settings.max_spend_unbounded)
+
+    @cached_property
+    def _planned(self) -> Planned | None:
+        """Return what adds up the calls of a recording, or None where none is planned."""
+        plan = self.options.plan
+        return Planned(plan.mode, self.meter, self.prices) if plan else None
+
+    def _plan(self, scenario: Scenario, run: Run) -> None:
+        if self._planned:
+            committed = self._committed.of(scenario.place)
+            is_recorded = scenario.cassette is None or scenario.cassette.exists()
+            baseline = None if committed is None else committed.usage
+            self._planned.add(scenario.place.id, run, baseline, is_recorded=is_recorded)
+
+    def write_plan(self) -> None:
+        """Tell what a recording of what this process has replayed would call, where that is asked."""
+        if self.options.plan and self._planned:
+            append_line(self.options.plan.path, json.dumps(self._planned.entry()))
 
     @cached_property
     def _sources(self) -> SourceTree:
@@ -154,6 +172,7 @@ class Session:
             raise amiss
         if self.options.update:
             run = without_gone_turns(run)
+        self._plan(scenario, run)
         if not scenario.touched:
             run += Run(edits=(scenario.silence,))
         recorded = None if run.problems or run.edits or run.misses else self.keep(scenario)

@@ -1,4 +1,4 @@
-"""Hold the real calls of a whole run, in all its processes, below one limit in dollars.
+"""Add up the real calls of a whole run, in all its processes, and hold them below one limit in dollars.
 
 What a call costs is bounded before it is made: by the least that it counts, and the most that it may bill.
 """
@@ -9,16 +9,19 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.metering.cache_rules import hidden_sizes, server_tools
+from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.metering.rendering import block_weights
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.playback import Call
+from pytest_tokenbudget.settings import RecordMode
 from pytest_tokenbudget.wire.answers import asked_modifiers
 from pytest_tokenbudget.wire.exchange import Request
 from pytest_tokenbudget.wire.prompt import Prompt, as_mapping, mappings
@@ -33,24 +36,45 @@ _POLL = 0.05  # seconds
 _OPTION = "--token-budget-max-spend"
 _NOT_RUN = "not run: spend limit"
 _TABLES = """
-CREATE TABLE IF NOT EXISTS spent (id INTEGER PRIMARY KEY, usd TEXT);
+CREATE TABLE IF NOT EXISTS spent (id INTEGER PRIMARY KEY, usd TEXT, calls INTEGER);
 CREATE TABLE IF NOT EXISTS held (id INTEGER PRIMARY KEY AUTOINCREMENT, usd TEXT, open INTEGER);
 CREATE TABLE IF NOT EXISTS first (id INTEGER PRIMARY KEY, model TEXT, usd TEXT);
 CREATE TABLE IF NOT EXISTS refused (scenario TEXT PRIMARY KEY);
-INSERT OR IGNORE INTO spent VALUES (1, '0');
+INSERT OR IGNORE INTO spent VALUES (1, '0', 0);
 """
-"""`held` has the worst cases of calls that are not settled; `open` is 0 where nobody waits for the answer any
-more, so that it never will be. Amounts are decimals as text."""
+"""`spent` has what was billed, and by how many calls. `held` has the worst cases of calls that are not
+settled; `open` is 0 where nobody waits for the answer any more, so that it never will be. Amounts are
+decimals as text, 0 where there is no limit to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What the real calls of a run came to so far."""
+
+    calls: int
+    """All that may have been billed."""
+    usd: Decimal
+    unknown: int
+    """How many of them told nobody what they billed."""
+
+    def __str__(self) -> str:
+        """`9 real calls, $0.0512`; at least that, where nobody knows all."""
+        if not self.unknown:
+            return f"{plural(self.calls, 'real call')}, {dollars(self.usd)}"
+        known = f"at least {dollars(self.usd)}" if self.usd else "cost unknown"
+        return f"{plural(self.calls, 'real call')}, {known}: nobody knows what {self.unknown:,} billed"
 
 
 class Spending:
     """What a run has spent and may still spend. Thread-safe, and shared by all processes that have `purse`.
 
     A call holds its worst case until its answer tells what was billed; for good where none does, and a batch
-    likewise.
+    likewise. Without a limit nothing is held back, and all is added up.
     """
 
-    def __init__(self, limit: Decimal, prices: Prices, purse: Path, *, allow_unbounded: bool = False) -> None:
+    def __init__(
+        self, limit: Decimal | None, prices: Prices, purse: Path, *, allow_unbounded: bool = False
+    ) -> None:
         """`purse` is the file that the processes of the run share; it need not exist."""
         self._limit = limit
         self._prices = prices
@@ -66,7 +90,7 @@ class Spending:
 
         Raises RecordingError where it could pass the limit, or where nobody can tell.
         """
-        worst = self._worst(call)
+        worst = Decimal(0) if self._limit is None else self._worst(call)
         deadline = time.monotonic() + _PATIENCE
         while not self._holds(call, worst):
             if time.monotonic() > deadline:
@@ -84,13 +108,21 @@ class Spending:
                 purse.execute("UPDATE held SET open = 0 WHERE id = ?", (row,))
                 return
             purse.execute("DELETE FROM held WHERE id = ?", (row,))
-            purse.execute("UPDATE spent SET usd = ?", (str(_spent(purse) + cost),))
+            usd = str(_spent(purse) + cost)
+            purse.execute("UPDATE spent SET usd = ?, calls = calls + ?", (usd, int(cost > 0)))
+
+    def paid(self) -> Paid:
+        """Return what was billed so far; a call that is under way counts as one of which nobody knows."""
+        with self._opened() as purse:
+            usd, (calls,) = _spent(purse), purse.execute("SELECT calls FROM spent").fetchone()
+            unknown = len(_held(purse))
+        return Paid(calls + unknown, usd, unknown)
 
     def opening(self) -> str | None:
         """Return how many calls the limit allows at once, or None before the first."""
         with self._opened() as purse:
             first = purse.execute("SELECT model, usd FROM first").fetchone()
-        if first is None:
+        if first is None or self._limit is None:
             return None
         model, worst = first[0], Decimal(first[1])
         times = int(self._limit / worst) if worst else 0
@@ -141,7 +173,7 @@ class Spending:
             purse.execute("INSERT OR IGNORE INTO first VALUES (1, ?, ?)", (model, str(worst)))
             held = _held(purse)
             taken = _spent(purse) + sum((usd for _, usd, _ in held), Decimal(0))
-            if taken + worst <= self._limit:
+            if self._limit is None or taken + worst <= self._limit:
                 added = purse.execute("INSERT INTO held (usd, open) VALUES (?, 1)", (str(worst),))
                 self._rows[call] = int(added.lastrowid or 0)
                 return True
@@ -242,3 +274,71 @@ def least(request: Request) -> Usage:
     counted = sum(block_weights(prompt, unknown_rate=0.0)) / _MARGIN
     tokens = Tokens(cache_read_input_tokens=int(counted), output_tokens=0 if prompt.max_tokens == 0 else 1)
     return Usage.of(Rate(prompt.model, tuple(asked_modifiers(request))), tokens)
+
+
+class PlanEntry(TypedDict):
+    """What one process of a replay says that a recording would call; builtins only."""
+
+    scenarios: int
+    """That would call anything."""
+    unchanged: int
+    """That would be answered from their cassettes."""
+    calls: int
+    usd: str
+    """Decimal dollars of `calls`, one after the other, on an empty prompt cache."""
+    most: str | None
+    """Dollars that `calls` bill at most; None where nobody can say."""
+    unknown: list[str]
+    """Scenarios that ask what no recording and no baseline tells, so that they may call more."""
+
+
+class Planned:
+    """Adds up, in a replay, what a recording would call and what that would bill."""
+
+    def __init__(self, mode: RecordMode, meter: Meter, prices: Prices) -> None:
+        self._all = mode == RecordMode.ALL
+        self._meter = meter
+        self._prices = prices
+        self._turns: list[Turn] = []
+        self._untold: list[Usage] = []
+        self._entry: PlanEntry = {
+            "scenarios": 0,
+            "unchanged": 0,
+            "calls": 0,
+            "usd": "0",
+            "most": "0",
+            "unknown": [],
+        }
+
+    def add(self, scenario: str, run: Run, baseline: Usage | None, *, is_recorded: bool) -> None:
+        """Take in a scenario that was replayed; `is_recorded` where it has a cassette."""
+        called = [turn for turn in run.turns if self._all or not _is_to_the_letter(turn)]
+        if not is_recorded and baseline is not None:
+            self._untold.append(baseline)
+        elif run.misses or run.problems or not is_recorded:
+            self._entry["unknown"].append(scenario)
+        elif not called and not run.unplayed:
+            self._entry["unchanged"] += 1
+            return
+        self._entry["scenarios"] += 1
+        self._turns += called
+
+    def entry(self) -> PlanEntry:
+        """Return the sum."""
+        usages = (*self._meter.cold(self._turns), *self._untold)
+        costs = [self._prices.cost(usage) for usage in usages]
+        worst = [self._worst(turn.pair.request) for turn in self._turns]
+        is_bounded = None not in worst and not self._untold and not self._entry["unknown"]
+        most = str(sum((cost for cost in worst if cost is not None), Decimal(0))) if is_bounded else None
+        usd = str(sum((cost for cost in costs if cost is not None), Decimal(0)))
+        calls = sum(usage.turns for usage in usages)
+        return {**self._entry, "calls": calls, "usd": usd, "most": most}
+
+    def _worst(self, request: Request) -> Decimal | None:
+        return None if unbounded(request.prompt) else self._prices.cost(self._prices.tiered(most(request)))
+
+
+def _is_to_the_letter(turn: Turn) -> bool:
+    """Whether `changed` answers a turn from its cassette."""
+    pair = turn.pair
+    return pair.is_recorded and turn.accepted is None and pair.request.digest == pair.recorded.digest
