@@ -543,6 +543,8 @@ class Call:
     """Which thread sent it."""
     left: bool = False
     """Nobody waits for its answer any more."""
+    is_read: bool = True
+    """Whether the agent reads all of its answer."""
 
     def leave(self) -> None:
         """Note that whoever sent it is gone. Called by the garbage collector too, so it takes no lock."""
@@ -639,6 +641,11 @@ class Calls:
             for sent, answer in read
             if answer.usage is not None and answer.error
         ]
+
+    @property
+    def half_read(self) -> list[str]:
+        """Model calls whose answer the agent has not read to its end; each once."""
+        return list(dict.fromkeys(str(call.sent) for call in self._answered if not call.is_read))
 
     @property
     def asked_again(self) -> list[str]:

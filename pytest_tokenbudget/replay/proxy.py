@@ -28,7 +28,7 @@ from pytest_tokenbudget.errors import ReplayMiss, SettingsError
 from pytest_tokenbudget.replay.credentials import STAND_IN
 from pytest_tokenbudget.replay.playback import Call, Ledger
 from pytest_tokenbudget.replay.redaction import secrets_of
-from pytest_tokenbudget.replay.traffic import answer_body, status
+from pytest_tokenbudget.replay.traffic import STREAMS, answer_body, status
 
 _PATIENCE = 30.0  # seconds that closing waits for answers which are still on their way
 CLAUDE_CODE = {
@@ -347,9 +347,17 @@ class ChildProxy(Proxy):
 
 
 def _until_left(chunks: Iterable[bytes], call: Call) -> Iterator[bytes]:
-    """Yield the chunks of an answer, and note when nobody waits for more of them."""
+    """Yield the chunks of an answer, and note when nobody waits for more of them.
+
+    What a client does not read to its end is read here: it is billed, and recorded, whole.
+    """
     try:
-        yield from chunks
+        for chunk in chunks:
+            yield chunk
+    except GeneratorExit:
+        for chunk in chunks:
+            call.is_read = call.is_read and not chunk.strip()
+        raise
     finally:
         call.leave()
 
@@ -381,7 +389,6 @@ _HOP_BY_HOP = frozenset(
     {"host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}
     | {"expect", "proxy-connection", "proxy-authorization", "accept-encoding"}
 )
-_STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
 
 Keep = Callable[[dict[str, Any]], None]
 """Takes an answer that came whole, in vcr's shape, not redacted."""
@@ -414,7 +421,7 @@ class Upstream:
             response = connection.getresponse()
             answer = _answer(response)
             chunks = self._chunks(connection, response, answer, keep)
-            streams = "".join(answer["headers"].get("content-type", [])).startswith(_STREAMS)
+            streams = "".join(answer["headers"].get("content-type", [])).startswith(STREAMS)
             passed = {name: values for name, values in answer["headers"].items() if name not in _HOP_BY_HOP}
             return Reply(response.status, passed, chunks if streams else b"".join(chunks))
         except (OSError, _http_client().HTTPException) as error:

@@ -160,6 +160,9 @@ def answer_body(answer: Mapping[str, Any]) -> bytes:
     return body_bytes(body.get("string") if isinstance(body, Mapping) else body)
 
 
+STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
+"""What the content type of an answer begins with that comes piece by piece."""
+
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*/.*")
 _BOUNDARY = re.compile(r"""boundary="?([^";,\s]+)""")

@@ -7,11 +7,14 @@ other options.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import re
+import sys
+import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import client
 from importlib import metadata
@@ -22,7 +25,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Call, Found, Ledger, Ledgers, Playable, Rules
-from pytest_tokenbudget.replay.traffic import Sent, body_bytes
+from pytest_tokenbudget.replay.traffic import STREAMS, Sent, body_bytes
 from pytest_tokenbudget.wire.framing import compact_json
 from pytest_tokenbudget.wire.prompt import Prompt
 
@@ -224,7 +227,7 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
     """A cassette without contents of its own: every request goes to the ledger on top."""
 
     def __init__(self, ledgers: Ledgers) -> None:
-        super().__init__(path="", record_mode=RecordMode.NONE)
+        super().__init__(path="", record_mode=RecordMode.NONE, custom_patches=tuple(_transports(self)))
         self._ledgers = ledgers
         self._pending = Pending()
 
@@ -264,6 +267,10 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
             ledger = self._ledgers.top
             ledger.finish(ledger.begin(ledger.read(plain(request))), response)
 
+    def begun(self, request: Request) -> Call | None:
+        """Return the real call that a request is, None where it passes by."""
+        return self._pending.begun(request)
+
     def find_requests_with_most_matches(self, request: Request) -> list[tuple[Any, ...]]:
         """Where vcr's aiohttp stub looks for the target of a redirect."""
         return [(request, [], [])]
@@ -277,6 +284,183 @@ def route(ledgers: Ledgers) -> Iterator[None]:
     """Take over the HTTP libraries for the ledgers, as `vcr.use_cassette` does. Not per thread or task."""
     with Router.use(path="", ledgers=ledgers):
         yield
+
+
+def _transports(router: Router) -> Iterator[tuple[type, str, Callable[..., Any]]]:
+    """Yield what takes the place of vcr's own patches of httpx and httpx2: class, attribute, function.
+
+    vcr reads an answer whole before it passes it on. Here what is streamed reaches the agent as it comes.
+    """
+    originals: Iterable[Any] = reset_patchers()
+    libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    for patcher in originals:
+        transport = patcher.getter()
+        for library in libraries:
+            if transport is library.HTTPTransport:
+                yield transport, patcher.attribute, _sync_handler(router, library, patcher.new)
+            elif transport is library.AsyncHTTPTransport:
+                yield transport, patcher.attribute, _async_handler(router, library, patcher.new)
+
+
+def _sync_handler(router: Router, library: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `handle_request` whose requests go to the router."""
+
+    class Told(library.SyncByteStream):  # type: ignore[misc]  # of a library that has no name here
+        """An answer that is kept while it is read; what the agent leaves of it is read at its end."""
+
+        def __init__(self, reading: _Reading, stream: Any) -> None:
+            self._reading = reading
+            self._stream = stream
+            self._chunks = iter(stream)
+
+        def __iter__(self) -> Iterator[bytes]:
+            with self._reading.goes_on():
+                for chunk in self._chunks:
+                    yield self._reading.take(chunk)
+            self._reading.end()
+
+        def close(self) -> None:
+            try:
+                if self._reading.is_stopped():
+                    with self._reading.goes_on():
+                        for chunk in self._chunks:
+                            self._reading.take(chunk, unread=True)
+                    self._reading.end()
+            finally:
+                self._stream.close()
+
+    def handle_request(transport: Any, request: Any) -> Any:
+        body = b"".join(request.stream)
+        request.stream = library.ByteStream(body)
+        asked = Request(request.method, str(request.url), body, request.headers)
+        if router.can_play_response_for(asked):
+            return _played(library, router.play_response(asked))
+        answer = original(transport, request)
+        reading = _Reading(router, asked, answer)
+        answer.stream = Told(reading, answer.stream)
+        if not reading.streams:
+            with contextlib.closing(answer.stream):
+                content = b"".join(answer.stream)
+            answer.stream = library.ByteStream(content)
+        return answer
+
+    return handle_request
+
+
+def _async_handler(router: Router, library: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `handle_async_request` whose requests go to the router."""
+
+    class Told(library.AsyncByteStream):  # type: ignore[misc]  # of a library that has no name here
+        """An answer that is kept while it is read; what the agent leaves of it is read at its end."""
+
+        def __init__(self, reading: _Reading, stream: Any) -> None:
+            self._reading = reading
+            self._stream = stream
+            self._chunks = aiter(stream)
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            with self._reading.goes_on():
+                async for chunk in self._chunks:
+                    yield self._reading.take(chunk)
+            self._reading.end()
+
+        async def aclose(self) -> None:
+            try:
+                if self._reading.is_stopped() and not _is_cancelled():
+                    with self._reading.goes_on():
+                        async for chunk in self._chunks:
+                            self._reading.take(chunk, unread=True)
+                    self._reading.end()
+            finally:
+                await self._stream.aclose()
+
+    async def handle_async_request(transport: Any, request: Any) -> Any:
+        body = b"".join([part async for part in request.stream])
+        request.stream = library.ByteStream(body)
+        asked = Request(request.method, str(request.url), body, request.headers)
+        if router.can_play_response_for(asked):
+            return _played(library, router.play_response(asked))
+        answer = await original(transport, request)
+        reading = _Reading(router, asked, answer)
+        answer.stream = Told(reading, answer.stream)
+        if not reading.streams:
+            async with contextlib.aclosing(answer.stream):
+                content = b"".join([part async for part in answer.stream])
+            answer.stream = library.ByteStream(content)
+        return answer
+
+    return handle_async_request
+
+
+def _is_cancelled() -> bool:
+    """Whether the task that runs is being cancelled, so that it must not wait for anything."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # the loop of another library
+        return False
+    return task is not None and task.cancelling() > 0
+
+
+class _Reading:
+    """A real answer of httpx while the agent reads it."""
+
+    def __init__(self, router: Router, asked: Request, answer: Any) -> None:
+        self._router = router
+        self._asked = asked  # a call is given up when its request is collected
+        self._answer = answer
+        self._chunks: list[bytes] = []
+        self._is_over = False
+        self._call = router.begun(asked)
+        kind = answer.headers.get("content-type", "")
+        self.streams = self._call is not None and self._call.sent.costs and kind.startswith(STREAMS)
+        """Whether it is passed on as it comes."""
+        if self.streams and self._call:
+            self._call.began = time.monotonic()
+
+    @contextlib.contextmanager
+    def goes_on(self) -> Iterator[None]:
+        """Note an answer that breaks off, which is none; not an agent that merely stops reading."""
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._is_over = True
+            raise
+
+    def is_stopped(self) -> bool:
+        """Whether more of it may come that nobody has read."""
+        return self.streams and not self._is_over
+
+    def take(self, chunk: bytes, *, unread: bool = False) -> bytes:
+        """Keep a chunk, and return it; `unread` where the agent does not read it."""
+        self._chunks.append(chunk)
+        if unread and self._call and chunk.strip():
+            self._call.is_read = False
+        return chunk
+
+    def end(self) -> None:
+        """The whole answer is there."""
+        if self._is_over:
+            return
+        self._is_over = True
+        headers: dict[str, list[str]] = {}
+        for name, value in self._answer.headers.multi_items():
+            headers.setdefault(name, []).append(value)
+        status = {"code": self._answer.status_code, "message": self._answer.reason_phrase}
+        told = {"status": status, "headers": headers, "body": {"string": b"".join(self._chunks)}}
+        self._router.append(self._asked, told)
+
+
+def _played(library: Any, answer: Mapping[str, Any]) -> Any:
+    """Return an answer in vcr's shape as a response of httpx or httpx2, unread."""
+    phrase = answer["status"].get("message")
+    return library.Response(
+        answer["status"]["code"],
+        headers=[(name, value) for name, values in answer["headers"].items() for value in values],
+        stream=library.ByteStream(answer["body"]["string"]),
+        extensions={"reason_phrase": phrase.encode("ascii", "replace")} if phrase else None,
+    )
 
 
 def is_taken() -> bool:
@@ -345,6 +529,11 @@ class Pending:
         """The answer that was found, if there is one."""
         decision = self._decided.get(request)
         return decision if isinstance(decision, Found) else None
+
+    def begun(self, request: HttpRequest) -> Call | None:
+        """The call that is under way for a request, if there is one."""
+        decision = self._decided.get(request)
+        return decision.call if isinstance(decision, _Ongoing) else None
 
     def finish(self, request: HttpRequest, answer: Mapping[str, Any]) -> bool:
         """A call is answered. False where none had begun."""

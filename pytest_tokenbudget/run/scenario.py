@@ -278,6 +278,11 @@ class Scenario:
                 yield f"{self.place.id}: {lost} got no answer. It is no model call: it is kept as failed."
             for broken in ledger.called(self.place.id).broken:
                 yield f"{self.place.id}: {broken}. It is recorded so, and bills what it had told by then."
+            for sent in ledger.called(self.place.id).half_read:
+                yield (
+                    f"{self.place.id}: the agent stopped reading the answer to {sent}. It is recorded, and "
+                    "counts, whole: the API may bill less where a client hangs up."
+                )
             for sent in ledger.called(self.place.id).asked_again:
                 yield (
                     f"{self.place.id}: {sent} was given up, and asked again. The recording holds the answer "

@@ -38,7 +38,8 @@ class MessagesApi:
     """The server as a context manager; see the package's docstring.
 
     `gzip` compresses answers for clients that accept it, and deflates them for clients that accept only that;
-    `stream_delay` is the seconds between the events of a stream; `clock` (seconds) ages the prompt cache.
+    `stream_delay` is the seconds between the events of a stream; `before_event` is told the number of each
+    event but the first before it is sent, and may wait; `clock` (seconds) ages the prompt cache.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class MessagesApi:
         *,
         gzip: bool = False,
         stream_delay: float = 0.0,
+        before_event: Callable[[int], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         port: int = 0,
     ) -> None:
@@ -54,6 +56,7 @@ class MessagesApi:
         self.batches = Batches(self.api)
         self.gzip = gzip
         self.stream_delay = stream_delay
+        self.before_event = before_event
         self.requests: list[Received] = []
         """Everything that reached the server, faults included."""
         self._server = _Server(("127.0.0.1", port), self)
@@ -194,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         for index, event in enumerate(events(reply.message)):
             if index:
                 time.sleep(self.server.owner.stream_delay)
+                self.server.owner.before_event(index)
             if fault and index == 3:
                 yield frame(fault.body(self._request_id()))
                 return
