@@ -27,9 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(given, rest[1:] if rest[:1] == ["--"] else rest)
     except TokenBudgetError as error:
+        from pytest_tokenbudget.replay.redaction import Redactor
         from pytest_tokenbudget.reports.text import plain
 
-        print(f"tokenbudget {given.command}: {plain(str(error), _ERROR)}", file=sys.stderr)
+        told = plain(Redactor(os.environ).text(str(error)), _ERROR)
+        print(f"tokenbudget {given.command}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -23,6 +23,7 @@ from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.pairing import Match, Recording, is_free
+from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.replay.traffic import (
     LOOPBACK,
     MessageThreads,
@@ -130,6 +131,8 @@ class Ledger:
             self._forks.tell()
             raise RecordingError(f"{self.name}: {FORKED}")  # no miss: a pool would wait for ever
         self.threads.add(threading.current_thread())
+        if self.rules.redactor:
+            self.rules.redactor.notice(sent.raw)
         self.notice(sent)
         sent = self._in_full(self._as_recorded(sent))
         with self._lock:
@@ -186,11 +189,13 @@ class Ledger:
 
     def warn(self, what: str) -> None:
         """Once."""
+        what = self._told(what)
         if what not in self.warnings:
             self.warnings.append(what)
 
     def doubt(self, problem: str) -> None:
         """Keep what makes it impossible to judge this run."""
+        problem = self._told(problem)
         if problem not in self.problems:
             self.problems.append(problem)
             self._accounts.refused(self._asker(), problem)
@@ -198,7 +203,11 @@ class Ledger:
     def refuse(self, problem: str) -> NoReturn:
         """Keep a problem, and raise it past the agent."""
         self.doubt(problem)
-        raise ReplayMiss(problem)
+        raise ReplayMiss(self._told(problem))
+
+    def _told(self, text: str) -> str:
+        """Return a text as it may be told: the agent may log what it gets for an error."""
+        return self.rules.redactor.text(text) if self.rules.redactor else text
 
     # --- finding ------------------------------------------------------------------------------------------
 
@@ -239,14 +248,16 @@ class Ledger:
         where = first_difference(exchange.request, request)
         differs = f"match_on: {' and '.join(playable.differs)} differs" + (f" at {where}" if where else "")
         told = f"{self.name}: {playable.refusal} {differs}. Record it: {self._command}"
-        self.mismatches.append((self._asker(), told))
+        self.mismatches.append((self._asker(), self._told(told)))
         return self._carrier(match)
 
     def _as_recorded(self, sent: Sent) -> Sent:
         """Without secrets, where the recording is without them; else any that a prompt holds are a change."""
-        if self.rules.redact is None or not (self._traffic.hides_text or self._hides_accepted(sent)):
+        if self.rules.redactor is None or self.rules.untouched:
             return sent
-        return self.read(self.rules.redact(sent.raw), sent.url)
+        if not (self._traffic.hides_text or self._hides_accepted(sent)):
+            return sent
+        return self.read(self.rules.redactor(sent.raw), sent.url)
 
     def _hides_accepted(self, sent: Sent) -> bool:
         """Whether a request may be one that was accepted, and something is hidden in those."""
@@ -373,13 +384,15 @@ class Ledger:
             return
         if self.rules.passes_by(sent):
             return
+        if self.rules.redactor and sent.request:
+            self.rules.redactor.learn(sent.request.body)
         missing, record = f"{self.name}: the recording has no answer to {sent}", f"Record it: {self._command}"
         if refusal:
             self.refuse(f"{missing}: {refusal} {record}")
         if sent.request is None or sent.is_about_a_batch:
             self.refuse(f"{missing}, and nothing reaches the network in replay. {record}")
         more = "The agent asks for more than was recorded, or for the same again."
-        raise ReplayMiss(f"{missing}. {more} {record}")  # the recording keeps the miss
+        raise ReplayMiss(self._told(f"{missing}. {more} {record}"))  # the recording keeps the miss
 
 
 class CallLimits(Protocol):
@@ -416,8 +429,9 @@ class Rules:
     sort_keys: bool = False
     """The cassette holds bodies as structures, so that nobody knows the order of their keys: it says nothing,
     in what was recorded as in what is asked now."""
-    redact: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-    """Hides in a request what was hidden in the recording, before the two are compared."""
+    redactor: Redactor | None = None
+    """Hides in a request what was hidden in the recording, before the two are compared (not where answers
+    are `untouched`: the filters of the suite have done that), and secrets in all that is told."""
     outside: bool = False
     """No scenario asks: nothing is recorded or metered."""
     accepted: AcceptedIn = lambda _: {}

@@ -1,9 +1,10 @@
-"""Keep keys, cookies, accounts and people out of cassettes.
+"""Keep keys, cookies, accounts and people out of cassettes, reports and messages.
 
 Headers are kept by an allowlist, since gateways and clouds name theirs as they like. Everything else that
 is written is searched for the secrets of this run in every form that they take on the wire, and for keys
 of known shapes: in JSON, JSON lines, server-sent events, Bedrock's event streams, and any other text. A
-secret that a stream cuts into pieces is found in the text that the pieces make together.
+secret that a stream cuts into pieces is found in the text that the pieces make together. A text that is
+told quotes prompts and addresses, and cuts what it quotes: `Redactor.text` hides pieces of secrets as well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import base64
 import binascii
 import json
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
@@ -45,7 +47,7 @@ _IDS = frozenset({"request-id", "x-request-id", "x-amzn-requestid"})
 """Kept, for what reads them, with a placeholder."""
 
 _SECRET_HEADER = re.compile(
-    r"(?:proxy-)?authorization|(?:set-)?cookie|(?:.*-)?(?:key|token|secret|auth|credential)"
+    r"(?:proxy-)?authorization|(?:set-)?cookie|(?!idempotency-)(?:.*-)?(?:key|token|secret|auth|credential)"
     r"|anthropic-(?:organization|workspace|user-profile)-id|openai-(?:organization|project)|.*request-?id"
 )
 _SECRET_PARAMETER = re.compile(
@@ -53,6 +55,8 @@ _SECRET_PARAMETER = re.compile(
     r"|code|assertion|sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token))"
 )
 _PARAMETER = re.compile(r"(?P<before>(?:^|[&?;])(?P<name>[^=&;]*)=)(?P<value>[^&;]*)")
+_ADDRESSED = re.compile(r"(?P<before>[&?;](?P<name>[\w%.-]+)=)(?P<value>[^&;\s\"'<>]+)")
+"""A parameter of an address that stands in a text."""
 
 
 def redact(
@@ -73,23 +77,59 @@ def redact(
 
 
 class Redactor:
-    """Hides in a request of this run what a recording of it would hide, so that the two compare.
+    """Hides the secrets of a run: in its requests as recordings do, and in every text that leaves it.
 
-    `environ` and `patterns` are what recordings are redacted by.
+    `environ` and `patterns` are what recordings are redacted by. Thread-safe.
     """
 
     def __init__(self, environ: Mapping[str, str], patterns: Sequence[str] = ()) -> None:
         self._environ = environ
         self._patterns = patterns
         self._secrets: dict[frozenset[str], Secrets] = {}  # each remembers the texts that it has searched
+        self._noticed: frozenset[str] = frozenset()
+        """What the headers of requests carried."""
+        self._pieces: set[str] = set()
+        """All pieces of `_PIECE` characters of the secrets that were found in requests."""
+        self._lock = threading.Lock()
 
     def __call__(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The request without secrets."""
-        values = secrets_of(self._environ).union(_header_secrets(request))
-        secrets = self._secrets.get(values)
+        """Return the request without secrets, so that it compares with a recorded one."""
+        return redact_request(request, self._knowing(_header_secrets(request)))
+
+    def hide(self, patterns: Sequence[str]) -> None:
+        """Hide what these regular expressions match, and no longer what those before them did."""
+        with self._lock:
+            self._patterns, self._secrets = patterns, {}
+
+    def notice(self, request: Mapping[str, Any]) -> None:
+        """Remember the keys that a request carries in its headers: no text may tell them."""
+        lasting = {value for value in _header_secrets(request) if not value.startswith("Signature=")}
+        with self._lock:
+            self._noticed |= lasting
+
+    def learn(self, body: Any) -> None:
+        """Remember the secrets of a JSON body, since texts may quote it, and cut what they quote."""
+        found = set(_secrets_in(body, self._knowing(self._noticed), _NAMED))
+        with self._lock:
+            self._pieces.update(
+                secret[start : start + _PIECE]
+                for secret in found
+                for start in range(len(secret) - _PIECE + 1)
+            )
+
+    def text(self, text: str) -> str:
+        """Return a text that may leave this run: without secrets, and without pieces of those learned."""
+        shown = self._knowing(self._noticed).redact(_ADDRESSED.sub(_hide_parameter, text))
+        with self._lock:
+            pieces = (start for start in range(len(shown)) if shown[start : start + _PIECE] in self._pieces)
+            return replace_spans(shown, _merged((start, start + _PIECE) for start in pieces))
+
+    def _knowing(self, values: Iterable[str]) -> Secrets:
+        known = secrets_of(self._environ).union(values)
+        secrets = self._secrets.get(known)
         if secrets is None:
-            secrets = self._secrets[values] = Secrets(values, self._patterns)
-        return redact_request(request, secrets)
+            secrets = self._secrets[known] = Secrets(known, self._patterns)
+        return secrets
 
 
 def redact_request(request: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
@@ -102,7 +142,7 @@ def redact_request(request: Mapping[str, Any], secrets: Secrets) -> dict[str, An
         body = _without_parameters(body.decode("latin-1")).encode("latin-1")
     return {
         "method": request["method"],
-        "uri": _redact_uri(request["uri"], secrets),
+        "uri": redact_uri(request["uri"], secrets),
         "body": redact_body(body, secrets) if body else body,
         "headers": _kept_headers(request, KEPT_OF_REQUESTS, secrets),
     }
@@ -142,7 +182,7 @@ def _answer_body(headers: dict[str, list[Any]], body: Any, secrets: Secrets) -> 
 
 def _redact_value(value: Any, secrets: Secrets) -> Any:
     if isinstance(value, str):
-        return _redact_uri(value, secrets) if "://" in value else secrets.redact(value)
+        return redact_uri(value, secrets) if "://" in value else secrets.redact(value)
     if isinstance(value, Mapping):
         return {key: _redact_value(item, secrets) for key, item in value.items()}
     return value
@@ -211,7 +251,8 @@ def _names_form(part: Mapping[str, Any]) -> bool:
 # --- addresses --------------------------------------------------------------------------------------------
 
 
-def _redact_uri(uri: str, secrets: Secrets) -> str:
+def redact_uri(uri: str, secrets: Secrets) -> str:
+    """Return an address without who asks, and without what its parameters keep secret."""
     try:
         parts = urlsplit(uri)
     except ValueError:
@@ -221,11 +262,12 @@ def _redact_uri(uri: str, secrets: Secrets) -> str:
 
 
 def _without_parameters(query: str) -> str:
-    def hide(match: re.Match[str]) -> str:
-        name = unquote_plus(match["name"])
-        return f"{match['before']}{PLACEHOLDER}" if _SECRET_PARAMETER.fullmatch(name) else match[0]
+    return _PARAMETER.sub(_hide_parameter, query)
 
-    return _PARAMETER.sub(hide, query)
+
+def _hide_parameter(match: re.Match[str]) -> str:
+    name = unquote_plus(match["name"])
+    return f"{match['before']}{PLACEHOLDER}" if _SECRET_PARAMETER.fullmatch(name) else match[0]
 
 
 Path = tuple[str | int, ...]
@@ -266,9 +308,29 @@ def redact_json(value: Any, secrets: Secrets, *, names: re.Pattern[str] | None =
         if names is not None and names.fullmatch(key) and isinstance(item, str) and item:
             redacted[secrets.redact(key)] = PLACEHOLDER
         else:
-            inner = None if key in _CONVERSATION else _OF_METADATA if key == "metadata" and names else names
-            redacted[secrets.redact(key)] = redact_json(item, secrets, names=inner)
+            redacted[secrets.redact(key)] = redact_json(item, secrets, names=_names_below(key, names))
     return redacted
+
+
+def _names_below(key: str, names: re.Pattern[str] | None) -> re.Pattern[str] | None:
+    """Return which fields are hidden whole below a field, where `names` are in it."""
+    return None if key in _CONVERSATION else _OF_METADATA if key == "metadata" and names else names
+
+
+def _secrets_in(value: Any, secrets: Secrets, names: re.Pattern[str] | None) -> Iterator[str]:
+    """Yield each secret that `redact_json` hides in a JSON value."""
+    if isinstance(value, str):
+        if secrets.redact(value) != value:  # which is remembered: a conversation repeats its texts
+            yield from (value[start:end] for start, end in secrets.spans(value))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secrets_in(item, secrets, names)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if names is not None and names.fullmatch(key) and isinstance(item, str):
+                yield item
+            yield from _secrets_in(key, secrets, None)
+            yield from _secrets_in(item, secrets, _names_below(key, names))
 
 
 def _redact_event_stream(body: bytes, secrets: Secrets) -> bytes:
@@ -414,6 +476,8 @@ _SECRET_NAME = re.compile(
     r"(?:^|[_-])(?:API_?)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|COOKIE|PAT)$", re.I
 )
 _SHORTEST = 8  # characters; shorter values stand for themselves in too many texts
+_PIECE = _SHORTEST
+"""Characters by which a piece of a secret is known."""
 _SHORTEST_WORD = 16  # of letters only: `assistant` and `password` are words of every prompt
 
 
@@ -451,13 +515,7 @@ class Secrets:
 
     def spans(self, text: str) -> list[Span]:
         """Where secrets are, in order, not overlapping."""
-        merged: list[Span] = []
-        for start, end in sorted(self._matches(text)):
-            if merged and start < merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-            else:
-                merged.append((start, end))
-        return merged
+        return _merged(sorted(self._matches(text)))
 
     def _matches(self, text: str) -> Iterator[Span]:
         for form in self._known:
@@ -471,6 +529,17 @@ class Secrets:
                 start, end = match.span(1 if pattern.groups and match[1] is not None else 0)
                 if start < end:
                     yield start, end
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    """Return spans, given in order of their starts, with those that overlap made one."""
+    merged: list[Span] = []
+    for start, end in spans:
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def replace_spans(text: str, spans: Iterable[Span]) -> str:

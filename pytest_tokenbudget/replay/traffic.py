@@ -26,7 +26,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import holds_stand_in
-from pytest_tokenbudget.replay.redaction import PLACEHOLDER
+from pytest_tokenbudget.replay.redaction import PLACEHOLDER, Secrets, redact_uri
 from pytest_tokenbudget.wire.answers import read_answer, read_message
 from pytest_tokenbudget.wire.endpoints import endpoint, unmetered_reason
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
@@ -244,8 +244,9 @@ class Sent:
 
     @property
     def place(self) -> str:
-        """Method and address without the query, which may hold anything."""
-        return f"{self.method} {urlsplit(self.url)._replace(query='', fragment='').geturl()}"
+        """Method and address without the query, which may hold anything, and without who asks."""
+        shown = urlsplit(redact_uri(self.url, Secrets()))
+        return f"{self.method} {shown._replace(query='', fragment='').geturl()}"
 
     @property
     def route(self) -> tuple[str, str]:
@@ -284,7 +285,7 @@ class Sent:
         """`POST /v1/messages (claude-haiku-4-5): "Where is my order, and ..."`"""
         path = urlsplit(self.url).path
         if self.request is None:
-            return f"{self.method} {self.url}"
+            return f"{self.method} {redact_uri(self.url, Secrets())}"
         prompt = (self.entries[0] if self.entries else self.request).prompt
         if not prompt.blocks:
             return f"{self.method} {path}"
@@ -322,7 +323,7 @@ def _first_words(prompt: Prompt) -> str:
         if isinstance(said, list):
             said = " ".join(str(part.get("text", "")) for part in said if isinstance(part, Mapping))
         if block.role == "user" and isinstance(said, str) and said.strip():
-            words = " ".join(said[: 4 * _FIRST_WORDS].split())
+            words = " ".join(Secrets().redact(said)[: 4 * _FIRST_WORDS].split())
             return words if len(words) <= _FIRST_WORDS else f"{words[: _FIRST_WORDS - 3]}..."
     return prompt.blocks[-1].name
 

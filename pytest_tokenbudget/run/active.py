@@ -44,6 +44,7 @@ class Stage:
         *,
         ignored_hosts: Sequence[str] = (),
         spending: Spending | None = None,
+        redactor: Redactor | None = None,
         accepted: Callable[[Place, Callable[[], bool]], AcceptedIn] = lambda *_: lambda _: {},
     ) -> None:
         self._options = options
@@ -51,7 +52,7 @@ class Stage:
         self._prices = prices
         self._spending = spending
         self._accepted = accepted
-        self._redactor = Redactor(without_stand_ins(os.environ))
+        self._redactor = redactor or Redactor(without_stand_ins(os.environ))
         self._allowances = Allowances()
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
         self._ledgers = Ledgers()
@@ -63,10 +64,6 @@ class Stage:
     def test(self) -> Scenario | None:
         """The test that is on."""
         return next((one for one, _ in reversed(self._on) if one.kind == "test"), None)
-
-    def redact(self, patterns: Sequence[str]) -> None:
-        """Hide what the user's own `patterns` match, as recordings hide it."""
-        self._redactor = Redactor(without_stand_ins(os.environ), patterns)
 
     def enter(self, scenario: Scenario, *, fenced: bool = False) -> None:
         """Put a scenario on top; `fenced` closes the network as well, where nothing is to be called.
@@ -202,7 +199,9 @@ class Stage:
             return on.place.id
 
         accepted = self._accepted(opener.place, lambda: ledger.shared)
-        rules = replace(rules, asker=asker, limits=self._allowances, accepted=accepted)
+        rules = replace(
+            rules, asker=asker, limits=self._allowances, accepted=accepted, redactor=self._redactor
+        )
         ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
         opener.adopts(ledger)
         return ledger

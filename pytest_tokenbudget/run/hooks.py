@@ -120,6 +120,7 @@ class Scenarios:
             session.prices,
             ignored_hosts=session.settings.ignored_hosts,
             spending=session.spending,
+            redactor=session.redactor,
             accepted=session.accepted,
         )
         self.fixtures = Fixtures(self._stage, session.files, self._end, judge=session.options.judge)
@@ -144,7 +145,7 @@ class Scenarios:
         for folder in {item.path.parent for item in session.items}:
             with contextlib.suppress(TokenBudgetError):  # each of its tests tells it
                 self._session.files.of(folder)
-        self._stage.redact(self._session.files.redact)
+        self._session.redactor.hide(self._session.files.redact)
         if self._session.options.judge:
             self.fixtures.know_judged(session.items)
         worker = getattr(self._config, "workerinput", {}).get("workerid", "gw0")  # all collect the same
@@ -292,10 +293,10 @@ class Scenarios:
             self._news.clear()
         if is_budgets:
             report.outcome = "failed"
-            report.longrepr = reporting.printable(str(failure))
+            report.longrepr = self._shown(failure)
             report.__dict__.pop("wasxfail", None)
         elif isinstance(failure, ReplayMiss):
-            report.longrepr = reporting.printable(str(failure))  # of a subtest
+            report.longrepr = self._shown(failure)  # of a subtest
         if self._session.options.calls:
             live = self._session.options.live
             report.sections += reporting.of_real_calls(report, item.stash.get(SCENARIO, None), live=live)
@@ -304,6 +305,10 @@ class Scenarios:
     def pytest_sessionfinish(self) -> None:
         """Tell what a recording would call, where that is asked."""
         self._session.write_plan()
+
+    def _shown(self, failure: BaseException | None) -> str:
+        """Return why a test fails, as the terminal shows it, without secrets."""
+        return reporting.printable(self._session.redactor.text(str(failure)))
 
     def _unjudged(self, item: pytest.Item, outcome: str, error: BaseException | None) -> Unjudged | None:
         """Return what is told of a test that ended with `outcome`; None if it is judged or no scenario."""
@@ -315,7 +320,7 @@ class Scenarios:
         asked = scenario is not None and scenario.touched
         if not (asked or items.is_marked(item) or self._session.has_baseline(place)):
             return None
-        text = reporting.why(error) if outcome == "failed" else None
+        text = self._session.redactor.text(reporting.why(error)) if outcome == "failed" else None
         not_run = scenario is not None and scenario.not_run
         return {"id": place.id, "outcome": "not_run" if not_run else outcome, "text": text}
 

@@ -162,7 +162,7 @@ class Scenario:
             free_hosts=free_hosts,
             ignored_hosts=ignored_hosts,
             limits=limits,
-            redact=redactor,
+            redactor=redactor,
             accepted=accepted,
         )
         self.own = Ledger(self.place.id, self._command(exists), recorded, rules)

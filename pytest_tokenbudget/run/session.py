@@ -5,11 +5,12 @@ Knows no pytest. Under several processes, each has a session that examines; the 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
@@ -30,7 +31,7 @@ from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Paired, Usage, Verdict
 from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.replay.playback import AcceptedIn
-from pytest_tokenbudget.replay.redaction import Secrets, secrets_of
+from pytest_tokenbudget.replay.redaction import Redactor, Secrets, secrets_of
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, ExcludedEntry, ScenarioEntry
@@ -44,10 +45,11 @@ from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_go
 from pytest_tokenbudget.run.count_api import ApiCounter
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Planned, Spending
-from pytest_tokenbudget.run.stability import check_stability, keep_prompts, unstable_text
+from pytest_tokenbudget.run.stability import check_stability, keep_prompts, kept_prompts, unstable_text
 from pytest_tokenbudget.settings import Options, RecordMode, ReportTarget, ScenarioSettings, SettingsFiles
 from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.exchange import Accepted, Exchange
+from pytest_tokenbudget.wire.prompt import body_of
 
 
 @dataclass(slots=True)
@@ -100,6 +102,8 @@ class Session:
         self.options = options
         self.files = files
         self.settings = files.of(root)
+        self.redactor = Redactor(without_stand_ins(os.environ), self.settings.redact)
+        """Hides secrets in every text that leaves the run."""
         self.prices = Prices()
         self.recordings = Recordings()
         self.api = ApiCounter(without_stand_ins(os.environ), store) if options.count == "api" else None
@@ -160,8 +164,14 @@ class Session:
     def conclude(self, scenario: Scenario) -> Conclusion:
         """Measure a scenario that is over, keep its new recording, and judge it where that is asked.
 
-        Raises an error of the catalogue for a baseline or a cassette that cannot be read or written.
+        No text of it holds a secret. Raises an error of the catalogue for a baseline or a cassette that
+        cannot be read or written.
         """
+        concluded, hidden = self._concluded(scenario), self.redactor.text
+        failure = None if concluded.failure is None else hidden(concluded.failure)
+        return replace(concluded, failure=failure, warnings=tuple(map(hidden, concluded.warnings)))
+
+    def _concluded(self, scenario: Scenario) -> Conclusion:
         if scenario.stop:
             return Conclusion(failure=scenario.stop, warnings=self._warnings(scenario))
         if not scenario.touched and self._committed.of(scenario.place) is None:
@@ -194,9 +204,8 @@ class Session:
         failed = verdict.fails and not (verdict.is_measured and self.options.live)
         told = entry if judge else None
         mismatches = scenario.mismatches
-        entry["findings"] += [
-            build.finding(Finding(FindingKind.PROBLEM, "match_on", text)) for text in mismatches
-        ]
+        refused = (Finding(FindingKind.PROBLEM, "match_on", text) for text in mismatches)
+        entry["findings"] += map(build.finding, self._without_secrets(refused))
         if failed or mismatches:
             failures = [*([failure_text(entry)] if failed else []), *mismatches]
             return Conclusion(told, "\n".join(failures), warnings, measured_on, recorded)
@@ -309,9 +318,20 @@ class Session:
         if baseline and not self.options.live:
             names_recording = committed is not None and committed.recording is not None
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
-        findings = self._findings(run, settings, anew)
+        self._learn_secrets(run)
+        findings = self._without_secrets(self._findings(run, settings, anew))
         runs = settings.runs_per_month
         return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
+
+    def _learn_secrets(self, run: Run) -> None:
+        """Look for secrets in what differs, on both sides: findings quote it, and cut what they quote."""
+        pairs = [turn.pair for turn in run.turns if _is_changed(turn)]
+        for request in (*run.misses, *(side for pair in pairs for side in (pair.request, pair.recorded))):
+            self.redactor.learn(request.body)
+
+    def _without_secrets(self, findings: Iterable[Finding]) -> list[Finding]:
+        hidden = self.redactor.text
+        return [replace(one, where=hidden(one.where), text=hidden(one.text)) for one in findings]
 
     def _judge(
         self, baseline: Usage | None, run: Run, settings: ScenarioSettings, starts: Starts | None = None
@@ -404,7 +424,10 @@ class Session:
         found, problems = check_stability(self.options.prompts, files, arguments, invoked_in, self.root)
         self._problems += problems
         told = []
-        for name, findings in found.items():
+        for prompt in itertools.chain.from_iterable(kept_prompts(self.options.prompts).values()):
+            self.redactor.learn(body_of(prompt))
+        for name, differences in found.items():
+            findings = self._without_secrets(differences)
             for entry in self._entries[name]:
                 entry["findings"] += [build.finding(one) for one in findings]
             told.append((self._entries[name][-1], unstable_text(findings)))
@@ -420,13 +443,14 @@ class Session:
             outcome.written += updated.written
             outcome.problems += updated.problems
             outcome.accepted += acceptances(outcome.document, updated.before, self.prices.cost)
+        outcome.problems = list(map(self.redactor.text, outcome.problems))
         outcome.document["errors"] += [{"id": None, "text": problem} for problem in outcome.problems]
         for target in self.options.reports:
             try:
                 write_report(target, outcome.document, self.root, self.settings.scenario.runs_per_month)
                 outcome.written.append(target.path)
             except TokenBudgetError as error:
-                outcome.problems.append(str(error))
+                outcome.problems.append(self.redactor.text(str(error)))
         return outcome
 
     def document(self) -> Document:
