@@ -15,7 +15,7 @@ from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.baseline_report import diff_markdown, load_diff
-from pytest_tokenbudget.reports.document import Document, from_the_top, load, merge
+from pytest_tokenbudget.reports.document import Document, from_the_top, is_lost, load, merge
 from pytest_tokenbudget.reports.terminal import summary_lines
 from pytest_tokenbudget.reports.text import Line
 from pytest_tokenbudget.repository.git import Repository
@@ -73,10 +73,16 @@ def _prefix(document: Document, folder: Path) -> str:
 
 
 def write_merged(paths: Sequence[Path], destination: Path, expected: int | None) -> int:
-    """Write the document of all. Raises ReportError where they disagree or one is missing."""
+    """Write the document of all; return 1 where no file has measured a committed baseline.
+
+    Raises ReportError where they disagree or one is missing.
+    """
     merged = read_documents(inputs(paths).documents, expected)
     output.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", destination)
-    return 0
+    if not any(map(is_lost, merged["unmeasured"])):
+        return 0
+    output.write_lines([Line(text) for text in view.unmeasured(merged)], None)
+    return 1
 
 
 def read_documents(paths: Sequence[Path], expected: int | None = None) -> Document:

@@ -28,6 +28,7 @@ from pytest_tokenbudget.reports.document import (
     ScenarioEntry,
     TokensEntry,
     TurnEntry,
+    UnmeasuredEntry,
     tokens_entry,
     totals,
     usage_of,
@@ -89,6 +90,8 @@ def document(
     errors: Sequence[ErrorEntry] = (),
     not_judged: Sequence[NotJudgedEntry] = (),
     excluded: Sequence[ExcludedEntry] = (),
+    unmeasured: Sequence[UnmeasuredEntry] = (),
+    committed: Iterable[str] = (),
     project: str | None = None,
 ) -> Document:
     """The whole document, scenarios by id, so that equal runs give equal documents."""
@@ -105,6 +108,8 @@ def document(
         "errors": list(errors),
         "not_judged": sorted(not_judged, key=lambda entry: entry["id"]),
         "excluded": sorted(excluded, key=lambda entry: entry["id"]),
+        "unmeasured": sorted(unmeasured, key=lambda entry: entry["id"]),
+        "committed": sorted(committed),
         "project": project,
     }
 

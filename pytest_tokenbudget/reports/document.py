@@ -154,6 +154,15 @@ class ExcludedEntry(TypedDict):
     why: str
 
 
+class UnmeasuredEntry(TypedDict):
+    """A scenario with a committed baseline, in a folder that was run, that nothing measured."""
+
+    id: str
+    why: str
+    """`gone` (no test stands for it), `skipped` (its module is), `not_run` (the run ended before it); the
+    first and the last fail the run."""
+
+
 class Document(TypedDict):
     """One run."""
 
@@ -167,6 +176,9 @@ class Document(TypedDict):
     errors: list[ErrorEntry]
     not_judged: list[NotJudgedEntry]
     excluded: list[ExcludedEntry]
+    unmeasured: list[UnmeasuredEntry]
+    committed: list[str]
+    """Ids of all baselines in the folders that were run."""
     project: str | None
     """The folder of the run from the top of its repository; None outside of one."""
 
@@ -296,7 +308,7 @@ def validate(document: object, name: str = "the document") -> Document:
     return cast("Document", document)
 
 
-_LATER: Mapping[str, object] = {"excluded": [], "project": None}
+_LATER: Mapping[str, object] = {"excluded": [], "unmeasured": [], "committed": [], "project": None}
 """Keys of version 2 that its first writers did not have, and what their lack means."""
 
 
@@ -474,13 +486,19 @@ def merge(documents: Mapping[str, Document], *, shards: int | None = None) -> Me
                 )
     scenarios = [scenario for _, (_, scenario) in sorted(found.items())]
     merged = {**documents[names[0]], "totals": totals(scenarios), "scenarios": scenarios}
-    merged |= _unjudged([documents[name] for name in names], set(found))
+    parts = [documents[name] for name in names]
+    merged |= _unjudged(parts, set(found))
+    merged |= _unmeasured(parts, found)
     empty = [name for name in names if not documents[name]["scenarios"]]
     notes = [f"{name} holds no scenario." for name in empty]
     if doubles:
         verb = "was" if doubles == 1 else "were"
         notes.append(f"{plural(doubles, 'scenario')} {verb} in more than one file, and the same in each.")
     return Merged(cast("Document", merged), tuple(notes))
+
+
+_WITH_IDS = ("scenarios", "errors", "not_judged", "excluded", "unmeasured")
+"""Keys of lists whose entries have the id of a scenario."""
 
 
 def _from_above(document: Document) -> Document:
@@ -491,8 +509,10 @@ def _from_above(document: Document) -> Document:
         return [{**one, "id": one["id"] and str(ScenarioId(one["id"]).below(folder))} for one in entries]
 
     document = from_the_top(document, folder)
-    lists = {name: placed(document[name]) for name in ("scenarios", "errors", "not_judged", "excluded")}
-    return cast("Document", {**document, **lists, "project": ""})
+    entries: Mapping[str, Any] = document
+    lists = {name: placed(entries[name]) for name in _WITH_IDS}
+    committed = [str(ScenarioId(one).below(folder)) for one in document["committed"]]
+    return cast("Document", {**document, **lists, "committed": committed, "project": ""})
 
 
 def from_the_top(document: Document, prefix: str) -> Document:
@@ -524,6 +544,28 @@ def _unjudged(documents: Sequence[Document], measured: Collection[str]) -> dict[
         "not_judged": [each for _, each in sorted(left.items())],
         "excluded": [each for _, each in sorted(excluded.items())],
     }
+
+
+def _unmeasured(documents: Sequence[Document], measured: Iterable[str]) -> dict[str, object]:
+    """Return the committed baselines of all `documents`, and those that none of them knows of.
+
+    One document alone claims what its own run did; of several, what no one has measured is gone.
+    """
+    known = set(measured)
+    for document in documents:
+        known |= {each["id"] for each in (*document["not_judged"], *document["excluded"])}
+    committed = sorted({each for document in documents for each in document["committed"]})
+    entries = {each["id"]: each for document in documents for each in document["unmeasured"]}
+    if len(documents) > 1:
+        tests = [each for each in committed if ScenarioId(each).kind == "test" and each not in entries]
+        entries |= {each: {"id": each, "why": "gone"} for each in tests}
+    left = [each for _, each in sorted(entries.items()) if each["id"] not in known]
+    return {"committed": committed, "unmeasured": left}
+
+
+def is_lost(entry: UnmeasuredEntry) -> bool:
+    """Return whether what was not measured fails the run."""
+    return entry["why"] != "skipped"
 
 
 def _check_same_run(names: list[str], documents: Mapping[str, Document]) -> None:

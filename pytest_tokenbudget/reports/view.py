@@ -204,10 +204,11 @@ def headline(document: Document) -> str:
 
 def _verdicts(document: Document) -> str:
     verdicts, unjudged, not_run = _counts(document), len(document["not_judged"]), _not_run(document)
-    number = len(document["scenarios"]) + unjudged
+    unmeasured = len(document["unmeasured"])
+    number = len(document["scenarios"]) + unjudged + unmeasured
     every, passing = plural(number, "scenario"), verdicts["improved"] + verdicts["within"]
     amiss = [(n, "over budget" if name == "over" else name) for name, n in verdicts.items() if _fails(name)]
-    amiss += [(not_run, "not run"), (unjudged - not_run, "not judged")]
+    amiss += [(not_run, "not run"), (unjudged - not_run, "not judged"), (unmeasured, "unmeasured")]
     (first, word), *others = [(n, word) for n, word in amiss if n] or [(0, "")]
     said = [f"{first:,} of {every} {_is(first)} {word}"] if first else []
     said += [f"{n:,} {_is(n)} {word}" for n, word in others]
@@ -215,8 +216,9 @@ def _verdicts(document: Document) -> str:
         said.append(plural(alone, "error"))
     if not number:
         said.append("no scenario was measured" if said else "No scenario was measured")
-    elif said and passing == number - unjudged > 0:
-        said.append(f"{passing:,} {_is(passing)} within budget" if unjudged else f"{every} within budget")
+    elif said and passing == len(document["scenarios"]) > 0:
+        alone = passing < number
+        said.append(f"{passing:,} {_is(passing)} within budget" if alone else f"{every} within budget")
     elif not said:
         cheaper = f", {verdicts['improved']:,} cheaper" if verdicts["improved"] else ""
         said.append(f"{every} {_is(number)} within budget{cheaper}")
@@ -249,7 +251,26 @@ def missing(document: Document) -> list[str]:
     """Return a line for each error, and one for what ended otherwise without a verdict."""
     failed = {error["id"] for error in document["errors"]}
     others = [(test["id"], test["outcome"]) for test in document["not_judged"] if test["id"] not in failed]
-    return [*errors(document), *_by_text((name, f"not judged: {outcome}") for name, outcome in others)]
+    return [
+        *errors(document),
+        *_by_text((name, f"not judged: {outcome}") for name, outcome in others),
+        *unmeasured(document),
+    ]
+
+
+def unmeasured(document: Document) -> list[str]:
+    """Return a line for each reason why a committed baseline was not measured."""
+    return _by_text((one["id"], _UNMEASURED.get(one["why"], one["why"])) for one in document["unmeasured"])
+
+
+_UNMEASURED = {
+    "gone": (
+        "has a baseline, and no test any more. Bring the test back; if it is meant to go, its "
+        "baseline goes with it: tokenbudget prune --delete"
+    ),
+    "skipped": "not measured: its module is skipped",
+    "not_run": "was to run, and the run ended before it",
+}
 
 
 def errors(document: Document) -> list[str]:
@@ -283,14 +304,23 @@ def line(document: Document) -> str:
     compared = [one for one in document["scenarios"] if is_comparable(one)]
     if compared:
         parts.append(", ".join(_sums(document, compared)))
-    not_run, excluded = _not_run(document), len(document["excluded"])
-    unjudged = len(document["not_judged"]) - not_run
-    parts += [f"{excluded:,} excluded"] if excluded else []
-    parts += [f"{not_run:,} not run"] if not_run else []
-    parts += [f"{unjudged:,} not judged"] if unjudged else []
+    not_run = _not_run(document)
+    others = {
+        "excluded": len(document["excluded"]),
+        "not run": not_run,
+        "not judged": len(document["not_judged"]) - not_run,
+        "unmeasured": len(document["unmeasured"]),
+        "suspected": sum(map(_is_suspected, document["scenarios"])),
+    }
+    parts += [f"{number:,} {what}" for what, number in others.items() if number]
     if alone := _other_errors(document):
         parts.append(plural(alone, "error"))
     return f"token budgets: {'; '.join(parts)}"
+
+
+def _is_suspected(scenario: ScenarioEntry) -> bool:
+    """Return whether it may lose its cache from run to run, and nobody has proved that."""
+    return any(finding["kind"] == FindingKind.VOLATILE for finding in scenario["findings"])
 
 
 def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str]:

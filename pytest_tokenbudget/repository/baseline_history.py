@@ -5,10 +5,11 @@ In a run each file is read once, and written at its end.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
 from pytest_tokenbudget.budget.accepted import (
@@ -177,6 +178,19 @@ class Committed:
         if path not in self._read:
             self._read[path] = read_baselines(path)
         return self._read[path].get(place.name)
+
+    def ids(self, folder: str) -> Iterator[str]:
+        """Yield the ids of all scenarios with a baseline whose test files are in `folder`, from the root.
+
+        Files that cannot be read are left out: their tests tell them.
+        """
+        at = self._root / folder
+        for path in sorted((at / "token_budgets").glob("*.yaml")):
+            if path not in self._read:
+                with contextlib.suppress(BaselineError):
+                    self._read[path] = read_baselines(path)
+            for name in self._read.get(path, ()):
+                yield f"{PurePosixPath(folder, path.stem)}.py::{name}"
 
     def accepted(self, place: Place, *, lenient: bool = False) -> Sequence[AcceptedCassette]:
         """Return the accepted requests that the baseline of a scenario was measured on; none are read

@@ -22,6 +22,7 @@ from pytest_tokenbudget.reports.exports import properties
 from pytest_tokenbudget.run import items, reporting
 from pytest_tokenbudget.run.active import Stage
 from pytest_tokenbudget.run.reporting import (
+    COLLECTED,
     ENTRIES,
     LEFT_OUT,
     MEASURED_ON,
@@ -124,7 +125,9 @@ class Scenarios:
             accepted=session.accepted,
         )
         self.fixtures = Fixtures(self._stage, session.files, self._end, judge=session.options.judge)
-        self._exclusions = items.Exclusions()
+        self._tests = items.CollectedTests()
+        self.collected: items.Collected | None = None
+        """What there is to run; None before all is collected."""
         self._news: dict[str, list[object]] = defaultdict(list)
         self._told: set[str] = set()
         self._cassettes = items.Cassettes()
@@ -137,7 +140,15 @@ class Scenarios:
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Know which tests there are."""
-        self._exclusions.add(item)
+        self._tests.add(item)
+
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        """Know which folders are looked through."""
+        self._tests.enter(collector)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Know which modules are skipped as a whole."""
+        self._tests.end(report)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Know whose each cassette is, what to hide, and which tests are not judged."""
@@ -148,9 +159,12 @@ class Scenarios:
         self._session.redactor.hide(self._session.files.redact)
         if self._session.options.judge:
             self.fixtures.know_judged(session.items)
+            self.collected = self._tests.told(session)
+            if hasattr(self._config, "workeroutput"):
+                self._config.workeroutput[COLLECTED] = self.collected
         worker = getattr(self._config, "workerinput", {}).get("workerid", "gw0")  # all collect the same
         if self._session.options.judge and worker == "gw0":
-            for idle in self._exclusions.idle(self._session.files.exclude, session):
+            for idle in self._tests.idle(self._session.files.exclude, session):
                 warn(session, idle)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:

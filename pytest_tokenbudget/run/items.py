@@ -6,17 +6,17 @@ import inspect
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypedDict
 
 import pytest
 
 from pytest_tokenbudget.errors import CassetteError, SettingsError
 from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.reports.document import Recorder
+from pytest_tokenbudget.reports.document import Recorder, UnmeasuredEntry
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
 from pytest_tokenbudget.settings import (
     MARKER,
@@ -67,27 +67,124 @@ def is_excluded(item: pytest.Item, files: SettingsFiles) -> bool:
         return False
 
 
-class Exclusions:
-    """Know which patterns of `exclude` match a collected test, and warn of those that match none."""
+class Collected(TypedDict):
+    """What one process has collected, in builtins, so that it crosses processes. Paths are from the root."""
+
+    tests: Sequence[str]
+    """Ids of all tests, whether they are to run or not."""
+    selected: Sequence[str]
+    """Ids of those that are to run."""
+    folders: Sequence[str]
+    """That were looked through."""
+    asked: Sequence[str]
+    """Files and folders that pytest was given, for some of their tests, too."""
+    partly: Sequence[str]
+    """Modules of which only some tests are to run."""
+    unfinished: Sequence[str]
+    """Modules that cannot be collected."""
+    skipped: Sequence[str]
+    """Modules, or classes, that are skipped as a whole."""
+    is_partial: bool
+    """Whether an option leaves out whole modules without a word."""
+
+
+class CollectedTests:
+    """Know what there is: all tests that were collected, whether they are to run or not, and where."""
 
     def __init__(self) -> None:
         self._tests: list[tuple[Path, str]] = []
+        self._ids: dict[str, None] = {}
+        self._folders: dict[Path, None] = {}
+        self._unfinished: set[str] = set()
+        self._skipped: set[str] = set()
 
     def add(self, item: pytest.Item) -> None:
-        """Note a test that was collected, whether it is to run or not."""
+        """Note a test."""
         self._tests.append((item.path, _name(item)))
+        self._ids[place_of(item).id] = None
+
+    def enter(self, collector: pytest.Collector) -> None:
+        """Note a folder that is looked through."""
+        if isinstance(collector, pytest.Directory):
+            self._folders[collector.path] = None
+
+    def end(self, report: pytest.CollectReport) -> None:
+        """Note a file whose tests are skipped as a whole, or cannot be collected."""
+        if report.skipped:
+            self._skipped.add(report.nodeid)
+        elif report.failed:
+            self._unfinished.add(report.nodeid)
+
+    def told(self, session: pytest.Session) -> Collected:
+        """Return it in builtins, once pytest has chosen what is to run."""
+        config, root = session.config, session.config.rootpath
+        asked = [argument.partition("::") for argument in config.args]
+        paths = {_absolute(config, path): bool(name) for path, _, name in asked}
+        folders = {*self._folders, *(path.parent for path in paths if path.is_file())}
+        selected = {place_of(item).id for item in session.items}
+        left = {ScenarioId(test).file for test in self._ids if test not in selected}
+        return {
+            "tests": list(self._ids),
+            "selected": sorted(selected),
+            "folders": sorted(_from(root, folder) for folder in folders),
+            "asked": sorted(_from(root, path) for path in paths),
+            "partly": sorted({*left, *(_from(root, path) for path, is_part in paths.items() if is_part)}),
+            "unfinished": sorted(self._unfinished),
+            "skipped": sorted(self._skipped),
+            "is_partial": bool(config.getoption("lf", False) or config.getoption("stepwise", False)),
+        }
 
     def idle(self, patterns: Iterable[NodePattern], session: pytest.Session) -> Iterator[str]:
         """Yield a sentence for each pattern that matches nothing of what was collected as a whole."""
-        asked = [Path(session.config.invocation_params.dir, argument) for argument in session.config.args]
+        asked = [_absolute(session.config, argument) for argument in session.config.args]
         for pattern in sorted(patterns, key=lambda pattern: (pattern.folder, pattern.text)):
             stem = pattern.stem
-            whole = not stem.exists() or any(stem.is_relative_to(Path(path).resolve()) for path in asked)
+            whole = not stem.exists() or any(map(stem.is_relative_to, asked))
             if whole and not any(pattern.matches(path, name) for path, name in self._tests):
                 yield (
                     f'{pattern.folder / "pyproject.toml"}, [tool.tokenbudget]: exclude: "{pattern.text}" '
                     "matches no test. Write node ids as pytest shows them, relative to this file."
                 )
+
+
+def unmeasured(
+    committed: Iterable[str], collected: Collected, known: Collection[str], ran: Collection[str] | None
+) -> Iterator[UnmeasuredEntry]:
+    """Yield which of the `committed` scenarios were not measured, and why.
+
+    `known` are those with a verdict, or told of otherwise. `ran` are the tests that pytest began; None where
+    a run was stopped on purpose, so that the others claim nothing.
+    """
+    tests, selected = set(collected["tests"]), set(collected["selected"])
+    for name in committed:
+        scenario = ScenarioId(name)
+        if name in known or scenario.kind == "fixture" or not _was_run(scenario.file, collected):
+            continue
+        if any(_is_of(name, skipped) for skipped in collected["skipped"]):
+            yield {"id": name, "why": "skipped"}
+        elif scenario.argument in tests:
+            if scenario.kind == "test" and name in selected and ran is not None and name not in ran:
+                yield {"id": name, "why": "not_run"}
+        else:
+            yield {"id": name, "why": "gone"}
+
+
+def _was_run(file: str, collected: Collected) -> bool:
+    """Return whether all tests of a module were to be collected and run."""
+    return not (collected["is_partial"] or file in collected["partly"] or file in collected["unfinished"])
+
+
+def asked_for(committed: Iterable[str], collected: Collected) -> list[str]:
+    """Return those of the `committed` scenarios whose modules pytest was given, alone or in a folder."""
+    return [
+        each
+        for each in committed
+        if any(PurePosixPath(ScenarioId(each).file).is_relative_to(path) for path in collected["asked"])
+    ]
+
+
+def _is_of(name: str, node: str) -> bool:
+    return name == node or name.startswith(f"{node}::")
 
 
 def _name(item: pytest.Item) -> str:
@@ -170,6 +267,11 @@ def place_of(item: pytest.Item) -> Place:
     recorder: Recorder | None = "pytest-recording" if _is_recorded_by_another(item) else None
     file = _from(item.config.rootpath, item.path)
     return Place(without_sample(_node_id(item)), file, (line or 0) + 1, recorder)
+
+
+def _absolute(config: pytest.Config, argument: str) -> Path:
+    """Return where an argument of pytest is."""
+    return Path(os.path.normpath(config.invocation_params.dir / argument))
 
 
 def _from(root: Path, path: Path) -> str:

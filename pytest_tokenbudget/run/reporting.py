@@ -18,10 +18,11 @@ import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
 from pytest_tokenbudget.model import ScenarioId, Verdict
-from pytest_tokenbudget.reports.document import ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_lost
 from pytest_tokenbudget.reports.terminal import failure_text, summary
 from pytest_tokenbudget.reports.text import to_ascii
-from pytest_tokenbudget.reports.view import line
+from pytest_tokenbudget.reports.view import fails, line
+from pytest_tokenbudget.run.items import Collected, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Outcome, Session
 from pytest_tokenbudget.wording import plural
@@ -174,6 +175,10 @@ UNJUDGED = "token_budget_unjudged"
 """Attribute of a test report that carries what ended before it was measured."""
 
 
+COLLECTED = "token_budget_collected"
+"""Key of what a worker of pytest-xdist says at its end: what it has collected."""
+
+
 LEFT_OUT = "token_budget_excluded"
 """Attribute of a test report that carries what is excluded."""
 
@@ -193,6 +198,8 @@ class Summary:
         self._config = config
         self._session = session
         self._outcome: Outcome | None = None
+        self._ran: set[str] = set()
+        self._collected: Collected | None = None
         self._limit_told = False
         self._paid_calls = 0
 
@@ -200,6 +207,7 @@ class Summary:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect; what fails without a failing test of its own (a fixture) is reported later."""
         self._tell_limit()
+        self._ran.add(report.nodeid)
         for entry in getattr(report, ENTRIES, ()):
             self._session.collect(entry)
         for test in getattr(report, UNJUDGED, ()):
@@ -268,12 +276,42 @@ class Summary:
         )
         self._config.hook.pytest_runtest_logreport(report=report)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write baselines and reports; what cannot be written fails the run."""
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take in what a worker has collected; all collect the same."""
+        self._collected = getattr(node, "workeroutput", {}).get(COLLECTED, self._collected)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
+        """Write baselines and reports. What cannot be written, and what was lost, fails the run.
+
+        So does what failed, where somebody resets the exit status.
+        """
+        self._find_unmeasured(session)
         self._outcome = self._session.finish()
-        if self._outcome.problems and session.exitstatus == pytest.ExitCode.OK:
+        is_red = bool(self._outcome.problems) or self._is_red(self._outcome.document)
+        if is_red and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+        if is_red and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _is_red(self, document: Document) -> bool:
+        """Return whether a verdict fails, or a baseline was lost; an update only tells the latter."""
+        options = self._session.options
+        lost = not options.update and any(map(is_lost, document["unmeasured"]))
+        return options.judge and (lost or any(map(fails, document["scenarios"])))
+
+    def _find_unmeasured(self, session: pytest.Session) -> None:
+        """Find the baselines in the folders that were run that nothing has measured."""
+        scenarios: Any = self._config.pluginmanager.get_plugin("tokenbudget-scenarios")
+        collected: Collected | None = self._collected or scenarios.collected
+        if collected is None or not self._session.options.judge or self._config.getoption("collectonly"):
+            return
+        ran = self._ran if session.exitstatus == pytest.ExitCode.OK else None
+        committed = asked_for(self._session.baselines(collected["folders"]), collected)
+        self._session.committed = committed
+        self._session.unmeasured = list(unmeasured(committed, collected, self._session.known, ran))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write one section, where there is anything to say, and in every judging run what was judged."""

@@ -34,7 +34,7 @@ from pytest_tokenbudget.replay.playback import AcceptedIn
 from pytest_tokenbudget.replay.redaction import Redactor, Secrets, secrets_of
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
-from pytest_tokenbudget.reports.document import Document, ExcludedEntry, ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, ExcludedEntry, ScenarioEntry, UnmeasuredEntry
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text
 from pytest_tokenbudget.reports.view import MISBILLED, doubts
@@ -116,6 +116,9 @@ class Session:
         """By scenario, what its baseline is to say beside its usage."""
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
         self._unjudged: dict[str, Unjudged] = {}
+        self.unmeasured: Sequence[UnmeasuredEntry] = ()
+        self.committed: Sequence[str] = ()
+        """Ids of all baselines in the folders that were run."""
         self.excluded: dict[str, ExcludedEntry] = {}
         """By id, the tests that are not judged because the suite says so."""
 
@@ -392,6 +395,15 @@ class Session:
         )
         return (*problems, *unpriced, *anew, *causes, *levers)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Return the ids that have a verdict, or that are told of otherwise."""
+        return frozenset((*self._entries, *self._unjudged, *self.excluded))
+
+    def baselines(self, folders: Iterable[str]) -> list[str]:
+        """Return the ids of all scenarios with a baseline whose test files are in `folders`."""
+        return [each for folder in folders for each in self._committed.ids(folder)]
+
     def has_baseline(self, place: Place) -> bool:
         """Return whether a baseline is committed, or may be, where its file cannot be read."""
         try:
@@ -464,6 +476,8 @@ class Session:
             errors=[{"id": test["id"], "text": test["text"]} for test in left if test["text"]],
             not_judged=[{"id": test["id"], "outcome": test["outcome"]} for test in left if test["outcome"]],
             excluded=list(self.excluded.values()),
+            unmeasured=self.unmeasured,
+            committed=self.committed,
             project=project_of(self.root),
         )
 

@@ -210,7 +210,7 @@ def test_a_number_of_runs_that_is_none_is_none(said: object) -> None:
 def of_a_newer_version() -> Any:
     """A document with keys, words and a verdict that nobody knows yet."""
     document: Any = all_green()
-    document["unmeasured"] = ["tests/test_a.py::test_b"]
+    document["later"] = ["tests/test_a.py::test_b"]
     document["mode"] = "dream"
     first = document["scenarios"][0]
     first |= {"verdict": "suspected", "kept": {"for": "later"}, "basis": "guessed"}

@@ -251,6 +251,18 @@ def test_the_line(scenarios: list[Any], said: str) -> None:
     assert line(document(scenarios)) == f"token budgets: {said}"
 
 
+def test_the_line_says_what_else_there_is() -> None:
+    doubt = finding("volatile", "system[0]", "it may change")
+    told = document(
+        [scenario("a", "within", SMALL, SMALL, findings=[doubt])],
+        not_judged=[SKIPPED],
+        excluded=[{"id": "c", "why": "no key"}],
+        unmeasured=[{"id": "d", "why": "gone"}, {"id": "e", "why": "skipped"}],
+    )
+    assert line(told).endswith("; 1 excluded; 1 not judged; 2 unmeasured; 1 suspected")
+    assert headline(told).startswith("1 of 4 scenarios is not judged, 2 are unmeasured, 1 is within budget")
+
+
 def test_the_line_says_what_was_not_judged() -> None:
     told = line(document([one("a", "new", None)], errors=[BROKEN, ASSERTION], not_judged=[FAILED, SKIPPED]))
     assert told == "token budgets: 1 new; 2 not judged; 1 error"

@@ -22,6 +22,7 @@ from pytest_tokenbudget.reports.document import (
     ScenarioEntry,
     TokensEntry,
     TurnEntry,
+    UnmeasuredEntry,
     add,
     totals,
 )
@@ -46,6 +47,7 @@ def document(
     errors: Sequence[ErrorEntry] = (),
     not_judged: Sequence[NotJudgedEntry] = (),
     excluded: Sequence[ExcludedEntry] = (),
+    unmeasured: Sequence[UnmeasuredEntry] = (),
 ) -> Document:
     listed = sorted(scenarios, key=lambda one: one["id"])
     return {
@@ -59,6 +61,8 @@ def document(
         "errors": list(errors),
         "not_judged": list(not_judged),
         "excluded": list(excluded),
+        "unmeasured": list(unmeasured),
+        "committed": [],
         "project": None,
     }
 

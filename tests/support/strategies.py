@@ -131,6 +131,9 @@ def documents(draw: st.DrawFn) -> Any:
                 st.fixed_dictionaries({"id": hostile, "outcome": words(["failed", "skipped"])}), max_size=3
             )
         ),
+        unmeasured=draw(
+            st.lists(st.fixed_dictionaries({"id": hostile, "why": words(["gone", "skipped"])}), max_size=2)
+        ),
         excluded=draw(st.lists(st.fixed_dictionaries({"id": hostile, "why": hostile}), max_size=2)),
     )
     made["prices"] = {"source": draw(hostile), "version": draw(hostile)}
