@@ -23,6 +23,7 @@ from pytest_tokenbudget.reports.text import (
     wrap,
 )
 from pytest_tokenbudget.reports.view import (
+    Change,
     Row,
     TurnTable,
     WayOut,
@@ -37,8 +38,12 @@ from pytest_tokenbudget.wording import NONE, money, plural, signed, signed_count
 _LEAST_COLUMNS = 40
 """Below this nothing is laid out; the longest option of a command still fits."""
 _FAILURE_COLUMNS = 100
-_SCENARIOS, _DETAILS, _TURNS, _CAUSES, _MISSING = 20, 10, 12, 3, 10
+_SCENARIOS, _DETAILS, _CAUSES, _MISSING, _NAMES = 20, 10, 3, 10, 3
 """How much of a long run is shown without -v."""
+_ABOUT = (
+    "~ is estimated, as nothing here counts this model exactly: --token-budget-count=api does, "
+    "for free (needs an API key)."
+)
 _HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a run")
 _NUMBERS = (False, False, True, True, True, True, True)
 _SPARE = ("cost a run", "baseline")
@@ -78,9 +83,10 @@ def summary(
     verbosity: int = 0,
     ascii_only: bool = False,
 ) -> None:
-    """Write the section of `document`; nothing when all was measured and nothing failed, got cheaper, has an
-    unknown cost or was asked for with `-v`.
+    """Write the section of `document`: what changed, worst first, then what fails for another reason.
 
+    Nothing when all was measured and nothing failed, got cheaper, has an unknown cost or was asked for with
+    `-v`. With `-v` every scenario is told with its turns, with `-q` a change in a few lines.
     No line is wider than `columns` (40 at the least). `ascii_only` is for terminals that show no more.
     """
     for line in summary_lines(document, columns=columns, verbosity=verbosity, ascii_only=ascii_only):
@@ -101,28 +107,88 @@ def summary_lines(
     if not told and not missing:
         return []
     failing = [one for one in told if view.fails(one)]
+    lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_causes(document, paper, verbosity)]
     if verbosity > 0:
-        shown, groups, most, turns = [(one, 0) for one in told], [[one] for one in failing], None, None
-    else:
-        shown, most, turns = view.some_of_each_cause(told), _SCENARIOS, _TURNS
-        groups = view.by_cause(failing)[:_DETAILS]
-    lines = [
-        Line(" token budgets ".center(paper.columns, "="), "bold"),
-        *(_table(shown[:most], paper) if shown else ()),
-    ]
-    if left := len(told) - sum(1 + alike for _, alike in shown[:most]):
-        lines.append(Line(f"and {left:,} more: -v shows them all"))
-    for group in groups if verbosity >= 0 else ():
-        lines += [Line(), *_details(group, paper, turns)]
-    lines += [Line()] if shown else []
+        lines += _table([(one, 0) for one in told], paper) if told else ()
+        lines += [line for one in failing for line in (Line(), *_turns(one, paper))] + [Line()]
+    elif verbosity == 0 and told:
+        lines += [*_few_of_each_cause(told, paper), Line()]
     lines += [
         Line(piece, "red")
         for gap in _some(missing, verbosity)
         for piece in wrap(gap, paper.columns, "", "  ")
     ]
     lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]
-    lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
+    if verbosity >= 0 or missing:
+        lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
+        lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
     return list(map(paper.fitted, lines))
+
+
+def _estimated(told: Sequence[ScenarioEntry]) -> str:
+    """Return what `~` means, where it stands; else nothing."""
+    return _ABOUT if any(map(view.approximate, told)) else ""
+
+
+def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
+    """Yield what differs, place by place, and what fails for another reason; with -q without empty lines."""
+    told = view.changes(document) if any(map(view.fails, document["scenarios"])) else []
+    most = None if verbosity > 0 else _DETAILS
+    blocks = [_change(change, paper, verbosity) for change in told]
+    blocks += [_reason(group, paper, verbosity) for group in view.unexplained(document, told)]
+    for block in blocks[:most]:
+        yield from block
+        if verbosity >= 0:
+            yield Line()
+    if most and len(blocks) > most:
+        yield Line(f"and {len(blocks) - most:,} more causes: -v shows them all")
+
+
+def _change(change: Change, paper: Paper, verbosity: int) -> Iterator[Line]:
+    """Yield one change: where, how much, in how many scenarios, and its causes in the one it costs most."""
+    (dearest, *others), findings = change.scenarios, change.findings
+    yield from (Line(text, "red") for text in wrap(change.title, paper.columns, "", "  "))
+    extent = ", ".join(filter(None, (change.amounts, change.extent)))
+    yield from map(Line, wrap(extent, paper.columns, "  ", "  "))
+    whose = f"{view.short_names([dearest])[0]}: " if others else ""
+    for finding in findings[: None if verbosity > 0 else _CAUSES]:
+        amounts = "; ".join(view.facts(finding)) if len(findings) > 1 else ""
+        sentence = f"{whose}{view.sentence(finding)}" + (f"; {amounts}" if amounts else "")
+        yield from map(Line, wrap(sentence, paper.columns, "  * ", "    "))
+    if verbosity < 0:
+        yield from _names(change.failing, paper)
+
+
+def _names(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
+    """Yield the first names of scenarios that fail alike, in one line or two."""
+    verdicts = ", ".join(dict.fromkeys(one["verdict"] for one in scenarios))
+    names = view.short_names(scenarios)
+    more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
+    yield from map(Line, wrap(f"{verdicts}: {', '.join(names[:_NAMES])}{more}", paper.columns, "  ", "    "))
+
+
+def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Iterator[Line]:
+    """Yield why scenarios fail that no change is told for: their verdict, and the causes of the first."""
+    scenario, *alike = group
+    style = _COLORS.get(scenario["verdict"], "red")
+    more = f" and {len(alike):,} more like it" if alike else ""
+    name = f"{plain(scenario['id'])}{more}"
+    reason = _REASONS.get(scenario["verdict"], scenario["verdict"])
+    if scenario["verdict"] == "over":
+        reason = f"Over budget: {'; '.join(map(str, rows(scenario)))}"
+    yield from (Line(text, style) for text in wrap(f"{name}: {reason}", paper.columns, "", "  "))
+    causes = view.causes(scenario)
+    for finding in causes if verbosity > 0 else causes[:_CAUSES]:
+        yield from map(Line, _cause(finding, paper.columns))
+    if verbosity <= 0 and len(causes) > _CAUSES:
+        yield Line(f"  * and {len(causes) - _CAUSES:,} more: -v shows them all")
+
+
+def _few_of_each_cause(told: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
+    shown = view.some_of_each_cause(told)
+    yield from _table(shown[:_SCENARIOS], paper)
+    if left := len(told) - sum(1 + alike for _, alike in shown[:_SCENARIOS]):
+        yield Line(f"and {left:,} more: -v shows them all")
 
 
 def _some(missing: Sequence[str], verbosity: int) -> list[str]:
@@ -149,30 +215,25 @@ def _cells(scenario: ScenarioEntry, row: Row, cost: bool) -> tuple[str, ...]:
     return row.metric.removesuffix(" tokens"), row.baseline, row.now, row.change, row.limit, dollars
 
 
-def _details(group: Sequence[ScenarioEntry], paper: Paper, most: int | None) -> Iterator[Line]:
-    """The turns of the first of a group that failed for one reason, and the reason."""
-    scenario, *alike = group
-    verdict = f": {scenario['verdict']}{f' ({len(alike):,} more like it)' if alike else ''}"
+def _turns(scenario: ScenarioEntry, paper: Paper) -> Iterator[Line]:
+    """Yield the turns of a scenario that fails, and all of its causes."""
+    verdict = f": {scenario['verdict']}"
     name = shorten(plain(scenario["id"]), paper.columns - len(verdict), paper.mark)
     yield Line(name + verdict, _COLORS.get(scenario["verdict"], "red"))
-    table, turns = turn_table(scenario, most), len(scenario["turns"])
+    table, turns = turn_table(scenario), len(scenario["turns"])
     if table.rows:
         facts = [plural(turns, "turn"), *table.facts]
-        facts += [f"{table.hidden:,} not shown"] if table.hidden else []
         yield from map(Line, wrap(", ".join(facts), paper.columns, "  ", "  "))
         yield from map(Line, _turn_lines(table, paper))
-    causes = view.causes(scenario)
-    for finding in causes if most is None else causes[:_CAUSES]:
+    for finding in view.causes(scenario):
         yield from map(Line, _cause(finding, paper.columns))
-    if most and len(causes) > _CAUSES:
-        yield Line(f"  * and {len(causes) - _CAUSES:,} more: -v shows them all")
 
 
 def _turn_lines(table: TurnTable, paper: Paper) -> list[str]:
     """The table in as many of its columns as fit."""
     rows = [[shorten(cell, _MODEL_COLUMNS, paper.mark) for cell in row] for row in table.rows]
     table = replace(table, rows=tuple(map(tuple, rows)))
-    for header in ("", "paired", "basis", "written", "was", "read was"):
+    for header in ("", "answered by", "tokens are", "written", "was", "read was"):
         table = table.without(header)
         lines = text.terminal(table.headers, table.rows, table.numbers)
         if max(map(width, lines)) <= paper.columns - 2:
@@ -208,28 +269,25 @@ def _pasteable(command: Sequence[str], columns: int) -> Iterator[str]:
 
 
 def failure_text(scenario: ScenarioEntry) -> str:
-    """Why a test fails, in about ten lines: verdict, numbers, limits, causes, the way out.
+    """Return why a test fails: what it is, where to look, and the way out.
 
     Stands under the test's name, so it does not repeat it; pytest's short summary shows the first line.
     """
-    lines = (
-        _over(scenario)
-        if scenario["verdict"] == "over"
-        else [_REASONS.get(scenario["verdict"], scenario["verdict"])]
-    )
-    for finding in view.causes(scenario)[:_CAUSES]:
-        lines += _cause(finding, _FAILURE_COLUMNS)
+    lines = [_REASONS.get(scenario["verdict"], scenario["verdict"])]
+    if scenario["verdict"] == "over":
+        its = rows(scenario)
+        past = [f"{row.metric} {row.now if row.change == NONE else row.change}" for row in its]
+        lines = [f"Over budget: {', '.join(past)}"]
+    lines += [_where_to_look(finding) for finding in view.causes(scenario)[:1]]
     lines += [str(way_out) for way_out in ways_out([scenario])]
     return "\n".join(lines)
 
 
-def _over(scenario: ScenarioEntry) -> list[str]:
-    """What pytest repeats in its short summary, and the numbers."""
-    its = rows(scenario)
-    said = [f"{row.metric} {row.now if row.change == NONE else row.change}" for row in its]
-    cells = [(row.metric, row.baseline, row.now, row.change, row.limit) for row in its]
-    table = text.terminal(("", *_HEADERS[2:6]), cells, _NUMBERS[1:6])
-    return [f"Over budget: {', '.join(said)}", *("  " + line for line in table)]
+def _where_to_look(finding: FindingEntry) -> str:
+    """Return the place of a finding, and what it says in a few words."""
+    if finding["kind"] in view.OF_COST:
+        return f"  {': '.join(filter(None, (view.place(finding), view.phrase(finding))))}"
+    return "\n".join(wrap(view.sentence(finding), _FAILURE_COLUMNS, "  ", "  "))
 
 
 _MOST = 20

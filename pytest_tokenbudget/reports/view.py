@@ -7,10 +7,12 @@ version, is shown by its name and counts as failing.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from posixpath import commonprefix
 
 from pytest_tokenbudget.budget.baselines import UPDATE as UPDATE_COMMAND
@@ -26,7 +28,7 @@ from pytest_tokenbudget.reports.document import (
     is_known,
     is_measured,
 )
-from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.reports.text import crop, plain
 from pytest_tokenbudget.wording import (
     NONE,
     UNKNOWN,
@@ -112,10 +114,14 @@ def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
     """The scenarios of one verdict and the same causes together: one prompt changes, many tests fail."""
     groups: dict[object, list[ScenarioEntry]] = {}
     for one in scenarios:
-        reasons: list[object] = [(found["kind"], found["where"], place(found)) for found in causes(one)]
-        reasons = reasons or [limit["metric"] for limit in exceeded(one)]
-        groups.setdefault((one["verdict"], *reasons), []).append(one)
+        groups.setdefault(cause_of(one), []).append(one)
     return list(groups.values())
+
+
+def cause_of(scenario: ScenarioEntry) -> tuple[object, ...]:
+    """Return what is equal for scenarios of one verdict and the same causes."""
+    reasons: list[object] = [(found["kind"], found["where"], place(found)) for found in causes(scenario)]
+    return scenario["verdict"], *(reasons or [limit["metric"] for limit in exceeded(scenario)])
 
 
 def some_of_each_cause(scenarios: Sequence[ScenarioEntry]) -> list[tuple[ScenarioEntry, int]]:
@@ -127,6 +133,181 @@ def some_of_each_cause(scenarios: Sequence[ScenarioEntry]) -> list[tuple[Scenari
         first, left = group[:_OF_EACH_CAUSE], len(group[_OF_EACH_CAUSE:])
         shown += [(one, 0) for one in first[:-1]] + [(first[-1], left)]
     return shown
+
+
+OF_COST = (
+    FindingKind.GROWTH,
+    FindingKind.CACHE_BREAK,
+    FindingKind.CACHE_CHANGE,
+    FindingKind.MODEL_CHANGED,
+    FindingKind.RATE_CHANGED,
+)
+"""Kinds whose dollars add up to what a scenario costs more."""
+_NEGLIGIBLE = 0.0005
+"""A share that is shown as 0.0 %, or as 0.1 % at most."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs at one place, and every scenario that it touches, the one that it costs most first."""
+
+    touched: tuple[tuple[ScenarioEntry, tuple[FindingEntry, ...]], ...]
+    """Each scenario with its findings about this place."""
+
+    @property
+    def findings(self) -> tuple[FindingEntry, ...]:
+        """Those of the scenario that it costs most."""
+        return self.touched[0][1]
+
+    @property
+    def scenarios(self) -> list[ScenarioEntry]:
+        """All that it touches."""
+        return [scenario for scenario, _ in self.touched]
+
+    @cached_property
+    def failing(self) -> list[ScenarioEntry]:
+        """Those of them that fail."""
+        return [scenario for scenario in self.scenarios if fails(scenario)]
+
+    @property
+    def place(self) -> str:
+        """Its file and line, where they are known."""
+        return next(filter(None, map(place, self.findings)), "")
+
+    @property
+    def title(self) -> str:
+        """`prompts/system.md:14: the system prompt (system[0])`."""
+        where = next((one["where"] for one in self.findings if one["where"]), "")
+        return ": ".join(filter(None, (self.place, in_words(where))))
+
+    @cached_property
+    def tokens(self) -> int:
+        """Prompt tokens that it adds to one run of each."""
+        grown = (one for one in self._findings if one["kind"] == FindingKind.GROWTH)
+        return sum(one["tokens"] or 0 for one in grown)
+
+    @cached_property
+    def dollars(self) -> float | None:
+        """What it adds to one run of each; None where a price is missing."""
+        costs = [one["cost_usd"] for one in self._findings]
+        return None if None in costs else sum(cost or 0.0 for cost in costs)
+
+    @cached_property
+    def month(self) -> float | None:
+        """The same in a month; None where it is not known how often each runs."""
+        if self.dollars is None or any(not scenario["runs_per_month"] for scenario in self.scenarios):
+            return None
+        return sum(
+            (scenario["runs_per_month"] or 0) * (one["cost_usd"] or 0.0)
+            for scenario, findings in self.touched
+            for one in findings
+        )
+
+    @property
+    def _findings(self) -> Iterator[FindingEntry]:
+        return (one for _, findings in self.touched for one in findings)
+
+    @property
+    def amounts(self) -> str:
+        """`+1,056 prompt tokens, +$0.0015 a run, +$1.50 a month`; what it does not move is left out."""
+        about = _about(self.scenarios)
+        parts = [f"{about}{signed(self.tokens, count(self.tokens))} prompt tokens"] if self.tokens else []
+        if self.dollars is None:
+            parts.append("at an unknown cost")
+        elif round(self.dollars, 10):
+            parts.append(f"{about}{signed(self.dollars, money(self.dollars))} a run")
+        if self.month:
+            parts.append(f"{about}{signed(self.month, money(self.month))} a month")
+        return ", ".join(parts)
+
+    @property
+    def extent(self) -> str:
+        """`in 45 scenarios, 3 of them fail`."""
+        every, failing = plural(len(self.touched), "scenario"), len(self.failing)
+        if failing in (0, len(self.touched)):
+            return f"in {every}"
+        return f"in {every}, {failing:,} of them {'fails' if failing == 1 else 'fail'}"
+
+    @cached_property
+    def is_told(self) -> bool:
+        """Whether it is more than a rounding of what its scenarios take."""
+        sides = [side for scenario in self.scenarios if (side := scenario["baseline"])]
+        tokens, cost = sum(side["prompt_tokens"] for side in sides), _cost(sides)
+        moved = abs(self.tokens) > _NEGLIGIBLE * tokens
+        return moved or self.dollars is None or abs(self.dollars) > _NEGLIGIBLE * cost
+
+
+def changes(document: Document) -> list[Change]:
+    """Return what differs, place by place: the worst first, in dollars a month where all are known, or a run.
+
+    Where anything fails, only what touches a failing scenario; and no rounding, where more than that is told.
+    """
+    by_place: dict[str, list[tuple[ScenarioEntry, tuple[FindingEntry, ...]]]] = defaultdict(list)
+    for scenario in worst_first(document["scenarios"]):
+        if is_comparable(scenario):
+            for key, findings in _by_place(scenario).items():
+                by_place[key].append((scenario, tuple(findings)))
+    found = [Change(tuple(sorted(touched, key=_dearest))) for touched in by_place.values()]
+    if any(map(fails, document["scenarios"])):
+        found = [change for change in found if change.failing]
+    found = [change for change in found if change.is_told] or found
+    monthly = None not in [change.month for change in found]
+    return sorted(found, key=lambda change: _loss(change.month if monthly else change.dollars))
+
+
+def _by_place(scenario: ScenarioEntry) -> dict[str, list[FindingEntry]]:
+    """Return the findings about costs by their line, or by their place in the prompt without one."""
+    findings: dict[str, list[FindingEntry]] = defaultdict(list)
+    for finding in causes(scenario):
+        if finding["kind"] in OF_COST:
+            findings[place(finding) or finding["where"] or sentence(finding)].append(finding)
+    return findings
+
+
+def _dearest(touched: tuple[ScenarioEntry, tuple[FindingEntry, ...]]) -> float:
+    return _loss(sum(one["cost_usd"] or 0.0 for one in touched[1]))
+
+
+def _loss(dollars: float | None) -> float:
+    """Sort what costs most first, and first of all what nobody knows."""
+    return float("-inf") if dollars is None else -round(dollars, 10)
+
+
+def unexplained(document: Document, told: Sequence[Change]) -> list[list[ScenarioEntry]]:
+    """Return the failing scenarios that none of the changes is told for, those of one reason together."""
+    explained = {scenario["id"] for change in told for scenario in change.failing}
+    failing = filter(fails, worst_first(document["scenarios"]))
+    return by_cause(one for one in failing if one["id"] not in explained)
+
+
+_PARTS = (
+    (re.compile(r"system\b.*"), "the system prompt"),
+    (re.compile(r"tools\[(.*)\]\.description"), "the description of a tool"),
+    (re.compile(r"tools\[(.*)\]\.input_schema"), "the parameters of a tool"),
+    (re.compile(r"tools\b.*"), "the tools"),
+    (re.compile(r"messages\b.*tool_result.*"), "the result of a tool"),
+    (re.compile(r"messages\b.*"), "the conversation"),
+)
+
+
+def in_words(where: str) -> str:
+    """Return a place in a request with what it is: `the system prompt (system[0])`."""
+    shown = plain(where)
+    words = next((words for pattern, words in _PARTS if pattern.fullmatch(shown)), "")
+    return f"{words} ({shown})" if words else shown
+
+
+_PHRASE = 100
+
+
+def phrase(finding: FindingEntry) -> str:
+    """What a finding says in a few words, without its line: `the system prompt (system[0]) +1,872 tokens`."""
+    where, tokens = finding["where"], finding["tokens"]
+    if finding["kind"] == FindingKind.GROWTH and where and tokens:
+        return f"{in_words(where)} {signed(tokens, count(tokens))} tokens"
+    if finding["kind"] == FindingKind.CACHE_BREAK and where:
+        return f"the prompt cache is lost from {in_words(where)} on"
+    return crop(sentence(finding), _PHRASE)
 
 
 def levers(scenario: ScenarioEntry) -> list[FindingEntry]:
@@ -512,7 +693,15 @@ def _growth(limit: LimitEntry) -> float:
     return -change if limit["metric"] == "cache_share" else change
 
 
-_WORDS = ("model", "basis", "paired")
+_TOKENS_ARE, _ANSWERED_BY = "tokens are", "answered by"
+_WORDS = ("model", _TOKENS_ARE, _ANSWERED_BY)
+_BASES = {"recorded": "as recorded", "counted": "counted offline", "estimated": "estimated"}
+_PAIRED = {
+    "exact": "the same request",
+    "lineage": "the same conversation",
+    "similar": "the most similar request",
+    "order": "the next in order",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -559,7 +748,7 @@ def turn_table(scenario: ScenarioEntry, most: int | None = None) -> TurnTable:
 
 def _cells(turn: TurnEntry, subject: Count) -> tuple[str, ...]:
     tokens, recorded = turn["tokens"], turn["recorded"]
-    words = (plain(turn["model"] or UNKNOWN), turn["basis"], turn["paired"] or NONE)
+    words = (plain(turn["model"] or UNKNOWN), _based(turn), _paired(turn))
     was = NONE if recorded is None else count(recorded[subject])
     if tokens is None:
         return (str(turn["index"] + 1), *words, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, was, UNKNOWN)
@@ -577,12 +766,20 @@ def _cells(turn: TurnEntry, subject: Count) -> tuple[str, ...]:
     )
 
 
+def _based(turn: TurnEntry) -> str:
+    return _BASES.get(turn["basis"], turn["basis"])
+
+
+def _paired(turn: TurnEntry) -> str:
+    return _PAIRED.get(turn["paired"] or "", turn["paired"] or NONE)
+
+
 def _without_sameness(table: TurnTable) -> TurnTable:
     facts = []
     for word in _WORDS:
         values = _column(table, word)
         if len(set(values)) == 1:
-            facts.append(f"paired: {values[0]}" if word == "paired" else values[0])
+            facts.append(f"{word} {values[0]}" if word == _ANSWERED_BY else values[0])
             table = table.without(word)
     for header in table.headers:
         if set(_column(table, header)) == {NONE}:

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetW
 from pytest_tokenbudget.model import ScenarioId, Verdict
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_lost
 from pytest_tokenbudget.reports.terminal import failure_text, summary
-from pytest_tokenbudget.reports.text import to_ascii
-from pytest_tokenbudget.reports.view import fails, line
+from pytest_tokenbudget.reports.text import to_ascii, width, wrap
+from pytest_tokenbudget.reports.view import cause_of, causes, fails, line
 from pytest_tokenbudget.run.items import Collected, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Outcome, Session
@@ -55,6 +56,32 @@ class Cache:
 
 class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]  # set on a function
     """A scenario that fails its budget: told without a traceback, and never hidden by xfail."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    """What pytest's short summary and JUnit repeat of a failure."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class FailureText:
+    """Why a test fails. pytest's short summary takes its first line alone, under CI as well."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.reprcrash = _Crash(text.partition("\n")[0])
+
+    def __str__(self) -> str:
+        return self._text
+
+    def toterminal(self, writer: Any) -> None:
+        """Write it line by line to a writer of pytest's."""
+        for text in self._text.splitlines():
+            writer.line(text)
 
 
 def ascii_only() -> bool:
@@ -191,6 +218,24 @@ RECORDED = "token_budget_recorded"
 """Attribute of a test report that carries what was recorded."""
 
 
+def _told_by(entry: ScenarioEntry) -> tuple[object, ...]:
+    """Return what is equal for failures that say the same: of what cannot be judged, each asks its own."""
+    texts = () if entry["verdict"] == "over" else (finding["text"] for finding in causes(entry))
+    return (*cause_of(entry), *texts)
+
+
+def _by_parts(text: str, columns: int) -> Iterator[str]:
+    """Yield a text that `; ` divides in lines of whole parts, as far as they fit."""
+    first, *parts = text.split("; ")
+    for part in parts:
+        if width(f"{first}; {part};") <= columns:
+            first += f"; {part}"
+        else:
+            yield f"{first};"
+            first = f"  {part}"
+    yield first
+
+
 class Summary:
     """The controller's part."""
 
@@ -202,12 +247,14 @@ class Summary:
         self._collected: Collected | None = None
         self._limit_told = False
         self._paid_calls = 0
+        self._told: set[tuple[object, ...]] = set()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect; what fails without a failing test of its own (a fixture) is reported later."""
         self._tell_limit()
         self._ran.add(report.nodeid)
+        self._tell_once(report)
         for entry in getattr(report, ENTRIES, ()):
             self._session.collect(entry)
         for test in getattr(report, UNJUDGED, ()):
@@ -238,6 +285,21 @@ class Summary:
             for entry, text in self._session.unstable(invoked.args, invoked.dir):
                 self._fail(entry, text)
         return result
+
+    def _tell_once(self, report: pytest.TestReport) -> None:
+        """Leave a failure to our section, with -q, and where another test has failed of the same cause.
+
+        pytest leaves out of its section of failures what its debugger has shown; its short summary has all.
+        """
+        failing = [entry for entry in getattr(report, ENTRIES, ()) if Verdict(entry["verdict"]).fails]
+        if not failing or not report.failed or not isinstance(report.longrepr, str):
+            return
+        told = {_told_by(entry) for entry in failing}
+        verbosity = self._config.get_verbosity()
+        if verbosity < 0 or (verbosity == 0 and told <= self._told):
+            vars(report)["_pdbshown"] = True
+        self._told |= told
+        report.longrepr = FailureText(report.longrepr)  # type: ignore[assignment]
 
     def _tell_limit(self) -> None:
         """Say what one call can cost under the spend limit, once the first has told."""
@@ -271,7 +333,7 @@ class Summary:
             location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),
             keywords={},
             outcome="failed",
-            longrepr=printable(text),
+            longrepr=FailureText(printable(text)),  # type: ignore[arg-type]
             when="call",
         )
         self._config.hook.pytest_runtest_logreport(report=report)
@@ -318,28 +380,39 @@ class Summary:
         if self._outcome is None:
             return
 
+        columns = self._config.get_terminal_writer().fullwidth
+
         def write_line(text: str, /, **markup: bool) -> None:
             terminalreporter.write_line(text, **markup)
 
         summary(
             self._outcome.document,
             write_line,
-            columns=self._config.get_terminal_writer().fullwidth,
+            columns=columns,
             verbosity=self._config.get_verbosity(),
             ascii_only=ascii_only(),
         )
+        for text, markup in self._closing(self._outcome):
+            for paragraph in text.splitlines():
+                indent = "  " if paragraph.startswith("  ") else ""
+                for piece in wrap(paragraph, columns, indent, "  "):
+                    write_line(piece, **markup)
+
+    def _closing(self, outcome: Outcome) -> Iterator[tuple[str, dict[str, bool]]]:
+        """Yield what stands below our section, with its colours; the line is the last."""
         for recorded in self._session.recordings.lines(self._shown, self._config.get_verbosity()):
-            write_line(recorded)
+            yield recorded, {}
         if self._session.spending and (paid := self._session.spending.paid()).calls:
-            write_line(f"paid: {paid}")
-        for accepted in self._outcome.accepted:
-            write_line(accepted)
-        for path in self._outcome.written:
-            terminalreporter.write_line(f"wrote {self._shown(path)}")
-        for problem in self._outcome.problems:
-            terminalreporter.write_line(problem, red=True)
+            yield f"paid: {paid}", {}
+        for accepted in outcome.accepted:
+            yield accepted, {}
+        for path in outcome.written:
+            yield f"wrote {self._shown(path)}", {}
+        for problem in outcome.problems:
+            yield problem, {"red": True}
         if self._session.options.judge:
-            write_line(printable(line(self._outcome.document)))
+            columns = self._config.get_terminal_writer().fullwidth
+            yield "\n".join(_by_parts(printable(line(outcome.document)), columns)), {}
 
     def _shown(self, path: Path) -> Path:
         """As it is named from where pytest was called; whole where it lies elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -75,9 +76,8 @@ def test_a_test_that_ends_before_it_is_measured_is_told_everywhere(
         assert "1 of 2 scenarios is not judged, 1 is within budget" in told
         assert QUIET not in told
         assert "letter" in told
-    (line,) = [line for line in judged.output.splitlines() if line.startswith("token budgets: ")]
-    assert line.startswith("token budgets: 1 within; ")
-    assert line.endswith("; 1 not judged")
+    assert "token budgets: 1 within; " in judged.output
+    assert "; 1 not judged\n" in re.sub(r";\n +", "; ", judged.output)
     assert "sk-secret" not in json.dumps(judged.document)
     assert len(workflow_commands(judged.document)) == (1 if text else 0)
 
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_collected_is_an_error(suite: Suite) -> None:
     assert judged.document["errors"] == [{"id": "test_broken.py", "text": "its tests cannot be collected"}]
     assert "1 error, 2 scenarios within budget" in judged.output
     assert QUIET not in judged.output
-    assert "; 1 error" in judged.output
+    assert "; 1 error\n" in re.sub(r";\n +", "; ", judged.output)
 
 
 def test_what_is_no_scenario_is_not_missed(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:

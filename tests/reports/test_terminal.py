@@ -42,7 +42,7 @@ def test_golden(
 def test_failure_texts(documents: Any, golden: Any) -> None:
     failing = [one for one in view.worst_first(documents["each"]["scenarios"]) if view.fails(one)]
     texts = [failure_text(one) for one in failing]
-    assert all(2 <= len(text.splitlines()) <= 12 for text in texts)
+    assert all(2 <= len(text.splitlines()) <= 5 for text in texts)
     assert {text.split(":")[0] for text in texts} == {"Over budget", "Stale", "New"}
     golden("failures.txt", "\n\n".join(texts) + "\n")
 
@@ -121,11 +121,14 @@ def test_one_cause_is_told_once() -> None:
     text = "\n".join(line.text for line in summary_lines(made(all_over)))
     assert text.count("system[0] grew") == 1
     assert "  12 more like it: -v shows them all" in text
+    assert "in 15 scenarios" in text
+    quiet = [line.text for line in summary_lines(made(all_over), verbosity=-1)]
+    assert "  over: test_0, test_1, test_10 and 12 more" in quiet
+    assert len(quiet) == 6
     text = "\n".join(line.text for line in summary_lines(made(all_over), verbosity=1))
-    assert text.count("system[0] grew") == 15
+    assert text.count("system[0] grew") == 15 + 1
     assert "more like it" not in text
     lines = [line.text for line in summary_lines(made(all_over[:12]))]
-    assert "tests/test_a.py::test_0: over (11 more like it)" in lines
     assert len([line for line in lines if line.startswith("test_")]) == 12, "a dozen rows are not too many"
 
 
@@ -138,4 +141,49 @@ def test_many_causes_are_cut_and_counted() -> None:
     ]
     lines = [line.text for line in summary_lines(made(all_over))]
     assert "and 10 more: -v shows them all" in lines
-    assert len([line for line in lines if line.endswith(": over")]) == 10
+    assert "and 20 more causes: -v shows them all" in lines
+    assert len([line for line in lines if line.startswith("  * it grew")]) == 10
+
+
+def monthly(name: str, more: int, runs: int | None, *findings: Any) -> Any:
+    was, now = loop(SONNET, 9000, [10]), loop(SONNET, 9000 + more, [10])
+    return {**scenario(name, "over", was, now, findings=findings), "runs_per_month": runs}
+
+
+def titles(*scenarios: Any) -> list[str]:
+    return [
+        line.text for line in summary_lines(made(scenarios)) if line.style == "red" and ": the" in line.text
+    ]
+
+
+def test_changes_stand_in_the_order_of_what_they_cost_a_month() -> None:
+    rare = finding("growth", "system[0]", "it grew", tokens=900, cost=0.09, at="rare.md:1")
+    often = finding("growth", "tools[a].description", "it grew", tokens=100, cost=0.01, at="often.py:2")
+    both = [
+        monthly("tests/test_a.py::test_a", 900, 2, rare),
+        monthly("tests/test_a.py::test_b", 100, 900, often),
+    ]
+    rare_told, often_told = (
+        "rare.md:1: the system prompt (system[0])",
+        "often.py:2: the description of a tool",
+    )
+    assert titles(*both) == [f"{often_told} (tools[a].description)", rare_told]
+    assert "  +100 prompt tokens, +$0.0100 a run, +$9.00 a month, in 1 scenario" in [
+        line.text for line in summary_lines(made(both))
+    ]
+    assert titles({**both[0], "runs_per_month": None}, both[1])[0] == rare_told
+
+
+def test_what_is_a_rounding_or_touches_nothing_that_fails_does_not_stand_in_a_failing_report() -> None:
+    grown = finding("growth", "system[0]", "it grew", tokens=900, cost=0.09, at="a.md:1")
+    rounding = finding("growth", "tools[a].description", "a hair", tokens=-1, cost=-1e-9, at="b.py:2")
+    other = finding("growth", "messages[0]", "elsewhere", tokens=5, cost=0.001, at="c.py:3")
+    lever = finding("lever_routing", "run", "another model would do")
+    over = monthly("tests/test_a.py::test_a", 900, None, grown, rounding, lever)
+    passing = {**monthly("tests/test_a.py::test_b", 5, None, other), "verdict": "within"}
+    text = "\n".join(line.text for line in summary_lines(made([over, passing])))
+    assert "a hair" not in text
+    assert "elsewhere" not in text
+    assert "another model" not in text
+    alone = monthly("tests/test_a.py::test_a", 0, None, rounding)
+    assert "a hair" in "\n".join(line.text for line in summary_lines(made([alone]))), "all there is to say"

@@ -1,0 +1,77 @@
+"""One change is told once, however many scenarios it fails; a failure says what it is and where to look."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from support.budgeted import Project
+from support.scratch_suites import Suite
+
+SUITE = """
+import pytest
+from agent import ask
+from rules import RULES
+
+
+@pytest.mark.token_budget
+@pytest.mark.parametrize("number", range({}))
+def test_it(number):
+    assert ask("One", RULES)
+"""
+RULES = "RULES = 'Be brief.'\n"
+MORE = (
+    "RULES = '''Be brief.\n"
+    + "Look the order up before you answer, and say when it will arrive.\n" * 9
+    + "'''\n"
+)
+
+
+def grown(suite: Suite, number: int) -> Project:
+    project = suite(SUITE.format(number), number, rules=RULES)
+    (project.path / "rules.py").write_text(MORE, "utf-8")
+    return project
+
+
+def test_forty_five_failures_of_one_cause_are_sixty_lines(suite: Suite) -> None:
+    done = grown(suite, 45).run("--token-budget", "-q")
+    lines = done.output.rstrip().splitlines()
+    assert done.status == 1
+    assert len(lines) <= 60, done.output
+    assert sum("the system prompt (system[0])" in line for line in lines) == 1
+    assert sum(line.startswith("FAILED test_it.py::test_it[") for line in lines) == 45
+    assert sum("--token-budget-update" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_failure_says_what_it_is_and_where_to_look(
+    columns: int, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("CI", "1")
+    project = grown(suite, 3)
+    done = project.run("--token-budget", "--junitxml=junit.xml")
+    (block,) = re.findall(r"(?ms)^_+ test_it\[0\] _+\n(.*?)^[=_]{5}", done.output)
+    what, where, command, *_ = block.splitlines()
+    assert what.startswith("Over budget: prompt tokens +")
+    assert where.startswith("  rules.py:2: the system prompt (system[0]) +")
+    assert command.startswith("If this is meant, accept it: ")
+    for said in (where.strip(), "on one turn", "rules.py:2: the system prompt", "--token-budget-update"):
+        assert done.output.count(said) <= 2, said
+    section = done.output.partition(" token budgets =")[2].partition("= short test summary")[0]
+    assert all(len(line) <= columns for line in section.splitlines()[1:])
+    for word in ("paired", "lineage", " counted", "+0.0%"):
+        assert word not in done.output
+    for case in ET.parse(Path(project.path, "junit.xml")).iter("testcase"):
+        (failure,) = case.iter("failure")
+        assert failure.get("message") == what
+        assert "rules.py:2" in (failure.text or "")
+
+
+def test_every_failure_is_told_with_v(suite: Suite) -> None:
+    done = grown(suite, 2).run("--token-budget", "-v")
+    assert len(re.findall(r"(?m)^_+ test_it\[[01]\] _+$", done.output)) == 2
+    assert "answered by the most similar" in done.output
