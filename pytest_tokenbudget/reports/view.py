@@ -891,7 +891,8 @@ def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
 def _without_a_key(departed: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
     """Yield what helps where nobody has a key, or where what changed can be counted by nobody."""
     if departed:
-        named = ", ".join(json.dumps(plain(ScenarioId(one["id"]).argument)) for one in departed[:_NAMED])
+        shown = departed if len(departed) <= _NAMED else departed[:1]
+        named = ", ".join(json.dumps(plain(ScenarioId(one["id"]).argument)) for one in shown)
         more = ", ..." if len(departed) > _NAMED else ""
         yield WayOut(
             "Without a key: undo the change, let somebody who has one record it, or set "

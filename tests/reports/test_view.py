@@ -318,7 +318,7 @@ def test_what_a_finding_says_is_decided_by_its_kind_not_by_what_stands_in_a_prom
          [f"Record what changed (needs an API key): {RECORD} {TEST}b",
           f"Record each anew (needs an API key): {REWRITE} TEST",
           "Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)",
-          without_key("a", "a", "c", more=", ...")]),
+          without_key("a", more=", ...")]),
         ([one("a", "over", SMALL, SMALL, caps={"max_prompt_tokens": 9, "max_turns": 0})],
          [f"A cap is raised by hand: {CAPS}"]),
         ([one("a", "over", SMALL, loop(NEW_MODEL, 1000, [10]))],
