@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pytest_tokenbudget.budget.accepted import AcceptedCassette, AcceptedTurn, edits_between, format_accepted
 from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
 from pytest_tokenbudget.diagnosis.values import kind_of_difference
-from pytest_tokenbudget.errors import TokenBudgetError
 from pytest_tokenbudget.metering.estimate import Estimate
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn, is_turn
 from pytest_tokenbudget.model import Basis, Paired, Usage
+from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.redaction import Secrets, redact_body
@@ -162,19 +162,21 @@ class Acceptance:
         place: Place,
         run: Run,
         ledgers: Mapping[Ledger, bool],
+        written: Sequence[Interaction] | None,
         baseline: Baseline | None,
         accepted: Sequence[AcceptedCassette],
     ) -> MeasuredOn:
         """Return what stands beside the usage of `run`, the scenario at `place`.
 
-        `ledgers` says of each cassette whether it is the scenario's own; `baseline` and `accepted` are what
-        is committed now.
+        `ledgers` says of each cassette whether it is the scenario's own; `written` is what that holds where
+        this run wrote it; `baseline` and `accepted` are what is committed now.
         """
         foreign = {str(rate): dict(ttls) for rate, ttls in self.meter.foreign_reads(run).items()}
         turns = {id(turn.pair.answer): turn for turn in run.turns}
         digests, cassettes = [], []
         for ledger, own in ledgers.items():
-            recorded = _exchanges(ledger, own=own)
+            calls = own and ledger.rules.calls
+            recorded = _exchanges(ledger, written if own else None, calls=calls)
             if recorded is None:
                 return MeasuredOn(
                     id=place.id, recording=None, foreign_reads=foreign, counted_by=None, accepted=""
@@ -182,8 +184,7 @@ class Acceptance:
             recorded = [recorded[index] for index in turn_indexes(recorded)]
             digests.append(recording_digest(recorded))
             before = next((one for one in accepted if one.recording == digests[-1]), None)
-            is_new = own and ledger.rules.calls  # then it holds what is asked now
-            changed = () if is_new else tuple(self._changed(recorded, turns, before, own=own))
+            changed = () if calls else tuple(self._changed(recorded, turns, before, own=own))
             if changed:
                 cassettes.append(AcceptedCassette(digests[-1], changed))
         counted = any(turn.basis in _COUNTED for cassette in cassettes for turn in cassette.turns)
@@ -228,14 +229,17 @@ class Acceptance:
         return rewritten(request, json.loads(hidden), request.endpoint, request.prompt.betas)
 
 
-def _exchanges(ledger: Ledger, *, own: bool) -> Sequence[Exchange] | None:
-    """Return what the recording of a ledger holds after this run; None where nobody knows yet."""
-    if own and ledger.rules.calls:
-        try:
-            return Traffic(ledger.interactions()).exchanges
-        except TokenBudgetError:
-            return None
-    return None if ledger.calls else ledger.recording.exchanges
+def _exchanges(
+    ledger: Ledger, written: Sequence[Interaction] | None, *, calls: bool
+) -> Sequence[Exchange] | None:
+    """Return what the recording of a ledger holds after this run; None where nobody knows yet.
+
+    A new recording is what was `written`, without secrets. One that records (`calls`) and wrote nothing has
+    what it had: what it does not hold is called, and nothing is accepted in place of it.
+    """
+    if written is not None:
+        return Traffic(written).exchanges
+    return ledger.recording.exchanges if calls or not ledger.calls else None
 
 
 def _says_the_same(was: Request, now: Request) -> bool:

@@ -105,7 +105,7 @@ def of_real_calls(
         return
     if not scenario.touched and not any(map(os.environ.get, _KEYS)):
         yield "token budgets", _NO_KEY
-    if not live and scenario.own and scenario.own.calls and not scenario.saved:
+    if not live and scenario.own and scenario.own.calls and scenario.written is None:
         calls = plural(len(scenario.own.calls), "real call")
         yield "token budgets", f"The test failed: nothing of its {calls} is recorded."
 

@@ -77,8 +77,8 @@ class Scenario:
     """Through which agents in other processes ask."""
     allowance: Allowance | None = None
     """What it may really call; None before it is entered."""
-    saved: bool = False
-    """Its new recording is written."""
+    written: Sequence[Interaction] | None = None
+    """Its new recording, as it was written; None where none was."""
     failed: bool = False
     """It broke off: nothing is to be judged."""
 
@@ -328,7 +328,7 @@ class Scenario:
         clean = redact(interactions, secrets=secrets, patterns=patterns)
         if old:
             clean = redact(settled(clean, old), secrets=secrets, patterns=patterns)
-        self.saved = True
+        self.written = clean
         if clean != old:
             write_cassette(self.cassette, clean)
         return Saved(len(before) if old else None, is_rewritten=clean != old)

@@ -242,6 +242,7 @@ class Session:
             scenario.place,
             run,
             {ledger: ledger is scenario.own for ledger in scenario.ledgers},
+            scenario.written,
             self._committed.of(scenario.place),
             self._committed.accepted(scenario.place, lenient=True),
         )

@@ -301,3 +301,16 @@ def test_a_change_is_accepted_on_a_cassette_of_vcrpy(
     monkeypatch.setenv("MORE", FIRST + SECOND)
     entry = project.judge().scenarios["test_of_vcr"]
     assert causes(entry) == [("growth", prompt_tokens(entry, "measured") - accepted)]
+
+
+def test_a_recording_is_known_by_what_is_written_of_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch, api: MessagesApi
+) -> None:
+    """Secrets are taken out of a cassette: recording and updating in one run sees the same as a replay."""
+    monkeypatch.setenv("MORE", f" The key is {'sk-ant-api03-' + 'k3J9' * 12} .")
+    done = project.run("--token-budget-record=all", UPDATE, url=api.url)
+    assert done.status == 0, done.output
+    at_once = files(project)
+    (project.path / "token_budgets" / "test_it.yaml").unlink()
+    accept(project)
+    assert files(project) == at_once
