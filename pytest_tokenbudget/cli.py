@@ -64,7 +64,15 @@ Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_suite(add: Add) -> None:
-    add("update", _update, "Replay, and write the baselines of new and changed scenarios.", for_pytest=True)
+    text = "Replay, and write the baselines of what failed or improved, and of tests named by node id."
+    update = add("update", _update, text, for_pytest=True)
+    which = update.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="write what changed within its tolerance as well")
+    which.add_argument(
+        "--migrate",
+        action="store_true",
+        help="only write baselines of version 1 that still hold as version 2",
+    )
     record = add("record", _record, "Say what a recording costs, and record.", for_pytest=True)
     which = record.add_mutually_exclusive_group()
     which.add_argument("--changed", action="store_true", help="what is stale, changed or new: by default")
@@ -132,10 +140,11 @@ def _add_git(add: Add) -> None:
     blame.add_argument("--documents", type=Path, metavar="FOLDER", help="keep each commit's JSON document")
 
 
-def _update(_given: argparse.Namespace, rest: list[str]) -> int:
+def _update(given: argparse.Namespace, rest: list[str]) -> int:
     from pytest_tokenbudget.commands import suite
 
-    return suite.update_baselines(Path.cwd(), rest)
+    kind = "update-all" if given.all else "migrate" if given.migrate else "update"
+    return suite.update_baselines(Path.cwd(), rest, kind)
 
 
 def _record(given: argparse.Namespace, rest: list[str]) -> int:

@@ -41,7 +41,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--token-budget-update",
         action="store_true",
-        help="Write the baselines of new and changed scenarios; nothing is pruned.",
+        help="Write the baselines of what failed or improved, and of all tests that are named by node id; "
+        "nothing is pruned.",
+    )
+    group.addoption(
+        "--token-budget-update-all", action="store_true", help="Write the baselines of all that changed."
+    )
+    group.addoption(
+        "--token-budget-migrate",
+        action="store_true",
+        help="Write baselines of version 1 that still hold as version 2.",
     )
     group.addoption(
         "--token-budget-record",
@@ -86,6 +95,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Let a judging replay need no key, from before the first conftest to its end."""
     given = early_config.known_args_namespace
     judges = given.token_budget or given.token_budget_update
+    judges = judges or given.token_budget_update_all or given.token_budget_migrate
     calls = given.token_budget_live or given.token_budget_record != RecordMode.NONE
     records = getattr(given, "record_mode", None) not in (None, "none")  # of pytest-recording
     if judges and not (calls or records or given.token_budget_disable):
@@ -210,10 +220,14 @@ def _shared_folder(config: pytest.Config) -> Path:
 
 def _options(config: pytest.Config) -> Options:
     invocation = config.invocation_params.dir
-    update, live = config.getoption("--token-budget-update"), config.getoption("--token-budget-live")
+    everything, live = config.getoption("--token-budget-update-all"), config.getoption("--token-budget-live")
+    update = config.getoption("--token-budget-update") or everything
+    migrate = config.getoption("--token-budget-migrate")
     options = Options(
-        judge=config.getoption("--token-budget") or update or live,
+        judge=config.getoption("--token-budget") or update or migrate or live,
         update=update,
+        update_all=everything or any("::" in argument for argument in config.args),
+        migrate=migrate,
         record=RecordMode(config.getoption("--token-budget-record")),
         live=live,
         samples=config.getoption("--token-budget-samples"),

@@ -67,6 +67,10 @@ class Options:
 
     judge: bool = False
     update: bool = False
+    update_all: bool = False
+    """Whether an update takes what is within its tolerance as well."""
+    migrate: bool = False
+    """Whether baselines of version 1 that still hold are written as version 2."""
     record: RecordMode = RecordMode.NONE
     live: bool = False
     samples: int = 1
@@ -93,11 +97,23 @@ class Options:
         """Whether this run may reach the API and cost money."""
         return self.live or self.record != RecordMode.NONE
 
+    @property
+    def taken(self) -> Literal["due", "all", "migration"]:
+        """What an update writes."""
+        if self.migrate:
+            return "migration"
+        return "all" if self.update_all else "due"
+
     def check(self) -> None:
         """Raise SettingsError for options that contradict each other."""
         if self.live and self.record != RecordMode.NONE:
             raise SettingsError("--token-budget-live records nothing: drop --token-budget-record.")
-        if self.live and self.update:
+        if self.update and self.migrate:
+            raise SettingsError(
+                "--token-budget-migrate writes only what has not changed: "
+                "drop --token-budget-update, and update afterwards."
+            )
+        if self.live and (self.update or self.migrate):
             raise SettingsError(
                 "A baseline is written from a recording, not from live runs: "
                 "use --token-budget-record=changed with --token-budget-update."

@@ -66,12 +66,24 @@ def test_all_else_goes_to_pytest(
     from pytest_tokenbudget.commands import blame, suite
 
     seen: list[list[str]] = []
-    monkeypatch.setattr(suite, "update_baselines", lambda folder, rest: seen.append(rest) or 7)
+    monkeypatch.setattr(suite, "update_baselines", lambda folder, rest, kind: seen.append(rest) or 7)
     monkeypatch.setattr(suite, "write_advice", lambda folder, rest, form: seen.append(rest) or 7)
     monkeypatch.setattr(blame, "run", lambda folder, range_, rest, **_: seen.append(rest) or 7)
     own = {"update": [], "advise": ["--format", "json"], "blame": ["a..b", "--format", "json"]}[command]
     assert cli.main([command, *own, *given]) == 7
     assert seen == [handed_on]
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [([], "update"), (["--all"], "update-all"), (["--migrate"], "migrate")]
+)
+def test_what_an_update_writes(monkeypatch: pytest.MonkeyPatch, given: list[str], kind: str) -> None:
+    from pytest_tokenbudget.commands import suite
+
+    seen: list[list[str]] = []
+    monkeypatch.setattr(suite, "pytest", lambda arguments, folder: seen.append(arguments) or 7)
+    assert cli.main(["update", *given, "tests"]) == 7
+    assert seen == [["--token-budget", f"--token-budget-{kind}", "tests"]]
 
 
 def test_an_error_is_a_sentence_and_status_2(tmp_path: Path) -> None:

@@ -89,9 +89,9 @@ def junit_name(node_id: str) -> TestName:
     return ".".join(classes), name + bracket + parameters
 
 
-def update_baselines(folder: Path, arguments: Sequence[str]) -> int:
-    """pytest's exit status."""
-    return pytest(["--token-budget", "--token-budget-update", *arguments], folder)
+def update_baselines(folder: Path, arguments: Sequence[str], kind: str = "update") -> int:
+    """Run an update (`update`, `update-all` or `migrate`); return pytest's exit status."""
+    return pytest(["--token-budget", f"--token-budget-{kind}", *arguments], folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -304,17 +304,23 @@ _CAUSES_OF_COST = (
 )
 
 
-def acceptances(document: Document, before: Mapping[str, Usage], cost: CostOf) -> list[str]:
-    """Return a sentence for each baseline that an update changed; `before` holds what they were, by id."""
+def acceptances(
+    document: Document, before: Mapping[str, Usage], anew: Collection[str], cost: CostOf
+) -> list[str]:
+    """Return a sentence for each baseline that an update changed; `before` holds what they were, by id.
+
+    `anew` are the ids of those that were measured on another recording.
+    """
     return [
-        _acceptance(entry, entry["measured"], before[entry["id"]], cost)
+        _acceptance(entry, entry["measured"], before[entry["id"]], cost, anew=entry["id"] in anew)
         for entry in document["scenarios"]
         if entry["id"] in before and entry["measured"]
     ]
 
 
-def _acceptance(entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: CostOf) -> str:
+def _acceptance(entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: CostOf, *, anew: bool) -> str:
     was = before.tokens.prompt_tokens
+    turns = f"{before.turns} -> {now['turns']} turns, " if before.turns != now["turns"] else ""
     tokens = f"{was:,} -> {now['prompt_tokens']:,} prompt tokens ({signed_count(now['prompt_tokens'] - was)})"
     priced, dollars_now = cost(before), now["cost_usd"]
     amount = "an unknown cost"
@@ -322,7 +328,21 @@ def _acceptance(entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: Cos
         apart = dollars_now - float(priced)
         amount = f"{signed(apart, money(apart))} a run"
     cause = next((one["text"] for one in entry["findings"] if one["kind"] in _CAUSES_OF_COST), None)
-    return plain(f"accepted {entry['id']}: {tokens}, {amount}" + (f": {cause}" if cause else ""))
+    cause = cause or ("it was recorded anew" if anew else None)
+    return plain(f"accepted {entry['id']}: {turns}{tokens}, {amount}" + (f": {cause}" if cause else ""))
+
+
+def kept(baselines: Collection[str], *, migrating: bool) -> list[str]:
+    """Return the sentence about baselines that an update left as they are though their numbers changed."""
+    if not baselines:
+        return []
+    one = len(baselines) == 1
+    number, its, it = plural(len(baselines), "baseline"), "its" if one else "their", "it" if one else "them"
+    if migrating:
+        stay = "stays as it is" if one else "stay as they are"
+        return [f"{number} {stay}: {its} numbers are no longer those of {its} recording"]
+    stay = "stays" if one else "stay"
+    return [f"{number} changed within {its} tolerance, and {stay}; `tokenbudget update --all` takes {it}"]
 
 
 class RecordedEntry(TypedDict):

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from pytest_tokenbudget.budget.accepted import (
     AcceptedCassette,
@@ -140,6 +140,11 @@ def _text(content: bytes, where: str) -> str:
         raise BaselineError(f"{where}: is not UTF-8 text: {error}.") from error
 
 
+Taken = Literal["due", "all", "migration"]
+"""What an update writes: what failed, improved or was recorded anew; all that changed; or what version 1 did
+not say of baselines that still hold."""
+
+
 @dataclass(slots=True)
 class Updated:
     """What an update did."""
@@ -147,6 +152,10 @@ class Updated:
     written: list[Path] = field(default_factory=list)
     before: dict[str, Usage] = field(default_factory=dict)
     """By scenario id, what the baselines that changed were."""
+    anew: set[str] = field(default_factory=set)
+    """Those of them that were measured on another recording."""
+    kept: list[str] = field(default_factory=list)
+    """Scenarios whose baseline stays, though their numbers are others."""
     problems: list[str] = field(default_factory=list)
     """What could not be written, in sentences."""
 
@@ -160,6 +169,8 @@ class MeasuredOn(TypedDict):
     foreign_reads: Mapping[str, Mapping[str, int]]
     """Tokens by rate and ttl (`5m`, `1h`)."""
     counted_by: str | None
+    due: bool
+    """Whether an update writes it though nobody named it: it failed, improved, or was recorded anew."""
     accepted: str
     """The accepted requests, as the text of a file with this one scenario; empty where there are none."""
 
@@ -221,7 +232,12 @@ class Committed:
             for cassette in self.accepted(other, lenient=True)
         ]
 
-    def update(self, scenarios: Iterable[ScenarioEntry], measured_on: Mapping[str, MeasuredOn]) -> Updated:
+    def update(
+        self,
+        scenarios: Iterable[ScenarioEntry],
+        measured_on: Mapping[str, MeasuredOn],
+        taken: Taken = "due",
+    ) -> Updated:
         """Write what was measured; what cannot be judged or is past a cap keeps the baseline that it has.
 
         `measured_on` holds by scenario id what a baseline says beside its usage. Another update of the same
@@ -237,7 +253,7 @@ class Committed:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with locked(path.parent):
-                    self._update(path, entries, measured_on, updated)
+                    self._update(path, entries, measured_on, taken, updated)
             except TokenBudgetError as error:
                 updated.problems.append(str(error))
             except OSError as error:
@@ -249,6 +265,7 @@ class Committed:
         path: Path,
         entries: Mapping[str, ScenarioEntry],
         measured_on: Mapping[str, MeasuredOn],
+        taken: Taken,
         updated: Updated,
     ) -> None:
         kept = read_baselines(path)
@@ -256,11 +273,19 @@ class Committed:
         accepted: dict[str, Sequence[AcceptedCassette]] = {}
         for name, entry in entries.items():
             told, before = measured_on.get(entry["id"]), kept.get(name)
-            usage = usage_of(entry["measured"]) if entry["measured"] else Usage()
-            accepted[name] = parse_accepted(told["accepted"], name) if told else ()
-            baselines[name] = _baseline(before, entry, told, accepted[name])
-            if before is not None and before.usage != usage:
+            requests = parse_accepted(told["accepted"], name) if told else ()
+            baseline = _baseline(entry, told, requests)
+            if before is not None and not _is_taken(before, baseline, told, taken):
+                if before.usage != baseline.usage:
+                    updated.kept.append(entry["id"])
+                continue
+            if before is None and taken == "migration":
+                continue
+            baselines[name], accepted[name] = baseline, requests
+            if before and (before.usage, before.accepted) != (baseline.usage, baseline.accepted):
                 updated.before[entry["id"]] = before.usage
+                if before.recording not in (None, baseline.recording):
+                    updated.anew.add(entry["id"])
         beside = accepted_path(path)
         if write_accepted(beside, accepted) and beside.exists():
             updated.written.append(beside)
@@ -271,17 +296,23 @@ class Committed:
         return baseline_path(self._root / place.file)
 
 
+def _is_taken(before: Baseline, baseline: Baseline, told: MeasuredOn | None, taken: Taken) -> bool:
+    """Return whether `baseline` is written over `before`.
+
+    Where nothing is new but what version 1 did not say, that is left to a migration.
+    """
+    is_of_version_1 = before.recording is None and before.accepted is None
+    still_holds = is_of_version_1 and before.usage == baseline.usage and not baseline.accepted
+    if taken == "migration" or still_holds:
+        return taken == "migration" and still_holds
+    return taken == "all" or told is None or told["due"]
+
+
 def _baseline(
-    before: Baseline | None,
-    entry: ScenarioEntry,
-    told: MeasuredOn | None,
-    accepted: Sequence[AcceptedCassette],
+    entry: ScenarioEntry, told: MeasuredOn | None, accepted: Sequence[AcceptedCassette]
 ) -> Baseline:
-    """Return a new baseline; the old one where nothing but what version 1 did not say is new."""
+    """Return what was measured of a scenario as a baseline."""
     usage = usage_of(entry["measured"]) if entry["measured"] else Usage()
-    is_of_version_1 = before is not None and before.recording is None and before.accepted is None
-    if before is not None and is_of_version_1 and before.usage == usage and not accepted:
-        return before  # what it does not say, a migration adds
     if told is None:
         return Baseline(usage)
     foreign = {Rate.parse(rate): ttls for rate, ttls in told["foreign_reads"].items()}

@@ -165,8 +165,10 @@ class Acceptance:
         written: Sequence[Interaction] | None,
         baseline: Baseline | None,
         accepted: Sequence[AcceptedCassette],
+        *,
+        due: bool,
     ) -> MeasuredOn:
-        """Return what stands beside the usage of `run`, the scenario at `place`.
+        """Return what stands beside the usage of `run`, the scenario at `place`, which may be `due`.
 
         `ledgers` says of each cassette whether it is the scenario's own; `written` is what that holds where
         this run wrote it; `baseline` and `accepted` are what is committed now.
@@ -179,7 +181,7 @@ class Acceptance:
             recorded = _exchanges(ledger, written if own else None, calls=calls)
             if recorded is None:
                 return MeasuredOn(
-                    id=place.id, recording=None, foreign_reads=foreign, counted_by=None, accepted=""
+                    id=place.id, recording=None, foreign_reads=foreign, counted_by=None, due=due, accepted=""
                 )
             recorded = [recorded[index] for index in turn_indexes(recorded)]
             digests.append(recording_digest(recorded))
@@ -194,6 +196,7 @@ class Acceptance:
             recording=digests[0] if len(digests) == 1 else digest(*digests)[:12],
             foreign_reads=foreign,
             counted_by=counter if counted else None,
+            due=due,
             accepted=format_accepted({place.name: cassettes}) if cassettes else "",
         )
 

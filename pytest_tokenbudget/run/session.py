@@ -36,7 +36,7 @@ from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, ExcludedEntry, ScenarioEntry, UnmeasuredEntry
 from pytest_tokenbudget.reports.history import History
-from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text
+from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text, kept
 from pytest_tokenbudget.reports.view import MISBILLED, doubts
 from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, read_history
 from pytest_tokenbudget.repository.git import Repository, head_of, project_of
@@ -183,6 +183,7 @@ class Session:
         run = scenario.run(self.meter, self.options)
         if amiss := self._amiss.pop(scenario.place.id, None):
             raise amiss
+        as_asked = run
         if self.options.update:
             run = without_gone_turns(run)
         self._plan(scenario, run)
@@ -199,8 +200,7 @@ class Session:
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
-        updates = judge and self.options.update and not self.options.live and run.is_measured
-        measured_on = self._to_accept(scenario, run) if updates else None
+        measured_on = self._to_accept(scenario, run, as_asked) if judge else None
         entry = self.examine(scenario.place, scenario.settings, run)
         # Of live runs, the controller judges all samples together.
         verdict = Verdict(entry["verdict"])
@@ -234,8 +234,25 @@ class Session:
 
         return find if self.options.judge and not self.options.live else lambda _: {}
 
-    def _to_accept(self, scenario: Scenario, run: Run) -> MeasuredOn:
-        """Return what the baseline of a run says beside its usage, with the requests that it accepts."""
+    def _is_due(self, scenario: Scenario, run: Run) -> bool:
+        """Return whether a scenario fails or improves on what is committed, or was recorded anew."""
+        if scenario.written is not None or run.departure:
+            return True
+        committed = self._committed.of(scenario.place)
+        if committed is None or (committed.accepted and not self._accepted_as_committed(scenario.place)):
+            return True
+        return self._judged(committed, run, scenario.settings)[0].verdict != Verdict.WITHIN
+
+    def _accepted_as_committed(self, place: Place) -> bool:
+        return bool(self._committed.accepted(place, lenient=True))
+
+    def _to_accept(self, scenario: Scenario, run: Run, as_asked: Run) -> MeasuredOn | None:
+        """Return what the baseline of `run` says beside its usage, with the requests that it accepts.
+
+        None where no baseline is written of it. `as_asked` is the run with the turns that are gone.
+        """
+        if self.options.live or not (self.options.update or self.options.migrate) or not run.is_measured:
+            return None
         counter = "count_tokens" if self.api else self.meter.counter.name
         secrets = Secrets(secrets_of(without_stand_ins(os.environ)), self.files.redact)
         return Acceptance(self.meter, counter, secrets).of(
@@ -245,6 +262,7 @@ class Session:
             scenario.written,
             self._committed.of(scenario.place),
             self._committed.accepted(scenario.place, lenient=True),
+            due=self._is_due(scenario, as_asked),
         )
 
     def _misbilled(self, scenario: Scenario, run: Run, baseline: Baseline | None) -> Iterator[str]:
@@ -305,18 +323,14 @@ class Session:
         When baselines are being updated, what was measured is its own baseline, unless it cannot be judged.
         """
         committed = self._committed.of(place)
-        baseline = None if committed is None else committed.usage
-        starts = None
         if self.options.update:
+            baseline, starts = None if committed is None else committed.usage, None
             judgement = self._judge(run.best or run.usage, run, settings)
             if run.is_measured and judgement.verdict.is_measured:
                 baseline = run.usage
                 judgement = self._judge(baseline, run, settings)
         else:
-            baseline = None if baseline is None else baseline + run.recounted
-            run = run.against(baseline)
-            starts = self._starts(committed, run)
-            judgement = self._judge(baseline, run, settings, starts)
+            judgement, run, baseline, starts = self._judged(committed, run, settings)
         cost = self.prices.cost
         anew = [*other_start(starts), *_undecided(judgement, run)]
         if baseline and not self.options.live:
@@ -336,6 +350,19 @@ class Session:
     def _without_secrets(self, findings: Iterable[Finding]) -> list[Finding]:
         hidden = self.redactor.text
         return [replace(one, where=hidden(one.where), text=hidden(one.text)) for one in findings]
+
+    def _judged(
+        self, committed: Baseline | None, run: Run, settings: ScenarioSettings
+    ) -> tuple[Judgement, Run, Usage | None, Starts | None]:
+        """Hold a run against its baseline.
+
+        Return the judgement, the run and the usage of the baseline that were held against each other, and
+        the starts of both where they differ.
+        """
+        baseline = None if committed is None else committed.usage + run.recounted
+        run = run.against(baseline)
+        starts = self._starts(committed, run)
+        return self._judge(baseline, run, settings, starts), run, baseline, starts
 
     def _judge(
         self, baseline: Usage | None, run: Run, settings: ScenarioSettings, starts: Starts | None = None
@@ -451,11 +478,13 @@ class Session:
         outcome = Outcome(self.document(), problems=list(self._problems))
         if self.spending and (refused := self.spending.closing()):
             outcome.problems.append(refused)
-        if self.options.update:
-            updated = self._committed.update(outcome.document["scenarios"], self.measured_on)
+        if self.options.update or self.options.migrate:
+            taken = self.options.taken
+            updated = self._committed.update(outcome.document["scenarios"], self.measured_on, taken)
             outcome.written += updated.written
             outcome.problems += updated.problems
-            outcome.accepted += acceptances(outcome.document, updated.before, self.prices.cost)
+            outcome.accepted += acceptances(outcome.document, updated.before, updated.anew, self.prices.cost)
+            outcome.accepted += kept(updated.kept, migrating=self.options.migrate)
         outcome.problems = list(map(self.redactor.text, outcome.problems))
         outcome.document["errors"] += [{"id": None, "text": problem} for problem in outcome.problems]
         for target in self.options.reports:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.budget.baselines import Baseline, format_baselines, parse_baselines
 from pytest_tokenbudget.metering import counting
 from pytest_tokenbudget.metering.counting import BuiltinCounter, CtokCounter
 from pytest_tokenbudget.repository import baseline_history
@@ -314,3 +315,56 @@ def test_a_recording_is_known_by_what_is_written_of_it(
     (project.path / "token_budgets" / "test_it.yaml").unlink()
     accept(project)
     assert files(project) == at_once
+
+
+@pytest.mark.parametrize("takes", [(), ("--token-budget-update-all",), ("test_it.py::test_letters",)])
+def test_an_update_takes_what_is_within_only_where_that_is_asked_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch, takes: tuple[str, ...]
+) -> None:
+    before = files(project)
+    monkeypatch.setenv("MORE", " Hm.")
+    updated = project.judge(UPDATE, *takes)
+    assert updated.status == 0
+    assert (files(project) == before) == (not takes)
+    kept = "1 baseline changed within its tolerance, and stays; `tokenbudget update --all` takes it"
+    assert (kept in updated.output) == (not takes)
+    assert ("accepted test_it.py::test_letters" in updated.output) == bool(takes)
+
+
+def as_version_1(project: Project) -> str:
+    """Leave in the baselines what version 1 knows; return what they held."""
+    path = project.path / "token_budgets" / "test_it.yaml"
+    text = path.read_text("utf-8")
+    baselines = {name: Baseline(known.usage) for name, known in parse_baselines(text, "it").items()}
+    path.write_text(format_baselines(baselines), "utf-8")
+    return text
+
+
+def test_a_migration_writes_what_is_as_it_was_measured_and_nothing_else(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = as_version_1(project)
+    old = files(project)
+    accept(project)
+    assert files(project) == old
+    monkeypatch.setenv("MORE", FIRST)
+    judged = project.judge("--token-budget-migrate")
+    assert (judged.status, judged.verdicts, files(project)) == (1, {"over"}, old)
+    monkeypatch.setenv("MORE", " Hm.")
+    judged = project.judge("--token-budget-migrate")
+    assert (judged.status, files(project)) == (0, old)
+    assert "1 baseline stays as it is: its numbers are no longer those of its recording" in judged.output
+    monkeypatch.delenv("MORE")
+    assert project.judge("--token-budget-migrate").status == 0
+    assert files(project) == {"test_it.yaml": new}
+
+
+def test_an_acceptance_says_how_many_turns_there_are_and_that_the_recording_is_another(
+    project: Project, monkeypatch: pytest.MonkeyPatch, api: MessagesApi
+) -> None:
+    monkeypatch.setenv("LETTERS", "A")
+    assert "accepted test_it.py::test_letters: 2 -> 1 turns, 24 -> 12 prompt tokens" in accept(project).output
+    monkeypatch.setenv("LETTERS", "AA")
+    recorded = project.judge("--token-budget-record=all", UPDATE, url=api.url)
+    assert "1 -> 2 turns, 12 -> 24 prompt tokens (+12), +$" in recorded.output
+    assert ": it was recorded anew" in recorded.output
