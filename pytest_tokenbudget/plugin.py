@@ -83,7 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--token-budget-stability",
         action="store_true",
-        help="Replay each scenario once more in another process, clock and folder, and compare the prompts.",
+        help="Replay each scenario once more in another process, home and clock, and compare the prompts.",
     )
     group.addoption("--token-budget-prompts", help=argparse.SUPPRESS)
     group.addoption("--token-budget-plan", metavar="MODE:FILE", help=argparse.SUPPRESS)

@@ -207,13 +207,58 @@ def test_an_edit_of_what_was_warm_is_no_lost_cache(project: Recorded, edit: str)
     assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] > 3600
 
 
-def test_a_value_of_no_file_is_told_and_not_charged(project: Recorded) -> None:
+COLD = [(WARM, usage(12, 3600, 0))]
+MADE = {
+    "of this process": ('" It is " + datetime.datetime.now().strftime("%H:%M:%S") + "."', "over"),
+    "the same in every process": ('" It is " + "70:13:01"[::-1] + "."', "within"),
+}
+MAKES = "import datetime\n" + EDIT
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_a_second_replay_judges_where_a_verdict_hangs_on_it(project: Recorded, made: str) -> None:
+    """A value that no file holds is a lost cache where another process fills in another one, else an edit."""
+    text, verdict = MADE[made]
     project.record((WARM, usage(12, 0, 3600)))
-    result = project.changed(EDIT.format(text='" It is " + "70:13:01"[::-1] + "."'))
+    result = project.changed(MAKES.format(text=text))
+    assert (result.status, result.verdicts) == (int(verdict == "over"), {verdict}), result.output
+    read = result.scenarios["test_it"]["measured"]["cache_read_input_tokens"]
+    assert (read == 0) == (verdict == "over")
+    assert "replayed 1 scenario once more in another process: " in result.output
+    assert "suspected" not in result.output
+    proof = "a second replay proves it: system[0] differs from process to process (date or time)"
+    assert (proof in " ".join(result.output.split())) == (verdict == "over")
+
+
+def test_a_value_that_was_accepted_is_told_and_not_charged(project: Recorded) -> None:
+    """The accepted prompt has one at that place too, so that both sides end there."""
+    timed = body([text(f"{RULES} It is 09:12:44.", **MARK)], text("Where is it?"))
+    project.record((timed, usage(12, 0, 3610)))
+    agent = """
+import datetime
+
+
+def requests(bodies):
+    now = datetime.datetime.now().strftime("%H:%M:%S")
+    for body in bodies:
+        body["system"][0]["text"] = body["system"][0]["text"].replace("09:12:44", now)
+    return bodies
+"""
+    result = project.changed(agent)
     assert (result.status, result.verdicts) == (0, {"within"}), result.output
-    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] > 3600
+    assert "what was accepted has the like there, so that nothing is charged" in result.output
+    assert result.output.splitlines()[-2].endswith("; 1 suspected")
+
+
+def test_nothing_is_replayed_again_where_no_verdict_hangs_on_it(project: Recorded) -> None:
+    """All of the loss lies between runs, of which this recording has one: it is named, and not charged."""
+    project.record(*COLD)
+    result = project.changed(MAKES.format(text=MADE["of this process"][0]))
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    assert "once more in another process: " not in result.output
     assert "date or time" in result.output
     assert "That is not proved, and not charged" in result.output
+    assert result.output.splitlines()[-2].endswith("; 1 suspected")
 
 
 def test_two_turns_that_differ_in_a_clock_prove_that_a_warm_cache_is_lost(project: Recorded) -> None:

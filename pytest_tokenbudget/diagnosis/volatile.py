@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.diagnosis.block_changes import (
     ELSEWHERE,
@@ -18,11 +19,20 @@ from pytest_tokenbudget.diagnosis.block_changes import (
     refined,
 )
 from pytest_tokenbudget.diagnosis.prompt_parts import text_of, tool_names, wording_of
-from pytest_tokenbudget.diagnosis.values import Kind, kind_of_code, kind_of_difference, values_in
+from pytest_tokenbudget.diagnosis.values import (
+    NUMBER,
+    Kind,
+    is_reordered,
+    kind_of_code,
+    kind_of_difference,
+    values_in,
+)
 from pytest_tokenbudget.metering.cache_rules import scopes
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, FindingKind
+from pytest_tokenbudget.sequences import common_ends, common_prefix
 from pytest_tokenbudget.sources.tree import Location, SourceTree
+from pytest_tokenbudget.sources.words import Names, replaced
 from pytest_tokenbudget.wire.exchange import Pair
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, last_breakpoint
 from pytest_tokenbudget.wording import listed, plural
@@ -76,6 +86,140 @@ def proved_volatile(pairs: Sequence[Pair]) -> frozenset[int]:
     return frozenset(
         index for texts in groups.values() if _differ_by_value(now for _, now in texts) for index, _ in texts
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A turn whose changed prefix would lose the cache if it were another one in every process."""
+
+    was: Prompt
+    """As accepted."""
+    now: Prompt
+    places: frozenset[str]
+    """Where its cached prefix differs, and looks like a value or another order."""
+
+
+_LABELLED = re.compile(r"(.{1,60}?[:=]\s*)\S.*")
+"""A line that is a label and a value: `Host: brave-otter`."""
+
+
+def suspects(pairs: Sequence[Pair]) -> list[Suspect]:
+    """Return the turns whose cached prefix is suspected, and not proved, to be another in every process.
+
+    The look of a text says where to look, nothing more: plain words are an edit.
+    """
+    proved = proved_volatile(pairs)
+    found = []
+    for pair in pairs:
+        texts = () if pair.index in proved else _cached_texts(pair.recorded.prompt, pair.request.prompt)
+        places = frozenset(where for where, was, now in texts if _looks_volatile(was, now))
+        if places:
+            found.append(Suspect(pair.recorded.prompt, pair.request.prompt, places))
+    return found
+
+
+def _looks_volatile(was: str, now: str) -> bool:
+    if was == now:
+        return False
+    if is_reordered(was, now):
+        return True
+    _, added = _changed_words(was, now)
+    if values_in(added) or NUMBER.search(added) or kind_of_difference(was, now).is_value:
+        return True
+    labelled = (_LABELLED.match(line) for line in set(now.splitlines()) - set(was.splitlines()))
+    return any(found and kind_of_difference(found[1], found[0]).is_value for found in labelled)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What a second replay, in another process, shows of a suspected turn."""
+
+    differs: str | None = None
+    """Where, and how, the prefix of that process is another one; None where it is the same."""
+    on_both_sides: bool = False
+    """What was accepted holds a value at that place too, or an order that nobody knows to be lasting: the
+    accepted prefix may be as volatile, so that nothing is proved of the change."""
+
+
+def experiment(suspect: Suspect, elsewhere: Prompt, lasts: Callable[[Names], bool]) -> Experiment:
+    """Compare a suspected turn with the same turn of another process.
+
+    `lasts` says of names in the order of an accepted prompt whether that order is the same in every process.
+    """
+    other = dict(_texts_by_place(elsewhere))
+    for where, now in _texts_by_place(suspect.now):
+        if where not in suspect.places or other.get(where, now) == now:
+            continue
+        was = dict(_texts_by_place(suspect.was)).get(where, "")
+        kind = kind_of_difference(now, other[where])
+        at = common_prefix(now, other[where])
+        pieces = f'"{excerpt(now, at)}" and "{excerpt(other[where], at)}"'
+        differs = f"{where} differs from process to process ({kind}): {pieces}"
+        if kind is Kind.ORDER:
+            names = tuple(block.content.get("name", "") for block in suspect.was.level("tools"))
+            known = where.startswith("tools") and lasts(tuple(map(str, names)))
+            return Experiment(differs, on_both_sides=is_reordered(was, now) and not known)
+        return Experiment(differs, on_both_sides=_holds_the_like(was, now, other[where], kind))
+    return Experiment()
+
+
+def _holds_the_like(was: str, now: str, elsewhere: str, kind: Kind) -> bool:
+    """Return whether an accepted text has a value where those of two processes differ.
+
+    Either a line of it is one of theirs but for the value, or what was taken out there is of that kind.
+    """
+    frames = [
+        frame
+        for line, other in zip(now.splitlines(), elsewhere.splitlines(), strict=False)
+        if line != other and (frame := _frame(line, other))
+    ]
+    if any(_fits(line, *frame) for frame in frames for line in was.splitlines()):
+        return True
+    removed, _ = _changed_words(was, now)
+    return any(found is kind for found, _ in values_in(removed))
+
+
+def _frame(line: str, other: str) -> tuple[str, str, int] | None:
+    """Return the whole words before and after what differs in two lines, and how many words that is.
+
+    None where nothing but the value stands in the line.
+    """
+    start, tail = common_ends(line, other)
+    before = line[: start - len(line[:start].split(" ")[-1])]
+    after = line[len(line) - tail :]
+    after = after[len(after.split(" ")[0]) :]
+    if not (before + after).strip():
+        return None
+    return before, after, len(line[len(before) : len(line) - len(after)].split())
+
+
+def _fits(line: str, before: str, after: str, words: int) -> bool:
+    """Return whether a line has a value of at most so many words in a frame."""
+    if len(line) <= len(before) + len(after) or not (line.startswith(before) and line.endswith(after)):
+        return False
+    return 0 < len(line[len(before) : len(line) - len(after)].split()) <= words
+
+
+def _changed_words(was: str, now: str) -> tuple[str, str]:
+    """Return the words of two texts that are not in both, in their order."""
+    before, after = was.splitlines(keepends=True), now.splitlines(keepends=True)
+    removed, added = [], []
+    for first, last, start, end in replaced(before, after):
+        old, new = "".join(before[first:last]).split(), "".join(after[start:end]).split()
+        for i, j, k, m in replaced(old, new):
+            removed += old[i:j]
+            added += new[k:m]
+    return " ".join(removed), " ".join(added)
+
+
+def same_turns(first: Sequence[Prompt], second: Sequence[Prompt]) -> Iterator[tuple[Prompt, Prompt]]:
+    """Yield the prompts of two processes that are the same call."""
+    return _paired(first, second)
+
+
+def _texts_by_place(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    """Yield the places of the cached prefix with their texts, that of all tools together among them."""
+    return ((where, now) for where, _, now in _cached_texts(prompt, prompt))
 
 
 def _cached_texts(was: Prompt, now: Prompt) -> Iterator[tuple[str, str, str]]:

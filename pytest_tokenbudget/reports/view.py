@@ -500,8 +500,9 @@ def line(document: Document) -> str:
 
 
 def _is_suspected(scenario: ScenarioEntry) -> bool:
-    """Return whether it may lose its cache from run to run, and nobody has proved that."""
-    return any(finding["kind"] == FindingKind.VOLATILE for finding in scenario["findings"])
+    """Return whether it passes although its cached prefix may be another one in every process."""
+    kinds = {finding["kind"] for finding in scenario["findings"]}
+    return FindingKind.VOLATILE in kinds and not fails(scenario)
 
 
 def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str]:
@@ -922,12 +923,13 @@ _PROOF = "--token-budget-stability replays once more in another process and tell
 _WAYS_OUT = "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free."
 
 
-def doubts(scenario: ScenarioEntry) -> Iterator[str]:
+def doubts(scenario: ScenarioEntry, *, suspected: bool = True) -> Iterator[str]:
     """Yield what is to be known of a scenario even where it passes, in sentences.
 
     They tell options under which the recorded answers would be others, that two recordings began with
     different caches, models that are not known, and values that may lose the cache from run to run; the last
-    two are the same for every scenario, so that they can be said once.
+    two are the same for every scenario, so that they can be said once. Without `suspected` the values are
+    left out: a second replay tells more of them.
     """
     for finding in scenario["findings"]:
         text = plain(finding["text"])
@@ -937,7 +939,7 @@ def doubts(scenario: ScenarioEntry) -> Iterator[str]:
             yield f"{text}. {_WAYS_OUT}"
         elif finding["kind"] == FindingKind.OTHER_START:
             yield f"{scenario['id']}: {text}."
-        elif finding["kind"] == FindingKind.VOLATILE:
+        elif finding["kind"] == FindingKind.VOLATILE and suspected:
             yield f"{text}. That is not proved, and not charged: {_PROOF}"
 
 

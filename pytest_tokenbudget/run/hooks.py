@@ -27,6 +27,7 @@ from pytest_tokenbudget.run.reporting import (
     LEFT_OUT,
     MEASURED_ON,
     RECORDED,
+    SUSPICIONS,
     UNJUDGED,
     BudgetFailure,
     Node,
@@ -250,6 +251,7 @@ class Scenarios:
         self._note(RECORDED, concluded.recorded)
         self._note(ENTRIES, concluded.entry)
         self._note(MEASURED_ON, concluded.measured_on)
+        self._note(SUSPICIONS, concluded.suspicion)
         if concluded.entry is not None and scenario.kind == "test" and isinstance(node, pytest.Item):
             node.user_properties[:] = updated(node.user_properties, properties(concluded.entry))
         for warning in (*concluded.warnings, *self._stage.warnings(scenario)):

@@ -214,6 +214,10 @@ MEASURED_ON = "token_budget_measured_on"
 """Attribute of a test report that carries what baselines say beside their usage."""
 
 
+SUSPICIONS = "token_budget_suspicions"
+"""Attribute of a test report that carries what a second replay is to tell."""
+
+
 RECORDED = "token_budget_recorded"
 """Attribute of a test report that carries what was recorded."""
 
@@ -257,6 +261,8 @@ class Summary:
         self._tell_once(report)
         for entry in getattr(report, ENTRIES, ()):
             self._session.collect(entry)
+        for suspicion in getattr(report, SUSPICIONS, ()):
+            self._session.suspect(suspicion)
         for test in getattr(report, UNJUDGED, ()):
             self._session.collect_unjudged(test)
         for test in getattr(report, LEFT_OUT, ()):
@@ -280,10 +286,9 @@ class Summary:
         for entry in self._session.entries:
             if Verdict(entry["verdict"]).fails and (live or ScenarioId(entry["id"]).kind != "test"):
                 self._fail(entry, failure_text(entry))
-        if self._session.options.stability:
-            invoked = self._config.invocation_params
-            for entry, text in self._session.unstable(invoked.args, invoked.dir):
-                self._fail(entry, text)
+        invoked = self._config.invocation_params
+        for entry, text in self._session.replay_again(invoked.args, invoked.dir):
+            self._fail(entry, text)
         return result
 
     def _tell_once(self, report: pytest.TestReport) -> None:
@@ -408,6 +413,8 @@ class Summary:
             yield accepted, {}
         for path in outcome.written:
             yield f"wrote {self._shown(path)}", {}
+        for told in outcome.told:
+            yield printable(told), {}
         for problem in outcome.problems:
             yield problem, {"red": True}
         if self._session.options.judge:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,15 +21,15 @@ from pytest_tokenbudget.budget.baselines import Baseline
 from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
-from pytest_tokenbudget.diagnosis.volatile import proved_volatile
-from pytest_tokenbudget.errors import GitError, ReportError, TokenBudgetError
+from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
+from pytest_tokenbudget.errors import GitError, RecordingError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import append_line, encoded, write_atomically
 from pytest_tokenbudget.metering.cache_split import same_start
 from pytest_tokenbudget.metering.counting import Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Paired, Usage, Verdict
+from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Paired, ScenarioId, Usage, Verdict
 from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.replay.playback import AcceptedIn
 from pytest_tokenbudget.replay.redaction import Redactor, Secrets, secrets_of
@@ -45,11 +46,23 @@ from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_go
 from pytest_tokenbudget.run.count_api import ApiCounter
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Planned, Spending
-from pytest_tokenbudget.run.stability import check_stability, keep_prompts, kept_prompts, unstable_text
+from pytest_tokenbudget.run.stability import (
+    Suspicion,
+    asked_elsewhere,
+    clock_problem,
+    differences,
+    keep_prompts,
+    kept_prompts,
+    resolved,
+    suspicion,
+    unstable_text,
+)
 from pytest_tokenbudget.settings import Options, RecordMode, ReportTarget, ScenarioSettings, SettingsFiles
 from pytest_tokenbudget.sources.tree import SourceTree
-from pytest_tokenbudget.wire.exchange import Accepted, Exchange
-from pytest_tokenbudget.wire.prompt import body_of
+from pytest_tokenbudget.sources.words import Names
+from pytest_tokenbudget.wire.exchange import Accepted, Exchange, Pair
+from pytest_tokenbudget.wire.prompt import Prompt, body_of
+from pytest_tokenbudget.wording import plural
 
 
 @dataclass(slots=True)
@@ -63,6 +76,8 @@ class Outcome:
     """Each baseline that an update has changed, in sentences."""
     problems: list[str] = field(default_factory=list)
     """What could not be written, in sentences; any of them fails the run."""
+    told: list[str] = field(default_factory=list)
+    """What a second replay has shown and cost, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,8 @@ class Conclusion:
     """What its baseline is to say beside its usage, where baselines are updated."""
     recorded: RecordedEntry | None = None
     """Its new cassette, where one was written."""
+    suspicion: Suspicion | None = None
+    """What a second replay is to tell, where its verdict hangs on it."""
 
 
 class Unjudged(TypedDict):
@@ -109,6 +126,8 @@ class Session:
         self.api = ApiCounter(without_stand_ins(os.environ), store) if options.count == "api" else None
         self._store = store
         self._problems: list[str] = []
+        self._told: list[str] = []
+        self._suspicions: dict[str, Suspicion] = {}
         self._doubts: set[str] = set()
         self._committed = Committed(root)
         self._amiss: dict[str, TokenBudgetError] = {}
@@ -212,9 +231,43 @@ class Session:
         if failed or mismatches:
             failures = [*([failure_text(entry)] if failed else []), *mismatches]
             return Conclusion(told, "\n".join(failures), warnings, measured_on, recorded)
-        new = [doubt for doubt in doubts(entry) if doubt not in self._doubts]
+        suspicion = self._suspicion(scenario, run)
+        new = [one for one in doubts(entry, suspected=suspicion is None) if one not in self._doubts]
         self._doubts.update(new)
-        return Conclusion(told, None, (*warnings, *new), measured_on, recorded)
+        return Conclusion(told, None, (*warnings, *new), measured_on, recorded, suspicion)
+
+    def _suspicion(self, scenario: Scenario, run: Run) -> Suspicion | None:
+        """Return what a second replay is to tell of a scenario that passes; None where nothing hangs on it.
+
+        That is: where it would fail if a changed prefix, which looks so, were another one in every process.
+        """
+        options, place = self.options, scenario.place
+        is_second = options.prompts is not None and not options.stability
+        judges = options.judge and scenario.settings.exclude is None
+        if is_second or options.calls or options.update or not judges:
+            return None
+        found = suspects([turn.pair for turn in run.turns])
+        if not found:
+            return None
+        groups: dict[object, list[int]] = defaultdict(list)
+        for number, suspect in enumerate(found):
+            groups[suspect.places].append(number)
+        lost = []
+        for numbers in ([*range(len(found))], *(groups.values() if len(groups) > 1 else ())):
+            prompts = [found[number].now for number in numbers]
+            entry = self.examine(place, scenario.settings, scenario.run(self._as_lost(prompts), options))
+            if Verdict(entry["verdict"]).fails:
+                lost.append((numbers, entry))
+        return suspicion(place.id, found, lost) if lost else None
+
+    def _as_lost(self, prompts: Sequence[Prompt]) -> Meter:
+        """Return a meter that takes the cached prefixes of these prompts for others in every process."""
+
+        def volatile(pairs: Sequence[Pair]) -> frozenset[int]:
+            lost = {pair.index for pair in pairs if any(pair.request.prompt is prompt for prompt in prompts)}
+            return proved_volatile(pairs) | lost
+
+        return replace(self.meter, volatile=volatile)
 
     def accepted(self, place: Place, is_shared: Callable[[], bool]) -> AcceptedIn:
         """Return what finds the accepted requests of a scenario for its recording, when it is asked.
@@ -447,6 +500,7 @@ class Session:
         """Take in what was examined: one more sample of a live run, else what replaces an earlier try."""
         if not self.options.live:
             self._entries[entry["id"]].clear()
+            self._suspicions.pop(entry["id"], None)
         self._entries[entry["id"]].append(entry)
 
     @property
@@ -454,20 +508,72 @@ class Session:
         """One entry for each scenario so far."""
         return [merge_samples(samples, self.prices.cost) for samples in self._entries.values()]
 
-    def unstable(self, arguments: Sequence[str], invoked_in: Path) -> list[tuple[ScenarioEntry, str]]:
-        """Replay once more elsewhere; entries whose prompts differ there, with what differs.
+    def suspect(self, suspicion: Suspicion) -> None:
+        """Take in a suspicion of a scenario whose entry is collected."""
+        self._suspicions[suspicion["id"]] = suspicion
 
-        The findings are added to the entries. What keeps the check from being made fails the run.
+    def replay_again(self, arguments: Sequence[str], invoked_in: Path) -> list[tuple[ScenarioEntry, str]]:
+        """Replay once more elsewhere, where a verdict hangs on it or it is asked for, and say what it cost.
+
+        Returns the entries that fail by it, each with why; what it shows is added to them. What keeps it from
+        being made is told, and fails the run where it was asked for.
         """
+        names = [ScenarioId(name).argument for name in self._suspicions]
+        if self.options.stability:
+            names = sorted({one[0]["file"] for one in self._entries.values() if one})
+        if not names:
+            return []
+        problems, began = self._problems if self.options.stability else self._told, time.monotonic()
+        tests = [str(self.root / name) for name in dict.fromkeys(names)]
+        try:
+            second = asked_elsewhere(tests, arguments, invoked_in, self.root)
+        except RecordingError as error:
+            problems.append(str(error))
+            return []
+        number, seconds = plural(len(second), "scenario"), time.monotonic() - began
+        self._told.append(f"replayed {number} once more in another process: {seconds:.1f} s, no call")
+        if problem := clock_problem():
+            problems.append(problem)
+        return [*self._proved(second), *(self._unstable(second) if self.options.stability else ())]
+
+    def _proved(self, second: Mapping[str, Sequence[Prompt]]) -> Iterator[tuple[ScenarioEntry, str]]:
+        """Yield the scenarios whose changed prefix is proved to be another in every process, judged so."""
+        for name, suspected in self._suspicions.items():
+            finished = resolved(suspected, second.get(name, ()), self._lasts)
+            for prompt in second.get(name, ()):
+                self.redactor.learn(body_of(prompt))
+            differs = self.redactor.text("; ".join(finished.differs))
+            if finished.entry is not None:
+                text = f"a second replay proves it: {differs}; every process caches its own prefix"
+                entry = finished.entry
+                entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, "second replay", text)))
+                self._entries[name] = [entry]
+                yield entry, failure_text(entry)
+                continue
+            (entry,) = self._entries[name]
+            kept = [one for one in entry["findings"] if one["where"] not in finished.edits]
+            entry["findings"] = [
+                one for one in entry["findings"] if one in kept or one["kind"] != FindingKind.VOLATILE
+            ]
+            if finished.differs:
+                text = f"{differs}; what was accepted has the like there, so that nothing is charged"
+                entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, "second replay", text)))
+                self._told.append(f"{name}: {text}.")
+            elif name not in second:
+                self._told.append(f"{name}: its second replay measured nothing, so that nothing is proved.")
+
+    def _lasts(self, names: Names) -> bool:
+        """Return whether names in this order are in it in every process, as far as that can be known."""
+        return list(names) == sorted(names) or self._sources.lists(names)
+
+    def _unstable(self, second: Mapping[str, Sequence[Prompt]]) -> list[tuple[ScenarioEntry, str]]:
+        """Return all entries whose prompts differ in the second process, with what differs."""
         assert self.options.prompts is not None
-        files = sorted({self.root / samples[0]["file"] for samples in self._entries.values() if samples})
-        found, problems = check_stability(self.options.prompts, files, arguments, invoked_in, self.root)
-        self._problems += problems
         told = []
         for prompt in itertools.chain.from_iterable(kept_prompts(self.options.prompts).values()):
             self.redactor.learn(body_of(prompt))
-        for name, differences in found.items():
-            findings = self._without_secrets(differences)
+        for name, found in differences(kept_prompts(self.options.prompts), second).items():
+            findings = self._without_secrets(found)
             for entry in self._entries[name]:
                 entry["findings"] += [build.finding(one) for one in findings]
             told.append((self._entries[name][-1], unstable_text(findings)))
@@ -475,7 +581,7 @@ class Session:
 
     def finish(self) -> Outcome:
         """Write what is to be written."""
-        outcome = Outcome(self.document(), problems=list(self._problems))
+        outcome = Outcome(self.document(), problems=list(self._problems), told=self._told)
         if self.spending and (refused := self.spending.closing()):
             outcome.problems.append(refused)
         if self.options.update or self.options.migrate:

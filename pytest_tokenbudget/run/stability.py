@@ -1,4 +1,8 @@
-"""A second replay in another process, hash seed, clock and folder: are the prompts the same in each byte?"""
+"""Replay once more in another process, hash seed, home and clock: are the prompts the same in each byte?
+
+This is the experiment that proves a changed prefix to be another one in every process. It runs by itself
+where a verdict hangs on it, and with `--token-budget-stability` for all scenarios.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,41 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, TypedDict
 
-from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
+from pytest_tokenbudget.diagnosis.volatile import Suspect, compare_prefixes, experiment, same_turns
 from pytest_tokenbudget.errors import RecordingError
 from pytest_tokenbudget.model import Finding
+from pytest_tokenbudget.reports.document import ScenarioEntry
+from pytest_tokenbudget.sources.words import Names
 from pytest_tokenbudget.wire.prompt import Prompt, body_of, digest, parse_prompt
 
 CLOCK = "TOKENBUDGET_CLOCK"
 """Names, in the environment of the second process, by how many seconds its clock is ahead."""
-_AHEAD = 400 * 24 * 3600 + 12345  # another year, month, day, weekday, hour, minute and second
+_AHEAD = timedelta(minutes=7, seconds=13)
+"""Another minute and second, on the same day: a date alone proves nothing."""
 _SEED = "20077"
 _OURS = "--token-budget"
 
 
+def packed(prompt: Prompt) -> dict[str, Any]:
+    """Return a prompt as builtins, so that it crosses processes."""
+    return {"body": body_of(prompt, marked=True), "betas": sorted(prompt.betas or ())}
+
+
+def unpacked(entry: Mapping[str, Any]) -> Prompt:
+    """Return the prompt that `packed` packed."""
+    return parse_prompt(entry["body"], betas=entry["betas"])
+
+
 def keep_prompts(folder: Path, scenario: str, prompts: Sequence[Prompt]) -> None:
     """Write what a scenario asked to a file of its own in `folder`."""
-    bodies = [{"body": body_of(one, marked=True), "betas": sorted(one.betas or ())} for one in prompts]
-    content = {"id": scenario, "prompts": bodies}
+    content = {"id": scenario, "prompts": [packed(prompt) for prompt in prompts]}
     (folder / f"{digest(scenario)}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -35,54 +54,51 @@ def kept_prompts(folder: Path) -> dict[str, list[Prompt]]:
     found = {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        prompts = [parse_prompt(one["body"], betas=one["betas"]) for one in content["prompts"]]
-        found[content["id"]] = prompts
+        found[content["id"]] = [unpacked(entry) for entry in content["prompts"]]
     return found
 
 
-def check_stability(
-    first: Path, files: Sequence[Path], arguments: Sequence[str], invoked_in: Path, root: Path
-) -> tuple[dict[str, list[Finding]], list[str]]:
-    """Replay once more elsewhere: what differs by scenario, and what kept the check from being made in full.
+def asked_elsewhere(
+    tests: Sequence[str], arguments: Sequence[str], invoked_in: Path, root: Path
+) -> dict[str, list[Prompt]]:
+    """Replay `tests` once more and return what their scenarios ask in that process, by scenario.
 
-    `first` holds the prompts of this run; for the rest see `replay_again`.
+    For the arguments and errors see `replay_again`.
     """
-    with tempfile.TemporaryDirectory(prefix="token-budget-") as second:
-        try:
-            replay_again(Path(second), files, arguments, invoked_in, root)
-        except RecordingError as error:
-            return {}, [str(error)]
-        found = differences(kept_prompts(first), kept_prompts(Path(second)))
-    return found, [problem] if (problem := clock_problem()) else []
+    with tempfile.TemporaryDirectory(prefix="token-budget-") as folder:
+        replay_again(Path(folder), tests, arguments, invoked_in, root)
+        return kept_prompts(Path(folder))
 
 
 def replay_again(
-    folder: Path, files: Sequence[Path], arguments: Sequence[str], invoked_in: Path, root: Path
+    folder: Path, tests: Sequence[str], arguments: Sequence[str], invoked_in: Path, root: Path
 ) -> None:
-    """Run the tests of `files` in another process, which keeps its prompts in `folder`.
+    """Run `tests`, as pytest takes them, in another process, which keeps its prompts in `folder`.
 
     `arguments` are those of this run, given in `invoked_in`. Raises RecordingError where the second run does
     not get as far as its tests.
     """
-    environment = {
-        **os.environ,
-        "PYTHONHASHSEED": _SEED,
-        "PYTHONPATH": os.pathsep.join(path or str(invoked_in) for path in [str(invoked_in), *sys.path]),
-        CLOCK: str(_AHEAD),
-        "TZ": "Pacific/Chatham",
-    }
     command = [sys.executable, "-m", "pytest", f"--rootdir={root}", "-p", "no:cacheprovider"]
-    command += [*_without_paths(arguments, invoked_in), _OURS, f"{_OURS}-prompts={folder}", *map(str, files)]
+    command += [*repeatable(arguments, invoked_in), _OURS, f"{_OURS}-prompts={folder}", *tests]
     with tempfile.TemporaryDirectory(prefix="elsewhere-") as elsewhere:
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": _SEED,
+            "PYTHONPATH": os.pathsep.join(path or str(invoked_in) for path in [str(invoked_in), *sys.path]),
+            CLOCK: str(ahead(datetime.now()).total_seconds()),  # the day of this machine
+            **dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), elsewhere),
+        }
         done = subprocess.run(  # noqa: S603  # this run's own command
-            command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False
+            command, cwd=invoked_in, env=environment, capture_output=True, text=True, check=False
         )
     if done.returncode not in (0, 1):
         reason = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
-        raise RecordingError(
-            f"The second replay of --token-budget-stability did not run (exit status {done.returncode}):\n"
-            f"{reason}\nIts tests must run from another folder: name paths by `__file__`, not by the folder."
-        )
+        raise RecordingError(f"The second replay did not run (exit status {done.returncode}):\n{reason}")
+
+
+def ahead(now: datetime) -> timedelta:
+    """Return by how much the clock of the second process is ahead of `now`, or behind it before midnight."""
+    return _AHEAD if (now + _AHEAD).date() == now.date() else -_AHEAD
 
 
 def clock_problem() -> str | None:
@@ -90,7 +106,7 @@ def clock_problem() -> str | None:
     if find_spec("time_machine") is not None:
         return None
     return (
-        "--token-budget-stability ran the second replay at the same time: to move its clock, "
+        "The second replay ran at the same time: to move its clock, "
         'pip install "pytest-tokenbudget[stability]"'
     )
 
@@ -122,11 +138,91 @@ def unstable_text(findings: Sequence[Finding]) -> str:
     return "\n".join(["The prompts differ from process to process, so that no cache is shared:", *lines])
 
 
-def _without_paths(arguments: Sequence[str], folder: Path) -> list[str]:
-    """Without this plugin's own options, and without paths, which hold in one folder only."""
-    return [
-        argument
-        for argument in arguments
-        if not argument.startswith(_OURS)
-        and (argument.startswith("-") or not (folder / argument.partition("::")[0]).exists())
+_WRITES = ("--junitxml", "--junit-xml", "--report-log", "--html")
+_STOPS = ("-x", "--exitfirst", "--maxfail", "--pdb", "--lf", "--last-failed", "--ff", "--failed-first")
+_CACHED = ("--nf", "--new-first", "--sw", "--stepwise", "--stepwise-skip", "--cache-clear")
+
+
+def repeatable(arguments: Sequence[str], folder: Path) -> Iterator[str]:
+    """Yield the arguments of this run that do not choose its tests, write its files or end it early."""
+    value_of = ""
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        taken, value_of = value_of, option if option == argument else ""
+        if (
+            taken in (*_WRITES, "--maxfail")
+            or option in (*_WRITES, *_STOPS, *_CACHED)
+            or argument.startswith(_OURS)
+        ):
+            continue
+        if argument.startswith("-") or not (folder / argument.partition("::")[0]).exists():
+            yield argument
+
+
+class SuspectEntry(TypedDict):
+    """A suspected turn, as builtins."""
+
+    was: dict[str, Any]
+    now: dict[str, Any]
+    places: list[str]
+
+
+class LostEntry(TypedDict):
+    """What a scenario comes to if the cache of some suspected turns is lost."""
+
+    turns: list[int]
+    """Which of the suspected turns."""
+    entry: ScenarioEntry
+
+
+class Suspicion(TypedDict):
+    """A scenario whose verdict hangs on a second replay; builtins only, so that it crosses processes."""
+
+    id: str
+    turns: list[SuspectEntry]
+    lost: list[LostEntry]
+    """All turns together first; each fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a second replay shows of a suspicion."""
+
+    entry: ScenarioEntry | None
+    """As it is judged where the loss is proved; None where it is not."""
+    differs: list[str]
+    """Where the two processes differ, in sentences."""
+    edits: frozenset[str]
+    """Places that both processes fill alike: they are edits."""
+
+
+def suspicion(
+    scenario: str, suspects: Sequence[Suspect], lost: Sequence[tuple[Sequence[int], ScenarioEntry]]
+) -> Suspicion:
+    """Return a suspicion as builtins; `lost` holds entries with the numbers of their lost turns."""
+    turns: list[SuspectEntry] = [
+        {"was": packed(one.was), "now": packed(one.now), "places": sorted(one.places)} for one in suspects
     ]
+    return {"id": scenario, "turns": turns, "lost": [{"turns": list(n), "entry": entry} for n, entry in lost]}
+
+
+def resolved(suspicion: Suspicion, second: Sequence[Prompt], lasts: Callable[[Names], bool]) -> Finished:
+    """Hold a suspicion against what its scenario asks in the second process; for `lasts` see `experiment`."""
+    suspects = [
+        Suspect(unpacked(turn["was"]), unpacked(turn["now"]), frozenset(turn["places"]))
+        for turn in suspicion["turns"]
+    ]
+    numbers = {id(one.now): number for number, one in enumerate(suspects)}
+    shown = {
+        numbers[id(now)]: experiment(suspects[numbers[id(now)]], other, lasts)
+        for now, other in same_turns([one.now for one in suspects], second)
+    }
+    proved = {number for number, one in shown.items() if one.differs and not one.on_both_sides}
+    entry = next((one["entry"] for one in suspicion["lost"] if proved.issuperset(one["turns"])), None)
+    alike = [suspects[number].places for number, one in shown.items() if one.differs is None]
+    differing = [
+        one.places for number, one in enumerate(suspects) if number not in shown or shown[number].differs
+    ]
+    edits = frozenset().union(*alike) - frozenset().union(*differing)
+    differs = list(dict.fromkeys(one.differs for one in shown.values() if one.differs))
+    return Finished(entry, differs, edits)

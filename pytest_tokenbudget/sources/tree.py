@@ -21,7 +21,14 @@ from pytest_tokenbudget.sources.match import (
     filled_in,
     grams_of,
 )
-from pytest_tokenbudget.sources.words import Names, added_spans, is_new_order, read_words, words_of
+from pytest_tokenbudget.sources.words import (
+    Names,
+    added_spans,
+    is_new_order,
+    lists_in_order,
+    read_words,
+    words_of,
+)
 from pytest_tokenbudget.wording import plural
 
 _RARE = 12
@@ -115,6 +122,11 @@ class SourceTree:
         """Whether a file that the change touches holds a word, code included."""
         whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
         return any(whole.search(self.files[path]) for path in self.changed)
+
+    def lists(self, names: Names) -> bool:
+        """Return whether some file lists these names in this order, or did before the change."""
+        texts = (*self.files.values(), *self.changed.values())
+        return bool(names) and any(lists_in_order(names, text) for text in texts)
 
     def tells_order(self, names: Names) -> bool:
         """Whether the change put these names into this order, in some file."""

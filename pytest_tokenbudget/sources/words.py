@@ -232,19 +232,29 @@ Names = tuple[str, ...]
 
 
 def is_new_order(names: Names, before: str, now: str) -> bool:
-    """Whether an edit of a text, `before` to `now`, touches some of these names and lists them in this order.
+    """Whether an edit of a text, `before` to `now`, touches some of these names, listed in this order."""
+    if not lists_in_order(names, now):
+        return False
+    lines = now.splitlines()
+    found = _named(names, lines)
+    edited = {line for _, _, start, end in replaced(before.splitlines(), lines) for line in range(start, end)}
+    return any(line in edited for _, line in found)
+
+
+def lists_in_order(names: Names, text: str) -> bool:
+    """Return whether a text lists these names in this order.
 
     Code, JSON and prose alike: only the order counts in which the names come, as whole words.
     """
-    pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
-    lines = now.splitlines()
-    found = [(match[0], number) for number, line in enumerate(lines) for match in pattern.finditer(line)]
-    said = tuple(name for name, _ in groupby(name for name, _ in found))
+    said = tuple(name for name, _ in groupby(name for name, _ in _named(names, text.splitlines())))
     runs = (said[at : at + len(names)] for at in range(len(said)))
-    if tuple(dict.fromkeys(said)) != names and names not in runs:
-        return False
-    edited = {line for _, _, start, end in replaced(before.splitlines(), lines) for line in range(start, end)}
-    return any(line in edited for _, line in found)
+    return tuple(dict.fromkeys(said)) == names or names in runs
+
+
+def _named(names: Names, lines: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the names as they come, each with the number of its line."""
+    pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
+    return [(match[0], number) for number, line in enumerate(lines) for match in pattern.finditer(line)]
 
 
 def other_order(was: object, now: object) -> Names | None:

@@ -6,8 +6,11 @@ import copy
 
 import pytest
 
-from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
-from pytest_tokenbudget.wire.prompt import Prompt
+from pytest_tokenbudget.diagnosis.volatile import Suspect, compare_prefixes, experiment, suspects
+from pytest_tokenbudget.model import Paired
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
+from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 from support.changes import (
     NOW,
     TEMPLATE,
@@ -315,3 +318,95 @@ def test_the_attribution_block_of_claude_code_is_not_compared() -> None:
         )
 
     assert compare_prefixes(prompts(attributed("a1")), prompts(attributed("b2"))) == []
+
+
+RULES = "Be brief.\nNever promise a date.\nVersion of 2024-01-31.\n"
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+def asked(words: str, tools: str = "look_up note") -> Prompt:
+    """A cached system prompt behind tools of these names."""
+    listed = [{"name": name, "input_schema": {"type": "object"}} for name in tools.split()]
+    blocks = [{"type": "text", "text": words, **MARK}]
+    return parse_prompt({"model": "m", "tools": listed, "system": blocks, "messages": []})
+
+
+def suspected(was: Prompt, now: Prompt) -> list[Suspect]:
+    before, after = (Request(Endpoint("messages"), prompt, "") for prompt in (was, now))
+    return suspects([Pair(0, after, before, Answer(200), Paired.LINEAGE)])
+
+
+@pytest.mark.parametrize(
+    ("now", "places"),
+    [
+        (RULES, set()),
+        (RULES + "Never promise an hour.\n", set()),
+        (RULES.upper(), set()),
+        ("It is 10:31:07.\n" + RULES, {"system[0]"}),
+        (RULES + "Work in /srv/shop/app.\n", {"system[0]"}),
+        (RULES + "Answer in 3 lines.\n", {"system[0]"}),
+        ("Never promise a date.\nBe brief.\nVersion of 2024-01-31.\n", {"system[0]"}),
+    ],
+)
+def test_the_look_of_a_change_says_where_to_look(now: str, places: set[str]) -> None:
+    found = suspected(asked(RULES), asked(now))
+    assert [set(one.places) for one in found] == ([places] if places else [])
+
+
+def clock(time: str) -> str:
+    return f"It is {time}.\n{RULES}"
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "elsewhere", "proved"),
+    [
+        pytest.param(RULES, clock("10:31:07"), clock("10:38:20"), True, id="a clock"),
+        pytest.param(RULES, RULES + "Run 9f2c41d0.", RULES + "Run 77b0c2aa.", True, id="an id"),
+        pytest.param(RULES, RULES + "Host: brave-otter", RULES + "Host: calm-fox", True, id="a host"),
+        pytest.param(clock("09:11:40"), clock("10:31:07"), clock("10:38:20"), False, id="as accepted"),
+        pytest.param(
+            f"At 09:11:40\n{RULES}", clock("10:31:07"), clock("10:38:20"), False, id="a clock there already"
+        ),
+        pytest.param(
+            RULES + "Host: calm-otter",
+            RULES + "Host: old-heron",
+            RULES + "Host: shy-fox",
+            False,
+            id="a host there already",
+        ),
+        pytest.param(
+            RULES + "It is forbidden to shout.",
+            RULES + "It is 10:31:07.",
+            RULES + "It is 10:38:20.",
+            True,
+            id="words there",
+        ),
+        pytest.param(RULES, RULES + "It is 2026-11-29.", RULES + "It is 2026-11-29.", None, id="a date"),
+        pytest.param(RULES, RULES + "Use 3 lines.", RULES + "Use 3 lines.", None, id="an edit"),
+    ],
+)
+def test_a_second_replay_is_asked_of_both_sides(
+    was: str, now: str, elsewhere: str, proved: bool | None
+) -> None:
+    (suspect,) = suspected(asked(was), asked(now))
+    shown = experiment(suspect, asked(elsewhere), lambda names: False)
+    assert (shown.differs is not None) == (proved is not None)
+    assert proved is None or shown.on_both_sides == (not proved)
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+def test_another_order_proves_what_was_in_a_lasting_one(lasts: bool) -> None:
+    """Where nobody knows that the accepted order lasts, an unchanged agent would fail for ever."""
+    was, now, other = (asked(RULES, names) for names in ("a b c", "b c a", "c a b"))
+    (suspect,) = suspected(was, now)
+    asked_of: list[tuple[str, ...]] = []
+
+    def known(names: tuple[str, ...]) -> bool:
+        asked_of.append(names)
+        return lasts
+
+    shown = experiment(suspect, other, known)
+    assert shown.differs is not None
+    assert "tools" in shown.differs
+    assert shown.on_both_sides == (not lasts)
+    assert asked_of == [("a", "b", "c")]
