@@ -26,12 +26,15 @@ from pytest_tokenbudget.replay.pairing import Match, Recording, is_free
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.replay.traffic import (
     LOOPBACK,
+    Left,
     MessageThreads,
     Sent,
     Traffic,
     answer_body,
     answer_to,
     hides_text,
+    how_left,
+    left_answer,
     lower,
     may_be_of_a_thread,
     session_of,
@@ -199,6 +202,13 @@ class Ledger:
         if problem not in self.problems:
             self.problems.append(problem)
             self._accounts.refused(self._asker(), problem)
+
+    def overdue(self, sent: Sent, how: Left) -> NoReturn:
+        """Refuse a call that was left when it was recorded, and whose answer is waited for now."""
+        self.refuse(
+            f"{self.name}: {sent} was {how} when it was recorded, and the agent waits for its answer now, "
+            f"which nobody knows. Record it: {self._command}"
+        )
 
     def refuse(self, problem: str) -> NoReturn:
         """Keep a problem, and raise it past the agent."""
@@ -559,10 +569,16 @@ class Call:
     """Nobody waits for its answer any more."""
     is_read: bool = True
     """Whether the agent reads all of its answer."""
+    how: Left | None = None
+    """How it was left before its answer came, where that is known."""
+    ended: float = 0.0
+    """When that was."""
 
-    def leave(self) -> None:
+    def leave(self, how: Left | None = None) -> None:
         """Note that whoever sent it is gone. Called by the garbage collector too, so it takes no lock."""
         self.left = True
+        if how is not None and self.answer is None:
+            self.how, self.ended = how, time.monotonic()
 
 
 class Calls:
@@ -612,7 +628,7 @@ class Calls:
         """
         if problem := self._problem():
             raise RecordingError(f"{problem} Nothing was recorded; run it again.")
-        calls = sorted((*self._answered, *self._lost), key=_started)
+        calls = sorted((*self._answered, *self._lost, *self._abandoned), key=_started)
         calls = [call for call in calls if not _is_retried(call, calls)]
         earlier = [session_of(call.answer or {}) for call in calls if _is_replayed(call)]
         if earlier:
@@ -621,8 +637,10 @@ class Calls:
 
     @property
     def unanswered(self) -> list[str]:
-        """Calls without a whole answer, in sentences; not those that a retry came through for."""
-        cut = [call for call in self._given_up if call.sent.request is not None]
+        """Calls without a whole answer, in sentences; not those that a retry came through for, or that the
+        agent left.
+        """
+        cut = [call for call in self._given_up if call.sent.request is not None and call.how is None]
         return [f"{self._name}: the answer to {call.sent} did not end." for call in cut]
 
     @property
@@ -639,6 +657,18 @@ class Calls:
     def _lost(self) -> list[Call]:
         """Of these, what is no model call: it is kept as failed."""
         return [call for call in self._given_up if call.sent.request is None]
+
+    @property
+    def _abandoned(self) -> list[Call]:
+        """Model calls that the agent left: cancelled, or timed out for good. They are kept as that."""
+        timed_out = [call for call in self._given_up if call.how is Left.TIMED_OUT]
+        cancelled = [call for call in self._calls if call.answer is None and call.how is Left.CANCELLED]
+        return [call for call in (*cancelled, *timed_out) if call.sent.request is not None]
+
+    @property
+    def abandoned(self) -> list[str]:
+        """Model calls that the agent left before their answers came, and how; each once."""
+        return list(dict.fromkeys(f"{call.sent} was {call.how}" for call in self._abandoned))
 
     @property
     def lost(self) -> list[str]:
@@ -665,7 +695,8 @@ class Calls:
     def asked_again(self) -> list[str]:
         """Model calls that were given up, and came through when they were asked again; each once."""
         whole = {call.sent.identity for call in self._answered}
-        left = [call.sent for call in self._calls if call.answer is None and call.sent.identity in whole]
+        given_up = [call for call in self._calls if call.answer is None and call.how is not Left.CANCELLED]
+        left = [call.sent for call in given_up if call.sent.identity in whole]
         return list(dict.fromkeys(str(sent) for sent in left if sent.request is not None))
 
     @property
@@ -685,7 +716,7 @@ class Calls:
         """
         tries: dict[tuple[object, ...], list[tuple[Sent, Answer]]] = {}
         for call in self._calls:
-            if call.sent.request and call.sent.costs and call.answer is not None:
+            if call.sent.request and call.sent.costs and call.answer and not how_left(call.answer):
                 read = call.sent, answer_to(call.sent.request, call.answer)
                 tries[call.sent.identity] = [*tries.pop(call.sent.identity, []), read]
         return tries
@@ -748,7 +779,11 @@ def _empty(code: int, reason: str) -> dict[str, Any]:
 
 def _interaction(call: Call) -> Interaction:
     """Without the timing of another recording."""
-    answer = call.answer or _empty(_REFUSED, "failed when it was recorded")
+    answer = call.answer or (
+        left_answer(call.how, call.ended - call.started)
+        if call.how
+        else _empty(_REFUSED, "failed when it was recorded")
+    )
     return dict(call.request), {key: value for key, value in answer.items() if key != "timing"}
 
 

@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -150,6 +151,41 @@ def session_of(answer: Mapping[str, Any]) -> int:
     timing: Any = answer.get("timing")
     session = timing.get("session") if isinstance(timing, Mapping) else None
     return session if isinstance(session, int) and 0 <= session < _MANY_SESSIONS else 0
+
+
+class Left(StrEnum):
+    """How an agent gave up a call before its answer came: the message of the status that stands for one."""
+
+    CANCELLED = "cancelled by the agent"
+    TIMED_OUT = "timed out"
+
+
+_LEFT_STATUS = 499
+"""As servers log a client that closed its request."""
+_LEFT_AFTER = "x-left-after-ms"
+
+
+def left_answer(how: Left, after: float) -> dict[str, Any]:
+    """Return what stands in a recording for the answer to a call that was left after so many seconds."""
+    headers = {
+        "content-type": ["application/json"],
+        "x-should-retry": ["false"],
+        _LEFT_AFTER: [str(round(1000 * after))],
+    }
+    return {
+        "status": {"code": _LEFT_STATUS, "message": str(how)},
+        "headers": headers,
+        "body": {"string": b"{}"},
+    }
+
+
+def how_left(answer: Mapping[str, Any]) -> tuple[Left, float] | None:
+    """Return how a recorded call was left, and after how many seconds; None for one that was answered."""
+    after = lower(answer.get("headers")).get(_LEFT_AFTER, "")
+    message = (answer.get("status") or {}).get("message")
+    if status(answer) != _LEFT_STATUS or not after.isdecimal() or message not in list(Left):
+        return None
+    return Left(message), int(after) / 1000
 
 
 def answer_body(answer: Mapping[str, Any]) -> bytes:

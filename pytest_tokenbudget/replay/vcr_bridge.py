@@ -10,22 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import re
 import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http import client
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Call, Found, Ledger, Ledgers, Playable, Rules
-from pytest_tokenbudget.replay.traffic import STREAMS, Sent, body_bytes
+from pytest_tokenbudget.replay.traffic import STREAMS, Left, Sent, body_bytes, how_left
 from pytest_tokenbudget.wire.framing import compact_json
 from pytest_tokenbudget.wire.prompt import Prompt
 
@@ -250,7 +252,11 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
         found = self._pending.is_found(request)
         if found is None:
             ledger = self._ledgers.top
-            found = self._pending.ask(request, ledger, ledger.read(plain(request)))
+            sent = ledger.read(plain(request))
+            found = self._pending.ask(request, ledger, sent)
+            answer = self._pending.found(request)
+            if answer and _SENDING.get() and (left := how_left(answer.answer)):
+                raise _UnansweredError(ledger, sent, *left)
         return found
 
     def play_response(self, request: Request) -> dict[str, Any]:
@@ -282,7 +288,7 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
 @contextlib.contextmanager
 def route(ledgers: Ledgers) -> Iterator[None]:
     """Take over the HTTP libraries for the ledgers, as `vcr.use_cassette` does. Not per thread or task."""
-    with Router.use(path="", ledgers=ledgers):
+    with Router.use(path="", ledgers=ledgers), _watched():
         yield
 
 
@@ -463,6 +469,120 @@ def _played(library: Any, answer: Mapping[str, Any]) -> Any:
     )
 
 
+class _Sending:
+    """One request on its way through an HTTP library, and the call that began for it."""
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+
+    def leave(self, how: Left) -> None:
+        """Note how the agent left it."""
+        if self.call is not None:
+            self.call.leave(how)
+
+
+_SENDING: ContextVar[_Sending | None] = ContextVar("sending", default=None)
+
+
+class _UnansweredError(BaseException):
+    """Ends the way of a request that was never answered when it was recorded."""
+
+    def __init__(self, ledger: Ledger, sent: Sent, how: Left, after: float) -> None:
+        super().__init__()
+        self.ledger, self.sent, self.how, self.after = ledger, sent, how, after
+
+    async def wait(self) -> NoReturn:
+        """Answer nothing, until the agent cancels the call; refuse one that is waited for far longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGER * self.after + PATIENCE):
+                await asyncio.Event().wait()
+        self.ledger.overdue(self.sent, self.how)
+
+
+_LONGER = 2
+PATIENCE = 10.0
+"""Seconds, beside twice the recorded time, for which a cancelled call may be waited for in replay."""
+
+
+@contextlib.contextmanager
+def _noting(timeouts: type[Exception]) -> Iterator[None]:
+    """Note how the call that is sent meanwhile is left, if it is."""
+    sending = _Sending()
+    token = _SENDING.set(sending)
+    try:
+        yield
+    except timeouts:
+        sending.leave(Left.TIMED_OUT)
+        raise
+    except asyncio.CancelledError:
+        sending.leave(Left.CANCELLED)
+        raise
+    finally:
+        _SENDING.reset(token)
+
+
+_TRANSPORTS = (
+    ("httpx2", "HTTPTransport", "handle_request"),
+    ("httpx2", "AsyncHTTPTransport", "handle_async_request"),
+    ("httpx", "HTTPTransport", "handle_request"),
+    ("httpx", "AsyncHTTPTransport", "handle_async_request"),
+    ("aiohttp", "ClientSession", "_request"),
+)
+"""Where requests pass that can be left: library, class and method, as vcr patches them."""
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Watch how calls are left, in the libraries that vcr has imported and patched."""
+    with contextlib.ExitStack() as stack:
+        for library, cls, method in _TRANSPORTS:
+            if owner := getattr(sys.modules.get(library), cls, None):
+                stack.enter_context(_replaced(owner, method, _watching(sys.modules[library], owner, method)))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: type, method: str, new: Callable[..., Any]) -> Iterator[None]:
+    original = owner.__dict__[method]
+    setattr(owner, method, new)
+    try:
+        yield
+    finally:
+        if owner.__dict__[method] is new:
+            setattr(owner, method, original)
+
+
+def _watching(library: Any, owner: type, method: str) -> Callable[..., Any]:
+    """Return a method as vcr patched it that notes how calls are left, and leaves recorded ones the same."""
+    send = owner.__dict__[method]
+    timeouts = getattr(library, "TimeoutException", TimeoutError)
+    raised = getattr(library, "ReadTimeout", TimeoutError)
+
+    @functools.wraps(send)
+    def handle(self: Any, *given: Any, **options: Any) -> Any:
+        try:
+            with _noting(timeouts):
+                return send(self, *given, **options)
+        except _UnansweredError as unanswered:
+            left = unanswered
+        if left.how is Left.CANCELLED:
+            left.ledger.overdue(left.sent, left.how)
+        raise raised("timed out, as when it was recorded")
+
+    @functools.wraps(send)
+    async def handle_async(self: Any, *given: Any, **options: Any) -> Any:
+        try:
+            with _noting(timeouts):
+                return await send(self, *given, **options)
+        except _UnansweredError as unanswered:
+            left = unanswered
+        if left.how is Left.CANCELLED:
+            await left.wait()
+        raise raised("timed out, as when it was recorded")
+
+    return handle if method == "handle_request" else handle_async
+
+
 def is_taken() -> bool:
     """Return whether somebody has taken over an HTTP library already, as an open cassette does."""
     originals: Iterable[Any] = reset_patchers()
@@ -519,6 +639,8 @@ class Pending:
         found = ledger.find(sent, playable)
         if found is None:
             call = ledger.begin(sent)
+            if sending := _SENDING.get():
+                sending.call = call
             weakref.finalize(request, call.leave).atexit = False
             self._decided[request] = _Ongoing(ledger, call)
             return False

@@ -276,6 +276,8 @@ class Scenario:
             again = " with --token-budget-record=all" if ledger is self.own else ""
             for lost in ledger.called(self.place.id).lost if ledger is self.own else ():
                 yield f"{self.place.id}: {lost} got no answer. It is no model call: it is kept as failed."
+            for left in ledger.called(self.place.id).abandoned if ledger is self.own else ():
+                yield f"{self.place.id}: {left}. It is recorded so; nobody knows what it was billed."
             for broken in ledger.called(self.place.id).broken:
                 yield f"{self.place.id}: {broken}. It is recorded so, and bills what it had told by then."
             for sent in ledger.called(self.place.id).half_read:

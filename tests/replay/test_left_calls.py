@@ -1,0 +1,260 @@
+"""Agents that cancel: what was left before its answer is recorded as that, and replayed the same."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+
+from pytest_tokenbudget.errors import ReplayMiss
+from pytest_tokenbudget.replay import vcr_bridge
+from pytest_tokenbudget.replay.playback import Ledger
+from pytest_tokenbudget.replay.traffic import Left, Traffic, how_left
+from support.clients import CALLS, COMMAND, MODEL, replaying, running
+from support.messages_api import MessagesApi
+
+SLOW = "Think long."
+
+
+@pytest.fixture
+def slow_api() -> Iterator[MessagesApi]:
+    """A server that answers everything but what begins with `SLOW`, until the test is over."""
+    over = threading.Event()
+
+    def script(asked: Any) -> str:
+        if str(asked["messages"][0]["content"]).startswith(SLOW):
+            assert over.wait(600)
+        return f"You said: {asked['messages'][0]['content']}"
+
+    with MessagesApi(script) as server:
+        yield server
+        over.set()
+
+
+class Asking:
+    """A client that tells when a request is on its way."""
+
+    def __init__(self, client: anthropic.AsyncAnthropic) -> None:
+        self._client = client
+
+    @classmethod
+    async def on(cls, url: str, sent: asyncio.Event, stack: AsyncExitStack) -> Asking:
+        async def note(_: httpx2.Request) -> None:
+            sent.set()
+
+        http = httpx2.AsyncClient(event_hooks={"request": [note]})
+        client = anthropic.AsyncAnthropic(
+            base_url=url, api_key="sk-ant-test", max_retries=0, http_client=http
+        )
+        return cls(await stack.enter_async_context(client))
+
+    async def __call__(self, words: str) -> str:
+        message = {"role": "user", "content": words}
+        answer = await self._client.messages.create(model=MODEL, max_tokens=64, messages=[message])  # type: ignore[list-item]
+        return str(getattr(answer.content[0], "text", ""))
+
+
+Agent = Callable[[Asking, asyncio.Event], Awaitable[list[str]]]
+
+
+async def hedged(ask: Asking, sent: asyncio.Event) -> list[str]:
+    """Two calls at once: the first answer wins, the other call is cancelled."""
+    slow = asyncio.create_task(ask(SLOW))
+    await sent.wait()
+    fast = asyncio.create_task(ask("Hello"))
+    done, pending = await asyncio.wait({slow, fast}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return [task.result() for task in done]
+
+
+async def hedged_with_the_same(ask: Asking, sent: asyncio.Event) -> list[str]:
+    """The same call is sent again while the first one hangs, and the second one hangs as well."""
+    first = asyncio.create_task(ask(SLOW))
+    await sent.wait()
+    sent.clear()
+    second = asyncio.create_task(ask(SLOW))
+    await sent.wait()
+    for task in (first, second):
+        task.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+    return [await ask("Hello")]
+
+
+async def with_a_fallback(ask: Asking, sent: asyncio.Event) -> list[str]:
+    """What `wait_for` does, without a clock: time is up as soon as the request is sent."""
+    try:
+        async with asyncio.timeout(None) as limit:
+            call = asyncio.create_task(ask(SLOW))
+            await sent.wait()
+            limit.reschedule(asyncio.get_running_loop().time())
+            await call
+    except TimeoutError:
+        return [await ask("Be quick.")]
+    raise AssertionError("the slow call was answered")
+
+
+async def in_a_task_group(ask: Asking, sent: asyncio.Event) -> list[str]:
+    """A sibling fails, so that the group cancels the call."""
+
+    async def fail() -> None:
+        await sent.wait()
+        raise LookupError("no such parcel")
+
+    heard = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask(SLOW))
+            group.create_task(fail())
+    except* LookupError:
+        heard.append(await ask("What then?"))
+    return heard
+
+
+AGENTS = [hedged, hedged_with_the_same, with_a_fallback, in_a_task_group]
+
+
+def run(agent: Agent, url: str) -> list[str]:
+    async def main() -> list[str]:
+        sent = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            return await agent(await Asking.on(url, sent, stack), sent)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_cancelled_calls_are_recorded_and_replayed_as_they_were(slow_api: MessagesApi, agent: Agent) -> None:
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        heard = run(agent, slow_api.url)
+    interactions = recording.interactions()
+    left = [how_left(answer) for _, answer in interactions]
+    assert {how for how, _ in filter(None, left)} == {Left.CANCELLED}
+    assert len(left) == len(heard) + sum(one is not None for one in left)
+    assert recording.called("test_it").abandoned == [
+        f'POST /v1/messages ({MODEL}): "{SLOW}" was cancelled by the agent'
+    ]
+    assert not recording.called("test_it").failed
+
+    with replaying(interactions) as ledger:
+        assert run(agent, slow_api.url) == heard
+    assert not ledger.problems
+    assert not ledger.recording.misses
+    assert not ledger.recording.unplayed
+    billed = [pair for pair in ledger.recording.pairs if pair.answer.billed]
+    assert len(ledger.recording.pairs) == len(interactions)
+    assert len(billed) == len(heard), "what was left is no turn"
+
+
+def test_a_hedged_call_of_the_same_prompt_that_came_through_is_kept_beside_the_one_that_was_left() -> None:
+    """Both ask the same: whoever waits for the first answer needs the second call in replay, too."""
+    over, asked = threading.Event(), []
+
+    def script(sent: Any) -> str:
+        asked.append(sent)
+        if len(asked) == 1:
+            assert over.wait(600)
+        return "Hello"
+
+    async def agent(ask: Asking, sent: asyncio.Event) -> list[str]:
+        first = asyncio.create_task(ask("Hello"))
+        while not (sent.is_set() and (asked or replay)):
+            await asyncio.sleep(0)
+        second = asyncio.create_task(ask("Hello"))
+        done, pending = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        return [task.result() for task in done]
+
+    replay = False
+    with MessagesApi(script) as api:
+        with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+            assert run(agent, api.url) == ["Hello"]
+        over.set()
+        interactions = recording.interactions()
+        assert [how_left(answer) is not None for _, answer in interactions] == [True, False]
+        assert not recording.called("test_it").asked_again
+        replay = True
+        with replaying(interactions) as ledger:
+            assert run(agent, api.url) == ["Hello"]
+    assert len(asked) == 2, "nothing was sent in replay"
+    assert not ledger.recording.misses
+    assert sum(pair.answer.billed for pair in ledger.recording.pairs) == 1
+
+
+@pytest.mark.parametrize("library", ["sync", "async"])
+def test_a_timeout_of_the_client_is_recorded_and_replayed_at_once(
+    slow_api: MessagesApi, library: str
+) -> None:
+    def ask(seconds: float) -> str:
+        options: Any = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": SLOW}]}
+        given: Any = {
+            "base_url": slow_api.url,
+            "api_key": "sk-ant-test",
+            "max_retries": 0,
+            "timeout": seconds,
+        }
+        try:
+            if library == "sync":
+                with anthropic.Anthropic(**given) as client:
+                    client.messages.create(**options)
+            else:
+
+                async def main() -> None:
+                    async with anthropic.AsyncAnthropic(**given) as client:
+                        await client.messages.create(**options)
+
+                asyncio.run(main())
+        except anthropic.APITimeoutError:
+            return "too slow"
+        return "answered"
+
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        assert ask(0.2) == "too slow"
+    interactions = recording.interactions()
+    ((how, _),) = [left for _, answer in interactions if (left := how_left(answer))]
+    assert how is Left.TIMED_OUT
+    with replaying(interactions) as ledger:
+        assert ask(600) == "too slow", "at once, whatever the timeout is now"
+    assert not ledger.problems
+    assert not ledger.recording.misses
+
+
+def test_what_was_left_and_is_waited_for_now_fails_and_says_so(
+    slow_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vcr_bridge, "PATIENCE", 0.0)
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        run(with_a_fallback, slow_api.url)
+
+    async def patient(ask: Asking, _: asyncio.Event) -> list[str]:
+        return [await ask(SLOW)]
+
+    with (
+        replaying(recording.interactions()) as ledger,
+        pytest.raises(
+            ReplayMiss, match="was cancelled by the agent when it was recorded, and the agent waits"
+        ),
+    ):
+        run(patient, slow_api.url)
+    assert len(ledger.problems) == 1
+
+
+def test_what_was_left_survives_the_file(slow_api: MessagesApi, tmp_path: Any) -> None:
+    from pytest_tokenbudget.replay.cassette_file import read_cassette, write_cassette
+
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        run(hedged, slow_api.url)
+    path = tmp_path / "test_it.yaml"
+    write_cassette(path, recording.interactions())
+    exchanges = Traffic(read_cassette(path)).exchanges
+    assert [exchange.answer.status for exchange in exchanges] == [499, 200]
+    assert [how_left(answer) is not None for _, answer in read_cassette(path)] == [True, False]
