@@ -326,6 +326,8 @@ class Settings:
     """Hosts whose usage is taken as it is, whatever the prompts count."""
     ignored_hosts: tuple[str, ...] = ()
     """Hosts that scenarios send nothing but model calls: all else gets an empty answer."""
+    placeholder: bool = True
+    """In judging runs, a request that nothing answers gets a placeholder first, so that it gets bounds."""
     max_spend_unbounded: bool = False
     """Calls whose worst case nobody knows are made under a spend limit, too."""
     exclude: tuple[NodePattern, ...] = ()
@@ -348,6 +350,7 @@ _SUITE_KEYS = (
     "allowed_hosts",
     "trusted_usage",
     "ignored_hosts",
+    "placeholder",
     "max_spend_unbounded",
     "exclude",
 )
@@ -452,6 +455,7 @@ def parse_settings(
         "allowed_hosts": _hosts,
         "trusted_usage": _hosts,
         "ignored_hosts": _hosts,
+        "placeholder": _flag,
         "max_spend_unbounded": _flag,
         "exclude": lambda value, key, where: tuple(
             NodePattern(text, folder) for text in _texts(value, key, where)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, isclose, log10
@@ -43,6 +43,15 @@ def money(dollars: float, digits: int | None = None) -> str:
 def signed(number: float, text: str) -> str:
     """`text` of `number`, with a plus where it grew."""
     return f"+{text}" if number > 0 else text
+
+
+def signed_range(least: float, most: float, shown: Callable[[float], str]) -> str:
+    """`+120 to +150`, `−80 to −20`, `20 less to 30 more`: a sign is said where both ends have it."""
+    if least >= 0:
+        return f"+{shown(least)} to +{shown(most)}"
+    if most <= 0:
+        return f"{shown(least)} to {shown(most)}"
+    return f"{shown(-least)} less to {shown(most)} more"
 
 
 def points(difference: float) -> str:

@@ -8,16 +8,18 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pytest_tokenbudget.budget.verdict import CostOf, Starts
-from pytest_tokenbudget.diagnosis.block_changes import excerpt
+from pytest_tokenbudget.diagnosis.block_changes import compare, excerpt
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
-from pytest_tokenbudget.diagnosis.prompt_parts import TOOL_RESULT, opening_of, text_of, to_json
+from pytest_tokenbudget.diagnosis.prompt_parts import TOOL_RESULT, opening_of, text_of, to_json, tool_names
 from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.metering.prompt_cache import newly_refused
 from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Usage
+from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt
-from pytest_tokenbudget.wording import listed, plural, turns
+from pytest_tokenbudget.wire.requests import first_difference
+from pytest_tokenbudget.wording import count, listed, money, plural, signed_range, turns
 
 _NAMED = 3
 """Turns described one by one."""
@@ -34,7 +36,7 @@ def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Fin
     return [
         *in_order,
         *_added(rest),
-        *_removed(rest, cost, stopped=bool(run.misses)),
+        *_removed(rest, cost, run),
         *_reshaped(rest),
         *_models(run, costs),
         *_unknown(run),
@@ -72,6 +74,29 @@ def recorded_anew(
             FindingKind.RECORDING_CHANGED, "recording", text, now.prompt_tokens - was.prompt_tokens, amount
         )
     ]
+
+
+def bounds(run: Run, baseline: Usage | None, cost: CostOf) -> list[Finding]:
+    """Tell between which bounds a run lies that asks more than was recorded, against its baseline."""
+    if run.bounds is None:
+        return []
+    least, most = run.bounds
+    was = baseline or Usage()
+    if most is None:
+        counted = sum(one.least.tokens.prompt_tokens for one in run.missed)
+        text = f"the prompts that nothing answers count at least {counted:,} tokens"
+        return [Finding(FindingKind.TURNS_CHANGED, "bounds", f"what follows cannot be told; {text}")]
+    low, high = (least - was).tokens, (most - was).tokens
+    said = [
+        f"{signed_range(low.prompt_tokens, high.prompt_tokens, count)} prompt tokens",
+        f"{signed_range(low.output_tokens, high.output_tokens, count)} output tokens",
+    ]
+    before, cheapest, dearest = cost(was), cost(least), cost(most)
+    if before is not None and cheapest is not None and dearest is not None:
+        dollars = signed_range(float(cheapest - before), float(dearest - before), money)
+        said.append(f"{dollars} a run")
+    text = f"as far as it can be told without recording: {', '.join(said)}"
+    return [Finding(FindingKind.TURNS_CHANGED, "bounds", text)]
 
 
 def _same_tokens(one: Usage, other: Usage) -> bool:
@@ -114,36 +139,70 @@ def _added(run: Run) -> Iterator[Finding]:
     openings = [request for request in openings if request.digest not in asked]
     if openings:
         text = f"the agent starts {_conversations(len(openings))} more than recorded"
-        yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking([*openings, *kin])}")
+        first = _first_difference(run, openings[0])
+        yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking([*openings, *kin])}{first}")
     if others:
         text = f"the agent asks {plural(len(others), 'turn')} that the recording does not have"
-        yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking(others)}")
+        first = _first_difference(run, others[0])
+        yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking(others)}{first}")
 
 
-def _removed(run: Run, cost: CostOf, *, stopped: bool) -> Iterator[Finding]:
-    """Recorded turns without a request; `stopped` where a request got no answer."""
-    why = " (an agent ends where it gets no answer)" if stopped else ""
+def _first_difference(run: Run, request: Request) -> str:
+    """Return where a request leaves the recorded one that begins most like it: its place, was and now."""
+    recorded = [one.request for one in run.unplayed] or [turn.pair.recorded for turn in run.turns]
+    if not recorded:
+        return ""
+    nearest = max(recorded, key=lambda one: _begin_alike(one.prompt, request.prompt))
+    return f"; {_difference(nearest, request)}"
+
+
+def _difference(was: Request, now: Request) -> str:
+    """Return where two requests first differ, in words: the place, and a piece of each text."""
+    at, (old, new) = _begin_alike(was.prompt, now.prompt), (was.prompt.blocks, now.prompt.blocks)
+    if at == len(old) == len(new):
+        return f"the first difference is {first_difference(was, now) or 'in its headers'}"
+    change = compare(old, new, at, tool_names(now.prompt))
+    pieces = [f'{side} "{text}"' for side, text in (("was", change.was), ("now", change.now)) if text]
+    return f"the first difference is {change.where}: {', '.join(pieces)}"
+
+
+def _begin_alike(one: Prompt, other: Prompt) -> int:
+    """Return how many blocks two prompts begin with alike."""
+    return common_prefix([block.digest for block in one.blocks], [block.digest for block in other.blocks])
+
+
+def _removed(run: Run, cost: CostOf, whole: Run) -> Iterator[Finding]:
+    """Recorded turns of `run`, a part of `whole`, without a request.
+
+    Where other requests got no answer, they may only not have been reached: that is no saving.
+    """
+    why = " (an agent ends where it gets no answer)" if whole.broke_off else ""
     exchanges = {id(exchange.request): exchange for exchange in run.unplayed}
     openings, kin, others = _by_conversation(run, [exchange.request for exchange in run.unplayed])
     if openings:
         noun, verb = _conversations(len(openings)), "is" if len(openings) == 1 else "are"
         gone = [exchanges[id(request)] for request in (*openings, *kin)]
-        yield _fewer(gone, cost, f"{noun} of the recording {verb} not started{why}")
+        yield _fewer(whole, gone, cost, f"{noun} of the recording {verb} not started{why}")
     if others:
         noun, verb = plural(len(others), "recorded turn"), "is" if len(others) == 1 else "are"
         gone = [exchanges[id(request)] for request in others]
-        yield _fewer(gone, cost, f"{noun} {verb} not asked for any more{why}")
+        yield _fewer(whole, gone, cost, f"{noun} {verb} not asked for any more{why}")
 
 
-def _fewer(gone: Sequence[Exchange], cost: CostOf, text: str) -> Finding:
+def _fewer(run: Run, gone: Sequence[Exchange], cost: CostOf, text: str) -> Finding:
     usages = [exchange.answer.usage for exchange in gone]
     known = [usage for usage in usages if usage is not None]
     tokens = -sum(usage.tokens.prompt_tokens for usage in known) if len(known) == len(usages) else None
     costs = [cost(usage) for usage in known]
     priced = [one for one in costs if one is not None]
     amount = -sum(priced, Decimal(0)) if len(priced) == len(usages) else None
-    asked = asking([exchange.request for exchange in gone])
-    return Finding(FindingKind.TURNS_CHANGED, "removed", f"{text}: {asked}", tokens, amount)
+    text = f"{text}: {asking([exchange.request for exchange in gone])}"
+    if run.misses:
+        was = [f"{-tokens:,} prompt tokens"] if tokens is not None else []
+        was += [money(float(-amount))] if amount is not None else []
+        text += f" (as recorded: {', '.join(was)})" if was else ""
+        tokens = amount = None
+    return Finding(FindingKind.TURNS_CHANGED, "removed", text, tokens, amount)
 
 
 def _conversations(number: int) -> str:
@@ -157,7 +216,7 @@ def _reshaped(run: Run) -> Iterator[Finding]:
         index = pairs.get(id(pair))
         was, now = pair.recorded.prompt, pair.request.prompt
         where = f"turn {index + 1}" if index is not None else "reshaped"
-        text = f"{where}: {_shape(was, now)} ({asked(now)})"
+        text = f"{where}: {_shape(was, now)} ({asked(now)}); {_difference(pair.recorded, pair.request)}"
         yield Finding(FindingKind.TURNS_CHANGED, where, text)
     if len(run.reshaped) > _NAMED:
         text = f"{plural(len(run.reshaped) - _NAMED, 'more turn')} of another shape than recorded"

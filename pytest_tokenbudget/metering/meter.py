@@ -34,13 +34,15 @@ from pytest_tokenbudget.metering.estimate import (
     recounted,
     worked,
 )
-from pytest_tokenbudget.metering.models import model_row
+from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
-from pytest_tokenbudget.model import Basis, Paired, Tokens, Usage, Verdict
+from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.wire.answers import asked_rate
-from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
-from pytest_tokenbudget.wire.prompt import mappings
+from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.prompt import Prompt, last_breakpoint, mappings
 
+_BASES = 8
+"""Recorded turns, beside the first, that a request without an answer may be counted from."""
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""
 
@@ -70,11 +72,13 @@ class Meter:
         misses: Sequence[Request] = (),
         unplayed: Sequence[Exchange] = (),
         reshaped: Sequence[Pair] = (),
+        stood_in: int = 0,
     ) -> Run:
         """Measure the requests of one cassette; `exchanges` are all that it holds, in order.
 
         Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
-        in recorded order, so that concurrent requests do not change the result.
+        in recorded order, so that concurrent requests do not change the result. A placeholder `stood_in` for
+        the answers to so many of the `misses`.
         """
         settled = self._from_one_start(exchanges)
         if settled is not exchanges:
@@ -90,7 +94,48 @@ class Meter:
         splits = self._splits(recorded, asked, estimates)
         turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in asked.items())
         moved = tuple(paired.get(pair.index, pair) for pair in reshaped)
-        return Run(turns, tuple(misses), tuple(unplayed), moved)
+        missed = tuple(self._missed(misses, recorded)) if misses else ()
+        return Run(turns, tuple(misses), tuple(unplayed), moved, missed=missed, stood_in=stood_in)
+
+    def _missed(self, misses: Sequence[Request], recorded: Mapping[int, Exchange]) -> Iterator[Missed]:
+        """Yield what each request that nothing answers would bill, each once: repeated, it is a loop."""
+        bases = [(one.request, one.answer.usage) for one in recorded.values() if one.answer.usage]
+        known = [
+            Known(request.prompt, usage.main_tokens.prompt_tokens)
+            for request, usage in bases
+            if usage.main_tokens.prompt_tokens
+        ]
+        for request in {request.digest: request for request in misses}.values():
+            rate = Rate(request.prompt.model)
+            alike = (base for base in bases if base[0].prompt.model == request.prompt.model)
+            for base, usage in (*alike, *bases)[:1]:
+                rate = asked_rate(usage.main_rate, base, request)
+            if known:
+                counted = estimate(known[0], request.prompt, self.counter, near=known[1 : 1 + _BASES])
+            else:
+                counted = Estimate(None, Basis.UNKNOWN)
+            yield self._bounded(request, rate, counted)
+
+    def _bounded(self, request: Request, rate: Rate, counted: Estimate) -> Missed:
+        """Return the bounds of a real answer to a request whose prompt is counted.
+
+        At best its cached part is read, and nothing is answered; at worst it is written, and the answer is
+        as long as it may be. What stood in for earlier answers may be as long as these.
+        """
+        prompt, most = request.prompt, request.prompt.max_tokens
+        times = stand_ins(prompt)
+        if counted.low is None or counted.high is None:
+            return Missed(request, Usage(1), None)
+        shortest = max(counted.low - times * self.counter.count(PLACEHOLDER, Family.V3), 0)
+        cached = last_breakpoint(prompt) >= 0
+        least = Tokens(cache_read_input_tokens=shortest) if cached else Tokens(input_tokens=shortest)
+        if most is None:
+            return Missed(request, Usage.of(rate, least), None)
+        longest = counted.high + times * most
+        ttls = {block.ttl for block in prompt.blocks} | {prompt.automatic_ttl}
+        count = "ephemeral_1h_input_tokens" if "1h" in ttls else "ephemeral_5m_input_tokens"
+        written = Tokens(**{count if cached else "input_tokens": longest}, output_tokens=most)
+        return Missed(request, Usage.of(rate, least), Usage.of(rate, written))
 
     def misbilled(self, run: Run) -> Iterator[tuple[Turn, int]]:
         """Yield the turns whose recorded prompt tokens cannot be, each with what its prompt counts."""
@@ -376,6 +421,21 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Missed:
+    """A request that nothing answers, and what a real answer bills at least and at most."""
+
+    request: Request
+    least: Usage
+    most: Usage | None
+    """None where nobody can tell."""
+
+
+def stand_ins(prompt: Prompt) -> int:
+    """Return how often a placeholder for an answer stands in a prompt."""
+    return sum(str(block.content).count(PLACEHOLDER) for block in prompt.blocks)
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """What one scenario did: its turns in recorded order, and how it left the recording. `a + b` joins."""
 
@@ -397,6 +457,10 @@ class Run:
     """Recorded usage that cannot be that of its prompt, in plain sentences."""
     leftovers: tuple[Exchange, ...] = ()
     """As `unplayed`, of a cassette that may also hold what others ask for: by themselves they say nothing."""
+    missed: tuple[Missed, ...] = ()
+    """The `misses` without repetitions, as far as they can be counted."""
+    stood_in: int = 0
+    """How many of the `misses` a placeholder answered, so that the run went on."""
 
     def against(self, baseline: Usage | None) -> Run:
         """With its leftovers as unplayed turns, where the baseline has more turns than the run."""
@@ -461,7 +525,37 @@ class Run:
             self.unrecorded + other.unrecorded,
             self.misbilled + other.misbilled,
             self.leftovers + other.leftovers,
+            self.missed + other.missed,
+            self.stood_in + other.stood_in,
         )
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether a request got neither an answer nor a placeholder, so that nobody knows what follows."""
+        return len(self.misses) > self.stood_in
+
+    @property
+    def bounds(self) -> tuple[Usage, Usage | None] | None:
+        """Return what a run that asks more than was recorded bills at least and at most.
+
+        None for other runs, and where nobody knows a bound. A recorded turn that is not asked for may only
+        not have been reached: at least it is gone, at most it is asked as ever.
+        """
+        if not self.missed or self.departure is Verdict.UNRECORDED or self.is_unbounded:
+            return None
+        least = sum((one.least for one in self.missed), self.best or self.usage)
+        usages = [one.most for one in self.missed] + [one.answer.usage for one in self.unplayed]
+        known = [usage for usage in usages if usage is not None]
+        if self.broke_off or len(known) < len(usages):
+            return least, None
+        return least, sum((*known, *map(self._grown, self.turns)), self.usage)
+
+    def _grown(self, turn: Turn) -> Usage:
+        """Return by how much a real answer in the place of a placeholder may lengthen a recorded turn."""
+        prompt = turn.pair.request.prompt
+        times = stand_ins(prompt)
+        longest = max((miss.prompt.max_tokens or 0 for miss in self.misses), default=0)
+        return Usage.of(turn.usage.main_rate, Tokens(input_tokens=times * longest), turns=0)
 
 
 def cut_off(pair: Pair) -> str | None:

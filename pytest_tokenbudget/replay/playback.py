@@ -14,6 +14,7 @@ import mmap
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,8 +41,9 @@ from pytest_tokenbudget.replay.traffic import (
     session_of,
     status,
 )
-from pytest_tokenbudget.wire.exchange import Accepted, Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.framing import decode_body, parse_body, transcode
+from pytest_tokenbudget.wire.prompt import Prompt, as_mapping
 from pytest_tokenbudget.wire.requests import first_difference
 
 AcceptedIn = Callable[[Sequence[Exchange]], Mapping[int, Accepted]]
@@ -147,10 +149,7 @@ class Ledger:
             if number is not None:
                 self._played.add(number)
         if number is None:
-            if self._is_missing(sent):
-                return Found(-1, self._refused_quietly(sent))
-            self._allow_call(sent, playable.refusal if playable else "", required=bool(left))
-            return None
+            return self._unanswered(sent, playable, required=bool(left))
         answer = self._answer(number, sent)
         self._calls.replayed(sent, self._traffic.interactions[number])
         if self.rules.limits and self.rules.calls and sent.costs:
@@ -359,6 +358,25 @@ class Ledger:
         model_call = sent.request is not None or sent.unmetered is not None
         return not (model_call or self.rules.calls or self.rules.passes_by(sent))
 
+    def _unanswered(self, sent: Sent, playable: Playable | None, *, required: bool) -> Found | None:
+        """Return what stands in for an answer that is not recorded; None where the request may be called.
+
+        Raises ReplayMiss for others.
+        """
+        if self._is_missing(sent):
+            return Found(-1, self._refused_quietly(sent))
+        if playable is None and sent.request is not None and self._may_stand_in(sent.request):
+            return Found(-1, served(_placeholder(sent.request), sent))
+        self._allow_call(sent, playable.refusal if playable else "", required=required)
+        return None
+
+    def _may_stand_in(self, request: Request) -> bool:
+        """Take note that a placeholder answers a request, and return True, where one may."""
+        if not self.rules.placeholder or request.endpoint.api != "messages" or _is_forced(request.prompt):
+            return False
+        with self._lock:
+            return self._accounts.stand_in(self._asker())
+
     def _refused_quietly(self, sent: Sent) -> dict[str, Any]:
         """An answer by which a client gives up at once."""
         self.warn(
@@ -444,6 +462,8 @@ class Rules:
     are `untouched`: the filters of the suite have done that), and secrets in all that is told."""
     outside: bool = False
     """No scenario asks: nothing is recorded or metered."""
+    placeholder: bool = False
+    """A request that nothing answers gets a placeholder first, so that what follows can be bounded."""
     accepted: AcceptedIn = lambda _: {}
     """What was accepted in place of the exchanges of a recording, by their index."""
     asker: Callable[[], str] | None = None
@@ -492,6 +512,8 @@ class Account:
     reshaped: tuple[Pair, ...]
     problems: tuple[str, ...]
     edits: tuple[str, ...]
+    stood_in: int
+    """How many of the misses a placeholder answered."""
 
 
 class Accounts:
@@ -505,6 +527,7 @@ class Accounts:
         self._missed: list[str] = []
         self._problems: list[tuple[str, str]] = []
         self._edits: list[tuple[str, str]] = []
+        self._stood_in: Counter[str] = Counter()
 
     def asked(self, number: int, asker: str) -> None:
         """For the exchange of this number."""
@@ -522,6 +545,13 @@ class Accounts:
         """Asked in a fork, which nothing but an edit of the test mends."""
         self._edits.append((asker, problem))
 
+    def stand_in(self, asker: str) -> bool:
+        """Count a placeholder, and return whether it is one of the few that a scenario gets."""
+        if self._stood_in[asker] == _PLACEHOLDERS:
+            return False
+        self._stood_in[asker] += 1
+        return True
+
     def of(self, asker: str, *, shared: bool) -> Account:
         """Of one of them. Where several share the recording, what nobody asks for says nothing."""
         recording = self._recording
@@ -532,6 +562,7 @@ class Accounts:
             reshaped=self._mine(asker, recording.reshaped),
             problems=_by(asker, self._problems),
             edits=_by(asker, self._edits),
+            stood_in=self._stood_in[asker],
         )
 
     def _mine(self, asker: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
@@ -765,6 +796,33 @@ def _is_retried(call: Call, calls: Iterable[Call]) -> bool:
 
 def _started(call: Call) -> float:
     return call.started
+
+
+_PLACEHOLDERS = 3
+"""That a scenario gets at most."""
+
+
+def _is_forced(prompt: Prompt) -> bool:
+    """Whether a request has to be answered by a tool, or by a schema, so that a text is no answer."""
+    choice, output = (as_mapping(prompt.options.get(name)) for name in ("tool_choice", "output_config"))
+    schema = prompt.options.get("output_format") or output.get("format")
+    return choice.get("type") in ("any", "tool") or schema is not None
+
+
+def _placeholder(request: Request) -> dict[str, Any]:
+    """Return an answer that ends the turn and says nothing."""
+    message = {
+        "id": "msg_placeholder",
+        "type": "message",
+        "role": "assistant",
+        "model": request.prompt.model,
+        "content": [{"type": "text", "text": PLACEHOLDER}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+    }
+    answer = _empty(200, "OK")
+    return answer | {"body": {"string": json.dumps(message).encode()}}
 
 
 _REFUSED = 403

@@ -65,7 +65,7 @@ def scenario(
     runs_per_month: int | None = None,
 ) -> ScenarioEntry:
     """The entry of one scenario; `measured` is null where any turn is unknown."""
-    return {
+    entry: ScenarioEntry = {
         "id": place.id,
         "file": place.file,
         "line": place.line,
@@ -79,6 +79,13 @@ def scenario(
         "recorder": place.recorder,
         "runs_per_month": runs_per_month,
     }
+    if run.bounds is not None:
+        least, most = run.bounds
+        entry["bounds"] = {
+            "least": tokens(least, cost),
+            "most": None if most is None else tokens(most, cost),
+        }
+    return entry
 
 
 def document(

@@ -104,6 +104,14 @@ class FindingEntry(TypedDict):
     source: SourceEntry | None
 
 
+class BoundsEntry(TypedDict):
+    """Between what a run lies that asks more than was recorded."""
+
+    least: TokensEntry
+    most: TokensEntry | None
+    """None where nobody can tell."""
+
+
 class ScenarioEntry(TypedDict):
     """One scenario: its verdict and all that led to it."""
 
@@ -122,6 +130,8 @@ class ScenarioEntry(TypedDict):
     """Who records its cassettes; None: this plugin."""
     runs_per_month: int | None
     """As its marker or the settings of its run say."""
+    bounds: NotRequired[BoundsEntry]
+    """Of a scenario that asks more than was recorded."""
 
 
 class TotalsEntry(TypedDict):

@@ -75,7 +75,8 @@ def _blocks(document: Document, cut: Cut, runs: float | None) -> Iterator[str]:
     failing = [one for one in told if view.fails(one)]
     shown = [(one, 0) for one in told] if cut.every else view.some_of_each_cause(told)
     yield f"### {prose(view.headline(document))}"
-    yield from _missing(view.missing(document))
+    yield from _listed("not measured", view.missing(document))
+    yield from _listed("suspected", view.suspected(document))
     if shown[: cut.rows]:
         yield _table(shown[: cut.rows], runs)
     if left := len(told) - sum(1 + alike for _, alike in shown[: cut.rows]):
@@ -88,10 +89,10 @@ def _blocks(document: Document, cut: Cut, runs: float | None) -> Iterator[str]:
     yield f"<sub>{_footer(document)}</sub>"
 
 
-def _missing(lines: Sequence[str]) -> Iterator[str]:
-    """Yield what was not measured, as a list; each item begins with words of ours."""
+def _listed(what: str, lines: Sequence[str]) -> Iterator[str]:
+    """Yield lines as a list; each item begins with `what` they are, so that no word of others does."""
     if lines:
-        items = [f"- **not measured**: {code(crop(line, _MISSING_COLUMNS))}" for line in lines[:_MISSING]]
+        items = [f"- **{what}**: {code(crop(line, _MISSING_COLUMNS))}" for line in lines[:_MISSING]]
         more = [f"- and {len(lines) - _MISSING:,} more"] if len(lines) > _MISSING else []
         yield "\n".join([*items, *more])
 

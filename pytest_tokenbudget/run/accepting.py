@@ -63,6 +63,7 @@ def replayed(
     misses: Sequence[Request],
     unplayed: Sequence[Exchange],
     reshaped: Sequence[Pair],
+    stood_in: int = 0,
     whole: bool,
 ) -> Run:
     """Measure what was asked of a recording, as a change since it was accepted.
@@ -76,7 +77,12 @@ def replayed(
     if accepted and not (misses or unplayed or reshaped) and _is_as_accepted(recording):
         return Run(tuple(_as_accepted(meter, recording)))
     run = meter.replayed(
-        recording.exchanges, recording.pairs, misses=misses, unplayed=unplayed, reshaped=reshaped
+        recording.exchanges,
+        recording.pairs,
+        misses=misses,
+        unplayed=unplayed,
+        reshaped=reshaped,
+        stood_in=stood_in,
     )
     return _since_accepted(meter, run, recording, whole=whole) if accepted else run
 

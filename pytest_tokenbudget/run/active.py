@@ -86,6 +86,7 @@ class Stage:
                     free_hosts=frozenset(scenario.suite.allowed_hosts),
                     ignored_hosts=frozenset(map(str.lower, scenario.suite.ignored_hosts)),
                     accepted=self._accepted(scenario.place, lambda: False),
+                    placeholder=scenario.suite.placeholder,
                 )
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:

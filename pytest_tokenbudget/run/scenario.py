@@ -144,10 +144,12 @@ class Scenario:
         free_hosts: frozenset[str] = frozenset(),
         ignored_hosts: frozenset[str] = frozenset(),
         accepted: AcceptedIn = lambda _: {},
+        placeholder: bool = False,
     ) -> Ledger:
         """Read its cassette and begin its account. Raises CassetteError.
 
-        What goes to `free_hosts` is not recorded, and what goes to `ignored_hosts` is not even sent.
+        What goes to `free_hosts` is not recorded, and what goes to `ignored_hosts` is not even sent. Where
+        nothing is called and the run is judged, a `placeholder` answers what the recording does not.
         """
         assert self.cassette is not None
         exists = self.cassette.exists()
@@ -164,6 +166,7 @@ class Scenario:
             limits=limits,
             redactor=redactor,
             accepted=accepted,
+            placeholder=placeholder and options.judge and not options.calls and exists,
         )
         self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
         return self.own
@@ -242,6 +245,7 @@ class Scenario:
             meter,
             ledger.recording,
             misses=account.misses,
+            stood_in=account.stood_in,
             unplayed=account.unplayed if own else (),
             reshaped=account.reshaped if own else changed,
             whole=own,

@@ -20,7 +20,7 @@ from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.budget.baselines import Baseline
 from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
-from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
+from pytest_tokenbudget.diagnosis.turns import bounds, other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
 from pytest_tokenbudget.errors import GitError, RecordingError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import append_line, encoded, write_atomically
@@ -385,7 +385,7 @@ class Session:
         else:
             judgement, run, baseline, starts = self._judged(committed, run, settings)
         cost = self.prices.cost
-        anew = [*other_start(starts), *_undecided(judgement, run)]
+        anew = [*other_start(starts), *_undecided(judgement, run), *bounds(run, baseline, cost)]
         if baseline and not self.options.live:
             names_recording = committed is not None and committed.recording is not None
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)

@@ -11,6 +11,9 @@ from pytest_tokenbudget.model import Basis, Paired, Usage
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.prompt import Prompt
 
+PLACEHOLDER = "(no answer is recorded for this request)"
+"""What stands in for the text of an answer that no recording has, so that a run goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -74,6 +74,7 @@ def test_what_a_run_builds_is_valid() -> None:
     grown = Finding(
         FindingKind.GROWTH, "system[0]", "it grew", 10, Decimal("0.1"), Source("prompts/a.md", 3, 9)
     )
+    stale = judge(used, used, caps, cost, departure=Verdict.STALE)
     entries = [
         build.scenario(place, judge(used, used, caps, cost), used, Run(), [grown], cost, runs_per_month=30),
         build.scenario(place, judge(None, used, ScenarioSettings(), cost), None, Run(), [], cost),
