@@ -78,9 +78,7 @@ def test_what_a_run_builds_is_valid() -> None:
     entries = [
         build.scenario(place, judge(used, used, caps, cost), used, Run(), [grown], cost, runs_per_month=30),
         build.scenario(place, judge(None, used, ScenarioSettings(), cost), None, Run(), [], cost),
-        build.scenario(
-            adopted, judge(used, used, caps, cost, departure=Verdict.STALE), used, Run(), [], cost
-        ),
+        build.scenario(adopted, stale, used, Run(), [], cost),
     ]
     document = build.document(entries, mode="replay", prices=("p", "1"), commit=None)
     JUDGE.validate(document)
