@@ -73,26 +73,31 @@ class Meter:
         unplayed: Sequence[Exchange] = (),
         reshaped: Sequence[Pair] = (),
         stood_in: int = 0,
+        only: Collection[int] | None = None,
     ) -> Run:
         """Measure the requests of one cassette; `exchanges` are all that it holds, in order.
 
         Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
         in recorded order, so that concurrent requests do not change the result. A placeholder `stood_in` for
-        the answers to so many of the `misses`.
+        the answers to so many of the `misses`. `only` are the numbers of the exchanges whose turns are
+        wanted: the others are looked at only if one of them asks something else than was recorded, and so
+        may have left another cache.
         """
         settled = self._from_one_start(exchanges)
         if settled is not exchanges:
             pairs = [replace(pair, answer=settled[pair.index].answer) for pair in pairs]
         paired = {pair.index: _headed(pair) for pair in pairs}
+        alone = only is not None and settled is exchanges and all(map(_is_as_recorded, paired.values()))
         recorded = {
             number: replace(exchange, request=paired[number].recorded) if number in paired else exchange
             for number, exchange in enumerate(settled)
-            if is_turn(exchange)
+            if is_turn(exchange) and (only is None or not alone or number in only)
         }
         asked = {number: paired[number] for number in recorded if number in paired}
         estimates = self._estimates(recorded, asked)
         splits = self._splits(recorded, asked, estimates)
-        turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in asked.items())
+        wanted = {n: pair for n, pair in asked.items() if only is None or n in only}
+        turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in wanted.items())
         moved = tuple(paired.get(pair.index, pair) for pair in reshaped)
         missed = tuple(self._missed(misses, recorded)) if misses else ()
         return Run(turns, tuple(misses), tuple(unplayed), moved, missed=missed, stood_in=stood_in)
@@ -371,6 +376,12 @@ def _headed(pair: Pair) -> Pair:
         return pair
     prompt = replace(pair.recorded.prompt, betas=pair.request.prompt.betas)
     return replace(pair, recorded=replace(pair.recorded, prompt=prompt))
+
+
+def _is_as_recorded(pair: Pair) -> bool:
+    """Return whether a request asks what was recorded, and nothing about its answer is in doubt."""
+    same = pair.is_recorded and pair.request.prompt.betas == pair.recorded.prompt.betas
+    return same and pair.answer.usage is not None
 
 
 def _reads_as_asked(pair: Pair, usage: Usage) -> bool:

@@ -7,7 +7,7 @@ measured from them in the same way and by the same counter, so that errors cance
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.budget.accepted import AcceptedCassette, AcceptedTurn, edits_between, format_accepted
@@ -65,17 +65,19 @@ def replayed(
     reshaped: Sequence[Pair],
     stood_in: int = 0,
     whole: bool,
+    only: Collection[int],
 ) -> Run:
     """Measure what was asked of a recording, as a change since it was accepted.
 
     A run that asks what was accepted has the numbers of then, and counts nothing. `whole` says that nobody
-    else asks this recording, so that a turn that is not asked for is gone.
+    else asks this recording, so that a turn that is not asked for is gone. `only` are the numbers of the
+    exchanges that the scenario itself asked for: its turns.
     """
     accepted = recording.accepted
     gone = {id(recording.exchanges[index]) for index, turn in accepted.items() if turn.request is None}
     unplayed = tuple(exchange for exchange in unplayed if id(exchange) not in gone)
     if accepted and not (misses or unplayed or reshaped) and _is_as_accepted(recording):
-        return Run(tuple(_as_accepted(meter, recording)))
+        return Run(tuple(_as_accepted(meter, recording, only)))
     run = meter.replayed(
         recording.exchanges,
         recording.pairs,
@@ -83,6 +85,7 @@ def replayed(
         unplayed=unplayed,
         reshaped=reshaped,
         stood_in=stood_in,
+        only=only,
     )
     return _since_accepted(meter, run, recording, whole=whole) if accepted else run
 
@@ -111,8 +114,10 @@ def _same_betas(was: Prompt, now: Prompt) -> bool:
     return was.betas is None or was.betas == now.betas
 
 
-def _as_accepted(meter: Meter, recording: Recording) -> Iterator[Turn]:
+def _as_accepted(meter: Meter, recording: Recording, only: Collection[int]) -> Iterator[Turn]:
     for index, pair in _turn_pairs(recording).items():
+        if index not in only:
+            continue
         accepted = recording.accepted.get(index)
         usage = accepted.usage if accepted else meter.tiered(pair.answer.usage or Usage(1))
         basis, total = accepted.basis if accepted else Basis.RECORDED, usage.main_tokens.prompt_tokens

@@ -241,6 +241,7 @@ class Scenario:
         """
         account, own = ledger.account(self.place.id), ledger is self.own
         changed = tuple(pair for pair in account.reshaped if pair.how is not Paired.EXACT)
+        mine = {pair.index for pair in account.pairs}
         run = replayed(
             meter,
             ledger.recording,
@@ -249,10 +250,9 @@ class Scenario:
             unplayed=account.unplayed if own else (),
             reshaped=account.reshaped if own else changed,
             whole=own,
+            only=mine,
         )
-        mine = {pair.index for pair in account.pairs}
-        turns = tuple(turn for turn in run.turns if turn.pair.index in mine)
-        return replace(run, turns=turns, leftovers=() if own else account.unplayed)
+        return replace(run, leftovers=() if own else account.unplayed)
 
     def _called(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
         """What was really called: live, or as a new recording says, where every answer is to its request."""

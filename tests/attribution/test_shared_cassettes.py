@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from pytest_tokenbudget.metering import meter
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.replay.pairing import Recording
+from pytest_tokenbudget.run.accepting import replayed
 from support.budgeted import Judged, Project
 from support.messages_api import MessagesApi
 from support.scratch_suites import echo, make
+from support.seeded import METER, Body, record, request, support_agent, text
 
 SUITE = """
 import os
@@ -66,6 +71,33 @@ LINES = {
     "test_two_letters": 2,
     "test_own": 1,
 }
+
+
+def test_what_a_test_adds_to_a_shared_cassette_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 tests of one cassette measured it 400 times, whole: each call of theirs up to 400 times."""
+    agent = support_agent()
+    bodies = [{**body, "system": [text(f"Shop {n}.")]} for n in range(12) for body in agent.bodies()[:1]]
+    recorded = record(bodies, agent.answers()[:1] * len(bodies))
+    measured: list[object] = []
+    fed_back = meter.fed_back_tokens
+    monkeypatch.setattr(
+        meter, "fed_back_tokens", lambda prompt, *more: (measured.append(prompt), fed_back(prompt, *more))[1]
+    )
+    recording = Recording(recorded)
+
+    def judge(number: int, body: Body) -> Run:
+        recording.choose(request(body))
+        return replayed(METER, recording, misses=(), unplayed=(), reshaped=(), whole=False, only={number})
+
+    runs = [judge(number, body) for number, body in enumerate(bodies)]
+    assert len(measured) == len(bodies), "each recorded call once, not once for each later test"
+    assert [run.usage for run in runs] == [exchange.answer.usage for exchange in recorded]
+
+    recording = Recording(recorded)
+    changed = {**bodies[0], "system": [text("Shop 0, and be brief.")]}
+    first, second = judge(0, changed), judge(1, bodies[1])
+    assert first.usage.tokens.prompt_tokens > recorded[0].answer.usage.tokens.prompt_tokens  # type: ignore[union-attr]
+    assert second.usage == recorded[1].answer.usage
 
 
 @pytest.fixture(scope="module")
