@@ -81,6 +81,7 @@ def _add_suite(add: Add) -> None:
     record.add_argument("--token-budget-max-spend", dest="max_spend", metavar="USD", help="spend no more")
     advise = add("advise", _advise, "Replay, and tell what would be cheaper.", for_pytest=True)
     _format(advise, "terminal", "markdown", "json")
+    advise.add_argument("--log", type=Path, metavar="FILE", help="tell what the runs in a log were paid for")
     show = add("show", _show, "Show the baselines below this folder.")
     show.add_argument("paths", nargs="*", metavar="PATH", help="of these test files and folders only")
     _format(show, "terminal", "json")
@@ -132,6 +133,7 @@ def _add_git(add: Add) -> None:
     _output(diff)
     history = add("history", _history, "Show how the baselines changed, commit by commit.")
     _format(history, "terminal", "json", "html")
+    history.add_argument("--log", type=Path, metavar="FILE", help="of the runs in a log, not of baselines")
     history.add_argument("--commits", type=_from_one, default=100, metavar="N", help="the newest N (100)")
     _output(history)
     blame = add("blame", _blame, "Replay every commit of a range: which one moved what?", for_pytest=True)
@@ -157,7 +159,7 @@ def _record(given: argparse.Namespace, rest: list[str]) -> int:
 def _advise(given: argparse.Namespace, rest: list[str]) -> int:
     from pytest_tokenbudget.commands import suite
 
-    return suite.write_advice(Path.cwd(), rest, given.format)
+    return suite.write_advice(Path.cwd(), rest, given.format, given.log)
 
 
 def _show(given: argparse.Namespace, _rest: list[str]) -> int:
@@ -207,6 +209,8 @@ def _diff(given: argparse.Namespace, _rest: list[str]) -> int:
 def _history(given: argparse.Namespace, _rest: list[str]) -> int:
     from pytest_tokenbudget.commands import committed
 
+    if given.log is not None and given.format != "html":
+        return committed.write_logged(given.log, given.format, given.output)
     return committed.write_history(Path.cwd(), given.format, given.commits, given.output)
 
 

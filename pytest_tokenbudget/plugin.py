@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_tokenbudget.errors import TokenBudgetError
-from pytest_tokenbudget.settings import MARKER, Options, Plan, RecordMode, parse_reports, parse_spend
+from pytest_tokenbudget.settings import (
+    MARKER,
+    Options,
+    Plan,
+    RecordMode,
+    parse_log,
+    parse_reports,
+    parse_spend,
+)
 
 if TYPE_CHECKING:
     from pytest_tokenbudget.replay.proxy import Access
@@ -79,6 +87,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="TYPE:DEST",
         help="Write a report: json:FILE, markdown:FILE or html:FILE; repeatable.",
+    )
+    group.addoption(
+        "--token-budget-log", metavar="FILE", help="Add one JSON line a metered scenario to a file."
     )
     group.addoption(
         "--token-budget-stability",
@@ -235,6 +246,7 @@ def _options(config: pytest.Config) -> Options:
         max_spend=parse_spend(config.getoption("--token-budget-max-spend")),
         purse=_purse(config),
         reports=parse_reports(config.getoption("--token-budget-report"), invocation),
+        log=parse_log(config.getoption("--token-budget-log"), invocation),
         plan=_plan(config),
         stability=config.getoption("--token-budget-stability"),
         prompts=_prompts_folder(config),

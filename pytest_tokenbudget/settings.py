@@ -79,6 +79,8 @@ class Options:
     purse: Path | None = None
     """File in which the processes of one run keep what they spend, where real calls are made."""
     reports: tuple[ReportTarget, ...] = ()
+    log: Path | None = None
+    """File that gets one line a metered scenario."""
     plan: Plan | None = None
     """What a recording would call is to be told, in place of recording it."""
     stability: bool = False
@@ -140,13 +142,20 @@ def parse_report(text: str, base: Path) -> ReportTarget:
             f"--token-budget-report={text}: write TYPE:DEST with TYPE one of {', '.join(_REPORT_TYPES)}, "
             "such as json:token-budget.json."
         )
-    path = base / destination
+    return ReportTarget(kind, _file(f"--token-budget-report={text}", base / destination))
+
+
+def parse_log(text: str | None, base: Path) -> Path | None:
+    """Read the file of `--token-budget-log`, relative to `base`; None for none. Raises SettingsError."""
+    return None if text is None else _file(f"--token-budget-log={text}", base / text)
+
+
+def _file(option: str, path: Path) -> Path:
+    """Return a path where a file can be. Raises SettingsError."""
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"needs the folder {path.parent}, which does not exist"
-        raise SettingsError(
-            f"--token-budget-report={text}: {path} {what}. Name a file in an existing folder."
-        )
-    return ReportTarget(kind, path)
+        raise SettingsError(f"{option}: {path} {what}. Name a file in an existing folder.")
+    return path
 
 
 def parse_reports(texts: Sequence[str], base: Path) -> tuple[ReportTarget, ...]:

@@ -12,7 +12,7 @@ from pytest_tokenbudget.errors import BaselineError, ReportError
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.reports import baseline_report, build, document
 from pytest_tokenbudget.reports.baseline_report import Diff
-from pytest_tokenbudget.reports.history import history_lines
+from pytest_tokenbudget.reports.history import history_lines, log_lines, read_log
 from pytest_tokenbudget.repository import baseline_history
 from pytest_tokenbudget.repository.baseline_history import read_history
 from pytest_tokenbudget.repository.git import Repository
@@ -91,6 +91,17 @@ def _is_in(name: str, paths: Sequence[str]) -> bool:
     """Whether a scenario is one of `paths`: folders, test files, or node ids."""
     file = PurePosixPath(name.partition("::")[0])
     return any(name == path or file.is_relative_to(PurePosixPath(path)) for path in paths)
+
+
+def write_logged(log: Path, form: str, destination: Path | None) -> int:
+    """Write what a log says of the runs that were made. Raises ReportError for one that cannot be read."""
+    entries = read_log(output.read_text(log), str(log))
+    if form == "json":
+        output.write_text(json.dumps(entries, ensure_ascii=False) + "\n", destination)
+    else:
+        lines = log_lines(entries, columns=output.columns(), ascii_only=output.ascii_only())
+        output.write_lines(lines, destination)
+    return 0
 
 
 def write_history(folder: Path, form: str, most: int, destination: Path | None) -> int:

@@ -36,6 +36,16 @@ def write_text(text: str, destination: Path | None) -> None:
     tell(f"Wrote {destination}")
 
 
+def read_text(path: Path) -> str:
+    """Read a file that a command is given. Raises ReportError naming it."""
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror or error}. Name another file.") from error
+    except UnicodeDecodeError as error:
+        raise ReportError(f"{path} is not UTF-8 text. Name another file.") from error
+
+
 def _print(content: bytes) -> None:
     try:
         sys.stdout.flush()

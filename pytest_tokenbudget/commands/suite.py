@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.reports import advice_report
 from pytest_tokenbudget.reports.document import Document, load
+from pytest_tokenbudget.reports.history import read_log
 from pytest_tokenbudget.run.spending import PlanEntry
 from pytest_tokenbudget.settings import load_settings, parse_spend
 from pytest_tokenbudget.wording import dollars, money, plural
@@ -184,14 +185,20 @@ def _wanted() -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def write_advice(folder: Path, arguments: Sequence[str], form: str = "terminal") -> int:
-    """0 where there is advice; pytest's own status, with what it said, where it measured nothing."""
+def write_advice(
+    folder: Path, arguments: Sequence[str], form: str = "terminal", log: Path | None = None
+) -> int:
+    """0 where there is advice; pytest's own status, with what it said, where it measured nothing.
+
+    A `log` tells what real runs were paid for. Raises ReportError where it cannot be read.
+    """
+    logged = [] if log is None else read_log(output.read_text(log), str(log))
     runs = load_settings(folder).scenario.runs_per_month
     done = measure(arguments, folder)
     if done.document is None or not done.document["scenarios"]:
         output.tell(f"{done.said}\nNo scenario was measured, so there is nothing to advise on.")
         return done.status or 1
-    found = advice_report.advice(done.document, runs)
+    found = advice_report.advice(done.document, runs, logged)
     lines, markdown = advice_report.advice_lines, advice_report.advice_markdown
     output.write_form(form, found, None, lines=lines, markdown=markdown)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TypedDict
@@ -10,6 +11,7 @@ from pytest_tokenbudget.advice.advise import Spend, far_above
 from pytest_tokenbudget.advice.advise import outliers as shares_of
 from pytest_tokenbudget.reports import text, view
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
+from pytest_tokenbudget.reports.history import ENDED_EARLY, LogEntry, log_paid
 from pytest_tokenbudget.reports.text import Line, Paper, code, named_table, plain, prose, wrap
 from pytest_tokenbudget.reports.view import runs_of
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
@@ -64,8 +66,8 @@ class Advice(TypedDict):
     outliers: list[OutlierEntry]
 
 
-def advice(document: Document, runs_per_month: float | None) -> Advice:
-    """The advice that `document` holds."""
+def advice(document: Document, runs_per_month: float | None, logged: Sequence[LogEntry] = ()) -> Advice:
+    """The advice that `document` holds, and what the real runs that were `logged` were paid for."""
     scenarios = document["scenarios"]
     measured = [(one["id"], one["measured"]) for one in scenarios if one["measured"] is not None]
     runs = {one["id"]: runs_of(one, runs_per_month) for one in scenarios}
@@ -77,7 +79,7 @@ def advice(document: Document, runs_per_month: float | None) -> Advice:
         "totals": add([tokens for _, tokens in measured]),
         "cost_usd_a_month": _a_month([(runs[name], tokens["cost_usd"]) for name, tokens in measured]),
         "levers": _levers(scenarios, runs),
-        "spend": _spend(scenarios),
+        "spend": [*_spend(scenarios), *_paid(logged)],
         "outliers": outliers({name: tokens["cost_usd"] for name, tokens in measured}),
     }
 
@@ -136,6 +138,24 @@ def _spend(scenarios: Sequence[ScenarioEntry]) -> list[str]:
         if one["measured"] is not None
     }
     return [one.text for one in shares_of(suite)]
+
+
+def _paid(logged: Sequence[LogEntry]) -> Iterator[str]:
+    """Yield what was paid by the log, what of it for nothing, and for which scenario most."""
+    paid = [entry for entry in logged if entry["paid_usd"] or entry["paid_unknown"]]
+    if not paid:
+        return
+    yield f"By the log, {plural(len(paid), 'run')} of a scenario made real calls, for {log_paid(paid)}"
+    early = [entry for entry in paid if entry["outcome"] in ENDED_EARLY]
+    if early:
+        yield f"{log_paid(early)} of it went to {plural(len(early), 'run')} that ended early"
+    by_name: dict[str, list[LogEntry]] = defaultdict(list)
+    for entry in paid:
+        by_name[entry["id"]].append(entry)
+    dearest = max(by_name, key=lambda name: sum(entry["paid_usd"] for entry in by_name[name]))
+    if len(by_name) > 1:
+        runs = by_name[dearest]
+        yield f"{dearest} was paid most for: {log_paid(runs)} in {plural(len(runs), 'run')}"
 
 
 def _spend_of(tokens: TokensEntry) -> Spend:

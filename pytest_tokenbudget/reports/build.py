@@ -74,7 +74,7 @@ def scenario(
         "baseline": None if baseline is None else tokens(baseline, cost),
         "measured": None if run.basis == Basis.UNKNOWN else tokens(run.usage, cost),
         "limits": [_limit(limit) for limit in judgement.limits],
-        "turns": [_turn(index, turn, cost) for index, turn in enumerate(run.turns)],
+        "turns": turns(run, cost),
         "findings": [finding(one) for one in findings],
         "recorder": place.recorder,
         "runs_per_month": runs_per_month,
@@ -149,6 +149,11 @@ def _number(value: Number | None) -> float | None:
 
 def _known(value: Number) -> float:
     return value if isinstance(value, int) else round(float(value), 10)
+
+
+def turns(run: Run, cost: CostOf) -> list[TurnEntry]:
+    """The turns of a run."""
+    return [_turn(index, turn, cost) for index, turn in enumerate(run.turns)]
 
 
 def _turn(index: int, turn: Turn, cost: CostOf) -> TurnEntry:

@@ -1,4 +1,4 @@
-"""Tell the history of the committed baselines: its values commit by commit, and its trend in the terminal.
+"""Tell the history of the committed baselines, and what a log says of the runs that were made.
 
     HISTORY = {"version": 1, "prices": {"source": ..., "version": ...},
       "commits": [{"commit": HASH, "date": "2026-11-21T09:14:02+01:00", "subject": ...}],   oldest first
@@ -8,17 +8,28 @@ A scenario has a point only where its baseline changed: INDEX is the place of th
 its tokens hold until the next point; null is no baseline any more. A scenario whose test was renamed or
 whose file was moved is one series under its newest id. All dollars are at the prices of today, so that
 what moves is the agent and not the price list.
+
+A log (`--token-budget-log`) has one line of JSON a scenario that was metered, in the order in which they
+ended: LogEntry.
 """
 
 from __future__ import annotations
 
+import json
+import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from datetime import datetime
+from decimal import Decimal
+from typing import TypedDict, cast
 
 from pytest_tokenbudget.budget.changes import Series
 from pytest_tokenbudget.budget.verdict import CostOf
+from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.reports import build
-from pytest_tokenbudget.reports.document import TokensEntry, add
+from pytest_tokenbudget.reports.document import TokensEntry, add, problems
 from pytest_tokenbudget.reports.text import Line, Paper, named_table, plain, wrap
 from pytest_tokenbudget.reports.view import short_ids
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
@@ -178,3 +189,167 @@ def _dollars(values: Sequence[TokensEntry | None]) -> float:
     """How far the cost of a run has gone; an unknown one counts as none."""
     costs = [value["cost_usd"] or 0.0 for value in values if value is not None]
     return costs[-1] - costs[0]
+
+
+class LogTurn(TypedDict):
+    """One turn of a line of the log."""
+
+    model: str | None
+    basis: str
+    tokens: TokensEntry | None
+
+
+class LogEntry(TypedDict):
+    """One line of the log."""
+
+    version: int
+    time: str
+    """When the scenario was over: ISO 8601, UTC."""
+    id: str
+    commit: str | None
+    mode: str
+    outcome: str
+    """Its verdict; without one `passed`, `failed`, `skipped`, `stopped` (a cap) or `not_run` (a limit)."""
+    measured: TokensEntry | None
+    """None where any turn is unknown."""
+    turns: list[LogTurn]
+    paid_usd: float
+    """What its real calls billed, as far as anybody knows."""
+    paid_unknown: int
+    """How many of its real calls told nobody what they billed."""
+
+
+_LOG_VERSION = 1
+ENDED_EARLY = frozenset({"failed", "skipped", "stopped", "not_run", "stale", "unrecorded", "unknown"})
+"""Outcomes of what did not come to its end, so that it is no run to be compared with."""
+
+
+def log_entry(
+    name: str,
+    run: Run | None,
+    cost: CostOf,
+    *,
+    time: datetime,
+    commit: str | None,
+    mode: str,
+    outcome: str,
+    paid: Decimal,
+    unknown: int,
+) -> LogEntry:
+    """Return the line of one scenario; `run` is None where nobody knows what it did."""
+    run = run or Run()
+    is_known = bool(run.turns) and run.basis != Basis.UNKNOWN
+    return {
+        "version": _LOG_VERSION,
+        "time": time.isoformat(timespec="milliseconds"),
+        "id": name,
+        "commit": commit,
+        "mode": mode,
+        "outcome": outcome,
+        "measured": build.tokens(run.usage, cost) if is_known else None,
+        "turns": [
+            {"model": turn["model"], "basis": turn["basis"], "tokens": turn["tokens"]}
+            for turn in build.turns(run, cost)
+        ],
+        "paid_usd": round(float(paid), 10),
+        "paid_unknown": unknown,
+    }
+
+
+def read_log(text: str, name: str) -> list[LogEntry]:
+    """Read the lines of a log. Raises ReportError with `name`, the line and what is wrong with it."""
+    entries = []
+    for number, line in enumerate(text.splitlines(), 1):
+        where = f"{name}, line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ReportError(f"{where} is not JSON: {error}. Delete the line.") from error
+        if (
+            isinstance(entry, dict)
+            and isinstance(entry.get("version"), int)
+            and entry["version"] > _LOG_VERSION
+        ):
+            raise ReportError(f"{where} was written by a newer pytest-tokenbudget. Upgrade it.")
+        wrong = next(problems(entry, _LOG_RULE), None)
+        if wrong is not None:
+            raise ReportError(f"{where}: {wrong}. Delete the line.")
+        entries.append(cast("LogEntry", entry))
+    return entries
+
+
+_TOKENS_OR_NONE = {"anyOf": [{"$ref": "#/$defs/tokens"}, {"type": "null"}]}
+_LOG_RULE = {
+    "type": "object",
+    "required": list(LogEntry.__annotations__),
+    "properties": {
+        "version": {"const": _LOG_VERSION},
+        "time": {"type": "string"},
+        "id": {"type": "string"},
+        "commit": {"type": ["string", "null"]},
+        "mode": {"type": "string"},
+        "outcome": {"type": "string"},
+        "measured": _TOKENS_OR_NONE,
+        "turns": {"type": "array", "items": {"type": "object"}},
+        "paid_usd": {"type": "number", "minimum": 0},
+        "paid_unknown": {"type": "integer", "minimum": 0},
+    },
+}
+"""In the part of JSON Schema that the document's schema uses, whose definitions it refers to."""
+
+_LOG_HEADERS = ("scenario", "runs", "prompt", "spread", "a run", "paid", "ended early", "trend of cost")
+
+
+def log_lines(entries: Sequence[LogEntry], *, columns: int, ascii_only: bool = False) -> list[Line]:
+    """Return the scenarios of a log, the one that was paid most for first, and what was paid in all."""
+    if not entries:
+        return [Line("The log is empty. Runs add to it with --token-budget-log=FILE.")]
+    runs: dict[str, list[LogEntry]] = defaultdict(list)
+    for entry in entries:
+        runs[entry["id"]].append(entry)
+    paper = Paper(columns, ascii_only)
+    ordered = sorted(runs, key=lambda name: (-sum(entry["paid_usd"] for entry in runs[name]), name))
+    cells = [_log_cells(runs[name], _ASCII_BARS if ascii_only else _BARS) for name in ordered]
+    lines = list(named_table(short_ids(ordered), _LOG_HEADERS, cells, paper, ("spread", "ended early")))
+    commits = len({entry["commit"] for entry in entries if entry["commit"]})
+    facts = [
+        f"{plural(len(entries), 'line')}, {plural(commits, 'commit')}",
+        f"{entries[0]['time'][:10]} to {entries[-1]['time'][:10]}",
+        f"paid {log_paid(entries)}",
+    ]
+    lines += [Line(), *(Line(text) for text in wrap(plain("; ".join(facts)), columns))]
+    return list(map(paper.fitted, lines))
+
+
+def log_paid(entries: Sequence[LogEntry]) -> str:
+    """Return what the real calls of some lines billed: `$0.0512`, or at least that."""
+    usd, unknown = (
+        sum(entry["paid_usd"] for entry in entries),
+        any(entry["paid_unknown"] for entry in entries),
+    )
+    if unknown:
+        return f"at least {money(usd)}" if usd else UNKNOWN
+    return money(usd)
+
+
+def _log_cells(entries: Sequence[LogEntry], bars: str) -> list[str]:
+    measured = [
+        entry["measured"]
+        for entry in entries
+        if entry["measured"] is not None and entry["outcome"] not in ENDED_EARLY
+    ]
+    prompts = [tokens["prompt_tokens"] for tokens in measured]
+    costs = [tokens["cost_usd"] for tokens in measured]
+    known = [cost for cost in costs if cost is not None]
+    mean = statistics.fmean(prompts) if prompts else 0
+    is_spread = len(prompts) > 1 and mean
+    shown = costs if len(costs) <= _TREND else costs[-_TREND:]
+    return [
+        count(len(entries)),
+        count(mean) if prompts else NONE,
+        f"±{percent(statistics.stdev(prompts) / mean)}" if is_spread else NONE,
+        money(statistics.fmean(known)) if known else NONE,
+        log_paid(entries),
+        count(len(entries) - len(measured)),
+        sparkline(shown, bars),
+    ]

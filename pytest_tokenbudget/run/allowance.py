@@ -50,6 +50,9 @@ class Allowance:
     def __init__(self, caps: Caps, prices: Prices, spending: Spending | None) -> None:
         self.stop: str | None = None
         """Why a call was refused, the first of them; nothing is called after it."""
+        self.paid = Decimal(0)
+        """Dollars that its answered calls billed, as far as anybody knows."""
+        self._unknown = 0
         self.is_spent = False
         """Whether the spend limit was the one that refused it."""
         self._caps = caps
@@ -84,10 +87,17 @@ class Allowance:
         turns, cost = self._answered(call.sent, call.requests, call.answer)
         with self._lock:
             self._turns += turns
+            self.paid += cost or 0
+            self._unknown += cost is None
             if call in self._under_way:
                 self._under_way.remove(call)
         if self._spending is not None:
             self._spending.settle(call, cost)
+
+    @property
+    def unknown(self) -> int:
+        """How many of its calls told nobody what they billed."""
+        return self._unknown + len(self._under_way)
 
     def replayed(self, sent: Sent, answer: Mapping[str, Any]) -> None:
         """Take note of a turn that the recording answered."""

@@ -125,7 +125,9 @@ class Scenarios:
             redactor=session.redactor,
             accepted=session.accepted,
         )
-        self.fixtures = Fixtures(self._stage, session.files, self._end, judge=session.options.judge)
+        self.fixtures = Fixtures(
+            self._stage, session.files, self._end, session.log, judge=session.options.judge
+        )
         self._tests = items.CollectedTests()
         self.collected: items.Collected | None = None
         """What there is to run; None before all is collected."""
@@ -203,6 +205,7 @@ class Scenarios:
             result = yield
         except BaseException as error:
             if is_unfinished(error, missed=scenario.missed):
+                scenario.outcome = _ended(error)
                 raise
             result = None
         if isinstance(getattr(item, "instance", None), unittest.TestCase):
@@ -230,6 +233,9 @@ class Scenarios:
             self._stage.leave(teardown)
             self._stage.leave(scenario)
             del item.stash[SCENARIO], item.stash[TEARDOWN]
+            with told_plainly():
+                self._session.log(scenario)
+                self._session.log(teardown)
         for warning in self._stage.left_behind(scenario):
             warn(item, warning)
         return result
@@ -345,6 +351,7 @@ class Scenarios:
     ) -> BaseException | None:
         """What a test of unittest fails by, when its body is over: its own error, or its budget."""
         if error is not None and is_unfinished(error, missed=scenario.missed):
+            scenario.outcome = _ended(error)
             return error
         try:
             with told_plainly():
@@ -354,15 +361,27 @@ class Scenarios:
         return error
 
 
+def _ended(error: BaseException) -> str:
+    """Return how a test ended that was not judged."""
+    return "skipped" if isinstance(error, pytest.skip.Exception | unittest.SkipTest) else "failed"
+
+
 class Fixtures:
-    """Meters fixtures; `end` measures and judges a scenario that is over."""
+    """Meters fixtures; `end` measures and judges a scenario that is over, and `log` writes its line."""
 
     def __init__(
-        self, stage: Stage, files: SettingsFiles, end: Callable[[Scenario, Node], None], *, judge: bool
+        self,
+        stage: Stage,
+        files: SettingsFiles,
+        end: Callable[[Scenario, Node], None],
+        log: Callable[[Scenario], None],
+        *,
+        judge: bool,
     ) -> None:
         self._stage = stage
         self._files = files
         self._end = end
+        self._log = log
         self._judge = judge
         self._fixtures: frozenset[str] | None = None
         self._judged: frozenset[str] | None = None
@@ -449,6 +468,8 @@ class Fixtures:
 
     def _finish_fixture(self, scenario: Scenario, node: Node) -> None:
         self._stage.leave(scenario)
-        if not scenario.failed:
-            with told_plainly():
+        scenario.outcome = "failed" if scenario.failed else None
+        with told_plainly():
+            if not scenario.failed:
                 self._end(scenario, node)
+            self._log(scenario)

@@ -81,6 +81,10 @@ class Scenario:
     """Its new recording, as it was written; None where none was."""
     failed: bool = False
     """It broke off: nothing is to be judged."""
+    measured: Run | None = None
+    """What it did, once that is known."""
+    outcome: str | None = None
+    """Its verdict, or how it ended without one; None where it was not judged."""
 
     def adopts(self, ledger: Ledger) -> None:
         """It asks a cassette of the user's; one of vcrpy, where nobody says otherwise."""

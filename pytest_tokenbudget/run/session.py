@@ -12,6 +12,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
@@ -36,7 +38,7 @@ from pytest_tokenbudget.replay.redaction import Redactor, Secrets, secrets_of
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, ExcludedEntry, ScenarioEntry, UnmeasuredEntry
-from pytest_tokenbudget.reports.history import History
+from pytest_tokenbudget.reports.history import History, log_entry
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text, kept
 from pytest_tokenbudget.reports.view import MISBILLED, doubts
 from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, read_history
@@ -173,6 +175,39 @@ class Session:
             baseline = None if committed is None else committed.usage
             self._planned.add(scenario.place.id, run, baseline, is_recorded=is_recorded)
 
+    @cached_property
+    def _commit(self) -> str | None:
+        return head_of(self.root)
+
+    def log(self, scenario: Scenario) -> None:
+        """Add the line of a scenario that is over to the log, where there is one.
+
+        Raises ReportError where it cannot be written.
+        """
+        if self.options.log is None or not scenario.touched:
+            return
+        run = scenario.measured or _measured(scenario, self.meter, self.options)
+        stopped = ("not_run" if scenario.not_run else "stopped") if scenario.stop else None
+        paid = scenario.allowance
+        entry = log_entry(
+            scenario.place.id,
+            run,
+            self.prices.cost,
+            time=datetime.now(UTC),
+            commit=self._commit,
+            mode=self.options.mode,
+            outcome=stopped or scenario.outcome or "passed",
+            paid=paid.paid if paid else Decimal(0),
+            unknown=paid.unknown if paid else 0,
+        )
+        try:
+            append_line(self.options.log, json.dumps(entry, ensure_ascii=False))
+        except OSError as error:
+            reason = error.strerror or error
+            raise ReportError(
+                f"{self.options.log}: the log cannot be written: {reason}. Name another file."
+            ) from error
+
     def write_plan(self) -> None:
         """Tell what a recording of what this process has replayed would call, where that is asked."""
         if self.options.plan and self._planned:
@@ -206,6 +241,7 @@ class Session:
         if self.options.update:
             run = without_gone_turns(run)
         self._plan(scenario, run)
+        scenario.measured = run
         if not scenario.touched:
             run += Run(edits=(scenario.silence,))
         recorded = None if run.problems or run.edits or run.misses else self.keep(scenario)
@@ -221,6 +257,7 @@ class Session:
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
         measured_on = self._to_accept(scenario, run, as_asked) if judge else None
         entry = self.examine(scenario.place, scenario.settings, run)
+        scenario.outcome = entry["verdict"]
         # Of live runs, the controller judges all samples together.
         verdict = Verdict(entry["verdict"])
         failed = verdict.fails and not (verdict.is_measured and self.options.live)
@@ -616,6 +653,14 @@ class Session:
             committed=self.committed,
             project=project_of(self.root),
         )
+
+
+def _measured(scenario: Scenario, meter: Meter, options: Options) -> Run | None:
+    """Return what a scenario did that ended before it was measured; None where that cannot be read."""
+    try:
+        return scenario.run(meter, options)
+    except TokenBudgetError:
+        return None
 
 
 def _id(test: Unjudged) -> str:
