@@ -207,11 +207,15 @@ def test_hostile_text_is_shown_and_does_nothing(state: State, post: Post) -> Non
         documents.document([documents.scenario(f"t.py::test[{HOSTILE}]", "over", was, now, findings=[found])])
     )
     (body,) = state.bodies(7)
-    outside_code = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)|<code>.*?</code>", "", body, flags=re.DOTALL)
+    outside_code = re.sub(r"(?ms)^```sh$.*?^```$", "", body)
+    spans = r"(?<![\\`])(`+)(?!`).*?(?<!`)\1(?!`)|<code>.*?</code>"
+    outside_code = re.sub(spans, "", outside_code, flags=re.DOTALL)
     assert outside_code.count("<!-- pytest-tokenbudget -->") == 1
     assert "<img" not in outside_code
     assert "@everyone" not in outside_code
-    assert not re.search(r"(?<!\\)\]\(http", outside_code)
+    linked = re.findall(r"(?<!\\)\]\((http[^)]*)", outside_code)
+    assert linked[0].endswith(f"/blob/{SHA}/prompts/a.md#L1")
+    assert all(address.startswith("https://github.com/shop/agent/") for address in linked)
     assert "\x1b" not in body
 
 

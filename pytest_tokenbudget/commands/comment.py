@@ -23,7 +23,7 @@ from pytest_tokenbudget.commands.documents import Inputs, inputs
 from pytest_tokenbudget.errors import GitHubError, ReportError
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.baseline_report import diff_markdown, load_diff
-from pytest_tokenbudget.reports.markdown import markdown, marker
+from pytest_tokenbudget.reports.markdown import Links, markdown, marker
 
 AUTHOR = "github-actions[bot]"
 """Who comments with the token of a workflow; nobody can register a name with these brackets."""
@@ -40,6 +40,13 @@ class Head:
     """`owner/name`, of the fork if it is one."""
     branch: str
     sha: str
+    run: str | None = None
+    """The address of the run, where the event has it."""
+
+    def links(self, server: str) -> Links:
+        """Return the addresses of what was measured on a GitHub at `server`."""
+        at = f"{server.rstrip('/')}/{self.repository}"
+        return Links(f"{at}/blob/{self.sha}", f"{at}/commit/{self.sha}", self.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,8 @@ def run(
     if head is None:
         output.tell("This run is of no pull request: nothing to comment.")
         return 0
-    comment = _comment(inputs(paths, diff), suffix, author, runs_per_month)
+    links = head.links(environ.get("GITHUB_SERVER_URL") or SERVER)
+    comment = _comment(inputs(paths, diff), suffix, author, runs_per_month, links)
     github = GitHub(token, environ.get("GITHUB_API_URL") or API, sleep)
     numbers = pull_requests(github, repository, head)
     if not numbers:
@@ -88,7 +96,8 @@ def read_head(event: Path) -> Head | None:
             of = payload["workflow_run"]
             if of["event"] != "pull_request" or of["head_repository"] is None:
                 return None
-            return Head(of["head_repository"]["full_name"], of["head_branch"], of["head_sha"])
+            run = of.get("html_url")
+            return Head(of["head_repository"]["full_name"], of["head_branch"], of["head_sha"], run)
         if "pull_request" in payload and payload["pull_request"]["head"]["repo"] is not None:
             of = payload["pull_request"]["head"]
             return Head(of["repo"]["full_name"], of["ref"], of["sha"])
@@ -139,13 +148,13 @@ def _same(one: str, other: str) -> bool:
     return one.replace("\r\n", "\n").strip() == other.strip()
 
 
-def _comment(given: Inputs, suffix: str, author: str, runs_per_month: int | None) -> Comment:
+def _comment(given: Inputs, suffix: str, author: str, runs_per_month: int | None, links: Links) -> Comment:
     for path in (*given.documents, *([given.diff] if given.diff else [])):
         if path.is_symlink() or (path.is_file() and path.stat().st_size > _MOST_BYTES):
             raise ReportError(f"{path} is a link, or larger than any document of a run. Nothing was posted.")
     document = documents.read_documents(given.documents)
     try:
-        text = markdown(document, suffix=suffix, runs_per_month=runs_per_month)
+        text = markdown(document, suffix=suffix, runs_per_month=runs_per_month, links=links)
         below = diff_markdown(load_diff(given.diff)) if given.diff else ""
     except (ArithmeticError, ValueError) as error:
         raise ReportError(f"The document holds numbers of no run: {error}. Nothing was posted.") from error
@@ -161,6 +170,7 @@ def _given(environ: Mapping[str, str], name: str) -> str:
     return value
 
 
+SERVER = "https://github.com"
 API = "https://api.github.com"
 _TRIES = 4
 _LONGEST_WAIT = 60.0

@@ -6,6 +6,8 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
+from urllib.parse import quote
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import FindingKind
@@ -23,8 +25,27 @@ _COMMENT = ((50, 10), (50, 3), (25, 1), (10, 0), (3, 0), (0, 0))
 _SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0), (0, 0))
 """Rows of a table and unfolded details, from the most to the least; the first that fits is taken."""
 _NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 44, 100, 30, 10
+_CHANGES, _PLACE_COLUMNS, _SENTENCE_COLUMNS = 10, 100, 300
 _MISSING, _MISSING_COLUMNS = 20, 300
 _SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where a run stands on GitHub, as GitHub's own event says it: nothing of a document is part of it."""
+
+    source: str
+    """The files of the head commit: `https://github.com/owner/name/blob/COMMIT`."""
+    head: str
+    """The head commit."""
+    run: str | None = None
+
+    def place(self, finding: FindingEntry) -> str | None:
+        """Return the address of a line; None for a file that is no plain path inside the repository."""
+        source = finding["source"]
+        if source is None or ".." in source["file"] or source["file"].startswith("/"):
+            return None
+        return f"{self.source}/{quote(source['file'])}#L{source['line']:d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +59,28 @@ class Cut:
 
 
 def markdown(
-    document: Document, *, full: bool = False, suffix: str = "", runs_per_month: float | None = None
+    document: Document,
+    *,
+    full: bool = False,
+    suffix: str = "",
+    runs_per_month: float | None = None,
+    links: Links | None = None,
 ) -> str:
     """The report, its first line a hidden marker by which a comment is found again and updated.
 
     Short by default (under 60,000 characters), as `full` at most a megabyte; either is cut by whole rows and
     says how many. Without a change it is one quiet sentence. `suffix` tells the comments of several jobs
-    apart; `runs_per_month` is of the scenarios that do not say it themselves. Raises ReportError for a suffix
-    that an HTML comment cannot hold.
+    apart; `runs_per_month` is of the scenarios that do not say it themselves; `links` are made where GitHub
+    says where the run stands. Raises ReportError for a suffix that an HTML comment cannot hold.
     """
+    scenarios = [{**one, "runs_per_month": runs_of(one, runs_per_month)} for one in document["scenarios"]]
+    document = cast("Document", {**document, "scenarios": scenarios})
     if not view.has_news(document):
         return f"{marker(suffix)}\n\n{prose(view.headline(document))}.\n"
     text = ""
     for most, details in _SUMMARY if full else _COMMENT:
         cut = Cut(most, details, every=full)
-        text = "\n\n".join([marker(suffix), *_blocks(document, cut, runs_per_month)]) + "\n"
+        text = "\n\n".join([marker(suffix), *_blocks(document, cut, links)]) + "\n"
         if len(text.encode()) <= _SUMMARY_BYTES if full else len(text) <= _COMMENT_CHARACTERS:
             break
     return text
@@ -68,25 +96,30 @@ def marker(suffix: str = "") -> str:
     return f"<!-- pytest-tokenbudget{f' {suffix}' if suffix else ''} -->"
 
 
-def _blocks(document: Document, cut: Cut, runs: float | None) -> Iterator[str]:
+def _blocks(document: Document, cut: Cut, links: Links | None) -> Iterator[str]:
     listed = view.worst_first(document["scenarios"])
     told = [one for one in listed if one["verdict"] != "within"]
     within = [one for one in listed if one["verdict"] == "within"]
     failing = [one for one in told if view.fails(one)]
     shown = [(one, 0) for one in told] if cut.every else view.some_of_each_cause(told)
-    yield f"### {prose(view.headline(document))}"
+    yield f"### {prose(view.money_first(document) if failing else view.headline(document))}"
     yield from _listed("not measured", view.missing(document))
     yield from _listed("suspected", view.suspected(document))
+    yield from _changes(view.changes(document), links)
+    yield from _ways_out(failing)
     if shown[: cut.rows]:
-        yield _table(shown[: cut.rows], runs)
+        verdicts = "fails" if len(failing) == 1 else "fail"
+        others = f", {len(told) - len(failing):,} cheaper" if len(told) > len(failing) else ""
+        yield f"<details><summary>{plural(len(failing), 'scenario')} {verdicts}{others}</summary>"
+        yield _table(shown[: cut.rows])
+        yield "</details>"
     if left := len(told) - sum(1 + alike for _, alike in shown[: cut.rows]):
         yield f"_And {left:,} more, too many for this page: `tokenbudget report FILE` tells all of the JSON._"
-    yield from _ways_out(failing)
     for group in view.by_cause(failing)[: cut.details]:
         yield from _details(*group)
     if within:
         yield from _within(within, cut.rows)
-    yield f"<sub>{_footer(document)}</sub>"
+    yield f"<sub>{_footer(document, links)}</sub>"
 
 
 def _listed(what: str, lines: Sequence[str]) -> Iterator[str]:
@@ -97,16 +130,38 @@ def _listed(what: str, lines: Sequence[str]) -> Iterator[str]:
         yield "\n".join([*items, *more])
 
 
-def _table(shown: Sequence[tuple[ScenarioEntry, int]], runs: float | None) -> str:
+def _changes(told: Sequence[view.Change], links: Links | None) -> Iterator[str]:
+    """Yield what differs as a list, place by place: narrow enough for a phone."""
+    if told:
+        more = [f"- and {len(told) - _CHANGES:,} more changes"] if len(told) > _CHANGES else []
+        yield "\n".join([*(_change(change, links) for change in told[:_CHANGES]), *more])
+
+
+def _change(change: view.Change, links: Links | None) -> str:
+    """Return a list item: the line, what it does, and the first cause in the scenario that it costs most."""
+    first, *others = change.findings
+    (dearest, *alike) = change.scenarios
+    where, title = prose(crop(change.where, _PLACE_COLUMNS)), "**changed**"
+    if change.place:
+        shown, address = code(crop(change.place, _PLACE_COLUMNS)), links and links.place(first)
+        title = f"**[{shown}]({address})**" if address else f"**{shown}**"
+    extent = prose(", ".join(filter(None, (change.amounts, change.extent))))
+    whose = f"{_name(view.short_names([dearest])[0])}: " if alike else ""
+    text = prose(crop(view.sentence(first), _SENTENCE_COLUMNS))
+    more = [f"  - {prose(crop(view.sentence(one), _SENTENCE_COLUMNS))}" for one in others[:2]]
+    return "\n".join([f"- {title}: {where}: {extent}", f"  - {whose}{text}", *more])
+
+
+def _table(shown: Sequence[tuple[ScenarioEntry, int]]) -> str:
     """One row a scenario, narrow enough for a comment: what belongs together stands below each other."""
-    by_month = any(runs_of(one, runs) is not None for one, _ in shown)
+    by_month = any(one["runs_per_month"] is not None for one, _ in shown)
     cost = "Cost a run,<br>a month" if by_month else "Cost a run"
     listed = []
     for name, (one, alike) in zip(view.short_names([one for one, _ in shown]), shown, strict=True):
         its = rows(one)
         columns = zip(*((each.baseline, each.now, each.change, each.limit) for each in its), strict=True)
         numbers = ["<br>".join(map(_number, column)) for column in columns]
-        month = runs_of(one, runs)
+        month = one["runs_per_month"]
         costs = [cost_cell(one)] if month is None else [cost_cell(one), cost_cell(one, month)]
         listed.append([_about(name, one, alike), *numbers, "<br>".join(map(_number, costs))])
     headers = ("Scenario and cause", "Baseline", "Now", "Change", "Limit", cost)
@@ -205,11 +260,15 @@ def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
     yield "</details>"
 
 
-def _footer(document: Document) -> str:
+def _footer(document: Document, links: Links | None) -> str:
     prices = document["prices"]
     parts = [view.mode(document), f"prices of {prose(prices['source'])} {prose(prices['version'])}"]
     if document["commit"]:
         parts.insert(0, f"commit {code(document['commit'][:12])}")
     if any(one["basis"] == "estimated" for one in document["scenarios"]):
-        parts.append("\\~ is estimated")
+        parts.append("\\~ is estimated: `--token-budget-count=api` counts exactly, for free")
+    if links:
+        parts.append(f"[head]({links.head})")
+    if links and links.run:
+        parts.append(f"[run and full report]({links.run})")
     return " · ".join(parts)

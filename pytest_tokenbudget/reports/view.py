@@ -175,10 +175,14 @@ class Change:
         return next(filter(None, map(place, self.findings)), "")
 
     @property
+    def where(self) -> str:
+        """`the system prompt (system[0])`."""
+        return in_words(next((one["where"] for one in self.findings if one["where"]), ""))
+
+    @property
     def title(self) -> str:
         """`prompts/system.md:14: the system prompt (system[0])`."""
-        where = next((one["where"] for one in self.findings if one["where"]), "")
-        return ": ".join(filter(None, (self.place, in_words(where))))
+        return ": ".join(filter(None, (self.place, self.where)))
 
     @cached_property
     def tokens(self) -> int:
@@ -370,7 +374,7 @@ def headline(document: Document) -> str:
     What was not measured is said before what is well. "Nothing changed" is said only where all was measured.
     """
     compared = [one for one in document["scenarios"] if is_comparable(one)]
-    moved = _moved(document, compared)
+    moved = [*_longer(document, compared), *_dearer(compared)]
     fine = not (missing(document) or any(map(fails, document["scenarios"])))
     if moved:
         end = f": {', '.join(moved)}"
@@ -378,9 +382,23 @@ def headline(document: Document) -> str:
         end = ": the same in all" if fine else ""
     else:
         end = ", nothing changed" if fine and compared else ""
+    return _verdicts(document) + end + _unpaid(document)
+
+
+def _unpaid(document: Document) -> str:
     unknown = sum(unpriced(one) for one in document["scenarios"] if is_measured(one))
-    unpaid = f", the cost of {plural(unknown, 'scenario')} unknown" if unknown else ""
-    return _verdicts(document) + end + unpaid
+    return f", the cost of {plural(unknown, 'scenario')} unknown" if unknown else ""
+
+
+def money_first(document: Document) -> str:
+    """Return the headline of a run that fails: dollars a month where known, and a run, tokens, verdicts."""
+    compared = [one for one in document["scenarios"] if is_comparable(one)]
+    costs = [(one["runs_per_month"], cost_change(one)) for one in compared]
+    month = sum((runs or 0) * (dollars or 0.0) for runs, dollars in costs)
+    parts = [*_dearer(compared), *_longer(document, compared)]
+    if month and all(runs and dollars is not None for runs, dollars in costs):
+        parts.insert(0, f"{_about(compared)}{signed(month, money(month))} a month")
+    return ": ".join(filter(None, (", ".join(parts), _verdicts(document) + _unpaid(document))))
 
 
 def _verdicts(document: Document) -> str:
@@ -543,19 +561,21 @@ def _relative(now: float, was: float) -> str:
     return f" ({signed(now - was, percent((now - was) / was))})" if was else ""
 
 
-def _moved(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
+def _longer(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
     was, now, about = document["totals"]["baseline"], document["totals"]["measured"], _about(compared)
     counts: tuple[Count, ...] = ("prompt_tokens", "output_tokens")
-    parts = [
+    return [
         f"{about}{growth(now[name], was[name], count, METRICS[name])}"
         for name in counts
         if now[name] != was[name]
     ]
+
+
+def _dearer(compared: Sequence[ScenarioEntry]) -> list[str]:
     priced = [one for one in compared if not unpriced(one)]
     before, after = _cost(one["baseline"] for one in priced), _cost(one["measured"] for one in priced)
-    if round(after - before, 10):
-        parts.append(f"{about}{growth(after, before, money, 'a run')}")
-    return parts
+    moved = round(after - before, 10)
+    return [f"{_about(compared)}{growth(after, before, money, 'a run')}"] if moved else []
 
 
 def growth(now: float, was: float, shown: Callable[[float], str], unit: str) -> str:

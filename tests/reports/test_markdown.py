@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.reports.markdown import markdown, marker
+from pytest_tokenbudget.reports.markdown import Links, markdown, marker
 from pytest_tokenbudget.reports.text import code, html, html_code, plain, prose
 from support.documents import SONNET, finding, let_run, loop, scenario
 from support.documents import document as made
@@ -110,10 +110,51 @@ def test_no_word_of_a_cell_makes_the_table_wide() -> None:
     was, now = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
     grown = finding("growth", where, f"{where}: it grew, from {place}", tokens=1000, at=place)
     text = markdown(made([scenario("t/" * 40 + "test_a.py::test_b", "over", was, now, findings=[grown])]))
-    table, _, details = text.partition("<details>")
-    assert max(len(word) for row in Page(table).rows for word in row[0].split()) < 60
+    _, table, details = text.split("<details>")
+    assert max(len(word) for row in Page("<details>" + table).rows for word in row[0].split()) < 60
     assert where in details.replace("\\", "")
     assert place in details
+
+
+def test_the_changes_come_first_and_the_numbers_are_folded() -> None:
+    was, now = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
+    grown = finding(
+        "growth", "system[0]", "system[0]: +1,000 tokens", tokens=1000, cost=0.0025, at="p/a b.md:3"
+    )
+    each = [scenario(f"t/test_a.py::test_{n}", "over", was, now, findings=[grown]) for n in range(45)]
+    for one in each:
+        let_run(one, 1000)
+    text = markdown(made(each))
+    headline, changes, command, folded, *_ = text.split("\n\n")[1:]
+    assert headline == (
+        "### +\\$112.50 a month, +\\$0.1125 a run (+91.9%), +45,000 prompt tokens (+94.3%): "
+        "45 of 45 scenarios are over budget"
+    )
+    assert changes == (
+        "- **`p/a b.md:3`**: the system prompt (system\\[0\\]): +45,000 prompt tokens, +\\$0.1125 a run, "
+        "+\\$112.50 a month, in 45 scenarios\n"
+        "  - `test_0`: system\\[0\\]: +1,000 tokens"
+    )
+    assert command.startswith("```sh")
+    assert folded == "<details><summary>45 scenarios fail</summary>"
+
+
+def test_links_are_made_of_what_github_says_alone() -> None:
+    was, now = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
+    at = "https://github.com/o/r"
+    links = Links(f"{at}/blob/abc", f"{at}/commit/abc", "https://github.com/run")
+
+    def told(at: str) -> str:
+        grown = finding("growth", "system[0]", "it grew", tokens=1000, cost=0.0025, at=at)
+        return markdown(made([scenario("test_a.py::test", "over", was, now, findings=[grown])]), links=links)
+
+    assert "**[`p/a b.md:3`](https://github.com/o/r/blob/abc/p/a%20b.md#L3)**" in told("p/a b.md:3")
+    for elsewhere in ("../../../evil/x.md:3", "/etc/passwd:3"):
+        assert "evil" not in re.sub(r"`[^`]*`", "", told(elsewhere))
+        assert "](https://github.com/o/r/blob" not in told(elsewhere)
+    assert "](https://github.com/o/r/blob/abc/p%29%5Bx%5D%28y.md#L3)" in told("p)[x](y.md:3")
+    assert "[head](https://github.com/o/r/commit/abc)" in told("")
+    assert "[run and full report](https://github.com/run)" in told("")
 
 
 def suite(number: int, hostile_text: str = "") -> Any:
