@@ -158,8 +158,7 @@ class Recording:
         self._served[match.index] = conversation
         self._last[conversation.request.digest] = match.index
         self._said[conversation.content] = match.index, match.origin.parents
-        if exchange.answer.billed:
-            self._new.add(match.index, conversation, reply(exchange.answer))
+        self._new.add(match.index, conversation, reply(exchange.answer))
 
     def _find(self, asked: Conversation, origin: Origin) -> Match | None:
         match = (
@@ -359,8 +358,7 @@ class Recorded:
             if origin.may_open:
                 self._roots[_pool(request)].append(index)
             self._by_last[conversation.last].add(index)
-            if exchange.answer.billed and not is_free(request):
-                lineage.add(index, conversation, reply(exchange.answer))
+            lineage.add(index, conversation, reply(exchange.answer))
 
     def __getitem__(self, index: int) -> Conversation:
         return self._conversations[index]
@@ -525,10 +523,10 @@ class Lineage:
         self._index: dict[tuple[str, ...], list[int]] = defaultdict(list)
 
     def add(self, number: int, conversation: Conversation, given: Reply | None) -> None:
-        """Keep an answered request under its number."""
-        self._conversations[number] = conversation
+        """Keep an answered request under its number; one whose answer says nothing is continued by none."""
         if given is None:
             return
+        self._conversations[number] = conversation
         chain = conversation.chain[conversation.asked]
         last = conversation.messages[max(conversation.asked - 1, 0) : conversation.asked]
         self._index["chain", chain].append(number)

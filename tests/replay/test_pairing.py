@@ -613,6 +613,14 @@ def test_examples_with_labels_are_not_taken_for_answers() -> None:
     assert is_faithful(recorded)
 
 
+def test_asking_the_same_again_gets_nothing_else_where_every_answer_is_the_same_word() -> None:
+    """Which answer it continues cannot be told by that word: no reason to give it what was asked later."""
+    second = [user("Next."), said("OK"), user("Next.")]
+    third = [*second, said("OK"), user("Next.")]
+    recorded = recording(*((body(messages), text("OK")) for messages in (second, third, third)))
+    assert play(recorded, map(body, (second, third, second))) == [0, 1, None]
+
+
 def test_a_summary_with_the_last_question_only_keeps_its_place() -> None:
     recorded = chat_recording()
     summary = user("In short: the order left on Monday.")
