@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,46 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(opened)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A text that git left with conflict marks."""
+
+    line: int
+    """Of the first mark, from 1."""
+    sides: tuple[str, str] | None
+    """The text of either side, ours first; None where the marks do not pair."""
+    base: str | None
+    """What both sides came from, where the marks tell it (`merge.conflictStyle = diff3`)."""
+
+
+_MARK = re.compile(r"(<{7}|\|{7}|>{7})(?: |$)|={7}$")
+_PARTS = {"<": ("", "ours"), "|": ("ours", "base"), "=": ("ours base", "theirs"), ">": ("theirs", "")}
+"""By the character of a mark: the parts that it may end, and the part that it begins."""
+
+
+def conflict_in(text: str) -> Conflict | None:
+    """Return the conflict that a text of YAML is in, or None."""
+    if "<<<<<<<" not in text and ">>>>>>>" not in text:
+        return None
+    first, part, pairs, tells_base = 0, "", True, False
+    texts: dict[str, list[str]] = {"ours": [], "base": [], "theirs": []}
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        mark = _MARK.match(line.rstrip("\r\n"))
+        if mark is None or (line[0] == "=" and not part):
+            for name in [part] if part else texts:
+                texts[name].append(line)
+            continue
+        before, after = _PARTS[line[0]]
+        pairs = pairs and part in (before.split() or [""])
+        tells_base = tells_base or line[0] == "|"
+        first, part = first or number, after
+    if not first:
+        return None
+    ours, base, theirs = ("".join(lines) for lines in texts.values())
+    sides = (ours, theirs) if pairs and not part else None
+    return Conflict(first, sides, base if sides and tells_base else None)
 
 
 _MAX_DEPTH = 100  # levels of YAML; libyaml's composer overflows the C stack without a bound

@@ -46,20 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """All options share one prefix; each is a flag or takes `=VALUE`."""
     group = parser.getgroup("tokenbudget", "token budgets")
     group.addoption("--token-budget", action="store_true", help="Measure scenarios and judge them.")
-    group.addoption(
-        "--token-budget-update",
-        action="store_true",
-        help="Write the baselines of what failed or improved, and of all tests that are named by node id; "
-        "nothing is pruned.",
-    )
-    group.addoption(
-        "--token-budget-update-all", action="store_true", help="Write the baselines of all that changed."
-    )
-    group.addoption(
-        "--token-budget-migrate",
-        action="store_true",
-        help="Write baselines of version 1 that still hold as version 2.",
-    )
+    _add_update(group)
     group.addoption(
         "--token-budget-record",
         choices=[str(mode) for mode in RecordMode],
@@ -99,6 +86,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--token-budget-prompts", help=argparse.SUPPRESS)
     group.addoption("--token-budget-plan", metavar="MODE:FILE", help=argparse.SUPPRESS)
     group.addoption("--token-budget-disable", action="store_true", help="Do nothing at all.")
+
+
+def _add_update(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--token-budget-update",
+        action="store_true",
+        help="Write the baselines of what failed or improved, and of all tests that are named by node id; "
+        "nothing is pruned.",
+    )
+    group.addoption(
+        "--token-budget-update-all", action="store_true", help="Write the baselines of all that changed."
+    )
+    group.addoption(
+        "--token-budget-migrate",
+        action="store_true",
+        help="Write baselines of version 1 that still hold as version 2.",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

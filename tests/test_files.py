@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.files import write_atomically
+from pytest_tokenbudget.files import Conflict, conflict_in, write_atomically
 
 
 def test_makes_its_folder_and_replaces_what_is_there(tmp_path: Path) -> None:
@@ -48,3 +48,36 @@ def test_a_device_is_written_to(tmp_path: Path) -> None:
     )
     assert done.stdout == b"whole"
     assert out.is_symlink()
+
+
+OURS, BASE, THEIRS = "<<<<<<< HEAD\n", "||||||| 1a2b3c\n", ">>>>>>> topic\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "conflict"),
+    [
+        ("a\n=======\nb\n", None),
+        (f"a\n{OURS}b\n=======\nc\n{THEIRS}d\n", Conflict(2, ("a\nb\nd\n", "a\nc\nd\n"), None)),
+        (f"{OURS}b\n{BASE}=======\nc\n{THEIRS}", Conflict(1, ("b\n", "c\n"), "")),
+        (
+            f"{OURS}b\n{BASE}x\n=======\nc\n{THEIRS}d\n{OURS}e\n{BASE}y\n=======\nf\n{THEIRS}",
+            Conflict(1, ("b\nd\ne\n", "c\nd\nf\n"), "x\nd\ny\n"),
+        ),
+        (f"{OURS}=======\r\nc\r\n{THEIRS}", Conflict(1, ("", "c\r\n"), None)),
+        (f"a\n{OURS}b\n", Conflict(2, None, None)),
+        (f"a\n{THEIRS}b\n", Conflict(2, None, None)),
+        (f"{OURS}a\n=======\n{BASE}b\n{THEIRS}", Conflict(1, None, None)),
+    ],
+    ids=[
+        "none",
+        "two sides",
+        "empty base",
+        "with bases",
+        "other line ends",
+        "cut",
+        "no begin",
+        "out of order",
+    ],
+)
+def test_the_sides_of_a_conflict(text: str, conflict: Conflict | None) -> None:
+    assert conflict_in(text) == conflict

@@ -15,9 +15,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pytest_tokenbudget.budget.baselines import UPDATE, format_models, not_written, read_models
+from pytest_tokenbudget.budget.baselines import (
+    RESOLVE,
+    UPDATE,
+    Baseline,
+    format_models,
+    not_written,
+    read_models,
+)
 from pytest_tokenbudget.errors import BaselineError
-from pytest_tokenbudget.files import dump_yaml, load_yaml, write_atomically
+from pytest_tokenbudget.files import conflict_in, dump_yaml, load_yaml, write_atomically
 from pytest_tokenbudget.model import Basis, Usage
 from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.exchange import Accepted, Request
@@ -194,13 +201,44 @@ def read_accepted(path: Path) -> Mapping[str, Sequence[AcceptedCassette]]:
         return MappingProxyType({})
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(f"{path}: cannot be read: {error}. {_NEXT}") from error
+    if conflict := conflict_in(text):
+        raise BaselineError(f"{path}: holds conflict marks of a merge (line {conflict.line}). {RESOLVE}")
+    return _read(text, path)
+
+
+def _read(text: str, path: Path) -> Mapping[str, Sequence[AcceptedCassette]]:
     try:
-        document = load_yaml(text)
-        return _parsed(document)
+        return _parsed(load_yaml(text))
     except BaselineError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BaselineError(f"{path}: was merged or edited ({error}). {_NEXT}") from error
+
+
+def read_sides(path: Path) -> Sequence[Mapping[str, Sequence[AcceptedCassette]]]:
+    """Read a file of accepted requests that may be in conflict: what either side holds, else what it holds.
+
+    Raises BaselineError.
+    """
+    try:
+        conflict = conflict_in(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        conflict = None
+    if conflict is None or conflict.sides is None:
+        return (read_accepted(path),)
+    return tuple(_read(side, path) if side.strip() else {} for side in conflict.sides)
+
+
+def accepted_of(
+    baselines: Mapping[str, Baseline], sides: Sequence[Mapping[str, Sequence[AcceptedCassette]]]
+) -> dict[str, Sequence[AcceptedCassette]]:
+    """Return the accepted requests that `baselines` were measured on, from the side that has them."""
+    return {
+        name: side[name]
+        for side in sides
+        for name, baseline in baselines.items()
+        if name in side and accepted_digest(side[name]) == baseline.accepted
+    }
 
 
 def parse_accepted(text: str, name: str) -> Sequence[AcceptedCassette]:
@@ -283,15 +321,19 @@ def _turn_table(turn: AcceptedTurn, by_key: dict[str, dict[str, Any]]) -> dict[s
     return {**written, "edits": keys} if keys else written
 
 
-def write_accepted(path: Path, changed: Mapping[str, Sequence[AcceptedCassette]]) -> bool:
+def write_accepted(
+    path: Path,
+    changed: Mapping[str, Sequence[AcceptedCassette]],
+    resolved: Mapping[str, Sequence[AcceptedCassette]] | None = None,
+) -> bool:
     """Put `changed` over what the file holds; return whether it was written.
 
-    A scenario without accepted requests is taken out, and a file without scenarios is removed. What cannot
-    be read is written anew only where `changed` says all of it. Raises BaselineError.
+    `resolved` is what it holds where it is in conflict. A scenario without accepted requests is taken out,
+    and a file without scenarios is removed. Raises BaselineError where it cannot be read or written.
     """
-    kept = read_accepted(path)
+    kept = read_accepted(path) if resolved is None else resolved
     merged = {name: tuple(value) for name, value in {**kept, **changed}.items() if value}
-    if merged == dict(kept):
+    if merged == dict(kept) and resolved is None:
         return False
     try:
         if merged:

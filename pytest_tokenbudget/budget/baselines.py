@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pytest_tokenbudget.errors import BaselineError
-from pytest_tokenbudget.files import dump_yaml, load_yaml, write_atomically
+from pytest_tokenbudget.files import conflict_in, dump_yaml, load_yaml, write_atomically
 from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Exchange
 from pytest_tokenbudget.wire.prompt import Block, digest
@@ -24,6 +24,8 @@ VERSION = 2
 """The newest version that is read and written."""
 UPDATE = "pytest --token-budget --token-budget-update"
 """The command that writes baselines."""
+RESOLVE = f"Run `{UPDATE}`, which resolves it scenario by scenario, or take one side (git checkout --ours)."
+"""The next step of a file in conflict."""
 _HEADER = f"# Token budgets. Written by `{UPDATE}`; commit it and review it like code.\n"
 _OPTIONAL = "web_search_requests"
 REQUIRED = tuple(count for count in COUNTS if count != _OPTIONAL)
@@ -35,7 +37,6 @@ _DIGESTS = ("recording", "accepted")
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 _ADDED = (*_DIGESTS, "counted_by")
 """Keys of a scenario that version 2 added, all of them optional; `foreign_reads` stands under a model."""
-_CONFLICT = re.compile(r"(?m)^(<<<<<<<|>>>>>>>) ")
 
 
 def _nothing() -> Mapping[Rate, Mapping[str, int]]:
@@ -99,15 +100,65 @@ def read_baselines(path: Path) -> Mapping[str, Baseline]:
 
     Raises BaselineError naming the file, what is wrong in it and the fix.
     """
-    restore = f"Restore it (git checkout -- {shlex.quote(str(path))}), then run `{UPDATE}` for what changed."
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    text = _text_of(path)
+    if text is None:
         return MappingProxyType({})
+    return parse_baselines(text, where=str(path), fix=RESOLVE if conflict_in(text) else _restore(path))
+
+
+def _restore(path: Path) -> str:
+    return f"Restore it (git checkout -- {shlex.quote(str(path))}), then run `{UPDATE}` for what changed."
+
+
+def _text_of(path: Path) -> str | None:
+    """Return the text of a baseline file, or None where there is no file. Raises BaselineError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise BaselineError(f"{path}: cannot be read: {why}. {restore}") from error
-    return parse_baselines(text, where=str(path), fix=restore)
+        raise BaselineError(f"{path}: cannot be read: {why}. {_restore(path)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a baseline file holds, its conflict resolved scenario by scenario."""
+
+    baselines: Mapping[str, Baseline]
+    """Those that are equal on both sides, or changed on one."""
+    contested: frozenset[str] = frozenset()
+    """Scenarios that changed on both sides: only measuring tells what they are now."""
+    conflict: bool = False
+    """Whether the file holds conflict marks."""
+
+
+def read_merged(path: Path, ancestor: Callable[[Path], str | None]) -> Merged:
+    """Read a baseline file that may be in conflict; `ancestor` is what both sides came from, or None.
+
+    Raises BaselineError where it cannot be read, or the marks do not pair.
+    """
+    conflict = conflict_in(_text_of(path) or "")
+    if conflict is None or conflict.sides is None:
+        return Merged(read_baselines(path))
+    ours, theirs = (parse_baselines(side, str(path), RESOLVE) for side in conflict.sides)
+    text = ancestor(path) if conflict.base is None else conflict.base
+    base = None if text is None else parse_baselines(text, f"{path}, before both sides", RESOLVE)
+    taken: dict[str, Baseline] = {}
+    contested = set()
+    for name in {**ours, **theirs}:
+        sides = [ours.get(name), theirs.get(name)]
+        known = None if base is None else base.get(name)
+        news = [side for side in sides if side != known]
+        if sides[0] == sides[1]:
+            taken[name] = ours[name]
+        elif base is None and None in sides:
+            taken[name] = {**ours, **theirs}[name]
+        elif base is None or len(news) > 1:
+            contested.add(name)
+        elif news[0] is not None:
+            taken[name] = news[0]
+    return Merged(MappingProxyType(taken), frozenset(contested), conflict=True)
 
 
 def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str, Baseline]:
@@ -115,9 +166,8 @@ def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str
 
     Raises BaselineError.
     """
-    if mark := _CONFLICT.search(text):
-        line = text.count("\n", 0, mark.start()) + 1
-        raise BaselineError(f"{where}: holds conflict marks of a merge (line {line}). {fix}")
+    if conflict := conflict_in(text):
+        raise BaselineError(f"{where}: holds conflict marks of a merge (line {conflict.line}). {fix}")
     try:
         document = load_yaml(text)
     except ValueError as error:
@@ -249,15 +299,21 @@ def _not_zero(reads: Mapping[str, int]) -> dict[str, int]:
     return {ttl: reads[ttl] for ttl in _TTLS if reads.get(ttl)}
 
 
-def write_baselines(path: Path, changed: Mapping[str, Baseline]) -> bool:
+def write_baselines(path: Path, changed: Mapping[str, Baseline], kept: Merged | None = None) -> bool:
     """Put `changed` over what the file holds and keep the rest; return whether the file was written.
 
-    Nothing is pruned; a file whose baselines stay the same keeps every byte; the file is replaced whole or
-    not at all. Raises BaselineError where it cannot be read or written.
+    `kept` is what it holds, where that was read already. Nothing is pruned; a file whose baselines stay the
+    same keeps every byte; the file is replaced whole or not at all. Raises BaselineError where it cannot be
+    read or written, or a conflict in it is not resolved by `changed`.
     """
-    kept = read_baselines(path)
-    merged = {**kept, **changed}
-    if merged == kept:
+    kept = kept or Merged(read_baselines(path))
+    if left := sorted(kept.contested - changed.keys()):
+        raise BaselineError(
+            f"{path}: stays in conflict. What changed on both sides of the merge has to be measured, and was "
+            f"not in this run: {', '.join(left)}. Run `{UPDATE}` for all of it."
+        )
+    merged = {**kept.baselines, **changed}
+    if merged == kept.baselines and not kept.conflict:
         return False
     try:
         write_atomically(path, format_baselines(merged).encode())

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.files import load_yaml, write_atomically
+from pytest_tokenbudget.files import conflict_in, load_yaml, write_atomically
 from pytest_tokenbudget.replay.yaml_text import yaml_text
 
 MAX_BYTES = 2**30  # of all request bodies of a cassette together, after references are followed
@@ -189,6 +189,11 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
         raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
     if not text.strip():
         raise _unreadable(path, "is empty")
+    if conflict := conflict_in(text):
+        raise CassetteError(
+            f"{path}: holds conflict marks of a merge (line {conflict.line}). Take one side (git checkout "
+            f"--ours -- {path}, or --theirs), or record it again: pytest --token-budget-record=all"
+        )
     try:
         return _interactions(_document(text))
     except _NewerVersionError as error:

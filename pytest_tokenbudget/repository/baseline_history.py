@@ -15,18 +15,22 @@ from typing import Literal, TypedDict
 from pytest_tokenbudget.budget.accepted import (
     AcceptedCassette,
     accepted_digest,
+    accepted_of,
     accepted_path,
     merged_or_edited,
     parse_accepted,
     read_accepted,
+    read_sides,
     write_accepted,
 )
 from pytest_tokenbudget.budget.baselines import (
     Baseline,
+    Merged,
     baseline_path,
     not_written,
     parse_baselines,
     read_baselines,
+    read_merged,
     usages,
     write_baselines,
 )
@@ -178,16 +182,18 @@ class MeasuredOn(TypedDict):
 class Committed:
     """Those of all test files below `root`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, resolves: bool = False) -> None:
+        """`resolves`: whether the conflicts of a merge are resolved, or are errors."""
         self._root = root
+        self._resolves = resolves
         self._read: dict[Path, Mapping[str, Baseline]] = {}
-        self._accepted: dict[Path, Mapping[str, Sequence[AcceptedCassette]]] = {}
+        self._accepted: dict[Path, Sequence[Mapping[str, Sequence[AcceptedCassette]]]] = {}
 
     def of(self, place: Place) -> Baseline | None:
         """Return the baseline of a scenario, or None. Raises BaselineError."""
         path = self._path(place)
         if path not in self._read:
-            self._read[path] = read_baselines(path)
+            self._read[path] = self._merged(path).baselines
         return self._read[path].get(place.name)
 
     def ids(self, folder: str) -> Iterator[str]:
@@ -199,9 +205,19 @@ class Committed:
         for path in sorted((at / "token_budgets").glob("*.yaml")):
             if path not in self._read:
                 with contextlib.suppress(BaselineError):
-                    self._read[path] = read_baselines(path)
+                    self._read[path] = self._merged(path).baselines
             for name in self._read.get(path, ()):
                 yield f"{PurePosixPath(folder, path.stem)}.py::{name}"
+
+    def _merged(self, path: Path) -> Merged:
+        return read_merged(path, self._ancestor) if self._resolves else Merged(read_baselines(path))
+
+    def _ancestor(self, path: Path) -> str | None:
+        """Return what both sides of a merge came from; None where git does not know."""
+        try:
+            return Repository.open(self._root).ancestor(path)
+        except GitError:
+            return None
 
     def accepted(self, place: Place, *, lenient: bool = False) -> Sequence[AcceptedCassette]:
         """Return the accepted requests that the baseline of a scenario was measured on; none are read
@@ -213,10 +229,10 @@ class Committed:
         if baseline is None or baseline.accepted is None:
             return ()
         if path not in self._accepted:
-            self._accepted[path] = read_accepted(path)
-        cassettes = self._accepted[path].get(place.name, ())
-        if accepted_digest(cassettes) == baseline.accepted:
-            return cassettes
+            self._accepted[path] = read_sides(path) if self._resolves else (read_accepted(path),)
+        found = accepted_of({place.name: baseline}, self._accepted[path])
+        if found:
+            return found[place.name]
         if lenient:
             return ()
         raise merged_or_edited(path, place.name)
@@ -268,18 +284,16 @@ class Committed:
         taken: Taken,
         updated: Updated,
     ) -> None:
-        kept = read_baselines(path)
+        kept = self._merged(path)
         baselines: dict[str, Baseline] = {}
         accepted: dict[str, Sequence[AcceptedCassette]] = {}
         for name, entry in entries.items():
-            told, before = measured_on.get(entry["id"]), kept.get(name)
+            told, before = measured_on.get(entry["id"]), kept.baselines.get(name)
             requests = parse_accepted(told["accepted"], name) if told else ()
             baseline = _baseline(entry, told, requests)
-            if before is not None and not _is_taken(before, baseline, told, taken):
-                if before.usage != baseline.usage:
+            if not _is_taken(before, baseline, told, taken):
+                if before and before.usage != baseline.usage:
                     updated.kept.append(entry["id"])
-                continue
-            if before is None and taken == "migration":
                 continue
             baselines[name], accepted[name] = baseline, requests
             if before and (before.usage, before.accepted) != (baseline.usage, baseline.accepted):
@@ -287,20 +301,24 @@ class Committed:
                 if before.recording not in (None, baseline.recording):
                     updated.anew.add(entry["id"])
         beside = accepted_path(path)
-        if write_accepted(beside, accepted) and beside.exists():
-            updated.written.append(beside)
-        if write_baselines(path, baselines):
+        sides = read_sides(beside)
+        resolved = None if len(sides) == 1 else accepted_of(kept.baselines, sides)
+        if write_baselines(path, baselines, kept):
             updated.written.append(path)
+        if write_accepted(beside, accepted, resolved) and beside.exists():
+            updated.written.append(beside)
 
     def _path(self, place: Place) -> Path:
         return baseline_path(self._root / place.file)
 
 
-def _is_taken(before: Baseline, baseline: Baseline, told: MeasuredOn | None, taken: Taken) -> bool:
+def _is_taken(before: Baseline | None, baseline: Baseline, told: MeasuredOn | None, taken: Taken) -> bool:
     """Return whether `baseline` is written over `before`.
 
     Where nothing is new but what version 1 did not say, that is left to a migration.
     """
+    if before is None:
+        return taken != "migration"
     is_of_version_1 = before.recording is None and before.accepted is None
     still_holds = is_of_version_1 and before.usage == baseline.usage and not baseline.accepted
     if taken == "migration" or still_holds:

@@ -128,6 +128,12 @@ class Repository:
             raise GitError(f"{revision} and HEAD have no commit in common. {fix}")
         return self.commit(base)
 
+    def ancestor(self, path: Path) -> str | None:
+        """Return what a file in conflict held before either side of the merge changed it; None otherwise."""
+        name = path.relative_to(self.folder).as_posix()
+        found = _git(self.folder, "show", f":1:./{name}", check=False)
+        return found.stdout.decode(errors="replace") if found.returncode == 0 else None
+
     def commits(self, after: str, until: str) -> list[Commit]:
         """What `until` has and `after` has not, oldest first; what was merged counts as its merge."""
         return list(self._log("--first-parent", "--topo-order", "--reverse", until, f"^{after}"))

@@ -131,7 +131,7 @@ class Session:
         self._told: list[str] = []
         self._suspicions: dict[str, Suspicion] = {}
         self._doubts: set[str] = set()
-        self._committed = Committed(root)
+        self._committed = Committed(root, resolves=options.update)
         self._amiss: dict[str, TokenBudgetError] = {}
         self.measured_on: dict[str, MeasuredOn] = {}
         """By scenario, what its baseline is to say beside its usage."""

@@ -256,7 +256,7 @@ def test_an_update_keeps_others_out_while_it_writes(
 ) -> None:
     write, tried = baseline_history.write_baselines, []
 
-    def write_locked(path: Path, changed: Any) -> bool:
+    def write_locked(path: Path, *given: Any) -> bool:
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             with pytest.raises(BlockingIOError):
@@ -264,7 +264,7 @@ def test_an_update_keeps_others_out_while_it_writes(
         finally:
             os.close(folder)
         tried.append(path.name)
-        return write(path, changed)
+        return write(path, *given)
 
     monkeypatch.setattr(baseline_history, "write_baselines", write_locked)
     monkeypatch.setenv("MORE", FIRST)
@@ -368,3 +368,76 @@ def test_an_acceptance_says_how_many_turns_there_are_and_that_the_recording_is_a
     recorded = project.judge("--token-budget-record=all", UPDATE, url=api.url)
     assert "1 -> 2 turns, 12 -> 24 prompt tokens (+12), +$" in recorded.output
     assert ": it was recorded anew" in recorded.output
+
+
+def merged(
+    project: Project, ours: Mapping[str, str], base: Mapping[str, str], theirs: Mapping[str, str]
+) -> None:
+    """Leave the files as git leaves them where everything conflicts."""
+    for name in {**ours, **theirs}:
+        one, before, other = (side.get(name, "") for side in (ours, base, theirs))
+        text = f"<<<<<<< HEAD\n{one}||||||| base\n{before}=======\n{other}>>>>>>> topic\n"
+        (project.path / "token_budgets" / name).write_text(text, "utf-8")
+
+
+def test_a_merge_of_two_accepted_changes_is_measured(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = files(project)
+    monkeypatch.setenv("MORE", FIRST)
+    accept(project)
+    ours = files(project)
+    monkeypatch.setenv("MORE", SECOND)
+    accept(project)
+    merged(project, ours, base, files(project))
+    conflict = files(project)
+    monkeypatch.setenv("MORE", FIRST + SECOND)
+    judged = project.judge()
+    assert judged.status == 1
+    assert "test_it.yaml: holds conflict marks of a merge (line 1)" in judged.output
+    assert "--token-budget-update`, which resolves it" in " ".join(judged.output.split())
+    assert "Traceback" not in judged.output
+    assert files(project) == conflict
+    accept(project)
+    resolved = project.judge()
+    assert (resolved.status, causes(resolved.scenarios["test_letters"])) == (0, [])
+    accept(project)
+    assert project.judge("--token-budget-update-all").status == 0
+    monkeypatch.setenv("MORE", FIRST)
+    assert project.judge().verdicts == {"improved"}
+
+
+TWO = (
+    TESTS
+    + """
+
+@pytest.mark.token_budget
+def test_words():
+    assert ask("Letter C" + os.environ.get("WORDS", ""))
+"""
+)
+
+
+def test_what_changed_on_one_side_of_a_merge_is_taken_with_its_acceptance(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = suite(TWO, 3)
+    base = files(project)
+    with monkeypatch.context() as patch:
+        patch.setenv("WORDS", FIRST)
+        accept(project)
+        ours = files(project)
+    merged(project, ours, base, base)
+    done = project.judge(UPDATE, "test_it.py::test_letters")
+    assert done.status == 0, done.output
+    assert files(project) == ours
+    theirs = {"test_it.yaml": ours["test_it.yaml"].replace("turns: 1", "turns: 9")}
+    merged(project, ours, base, theirs)
+    conflict = files(project)
+    done = project.judge(UPDATE, "test_it.py::test_letters")
+    assert done.status == 1
+    assert "not in this run: test_words" in " ".join(done.output.split())
+    assert files(project) == conflict
+    monkeypatch.setenv("WORDS", FIRST)
+    accept(project)
+    assert files(project) == ours

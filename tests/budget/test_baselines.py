@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.budget.baselines import (
     Baseline,
+    Merged,
     baseline_path,
     format_baselines,
     parse_baselines,
     read_baselines,
+    read_merged,
     recording_digest,
     write_baselines,
 )
@@ -247,3 +249,59 @@ def test_a_recording_is_told_by_its_requests_and_what_they_billed() -> None:
 def test_a_recording_is_not_told_by_its_split_its_dates_or_ids() -> None:
     again = _turn(call="toolu_2", tokens=Tokens(10, 0, 0, 90, 5), day=2)
     assert recording_digest([again]) == recording_digest([_turn()])
+
+
+def counted(number: int | None) -> Baseline | None:
+    return None if number is None else Baseline(Usage.of(RATE, Tokens(number)))
+
+
+@pytest.mark.parametrize("base_in", ["marks", "git", None])
+@pytest.mark.parametrize(
+    ("before", "ours", "theirs", "taken"),
+    [
+        (1, 1, 1, 1),
+        (1, 2, 2, 2),
+        (1, 2, 1, 2),
+        (1, 1, 3, 3),
+        (None, 2, None, 2),
+        (None, None, 3, 3),
+        (1, None, 1, None),
+        (1, 2, 3, "contested"),
+        (None, 2, 3, "contested"),
+        (1, None, 3, "contested"),
+    ],
+)
+def test_a_conflict_is_resolved_scenario_by_scenario(
+    tmp_path: Path,
+    base_in: str | None,
+    before: int | None,
+    ours: int | None,
+    theirs: int | None,
+    taken: int | str | None,
+) -> None:
+    """The neighbour is the conflict's other scenario, which nobody changed."""
+    base, *sides = (
+        format_baselines({"neighbour": BASELINE, **({"test_a": known} if (known := counted(n)) else {})})
+        for n in (before, ours, theirs)
+    )
+    middle = f"||||||| base\n{base}" if base_in == "marks" else ""
+    path = tmp_path / "test_a.yaml"
+    path.write_text(f"<<<<<<< HEAD\n{sides[0]}{middle}=======\n{sides[1]}>>>>>>> topic\n", "utf-8")
+    merged = read_merged(path, lambda _: base if base_in == "git" else None)
+    expected = taken
+    if base_in is None and ours != theirs:  # who changed it cannot be told; a scenario is never lost
+        expected = "contested" if ours and theirs else ours or theirs
+    assert merged.conflict
+    assert merged.contested == ({"test_a"} if expected == "contested" else set())
+    assert merged.baselines.get("test_a") == (counted(expected) if isinstance(expected, int) else None)
+    assert merged.baselines["neighbour"] == BASELINE
+
+
+def test_a_conflict_stays_until_all_that_is_contested_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "test_a.yaml"
+    kept = Merged({"test_b": BASELINE}, frozenset({"test_a", "test_c"}), conflict=True)
+    with pytest.raises(BaselineError, match="not in this run: test_c"):
+        write_baselines(path, {"test_a": BASELINE}, kept)
+    assert not path.exists()
+    assert write_baselines(path, {"test_a": BASELINE, "test_c": BASELINE}, kept)
+    assert list(read_baselines(path)) == ["test_a", "test_b", "test_c"]
