@@ -247,6 +247,8 @@ class Scenarios:
         own: an error of the test that happens to come last would be another's.
         """
         scenario.settle()
+        if self._session.options.judge:
+            scenario.renamed = self._cassettes.renamed(scenario, self._session.root)
         try:
             concluded = self._session.conclude(scenario)
         except TokenBudgetError as error:

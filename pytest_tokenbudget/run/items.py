@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,10 +14,16 @@ from typing import Any, TypedDict
 
 import pytest
 
-from pytest_tokenbudget.errors import CassetteError, SettingsError
+from pytest_tokenbudget.budget.accepted import accepted_path, read_accepted
+from pytest_tokenbudget.budget.baselines import UPDATE, baseline_path, read_baselines, recording_digest
+from pytest_tokenbudget.errors import CassetteError, GitError, SettingsError, TokenBudgetError
 from pytest_tokenbudget.model import ScenarioId
+from pytest_tokenbudget.replay.cassette_file import read_cassette
+from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Recorder, UnmeasuredEntry
+from pytest_tokenbudget.repository.git import Repository
+from pytest_tokenbudget.run.accepting import accepted_in, turn_indexes
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
 from pytest_tokenbudget.settings import (
     MARKER,
@@ -206,6 +213,7 @@ class Cassettes:
 
     def __init__(self, items: Iterable[pytest.Item] = ()) -> None:
         self._owners: dict[Path, dict[str, None]] = defaultdict(dict)
+        self._first: dict[Path, frozenset[str]] = {}  # digests: the first request of a cassette
         for item in items:
             if path := _cassette(item):
                 self._owners[path][place_of(item).id] = None
@@ -218,6 +226,109 @@ class Cassettes:
                 f"{' and '.join(owners)} would share one cassette, {scenario.cassette}: each would replay "
                 "what the other recorded. Give them names, or parameter ids, of other letters or digits."
             )
+
+    @property
+    def paths(self) -> frozenset[Path]:
+        """The cassettes of all tests that were collected."""
+        return frozenset(self._owners)
+
+    def renamed(self, scenario: Scenario, root: Path) -> str | None:
+        """Return what to do where a scenario without a cassette asks what the cassette of a test that is gone
+        holds; None where there is none, or more than one.
+        """
+        misses = scenario.own.recording.misses if scenario.own else ()
+        if not misses or scenario.cassette is None or scenario.cassette.exists():
+            return None
+        left = [path for path in _cassettes_below(root) if self._is_orphan(path)]
+        for path in left:
+            if path not in self._first:
+                self._first[path] = _first_requests(path)
+        known = [path for path in left if misses[0].digest in self._first[path]]
+        return _moves(known[0], scenario, root) if len(known) == 1 else None
+
+    def _is_orphan(self, path: Path) -> bool:
+        """Return whether no test is left that a cassette is of: by its name, which is that of a function.
+
+        Where the function was collected with other parameters, these parameters are gone.
+        """
+        function = _function(path)
+        if path in self._owners or not function.startswith("test"):
+            return False
+        if any(owner.parent == path.parent and _function(owner) == function for owner in self._owners):
+            return True
+        module = module_of_cassette(path)
+        return not module.is_file() or not re.search(
+            rf"\bdef {re.escape(function)}\b", module.read_text("utf-8", "replace")
+        )
+
+
+def module_of_cassette(path: Path) -> Path:
+    """Return the test file that a cassette is of: `a/test_b.py` of `a/cassettes/test_b/test_c.yaml`."""
+    return path.parents[2] / f"{path.parent.name}.py"
+
+
+def _function(cassette: Path) -> str:
+    return cassette.stem.partition("[")[0].rpartition(".")[2]
+
+
+def _cassettes_below(root: Path) -> list[Path]:
+    """Return the cassettes below a folder; where git knows it, what is not ignored."""
+    try:
+        found = [root / path for path in Repository.open(root).files("**/cassettes/*/*.yaml")]
+    except GitError:
+        found = sorted(root.glob("**/cassettes/*/*.yaml"))
+    return found
+
+
+def _first_requests(path: Path) -> frozenset[str]:
+    """Return the digests of the first request of a cassette, as it was recorded and as it was accepted.
+
+    None of one that cannot be read.
+    """
+    try:
+        exchanges = Traffic(read_cassette(path)).exchanges
+        first = exchanges[:1]
+        files = accepted_path(baseline_path(module_of_cassette(path)))
+        accepted = [turns for cassettes in read_accepted(files).values() for turns in cassettes]
+        was = accepted_in(accepted, exchanges).get(0)
+    except (TokenBudgetError, OSError):
+        return frozenset()
+    requests = [exchange.request for exchange in first]
+    return frozenset(request.digest for request in (*requests, was and was.request) if request)
+
+
+def _moves(old: Path, scenario: Scenario, root: Path) -> str:
+    """Return the sentence that names the files of a test that was renamed or moved, and the way out."""
+    assert scenario.cassette is not None
+    new, was = scenario.cassette, module_of_cassette(old)
+    shown = {path: path.relative_to(root).as_posix() for path in (old, new)}
+    try:
+        exchanges = Traffic(read_cassette(old)).exchanges
+        digest = recording_digest(exchanges[index] for index in turn_indexes(exchanges))
+        committed = read_baselines(baseline_path(was))
+    except TokenBudgetError:
+        digest, committed = "", {}
+    names = [name for name, known in committed.items() if known.recording == digest]
+    kept = f"{shown[old]} asks the same, and its test is gone"
+    if names:
+        more = " with accepted requests" if committed[names[0]].accepted else ""
+        file = baseline_path(was).relative_to(root).as_posix()
+        kept += f"; its baseline is {names[0]}{more} in {file}"
+    moves = [(old, new)]
+    if not was.is_file() and names == [scenario.place.name]:
+        files = [(baseline_path(was), baseline_path(module_of_cassette(new)))]
+        files += [(accepted_path(one), accepted_path(other)) for one, other in files]
+        moves = [(old.parent, new.parent)] if not new.parent.exists() else moves
+        moves += [(one, other) for one, other in files if one.is_file() and not other.exists()]
+    missing = dict.fromkeys(to.parent for _, to in moves if not to.parent.is_dir())
+    steps = [_command("mkdir", "-p", *missing, root=root)] if missing else []
+    steps += [_command("git", "mv", *move, root=root) for move in moves]
+    steps += [f"{UPDATE} {shlex.quote(scenario.place.id)}"] if len(moves) == 1 else []
+    return f"{kept}. If this one was renamed or moved: {' && '.join(steps)}"
+
+
+def _command(*words: str | Path, root: Path) -> str:
+    return shlex.join(word.relative_to(root).as_posix() if isinstance(word, Path) else word for word in words)
 
 
 def teardown_of(scenario: Scenario) -> Scenario:

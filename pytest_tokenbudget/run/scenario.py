@@ -77,6 +77,8 @@ class Scenario:
     """Through which agents in other processes ask."""
     allowance: Allowance | None = None
     """What it may really call; None before it is entered."""
+    renamed: str | None = None
+    """What to do where its cassette stands under the name that it had before."""
     written: Sequence[Interaction] | None = None
     """Its new recording, as it was written; None where none was."""
     failed: bool = False
@@ -221,7 +223,9 @@ class Scenario:
             if self.own.rules.calls:
                 yield f"there is no cassette {path} beside the test: what was called could not be recorded"
                 return
-            moved = "where a test was renamed or moved, its cassette and its baseline go with it"
+            moved = (
+                self.renamed or "where a test was renamed or moved, its cassette and its baseline go with it"
+            )
             yield f"there is no cassette {path} beside the test ({moved})"
             return
         holds = any(ledger.recording.exchanges for ledger in self.ledgers)

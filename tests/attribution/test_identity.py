@@ -1,0 +1,95 @@
+"""A test that was renamed or moved finds its recording, its baseline and its acceptance by what it asks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from support.budgeted import Judged, Project
+from support.scratch_suites import Suite
+
+MORE = " Never promise a date that nobody has confirmed, and sign with your name." * 4
+TESTS = """
+import pytest
+from agent import ask
+
+
+@pytest.mark.token_budget
+def test_letters():
+    assert ask("Letter A")
+    assert ask("Letter B")
+
+
+@pytest.mark.token_budget
+def test_words():
+    assert ask("Letter C")
+"""
+
+
+@pytest.fixture
+def project(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A recorded suite whose first change is accepted, in a repository."""
+    project = suite(TESTS, 3)
+    monkeypatch.setenv("MORE", MORE)
+    assert project.judge("--token-budget-update").status == 0
+    for command in ("git init -q", "git add -A"):
+        subprocess.run(command, shell=True, check=True, cwd=project.path)
+    return project
+
+
+def follow(project: Project, judged: Judged, scenario: str) -> str:
+    """Do what the run says; return the pytest arguments that it ends with."""
+    found = [finding["text"] for finding in judged.scenarios[scenario]["findings"]]
+    advice = re.search(r"If this one was renamed or moved: (.*)\)$", found[0])
+    assert advice, found
+    steps, _, update = advice[1].partition(" && pytest ")
+    subprocess.run(steps, shell=True, check=True, cwd=project.path)
+    return update
+
+
+def measured(judged: Judged, scenario: str) -> Mapping[str, Any]:
+    entry: Mapping[str, Any] = judged.scenarios[scenario]["measured"]
+    return entry
+
+
+def test_a_renamed_test(project: Project) -> None:
+    was = measured(project.judge(), "test_letters")
+    path = project.path / "test_it.py"
+    path.write_text(path.read_text("utf-8").replace("test_letters", "test_mail"), "utf-8")
+    judged = project.judge()
+    assert judged.scenarios["test_words"]["verdict"] == "within"
+    text = judged.scenarios["test_mail"]["findings"][0]["text"]
+    assert "cassettes/test_it/test_letters.yaml asks the same, and its test is gone" in text
+    assert "its baseline is test_letters with accepted requests in token_budgets/test_it.yaml" in text
+    update = follow(project, judged, "test_mail")
+    assert update == "--token-budget --token-budget-update test_it.py::test_mail"
+    assert project.judge(*update.split()[1:]).status == 0
+    judged = project.judge()
+    assert (judged.status, measured(judged, "test_mail")) == (0, was)
+
+
+def test_a_moved_module(project: Project) -> None:
+    was = measured(project.judge(), "test_letters")
+    (project.path / "moved").mkdir()
+    (project.path / "test_it.py").rename(project.path / "moved" / "test_that.py")
+    judged = project.judge()
+    assert judged.verdicts == {"stale"}
+    assert follow(project, judged, "test_letters") == ""
+    judged = project.judge()
+    assert (judged.status, judged.verdicts) == (0, {"within"})
+    assert measured(judged, "test_letters") == was
+
+
+@pytest.mark.parametrize("asks", ["Letter A", "Letter Z"])
+def test_a_new_test_is_no_old_one_that_still_stands(project: Project, asks: str) -> None:
+    path = project.path / "test_it.py"
+    path.write_text(
+        f'{path.read_text("utf-8")}\n\n@pytest.mark.token_budget\ndef test_new():\n    ask("{asks}")\n',
+        "utf-8",
+    )
+    text = project.judge().scenarios["test_new"]["findings"][0]["text"]
+    assert "asks the same" not in text
