@@ -9,7 +9,8 @@ from functools import lru_cache
 
 from pytest_tokenbudget.metering.rendering import Head, Place, Rendered, message_places, render
 from pytest_tokenbudget.sequences import common_ends
-from pytest_tokenbudget.wire.prompt import Block, Prompt, bare_digest
+from pytest_tokenbudget.wire.prompt import Block, Prompt, bare_content, digest
+from pytest_tokenbudget.wire.requests import sorted_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,8 @@ def _sent(item: Item) -> Hashable:
 def _shown(item: Item) -> Hashable | None:
     rendered = item.rendered()
     if rendered.unknown is not None:
-        return item.block.level, item.block.role, bare_digest(item.block), item.place.surroundings
+        said = digest(sorted_keys(bare_content(item.block)))
+        return item.block.level, item.block.role, said, item.place.surroundings
     return item.block.level, item.block.role, item.block.kind, rendered
 
 

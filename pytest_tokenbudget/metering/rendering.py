@@ -374,7 +374,7 @@ _NOT_SHOWN = frozenset({"speed", "inference_geo", "tool_choice", "betas", "fallb
 
 
 def _option(name: str, value: Any, prompt: Prompt) -> Rendered:
-    if name in _NOT_SHOWN or value in ([], {}):
+    if name in _NOT_SHOWN or value in ([], {}, {"edits": []}):
         return Rendered()
     if name == "thinking":
         return _thinking(str(as_mapping(value).get("type")), prompt)

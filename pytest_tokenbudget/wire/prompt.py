@@ -250,13 +250,29 @@ def _asked(content: Mapping[str, Any]) -> Ttl | None:
     return "5m" if ttl in (None, "5m") else "unknown"
 
 
-def bare_digest(block: Block) -> str:
-    """Return the digest of a block without the fields that say nothing: null, and citations that are off."""
-    bare = {
+_SAYS_NOTHING: Mapping[str, Sequence[object]] = {
+    "strict": (False,),
+    "defer_loading": (False,),
+    "eager_input_streaming": (False, True),
+    "allowed_callers": (["direct"],),
+}
+"""Values of fields of a tool that are the default, or that rule only how an answer is streamed."""
+
+
+def bare_content(block: Block) -> dict[str, Any]:
+    """Return what a block says, without null, defaults and citations that are off."""
+    return {
         key: value
         for key, value in block.content.items()
-        if value is not None and not (key == "citations" and as_mapping(value).get("enabled") is False)
+        if value is not None
+        and value not in _SAYS_NOTHING.get(key, ())
+        and not (key == "citations" and as_mapping(value).get("enabled") is False)
     }
+
+
+def bare_digest(block: Block) -> str:
+    """Return the digest of a block without the fields that say nothing."""
+    bare = bare_content(block)
     return block.digest if len(bare) == len(block.content) else digest(block.level, block.role, bare)
 
 
