@@ -341,6 +341,17 @@ class Settings:
     """Calls whose worst case nobody knows are made under a spend limit, too."""
     exclude: tuple[NodePattern, ...] = ()
     """Tests that are not judged."""
+    allow_unmetered: bool | tuple[str | NodePattern, ...] = False
+    """Which model calls no scenario needs to meter: all, or by their hosts and the tests that make them."""
+
+    def allows(self, host: str, file: Path, test: str) -> bool:
+        """Return whether `test` of `file` (absolute) may call a model at `host` that no scenario meters."""
+        if isinstance(self.allow_unmetered, bool):
+            return self.allow_unmetered
+        return any(
+            one.matches(file, test) if isinstance(one, NodePattern) else one.lower() == host
+            for one in self.allow_unmetered
+        )
 
 
 _SCENARIO_KEYS = (
@@ -362,6 +373,7 @@ _SUITE_KEYS = (
     "placeholder",
     "max_spend_unbounded",
     "exclude",
+    "allow_unmetered",
 )
 _TABLE = "tokenbudget"
 _ALIKE = 0.9
@@ -469,6 +481,7 @@ def parse_settings(
         "exclude": lambda value, key, where: tuple(
             NodePattern(text, folder) for text in _texts(value, key, where)
         ),
+        "allow_unmetered": lambda value, key, where: _unmetered(value, key, where, folder),
     }
     given = {key: read(table[key], key, where) for key, read in readers.items() if key in table}
     scenario = override(above.scenario, per_scenario, where)
@@ -557,6 +570,19 @@ def _hosts(value: object, key: str, where: str) -> tuple[str, ...]:
         if not host or "://" in host:
             raise SettingsError(f"{where}: {key}: {host!r} is no host; write such as db.internal.")
     return hosts
+
+
+def _unmetered(value: object, key: str, where: str, folder: Path) -> bool | tuple[str | NodePattern, ...]:
+    """Read true or false, or a list of hosts and of node ids, which have a slash, `::` or a file's name."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list):
+        raise SettingsError(f"{where}: {key} is {value!r}; write true, or a list of hosts and tests.")
+    is_test = re.compile(r"::|/|\.py$|[*?]")
+    texts = _texts(value, key, where)
+    tests = [text for text in texts if "://" not in text and is_test.search(text)]
+    hosts = _hosts([text for text in texts if text not in tests], key, where)
+    return (*hosts, *(NodePattern(text, folder) for text in tests))
 
 
 def _patterns(value: object, key: str, where: str) -> tuple[str, ...]:

@@ -221,6 +221,18 @@ def test_a_pattern_is_a_prefix_of_node_ids(tmp_path: Path, pattern: str, matches
     assert not one.matches(tmp_path.parent / "tests" / "test_a.py", "test_pdf[a]")
 
 
+def test_calls_are_allowed_by_host_or_by_test(tmp_path: Path) -> None:
+    given = ["LLM.internal", "tests/test_a.py::test_one", "test_b.py"]
+    settings = parse_settings({"allow_unmetered": given}, "pyproject.toml", folder=tmp_path)
+    one, other = tmp_path / "tests" / "test_a.py", tmp_path / "test_b.py"
+    assert settings.allows("llm.internal", other.with_name("test_c.py"), "test")
+    assert settings.allows("host", one, "test_one[a]")
+    assert settings.allows("host", other, "")
+    assert not settings.allows("host", one, "test_two")
+    assert parse_settings({"allow_unmetered": True}, "pyproject.toml").allows("host", one, "test_two")
+    assert not Settings().allows("llm.internal", one, "test_one")
+
+
 def test_a_marker_overrides_one_thing_and_keeps_the_rest() -> None:
     suite = override(ScenarioSettings(), {"tolerance": "8%", "max_turns": 9}, "pyproject.toml")
     test = override(suite, {"tolerance": {"output_tokens": "50%"}}, "tests/test_a.py::test_a")

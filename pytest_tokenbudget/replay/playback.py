@@ -741,6 +741,13 @@ class Calls:
         *_, last = [None, *self._tries().values()]
         return _failure(*last[-1]) if last and not any(answer.is_whole for _, answer in last) else None
 
+    @property
+    def denied(self) -> int | None:
+        """Return the status of the last model call if its credentials were not accepted, else None."""
+        *_, last = [None, *self._tries().values()]
+        status = last[-1][1].status if last else None
+        return status if status in _DENIED else None
+
     def _tries(self) -> dict[tuple[object, ...], list[tuple[Sent, Answer]]]:
         """Return the answered tries of each model call, by what is the same in all of them, the call that was
         tried last at the end.
@@ -825,6 +832,7 @@ def _placeholder(request: Request) -> dict[str, Any]:
     return answer | {"body": {"string": json.dumps(message).encode()}}
 
 
+_DENIED = (401, 403)
 _REFUSED = 403
 """What a failed call replays as: exporters of telemetry and SDKs do not try again."""
 
@@ -990,13 +998,29 @@ def _with(headers: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict
 
 
 class Outside(Ledger):
-    """Stands for whoever asks while no scenario is on: all is really sent, but for stand-ins of keys."""
+    """Stands for whoever asks while nothing is metered: what costs may be refused, as are stand-ins of keys;
+    all else is really sent.
+    """
 
-    def __init__(self, tell: Callable[[str], None], ignored_hosts: frozenset[str]) -> None:
-        """`tell` keeps what was refused, for code that swallows it."""
+    def __init__(
+        self,
+        tell: Callable[[str], None],
+        ignored_hosts: frozenset[str],
+        refusal: Callable[[Sent], str | None] = lambda _: None,
+    ) -> None:
+        """`tell` keeps what was refused, for code that swallows it; `refusal` says why a model call is, or
+        None where it may be made."""
         rules = Rules(outside=True, ignored_hosts=ignored_hosts)
         super().__init__("outside of scenarios", "", rules=rules)
         self._tell = tell
+        self._refusal = refusal
+
+    def find(self, sent: Sent, playable: Playable | None = None) -> Found | None:
+        """Return None where the request is to be really sent. Raises ReplayMiss where it may not be."""
+        if sent.costs and (refusal := self._refusal(sent)):
+            self._tell(refusal)
+            raise ReplayMiss(refusal)
+        return super().find(sent, playable)
 
     def doubt(self, problem: str) -> None:
         """Tell what was refused."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import copy
 import functools
+import itertools
 import re
 import sys
 import time
@@ -290,6 +291,38 @@ def route(ledgers: Ledgers) -> Iterator[None]:
     """Take over the HTTP libraries for the ledgers, as `vcr.use_cassette` does. Not per thread or task."""
     with Router.use(path="", ledgers=ledgers), _watched():
         yield
+
+
+@contextlib.contextmanager
+def route_but_mocks(ledgers: Ledgers) -> Iterator[None]:
+    """Take over the HTTP libraries, but for the transports that answer in this process, as a mock does."""
+    modules = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    names = itertools.product(modules, _IN_PROCESS, _HANDLERS)
+    kept = [(owner, name, vars(owner)[name]) for owner, name in _methods(names)]
+    with route(ledgers):
+        for owner, name, own in kept:
+            setattr(owner, name, own)
+        yield
+
+
+def _methods(names: Iterable[tuple[Any, str, str]]) -> Iterator[tuple[Any, str]]:
+    """Yield each class of a module with the name of a method that it defines."""
+    for module, class_name, name in names:
+        owner = getattr(module, class_name, None)
+        if owner is not None and name in vars(owner):
+            yield owner, name
+
+
+_IN_PROCESS = ("MockTransport", "WSGITransport", "ASGITransport")
+_POOLS = ("ConnectionPool", "AsyncConnectionPool")
+_HANDLERS = ("handle_request", "handle_async_request")
+
+
+def pools() -> dict[tuple[str, str], Any]:
+    """Return how the pools of httpx handle a request now: a mock below it (respx) puts itself there."""
+    modules = [sys.modules[name] for name in ("httpcore", "httpcore2") if name in sys.modules]
+    methods = _methods(itertools.product(modules, _POOLS, _HANDLERS))
+    return {(f"{owner.__module__}.{owner.__name__}", name): vars(owner)[name] for owner, name in methods}
 
 
 def _transports(router: Router) -> Iterator[tuple[type, str, Callable[..., Any]]]:

@@ -29,6 +29,7 @@ from pytest_tokenbudget.reports.document import (
     TokensEntry,
     TurnEntry,
     UnmeasuredEntry,
+    UnmeteredEntry,
     tokens_entry,
     totals,
     usage_of,
@@ -99,6 +100,7 @@ def document(
     excluded: Sequence[ExcludedEntry] = (),
     unmeasured: Sequence[UnmeasuredEntry] = (),
     committed: Iterable[str] = (),
+    unmetered: Sequence[UnmeteredEntry] = (),
     project: str | None = None,
 ) -> Document:
     """The whole document, scenarios by id, so that equal runs give equal documents."""
@@ -115,6 +117,7 @@ def document(
         "errors": list(errors),
         "not_judged": sorted(not_judged, key=lambda entry: entry["id"]),
         "excluded": sorted(excluded, key=lambda entry: entry["id"]),
+        "unmetered": sorted(unmetered, key=lambda entry: entry["id"]),
         "unmeasured": sorted(unmeasured, key=lambda entry: entry["id"]),
         "committed": sorted(committed),
         "project": project,

@@ -173,6 +173,14 @@ class UnmeasuredEntry(TypedDict):
     first and the last fail the run."""
 
 
+class UnmeteredEntry(TypedDict):
+    """Model calls that no scenario meters, and that the suite allows."""
+
+    id: str
+    """Of a test, else who made them in words."""
+    calls: int
+
+
 class Document(TypedDict):
     """One run."""
 
@@ -186,6 +194,7 @@ class Document(TypedDict):
     errors: list[ErrorEntry]
     not_judged: list[NotJudgedEntry]
     excluded: list[ExcludedEntry]
+    unmetered: list[UnmeteredEntry]
     unmeasured: list[UnmeasuredEntry]
     committed: list[str]
     """Ids of all baselines in the folders that were run."""
@@ -318,7 +327,13 @@ def validate(document: object, name: str = "the document") -> Document:
     return cast("Document", document)
 
 
-_LATER: Mapping[str, object] = {"excluded": [], "unmeasured": [], "committed": [], "project": None}
+_LATER: Mapping[str, object] = {
+    "excluded": [],
+    "unmetered": [],
+    "unmeasured": [],
+    "committed": [],
+    "project": None,
+}
 """Keys of version 2 that its first writers did not have, and what their lack means."""
 
 
@@ -507,7 +522,7 @@ def merge(documents: Mapping[str, Document], *, shards: int | None = None) -> Me
     return Merged(cast("Document", merged), tuple(notes))
 
 
-_WITH_IDS = ("scenarios", "errors", "not_judged", "excluded", "unmeasured")
+_WITH_IDS = ("scenarios", "errors", "not_judged", "excluded", "unmeasured", "unmetered")
 """Keys of lists whose entries have the id of a scenario."""
 
 
@@ -549,10 +564,14 @@ def _unjudged(documents: Sequence[Document], measured: Collection[str]) -> dict[
     left = {each["id"]: each for one in documents for each in one["not_judged"] if each["id"] not in measured}
     kept = [error for _, error in sorted(errors.items()) if error["id"] not in measured]
     excluded = {each["id"]: each for one in documents for each in one["excluded"]}
+    unmetered: Counter[str] = Counter()
+    for one in documents:
+        unmetered.update({each["id"]: each["calls"] for each in one["unmetered"]})
     return {
         "errors": kept,
         "not_judged": [each for _, each in sorted(left.items())],
         "excluded": [each for _, each in sorted(excluded.items())],
+        "unmetered": [{"id": name, "calls": calls} for name, calls in sorted(unmetered.items())],
     }
 
 

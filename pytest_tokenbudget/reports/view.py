@@ -503,12 +503,13 @@ def line(document: Document) -> str:
     compared = [one for one in document["scenarios"] if is_comparable(one)]
     if compared:
         parts.append(", ".join(_sums(document, compared)))
-    not_run = _not_run(document)
+    not_run, unmetered = _not_run(document), sum(entry["calls"] for entry in document["unmetered"])
     others = {
         "excluded": len(document["excluded"]),
         "not run": not_run,
         "not judged": len(document["not_judged"]) - not_run,
         "unmeasured": len(document["unmeasured"]),
+        "unmetered call" if unmetered == 1 else "unmetered calls": unmetered,
         "suspected": sum(map(_is_suspected, document["scenarios"])),
     }
     parts += [f"{number:,} {what}" for what, number in others.items() if number]

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shlex
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.metering.pricing import Prices
@@ -23,12 +26,30 @@ from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.replay.playback import AcceptedIn, Ledger, Ledgers, Outside, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor
+from pytest_tokenbudget.replay.traffic import Sent
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.view import REWRITE
 from pytest_tokenbudget.run.allowance import Allowance, Allowances
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Spending
-from pytest_tokenbudget.settings import Options, RecordMode
+from pytest_tokenbudget.settings import MARKER, Options, RecordMode, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who may call a model while no scenario is on."""
+
+    name: str
+    """Of a test its id, else words."""
+    suite: Settings
+    node: str = ""
+    """The id of a test, or a file; nothing where it is neither."""
+    is_excluded: bool = False
+    is_known: Callable[[], bool] = lambda: False
+    """Tells whether the test has a baseline and a cassette, so that its marker was forgotten."""
+
+
+_NOBODY = Asker("something outside of the tests", Settings())
 
 
 class Stage:
@@ -41,6 +62,7 @@ class Stage:
         self,
         options: Options,
         prices: Prices,
+        root: Path = Path(),
         *,
         ignored_hosts: Sequence[str] = (),
         spending: Spending | None = None,
@@ -48,6 +70,12 @@ class Stage:
         accepted: Callable[[Place, Callable[[], bool]], AcceptedIn] = lambda *_: lambda _: {},
     ) -> None:
         self._options = options
+        self._root = root
+        self._asker = _NOBODY
+        self._refusals: list[str] = []
+        self._is_mocked: Callable[[], bool] = lambda: False
+        self.unmetered: Counter[str] = Counter()
+        """By who made them, the model calls that nothing meters and that were let pass."""
         self._ignored_hosts = frozenset(map(str.lower, ignored_hosts))
         self._prices = prices
         self._spending = spending
@@ -110,11 +138,37 @@ class Stage:
         if vcr_bridge.is_taken():
             yield
             return
+        pools = vcr_bridge.pools()
+        self._is_mocked = lambda: any(vcr_bridge.pools().get(one) is not own for one, own in pools.items())
         with (
-            vcr_bridge.route(self._ledgers),
-            self._ledgers.using(Outside(self._refused, self._ignored_hosts)),
+            vcr_bridge.route_but_mocks(self._ledgers),
+            self._ledgers.using(Outside(self._refused, self._ignored_hosts, self._refusal)),
         ):
             yield
+
+    def ask(self, asker: Asker | None) -> list[str]:
+        """Name who asks while no scenario is on (None: nobody that is known); return what is refused then."""
+        self._asker, self._refusals = asker or _NOBODY, []
+        return self._refusals
+
+    def _refusal(self, sent: Sent) -> str | None:
+        """Return why a model call that nothing meters is refused; None where it may be made, and is counted.
+
+        A plain run refuses nothing, and what a mock answers costs nothing.
+        """
+        if not (self._options.judge or self._options.calls) or self._is_mocked():
+            return None
+        on, asker = (self._on[-1][0] if self._on else None), self._asker
+        if on is not None:
+            node = asker.node if on.kind in ("test", "teardown") else on.place.file
+            asker = replace(asker, name=on.place.id, suite=on.suite, node=node, is_excluded=False)
+        file, _, test = asker.node.partition("::")
+        if asker.is_excluded or asker.suite.allows(sent.host, self._root / file, test):
+            self.unmetered[asker.name] += 1
+            return None
+        refusal = _unmetered(asker, sent, None if on is None else on.kind)
+        (self._refusals if on is None else on.unmetered).append(refusal)
+        return refusal
 
     def _refused(self, problem: str) -> None:
         """Keep a refusal for the test that is on; in a plain run it may be none that is metered."""
@@ -206,6 +260,24 @@ class Stage:
         ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
         opener.adopts(ledger)
         return ledger
+
+
+def _unmetered(asker: Asker, sent: Sent, kind: str | None) -> str:
+    """Return that a model call was not sent since nothing meters it, and the line to add."""
+    called = f"{asker.name} calls a model at {sent.host}, and no scenario meters it: nothing was sent."
+    allowed = json.dumps(asker.node if asker.node and kind in (None, "test", "teardown") else sent.host)
+    if kind in (None, "test") and asker.is_known():
+        return (
+            f"{called} Its marker was forgotten, for it has a cassette and a baseline: put "
+            f"@pytest.mark.{MARKER} above the test again."
+        )
+    if kind is not None and "fixture" in kind:
+        way = f"Let a test that is marked with @pytest.mark.{MARKER} ask for it"
+    elif "::" in asker.node:
+        way = f"Put @pytest.mark.{MARKER} above the test"
+    else:
+        way = "Let a test or a fixture make the call"
+    return f"{called} {way}; or let it pass: allow_unmetered = [{allowed}] in [tool.tokenbudget]."
 
 
 def _command(opener: Scenario, path: str) -> str:

@@ -10,7 +10,7 @@ import itertools
 import os
 import unittest
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.replay.proxy import Access as Access  # part of the fixture's signature
 from pytest_tokenbudget.reports.exports import properties
 from pytest_tokenbudget.run import items, reporting
-from pytest_tokenbudget.run.active import Stage
+from pytest_tokenbudget.run.active import Asker, Stage
 from pytest_tokenbudget.run.reporting import (
     COLLECTED,
     ENTRIES,
@@ -29,6 +29,7 @@ from pytest_tokenbudget.run.reporting import (
     RECORDED,
     SUSPICIONS,
     UNJUDGED,
+    UNMETERED,
     BudgetFailure,
     Node,
     Summary,
@@ -47,6 +48,8 @@ SCENARIO = pytest.StashKey[Scenario]()
 TEARDOWN = pytest.StashKey[Scenario]()
 EXCLUDED = pytest.StashKey[str | None]()
 """Why a test is not judged; None where it is."""
+REFUSALS = pytest.StashKey[list[str]]()
+"""Why model calls of a test that is no scenario were refused."""
 ENDED = pytest.StashKey[Scenario]()
 """Of a test of unittest between its body and its report, which alone tells how it ended."""
 
@@ -70,9 +73,12 @@ def activate(config: pytest.Config, options: Options, *, stood_in: bool = False)
     scenarios = Scenarios(config, session)
     config.pluginmanager.register(scenarios, "tokenbudget-scenarios")
     config.pluginmanager.register(scenarios.fixtures, "tokenbudget-fixtures")
-    if stood_in and not options.judge:
+    is_closed = options.judge or options.calls
+    if stood_in and not is_closed:
         scenarios.keep_stand_ins()
-    elif stood_in and not config.pluginmanager.has_plugin("dsession"):  # the controller of xdist asks nothing
+    elif is_closed and not config.pluginmanager.has_plugin(
+        "dsession"
+    ):  # the controller of xdist asks nothing
         config.pluginmanager.register(StandIns(scenarios.keep_stand_ins), "tokenbudget-stand-ins")
     if (options.judge or options.calls) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")
@@ -100,7 +106,7 @@ def _needs_marker(item: pytest.Item) -> str:
 
 
 class StandIns:
-    """Keeps stand-ins for keys on this machine, from collection on."""
+    """Closes the run from collection on: no stand-in for a key and no call that nothing meters gets out."""
 
     def __init__(self, keep: Callable[[], None]) -> None:
         self._keep = keep
@@ -120,6 +126,7 @@ class Scenarios:
         self._stage = Stage(
             session.options,
             session.prices,
+            config.rootpath,
             ignored_hosts=session.settings.ignored_hosts,
             spending=session.spending,
             redactor=session.redactor,
@@ -153,6 +160,17 @@ class Scenarios:
         """Know which modules are skipped as a whole."""
         self._tests.end(report)
 
+    def pytest_sessionfinish(self) -> None:
+        """Tell what nothing has metered, and what a recording would call, where that is asked."""
+        self._session.write_plan()
+        if hasattr(self._config, "workeroutput"):
+            self._config.workeroutput[UNMETERED] = dict(self._stage.unmetered)
+
+    @property
+    def unmetered(self) -> Mapping[str, int]:
+        """Return by who made them the model calls that nothing meters."""
+        return self._stage.unmetered
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Know whose each cassette is, what to hide, and which tests are not judged."""
         self._cassettes = items.Cassettes(session.items)
@@ -178,6 +196,25 @@ class Scenarios:
             numbers = range(1, samples + 1)
             metafunc.parametrize(SAMPLE, numbers, ids=[f"{SAMPLE}{number}" for number in numbers])
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Let no module call a model while it is imported."""
+        if not isinstance(collector, pytest.File):
+            return (yield)
+        file = items.from_root(self._config.rootpath, collector.path)
+        try:
+            suite = self._session.files.of(collector.path.parent)
+        except TokenBudgetError:  # each of its tests tells it
+            suite = self._session.settings
+        refusals = self._stage.ask(Asker(f"collection of {file}", suite, file))
+        report = yield
+        self._stage.ask(None)
+        if refusals:
+            report.outcome, report.longrepr, report.result = "failed", reporting.printable(refusals[0]), []
+        return report
+
     # --- tests ----------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
@@ -186,9 +223,12 @@ class Scenarios:
 
         No wrapper: one that fails keeps others from their setup, but not from their teardown.
         """
-        if items.is_marked(item) or self._session.options.judge:
+        if items.is_marked(item) or self._session.options.judge or self._session.options.calls:
             with told_plainly():
                 scenario = items.scenario_of(item, self._session.files)
+                item.stash[REFUSALS] = self._ask(item, scenario)
+                if not (items.is_marked(item) or self._session.options.judge):
+                    return
                 self._cassettes.check(scenario)
                 item.stash[EXCLUDED] = scenario.settings.exclude
                 if scenario.settings.exclude is None or items.is_marked(item):
@@ -200,7 +240,10 @@ class Scenarios:
         """Judge the test when its body is over."""
         scenario = item.stash.get(SCENARIO, None)
         if scenario is None:
-            return (yield)
+            result = yield
+            for refusal in item.stash.get(REFUSALS, ()):
+                raise BudgetFailure(refusal, pytrace=False)  # which the test has swallowed
+            return result
         try:
             result = yield
         except BaseException as error:
@@ -220,7 +263,10 @@ class Scenarios:
         """What is called in teardown has an account and a cassette of its own."""
         scenario = item.stash.get(SCENARIO, None)
         if scenario is None:
-            return (yield)
+            try:
+                return (yield)
+            finally:
+                self._stage.ask(None)
         teardown = item.stash[TEARDOWN] = items.teardown_of(scenario)
         try:
             with told_plainly():
@@ -232,6 +278,7 @@ class Scenarios:
         finally:
             self._stage.leave(teardown)
             self._stage.leave(scenario)
+            self._stage.ask(None)
             del item.stash[SCENARIO], item.stash[TEARDOWN]
             with told_plainly():
                 self._session.log(scenario)
@@ -239,6 +286,17 @@ class Scenarios:
         for warning in self._stage.left_behind(scenario):
             warn(item, warning)
         return result
+
+    def _ask(self, item: pytest.Item, scenario: Scenario) -> list[str]:
+        """Name the test that may call a model past all scenarios; return what will be refused."""
+        place = scenario.place
+
+        def is_known() -> bool:
+            has_cassette = place.recorder is None and items.own_cassette(item).exists()
+            return has_cassette and not items.is_marked(item) and self._session.has_baseline(place)
+
+        excluded = scenario.settings.exclude is not None
+        return self._stage.ask(Asker(place.id, scenario.suite, place.id, excluded, is_known))
 
     def _end(self, scenario: Scenario, node: Node) -> None:
         """Measure and judge, keep a new recording, and fail where that is due.
@@ -321,14 +379,13 @@ class Scenarios:
             report.__dict__.pop("wasxfail", None)
         elif isinstance(failure, ReplayMiss):
             report.longrepr = self._shown(failure)  # of a subtest
+        if self._session.options.calls and report.failed and not is_budgets:
+            denied = reporting.of_credentials(failure, item.stash.get(SCENARIO, None))
+            report.longrepr = reporting.printable(denied) if denied else report.longrepr
         if self._session.options.calls:
             live = self._session.options.live
             report.sections += reporting.of_real_calls(report, item.stash.get(SCENARIO, None), live=live)
         return report
-
-    def pytest_sessionfinish(self) -> None:
-        """Tell what a recording would call, where that is asked."""
-        self._session.write_plan()
 
     def _shown(self, failure: BaseException | None) -> str:
         """Return why a test fails, as the terminal shows it, without secrets."""

@@ -62,7 +62,7 @@ def scenario_of(item: pytest.Item, files: SettingsFiles) -> Scenario:
     A marked test has a cassette of its own, unless pytest-recording gives it one.
     """
     place, suite = place_of(item), files.of(item.path.parent)
-    unmarked = None if is_marked(item) else _path(item)
+    unmarked = None if is_marked(item) else own_cassette(item)
     return Scenario(place, _settings(item, suite, place.id), suite, _cassette(item), unmarked=unmarked)
 
 
@@ -133,9 +133,9 @@ class CollectedTests:
         return {
             "tests": list(self._ids),
             "selected": sorted(selected),
-            "folders": sorted(_from(root, folder) for folder in folders),
-            "asked": sorted(_from(root, path) for path in paths),
-            "partly": sorted({*left, *(_from(root, path) for path, is_part in paths.items() if is_part)}),
+            "folders": sorted(from_root(root, folder) for folder in folders),
+            "asked": sorted(from_root(root, path) for path in paths),
+            "partly": sorted({*left, *(from_root(root, path) for path, is_part in paths.items() if is_part)}),
             "unfinished": sorted(self._unfinished),
             "skipped": sorted(self._skipped),
             "is_partial": bool(config.getoption("lf", False) or config.getoption("stepwise", False)),
@@ -200,10 +200,11 @@ def _name(item: pytest.Item) -> str:
 
 
 def _cassette(item: pytest.Item) -> Path | None:
-    return _path(item) if is_marked(item) and not _is_recorded_by_another(item) else None
+    return own_cassette(item) if is_marked(item) and not _is_recorded_by_another(item) else None
 
 
-def _path(item: pytest.Item) -> Path:
+def own_cassette(item: pytest.Item) -> Path:
+    """Return where the cassette of a test is, or would be if it were marked."""
     test_class = getattr(item, "cls", None)
     return cassette_path(item.path, without_sample(item.name), test_class.__name__ if test_class else None)
 
@@ -359,7 +360,7 @@ def fixture_scenario(
     line = code.co_firstlineno if code else 1
     if not path.is_relative_to(root):
         path, line = (node.path if node.path.is_file() else node.path / "conftest.py"), 1
-    file = _from(root, path)
+    file = from_root(root, path)
     name = _XUNIT.sub(r"\1", fixturedef.argname)
     if parameters:
         name += f"[{'-'.join(map(str, parameters))}]"
@@ -376,7 +377,7 @@ def place_of(item: pytest.Item) -> Place:
     """Return which test an item is, and where it stands; all samples of a test are one."""
     line = item.location[1]
     recorder: Recorder | None = "pytest-recording" if _is_recorded_by_another(item) else None
-    file = _from(item.config.rootpath, item.path)
+    file = from_root(item.config.rootpath, item.path)
     return Place(without_sample(_node_id(item)), file, (line or 0) + 1, recorder)
 
 
@@ -385,7 +386,7 @@ def _absolute(config: pytest.Config, argument: str) -> Path:
     return Path(os.path.normpath(config.invocation_params.dir / argument))
 
 
-def _from(root: Path, path: Path) -> str:
+def from_root(root: Path, path: Path) -> str:
     """Return a path as it is named from `root`, which need not hold it (pytest's `-c other/file.ini`)."""
     return Path(os.path.relpath(path, root)).as_posix()
 
@@ -399,7 +400,7 @@ def _node_id(node: Any) -> str:
     if node.path.is_relative_to(root):
         return str(node.nodeid)
     names = [one.name for one in node.listchain() if isinstance(one, pytest.Class | pytest.Item)]
-    return "::".join([_from(root, node.path), *names])
+    return "::".join([from_root(root, node.path), *names])
 
 
 def without_sample(text: str) -> str:

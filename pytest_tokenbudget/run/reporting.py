@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -31,6 +32,8 @@ from pytest_tokenbudget.wording import plural
 Node = pytest.Item | pytest.Collector
 
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_OF_KEYS = re.compile(r"api_key|auth_token|authentication|credentials|API_KEY|AUTH_TOKEN")
+"""Words of an error of a client that has no key."""
 _NO_KEY = (
     "No model call was made, and there is no key: this run makes real calls, and neither "
     f"{' nor '.join(_KEYS)} is set. Set one (export {_KEYS[0]}=...), or give the client of the test its key."
@@ -93,6 +96,20 @@ def ascii_only() -> bool:
 def printable(text: str) -> str:
     """Why something fails, as the terminal shows it."""
     return to_ascii(text) if ascii_only() else text
+
+
+def of_credentials(error: BaseException | None, scenario: Scenario | None) -> str | None:
+    """Return in one sentence that a real call failed for its credentials; None where it did not."""
+    if error is None or scenario is None:
+        return None
+    if status := scenario.denied:
+        return (
+            f"{scenario.place.id}: the API answered {status}, so the key was not accepted. Set {_KEYS[0]} to "
+            "a key that may call this model, and run it again. Nothing is recorded."
+        )
+    if scenario.touched or any(map(os.environ.get, _KEYS)) or not _OF_KEYS.search(str(error)):
+        return None
+    return f"{scenario.place.id}: {_NO_KEY}"
 
 
 def of_real_calls(
@@ -202,6 +219,10 @@ UNJUDGED = "token_budget_unjudged"
 """Attribute of a test report that carries what ended before it was measured."""
 
 
+UNMETERED = "token_budget_unmetered"
+"""Key of what a worker of pytest-xdist says at its end: model calls that nothing meters."""
+
+
 COLLECTED = "token_budget_collected"
 """Key of what a worker of pytest-xdist says at its end: what it has collected."""
 
@@ -275,7 +296,8 @@ class Summary:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Tell of files whose tests nobody could collect."""
         if report.failed:
-            text = "its tests cannot be collected"
+            ours = report.longrepr if isinstance(report.longrepr, str) else None
+            text = ours or "its tests cannot be collected"
             self._session.collect_unjudged({"id": report.nodeid, "outcome": None, "text": text})
 
     @pytest.hookimpl(wrapper=True)
@@ -346,7 +368,9 @@ class Summary:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take in what a worker has collected; all collect the same."""
-        self._collected = getattr(node, "workeroutput", {}).get(COLLECTED, self._collected)
+        said = getattr(node, "workeroutput", {})
+        self._collected = said.get(COLLECTED, self._collected)
+        self._session.unmetered.update(said.get(UNMETERED, {}))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
@@ -355,6 +379,8 @@ class Summary:
         So does what failed, where somebody resets the exit status.
         """
         self._find_unmeasured(session)
+        scenarios: Any = self._config.pluginmanager.get_plugin("tokenbudget-scenarios")
+        self._session.unmetered.update(scenarios.unmetered)
         self._outcome = self._session.finish()
         is_red = bool(self._outcome.problems) or self._is_red(self._outcome.document)
         if is_red and session.exitstatus == pytest.ExitCode.OK:

@@ -73,6 +73,8 @@ class Scenario:
     """Of the cassettes that the user's code opened."""
     refusals: list[str] = field(default_factory=list)
     """Connections that went past the HTTP libraries."""
+    unmetered: list[str] = field(default_factory=list)
+    """Why model calls that nothing meters were refused."""
     proxies: list[ChildProxy] = field(default_factory=list)
     """Through which agents in other processes ask."""
     allowance: Allowance | None = None
@@ -113,9 +115,8 @@ class Scenario:
     @property
     def touched(self) -> bool:
         """Whether there is anything to judge: something was asked, or was recorded and is to be asked."""
-        return (
-            bool(self.refusals or self.stop) or self.failed_a_child or any(map(self._touched, self.ledgers))
-        )
+        refused = bool(self.refusals or self.unmetered or self.stop)
+        return refused or self.failed_a_child or any(map(self._touched, self.ledgers))
 
     def _touched(self, ledger: Ledger) -> bool:
         account = ledger.account(self.place.id)
@@ -130,11 +131,17 @@ class Scenario:
         return any(proxy.failures for proxy in self.proxies)
 
     @property
+    def denied(self) -> int | None:
+        """Return the status by which the API refused the key of its last real call; None where it did not."""
+        statuses = (ledger.called(self.place.id).denied for ledger in self.ledgers)
+        return next((status for status in statuses if status is not None), None)
+
+    @property
     def missed(self) -> bool:
         """Whether something was asked that nothing answers, whatever the agent made of it."""
         accounts = [ledger.account(self.place.id) for ledger in self.ledgers]
         refused = any(account.misses or account.problems or account.edits for account in accounts)
-        return refused or bool(self.refusals or self.stop) or self.failed_a_child
+        return refused or bool(self.refusals or self.unmetered or self.stop) or self.failed_a_child
 
     def settle(self) -> None:
         """Wait for the answers to other processes that are on their way."""

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -137,6 +137,8 @@ class Session:
         """By scenario, what its baseline is to say beside its usage."""
         self._entries: dict[str, list[ScenarioEntry]] = defaultdict(list)
         self._unjudged: dict[str, Unjudged] = {}
+        self.unmetered: Counter[str] = Counter()
+        """By who made them, the model calls that nothing meters and that were let pass."""
         self.unmeasured: Sequence[UnmeasuredEntry] = ()
         self.committed: Sequence[str] = ()
         """Ids of all baselines in the folders that were run."""
@@ -229,8 +231,8 @@ class Session:
         return replace(concluded, failure=failure, warnings=tuple(map(hidden, concluded.warnings)))
 
     def _concluded(self, scenario: Scenario) -> Conclusion:
-        if scenario.stop:
-            return Conclusion(failure=scenario.stop, warnings=self._warnings(scenario))
+        if refusal := scenario.stop or next(iter(scenario.unmetered), None):
+            return Conclusion(failure=refusal, warnings=self._warnings(scenario))
         if not scenario.touched and self._committed.of(scenario.place) is None:
             return Conclusion(warnings=self._warnings(scenario))
         judge = self.options.judge and scenario.settings.exclude is None
@@ -651,6 +653,7 @@ class Session:
             excluded=list(self.excluded.values()),
             unmeasured=self.unmeasured,
             committed=self.committed,
+            unmetered=[{"id": name, "calls": calls} for name, calls in self.unmetered.items()],
             project=project_of(self.root),
         )
 

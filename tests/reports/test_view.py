@@ -258,8 +258,9 @@ def test_the_line_says_what_else_there_is() -> None:
         not_judged=[SKIPPED],
         excluded=[{"id": "c", "why": "no key"}],
         unmeasured=[{"id": "d", "why": "gone"}, {"id": "e", "why": "skipped"}],
+        unmetered=[{"id": "f", "calls": 2}, {"id": "g", "calls": 1}],
     )
-    assert line(told).endswith("; 1 excluded; 1 not judged; 2 unmeasured; 1 suspected")
+    assert line(told).endswith("; 1 excluded; 1 not judged; 2 unmeasured; 3 unmetered calls; 1 suspected")
     assert headline(told).startswith("1 of 4 scenarios is not judged, 2 are unmeasured, 1 is within budget")
 
 

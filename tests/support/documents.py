@@ -23,6 +23,7 @@ from pytest_tokenbudget.reports.document import (
     TokensEntry,
     TurnEntry,
     UnmeasuredEntry,
+    UnmeteredEntry,
     add,
     totals,
 )
@@ -48,6 +49,7 @@ def document(
     not_judged: Sequence[NotJudgedEntry] = (),
     excluded: Sequence[ExcludedEntry] = (),
     unmeasured: Sequence[UnmeasuredEntry] = (),
+    unmetered: Sequence[UnmeteredEntry] = (),
 ) -> Document:
     listed = sorted(scenarios, key=lambda one: one["id"])
     return {
@@ -61,6 +63,7 @@ def document(
         "errors": list(errors),
         "not_judged": list(not_judged),
         "excluded": list(excluded),
+        "unmetered": list(unmetered),
         "unmeasured": list(unmeasured),
         "committed": [],
         "project": None,

@@ -134,6 +134,9 @@ def documents(draw: st.DrawFn) -> Any:
         unmeasured=draw(
             st.lists(st.fixed_dictionaries({"id": hostile, "why": words(["gone", "skipped"])}), max_size=2)
         ),
+        unmetered=draw(
+            st.lists(st.fixed_dictionaries({"id": hostile, "calls": st.integers(0, 99)}), max_size=2)
+        ),
         excluded=draw(st.lists(st.fixed_dictionaries({"id": hostile, "why": hostile}), max_size=2)),
     )
     made["prices"] = {"source": draw(hostile), "version": draw(hostile)}
