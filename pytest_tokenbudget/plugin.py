@@ -172,6 +172,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _activate(config)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say that nothing was judged where a run that was to judge is switched off."""
+    judges = config.getoption("--token-budget") or config.getoption("--token-budget-update")
+    if judges and config.getoption("--token-budget-disable"):
+        terminalreporter.write_line("token budgets: nothing is judged, for --token-budget-disable is given")
+
+
 @pytest.fixture
 def token_budget_proxy(request: pytest.FixtureRequest) -> Iterator[Access]:
     """A loopback proxy for an agent in another process: start it with its `environment` (a dict), or tell it

@@ -278,7 +278,8 @@ class Summary:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect; what fails without a failing test of its own (a fixture) is reported later."""
         self._tell_limit()
-        self._ran.add(report.nodeid)
+        if report.when == "teardown":
+            self._ran.add(report.nodeid)
         self._tell_once(report)
         for entry in getattr(report, ENTRIES, ()):
             self._session.collect(entry)
@@ -399,7 +400,13 @@ class Summary:
         """Find the baselines in the folders that were run that nothing has measured."""
         scenarios: Any = self._config.pluginmanager.get_plugin("tokenbudget-scenarios")
         collected: Collected | None = self._collected or scenarios.collected
-        if collected is None or not self._session.options.judge or self._config.getoption("collectonly"):
+        if not self._session.options.judge or self._config.getoption("collectonly"):
+            return
+        if collected is None:
+            if session.exitstatus == pytest.ExitCode.OK:
+                self._session.tell_problem(
+                    "The run ended before its tests were collected: nothing is judged."
+                )
             return
         ran = self._ran if session.exitstatus == pytest.ExitCode.OK else None
         committed = asked_for(self._session.baselines(collected["folders"]), collected)

@@ -515,6 +515,10 @@ class Session:
         )
         return (*problems, *unpriced, *anew, *causes, *levers)
 
+    def tell_problem(self, problem: str) -> None:
+        """Keep what fails the run although no test is at fault."""
+        self._problems.append(problem)
+
     @property
     def known(self) -> frozenset[str]:
         """Return the ids that have a verdict, or that are told of otherwise."""
