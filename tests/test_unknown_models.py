@@ -76,7 +76,7 @@ def test_a_small_change_passes_and_is_told_once(project: Project, monkeypatch: p
         assert len(texts) == 1, "once for both turns"
         assert texts[0].startswith(SENTENCE)
     output = " ".join(judged.output.split())
-    assert output.count(f"TokenBudgetWarning: {SENTENCE}") == 1, judged.output
+    assert output.count(f" and 1 more: {SENTENCE}") == 1, judged.output
     assert "--token-budget-count=api" in output
 
 
@@ -85,4 +85,4 @@ def test_a_failure_says_it_with_its_causes(project: Project, monkeypatch: pytest
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (1, {"over"}), judged.output
     assert all(len(texts) == 1 for texts in assumed(judged).values())
-    assert f"* {SENTENCE}" in judged.output
+    assert f" and 1 more: {SENTENCE}" in " ".join(judged.output.split())

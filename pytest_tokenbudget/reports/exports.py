@@ -163,6 +163,8 @@ _MOST = 10
 def workflow_commands(document: Document) -> list[str]:
     """At most ten `::error file=...,line=...,title=...::text`, worst first, one for each cause.
 
+    And at most ten `::warning ...` of what is to be known although it may pass.
+
     Each stands on the line that caused it where that is known, else on its test. A command must begin its
     line.
     """
@@ -170,10 +172,18 @@ def workflow_commands(document: Document) -> list[str]:
     told = [_error(group) for group in view.by_cause(failing)]
     title = command_property("Token budget: not measured")
     told += [f"::error title={title}::{command_data(line)}" for line in view.errors(document)]
+    warned = list(map(_warning, view.notes(document)[:_MOST]))
     if len(told) <= _MOST:
-        return told
+        return [*told, *warned]
     left = f"{len(told) - _MOST + 1:,} more causes of failure: the whole report has them all"
-    return [*told[: _MOST - 1], f"::error title=Token budget::{command_data(left)}"]
+    return [*told[: _MOST - 1], f"::error title=Token budget::{command_data(left)}", *warned]
+
+
+def _warning(note: view.Note) -> str:
+    first = note.scenarios[0]
+    source = note.finding["source"] or {"file": first["file"], "line": first["line"]}
+    at = f"file={command_property(plain(source['file']))},line={source['line']}"
+    return f"::warning {at},title=Token budget::{command_data(plain(str(note)))}"
 
 
 def _error(group: list[ScenarioEntry]) -> str:

@@ -25,7 +25,7 @@ _COMMENT = ((50, 10), (50, 3), (25, 1), (10, 0), (3, 0), (0, 0))
 _SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0), (0, 0))
 """Rows of a table and unfolded details, from the most to the least; the first that fits is taken."""
 _NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 44, 100, 30, 10
-_CHANGES, _PLACE_COLUMNS, _SENTENCE_COLUMNS = 10, 100, 300
+_CHANGES, _PLACE_COLUMNS, _SENTENCE_COLUMNS, _NOTE_COLUMNS = 10, 100, 300, 600
 _MISSING, _MISSING_COLUMNS = 20, 300
 _SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
 
@@ -106,6 +106,7 @@ def _blocks(document: Document, cut: Cut, links: Links | None) -> Iterator[str]:
     yield from _listed("not measured", view.missing(document))
     yield from _listed("suspected", view.suspected(document))
     yield from _changes(view.changes(document), links)
+    yield from _notes(list(map(str, view.notes(document))))
     yield from _ways_out(failing)
     if shown[: cut.rows]:
         verdicts = "fails" if len(failing) == 1 else "fail"
@@ -127,6 +128,14 @@ def _listed(what: str, lines: Sequence[str]) -> Iterator[str]:
     if lines:
         items = [f"- **{what}**: {code(crop(line, _MISSING_COLUMNS))}" for line in lines[:_MISSING]]
         more = [f"- and {len(lines) - _MISSING:,} more"] if len(lines) > _MISSING else []
+        yield "\n".join([*items, *more])
+
+
+def _notes(texts: Sequence[str]) -> Iterator[str]:
+    """Yield what reviewers are to know even where all is within budget, as a list."""
+    if texts:
+        items = [f"- **to know**: {prose(crop(text, _NOTE_COLUMNS))}" for text in texts[:_CHANGES]]
+        more = [f"- and {len(texts) - _CHANGES:,} more"] if len(texts) > _CHANGES else []
         yield "\n".join([*items, *more])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -103,8 +104,8 @@ def summary_lines(
     told = view.worst_first(document["scenarios"])
     if verbosity <= 0:
         told = [one for one in told if one["verdict"] != "within" or unpriced(one)]
-    missing = view.missing(document)
-    if not told and not missing:
+    missing, notes = view.missing(document), list(map(str, view.notes(document)))
+    if not told and not missing and not notes:
         return []
     failing = [one for one in told if view.fails(one)]
     lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_causes(document, paper, verbosity)]
@@ -113,11 +114,9 @@ def summary_lines(
         lines += [line for one in failing for line in (Line(), *_turns(one, paper))] + [Line()]
     elif verbosity == 0 and told:
         lines += [*_few_of_each_cause(told, paper), Line()]
-    lines += [
-        Line(piece, "red")
-        for gap in _some(missing, verbosity)
-        for piece in wrap(gap, paper.columns, "", "  ")
-    ]
+    for texts, style in ((notes, "yellow"), (missing, "red")):
+        pieces = (wrap(text, paper.columns, "", "  ") for text in _some(texts, verbosity))
+        lines += [Line(piece, style) for piece in chain.from_iterable(pieces)]
     lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]
     if verbosity >= 0 or missing:
         lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
@@ -177,7 +176,7 @@ def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Ite
     if scenario["verdict"] == "over":
         reason = f"Over budget: {'; '.join(map(str, rows(scenario)))}"
     yield from (Line(text, style) for text in wrap(f"{name}: {reason}", paper.columns, "", "  "))
-    causes = view.causes(scenario)
+    causes = [finding for finding in view.causes(scenario) if not view.is_note(finding)]
     for finding in causes if verbosity > 0 else causes[:_CAUSES]:
         yield from map(Line, _cause(finding, paper.columns))
     if verbosity <= 0 and len(causes) > _CAUSES:
@@ -191,11 +190,11 @@ def _few_of_each_cause(told: Sequence[ScenarioEntry], paper: Paper) -> Iterator[
         yield Line(f"and {left:,} more: -v shows them all")
 
 
-def _some(missing: Sequence[str], verbosity: int) -> list[str]:
-    """Return what was not measured, without -v the first of it."""
-    if verbosity > 0 or len(missing) <= _MISSING:
-        return list(missing)
-    return [*missing[:_MISSING], f"and {len(missing) - _MISSING:,} more: -v shows them all"]
+def _some(texts: Sequence[str], verbosity: int) -> list[str]:
+    """Return sentences, without -v the first of them."""
+    if verbosity > 0 or len(texts) <= _MISSING:
+        return list(texts)
+    return [*texts[:_MISSING], f"and {len(texts) - _MISSING:,} more: -v shows them all"]
 
 
 def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator[Line]:

@@ -490,7 +490,7 @@ def _first_of(names: Sequence[str]) -> str:
 
 def has_news(document: Document) -> bool:
     """Return whether there is anything to say but that all was measured and nothing changed."""
-    return bool(missing(document)) or any(map(is_news, document["scenarios"]))
+    return bool(missing(document) or notes(document)) or any(map(is_news, document["scenarios"]))
 
 
 def line(document: Document) -> str:
@@ -831,6 +831,8 @@ RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
 RECORD_ALL = ("pytest", "--token-budget", "--token-budget-record=all")
 MISBILLED = "usage"
 """The place of a problem with recorded usage that cannot be that of its prompt."""
+SECOND_REPLAY = "second replay"
+"""The place of what a second replay in another process has shown."""
 FIRST = ("pytest", "--token-budget", "--token-budget-record=once", "--token-budget-update")
 UPGRADE = ("pip", "install", "-U", "pytest-tokenbudget")
 REWRITE = ("pytest", "--record-mode=rewrite")
@@ -955,24 +957,63 @@ _PROOF = "--token-budget-stability replays once more in another process and tell
 _WAYS_OUT = "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free."
 
 
-def doubts(scenario: ScenarioEntry, *, suspected: bool = True) -> Iterator[str]:
-    """Yield what is to be known of a scenario even where it passes, in sentences.
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is to be known of scenarios even where they pass."""
 
-    They tell options under which the recorded answers would be others, that two recordings began with
-    different caches, models that are not known, and values that may lose the cache from run to run; the last
-    two are the same for every scenario, so that they can be said once. Without `suspected` the values are
-    left out: a second replay tells more of them.
+    finding: FindingEntry
+    """As it is of the first of them."""
+    scenarios: tuple[ScenarioEntry, ...]
+
+    def __str__(self) -> str:
+        text = crop(sentence(self.finding), _NOTE)
+        if place(self.finding) and place(self.finding) not in text:
+            text = f"{place(self.finding)}: {text}"
+        first, *others = short_names(self.scenarios)
+        return f"{first}{f' and {len(others):,} more' if others else ''}: {text}{_next_step(self.finding)}"
+
+
+def notes(document: Document) -> list[Note]:
+    """Return what is to be known whatever the verdicts are, each once for all scenarios that it is found in.
+
+    That are values that may lose the cache from process to process, another order, another model at the same
+    price, options under which the recorded answers would be others, recordings that began with another cache,
+    and models that are not known.
     """
-    for finding in scenario["findings"]:
-        text = plain(finding["text"])
-        if finding["kind"] == FindingKind.ANSWER_OPTIONS:
-            yield f"{scenario['id']}: {text}. Record it anew to know."
-        elif finding["kind"] == FindingKind.ASSUMED_MODEL:
-            yield f"{text}. {_WAYS_OUT}"
-        elif finding["kind"] == FindingKind.OTHER_START:
-            yield f"{scenario['id']}: {text}."
-        elif finding["kind"] == FindingKind.VOLATILE and suspected:
-            yield f"{text}. That is not proved, and not charged: {_PROOF}"
+    found: dict[tuple[object, ...], tuple[FindingEntry, list[ScenarioEntry]]] = {}
+    for scenario in worst_first(document["scenarios"]):
+        for finding in filter(is_note, scenario["findings"]):
+            if finding["kind"] == FindingKind.VOLATILE and fails(scenario):
+                continue  # it is charged, and told as a cause
+            key = (finding["kind"], finding["where"], place(finding))
+            found.setdefault(key, (finding, []))[1].append(scenario)
+    return [Note(finding, tuple(scenarios)) for finding, scenarios in found.values()]
+
+
+_NOTED = (
+    FindingKind.VOLATILE,
+    FindingKind.ANSWER_OPTIONS,
+    FindingKind.OTHER_START,
+    FindingKind.ASSUMED_MODEL,
+)
+_AT_NO_COST = (FindingKind.MODEL_CHANGED, FindingKind.RATE_CHANGED)
+_NOTE = 400
+
+
+def is_note(finding: FindingEntry) -> bool:
+    """Return whether a finding explains no cost, and is to be known all the same."""
+    return finding["kind"] in _NOTED or (finding["kind"] in _AT_NO_COST and finding["cost_usd"] == 0)
+
+
+def _next_step(finding: FindingEntry) -> str:
+    """Return how the sentence of a note ends: what it means, and what would make it sure."""
+    if finding["kind"] == FindingKind.ANSWER_OPTIONS:
+        return ". Record it anew to know."
+    if finding["kind"] == FindingKind.ASSUMED_MODEL:
+        return f". {_WAYS_OUT}"
+    if finding["kind"] == FindingKind.VOLATILE and finding["where"] != SECOND_REPLAY:
+        return f". It is not charged: {_PROOF}"
+    return ", at the same price." if finding["kind"] in _AT_NO_COST else "."
 
 
 def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:

@@ -40,7 +40,7 @@ from pytest_tokenbudget.reports.build import Place, merge_samples
 from pytest_tokenbudget.reports.document import Document, ExcludedEntry, ScenarioEntry, UnmeasuredEntry
 from pytest_tokenbudget.reports.history import History, log_entry
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text, kept
-from pytest_tokenbudget.reports.view import MISBILLED, doubts
+from pytest_tokenbudget.reports.view import MISBILLED, SECOND_REPLAY
 from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, read_history
 from pytest_tokenbudget.repository.git import Repository, head_of, project_of
 from pytest_tokenbudget.repository.source_files import read_source_tree
@@ -130,7 +130,6 @@ class Session:
         self._problems: list[str] = []
         self._told: list[str] = []
         self._suspicions: dict[str, Suspicion] = {}
-        self._doubts: set[str] = set()
         self._committed = Committed(root, resolves=options.update)
         self._amiss: dict[str, TokenBudgetError] = {}
         self.measured_on: dict[str, MeasuredOn] = {}
@@ -270,10 +269,7 @@ class Session:
         if failed or mismatches:
             failures = [*([failure_text(entry)] if failed else []), *mismatches]
             return Conclusion(told, "\n".join(failures), warnings, measured_on, recorded)
-        suspicion = self._suspicion(scenario, run)
-        new = [one for one in doubts(entry, suspected=suspicion is None) if one not in self._doubts]
-        self._doubts.update(new)
-        return Conclusion(told, None, (*warnings, *new), measured_on, recorded, suspicion)
+        return Conclusion(told, None, warnings, measured_on, recorded, self._suspicion(scenario, run))
 
     def _suspicion(self, scenario: Scenario, run: Run) -> Suspicion | None:
         """Return what a second replay is to tell of a scenario that passes; None where nothing hangs on it.
@@ -589,7 +585,7 @@ class Session:
             if finished.entry is not None:
                 text = f"a second replay proves it: {differs}; every process caches its own prefix"
                 entry = finished.entry
-                entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, "second replay", text)))
+                entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, SECOND_REPLAY, text)))
                 self._entries[name] = [entry]
                 yield entry, failure_text(entry)
                 continue
@@ -600,8 +596,7 @@ class Session:
             ]
             if finished.differs:
                 text = f"{differs}; what was accepted has the like there, so that nothing is charged"
-                entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, "second replay", text)))
-                self._told.append(f"{name}: {text}.")
+                entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, SECOND_REPLAY, text)))
             elif name not in second:
                 self._told.append(f"{name}: its second replay measured nothing, so that nothing is proved.")
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.reports.exports import workflow_commands
+from pytest_tokenbudget.reports.markdown import markdown
+from pytest_tokenbudget.reports.terminal import summary_lines
 from pytest_tokenbudget.reports.view import (
     by_cause,
     causes,
@@ -15,6 +18,7 @@ from pytest_tokenbudget.reports.view import (
     headline,
     line,
     missing,
+    notes,
     row,
     rows,
     sentence,
@@ -366,3 +370,38 @@ def test_a_turn_keeps_its_counts_apart() -> None:
     turn = used(SONNET, 60, 4000, 300, 12)
     assert turn["prompt_tokens"] == 4360
     assert turn["cost_usd"] == pytest.approx(0.01030)
+
+
+VOLATILE = finding("volatile", "system[0]", "a date differs, from agent.py:3", at="agent.py:3")
+ORDER = finding("volatile", "tools", "the tools stand in another order")
+SAME_PRICE = finding("model_changed", "turn 1", "turn 1: b instead of a", cost=0.0)
+DEARER = finding("model_changed", "turn 1", "turn 1: c instead of a", cost=0.5)
+EFFORT = finding("answer_options", "effort", "turn 1: effort is high, and was low", at="agent.py:9")
+
+
+def test_what_matters_is_told_everywhere_although_all_is_within_budget() -> None:
+    findings = [VOLATILE, ORDER, SAME_PRICE, DEARER, EFFORT]
+    told = document([one("a", findings=findings), one("b", findings=findings[:1])])
+    texts = list(map(str, notes(told)))
+    proof = "It is not charged: --token-budget-stability replays once more in another process and tells."
+    assert texts == [
+        f"test_a and 1 more: a date differs, from agent.py:3. {proof}",
+        f"test_a: the tools stand in another order. {proof}",
+        "test_a: turn 1: b instead of a, at the same price.",
+        "test_a: agent.py:9: turn 1: effort is high, and was low. Record it anew to know.",
+    ]
+    assert has_news(told)
+    for verbosity in (-1, 0, 1):
+        lines = [entry.text for entry in summary_lines(told, columns=60, verbosity=verbosity)]
+        shown = " ".join(" ".join(lines).split())
+        assert all(text in shown for text in texts)
+    page = markdown(told)
+    assert page.count("- **to know**: ") == len(texts)
+    commands = workflow_commands(told)
+    assert [command.partition(",title")[0] for command in commands] == [
+        "::warning file=agent.py,line=3",
+        "::warning file=tests/test_a.py,line=12",
+        "::warning file=tests/test_a.py,line=12",
+        "::warning file=agent.py,line=9",
+    ]
+    assert not notes(document([one("a", findings=[DEARER])]))
