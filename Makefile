@@ -2,6 +2,7 @@
 #   make demo   the main job on the example: a green run, then a prompt change and its red run
 #   make test   the test suite, and of what it tests in bulk a tenth that SEED=1 draws
 #   make test-deep   the test suite with the whole of that
+#   make test-edits   500 generated edits of an agent against what it then bills: false alarms and silent passes
 #   make test-generations   the matrix of docs/compatibility.md with anthropic 0.x, 1.x and 2.x
 #   make test-newest   the test suite with the newest release of everything; prints the versions
 #   make test-lowest   the test suite with the lowest versions that pyproject.toml declares; prints them
@@ -18,7 +19,7 @@ USUAL_TIME = 8 minutes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-deep test-generations test-newest test-lowest test-frameworks check-wheel
+.PHONY: help demo test test-deep test-edits test-generations test-newest test-lowest test-frameworks check-wheel
 .PHONY: lint lint-workflows format lock record-example known-texts clean
 
 ifndef PYTHON
@@ -41,13 +42,17 @@ demo: .venv-demo-$(VERSION)/.ready
 # A file stays with one of the two processes, so that what its tests share is made once. What Python compiles is
 # kept: the suite starts many processes, each of which would compile anew.
 SEED ?= 1
-test test-deep: export PYTHONDONTWRITEBYTECODE :=
+test test-deep test-edits: export PYTHONDONTWRITEBYTECODE :=
 test test-deep: export TOKENBUDGET_SEED = $(SEED)
 test-deep: export TOKENBUDGET_WHOLE = 1
 test test-deep: .venv-test-$(VERSION)/.ready
 	@echo "The whole suite usually takes $(USUAL_TIME) on 2 calm cores; ARGS=tests/test_cli.py runs a part of it."
 	@$(TEST) -m compileall -q pytest_tokenbudget
 	@$(TEST) -m pytest -n 2 --dist loadfile --hypothesis-seed $(SEED) $(ARGS)
+
+test-edits: export TOKENBUDGET_WHOLE = 1
+test-edits: .venv-test-$(VERSION)/.ready
+	@$(TEST) -m pytest tests/test_generated_edits.py $(ARGS)
 
 test-generations: .venv-test-$(VERSION)/.ready $(foreach generation,0 1 2,.venv-sdk-$(generation)-$(VERSION)/.ready)
 	@$(TEST) -m pytest -m matrix tests/matrix $(ARGS)

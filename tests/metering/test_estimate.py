@@ -308,7 +308,7 @@ UNCOUNTABLE = [
     ("messages.0.content", [{"type": "compaction", "content": "x"}], "a compaction block"),
     ("tools", [SEARCH], "the tool web_search_20250305 of the API's own"),
     ("mcp_servers", [{"name": "m", "url": "u"}], "the option mcp_servers"),
-    ("context_management", {"edits": []}, "the option context_management"),
+    ("context_management", {"edits": [{"type": "clear_thinking_20251015"}]}, "the option context_management"),
     ("container", "c_1", "the option container"),
     ("tools.0.input_examples", [{"q": "x"}], "input_examples of a tool"),
     ("tools.0.allowed_callers", ["code_execution_20260120"], "allowed_callers of a tool"),
