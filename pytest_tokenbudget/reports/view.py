@@ -983,8 +983,8 @@ def notes(document: Document) -> list[Note]:
     found: dict[tuple[object, ...], tuple[FindingEntry, list[ScenarioEntry]]] = {}
     for scenario in worst_first(document["scenarios"]):
         for finding in filter(is_note, scenario["findings"]):
-            if finding["kind"] == FindingKind.VOLATILE and fails(scenario):
-                continue  # it is charged, and told as a cause
+            if _is_suspicion(finding) and fails(scenario):
+                continue  # it is charged, or what fails is something else
             key = (finding["kind"], finding["where"], place(finding))
             found.setdefault(key, (finding, []))[1].append(scenario)
     return [Note(finding, tuple(scenarios)) for finding, scenarios in found.values()]
@@ -1005,13 +1005,18 @@ def is_note(finding: FindingEntry) -> bool:
     return finding["kind"] in _NOTED or (finding["kind"] in _AT_NO_COST and finding["cost_usd"] == 0)
 
 
+def _is_suspicion(finding: FindingEntry) -> bool:
+    """Return whether a finding tells a value that no second replay has looked at."""
+    return finding["kind"] == FindingKind.VOLATILE and finding["where"] != SECOND_REPLAY
+
+
 def _next_step(finding: FindingEntry) -> str:
     """Return how the sentence of a note ends: what it means, and what would make it sure."""
     if finding["kind"] == FindingKind.ANSWER_OPTIONS:
         return ". Record it anew to know."
     if finding["kind"] == FindingKind.ASSUMED_MODEL:
         return f". {_WAYS_OUT}"
-    if finding["kind"] == FindingKind.VOLATILE and finding["where"] != SECOND_REPLAY:
+    if _is_suspicion(finding):
         return f". It is not charged: {_PROOF}"
     return ", at the same price." if finding["kind"] in _AT_NO_COST else "."
 

@@ -110,7 +110,7 @@ def test_a_call_that_nothing_meters_is_refused_and_named(suite: Suite, api: Mess
     settings(project, f'allow_unmetered = ["test_more.py", "{more}"]\nexclude = ["test_fixture.py"]')
     judged = project.judge(url=api.url)
     assert (judged.status, len(api.charges)) == (0, 5)
-    assert "; 1 excluded; 4 unmetered calls" in judged.output
+    assert "; 1 excluded; 4 unmetered calls" in judged.words
     assert {entry["id"]: entry["calls"] for entry in judged.document["unmetered"]} == {
         more: 1,
         "test_more.py::test_that_swallows": 1,

@@ -31,6 +31,11 @@ class Done:
     output: str
     """Standard output and standard error."""
 
+    @property
+    def words(self) -> str:
+        """The output as one line, however it was wrapped."""
+        return " ".join(self.output.split())
+
 
 @dataclass(frozen=True)
 class Judged(Done):
