@@ -131,6 +131,10 @@ def _add_git(add: Add) -> None:
     diff.add_argument("--base-report", type=Path, metavar="JSON", help="of BASE: what failed there already?")
     _format(diff, "terminal", "markdown", "json")
     _output(diff)
+    prune = add("prune", _prune, "List baselines and cassettes that belong to no test.", for_pytest=True)
+    prune.add_argument(
+        "--delete", action="store_true", help="delete them, where the whole suite is collected"
+    )
     history = add("history", _history, "Show how the baselines changed, commit by commit.")
     _format(history, "terminal", "json", "html")
     history.add_argument("--log", type=Path, metavar="FILE", help="of the runs in a log, not of baselines")
@@ -204,6 +208,12 @@ def _diff(given: argparse.Namespace, _rest: list[str]) -> int:
         form=given.format,
         destination=given.output,
     )
+
+
+def _prune(given: argparse.Namespace, rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import committed
+
+    return committed.prune(Path.cwd(), rest, delete=given.delete)
 
 
 def _history(given: argparse.Namespace, _rest: list[str]) -> int:

@@ -85,6 +85,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--token-budget-prompts", help=argparse.SUPPRESS)
     group.addoption("--token-budget-plan", metavar="MODE:FILE", help=argparse.SUPPRESS)
+    group.addoption("--token-budget-collected", help=argparse.SUPPRESS)
     group.addoption("--token-budget-disable", action="store_true", help="Do nothing at all.")
 
 
@@ -261,6 +262,7 @@ def _options(config: pytest.Config) -> Options:
         plan=_plan(config),
         stability=config.getoption("--token-budget-stability"),
         prompts=_prompts_folder(config),
+        collected=Path(collected) if (collected := config.getoption("--token-budget-collected")) else None,
     )
     options.check()
     return options

@@ -86,6 +86,8 @@ class Options:
     stability: bool = False
     prompts: Path | None = None
     """Folder that what is asked is kept in, for a stability check."""
+    collected: Path | None = None
+    """File that says what was collected, for `tokenbudget prune`."""
 
     @property
     def mode(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_tokenbudget import __version__, cli
 
-COMMANDS = ("update", "show", "diff", "report", "merge", "history", "blame", "advise", "comment")
+COMMANDS = ("update", "show", "diff", "report", "merge", "history", "blame", "advise", "comment", "prune")
 
 
 def run(*arguments: str, folder: Path | None = None, code: str = "") -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -320,6 +320,18 @@ def write_baselines(path: Path, changed: Mapping[str, Baseline], kept: Merged | 
     except OSError as error:
         raise not_written(path, error) from error
     return True
+
+
+def remove_baselines(path: Path, names: Collection[str]) -> None:
+    """Take scenarios out of a baseline file; without any left, the file is removed. Raises BaselineError."""
+    kept = {name: baseline for name, baseline in read_baselines(path).items() if name not in names}
+    try:
+        if kept:
+            write_atomically(path, format_baselines(kept).encode())
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 def not_written(path: Path, error: OSError) -> BaselineError:

@@ -1,4 +1,4 @@
-"""Show committed baselines: `tokenbudget diff`, `tokenbudget show`, `tokenbudget history`."""
+"""Show committed baselines, and prune them: `tokenbudget diff`, `show`, `history` and `prune`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from pytest_tokenbudget.budget.changes import Baselines, changes
-from pytest_tokenbudget.commands import output
+from pytest_tokenbudget.budget.baselines import read_baselines
+from pytest_tokenbudget.budget.changes import PATTERN, Baselines, changes, module_of
+from pytest_tokenbudget.commands import output, suite
+from pytest_tokenbudget.commands.suite import Collected
 from pytest_tokenbudget.errors import BaselineError, ReportError
 from pytest_tokenbudget.metering.pricing import Prices
+from pytest_tokenbudget.model import ScenarioId
+from pytest_tokenbudget.replay.cassette_file import is_own, module_of_cassette
 from pytest_tokenbudget.reports import baseline_report, build, document
 from pytest_tokenbudget.reports.baseline_report import Diff
 from pytest_tokenbudget.reports.history import history_lines, log_lines, read_log
+from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.repository import baseline_history
 from pytest_tokenbudget.repository.baseline_history import read_history
 from pytest_tokenbudget.repository.git import Repository
 from pytest_tokenbudget.settings import load_settings
+from pytest_tokenbudget.wording import plural
 
 
 def write_diff(
@@ -120,3 +126,73 @@ def write_history(folder: Path, form: str, most: int, destination: Path | None) 
         runs = load_settings(folder).scenario.runs_per_month
         output.write_text(dashboard(None, history, runs_per_month=runs), destination)
     return 0
+
+
+def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
+    """List the baselines and cassettes that belong to no test, or delete them.
+
+    Files that vcrpy or pytest-recording wrote are never touched. Raises ReportError, and BaselineError, also
+    where something was left out of the collection, so that nobody knows what belongs to no test.
+    """
+    collected = suite.collect(arguments, folder)
+    folder = Path(collected["root"])
+    baselines = {
+        path: names
+        for path, file in baseline_history.files(folder, PATTERN)
+        if _is_seen(folder, module_of(path), collected)
+        and (names := [name for name in read_baselines(file) if not _has_test(path, name, collected)])
+    }
+    cassettes = [
+        path
+        for path, file in baseline_history.files(folder, "**/cassettes/*/*.yaml")
+        if str(file) not in collected["cassettes"]
+        and _is_seen(folder, module_of_cassette(file).relative_to(folder).as_posix(), collected)
+        and is_own(file)
+        and not _is_of_fixture(file.stem, collected["fixtures"])
+    ]
+    left = [f"{module_of(path)}::{name}" for path, names in baselines.items() for name in names]
+    for sentence in (
+        *(f"no test: baseline of {name}" for name in left),
+        *(f"no test: {c}" for c in cassettes),
+    ):
+        output.write_text(f"{plain(sentence)}\n", None)
+    number = f"{plural(len(left), 'baseline')} and {plural(len(cassettes), 'cassette')}"
+    if not delete or not (left or cassettes):
+        more = "; `tokenbudget prune --delete` deletes them" if left or cassettes else ""
+        output.write_text(f"{number} without a test{more}\n", None)
+        return 0
+    if collected["partial"]:
+        raise BaselineError(
+            f"Nothing is deleted, for nobody knows what has no test: {'; '.join(collected['partial'])}. "
+            "Collect the whole suite."
+        )
+    for path, names in baselines.items():
+        baseline_history.remove(folder / path, names)
+    for path in cassettes:
+        (folder / path).unlink(missing_ok=True)
+    output.write_text(f"deleted {number}\n", None)
+    return 0
+
+
+def _is_seen(root: Path, module: str, collected: Collected) -> bool:
+    """Return whether a test file or conftest.py is gone, or its tests were collected: else nobody knows."""
+    path = PurePosixPath(module)
+    if path.name == "conftest.py":
+        seen = any(PurePosixPath(other).is_relative_to(path.parent) for other in collected["modules"])
+    else:
+        seen = module in collected["modules"]
+    return seen or not (root / module).is_file()
+
+
+def _has_test(path: str, name: str, collected: Collected) -> bool:
+    """Return whether a test of the suite may still be judged by a baseline."""
+    scenario = ScenarioId(f"{module_of(path)}::{name}")
+    if scenario.kind == "fixture":
+        return _is_of_fixture(name.replace(" ", "_"), collected["fixtures"])
+    return scenario.argument in collected["tests"]
+
+
+def _is_of_fixture(stem: str, fixtures: Sequence[str]) -> bool:
+    """Return whether `fixture_NAME`, with parameters and an owner or without, is one that tests ask for."""
+    names = (f"fixture_{name}" for name in fixtures)
+    return any(stem == name or stem.startswith((f"{name}[", f"{name}_of_")) for name in names)

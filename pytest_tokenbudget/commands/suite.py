@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
+from typing import TypedDict
 from xml.etree import ElementTree
 
 from pytest_tokenbudget.commands import output
+from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports import advice_report
 from pytest_tokenbudget.reports.document import Document, load
 from pytest_tokenbudget.reports.history import read_log
@@ -71,6 +73,45 @@ def measure(arguments: Sequence[str], folder: Path, environment: Mapping[str, st
             _outcomes(junit) if junit.is_file() else {},
             "\n".join(done.stdout.rstrip().splitlines()[-_LINES:]),
         )
+
+
+class Collected(TypedDict):
+    """What pytest collected, without running it."""
+
+    root: str
+    """pytest's root: what ids are relative to."""
+    modules: list[str]
+    """Test files, relative to the root."""
+    tests: list[str]
+    """Scenario ids."""
+    fixtures: list[str]
+    """Names of the fixtures that the tests ask for."""
+    cassettes: list[str]
+    """Absolute paths, of tests and of their teardowns, whether they are there or not."""
+    partial: list[str]
+    """Why this is not all, in sentences."""
+
+
+def collect(arguments: Sequence[str], folder: Path) -> Collected:
+    """Let pytest collect the suite in `folder`. Raises ReportError where it cannot."""
+    with tempfile.TemporaryDirectory(prefix="tokenbudget-") as temporary:
+        file = Path(temporary) / "collected.json"
+        given = ["--token-budget", f"--token-budget-collected={file}", "--collect-only", "-q", *arguments]
+        done = subprocess.run(  # noqa: S603  # the user's own tests, as the user asked for
+            [sys.executable, "-m", "pytest", *given],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if not file.is_file():
+            said = "\n".join(done.stdout.rstrip().splitlines()[-_LINES:])
+            raise ReportError(f"pytest could not collect the suite:\n{said}\nMend that, then run this again.")
+        collected: Collected = json.loads(file.read_text("utf-8"))
+        return collected
 
 
 def _outcomes(junit: Path) -> dict[TestName, str]:

@@ -202,6 +202,20 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
         raise _unreadable(path, str(error)) from error
 
 
+def module_of_cassette(path: Path) -> Path:
+    """Return the test file that a cassette is of: `a/test_b.py` of `a/cassettes/test_b/test_c.yaml`."""
+    return path.parents[2] / f"{path.parent.name}.py"
+
+
+def is_own(path: Path) -> bool:
+    """Return whether a file is a cassette that this package wrote, and no other recorder."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return [file.readline(), file.readline()][1] == f"format: {FORMAT}\n"
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def write_cassette(path: str | os.PathLike[str], interactions: Sequence[Interaction]) -> None:
     """Write the interactions: the same ones give the same bytes; the file is replaced whole or not at all.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypedDict
@@ -31,6 +31,7 @@ from pytest_tokenbudget.budget.baselines import (
     parse_baselines,
     read_baselines,
     read_merged,
+    remove_baselines,
     usages,
     write_baselines,
 )
@@ -56,13 +57,30 @@ COMMITS = 100
 """How many commits are looked back at."""
 
 
+def files(folder: Path, pattern: str) -> list[tuple[str, Path]]:
+    """Return the files below `folder` by a glob: as named from there, with `/`, and the path of each.
+
+    In a repository, those that are not ignored.
+    """
+    try:
+        paths = Repository.open(folder).files(pattern)
+    except GitError:  # not everybody has one
+        paths = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
+    return [(path, folder / path) for path in paths]
+
+
 def in_files(folder: Path) -> dict[str, Usage]:
     """By scenario id, what the baseline files below `folder` hold now. Raises BaselineError."""
-    try:
-        paths = Repository.open(folder).files(PATTERN)
-    except GitError:  # show needs no repository
-        paths = sorted(path.relative_to(folder).as_posix() for path in folder.glob(PATTERN))
-    return by_id({path: usages(read_baselines(folder / path)) for path in paths})
+    return by_id({path: usages(read_baselines(file)) for path, file in files(folder, PATTERN)})
+
+
+def remove(path: Path, names: Collection[str]) -> None:
+    """Take scenarios out of a baseline file, with what was accepted of them. Raises BaselineError."""
+    with locked(path.parent):
+        beside = accepted_path(path)
+        known = read_accepted(beside)
+        remove_baselines(path, names)
+        write_accepted(beside, {name: () for name in names if name in known})
 
 
 def at_commit(repository: Repository, commit: Commit) -> dict[str, Usage]:

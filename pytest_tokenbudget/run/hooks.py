@@ -73,6 +73,9 @@ def activate(config: pytest.Config, options: Options, *, stood_in: bool = False)
     scenarios = Scenarios(config, session)
     config.pluginmanager.register(scenarios, "tokenbudget-scenarios")
     config.pluginmanager.register(scenarios.fixtures, "tokenbudget-fixtures")
+    if options.collected:
+        writer = items.CollectionWriter(config, options.collected)
+        config.pluginmanager.register(writer, "tokenbudget-collected")
     is_closed = options.judge or options.calls
     if stood_in and not is_closed:
         scenarios.keep_stand_ins()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import shlex
@@ -16,13 +17,13 @@ import pytest
 
 from pytest_tokenbudget.budget.accepted import accepted_path, read_accepted
 from pytest_tokenbudget.budget.baselines import UPDATE, baseline_path, read_baselines, recording_digest
-from pytest_tokenbudget.errors import CassetteError, GitError, SettingsError, TokenBudgetError
+from pytest_tokenbudget.errors import CassetteError, SettingsError, TokenBudgetError
 from pytest_tokenbudget.model import ScenarioId
-from pytest_tokenbudget.replay.cassette_file import read_cassette
+from pytest_tokenbudget.replay.cassette_file import module_of_cassette, read_cassette
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Recorder, UnmeasuredEntry
-from pytest_tokenbudget.repository.git import Repository
+from pytest_tokenbudget.repository.baseline_history import files
 from pytest_tokenbudget.run.accepting import accepted_in, turn_indexes
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
 from pytest_tokenbudget.settings import (
@@ -228,11 +229,6 @@ class Cassettes:
                 "what the other recorded. Give them names, or parameter ids, of other letters or digits."
             )
 
-    @property
-    def paths(self) -> frozenset[Path]:
-        """The cassettes of all tests that were collected."""
-        return frozenset(self._owners)
-
     def renamed(self, scenario: Scenario, root: Path) -> str | None:
         """Return what to do where a scenario without a cassette asks what the cassette of a test that is gone
         holds; None where there is none, or more than one.
@@ -240,7 +236,7 @@ class Cassettes:
         misses = scenario.own.recording.misses if scenario.own else ()
         if not misses or scenario.cassette is None or scenario.cassette.exists():
             return None
-        left = [path for path in _cassettes_below(root) if self._is_orphan(path)]
+        left = [path for _, path in files(root, "**/cassettes/*/*.yaml") if self._is_orphan(path)]
         for path in left:
             if path not in self._first:
                 self._first[path] = _first_requests(path)
@@ -263,22 +259,8 @@ class Cassettes:
         )
 
 
-def module_of_cassette(path: Path) -> Path:
-    """Return the test file that a cassette is of: `a/test_b.py` of `a/cassettes/test_b/test_c.yaml`."""
-    return path.parents[2] / f"{path.parent.name}.py"
-
-
 def _function(cassette: Path) -> str:
     return cassette.stem.partition("[")[0].rpartition(".")[2]
-
-
-def _cassettes_below(root: Path) -> list[Path]:
-    """Return the cassettes below a folder; where git knows it, what is not ignored."""
-    try:
-        found = [root / path for path in Repository.open(root).files("**/cassettes/*/*.yaml")]
-    except GitError:
-        found = sorted(root.glob("**/cassettes/*/*.yaml"))
-    return found
 
 
 def _first_requests(path: Path) -> frozenset[str]:
@@ -289,8 +271,8 @@ def _first_requests(path: Path) -> frozenset[str]:
     try:
         exchanges = Traffic(read_cassette(path)).exchanges
         first = exchanges[:1]
-        files = accepted_path(baseline_path(module_of_cassette(path)))
-        accepted = [turns for cassettes in read_accepted(files).values() for turns in cassettes]
+        file = accepted_path(baseline_path(module_of_cassette(path)))
+        accepted = [turns for cassettes in read_accepted(file).values() for turns in cassettes]
         was = accepted_in(accepted, exchanges).get(0)
     except (TokenBudgetError, OSError):
         return frozenset()
@@ -317,10 +299,10 @@ def _moves(old: Path, scenario: Scenario, root: Path) -> str:
         kept += f"; its baseline is {names[0]}{more} in {file}"
     moves = [(old, new)]
     if not was.is_file() and names == [scenario.place.name]:
-        files = [(baseline_path(was), baseline_path(module_of_cassette(new)))]
-        files += [(accepted_path(one), accepted_path(other)) for one, other in files]
+        budgets = [(baseline_path(was), baseline_path(module_of_cassette(new)))]
+        budgets += [(accepted_path(one), accepted_path(other)) for one, other in budgets]
         moves = [(old.parent, new.parent)] if not new.parent.exists() else moves
-        moves += [(one, other) for one, other in files if one.is_file() and not other.exists()]
+        moves += [(one, other) for one, other in budgets if one.is_file() and not other.exists()]
     missing = dict.fromkeys(to.parent for _, to in moves if not to.parent.is_dir())
     steps = [_command("mkdir", "-p", *missing, root=root)] if missing else []
     steps += [_command("git", "mv", *move, root=root) for move in moves]
@@ -330,6 +312,50 @@ def _moves(old: Path, scenario: Scenario, root: Path) -> str:
 
 def _command(*words: str | Path, root: Path) -> str:
     return shlex.join(word.relative_to(root).as_posix() if isinstance(word, Path) else word for word in words)
+
+
+class CollectionWriter:
+    """Write down what was collected: whose baselines and cassettes may still be needed."""
+
+    def __init__(self, config: pytest.Config, file: Path) -> None:
+        self._config = config
+        self._file = file
+        self._modules: list[str] = []
+        self._partial: dict[str, None] = {}
+        sources = pytest.Config.ArgsSource
+        is_elsewhere = config.invocation_params.dir != config.rootpath
+        if config.args_source is sources.ARGS or (
+            config.args_source is sources.INVOCATION_DIR and is_elsewhere
+        ):
+            self._partial["not all of the suite was named"] = None
+
+    def pytest_deselected(self, items: Collection[pytest.Item]) -> None:
+        """Know that tests were left out."""
+        if items:
+            self._partial["tests were deselected"] = None
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Know of files whose tests nobody has seen."""
+        if report.passed and report.nodeid.endswith(".py"):
+            self._modules.append(report.nodeid)
+        if not report.passed:
+            self._partial[f"{report.nodeid} was {'skipped' if report.skipped else 'not collected'}"] = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Write the file: what `commands.suite.Collected` has."""
+        cassettes = [own_cassette(item) for item in session.items]
+        fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+        found = {
+            "root": str(self._config.rootpath),
+            "modules": self._modules,
+            "tests": [place_of(item).id for item in session.items],
+            "fixtures": sorted({_XUNIT.sub(r"\1", name) for name in fixtures}),
+            "cassettes": [
+                str(path) for cassette in cassettes for path in (cassette, teardown_path(cassette))
+            ],
+            "partial": [*self._partial],
+        }
+        self._file.write_text(json.dumps(found), "utf-8")
 
 
 def teardown_of(scenario: Scenario) -> Scenario:
