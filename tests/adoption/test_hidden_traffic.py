@@ -145,11 +145,13 @@ def test_nothing_else_reaches_the_server(runs: Runs) -> None:
 def test_a_library_that_is_left_out_is_warned_about(
     tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi
 ) -> None:
-    """What it calls goes past the cassette, and past everything that meters."""
+    """What it calls goes past the cassette, so that the judging run refuses it."""
     text = HEAD + VCRPY % '"skip_patchers": ["httpx2"]'
     suite = RecordedSuite.write(tmp_path / "suite", pytester, api, {"test_it": text})
     judged, ran = suite.judge()
-    assert ran.outcomes == suite.plain().outcomes == {"test_it.py::test_it": "passed"}
+    assert suite.plain().outcomes == {"test_it.py::test_it": "passed"}
+    assert ran.outcomes == {"test_it.py::test_it": "failure"}
+    assert "test_it.py::test_it calls a model at 127.0.0.1, and no scenario meters it" in ran.output
     assert by_id(judged) == {}
     assert "leaves out httpx2 (skip_patchers)" in ran.output
 
@@ -160,6 +162,8 @@ def test_a_cassette_that_was_never_opened_is_warned_about(
     text = HEAD + RECORDING % "" + "\n\n@pytest.fixture\ndef disable_recording():\n    return True\n"
     suite = RecordedSuite.write(tmp_path / "suite", pytester, api, {"test_it": text})
     judged, ran = suite.judge()
-    assert ran.outcomes == suite.plain().outcomes == {"test_it.py::test_it": "passed"}
+    assert suite.plain().outcomes == {"test_it.py::test_it": "passed"}
+    assert ran.outcomes == {"test_it.py::test_it": "failure"}
+    assert "test_it.py::test_it calls a model at 127.0.0.1, and no scenario meters it" in ran.output
     assert by_id(judged) == {}
     assert "@pytest.mark.vcr has opened no cassette, so that nothing it asks is metered" in ran.output
