@@ -1,5 +1,5 @@
 # Everything here sets itself up: a machine needs make, git and a Python from 3.11 to 3.14 with venv, no key.
-#   make demo   the main job on the example: a green run, then a prompt change and its red run
+#   make demo   `tokenbudget demo`: green, a changed prompt and its red run, accepted, red for the next change alone
 #   make test   the test suite, and of what it tests in bulk a tenth that SEED=1 draws
 #   make test-deep   the test suite with the whole of that
 #   make test-edits   500 generated edits of an agent against what it then bills: false alarms and silent passes
@@ -37,7 +37,7 @@ help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv-demo-$(VERSION)/.ready
-	@scripts/demo $(call BIN,demo)/python
+	@$(call BIN,demo)/python -m pytest_tokenbudget demo "$$(mktemp -d)/demo"
 
 # A file stays with one of the two processes, so that what its tests share is made once. What Python compiles is
 # kept: the suite starts many processes, each of which would compile anew.

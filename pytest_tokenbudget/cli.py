@@ -82,6 +82,8 @@ def _add_suite(add: Add) -> None:
     advise = add("advise", _advise, "Replay, and tell what would be cheaper.", for_pytest=True)
     _format(advise, "terminal", "markdown", "json")
     advise.add_argument("--log", type=Path, metavar="FILE", help="tell what the runs in a log were paid for")
+    demo = add("demo", _demo, "Show a small agent green, changed and red, accepted: no key, no network.")
+    demo.add_argument("folder", nargs="?", type=Path, default=Path("token-budget-demo"), metavar="FOLDER")
     show = add("show", _show, "Show the baselines below this folder.")
     show.add_argument("paths", nargs="*", metavar="PATH", help="of these test files and folders only")
     _format(show, "terminal", "json")
@@ -164,6 +166,12 @@ def _advise(given: argparse.Namespace, rest: list[str]) -> int:
     from pytest_tokenbudget.commands import suite
 
     return suite.write_advice(Path.cwd(), rest, given.format, given.log)
+
+
+def _demo(given: argparse.Namespace, _rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import suite
+
+    return suite.demo(given.folder)
 
 
 def _show(given: argparse.Namespace, _rest: list[str]) -> int:

@@ -1,13 +1,15 @@
-"""Run pytest in a process of its own, by this very Python: for `update`, `record`, `advise` and `blame`."""
+"""Run pytest in a process of its own, by this very Python: for `update`, `record`, `advise`, `blame`, `demo`."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
@@ -243,3 +245,69 @@ def write_advice(
     lines, markdown = advice_report.advice_lines, advice_report.advice_markdown
     output.write_form(form, found, None, lines=lines, markdown=markdown)
     return 0
+
+
+_DEMO = Path(__file__).with_name("demo")
+_SUFFIXES = {".txt": ".py"}
+"""What is Python in the demo is none of the package."""
+_JUDGE, _ACCEPT = ("--token-budget", "-q"), ("--token-budget", "--token-budget-update", "-q")
+_WITHOUT = ("ANTHROPIC_", "PYTEST_ADDOPTS", "CI")
+"""Variables that the demo runs without: it needs no key, and looks the same everywhere."""
+
+
+def demo(folder: Path) -> int:
+    """Show a small agent in `folder`: green, changed and red, accepted, changed again and red for that alone.
+
+    The folder is made, and stays to play with. 0; 1 where a run does not end as it should. Raises ReportError
+    for a folder that holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ReportError(f"{folder} holds something already. Name a new folder: tokenbudget demo FOLDER.")
+    for file in (path for path in _DEMO.rglob("*") if path.is_file() and path.parent != _DEMO / "changes"):
+        copy = folder / file.relative_to(_DEMO)
+        copy = copy.with_suffix(_SUFFIXES.get(copy.suffix, copy.suffix))
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    steps: tuple[tuple[str, Callable[[Path], None] | None, Sequence[str], int], ...] = (
+        ("1. A support agent with two recorded scenarios. Nothing has changed.", None, _JUDGE, 0),
+        ('2. Somebody adds examples to the prompt, "so that it sounds more like us".', _examples, _JUDGE, 1),
+        ("3. The answers are worth it: the new cost is accepted.", None, _ACCEPT, 0),
+        ("4. Somebody describes the tool at length. Only that is told.", _description, _JUDGE, 1),
+    )
+    for what, change, arguments, expected in steps:
+        if change:
+            change(folder)
+        _say(f"\n{what}\n$ pytest {shlex.join(arguments)}")
+        if _apart(arguments, folder) != expected:
+            _say(f"This run should have ended with status {expected}. Please report it.")
+            return 1
+    _say(f"\nAll of it is in {folder}. Go on there: change a prompt, then run")
+    _say(f"  cd {shlex.quote(str(folder))} && pytest --token-budget")
+    return 0
+
+
+def _examples(folder: Path) -> None:
+    prompt = folder / "prompts" / "support.md"
+    prompt.write_text(prompt.read_text("utf-8") + _change("examples.md"), "utf-8")
+
+
+def _description(folder: Path) -> None:
+    agent, was = folder / "agent.py", "Looks an order up by its number."
+    agent.write_text(agent.read_text("utf-8").replace(was, _change("description.md").strip()), "utf-8")
+
+
+def _change(name: str) -> str:
+    return (_DEMO / "changes" / name).read_text("utf-8")
+
+
+def _apart(arguments: Sequence[str], folder: Path) -> int:
+    """Run pytest without keys; its exit status."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHOUT)}
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode  # noqa: S603  # ours
+
+
+def _say(text: str) -> None:
+    """Write a line before what pytest says next."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,51 @@
+"""`tokenbudget demo`: green, red with its cause, accepted, red for the next change alone; a folder stays."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_tokenbudget.cli import main
+
+GREEN, GROWN, ACCEPTED, GROWN_AGAIN = range(1, 5)
+
+
+def parts(output: str) -> list[str]:
+    """What stands before each step, and after the last."""
+    lines = output.splitlines()
+    starts = [number for number, line in enumerate(lines) if line[:3] in ("1. ", "2. ", "3. ", "4. ")]
+    edges = [0, *starts, len(lines)]
+    return [" ".join(" ".join(lines[a:b]).split()) for a, b in itertools.pairwise(edges)]
+
+
+def test_from_green_to_red_for_the_second_change_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest_tokenbudget", "demo", "shop"]
+    environment = {**os.environ, "ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "80"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = parts(done.stdout)
+    assert "token budgets: 2 within" in told[GREEN]
+    assert "prompts/support.md:16: the system prompt (system[0])" in told[GROWN]
+    assert "prompts/support.md:16-24" in told[GROWN]
+    assert " a month, in 2 scenarios" in told[GROWN]
+    assert told[ACCEPTED].count("accepted tests/test_support.py::") == 2
+    assert "agent.py:17: the description of a tool (tools[look_up_order].description)" in told[GROWN_AGAIN]
+    assert "support.md" not in told[GROWN_AGAIN]
+    assert done.stdout.rstrip().endswith("cd shop && pytest --token-budget")
+    assert {"agent.py", "prompts", "pyproject.toml", "tests"} <= {
+        path.name for path in (tmp_path / "shop").iterdir()
+    }
+
+
+def test_a_folder_that_holds_something_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine", "utf-8")
+    assert main(["demo", str(tmp_path)]) == 2
+    assert "holds something already. Name a new folder: tokenbudget demo FOLDER." in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
