@@ -1,4 +1,4 @@
-"""Run pytest in a process of its own, by this very Python: for `update`, `record`, `advise`, `blame`, `demo`."""
+"""Run pytest in a process of its own, by this very Python: for `update`, `record`, `blame` and their like."""
 
 from __future__ import annotations
 
