@@ -306,7 +306,8 @@ def _moves(old: Path, scenario: Scenario, root: Path) -> str:
     missing = dict.fromkeys(to.parent for _, to in moves if not to.parent.is_dir())
     steps = [_command("mkdir", "-p", *missing, root=root)] if missing else []
     steps += [_command("git", "mv", *move, root=root) for move in moves]
-    steps += [f"{UPDATE} {shlex.quote(scenario.place.id)}"] if len(moves) == 1 else []
+    if len(moves) == 1:
+        steps += [f"{UPDATE} {shlex.quote(scenario.place.id)}", "tokenbudget prune --delete"]
     return f"{kept}. If this one was renamed or moved: {' && '.join(steps)}"
 
 

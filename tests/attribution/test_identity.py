@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,9 +66,13 @@ def test_a_renamed_test(project: Project) -> None:
     text = judged.scenarios["test_mail"]["findings"][0]["text"]
     assert "cassettes/test_it/test_letters.yaml asks the same, and its test is gone" in text
     assert "its baseline is test_letters with accepted requests in token_budgets/test_it.yaml" in text
-    update = follow(project, judged, "test_mail")
+    update, _, prune = follow(project, judged, "test_mail").partition(" && ")
     assert update == "--token-budget --token-budget-update test_it.py::test_mail"
     assert project.judge(*update.split()[1:]).status == 0
+    assert prune == "tokenbudget prune --delete"
+    subprocess.run(
+        [sys.executable, "-m", "pytest_tokenbudget", *prune.split()[1:]], check=True, cwd=project.path
+    )
     judged = project.judge()
     assert (judged.status, measured(judged, "test_mail")) == (0, was)
 
@@ -77,7 +82,7 @@ def test_a_moved_module(project: Project) -> None:
     (project.path / "moved").mkdir()
     (project.path / "test_it.py").rename(project.path / "moved" / "test_that.py")
     judged = project.judge()
-    assert judged.verdicts == {"stale"}
+    assert judged.verdicts == {"unrecorded"}
     assert follow(project, judged, "test_letters") == ""
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (0, {"within"})
