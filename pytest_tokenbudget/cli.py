@@ -99,6 +99,11 @@ def _add_reports(add: Add) -> None:
     merge.add_argument("documents", nargs="+", type=Path, metavar="IN")
     merge.add_argument("-o", "--output", type=Path, metavar="FILE", required=True)
     merge.add_argument("--expect", type=_from_one, metavar="N", help="how many shards there are")
+    check = add("check", _check, "Hold the document of a run against what is committed; the action does.")
+    check.add_argument("documents", nargs="+", type=Path, metavar="IN")
+    check.add_argument("--base", metavar="BASE", help="also tell what changed since HEAD left this branch")
+    check.add_argument("--partial", action="store_true", help="the run took a part of the suite on purpose")
+    _output(check)
     comment = add("comment", _comment, "Comment on the pull request of a workflow run, in GitHub Actions.")
     comment.add_argument("documents", nargs="+", type=Path, metavar="IN")
     comment.add_argument("--diff", type=Path, metavar="JSON", help="of `tokenbudget diff`")
@@ -190,6 +195,13 @@ def _merge(given: argparse.Namespace, _rest: list[str]) -> int:
     from pytest_tokenbudget.commands import documents
 
     return documents.write_merged(given.documents, given.output, given.expect)
+
+
+def _check(given: argparse.Namespace, _rest: list[str]) -> int:
+    from pytest_tokenbudget.commands import documents
+
+    here, base, partial = Path.cwd(), given.base, given.partial
+    return documents.write_check(here, given.documents, base, given.output, partial=partial)
 
 
 def _comment(given: argparse.Namespace, _rest: list[str]) -> int:

@@ -112,6 +112,18 @@ def test_line_ends_that_github_changes_are_no_change(state: State, post: Post) -
     assert len(state.writes()) == 1
 
 
+def test_what_a_check_says_leads_the_comment(state: State, post: Post, tmp_path: Path) -> None:
+    state.pull(7, OWN, SHA)
+    check = {"problems": ["There is <b>no</b> document"], "notices": ["The settings changed", 7]}
+    (tmp_path / "token-budget").mkdir()
+    (tmp_path / "token-budget" / "token-budget-check.json").write_text(json.dumps(check), "utf-8")
+    assert post(GREEN) == 0
+    (body,) = state.bodies(7)
+    assert body.startswith("<!-- pytest-tokenbudget -->\n> **Not judged as committed:** There is")
+    assert "> **Look at:** The settings changed" in body
+    assert "<b>" not in body
+
+
 def test_does_not_begin_where_all_is_well(state: State, post: Post) -> None:
     state.pull(7, OWN, SHA)
     post(GREEN)

@@ -152,13 +152,17 @@ def _comment(given: Inputs, suffix: str, author: str, runs_per_month: int | None
     for path in (*given.documents, *([given.diff] if given.diff else [])):
         if path.is_symlink() or (path.is_file() and path.stat().st_size > _MOST_BYTES):
             raise ReportError(f"{path} is a link, or larger than any document of a run. Nothing was posted.")
+    lead = documents.leading(given.check)
+    if lead and not any(path.is_file() for path in given.documents):
+        return Comment(f"{marker(suffix)}\n{lead}", marker(suffix), author, news=True)
     document = documents.read_documents(given.documents)
     try:
         text = markdown(document, suffix=suffix, runs_per_month=runs_per_month, links=links)
         below = diff_markdown(load_diff(given.diff)) if given.diff else ""
     except (ArithmeticError, ValueError) as error:
         raise ReportError(f"The document holds numbers of no run: {error}. Nothing was posted.") from error
-    news = bool(below) or view.has_news(document)
+    text = documents.led(text, lead)
+    news = bool(below or lead) or view.has_news(document)
     return Comment(f"{text}\n{below}" if below else text, marker(suffix), author, news)
 
 

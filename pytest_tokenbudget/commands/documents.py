@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
+from pytest_tokenbudget.budget.changes import is_baseline_file, module_of
 from pytest_tokenbudget.commands import output
-from pytest_tokenbudget.errors import GitError
+from pytest_tokenbudget.errors import GitError, ReportError
 from pytest_tokenbudget.reports import view
 from pytest_tokenbudget.reports.baseline_report import diff_markdown, load_diff
 from pytest_tokenbudget.reports.document import Document, from_the_top, is_lost, load, merge
 from pytest_tokenbudget.reports.terminal import summary_lines
-from pytest_tokenbudget.reports.text import Line
+from pytest_tokenbudget.reports.text import Line, command_data, plain, prose
+from pytest_tokenbudget.repository.baseline_history import at_commit, in_files
 from pytest_tokenbudget.repository.git import Repository
 from pytest_tokenbudget.run.session import render
 from pytest_tokenbudget.settings import load_settings
+from pytest_tokenbudget.wording import plural
 
 
 def write_report(
@@ -28,12 +33,23 @@ def write_report(
 ) -> int:
     """Write the report of files or artifact folders; a DIFF goes below the Markdown. Raises ReportError."""
     given = inputs(paths, diff)
+    lead = leading(given.check) if form in ("markdown", "markdown-comment") else ""
+    if lead and not any(path.is_file() for path in given.documents):
+        output.write_text(lead, destination)
+        return 0
     document = read_documents(given.documents)
     if form == "terminal":
         output.write_lines(_terminal(document), destination)
-    else:
-        output.write_text(_text(folder, document, form, given.diff), destination)
+        return 0
+    text = _text(folder, document, form, given.diff)
+    output.write_text(led(text, lead) if form == "markdown-comment" else lead + text, destination)
     return 0
+
+
+def led(comment: str, lead: str) -> str:
+    """Return a comment with `lead` below its first line, which is its hidden marker."""
+    marker, _, text = comment.partition("\n")
+    return f"{marker}\n{lead}\n{text}" if lead else comment
 
 
 def _terminal(document: Document) -> list[Line]:
@@ -93,7 +109,140 @@ def read_documents(paths: Sequence[Path], expected: int | None = None) -> Docume
     return merged.document
 
 
-DOCUMENT, DIFF = "token-budget.json", "token-budget-diff.json"
+class Check(TypedDict):
+    """What a reviewer has to know before the numbers, in sentences."""
+
+    problems: list[str]
+    """These fail the check."""
+    notices: list[str]
+
+
+def write_check(
+    folder: Path, paths: Sequence[Path], base: str | None, destination: Path | None, *, partial: bool
+) -> int:
+    """Hold the document of a run against what is committed, and tell what nobody would miss.
+
+    `partial`: the run was told to take a part of the suite, so that the rest is a notice. Returns 1 where
+    there is a problem, or where a verdict fails. Raises GitError and BaselineError.
+    """
+    given = inputs(paths).documents
+    repository = Repository.open(folder)
+    document, unreadable = None, []
+    if all(path.is_file() for path in given):
+        try:
+            document = read_documents(given)
+        except ReportError as error:
+            unreadable = [str(error)]
+    check = checked(repository, document, base, partial=partial)
+    check["problems"][:0] = unreadable
+    if destination is not None:
+        output.write_text(json.dumps(check, indent=2, ensure_ascii=False) + "\n", destination)
+    commands = [
+        f"::{kind} title=Token budget::{command_data(text)}\n"
+        for kind, texts in (("error", check["problems"]), ("warning", check["notices"]))
+        for text in texts
+    ]
+    output.write_text("".join(commands), None)
+    red = document is not None and any(map(view.fails, document["scenarios"]))
+    return 1 if check["problems"] or red else 0
+
+
+def checked(repository: Repository, document: Document | None, base: str | None, *, partial: bool) -> Check:
+    """Return what is to be known of a run in the working tree. Raises GitError and BaselineError."""
+    check: Check = {"problems": [], "notices": []}
+    if document is None:
+        check["problems"].append(_NO_DOCUMENT)
+    else:
+        head = repository.commit().id
+        if document["commit"] != head:
+            check["problems"].append(
+                f"The document is of commit {document['commit']}, and this is {head}: it says nothing of it."
+            )
+        told = {one["id"] for key in _OF_SCENARIOS for one in document[key]}  # type: ignore[literal-required]
+        silent = sorted(name for name in in_files(repository.folder) if name not in told)
+        if silent:
+            text = f"{plural(len(silent), 'baseline')} of which this run says nothing: {_few(silent)}"
+            check["notices" if partial else "problems"].append(text)
+    rewritten = sorted(path for path in repository.touched("HEAD") if is_baseline_file(path))
+    if rewritten:
+        check["problems"].append(
+            f"The run has written baselines, as --token-budget-update does: {_few(rewritten)}"
+        )
+    if base is not None:
+        check["notices"] += _since(repository, base)
+    return check
+
+
+_OF_SCENARIOS = ("scenarios", "not_judged", "excluded", "unmeasured")
+_NO_DOCUMENT = (
+    "There is no document: pytest ended before it wrote one, or an option switched the budgets off. Nothing "
+    "was judged."
+)
+
+
+def _since(repository: Repository, base: str) -> Iterator[str]:
+    """Yield what a reviewer should look at since `base`: what is measured less, or held less tightly."""
+    commit = repository.merge_base(base)
+    before, now = at_commit(repository, commit), in_files(repository.folder)
+    kept = {module_of(was) for was in repository.moved(commit.id).values() if is_baseline_file(was)}
+    gone = sorted(name for name in before if name not in now and name.partition("::")[0] not in kept)
+    if gone:
+        yield f"{plural(len(gone), 'scenario')} less than {base} has: {_few(gone)}"
+    touched = sorted(repository.touched(commit.id))
+    cassettes = [path for path in touched if "cassettes" in path.split("/")]
+    if cassettes:
+        yield f"{plural(len(cassettes), 'cassette')} changed since {base}: {_few(cassettes)}"
+    blobs = repository.tree(commit.id, "pyproject.toml")
+    texts = dict(repository.blobs(blobs.values()))
+    for path in (path for path in touched if path.rpartition("/")[2] == "pyproject.toml"):
+        was = _table(texts[blobs[path]].decode(errors="replace")) if path in blobs else {}
+        file = repository.folder / path
+        is_now = _table(file.read_text("utf-8", errors="replace")) if file.is_file() else {}
+        keys = sorted(key for key in {*was, *is_now} if was.get(key) != is_now.get(key))
+        if keys:
+            yield f"The settings of token budgets changed since {base}: {', '.join(keys)} in {path}"
+
+
+def _table(text: str) -> dict[str, object]:
+    """Return `[tool.tokenbudget]` of a pyproject.toml; nothing where it cannot be read."""
+    try:
+        return dict(tomllib.loads(text)["tool"]["tokenbudget"])
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+_NAMED = 5
+"""Files or scenarios that one sentence names."""
+
+
+def read_check(folders: Sequence[Path]) -> Check:
+    """Return what the checks in the folders of artifacts say. Whatever else such a file holds is left out."""
+    check: Check = {"problems": [], "notices": []}
+    for path in (folder / CHECK for folder in folders):
+        try:
+            said = json.loads(path.read_text("utf-8"))
+            check["problems"] += [text for text in said["problems"] if isinstance(text, str)]
+            check["notices"] += [text for text in said["notices"] if isinstance(text, str)]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return check
+
+
+def leading(check: Check) -> str:
+    """Return the Markdown that leads a report: the problems and notices of a check."""
+    lines = [f"> **{kind}:** {prose(plain(text))}" for kind, key in _LEADS for text in check[key]]  # type: ignore[literal-required]
+    return "".join(f"{line}\n>\n" for line in lines[:_MOST_LEADS]).removesuffix(">\n")
+
+
+_LEADS = (("Not judged as committed", "problems"), ("Look at", "notices"))
+_MOST_LEADS = 20
+
+DOCUMENT, DIFF, CHECK = "token-budget.json", "token-budget-diff.json", "token-budget-check.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +251,7 @@ class Inputs:
 
     documents: tuple[Path, ...]
     diff: Path | None
+    check: Check
 
 
 def inputs(given: Sequence[Path], diff: Path | None = None) -> Inputs:
@@ -109,4 +259,4 @@ def inputs(given: Sequence[Path], diff: Path | None = None) -> Inputs:
     folders = [path for path in given if path.is_dir()]
     found = [folder / DIFF for folder in folders if (folder / DIFF).is_file()]
     documents = tuple(path / DOCUMENT if path in folders else path for path in given)
-    return Inputs(documents, diff or next(iter(found), None))
+    return Inputs(documents, diff or next(iter(found), None), read_check(folders))

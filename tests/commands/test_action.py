@@ -72,10 +72,11 @@ def temporary(tmp_path: Path) -> Path:
 
 def test_within_budget(repo: Scratch, temporary: Path) -> None:
     job = use(repo, temporary)
-    assert job.statuses == [0, 0]
+    assert job.statuses == [0, 0, 0]
     assert "2 scenarios are within budget, nothing changed" in job.summary
     assert "::error" not in job.log
-    assert set(job.files) == {"token-budget.json"}
+    assert set(job.files) == {"token-budget.json", "token-budget-check.json"}
+    assert job.files["token-budget-check.json"] == {"problems": [], "notices": []}
 
 
 def test_over_budget_in_a_part_of_the_repository(
@@ -88,11 +89,11 @@ def test_over_budget_in_a_part_of_the_repository(
     repo.git("update-ref", "refs/remotes/origin/main", "HEAD")
     repo.write("part/src/agent/prompt.md", PROMPT + RULE)
     job = use(repo, temporary, folder="part", base="main", arguments="-k 'first or nothing'")
-    assert job.statuses == [1, 0, 0]
+    assert job.statuses == [1, 0, 1, 0]
     assert "1 of 1 scenario is over budget" in job.summary
     (annotation,) = [line for line in job.log.splitlines() if line.startswith("::error")]
     assert "file=part/src/agent/prompt.md,line=1," in annotation
-    assert set(job.files) == {"token-budget.json", "token-budget-diff.json"}
+    assert set(job.files) == {"token-budget.json", "token-budget-diff.json", "token-budget-check.json"}
     assert job.files["token-budget-diff.json"]["scenarios"] == []
 
 
@@ -100,8 +101,9 @@ def test_an_update_is_shown_beside_the_verdict(repo: Scratch, temporary: Path) -
     repo.git("update-ref", "refs/remotes/origin/main", "HEAD")
     repo.write("src/agent/prompt.md", PROMPT + RULE)
     assert repo.run("update", "-q").returncode == 0
+    repo.commit("Accept it")
     job = use(repo, temporary, base="main")
-    assert job.statuses == [0, 0, 0]
+    assert job.statuses == [0, 0, 0, 0]
     assert "Baselines since origin/main" in job.summary
     assert "2 raised" in job.summary
 
@@ -110,7 +112,7 @@ def test_a_shallow_clone_says_so_and_goes_on(repo: Scratch, tmp_path: Path, temp
     repo.commit("Second")
     clone = repo.shallow(tmp_path / "clone")
     job = use(clone, temporary, base="elsewhere")
-    assert job.statuses == [0, 0, 0]
+    assert job.statuses == [0, 0, 0, 0]
     assert "fetch-depth: 0" in job.log
     assert "::notice title=Token budget::The baselines were not compared" in job.log
 
@@ -119,4 +121,48 @@ def test_a_suite_that_cannot_run(repo: Scratch, temporary: Path) -> None:
     repo.write("tests/test_agent.py", "def (:\n")
     job = use(repo, temporary)
     assert job.statuses[0] == 2
-    assert job.statuses[1] == 0
+    assert job.statuses[2] == 0
+
+
+def problems(job: Job) -> str:
+    return " ".join(job.files["token-budget-check.json"]["problems"])
+
+
+def test_a_run_that_is_switched_off_has_no_document(repo: Scratch, temporary: Path) -> None:
+    """Nobody looks at a status alone: pytest may well have ended with 0."""
+    job = use(repo, temporary, arguments="--token-budget-disable")
+    assert job.statuses[1] == 1
+    assert "There is no document" in problems(job)
+    assert job.summary.startswith("> **Not judged as committed:** There is no document")
+    assert "::error title=Token budget::There is no document" in job.log
+
+
+def test_what_a_run_does_not_speak_of_fails_it(repo: Scratch, temporary: Path) -> None:
+    repo.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    repo.write("elsewhere/test_other.py", "def test_nothing():\n    pass\n")
+    repo.write("pytest.ini", "[pytest]\naddopts = -p tokenbudget\npythonpath = src\ntestpaths = elsewhere\n")
+    repo.write("pyproject.toml", "[tool.tokenbudget]\nmax_turns = 99\n")
+    repo.commit("Other tests")
+    job = use(repo, temporary, base="main")
+    assert job.statuses == [0, 0, 1, 0]
+    assert "2 baselines of which this run says nothing: tests/test_agent.py::" in problems(job)
+    (notice,) = job.files["token-budget-check.json"]["notices"]
+    assert notice == "The settings of token budgets changed since origin/main: max_turns in pyproject.toml"
+    assert job.summary.startswith("> **Not judged as committed:** 2 baselines of which this run")
+    assert "> **Look at:** The settings of token budgets changed" in job.summary
+
+
+def test_a_run_that_updates_is_no_judgement(repo: Scratch, temporary: Path) -> None:
+    repo.write("src/agent/prompt.md", PROMPT + RULE)
+    job = use(repo, temporary, arguments="--token-budget-update")
+    assert job.statuses[:2] == [0, 1]
+    assert "The run has written baselines, as --token-budget-update does" in problems(job)
+
+
+def test_a_document_of_another_commit_says_nothing(repo: Scratch, temporary: Path) -> None:
+    job = use(repo, temporary)
+    document = temporary / "token-budget" / "token-budget.json"
+    repo.write("README.md", "More.")
+    repo.commit("Another")
+    assert repo.run("check", str(document)).returncode == 1
+    assert job.statuses == [0, 0, 0]
