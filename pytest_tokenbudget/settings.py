@@ -117,11 +117,8 @@ class Options:
                 "--token-budget-migrate writes only what has not changed: "
                 "drop --token-budget-update, and update afterwards."
             )
-        if self.live and (self.update or self.migrate):
-            raise SettingsError(
-                "A baseline is written from a recording, not from live runs: "
-                "use --token-budget-record=changed with --token-budget-update."
-            )
+        if self.live and self.migrate:
+            raise SettingsError("--token-budget-migrate replays: drop --token-budget-live.")
         if self.samples < 1 or (self.samples > 1 and not self.live):
             raise SettingsError("--token-budget-samples=N needs --token-budget-live and an N of 1 or more.")
         if self.reports and not self.judge:

@@ -245,7 +245,6 @@ def test_a_marker_overrides_one_thing_and_keeps_the_rest() -> None:
     ("options", "says"),
     [
         (Options(judge=True, live=True, record=RecordMode.ALL), "records nothing"),
-        (Options(judge=True, live=True, update=True), "--token-budget-record=changed"),
         (Options(judge=True, samples=3), "needs --token-budget-live"),
         (Options(judge=True, live=True, samples=0), "needs --token-budget-live"),
         (Options(reports=(parse_report("json:x.json", Path()),)), "add --token-budget"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.budget.baselines import read_baselines
 from support.budgeted import Project, preload, run_apart
 from support.messages_api import MessagesApi
 
@@ -103,42 +105,98 @@ def test_a_terminal_of_ascii_gets_ascii(tmp_path: Path, monkeypatch: pytest.Monk
 # --- live -------------------------------------------------------------------------------------------------
 
 
-def test_samples_are_real_calls_and_one_scenario(suite: Project, api: MessagesApi) -> None:
+@pytest.fixture
+def baseline(suite: Project, api: MessagesApi) -> Project:
+    """The suite with a baseline of two live runs."""
+    done = live(suite, api.url, "--token-budget-update", "--token-budget-samples=2")
+    assert done.status == 0, done.output
+    return suite
+
+
+def test_samples_are_told_and_not_judged_without_a_baseline_of_live_runs(
+    suite: Project, api: MessagesApi
+) -> None:
     before = {path: path.read_bytes() for path in suite.path.rglob("*.yaml")}
     result = live(suite, api.url, "--token-budget-samples=3")
     assert result.status == 0, result.output
     assert len(api.charges) == 6
     assert set(result.scenarios) == {"test_ask[one]", "test_ask[two]"}
     for entry in result.scenarios.values():
-        assert (entry["basis"], entry["verdict"]) == ("live", "within")
-        assert entry["measured"]["prompt_tokens"] == entry["baseline"]["prompt_tokens"]
+        assert (entry["basis"], entry["verdict"], entry["baseline"]) == ("live", "within", None)
     assert {path: path.read_bytes() for path in suite.path.rglob("*.yaml")} == before
+    assert "test_ask[one]: 3 live runs: $0.0" in result.output
+    assert "not judged, but by caps" in " ".join(result.output.split())
+    assert "2 not judged" in result.output
+    assert "paid: 6 real calls, $0.0" in result.output
 
 
-def test_a_dearer_agent_fails_once_a_scenario(
-    suite: Project, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+def test_live_runs_are_kept_beside_the_replayed_numbers(baseline: Project, api: MessagesApi) -> None:
+    (path,) = baseline.path.rglob("token_budgets/*.yaml")
+    kept = read_baselines(path)
+    assert {name: len(one.live) for name, one in kept.items()} == {"test_ask[one]": 2, "test_ask[two]": 2}
+    assert baseline.judge().status == 0
+    assert baseline.judge("--token-budget-update").status == 0
+    assert read_baselines(path) == kept, "an update of what is replayed keeps them"
+    result = live(baseline, api.url, "--token-budget-samples=3")
+    assert (result.status, result.verdicts) == (0, {"within"})
+    assert "0.0% against 2 runs of its baseline" in " ".join(result.output.split())
+    assert "2 within" in result.output
+
+
+def test_a_dearer_agent_fails_once_a_scenario_and_ends_early(
+    baseline: Project, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIMES", "40")
-    result = live(suite, api.url, "--token-budget-samples=2")
+    before = len(api.charges)
+    result = live(baseline, api.url, "--token-budget-samples=6")
     assert (result.status, result.verdicts) == (1, {"over"})
-    assert "2 failed, 4 passed" in result.output
+    assert "2 failed, 6 passed, 6 skipped" in result.output
+    assert len(api.charges) - before == 6
+    assert result.over("test_ask[one]") == {"cost_usd"}
+    command = "pytest --token-budget-live --token-budget-update --token-budget-samples=5"
+    assert command in result.output
+    accepted = live(baseline, api.url, "--token-budget-update", "--token-budget-samples=5")
+    assert accepted.status == 0, accepted.output
+    assert live(baseline, api.url, "--token-budget-samples=2").status == 0
 
 
-def test_noise_around_the_limit_is_inconclusive_and_does_not_fail(
-    suite: Project, monkeypatch: pytest.MonkeyPatch
+def test_a_suite_fails_as_a_whole(
+    baseline: Project, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MOST", "500")
-    base = suite.judge().scenarios["test_ask[one]"]["baseline"]["output_tokens"]
-    lengths = itertools.cycle([1, base + 60])
+    monkeypatch.setenv("TIMES", "40")
+    result = live(baseline, api.url)
+    assert result.status == 1
+    assert "over: 2 scenarios together cost +" in result.output
 
-    def noisy(body: Mapping[str, Any]) -> str:
+
+def test_noise_is_undecided_and_does_not_fail(suite: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOST", "500")
+    monkeypatch.setenv("TIMES", "100")
+    lengths = itertools.cycle([20, 110, 40, 90, 60])
+
+    def noisy(_: Mapping[str, Any]) -> str:
         return "word " * next(lengths)
 
     with MessagesApi(noisy) as server:
-        result = live(suite, server.url, "--token-budget-samples=4", "-k", "one")
+        arguments = ("--token-budget-samples=5", "-k", "one")
+        assert live(suite, server.url, "--token-budget-update", *arguments).status == 0
+        result = live(suite, server.url, *arguments)
+        markdown = suite.path / "report.md"
+        live(suite, server.url, *arguments, f"--token-budget-report=markdown:{markdown}")
     assert result.status == 0, result.output
-    texts = [finding["text"] for finding in result.scenarios["test_ask[one]"]["findings"]]
-    assert any("on both sides of the limit" in text for text in texts)
+    told = " ".join(result.output.split())
+    assert "5 live runs: $0.0" in told
+    assert re.search(r"undecided: \d+ more runs, about \$0\.0\d+, would decide \+\d+\.\d%", told), told
+    assert "undecided: " in markdown.read_text("utf-8")
+
+
+def test_a_sample_is_named_as_its_test(
+    suite: Project, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOST", "-1")
+    result = live(suite, api.url, "--token-budget-samples=2", "-k", "one")
+    assert result.status == 1
+    assert "FAILED test_real.py::test_ask[one] - " in result.output
 
 
 # --- the spend limit --------------------------------------------------------------------------------------

@@ -12,14 +12,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
-from pytest_tokenbudget.errors import RecordingError
+from pytest_tokenbudget.errors import RecordingError, ReplayMiss
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.playback import Call
 from pytest_tokenbudget.replay.traffic import Reader
+from pytest_tokenbudget.run.allowance import Allowance
 from pytest_tokenbudget.run.spending import Spending, least, most, unbounded
+from pytest_tokenbudget.settings import Caps
 from support.budgeted import Project, preload, run_apart
 from support.messages_api import ApiError, MessagesApi
 from support.sample import SEED, examples
@@ -195,6 +198,65 @@ def test_random_runs_stay_below_their_limit(tmp_path: Path, seed: int) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "purse.sqlite")) as kept:
         (spent,) = kept.execute("SELECT usd FROM spent").fetchone()
     assert cut_share or Decimal(spent) == sum(billed)
+
+
+def posted(api: MessagesApi, one: Call, retries: int) -> dict[str, Any] | None:
+    """The answer of the server in vcr's shape; None where it breaks off. A call that is turned away is tried
+    again.
+    """
+    body = one.request["body"]
+    for _ in range(retries + 1):
+        try:
+            answer = httpx2.post(
+                f"{api.url}/v1/messages", content=body, headers={"x-api-key": "sk-ant-test"}, timeout=600
+            )
+        except httpx2.HTTPError:
+            return None
+        if answer.status_code == 200:
+            break
+    status = {"code": answer.status_code, "message": ""}
+    return {"status": status, "headers": {}, "body": {"string": answer.content}}
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + examples(200)))
+def test_random_sessions_against_a_server_with_faults(tmp_path: Path, seed: int) -> None:
+    """Of 1, 3 or 4 workers: what the ledger of the server has is below the limit, and is what is told."""
+    draw = random.Random(f"server {seed}")
+    workers, cut_share = draw.choice([1, 3, 4]), draw.choice([0.0, 0.25])
+    limit = worst(call()) * draw.randint(1, 14)
+    seeds = [draw.random() for _ in range(workers)]
+
+    def work(own: float) -> None:
+        lot = random.Random(own)
+        allowance = Allowance(Caps(), PRICES, purse(tmp_path, limit))
+        for _ in range(10):
+            one = call("Vote!" if lot.random() < 0.5 else "Hello")
+            is_cut = lot.random() < cut_share
+            if lot.random() < 0.2:
+                api.fail_next(ApiError(lot.choice([429, 529])))
+            try:
+                allowance.begin(one)
+            except ReplayMiss:
+                return
+            answer = posted(api, one, retries=4 * workers)
+            if answer is None or is_cut:
+                one.leave()  # billed by the server, and nobody knows what
+            else:
+                one.answer = answer
+                allowance.finish(one)
+
+    with MessagesApi(lambda body: "Yes." if len(str(body)) % 2 else "No.") as api:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, seeds))
+        billed, told = bill(api), purse(tmp_path, limit).paid()
+    assert billed <= limit
+    if told.unknown:
+        assert told.usd <= billed
+        assert str(told).startswith(f"{told.calls} real call")
+        assert "nobody knows what" in str(told)
+    else:
+        assert float(told.usd) == pytest.approx(float(billed), rel=0.01)
+        assert told.calls == len(api.charges)
 
 
 # --- runs -------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ _COMMITTED = "It was committed so: name another commit to compare with."
 _FOREIGN_READS = "foreign_reads"
 _TTLS = ("5m", "1h")
 _DIGESTS = ("recording", "accepted")
+_LIVE = "live"
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 _ADDED = (*_DIGESTS, "counted_by")
 """Keys of a scenario that version 2 added, all of them optional; `foreign_reads` stands under a model."""
@@ -57,6 +58,8 @@ class Baseline:
     """The digest of its accepted requests; None where the requests are the recorded ones."""
     counted_by: str | None = None
     """The counter of what was counted (`ctok 1.3`); None where every number is recorded."""
+    live: tuple[Usage, ...] = ()
+    """Each of its live runs, with foreign reads as writes; never mixed with `usage`, which is replayed."""
 
 
 def usages(baselines: Mapping[str, Baseline]) -> dict[str, Usage]:
@@ -200,7 +203,7 @@ def _baseline(value: object, where: str, version: int) -> Baseline:
     if not isinstance(value, dict) or not isinstance(value.get("models"), dict):
         raise ValueError(f"{where}: is not `turns` and `models`")
     added = _ADDED if version > 1 else ()
-    _refuse_unknown(value, ("turns", "models", *added), where)
+    _refuse_unknown(value, ("turns", "models", *added, *((_LIVE,) if version > 1 else ())), where)
     by_rate = read_models(value["models"], where, (_FOREIGN_READS,) if version > 1 else ())
     foreign_reads = {
         Rate.parse(str(name)): _foreign_reads(counts[_FOREIGN_READS], f"{where}: {name}: {_FOREIGN_READS}")
@@ -210,10 +213,24 @@ def _baseline(value: object, where: str, version: int) -> Baseline:
     return Baseline(
         Usage(_count(value.get("turns"), f"{where}: turns"), by_rate),
         MappingProxyType(foreign_reads),
+        live=_live(value.get(_LIVE, []), f"{where}: {_LIVE}"),
         **{
             key: _text(value[key], f"{where}: {key}", digest=key in _DIGESTS) for key in added if key in value
         },
     )
+
+
+def _live(value: object, where: str) -> tuple[Usage, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: is not a list of runs")
+    runs = []
+    for number, run in enumerate(value, 1):
+        its = f"{where}, run {number}"
+        if not isinstance(run, dict) or not isinstance(run.get("models"), dict):
+            raise ValueError(f"{its}: is not `turns` and `models`")
+        _refuse_unknown(run, ("turns", "models"), its)
+        runs.append(Usage(_count(run.get("turns"), f"{its}: turns"), read_models(run["models"], its)))
+    return tuple(runs)
 
 
 def read_models(models: Mapping[Any, Any], where: str, beside: Sequence[str] = ()) -> Mapping[Rate, Tokens]:
@@ -272,7 +289,7 @@ def format_baselines(baselines: Mapping[str, Baseline]) -> str:
 
 def _needs_version_2(baseline: Baseline) -> bool:
     added = any(getattr(baseline, key) for key in _ADDED)
-    return added or any(map(_not_zero, baseline.foreign_reads.values()))
+    return added or bool(baseline.live) or any(map(_not_zero, baseline.foreign_reads.values()))
 
 
 def _as_table(baseline: Baseline) -> dict[str, Any]:
@@ -281,7 +298,14 @@ def _as_table(baseline: Baseline) -> dict[str, Any]:
         if reads := _not_zero(by_ttl):
             models[str(rate)][_FOREIGN_READS] = reads
     added = {key: value for key in _ADDED if (value := getattr(baseline, key))}
-    return {"turns": baseline.usage.turns, "models": models, **added}
+    runs = [
+        {
+            "turns": run.turns,
+            "models": format_models({rate: run.by_rate[rate] for rate in sorted(run.by_rate)}),
+        }
+        for run in baseline.live
+    ]
+    return {"turns": baseline.usage.turns, "models": models, **added, **({_LIVE: runs} if runs else {})}
 
 
 def format_models(by_rate: Mapping[Rate, Tokens]) -> dict[str, dict[str, Any]]:

@@ -1,11 +1,14 @@
-"""Baseline x run x tolerance -> verdict."""
+"""Baseline x run x tolerance -> verdict; of live runs, which differ, what statistics bear."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from statistics import NormalDist
 
 from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written
 from pytest_tokenbudget.model import Tokens, Usage, Verdict
@@ -186,3 +189,222 @@ def _caps(measured: Usage, caps: Caps, cost: CostOf) -> Iterator[Limit]:
         dollars = cost(measured)
         over = dollars is None or dollars > caps.max_cost_usd
         yield Limit("max_cost_usd", None, dollars, caps.max_cost_usd, over=over)
+
+
+# --- live runs --------------------------------------------------------------------------------------------
+
+ALPHA = 0.05
+"""How often a scenario, and a suite, that did not change may fail."""
+_POWER = 0.8
+"""How often a growth that is asked about is to be found."""
+_LOOKS = 1.678
+"""O'Brien and Fleming's constant for a one-sided test at 5 % with two looks (Jennison and Turnbull, Group
+Sequential Methods, 2000, table 2.3): at a share t of the information the bound is `_LOOKS / sqrt(t)`."""
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How the cost of live runs compares with that of a baseline of live runs."""
+
+    log_ratio: float
+    """Mean of the logs now, less that of the baseline."""
+    error: float
+    """Its standard error; 0 where no run differs from another."""
+    freedom: float
+    """Degrees of freedom of that error."""
+
+    @property
+    def ratio(self) -> float:
+        """Return the ratio of the (geometric) mean costs."""
+        return math.exp(self.log_ratio)
+
+    @property
+    def p(self) -> float:
+        """Return how probable a growth as large as this one is without any."""
+        if not self.error:
+            return 0.0 if self.log_ratio > 0 else 1.0
+        return student_tail(self.log_ratio / self.error, self.freedom)
+
+    def interval(self) -> tuple[float, float]:
+        """Return the ratios that the true one is between in nine of ten cases."""
+        half = student_quantile(1 - ALPHA, self.freedom) * self.error if self.error else 0.0
+        return math.exp(self.log_ratio - half), math.exp(self.log_ratio + half)
+
+
+def growth(baseline: Sequence[float], now: Sequence[float]) -> Growth | None:
+    """Compare the costs of live runs on logs: by Welch's test (Biometrika 34, 1947) and by Student's.
+
+    The less sure of the two counts. Of few runs the variance may be small by chance, which Welch's test takes
+    for true and Student's pools with the other side's; where the two sides vary differently, Welch's is
+    right. A single run of now is taken to vary as the baseline does. None for fewer than two runs of the
+    baseline, for none of now, and where a run cost nothing.
+    """
+    if len(baseline) < 2 or not now or min(*baseline, *now) <= 0:
+        return None
+    before, after = [math.log(cost) for cost in baseline], [math.log(cost) for cost in now]
+    difference = statistics.fmean(after) - statistics.fmean(before)
+    first = statistics.variance(before)
+    second = statistics.variance(after) if len(after) > 1 else first
+    shared = len(before) + len(after) - 2
+    pooled = ((len(before) - 1) * first + (len(after) - 1) * second) / shared
+    student = Growth(difference, math.sqrt(pooled * (1 / len(before) + 1 / len(after))), shared)
+    of_baseline, of_now = first / len(before), second / len(after)
+    error = math.sqrt(of_baseline + of_now)
+    if len(after) < 2 or not error:
+        return student
+    parts = of_baseline**2 / (len(before) - 1) + of_now**2 / (len(after) - 1)
+    welch = Growth(difference, error, error**4 / parts)
+    return max(student, welch, key=lambda found: found.p)
+
+
+def suite_growth(scenarios: Sequence[Growth]) -> Growth | None:
+    """Return the mean growth of a suite, each scenario being one observation; None for fewer than two."""
+    ratios = [one.log_ratio for one in scenarios]
+    if len(ratios) < 2:
+        return None
+    error = statistics.stdev(ratios) / math.sqrt(len(ratios))
+    return Growth(statistics.fmean(ratios), error, len(ratios) - 1)
+
+
+def grown(scenarios: Mapping[str, Growth], *, level: float = ALPHA) -> frozenset[str]:
+    """Return the scenarios that have grown, with at most `level` chance that any of them has not.
+
+    By Holm's method (Scandinavian Journal of Statistics 6, 1979): the smallest p is held against the level
+    over the number of scenarios, the next against the level over one fewer, to the first that fails.
+    """
+    found: set[str] = set()
+    for place, name in enumerate(sorted(scenarios, key=lambda name: scenarios[name].p)):
+        if scenarios[name].p > level / (len(scenarios) - place):
+            break
+        found.add(name)
+    return frozenset(found)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRuns:
+    """The costs of one scenario in dollars of today: of each live run of its baseline, and of now."""
+
+    baseline: tuple[float, ...]
+    now: tuple[float, ...]
+    allowed: float
+    """The ratio to the baseline's mean that its tolerance allows."""
+    is_stopped: bool = False
+    """Whether `may_stop` has ended its runs."""
+
+    @property
+    def growth(self) -> Growth | None:
+        """Return how they compare, or None where that cannot be told."""
+        return growth(self.baseline, self.now)
+
+    @property
+    def is_past(self) -> bool:
+        """Whether the mean is past what the tolerance allows."""
+        return statistics.fmean(self.now) > self.allowed * statistics.fmean(self.baseline)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVerdict:
+    """What the live runs of a suite come to."""
+
+    over: frozenset[str]
+    """Scenarios whose mean is past its limit, and proved to be above its baseline."""
+    suite: Growth | None
+    """Of all scenarios together; None where there are fewer than two."""
+    suite_is_over: bool
+
+
+def judge_live(scenarios: Mapping[str, LiveRuns], *, level: float = ALPHA) -> LiveVerdict:
+    """Judge the live runs of a suite, by `grown` and by one test of the whole; either fails it.
+
+    `level` is `LAST_LEVEL` where runs might have been stopped before.
+    """
+    known = {name: found for name, runs in scenarios.items() if (found := runs.growth)}
+    proved = {name for name in grown(known, level=level) if scenarios[name].is_past}
+    stopped = {name for name, runs in scenarios.items() if runs.is_stopped}
+    suite = suite_growth(list(known.values()))
+    allowed = statistics.fmean([math.log(scenarios[name].allowed) for name in known] or [0.0])
+    is_over = suite is not None and suite.p <= ALPHA and suite.log_ratio > allowed
+    return LiveVerdict(frozenset(proved | stopped), suite, is_over)
+
+
+LAST_LEVEL = 1 - _NORMAL.cdf(_LOOKS)
+"""The level that is left for the last look of two."""
+
+
+def may_stop(runs: LiveRuns, planned: int, scenarios: int) -> bool:
+    """Return whether a scenario, one of `scenarios`, is over at the look before the end of `planned` runs.
+
+    There is one look, after half of the runs and at least two. The information of n runs against m of the
+    baseline is 1 / (1/n + 1/m).
+    """
+    found, number = runs.growth, len(runs.now)
+    if found is None or number != first_look(planned) or number == planned or not runs.is_past:
+        return False
+    share = (1 / planned + 1 / len(runs.baseline)) / (1 / number + 1 / len(runs.baseline))
+    return found.p <= (1 - _NORMAL.cdf(_LOOKS / math.sqrt(share))) / scenarios
+
+
+def first_look(planned: int) -> int:
+    """Return after how many of the planned runs they may be stopped."""
+    return max(2, math.ceil(planned / 2))
+
+
+def runs_to_decide(baseline: Sequence[float], now: Sequence[float], ratio: float) -> int | None:
+    """Return how many more runs would find a growth by `ratio` in four of five cases; 0: there are enough.
+
+    None where no number would: the baseline itself has too few runs, or the runs of now tell nothing.
+    """
+    if len(baseline) < 2 or len(now) < 2 or min(*baseline, *now) <= 0:
+        return None
+    needed = math.log(ratio) / (_NORMAL.inv_cdf(1 - ALPHA) + _NORMAL.inv_cdf(_POWER))
+    before = statistics.variance(map(math.log, baseline)) / len(baseline)
+    if needed**2 <= before:
+        return None
+    runs = math.ceil(statistics.variance(map(math.log, now)) / (needed**2 - before))
+    return max(runs - len(now), 0)
+
+
+def student_tail(t: float, freedom: float) -> float:
+    """Return the probability that Student's t is above `t`.
+
+    By the regularised incomplete beta function (Abramowitz and Stegun, 26.7.1 and 26.5.27).
+    """
+    half = _beta(freedom / (freedom + t * t), freedom / 2, 0.5) / 2
+    return half if t > 0 else 1 - half
+
+
+def student_quantile(share: float, freedom: float) -> float:
+    """Return the t that a `share` of Student's distribution is below, by halving an interval."""
+    low, high = -1e3, 1e3
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 1 - student_tail(middle, freedom) < share else (low, middle)
+    return (low + high) / 2
+
+
+def _beta(x: float, a: float, b: float) -> float:
+    """Return the regularised incomplete beta function, by its continued fraction (A. & S. 26.5.8)."""
+    if x <= 0 or x >= 1:
+        return min(max(x, 0.0), 1.0)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _beta(1 - x, b, a)
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )
+    value = 1.0
+    for step in range(_STEPS, 0, -1):
+        value = 1 + _coefficient(step, x, a, b) / value
+    return front / (a * value)
+
+
+_STEPS = 60
+"""Coefficients of the fraction; it converges in about the root of the larger parameter."""
+
+
+def _coefficient(step: int, x: float, a: float, b: float) -> float:
+    """Return a coefficient of the continued fraction of the incomplete beta function, from 1."""
+    m, odd = divmod(step, 2)
+    if odd:
+        return -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+    return m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))

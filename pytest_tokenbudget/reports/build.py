@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
 
 from pytest_tokenbudget import __version__
-from pytest_tokenbudget.budget.verdict import CostOf, Judgement, Limit, Number
+from pytest_tokenbudget.budget.verdict import (
+    ALPHA,
+    CostOf,
+    Judgement,
+    Limit,
+    LiveRuns,
+    Number,
+    runs_to_decide,
+    student_quantile,
+)
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.model import COUNTS, Basis, Finding, FindingKind, Tokens, Usage
 from pytest_tokenbudget.reports.document import (
@@ -30,10 +39,12 @@ from pytest_tokenbudget.reports.document import (
     TurnEntry,
     UnmeasuredEntry,
     UnmeteredEntry,
+    is_measured,
     tokens_entry,
     totals,
     usage_of,
 )
+from pytest_tokenbudget.wording import UNKNOWN, money, plural, signed_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +195,9 @@ def finding(found: Finding) -> FindingEntry:
     }
 
 
-# Student's t, 95 % one-sided, by degrees of freedom (any table; NIST/SEMATECH e-Handbook, 1.3.6.7.2): with it
-# the true mean is below `low` in one of twenty cases, and above `high` in one of twenty.
-_T = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
-_NORMAL = 1.645
-"""What it comes down to; on the way there, its expansion by one over the degrees of freedom is as good."""
-
-
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The mean of a metric over samples, with the interval that holds the true one in nine of ten cases."""
+    """The mean of what runs cost, with the interval that holds the true one in nine of ten cases."""
 
     mean: float
     low: float
@@ -205,41 +209,36 @@ class Spread:
         mean = statistics.fmean(values)
         if len(values) < 2:
             return cls(mean, mean, mean)
-        freedom = len(values) - 1
-        t = _T[freedom - 1] if freedom <= len(_T) else _NORMAL + (_NORMAL**3 + _NORMAL) / (4 * freedom)
+        t = student_quantile(1 - ALPHA, len(values) - 1)
         half = t * statistics.stdev(values) / math.sqrt(len(values))
         return cls(mean, mean - half, mean + half)
 
 
-def merge_samples(samples: Sequence[ScenarioEntry], cost: CostOf) -> ScenarioEntry:
+def merge_samples(
+    samples: Sequence[ScenarioEntry], cost: CostOf, runs: LiveRuns | None = None, *, is_over: bool = False
+) -> ScenarioEntry:
     """One entry of several runs of the same scenario; the turns are those of the run in the middle.
 
-    A metric is over when the whole interval of its mean is past the limit. Where only a part of it is, more
-    samples are needed, which a finding says; that does not fail.
+    Its cost alone is judged: `is_over`, against the live `runs` of its baseline; without these it is told.
+    The other metrics explain. A cap that one run has passed is passed.
     """
-    if len(samples) == 1:
+    if samples[0]["basis"] != str(Basis.LIVE) and len(samples) == 1:
         return samples[0]
-    unknown = next((one for one in samples if one["measured"] is None), None)
-    if unknown is not None:
-        return unknown
+    amiss = next((one for one in samples if not is_measured(one)), None)
+    if amiss is not None:
+        return amiss
     measured = [one["measured"] for one in samples if one["measured"] is not None]
     ranked = sorted(samples, key=lambda one: _prompt(one["measured"]))
     middle = ranked[len(ranked) // 2]
-    limits, doubts = [], []
     by_metric = [{limit["metric"]: limit for limit in one["limits"]} for one in samples]
-    for metric in by_metric[0]:
-        column = [its[metric] for its in by_metric if metric in its]
-        if len(column) < len(samples):
-            continue  # a run without a prompt has no cache share
-        limit, doubt = _merged(column)
-        limits.append(limit)
-        doubts += [doubt] if doubt else []
+    columns = [[its[metric] for its in by_metric if metric in its] for metric in by_metric[0]]
+    limits = [_merged(column, is_over=is_over) for column in columns if len(column) == len(samples)]
     return {
         **middle,
-        "verdict": _verdict(samples, limits),
-        "measured": tokens(_mean([usage_of(one) for one in measured]), cost),
+        "verdict": "over" if any(limit["over"] for limit in limits) else "within",
+        "measured": tokens(mean_usage([usage_of(one) for one in measured]), cost),
         "limits": limits,
-        "findings": [*doubts, _told(samples), *middle["findings"]],
+        "findings": [*_told(measured, runs, is_over=is_over), *middle["findings"]],
     }
 
 
@@ -247,39 +246,58 @@ def _prompt(entry: TokensEntry | None) -> int:
     return entry["prompt_tokens"] if entry else 0
 
 
-def _merged(column: Sequence[LimitEntry]) -> tuple[LimitEntry, FindingEntry | None]:
-    """One limit held against the mean, and a finding where its interval lies on both sides."""
+def _merged(column: Sequence[LimitEntry], *, is_over: bool) -> LimitEntry:
+    """One limit held against the mean; a cap against the worst run."""
     first = column[0]
+    if first["metric"].startswith("max_"):
+        return next((one for one in column if one["over"]), first)
     values = [one["measured"] for one in column if one["measured"] is not None]
-    if len(values) < len(column):
-        return next(one for one in column if one["measured"] is None), None
-    spread, limit, baseline = Spread.of(values), first["limit"], first["baseline"]
-    falls = first["metric"] == "cache_share"
-    past = spread.high < limit if falls else spread.low > limit
-    over = past and any(one["over"] for one in column)  # a share that falls with a shorter prompt is not over
-    doubtful = spread.low < limit <= spread.high if falls else spread.low <= limit < spread.high
+    mean, baseline = (statistics.fmean(values) if len(values) == len(column) else None), first["baseline"]
     change = None
-    if baseline is not None:
-        change = spread.mean - baseline if falls else spread.mean / baseline - 1 if baseline else None
-    mean = round(spread.mean, 10)
-    merged: LimitEntry = {**first, "measured": mean, "change": change, "over": over}
-    return merged, _doubt(first["metric"], spread, limit, len(column)) if doubtful else None
+    if baseline is not None and mean is not None:
+        apart = mean - baseline
+        change = apart if first["metric"] == "cache_share" else apart / baseline if baseline else None
+    over = is_over and first["metric"] == "cost_usd"
+    return {**first, "measured": None if mean is None else round(mean, 10), "change": change, "over": over}
 
 
-def _doubt(metric: str, spread: Spread, limit: float, samples: int) -> FindingEntry:
-    text = (
-        f"{metric}: the mean of {samples} live runs lies between {spread.low:,.4g} and {spread.high:,.4g}, "
-        f"on both sides of the limit {limit:,.4g}: run more samples to tell"
+def _told(measured: Sequence[TokensEntry], runs: LiveRuns | None, *, is_over: bool) -> Iterator[FindingEntry]:
+    """Yield what the runs cost, how that compares with the baseline, and what would decide it."""
+    number = plural(len(measured), "live run")
+    costs = [one["cost_usd"] for one in measured if one["cost_usd"] is not None]
+    if len(costs) < len(measured):
+        prompt = Spread.of([one["prompt_tokens"] for one in measured])
+        yield _interval(f"{number}: {prompt.mean:,.0f} prompt tokens on average, cost {UNKNOWN}")
+        return
+    spread = Spread.of(costs)
+    between = f", between {money(spread.low)} and {money(spread.high)} in 9 of 10 cases"
+    said = f"{number}: {money(spread.mean)} a run on average{between if len(costs) > 1 else ''}"
+    growth = runs.growth if runs else None
+    if runs is None or growth is None:
+        yield _interval(f"{said}; not judged, but by caps: it has no baseline of 2 or more live runs")
+        return
+    low, high = growth.interval()
+    yield _interval(
+        f"{said}; {signed_percent(growth.ratio - 1)} against {len(runs.baseline):,} runs of its baseline "
+        f"({signed_percent(low - 1)} to {signed_percent(high - 1)})"
     )
-    return _finding(FindingKind.INCONCLUSIVE, metric, text)
+    if not is_over and high > runs.allowed:
+        text = _undecided(runs, max(growth.ratio, 2 * runs.allowed - 1), spread.mean)
+        yield _finding(FindingKind.INCONCLUSIVE, "cost_usd", text)
 
 
-def _told(samples: Sequence[ScenarioEntry]) -> FindingEntry:
-    spread = Spread.of([_prompt(one["measured"]) for one in samples])
-    text = (
-        f"{len(samples)} live runs: {spread.mean:,.0f} prompt tokens on average, the mean between "
-        f"{spread.low:,.0f} and {spread.high:,.0f} with 90 % confidence"
-    )
+def _undecided(runs: LiveRuns, ratio: float, a_run: float) -> str:
+    """Say how many more runs would decide whether the cost has grown by `ratio`."""
+    size = signed_percent(ratio - 1)
+    more = runs_to_decide(runs.baseline, runs.now, ratio)
+    if more:
+        return f"undecided: {plural(more, 'more run')}, about {money(more * a_run)}, would decide {size}"
+    if more is None:
+        return f"undecided: its baseline has too few runs, or this run has, to decide {size}"
+    return f"undecided: it is not proved that it costs more, and these runs would find {size}"
+
+
+def _interval(text: str) -> FindingEntry:
     return _finding(FindingKind.INTERVAL, "live", text)
 
 
@@ -287,20 +305,7 @@ def _finding(kind: FindingKind, where: str, text: str) -> FindingEntry:
     return {"kind": str(kind), "where": where, "tokens": None, "cost_usd": None, "text": text, "source": None}
 
 
-def _verdict(samples: Sequence[ScenarioEntry], limits: Sequence[LimitEntry]) -> str:
-    verdicts = {one["verdict"] for one in samples}
-    for first in ("unrecorded", "stale"):
-        if first in verdicts:
-            return first
-    if any(limit["over"] for limit in limits):
-        return "over"
-    for first in ("unknown", "new"):
-        if first in verdicts:
-            return first
-    return "improved" if verdicts == {"improved"} else "within"
-
-
-def _mean(usages: Sequence[Usage]) -> Usage:
+def mean_usage(usages: Sequence[Usage]) -> Usage:
     """Counts rounded to whole tokens, rate by rate, so that they still add up."""
     total, runs = sum(usages, Usage()), len(usages)
     by_rate = {

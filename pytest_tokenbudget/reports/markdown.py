@@ -107,6 +107,9 @@ def _blocks(document: Document, cut: Cut, links: Links | None) -> Iterator[str]:
     yield from _listed("suspected", view.suspected(document))
     yield from _changes(view.changes(document), links)
     yield from _notes(list(map(str, view.notes(document))))
+    if live := view.live(document):
+        more = [f"- and {len(live) - cut.rows:,} more"] if len(live) > cut.rows else []
+        yield "\n".join([*(f"- {prose(one)}" for one in live[: cut.rows]), *more])
     yield from _ways_out(failing)
     if shown[: cut.rows]:
         verdicts = "fails" if len(failing) == 1 else "fail"

@@ -104,8 +104,9 @@ def summary_lines(
     told = view.worst_first(document["scenarios"])
     if verbosity <= 0:
         told = [one for one in told if one["verdict"] != "within" or unpriced(one)]
-    missing, notes = view.missing(document), list(map(str, view.notes(document)))
-    if not told and not missing and not notes:
+    missing, live = view.missing(document), view.live(document)
+    notes = list(map(str, view.notes(document)))
+    if not told and not missing and not notes and not live:
         return []
     failing = [one for one in told if view.fails(one)]
     lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_causes(document, paper, verbosity)]
@@ -114,7 +115,7 @@ def summary_lines(
         lines += [line for one in failing for line in (Line(), *_turns(one, paper))] + [Line()]
     elif verbosity == 0 and told:
         lines += [*_few_of_each_cause(told, paper), Line()]
-    for texts, style in ((notes, "yellow"), (missing, "red")):
+    for texts, style in ((live, ""), (notes, "yellow"), (missing, "red")):
         pieces = (wrap(text, paper.columns, "", "  ") for text in _some(texts, verbosity))
         lines += [Line(piece, style) for piece in chain.from_iterable(pieces)]
     lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]

@@ -16,7 +16,7 @@ from functools import cached_property
 from posixpath import commonprefix
 
 from pytest_tokenbudget.budget.baselines import UPDATE as UPDATE_COMMAND
-from pytest_tokenbudget.model import BY_HAND, FindingKind, ScenarioId, Verdict
+from pytest_tokenbudget.model import BY_HAND, Basis, FindingKind, ScenarioId, Verdict
 from pytest_tokenbudget.reports.document import (
     Count,
     Document,
@@ -427,8 +427,20 @@ def _verdicts(document: Document) -> str:
 
 
 def _counts(document: Document) -> Counter[str]:
-    """Count the scenarios by verdict, in the order of `rank`."""
-    return Counter(sorted((one["verdict"] for one in document["scenarios"]), key=rank))
+    """Count the scenarios that were judged by verdict, in the order of `rank`."""
+    judged = (one["verdict"] for one in document["scenarios"] if not _is_told_only(one))
+    return Counter(sorted(judged, key=rank))
+
+
+def _is_told_only(scenario: ScenarioEntry) -> bool:
+    """Whether it is of live runs that nothing could be held against but caps."""
+    return _is_live(scenario) and scenario["verdict"] == "within" and scenario["baseline"] is None
+
+
+def _unjudged(document: Document) -> int:
+    """Count the scenarios without a verdict, but those that were not run."""
+    told = sum(map(_is_told_only, document["scenarios"]))
+    return len(document["not_judged"]) - _not_run(document) + told
 
 
 def _other_errors(document: Document) -> int:
@@ -488,9 +500,21 @@ def _first_of(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
 
 
+def live(document: Document) -> list[str]:
+    """Return what live runs cost, and what would decide where nothing is decided, scenario by scenario."""
+    told = (FindingKind.INTERVAL, FindingKind.INCONCLUSIVE)
+    names = short_names(document["scenarios"])
+    return [
+        f"{name}: {'; '.join(sentence(finding) for finding in entry['findings'] if finding['kind'] in told)}"
+        for name, entry in zip(names, document["scenarios"], strict=True)
+        if _is_live(entry) and any(finding["kind"] in told for finding in entry["findings"])
+    ]
+
+
 def has_news(document: Document) -> bool:
     """Return whether there is anything to say but that all was measured and nothing changed."""
-    return bool(missing(document) or notes(document)) or any(map(is_news, document["scenarios"]))
+    told = missing(document) or notes(document) or live(document)
+    return bool(told) or any(map(is_news, document["scenarios"]))
 
 
 def line(document: Document) -> str:
@@ -826,6 +850,7 @@ def _column(table: TurnTable, header: str) -> Sequence[str]:
 
 
 UPDATE = tuple(UPDATE_COMMAND.split())
+UPDATE_LIVE = ("pytest", "--token-budget-live", "--token-budget-update", "--token-budget-samples=5")
 UPGRADE_PRICES = ("pip", "install", "-U", "genai-prices")
 RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
 RECORD_ALL = ("pytest", "--token-budget", "--token-budget-record=all")
@@ -857,6 +882,7 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     over = by_verdict["over"]
     newer = [verdict for verdict in by_verdict if not is_known(verdict)]
     grown = [one for one in over if any(not _is_cap(limit) for limit in exceeded(one))]
+    live, grown = [one for one in grown if _is_live(one)], [one for one in grown if not _is_live(one)]
     gone = [one for one in by_verdict["stale"] if _only_lost_turns(one)]
     departed = [
         one
@@ -870,6 +896,9 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
             own[_recording_of(one)].append(one)
     found = [
         WayOut("If this is meant, accept it", _command(UPDATE, grown)),
+        WayOut(
+            "If this is meant, accept it by new live runs (needs an API key)", _command(UPDATE_LIVE, live)
+        ),
         WayOut("If the turns are meant to be gone, accept it", _command(UPDATE, gone)),
         WayOut("Record it anew (needs an API key)", _command(RECORD_ALL, own[RECORD_ALL])),
         WayOut("Record what changed (needs an API key)", _command(RECORD, own[RECORD])),
@@ -939,6 +968,10 @@ def _raise_caps(scenario: ScenarioEntry) -> WayOut:
     caps = " and ".join(limit["metric"] for limit in exceeded(scenario) if _is_cap(limit))
     where = f"the marker of {plain(scenario['id'])} or in [tool.tokenbudget]"
     return WayOut(f"A cap is raised by hand: {caps} in {where}")
+
+
+def _is_live(scenario: ScenarioEntry) -> bool:
+    return scenario["basis"] == str(Basis.LIVE)
 
 
 def _is_cap(limit: LimitEntry) -> bool:

@@ -24,6 +24,7 @@ from pytest_tokenbudget.budget.accepted import (
     write_accepted,
 )
 from pytest_tokenbudget.budget.baselines import (
+    UPDATE,
     Baseline,
     Merged,
     baseline_path,
@@ -294,6 +295,26 @@ class Committed:
                 updated.problems.append(str(not_written(path, error)))
         return updated
 
+    def update_live(self, runs: Mapping[Place, Sequence[Usage]]) -> Updated:
+        """Write the live runs of scenarios beside their replayed baselines, in place of earlier ones."""
+        updated = Updated()
+        for path in sorted({self._path(place) for place in runs}):
+            own = {place.name: tuple(found) for place, found in runs.items() if self._path(place) == path}
+            try:
+                kept = read_baselines(path)
+                live = {name: replace(kept[name], live=own[name]) for name in own if name in kept}
+                if live and write_baselines(path, live):
+                    updated.written.append(path)
+                updated.problems += [
+                    f"{name}: live runs are kept beside a replayed baseline, and it has none. Record it, and "
+                    f"write that first: {UPDATE}"
+                    for name in own
+                    if name not in kept
+                ]
+            except TokenBudgetError as error:
+                updated.problems.append(str(error))
+        return updated
+
     def _update(
         self,
         path: Path,
@@ -308,7 +329,7 @@ class Committed:
         for name, entry in entries.items():
             told, before = measured_on.get(entry["id"]), kept.baselines.get(name)
             requests = parse_accepted(told["accepted"], name) if told else ()
-            baseline = _baseline(entry, told, requests)
+            baseline = _baseline(entry, told, requests, before.live if before else ())
             if not _is_taken(before, baseline, told, taken):
                 if before and before.usage != baseline.usage:
                     updated.kept.append(entry["id"])
@@ -345,12 +366,15 @@ def _is_taken(before: Baseline | None, baseline: Baseline, told: MeasuredOn | No
 
 
 def _baseline(
-    entry: ScenarioEntry, told: MeasuredOn | None, accepted: Sequence[AcceptedCassette]
+    entry: ScenarioEntry,
+    told: MeasuredOn | None,
+    accepted: Sequence[AcceptedCassette],
+    live: Sequence[Usage],
 ) -> Baseline:
-    """Return what was measured of a scenario as a baseline."""
+    """Return what was measured of a scenario as a baseline, beside the `live` runs that it has."""
     usage = usage_of(entry["measured"]) if entry["measured"] else Usage()
     if told is None:
-        return Baseline(usage)
+        return Baseline(usage, live=tuple(live))
     foreign = {Rate.parse(rate): ttls for rate, ttls in told["foreign_reads"].items()}
     digest = accepted_digest(accepted) if accepted else None
-    return Baseline(usage, foreign, told["recording"], digest, told["counted_by"])
+    return Baseline(usage, foreign, told["recording"], digest, told["counted_by"], tuple(live))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.budget.verdict import first_look
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.replay.proxy import Access as Access  # part of the fixture's signature
 from pytest_tokenbudget.reports.exports import properties
@@ -227,6 +228,7 @@ class Scenarios:
         No wrapper: one that fails keeps others from their setup, but not from their teardown.
         """
         if items.is_marked(item) or self._session.options.judge or self._session.options.calls:
+            self._skip_decided(item)
             with told_plainly():
                 scenario = items.scenario_of(item, self._session.files)
                 item.stash[REFUSALS] = self._ask(item, scenario)
@@ -237,6 +239,15 @@ class Scenarios:
                 if scenario.settings.exclude is None or items.is_marked(item):
                     item.stash[SCENARIO] = scenario
                     self._stage.enter(scenario, fenced=True)
+
+    def _skip_decided(self, item: pytest.Item) -> None:
+        """Make no more live runs of what is proved to be over; several processes do not know of that."""
+        options = self._session.options
+        if options.samples < 2 or hasattr(self._config, "workerinput") or not items.is_marked(item):
+            return
+        scenarios = len({items.place_of(other).id for other in item.session.items if items.is_marked(other)})
+        if self._session.is_decided(items.place_of(item).id, scenarios):
+            pytest.skip(f"it is over after {first_look(options.samples)} of {options.samples} live runs")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -373,6 +384,8 @@ class Scenarios:
             self._note(UNJUDGED, self._unjudged(item, outcome, failure) if outcome else None)
             if call.when == "teardown" and (why := item.stash.get(EXCLUDED, None)):
                 self._note(LEFT_OUT, {"id": items.place_of(item).id, "why": why})
+        if self._session.options.samples > 1:
+            report.nodeid = items.without_sample(report.nodeid)  # by that a sample is found again
         if type(report) is pytest.TestReport:
             vars(report).update(self._news)
             self._news.clear()
@@ -382,13 +395,17 @@ class Scenarios:
             report.__dict__.pop("wasxfail", None)
         elif isinstance(failure, ReplayMiss):
             report.longrepr = self._shown(failure)  # of a subtest
-        if self._session.options.calls and report.failed and not is_budgets:
-            denied = reporting.of_credentials(failure, item.stash.get(SCENARIO, None))
-            report.longrepr = reporting.printable(denied) if denied else report.longrepr
         if self._session.options.calls:
-            live = self._session.options.live
-            report.sections += reporting.of_real_calls(report, item.stash.get(SCENARIO, None), live=live)
+            self._tell_calls(report, item.stash.get(SCENARIO, None), None if is_budgets else failure)
         return report
+
+    def _tell_calls(
+        self, report: pytest.TestReport, scenario: Scenario | None, failure: BaseException | None
+    ) -> None:
+        """Say what became of the real calls of a test; a key that was refused is one sentence."""
+        if report.failed and (denied := reporting.of_credentials(failure, scenario)):
+            report.longrepr = reporting.printable(denied)
+        report.sections += reporting.of_real_calls(report, scenario, live=self._session.options.live)
 
     def _shown(self, failure: BaseException | None) -> str:
         """Return why a test fails, as the terminal shows it, without secrets."""

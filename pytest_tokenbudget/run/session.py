@@ -20,13 +20,24 @@ from typing import TypedDict
 
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.budget.baselines import Baseline
-from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
+from pytest_tokenbudget.budget.verdict import (
+    ALPHA,
+    LAST_LEVEL,
+    Judgement,
+    LiveRuns,
+    LiveVerdict,
+    Starts,
+    first_look,
+    judge,
+    judge_live,
+    may_stop,
+)
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import bounds, other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
 from pytest_tokenbudget.errors import GitError, RecordingError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import append_line, encoded, write_atomically
-from pytest_tokenbudget.metering.cache_split import same_start
+from pytest_tokenbudget.metering.cache_split import as_written, same_start
 from pytest_tokenbudget.metering.counting import Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
@@ -36,12 +47,19 @@ from pytest_tokenbudget.replay.credentials import without_stand_ins
 from pytest_tokenbudget.replay.playback import AcceptedIn
 from pytest_tokenbudget.replay.redaction import Redactor, Secrets, secrets_of
 from pytest_tokenbudget.reports import build
-from pytest_tokenbudget.reports.build import Place, merge_samples
-from pytest_tokenbudget.reports.document import Document, ExcludedEntry, ScenarioEntry, UnmeasuredEntry
+from pytest_tokenbudget.reports.build import Place, mean_usage, merge_samples
+from pytest_tokenbudget.reports.document import (
+    Document,
+    ExcludedEntry,
+    ScenarioEntry,
+    UnmeasuredEntry,
+    is_measured,
+    usage_of,
+)
 from pytest_tokenbudget.reports.history import History, log_entry
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text, kept
 from pytest_tokenbudget.reports.view import MISBILLED, SECOND_REPLAY
-from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, read_history
+from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, Updated, read_history
 from pytest_tokenbudget.repository.git import Repository, head_of, project_of
 from pytest_tokenbudget.repository.source_files import read_source_tree
 from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_gone_turns
@@ -64,7 +82,7 @@ from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.sources.words import Names
 from pytest_tokenbudget.wire.exchange import Accepted, Exchange, Pair
 from pytest_tokenbudget.wire.prompt import Prompt, body_of
-from pytest_tokenbudget.wording import plural
+from pytest_tokenbudget.wording import plural, signed_percent
 
 
 @dataclass(slots=True)
@@ -143,6 +161,10 @@ class Session:
         """Ids of all baselines in the folders that were run."""
         self.excluded: dict[str, ExcludedEntry] = {}
         """By id, the tests that are not judged because the suite says so."""
+        self._stopped: set[str] = set()
+        """Scenarios whose live runs were ended early, since they are proved to be over."""
+        self._looked = False
+        """Whether live runs might have been ended early."""
 
     @cached_property
     def meter(self) -> Meter:
@@ -257,7 +279,8 @@ class Session:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
         measured_on = self._to_accept(scenario, run, as_asked) if judge else None
-        entry = self.examine(scenario.place, scenario.settings, run)
+        examine = self.examine_live if self.options.live else self.examine
+        entry = examine(scenario.place, scenario.settings, run)
         scenario.outcome = entry["verdict"]
         # Of live runs, the controller judges all samples together.
         verdict = Verdict(entry["verdict"])
@@ -429,6 +452,25 @@ class Session:
         runs = settings.runs_per_month
         return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
 
+    def examine_live(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
+        """Hold one live run against its caps, and beside the mean of the live runs of its baseline.
+
+        What it read from a cache that others had filled is taken as written: samples warm it for each other.
+        """
+        cost, committed = self.prices.cost, self._committed.of(place)
+        cold = as_written(run.usage, self.meter.foreign_reads(run)) if run.is_measured else run.usage
+        baseline = mean_usage(committed.live) if committed and committed.live else None
+        by_caps = self._judge(None, run, settings)
+        beside = judge(baseline, cold, settings, cost).limits if baseline and run.is_measured else ()
+        metrics = tuple(limit for limit in beside if limit.metric in settings.tolerances)
+        verdict = Verdict.WITHIN if by_caps.verdict == Verdict.NEW else by_caps.verdict
+        judgement = Judgement(verdict, (*metrics, *by_caps.limits))
+        self._learn_secrets(run)
+        findings = self._without_secrets(self._findings(run, settings, ()))
+        runs = settings.runs_per_month
+        entry = build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
+        return entry if entry["measured"] is None else {**entry, "measured": build.tokens(cold, cost)}
+
     def _learn_secrets(self, run: Run) -> None:
         """Look for secrets in what differs, on both sides: findings quote it, and cut what they quote."""
         pairs = [turn.pair for turn in run.turns if _is_changed(turn)]
@@ -545,7 +587,70 @@ class Session:
     @property
     def entries(self) -> list[ScenarioEntry]:
         """One entry for each scenario so far."""
-        return [merge_samples(samples, self.prices.cost) for samples in self._entries.values()]
+        cost = self.prices.cost
+        if not self.options.live:
+            return [merge_samples(samples, cost) for samples in self._entries.values()]
+        runs, judged = self._live, self._judged_live()
+        return [
+            merge_samples(samples, cost, runs.get(name), is_over=name in judged.over)
+            for name, samples in self._entries.items()
+        ]
+
+    @property
+    def _live(self) -> dict[str, LiveRuns]:
+        """Return the costs of the live runs that have a baseline of such, by scenario."""
+        found: dict[str, LiveRuns] = {}
+        for name, samples in self._entries.items():
+            costs = [one["measured"]["cost_usd"] if one["measured"] else None for one in samples]
+            known = tuple(cost for cost in costs if cost is not None)
+            limits = {limit["metric"]: limit for limit in samples[0]["limits"]}
+            limit = limits.get("cost_usd")
+            committed = self._committed.of(_place(samples[0]))
+            if limit is None or not limit["baseline"] or len(known) < len(samples) or committed is None:
+                continue
+            before = tuple(
+                float(cost) for run in committed.live if (cost := self.prices.cost(run)) is not None
+            )
+            allowed = limit["limit"] / limit["baseline"]
+            found[name] = LiveRuns(before, known, allowed, is_stopped=name in self._stopped)
+        return found
+
+    def _judged_live(self) -> LiveVerdict:
+        """Judge the live runs so far; nothing is judged where they become the baseline."""
+        return judge_live(
+            {} if self.options.update else self._live, level=LAST_LEVEL if self._looked else ALPHA
+        )
+
+    def _suite_is_over(self) -> Iterator[str]:
+        """Yield that all live runs together cost more, where that is proved."""
+        judged = self._judged_live()
+        if judged.suite_is_over and judged.suite:
+            grown = signed_percent(judged.suite.ratio - 1)
+            yield (
+                f"over: {plural(len(self._live), 'scenario')} together cost {grown} on average against their "
+                "baselines of live runs, which is proved (95 %) even where it is not of any one of them"
+            )
+
+    def is_decided(self, name: str, scenarios: int) -> bool:
+        """Return whether the live runs of one of `scenarios` are over before all of them are made."""
+        runs = self._live.get(name)
+        if runs is None or name in self._stopped or self.options.update:
+            return name in self._stopped
+        self._looked = self._looked or len(runs.now) == first_look(self.options.samples)
+        if may_stop(runs, self.options.samples, scenarios):
+            self._stopped.add(name)
+        return name in self._stopped
+
+    def _update(self, scenarios: Iterable[ScenarioEntry]) -> Updated:
+        """Write the baselines of what was replayed or recorded, or those of live runs."""
+        if not self.options.live:
+            return self._committed.update(scenarios, self.measured_on, self.options.taken)
+        measured = {
+            _place(samples[0]): [usage_of(one["measured"]) for one in samples if one["measured"] is not None]
+            for samples in self._entries.values()
+            if all(is_measured(one) and one["verdict"] != "over" for one in samples)
+        }
+        return self._committed.update_live({place: runs for place, runs in measured.items() if runs})
 
     def suspect(self, suspicion: Suspicion) -> None:
         """Take in a suspicion of a scenario whose entry is collected."""
@@ -622,9 +727,9 @@ class Session:
         outcome = Outcome(self.document(), problems=list(self._problems), told=self._told)
         if self.spending and (refused := self.spending.closing()):
             outcome.problems.append(refused)
+        outcome.problems += self._suite_is_over() if self.options.live else ()
         if self.options.update or self.options.migrate:
-            taken = self.options.taken
-            updated = self._committed.update(outcome.document["scenarios"], self.measured_on, taken)
+            updated = self._update(outcome.document["scenarios"])
             outcome.written += updated.written
             outcome.problems += updated.problems
             outcome.accepted += acceptances(outcome.document, updated.before, updated.anew, self.prices.cost)
@@ -663,6 +768,10 @@ def _measured(scenario: Scenario, meter: Meter, options: Options) -> Run | None:
         return scenario.run(meter, options)
     except TokenBudgetError:
         return None
+
+
+def _place(entry: ScenarioEntry) -> Place:
+    return Place(entry["id"], entry["file"], entry["line"])
 
 
 def _id(test: Unjudged) -> str:

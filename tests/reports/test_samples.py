@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.budget.verdict import LiveRuns
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.reports.build import Spread, merge_samples
 from pytest_tokenbudget.reports.document import TokensEntry, add
@@ -16,34 +18,50 @@ TEST = "tests/test_a.py::test_a"
 WAS = loop(SONNET, 1000, [10, 10])
 
 
-def merged(verdict: str, *runs: list[TokensEntry]) -> Any:
+def merged(*runs: list[TokensEntry], judged: LiveRuns | None = None, is_over: bool = False) -> Any:
     def cost(_usage: Usage) -> Decimal:
         return Decimal("0.01")
 
-    return merge_samples([scenario(TEST, verdict, WAS, run, basis="live") for run in runs], cost)
+    samples = [scenario(TEST, "within", WAS, run, basis="live") for run in runs]
+    return merge_samples(samples, cost, judged, is_over=is_over)
 
 
 def limit(one: Any, metric: str) -> Any:
     return next((each for each in one["limits"] if each["metric"] == metric), None)
 
 
-@pytest.mark.parametrize(
-    ("prompts", "verdict", "doubts"),
-    [
-        ((1000, 1000, 1000), "within", 0),
-        ((2000, 2010, 2020), "over", 0),
-        ((1000, 1000, 1400), "within", 1),
-    ],
-    ids=["the same", "all of them", "one of them"],
-)
-def test_over_is_what_no_chance_explains(prompts: tuple[int, ...], verdict: str, doubts: int) -> None:
-    runs = [loop(SONNET, prompt, [10, 10]) for prompt in prompts]
-    one = merged("over", *runs)
-    assert one["verdict"] == verdict
-    inconclusive = [each["where"] for each in one["findings"] if each["kind"] == "inconclusive"]
-    assert inconclusive.count("prompt_tokens") == doubts
-    sent = [add(run)["prompt_tokens"] for run in runs]
+RUNS = [loop(SONNET, prompt, [10, 10]) for prompt in (2000, 2010, 2020)]
+
+
+def told(one: Any, kind: str) -> list[str]:
+    return [each["text"] for each in one["findings"] if each["kind"] == kind]
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_cost_alone_is_judged_and_the_other_metrics_explain(is_over: bool) -> None:
+    judged = LiveRuns((0.01, 0.0101), (0.015, 0.0151, 0.0152), 1.05)
+    one = merged(*RUNS, judged=judged, is_over=is_over)
+    assert one["verdict"] == ("over" if is_over else "within")
+    assert [each["metric"] for each in one["limits"] if each["over"]] == (["cost_usd"] if is_over else [])
+    sent = [add(run)["prompt_tokens"] for run in RUNS]
     assert limit(one, "prompt_tokens")["measured"] == pytest.approx(sum(sent) / len(sent))
+    (said,) = told(one, "interval")
+    assert said.startswith("3 live runs: $0.0")
+    assert "; +50.2% against 2 runs of its baseline (+" in said
+    assert len(told(one, "inconclusive")) == (not is_over)
+
+
+def test_without_a_baseline_of_live_runs_nothing_is_judged_but_caps() -> None:
+    (said,) = told(merged(*RUNS), "interval")
+    assert said.endswith("not judged, but by caps: it has no baseline of 2 or more live runs")
+    assert merged(*RUNS, judged=LiveRuns((0.01,), (0.02,), 1.05))["verdict"] == "within"
+
+
+def test_what_is_not_decided_says_what_would_decide_it() -> None:
+    before = (0.0090, 0.0110, 0.0100, 0.0095, 0.0105) * 4
+    one = merged(*RUNS, judged=LiveRuns(before, (0.0092, 0.0122, 0.0105), 1.05))
+    (said,) = told(one, "inconclusive")
+    assert re.fullmatch(r"undecided: \d+ more runs, about \$[\d.]+, would decide \+10\.0%", said)
 
 
 def test_a_run_without_a_prompt_has_no_cache_share() -> None:
