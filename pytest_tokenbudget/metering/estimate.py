@@ -232,8 +232,13 @@ def misbilled(known: Known, counter: Counter) -> int | None:
     whole = total.constants + total.counted
     rough = 0.0 if counter.exact else total.counted * guessed(total.text)
     interval = doubt(total.counted, rough, total.doubt, counter, known=True)
-    apart = abs(known.prompt_tokens - whole)
-    return whole if apart > max(_APART * whole, _LEAST, interval) else None
+    is_outside = abs(known.prompt_tokens - whole) > interval
+    return whole if is_outside and are_apart(known.prompt_tokens, whole) else None
+
+
+def are_apart(tokens: float, counted: float) -> bool:
+    """Return whether tokens are more than 20 % and 200 off what a prompt counts."""
+    return abs(tokens - counted) > max(_APART * counted, _LEAST)
 
 
 def doubt(edited: float, guessed: float, constants: int, counter: Counter, *, known: bool) -> float:

@@ -26,6 +26,7 @@ from pytest_tokenbudget.metering.estimate import (
     CountPrompts,
     Estimate,
     Known,
+    are_apart,
     assumed,
     estimate,
     exactly,
@@ -37,12 +38,17 @@ from pytest_tokenbudget.metering.estimate import (
 from pytest_tokenbudget.metering.models import Family, model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage, Verdict
+from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.answers import asked_rate
-from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, last_breakpoint, mappings
+from pytest_tokenbudget.wire.requests import canonical_body
 
 _BASES = 8
 """Recorded turns, beside the first, that a request without an answer may be counted from."""
+_SHORTEST, _LONGEST, _FRAME = 1.5, 12, 1_000
+"""Bytes of a token, at least and at most over an edit, and tokens that the API adds for what is new: they
+tell without counting that an edit can have the tokens it was accepted with."""
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""
 
@@ -154,6 +160,25 @@ class Meter:
             counted = misbilled(known, self.counter)
             if counted is not None:
                 yield turn, counted
+
+    def forged(self, exchange: Exchange, accepted: Accepted) -> int | None:
+        """Return what an accepted prompt counts, if the tokens it was accepted with cannot be its own.
+
+        Nothing is counted where the length of what was edited already shows that they can.
+        """
+        recorded, request = exchange.answer.usage, accepted.request
+        if request is None or recorded is None or request.prompt.model != exchange.request.prompt.model:
+            return None
+        stored = accepted.usage.main_tokens.prompt_tokens
+        was, now = (canonical_body(one.body or {}) for one in (exchange.request, request))
+        same = sum(common_ends(was, now))
+        removed, added = len(was) - same, len(now) - same
+        least = recorded.main_tokens.prompt_tokens + added / _LONGEST - removed / _SHORTEST
+        most = recorded.main_tokens.prompt_tokens + added / _SHORTEST - removed / _LONGEST + _FRAME
+        if not any(are_apart(stored, counted) for counted in (least, most)):
+            return None
+        known = Known(request.prompt, stored, worked(exchange.answer.message or {}))
+        return misbilled(known, self.counter)
 
     def _from_one_start(self, exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
         """Return the exchanges as if all had been recorded in one session; the same object where they were.

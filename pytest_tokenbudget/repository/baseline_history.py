@@ -362,7 +362,8 @@ def _is_taken(before: Baseline | None, baseline: Baseline, told: MeasuredOn | No
     still_holds = is_of_version_1 and before.usage == baseline.usage and not baseline.accepted
     if taken == "migration" or still_holds:
         return taken == "migration" and still_holds
-    return taken == "all" or told is None or told["due"]
+    is_anew = None not in (before.recording, baseline.recording) and before.recording != baseline.recording
+    return taken == "all" or is_anew or told is None or told["due"]
 
 
 def _baseline(

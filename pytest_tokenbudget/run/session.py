@@ -270,7 +270,8 @@ class Session:
         recorded = None if run.problems or run.edits or run.misses else self.keep(scenario)
         if recorded or judge:
             committed = self._committed.of(scenario.place)
-            run += Run(misbilled=tuple(self._misbilled(scenario, run, committed)))
+            wrong = self._misbilled(scenario, run, committed)
+            run += Run(misbilled=(*wrong, *self._forged(scenario, committed)))
         warnings = self._warnings(scenario)
         broken = run.problems or run.edits or run.misses or run.misbilled or scenario.mismatches
         if not (judge or broken):
@@ -397,6 +398,24 @@ class Session:
             f"{counted:,}. If the cassette was edited, record it anew. If its gateway counts otherwise, set "
             f'trusted_usage = ["{host}"] in [tool.tokenbudget]'
         )
+
+    def _forged(self, scenario: Scenario, committed: Baseline | None) -> Iterator[str]:
+        """Yield a sentence where a prompt cannot have the tokens that it was accepted with."""
+        if self.options.calls or committed is None or committed.accepted is None:
+            return
+        for ledger in scenario.ledgers:
+            for index, accepted in ledger.recording.accepted.items():
+                exchange = ledger.recording.exchanges[index]
+                if exchange.request.host in self.settings.trusted_usage:
+                    continue
+                if (counted := self.meter.forged(exchange, accepted)) is not None:
+                    told = accepted.usage.main_tokens.prompt_tokens
+                    yield (
+                        "its accepted requests do not recount to their numbers: turn "
+                        f"{index + 1} was accepted with {told:,} prompt tokens, and its prompt counts "
+                        f"{counted:,}. Restore its baseline and its accepted requests from git, and update it"
+                    )
+                    return
 
     def keep(self, scenario: Scenario) -> RecordedEntry | None:
         """Write its new recording; None where this run records nothing, or has nothing new.

@@ -5,14 +5,23 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.budget.baselines import Baseline, format_baselines, parse_baselines
+from pytest_tokenbudget.budget.accepted import AcceptedTurn, accepted_digest, read_accepted, write_accepted
+from pytest_tokenbudget.budget.baselines import (
+    Baseline,
+    format_baselines,
+    parse_baselines,
+    read_baselines,
+    write_baselines,
+)
 from pytest_tokenbudget.metering import counting
 from pytest_tokenbudget.metering.counting import BuiltinCounter, CtokCounter
+from pytest_tokenbudget.model import Tokens, Usage
 from pytest_tokenbudget.repository import baseline_history
 from support.budgeted import Judged, Project, run_apart
 from support.messages_api import MessagesApi
@@ -441,3 +450,33 @@ def test_what_changed_on_one_side_of_a_merge_is_taken_with_its_acceptance(
     monkeypatch.setenv("WORDS", FIRST)
     accept(project)
     assert files(project) == ours
+
+
+@pytest.mark.parametrize("more", [5000, -3000], ids=["raised", "lowered"])
+def test_an_acceptance_that_does_not_recount_to_its_numbers_fails(
+    project: Project, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    """Both files are edited so that they fit each other: the digest is right, the numbers are not."""
+    monkeypatch.setenv("MORE", FIRST * 60)
+    accept(project)
+    path = project.path / "token_budgets" / "test_it.yaml"
+    beside = path.parent / "accepted" / path.name
+    (name, cassettes), *_ = read_accepted(beside).items()
+    forged = [
+        replace(cassette, turns=tuple(_with(turn, more if turn.of == 0 else 0) for turn in cassette.turns))
+        for cassette in cassettes
+    ]
+    baseline = read_baselines(path)[name]
+    usage = baseline.usage + Usage.of(next(iter(baseline.usage.by_rate)), Tokens(more), 0)
+    if more < 0:
+        assert baseline.usage.tokens.input_tokens > -more, "the prompt is long enough to be lowered"
+    write_baselines(path, {name: replace(baseline, usage=usage, accepted=accepted_digest(forged))})
+    write_accepted(beside, {name: forged})
+    judged = project.judge()
+    assert judged.status == 1
+    assert "its accepted requests do not recount to their numbers: turn 1" in " ".join(judged.output.split())
+
+
+def _with(turn: AcceptedTurn, more: int) -> AcceptedTurn:
+    rate = next(iter(turn.usage.by_rate))
+    return replace(turn, usage=turn.usage + Usage.of(rate, Tokens(more), 0))
