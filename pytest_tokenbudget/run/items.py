@@ -156,22 +156,32 @@ class CollectedTests:
 
 
 def unmeasured(
-    committed: Iterable[str], collected: Collected, known: Collection[str], ran: Collection[str] | None
+    committed: Iterable[str],
+    collected: Collected,
+    known: Collection[str],
+    ran: Collection[str] | None,
+    *,
+    whole: bool = False,
 ) -> Iterator[UnmeasuredEntry]:
     """Yield which of the `committed` scenarios were not measured, and why.
 
     `known` are those with a verdict, or told of otherwise. `ran` are the tests that pytest began; None where
-    a run was stopped on purpose, so that the others claim nothing.
+    a run was stopped on purpose, so that the others claim nothing. Fixtures and teardowns call where tests
+    do: they are gone where the `whole` suite was measured without them.
     """
     tests, selected = set(collected["tests"]), set(collected["selected"])
     for name in committed:
         scenario = ScenarioId(name)
-        if name in known or scenario.kind == "fixture" or not _was_run(scenario.file, collected):
+        if name in known or not _was_run(scenario.file, collected):
+            continue
+        if scenario.kind != "test" and (scenario.kind == "fixture" or scenario.argument in tests):
+            if whole:
+                yield {"id": name, "why": "gone"}
             continue
         if any(_is_of(name, skipped) for skipped in collected["skipped"]):
             yield {"id": name, "why": "skipped"}
         elif scenario.argument in tests:
-            if scenario.kind == "test" and name in selected and ran is not None and name not in ran:
+            if name in selected and ran is not None and name not in ran:
                 yield {"id": name, "why": "not_run"}
         else:
             yield {"id": name, "why": "gone"}

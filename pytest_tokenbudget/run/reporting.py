@@ -411,7 +411,9 @@ class Summary:
         ran = self._ran if session.exitstatus == pytest.ExitCode.OK else None
         committed = asked_for(self._session.baselines(collected["folders"]), collected)
         self._session.committed = committed
-        self._session.unmeasured = list(unmeasured(committed, collected, self._session.known, ran))
+        known = self._session.known
+        whole = ran is not None and self._session.is_whole(collected["tests"])
+        self._session.unmeasured = list(unmeasured(committed, collected, known, ran, whole=whole))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write one section, where there is anything to say, and in every judging run what was judged."""

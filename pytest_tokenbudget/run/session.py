@@ -576,6 +576,11 @@ class Session:
         """Keep what fails the run although no test is at fault."""
         self._problems.append(problem)
 
+    def is_whole(self, tests: Iterable[str]) -> bool:
+        """Return whether all `tests` with a baseline were measured: none left out, none failed otherwise."""
+        left = {name for name in tests if name in self.committed and name not in self._entries}
+        return not (left or self._unjudged or self.excluded)
+
     @property
     def known(self) -> frozenset[str]:
         """Return the ids that have a verdict, or that are told of otherwise."""

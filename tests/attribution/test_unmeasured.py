@@ -29,6 +29,7 @@ def test_letter():
     assert ask("Two") == "You said Two"
 """
 LETTER = "test_it.py::test_letter"
+PARCEL = "test_it.py::test_parcel"
 GONE = f"{LETTER}: has a baseline, and no test any more. Bring the test back"
 
 
@@ -73,6 +74,45 @@ def test_a_file_that_is_gone_fails_the_run(suite: Suite) -> None:
     assert project.judge("test_other.py").status == 0
 
 
+FIXTURE = """
+import os
+
+import pytest
+from agent import ask
+
+
+@pytest.fixture(scope="module")
+def answer():
+    return ask("One")
+
+
+@pytest.mark.token_budget
+def test_parcel(answer):
+    assert ask("Two") and answer
+
+
+@pytest.mark.token_budget
+def test_letter():
+    if os.environ.get("SKIPS"):
+        pytest.skip("not today")
+    assert ask("Two")
+"""
+
+
+def test_a_fixture_that_is_gone_fails_a_whole_run(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = suite(FIXTURE, 3)
+    fixture = "test_it.py::fixture answer"
+    assert project.judge().status == 0
+    edit(project, '@pytest.fixture(scope="module")\ndef answer', "def no_answer")
+    edit(project, "test_parcel(answer)", "test_parcel(answer=1)")
+    (project.path / "cassettes" / "test_it" / "fixture_answer.yaml").unlink()
+    judged = project.judge()
+    assert (judged.status, lost(judged)) == (1, [(fixture, "gone")])
+    assert (project.judge("-k", "parcel").status, project.judge("test_it.py::test_letter").status) == (0, 0)
+    monkeypatch.setenv("SKIPS", "1")  # whoever skips may have been the one that asks for it
+    assert lost(project.judge()) == []
+
+
 def test_a_module_that_is_skipped_is_told_and_fails_nothing(suite: Suite) -> None:
     project = suite(ONE, 2)
     edit(project, "import pytest\n", "import pytest\npytest.importorskip('nowhere_at_all')\n")
@@ -86,7 +126,7 @@ def test_an_end_before_the_tests_is_no_success(suite: Suite) -> None:
     project = suite(ONE, 2)
     edit(project, "def test_parcel():\n", "def test_parcel():\n    pytest.exit('enough', returncode=0)\n")
     judged = project.judge()
-    assert (judged.status, lost(judged)) == (1, [(LETTER, "not_run")])
+    assert (judged.status, lost(judged)) == (1, [(LETTER, "not_run"), (PARCEL, "not_run")])
     assert "was to run, and the run ended before it" in judged.output
 
 
