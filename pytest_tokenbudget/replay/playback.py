@@ -401,7 +401,8 @@ class Ledger:
         try:
             return self._answers.serve(self._traffic.interactions[number][1], sent)
         except CassetteError as error:
-            self.refuse(f"{self.name}: {error} It answers {sent}.")
+            where = f" in the cassette {self.rules.cassette}" if self.rules.cassette else ""
+            self.refuse(f"{self.name}: {error} It answers {sent}{where}.")
 
     # --- refusing -----------------------------------------------------------------------------------------
 
@@ -466,6 +467,8 @@ class Rules:
     """A request that nothing answers gets a placeholder first, so that what follows can be bounded."""
     accepted: AcceptedIn = lambda _: {}
     """What was accepted in place of the exchanges of a recording, by their index."""
+    cassette: str = ""
+    """The path of a cassette of the user's."""
     asker: Callable[[], str] | None = None
     """Names the test or fixture that asks, where it may be another than the one that opened the cassette."""
 
@@ -954,12 +957,18 @@ def served(answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
 
 
 def _untouched(answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
-    """A copy of a recorded answer as vcr serves it, unless `sent` can only read another framing."""
+    """Return a copy of a recorded answer as vcr serves it, unless `sent` can only read another framing.
+
+    Raises CassetteError for an answer to a model call that nothing here decompresses: the client cannot
+    either, and would only say that it is no JSON.
+    """
+    if sent.request is None or sent.request.endpoint.api != "messages":
+        return dict(answer)
+    headers, body = lower(answer.get("headers")), answer_body(answer)
+    decode_body(headers, body)
     with contextlib.suppress(CassetteError):  # then the client is the one to read it
-        if sent.request is not None and sent.request.endpoint.api == "messages":
-            headers = lower(answer.get("headers"))
-            if transcode(headers, answer_body(answer), sent.request)[0]:
-                return served(answer, sent)
+        if transcode(headers, body, sent.request)[0]:
+            return served(answer, sent)
     return dict(answer)
 
 

@@ -84,6 +84,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
             calls=not self.write_protected,
             repeats=self.allow_playback_repeats,
             untouched=True,
+            cassette=self._name,
             sort_keys=parses_bodies(self._serializer, self.data[: self._read]),
         )
         self.ledger = opened(self._ledger_of, self._name, held, rules)

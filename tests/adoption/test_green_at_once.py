@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pytest_tokenbudget.wire import framing
 from support.budgeted import Project
 
 URL = "https://api.anthropic.com/v1/messages"
@@ -308,3 +309,28 @@ def test_suites_are_green_at_once_without_a_key_and_stay_so(
     assert {path: path.read_bytes() for path in files if path.suffix != ".json"} == {
         path: content for path, content in files.items() if path.suffix != ".json"
     }, "a second update writes nothing, and no cassette of the suites is ever written"
+
+
+@pytest.mark.parametrize(("coding", "module"), [("br", "brotli"), ("zstd", "zstandard")])
+def test_an_answer_that_nothing_decompresses_is_named_with_its_cassette(
+    coding: str, module: str, tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client would say that it is no JSON: a dependency that brought the decoder went away."""
+    packed = pytest.importorskip(module).compress(json.dumps(parcel(1)[1]).encode())
+    held = yaml.safe_load(cassette(parcel(1)))
+    held["interactions"][0]["response"] |= {
+        "headers": {"Content-Encoding": [coding]},
+        "body": {"string": packed},
+    }
+    files = {"pytest.ini": INI, "agent.py": AGENT, "conftest.py": BY_FIXTURE, "test_mark.py": BY_MARK}
+    for name, content in {**files, "cassettes/test_parcel.yaml": yaml.safe_dump(held)}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, "utf-8")
+    monkeypatch.setattr(framing, "_MODULES", {coding: ("no_such_decoder",)})
+    judged = Project(tmp_path, pytester).judge()
+    told = " ".join(judged.output.split())
+    assert judged.status == 1
+    assert (
+        f"A recorded answer is compressed with {coding}, and no module that undoes it is installed." in told
+    )
+    assert "in the cassette cassettes/test_parcel.yaml" in told
