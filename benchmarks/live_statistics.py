@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-from pytest_tokenbudget.budget.verdict import LAST_LEVEL, LiveRuns, first_look, judge_live, may_stop
+from pytest_tokenbudget.budget.verdict import LiveRuns, first_look, judge_live, may_stop
 
 ALLOWED = 1.05
 """The default tolerance of cost."""
@@ -75,7 +75,7 @@ def stopping(cost: Draw, before: int, planned: int, factor: float, times: int) -
         first = LiveRuns(runs.baseline, runs.now[: first_look(planned)], ALLOWED)
         stops = may_stop(first, planned, 1)
         calls += len(first.now) if stops else planned
-        found += stops or bool(judge_live({"": runs}, level=LAST_LEVEL).over)
+        found += stops or bool(judge_live({"": runs}).over)
     return 1 - calls / (times * planned), found / times
 
 

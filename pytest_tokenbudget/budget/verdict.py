@@ -195,6 +195,10 @@ def _caps(measured: Usage, caps: Caps, cost: CostOf) -> Iterator[Limit]:
 
 ALPHA = 0.05
 """How often a scenario, and a suite, that did not change may fail."""
+LEVEL = 0.043
+"""What one scenario, and all by Holm's method, are proved at. One look before the end leaves 4.67 % of
+`ALPHA`; costs of few different numbers of turns are no log-normal, which takes the rest
+(benchmarks/live_statistics.py)."""
 _POWER = 0.8
 """How often a growth that is asked about is to be found."""
 _LOOKS = 1.678
@@ -267,15 +271,15 @@ def suite_growth(scenarios: Sequence[Growth]) -> Growth | None:
     return Growth(statistics.fmean(ratios), error, len(ratios) - 1)
 
 
-def grown(scenarios: Mapping[str, Growth], *, level: float = ALPHA) -> frozenset[str]:
-    """Return the scenarios that have grown, with at most `level` chance that any of them has not.
+def grown(scenarios: Mapping[str, Growth]) -> frozenset[str]:
+    """Return the scenarios that have grown, with at most `LEVEL` chance that any of them has not.
 
     By Holm's method (Scandinavian Journal of Statistics 6, 1979): the smallest p is held against the level
     over the number of scenarios, the next against the level over one fewer, to the first that fails.
     """
     found: set[str] = set()
     for place, name in enumerate(sorted(scenarios, key=lambda name: scenarios[name].p)):
-        if scenarios[name].p > level / (len(scenarios) - place):
+        if scenarios[name].p > LEVEL / (len(scenarios) - place):
             break
         found.add(name)
     return frozenset(found)
@@ -314,22 +318,15 @@ class LiveVerdict:
     suite_is_over: bool
 
 
-def judge_live(scenarios: Mapping[str, LiveRuns], *, level: float = ALPHA) -> LiveVerdict:
-    """Judge the live runs of a suite, by `grown` and by one test of the whole; either fails it.
-
-    `level` is `LAST_LEVEL` where runs might have been stopped before.
-    """
+def judge_live(scenarios: Mapping[str, LiveRuns]) -> LiveVerdict:
+    """Judge the live runs of a suite, by `grown` and by one test of the whole; either fails it."""
     known = {name: found for name, runs in scenarios.items() if (found := runs.growth)}
-    proved = {name for name in grown(known, level=level) if scenarios[name].is_past}
+    proved = {name for name in grown(known) if scenarios[name].is_past}
     stopped = {name for name, runs in scenarios.items() if runs.is_stopped}
     suite = suite_growth(list(known.values()))
     allowed = statistics.fmean([math.log(scenarios[name].allowed) for name in known] or [0.0])
     is_over = suite is not None and suite.p <= ALPHA and suite.log_ratio > allowed
     return LiveVerdict(frozenset(proved | stopped), suite, is_over)
-
-
-LAST_LEVEL = 1 - _NORMAL.cdf(_LOOKS)
-"""The level that is left for the last look of two."""
 
 
 def may_stop(runs: LiveRuns, planned: int, scenarios: int) -> bool:

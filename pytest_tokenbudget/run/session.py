@@ -21,13 +21,10 @@ from typing import TypedDict
 from pytest_tokenbudget.advice.advise import advise
 from pytest_tokenbudget.budget.baselines import Baseline
 from pytest_tokenbudget.budget.verdict import (
-    ALPHA,
-    LAST_LEVEL,
     Judgement,
     LiveRuns,
     LiveVerdict,
     Starts,
-    first_look,
     judge,
     judge_live,
     may_stop,
@@ -163,8 +160,6 @@ class Session:
         """By id, the tests that are not judged because the suite says so."""
         self._stopped: set[str] = set()
         """Scenarios whose live runs were ended early, since they are proved to be over."""
-        self._looked = False
-        """Whether live runs might have been ended early."""
 
     @cached_property
     def meter(self) -> Meter:
@@ -641,9 +636,7 @@ class Session:
 
     def _judged_live(self) -> LiveVerdict:
         """Judge the live runs so far; nothing is judged where they become the baseline."""
-        return judge_live(
-            {} if self.options.update else self._live, level=LAST_LEVEL if self._looked else ALPHA
-        )
+        return judge_live({} if self.options.update else self._live)
 
     def _suite_is_over(self) -> Iterator[str]:
         """Yield that all live runs together cost more, where that is proved."""
@@ -660,7 +653,6 @@ class Session:
         runs = self._live.get(name)
         if runs is None or name in self._stopped or self.options.update:
             return name in self._stopped
-        self._looked = self._looked or len(runs.now) == first_look(self.options.samples)
         if may_stop(runs, self.options.samples, scenarios):
             self._stopped.add(name)
         return name in self._stopped
