@@ -94,6 +94,7 @@ class Ledger:
         self._threads = MessageThreads()  # of this run
         self._played: set[int] = set()
         self._answers = Answers(untouched=self.rules.untouched)
+        self._at_once = AtOnce()
 
     @property
     def calls(self) -> tuple[Exchange, ...]:
@@ -116,6 +117,16 @@ class Ledger:
         """
         return self._calls.interactions()
 
+    @property
+    def now_at_once(self) -> list[tuple[Exchange, Exchange]]:
+        """Recorded turns that this run asked for at once, and that were recorded one after the other.
+
+        Only what was seen: the second was asked before the first had its answer. The times are compared
+        within one recording session.
+        """
+        seen = [[self.recording.exchanges[index] for index in pair] for pair in self._at_once.pairs]
+        return [(one, other) for pair in seen for one, other in (pair, pair[::-1]) if _apart(one, other)]
+
     def account(self, asker: str) -> Account:
         """Of one test or fixture."""
         if self._forks.told():
@@ -127,6 +138,10 @@ class Ledger:
 
         `playable` is what may answer it; None: anything. Raises ReplayMiss where it may not be called.
         """
+        with self._at_once.asking():
+            return self._find(sent, playable)
+
+    def _find(self, sent: Sent, playable: Playable | None) -> Found | None:
         if sent.request is None and sent.host in self.rules.ignored_hosts:
             return Found(-1, _empty(200, "OK"))
         if self.rules.outside:
@@ -299,6 +314,7 @@ class Ledger:
                 self._accounts.missed(self._asker())
         if match is not None:
             self._accounts.asked(match.index, self._asker())
+            self._at_once.found(match.index)
         return match
 
     def _exchanges(self, left: frozenset[int] | None) -> frozenset[int] | None:
@@ -422,6 +438,47 @@ class Ledger:
             self.refuse(f"{missing}, and nothing reaches the network in replay. {record}")
         more = "The agent asks for more than was recorded, or for the same again."
         raise ReplayMiss(self._told(f"{missing}. {more} {record}"))  # the recording keeps the miss
+
+
+class AtOnce:
+    """Which recorded exchanges are asked for at once: one before the other has its answer. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asking: dict[int, list[int]] = {}  # by thread: the exchanges that its request was given
+        self._met: list[tuple[list[int], list[int]]] = []
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Be asking, in this thread."""
+        mine: list[int] = []
+        with self._lock:
+            self._met += [(other, mine) for other in self._asking.values()]
+            self._asking[threading.get_ident()] = mine
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking.pop(threading.get_ident(), None)
+
+    def found(self, index: int) -> None:
+        """Note which exchange answers what this thread asks."""
+        with self._lock:
+            self._asking.get(threading.get_ident(), []).append(index)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Return the exchanges that were asked for at once, each pair once."""
+        with self._lock:
+            met = {tuple(sorted((a, b))) for one, other in self._met for a in one for b in other}
+        return [(first, second) for first, second in sorted(met)]
+
+
+def _apart(first: Exchange, second: Exchange) -> bool:
+    """Whether the second was recorded after the answer to the first had begun, as their times show."""
+    began, sent = first.answer.date, second.answer.sent
+    same = first.answer.recording_session == second.answer.recording_session
+    return same and began is not None and sent is not None and began <= sent
 
 
 class CallLimits(Protocol):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from pytest_tokenbudget.diagnosis.turns import asking
 from pytest_tokenbudget.errors import CassetteError, RecordingError, TokenBudgetError
 from pytest_tokenbudget.metering.meter import Meter, Run, is_turn
 from pytest_tokenbudget.model import Paired, ScenarioId
@@ -26,6 +27,7 @@ from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.run.allowance import Allowance
 from pytest_tokenbudget.settings import MARKER, Options, RecordMode, ScenarioSettings, Settings
 from pytest_tokenbudget.wire.exchange import Pair
+from pytest_tokenbudget.wording import plural
 
 _FORBIDDEN = "<>?%*:|\"'/\\"
 _LONGEST_NAME = 255
@@ -314,6 +316,20 @@ class Scenario:
                     f"{self.place.id}: {failed}, and not asked again until it succeeded. The recording keeps "
                     f"the failure, and replays it. If that is not meant, record the test once more{again}."
                 )
+
+    @property
+    def now_at_once(self) -> Iterator[str]:
+        """Yield that turns are asked for at once that were recorded one after another, in a sentence."""
+        pairs = self.own.now_at_once if self.own else []
+        if pairs:
+            asked = asking([exchange.request for exchange in pairs[0]])
+            more = f" (and {plural(len(pairs) - 1, 'more pair')})" if len(pairs) > 1 else ""
+            test = shlex.quote(ScenarioId(self.place.id).argument)
+            yield (
+                f"{self.place.id}: turns that were recorded one after the other are asked for at once now: "
+                f"{asked}{more}. Calls at once cannot read what the others write to the cache, which replay "
+                f"does not measure. Record it anew to know: pytest {test} --token-budget-record=all"
+            )
 
     def recorded(self, meter: Meter) -> tuple[Run, Run]:
         """The turns of its new recording, and what was really called for it."""

@@ -436,7 +436,7 @@ class Session:
     def _warnings(self, scenario: Scenario) -> tuple[str, ...]:
         """Each once: by its ledgers, and by the counting endpoint since the last scenario."""
         told = [warning for ledger in scenario.ledgers for warning in ledger.warnings]
-        told += () if self.options.live else scenario.failed_calls
+        told += () if self.options.live else (*scenario.failed_calls, *scenario.now_at_once)
         if self.api:
             told += self.api.warnings
             self.api.warnings.clear()
