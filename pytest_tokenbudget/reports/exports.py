@@ -188,7 +188,7 @@ def _warning(note: view.Note) -> str:
 
 def _error(group: list[ScenarioEntry]) -> str:
     worst, *alike = group
-    found = view.causes(worst)
+    found = view.reasons(worst) or view.causes(worst)
     placed = next((finding["source"] for finding in found if finding["source"]), None)
     file, line = (placed["file"], placed["line"]) if placed else (worst["file"], worst["line"])
     text = [plain(worst["id"])]

@@ -150,18 +150,19 @@ def _changes(told: Sequence[view.Change], links: Links | None) -> Iterator[str]:
 
 
 def _change(change: view.Change, links: Links | None) -> str:
-    """Return a list item: the line, what it does, and the first cause in the scenario that it costs most."""
+    """Return a list item: the line, what it does, and its causes in the scenario that it costs most.
+
+    Each line begins with words of ours, so that no text can begin a block, or underline a heading.
+    """
     first, *others = change.findings
-    (dearest, *alike) = change.scenarios
     where, title = prose(crop(change.where, _PLACE_COLUMNS)), "**changed**"
     if change.place:
         shown, address = code(crop(change.place, _PLACE_COLUMNS)), links and links.place(first)
         title = f"**[{shown}]({address})**" if address else f"**{shown}**"
     extent = prose(", ".join(filter(None, (change.amounts, change.extent))))
-    whose = f"{_name(view.short_names([dearest])[0])}: " if alike else ""
-    text = prose(crop(view.sentence(first), _SENTENCE_COLUMNS))
-    more = [f"  - {prose(crop(view.sentence(one), _SENTENCE_COLUMNS))}" for one in others[:2]]
-    return "\n".join([f"- {title}: {where}: {extent}", f"  - {whose}{text}", *more])
+    name = _name(view.short_names(change.scenarios[:1])[0])
+    texts = [prose(crop(view.sentence(one), _SENTENCE_COLUMNS)) for one in (first, *others[:2])]
+    return "\n".join([f"- {title}: {where}: {extent}", *(f"  - in {name}: {text}" for text in texts)])
 
 
 def _table(shown: Sequence[tuple[ScenarioEntry, int]]) -> str:

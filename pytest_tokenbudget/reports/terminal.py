@@ -170,6 +170,7 @@ def _names(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
 def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Iterator[Line]:
     """Yield why scenarios fail that no change is told for: their verdict, and the causes of the first."""
     scenario, *alike = group
+    told = view.OF_COST if scenario["verdict"] == "over" else ()  # by a change
     style = _COLORS.get(scenario["verdict"], "red")
     more = f" and {len(alike):,} more like it" if alike else ""
     name = f"{plain(scenario['id'])}{more}"
@@ -177,7 +178,7 @@ def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Ite
     if scenario["verdict"] == "over":
         reason = f"Over budget: {'; '.join(map(str, rows(scenario)))}"
     yield from (Line(text, style) for text in wrap(f"{name}: {reason}", paper.columns, "", "  "))
-    causes = [finding for finding in view.causes(scenario) if not view.is_note(finding)]
+    causes = [finding for finding in view.reasons(scenario) if finding["kind"] not in told]
     for finding in causes if verbosity > 0 else causes[:_CAUSES]:
         yield from map(Line, _cause(finding, paper.columns))
     if verbosity <= 0 and len(causes) > _CAUSES:
@@ -278,7 +279,7 @@ def failure_text(scenario: ScenarioEntry) -> str:
         its = rows(scenario)
         past = [f"{row.metric} {row.now if row.change == NONE else row.change}" for row in its]
         lines = [f"Over budget: {', '.join(past)}"]
-    lines += [_where_to_look(finding) for finding in view.causes(scenario)[:1]]
+    lines += [_where_to_look(finding) for finding in (view.reasons(scenario) or view.causes(scenario))[:1]]
     lines += [str(way_out) for way_out in ways_out([scenario])]
     return "\n".join(lines)
 

@@ -90,6 +90,11 @@ def causes(scenario: ScenarioEntry) -> list[FindingEntry]:
     return [one for one in found if not is_lever(one)]
 
 
+def reasons(scenario: ScenarioEntry) -> list[FindingEntry]:
+    """Return the findings that say why it fails: not what is to be known whatever the verdict is."""
+    return [finding for finding in causes(scenario) if not is_note(finding)]
+
+
 def is_news(scenario: ScenarioEntry) -> bool:
     """Whether there is anything to say of the scenario."""
     return scenario["verdict"] != "within" or changed(scenario)
@@ -141,6 +146,7 @@ OF_COST = (
     FindingKind.CACHE_CHANGE,
     FindingKind.MODEL_CHANGED,
     FindingKind.RATE_CHANGED,
+    FindingKind.RECORDING_CHANGED,
 )
 """Kinds whose dollars add up to what a scenario costs more."""
 _NEGLIGIBLE = 0.0005
@@ -177,6 +183,8 @@ class Change:
     @property
     def where(self) -> str:
         """`the system prompt (system[0])`."""
+        if self.findings[0]["kind"] == FindingKind.MODEL_CHANGED:
+            return _MODEL
         return in_words(next((one["where"] for one in self.findings if one["where"]), ""))
 
     @property
@@ -259,12 +267,20 @@ def changes(document: Document) -> list[Change]:
     return sorted(found, key=lambda change: _loss(change.month if monthly else change.dollars))
 
 
+_MODEL = "the model"
+
+
 def _by_place(scenario: ScenarioEntry) -> dict[str, list[FindingEntry]]:
-    """Return the findings about costs by their line, or by their place in the prompt without one."""
+    """Return the findings about costs by their line, or by their place in the request without one.
+
+    Another model counts, prices and caches the whole prompt anew: what has no line of its own belongs to it.
+    """
+    about = [finding for finding in causes(scenario) if finding["kind"] in OF_COST]
+    about.sort(key=lambda finding: finding["kind"] != FindingKind.MODEL_CHANGED)
+    elsewhere = _MODEL if about and about[0]["kind"] == FindingKind.MODEL_CHANGED else None
     findings: dict[str, list[FindingEntry]] = defaultdict(list)
-    for finding in causes(scenario):
-        if finding["kind"] in OF_COST:
-            findings[place(finding) or finding["where"] or sentence(finding)].append(finding)
+    for finding in about:
+        findings[place(finding) or elsewhere or finding["where"] or sentence(finding)].append(finding)
     return findings
 
 
@@ -278,10 +294,19 @@ def _loss(dollars: float | None) -> float:
 
 
 def unexplained(document: Document, told: Sequence[Change]) -> list[list[ScenarioEntry]]:
-    """Return the failing scenarios that none of the changes is told for, those of one reason together."""
-    explained = {scenario["id"] for change in told for scenario in change.failing}
+    """Return the failing scenarios that no change is told for, those of one reason together.
+
+    A change explains what is over, if its cost is known: every other verdict has a reason of its own.
+    """
+    explained = {one["id"] for change in told for one in change.failing if _is_counted(one)}
     failing = filter(fails, worst_first(document["scenarios"]))
     return by_cause(one for one in failing if one["id"] not in explained)
+
+
+def _is_counted(scenario: ScenarioEntry) -> bool:
+    """Return whether a scenario is over by numbers, none of which is unknown."""
+    counted = all(limit["measured"] is not None for limit in exceeded(scenario))
+    return scenario["verdict"] == "over" and counted
 
 
 _PARTS = (
@@ -291,6 +316,7 @@ _PARTS = (
     (re.compile(r"tools\b.*"), "the tools"),
     (re.compile(r"messages\b.*tool_result.*"), "the result of a tool"),
     (re.compile(r"messages\b.*"), "the conversation"),
+    (re.compile(r"recording"), "the cassette"),
 )
 
 
@@ -1050,7 +1076,7 @@ def _next_step(finding: FindingEntry) -> str:
     if finding["kind"] == FindingKind.ASSUMED_MODEL:
         return f". {_WAYS_OUT}"
     if _is_suspicion(finding):
-        return f". It is not charged: {_PROOF}"
+        return f". It is not charged, as nothing proves it volatile: {_PROOF}"
     return ", at the same price." if finding["kind"] in _AT_NO_COST else "."
 
 

@@ -56,7 +56,7 @@ def test_a_failure_says_what_it_is_and_where_to_look(
     done = project.run("--token-budget", "--junitxml=junit.xml")
     (block,) = re.findall(r"(?ms)^_+ test_it\[0\] _+\n(.*?)^[=_]{5}", done.output)
     what, where, command, *_ = block.splitlines()
-    assert what.startswith("Over budget: prompt tokens +")
+    assert re.match(r"Over budget: prompt tokens ~?\+", what)
     assert where.startswith("  rules.py:2: the system prompt (system[0]) +")
     assert command.startswith("If this is meant, accept it: ")
     for said in (where.strip(), "on one turn", "rules.py:2: the system prompt", "--token-budget-update"):

@@ -156,7 +156,7 @@ def test_nothing_new_leaves_every_byte_and_nothing_left_leaves_no_file(tmp_path:
 def test_a_file_that_cannot_be_used_is_named_with_the_fix(tmp_path: Path, text: str) -> None:
     path = tmp_path / "test_a.yaml"
     path.write_text(text, "utf-8")
-    with pytest.raises(BaselineError, match="was merged or edited|conflict marks of a merge") as error:
+    with pytest.raises(BaselineError, match=r"was merged or edited|conflict marks of a merge") as error:
         read_accepted(path)
     assert str(path) in str(error.value)
     assert "--token-budget-update" in str(error.value)

@@ -12,6 +12,7 @@ from pytest_tokenbudget.reports.terminal import summary_lines
 from pytest_tokenbudget.reports.view import (
     by_cause,
     causes,
+    changes,
     cost_cell,
     facts,
     has_news,
@@ -23,6 +24,7 @@ from pytest_tokenbudget.reports.view import (
     rows,
     sentence,
     short_names,
+    unexplained,
     ways_out,
     worst_first,
 )
@@ -383,7 +385,10 @@ def test_what_matters_is_told_everywhere_although_all_is_within_budget() -> None
     findings = [VOLATILE, ORDER, SAME_PRICE, DEARER, EFFORT]
     told = document([one("a", findings=findings), one("b", findings=findings[:1])])
     texts = list(map(str, notes(told)))
-    proof = "It is not charged: --token-budget-stability replays once more in another process and tells."
+    proof = (
+        "It is not charged, as nothing proves it volatile: --token-budget-stability replays once more in "
+        "another process and tells."
+    )
     assert texts == [
         f"test_a and 1 more: a date differs, from agent.py:3. {proof}",
         f"test_a: the tools stand in another order. {proof}",
@@ -405,3 +410,22 @@ def test_what_matters_is_told_everywhere_although_all_is_within_budget() -> None
         "::warning file=agent.py,line=9",
     ]
     assert not notes(document([one("a", findings=[DEARER])]))
+
+
+def test_a_change_explains_what_is_over_and_nothing_else() -> None:
+    grown = finding("growth", "system[0]", "it grew", tokens=600, cost=0.001, at="a.md:1")
+    unpriced = finding("unpriced_model", NEW_MODEL, "no price is known")
+    grown_too = [{**grown, "cost_usd": None}, unpriced]
+    listed = [
+        one("over", "over", SMALL, LARGE, findings=[grown]),
+        one("unpriced", "over", SMALL, loop(NEW_MODEL, 1600, [10]), findings=grown_too),
+        one("unknown", "unknown", SMALL, LARGE, findings=[grown]),
+        one("capped", "over", SMALL, SMALL, caps={"max_turns": 0}),
+    ]
+    told = changes(document(listed))
+    assert [change.title for change in told] == ["a.md:1: the system prompt (system[0])"]
+    assert (len(told[0].scenarios), told[0].tokens, told[0].dollars) == (3, 1800, None)
+    names = [
+        [entry["id"].removeprefix(TEST) for entry in group] for group in unexplained(document(listed), told)
+    ]
+    assert sorted(names) == [["capped"], ["unknown"], ["unpriced"]]
