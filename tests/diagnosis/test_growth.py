@@ -281,7 +281,10 @@ def test_images_are_sized_as_images(texts: tuple[str, ...]) -> None:
         210, 150, max_edge=1568, max_patches=1568
     )
     sent = sum(len(results(body)) for body in (turn.pair.request.body for turn in run.turns))
-    assert sum(finding.tokens or 0 for finding in grown) == pytest.approx(more * sent, abs=2 * sent)
+    told_tokens = sum(finding.tokens or 0 for finding in grown)
+    assert told_tokens == pytest.approx(more * sent, rel=0.2), (
+        "counted from another turn, constants may differ"
+    )
     assert not any("no file" in finding.text for finding in grown), "a picture is no text"
     assert all(len(finding.text) < 400 for finding in told)
 
