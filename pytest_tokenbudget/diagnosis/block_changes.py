@@ -86,6 +86,8 @@ def _change(was: Sequence[Block], now: Sequence[Block], level: Level) -> Change:
     new = [block for block in now if block.level == level]
     if not old or not new:
         return "added" if new else "removed"
+    if (old[0].message or 0) < (new[0].message or 0):
+        return "removed"  # its message ends without it, wherever the same text comes again
     before, after = [_identity(block) for block in old], [_identity(block) for block in new]
     if before != after and sorted(before) == sorted(after):
         return "reordered"

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.sources.tree import SourceTree
 from support.changes import (
     HANDBOOK_LINES,
     LONGER,
     LONGER_FILE,
+    MEASURED,
     NOW,
     TEMPLATE,
     UUIDS,
@@ -32,6 +34,7 @@ from support.changes import (
 )
 from support.seeded import (
     EPHEMERAL,
+    FILES,
     GET_ORDER,
     HANDBOOK,
     PASSAGES,
@@ -41,6 +44,7 @@ from support.seeded import (
     Body,
     Step,
     contents,
+    findings,
     results,
     subagents,
     support_agent,
@@ -548,3 +552,25 @@ SHARED = [
 @pytest.mark.parametrize("case", SHARED, ids=str)
 def test_what_is_shared_with_other_conversations(case: Case) -> None:
     case.check()
+
+
+def test_a_reminder_that_is_gone_from_an_earlier_message_is_named() -> None:
+    """It is put into the newest message of every turn, and taken out again: the history is written anew."""
+
+    def remind(_: int, body: Body) -> None:
+        newest = body["messages"][-1]["content"]
+        marks = newest[-1].pop("cache_control", None)
+        newest.append(
+            text("<reminder>You may leave notes with the note tool.</reminder>", marked=bool(marks))
+        )
+
+    told = findings(Case("a reminder", each(remind)).run(), SourceTree(FILES, FILES))
+    breaks = [one for one in told if one.kind == "cache_break"]
+    assert [one.where for one in breaks] == ["messages[0] user text"]
+    assert "on turns 2-4 lose the cache" in breaks[0].text
+    assert "cache_change" not in {one.kind for one in told}, "all that is lost has a cause with a place"
+    for one in breaks:
+        assert "(messages_changed, removed)" in one.text
+        assert '"<reminder>You may leave notes' in one.text
+    dollars = {kind: sum(one.cost_usd or 0 for one in told if one.kind == kind) for kind in MEASURED}
+    assert dollars["cache_break"] > 10 * dollars["growth"] > 0

@@ -56,7 +56,15 @@ def entry(case: Case) -> ScenarioEntry:
     baseline = sum((turn.recorded for turn in run.turns if turn.recorded), Usage())
     settings = ScenarioSettings(runs_per_month=1000)
     findings = diagnose(run, cost=cost, count=count, sources=SourceTree({**FILES, **case.files}, before))
-    judgement = judge(baseline, run.usage, settings, cost, stale=run.stale)
+    judgement = judge(
+        baseline,
+        run.usage,
+        settings,
+        cost,
+        departure=run.departure,
+        best=run.best,
+        unbounded=run.is_unbounded,
+    )
     place = build.Place(f"tests/test_agent.py::test_{case.name}", "tests/test_agent.py", 3)
     return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=1000)
 

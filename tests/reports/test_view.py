@@ -424,7 +424,7 @@ def test_a_change_explains_what_is_over_and_nothing_else() -> None:
     ]
     told = changes(document(listed))
     assert [change.title for change in told] == ["a.md:1: the system prompt (system[0])"]
-    assert (len(told[0].scenarios), told[0].tokens, told[0].dollars) == (3, 1800, None)
+    assert (len(told[0].scenarios), told[0].tokens, told[0].dollars) == (2, 1200, None)
     names = [
         [entry["id"].removeprefix(TEST) for entry in group] for group in unexplained(document(listed), told)
     ]
