@@ -406,7 +406,7 @@ def _async_handler(router: Router, library: Any, original: Callable[..., Any]) -
 
         async def aclose(self) -> None:
             try:
-                if self._reading.is_stopped() and not _is_cancelled():
+                if self._reading.is_stopped():
                     with self._reading.goes_on():
                         async for chunk in self._chunks:
                             self._reading.take(chunk, unread=True)
@@ -464,12 +464,23 @@ class _Reading:
             yield
         except GeneratorExit:
             raise
+        except asyncio.CancelledError:
+            self.leave()
+            raise
         except BaseException:
             self._is_over = True
             raise
 
+    def leave(self) -> None:
+        """Note that the agent has cancelled what reads it: what it had told by then is no answer."""
+        self._is_over = True
+        if self._call:
+            self._call.leave(Left.CANCELLED)
+
     def is_stopped(self) -> bool:
-        """Whether more of it may come that nobody has read."""
+        """Return whether the rest is to be read that nobody has read; what was cancelled is left instead."""
+        if self.streams and not self._is_over and _is_cancelled():
+            self.leave()
         return self.streams and not self._is_over
 
     def take(self, chunk: bytes, *, unread: bool = False) -> bytes:

@@ -54,6 +54,14 @@ class Asking:
         )
         return cls(await stack.enter_async_context(client))
 
+    async def read(self, words: str, seen: asyncio.Event) -> None:
+        """Read a stream, and stop at its first event until the task is cancelled."""
+        said: Any = [{"role": "user", "content": words}]
+        async with self._client.messages.stream(model=MODEL, max_tokens=64, messages=said) as stream:
+            async for _ in stream:
+                seen.set()
+                await asyncio.Event().wait()
+
     async def __call__(self, words: str) -> str:
         message = {"role": "user", "content": words}
         answer = await self._client.messages.create(model=MODEL, max_tokens=64, messages=[message])  # type: ignore[list-item]
@@ -151,6 +159,30 @@ def test_cancelled_calls_are_recorded_and_replayed_as_they_were(slow_api: Messag
     billed = [pair for pair in ledger.recording.pairs if pair.answer.billed]
     assert len(ledger.recording.pairs) == len(interactions)
     assert len(billed) == len(heard), "what was left is no turn"
+
+
+def test_a_stream_that_is_cancelled_while_it_is_read_is_left_too(slow_api: MessagesApi) -> None:
+    """What it had told by then is no answer. In replay nothing of it comes."""
+
+    async def agent(ask: Asking, sent: asyncio.Event) -> list[str]:
+        seen = asyncio.Event()
+        reading = asyncio.create_task(ask.read("Hello", seen))
+        await (sent if replay else seen).wait()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        return [await ask("Bye")]
+
+    replay = False
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        heard = run(agent, slow_api.url)
+    interactions = recording.interactions()
+    assert [how_left(answer) is not None for _, answer in interactions] == [True, False]
+    assert len(recording.called("test_it").abandoned) == 1
+    replay = True
+    with replaying(interactions) as ledger:
+        assert run(agent, slow_api.url) == heard
+    assert not ledger.problems
+    assert sum(pair.answer.billed for pair in ledger.recording.pairs) == 1
 
 
 def test_a_hedged_call_of_the_same_prompt_that_came_through_is_kept_beside_the_one_that_was_left() -> None:

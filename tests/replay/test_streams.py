@@ -152,8 +152,9 @@ def test_an_agent_that_is_cancelled_does_not_wait_for_the_rest(server: Withholdi
 
     with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
         asyncio.run(cancelled())
-    assert ledger.called("test_it").unanswered
     server.seen.set()
+    assert ledger.called("test_it").abandoned
+    assert not ledger.called("test_it").unanswered
 
 
 SUITE = """
