@@ -67,7 +67,7 @@ def test_all_else_goes_to_pytest(
 
     seen: list[list[str]] = []
     monkeypatch.setattr(suite, "update_baselines", lambda folder, rest, kind: seen.append(rest) or 7)
-    monkeypatch.setattr(suite, "write_advice", lambda folder, rest, form: seen.append(rest) or 7)
+    monkeypatch.setattr(suite, "write_advice", lambda folder, rest, form, log: seen.append(rest) or 7)
     monkeypatch.setattr(blame, "run", lambda folder, range_, rest, **_: seen.append(rest) or 7)
     own = {"update": [], "advise": ["--format", "json"], "blame": ["a..b", "--format", "json"]}[command]
     assert cli.main([command, *own, *given]) == 7

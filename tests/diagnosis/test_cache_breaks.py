@@ -366,12 +366,24 @@ BREAKS = [
     Case(
         "five breakpoints",
         each(lambda _, body: [tool.update(cache_control=dict(EPHEMERAL)) for tool in body["tools"]]),
-        {"unknown turns 1-4": ("would refuse it with an error 400", "5 cache breakpoints are set", "")},
+        {
+            "unknown by hand": (
+                "turns 1-4 cannot be counted: the API would refuse it with an error 400",
+                "5 cache breakpoints are set",
+                "",
+            )
+        },
     ),
     Case(
         "an hour behind five minutes",
         each(lambda _, body: contents(body)[-1].update(cache_control={**EPHEMERAL, "ttl": "1h"})),
-        {"unknown turns 1-4": ("would refuse it with an error 400", "1h stands after one of 5m", "")},
+        {
+            "unknown by hand": (
+                "turns 1-4 cannot be counted: the API would refuse it with an error 400",
+                "1h stands after one of 5m",
+                "",
+            )
+        },
     ),
     Case(
         "a smaller model, below whose minimum nothing is cached",
