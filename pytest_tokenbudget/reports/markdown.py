@@ -104,7 +104,6 @@ def _blocks(document: Document, cut: Cut, links: Links | None) -> Iterator[str]:
     shown = [(one, 0) for one in told] if cut.every else view.some_of_each_cause(told)
     yield f"### {prose(view.money_first(document) if failing else view.headline(document))}"
     yield from _listed("not measured", view.missing(document))
-    yield from _listed("suspected", view.suspected(document))
     yield from _changes(view.changes(document), links)
     yield from _notes(list(map(str, view.notes(document))))
     if live := view.live(document):

@@ -568,17 +568,6 @@ def line(document: Document) -> str:
     return f"token budgets: {'; '.join(parts)}"
 
 
-def suspected(document: Document) -> list[str]:
-    """Return a line for each text that may lose the cache from run to run, with the scenarios that pass."""
-    return _by_text(
-        (one["id"], finding["text"])
-        for one in document["scenarios"]
-        if _is_suspected(one)
-        for finding in one["findings"]
-        if finding["kind"] == FindingKind.VOLATILE
-    )
-
-
 def _is_suspected(scenario: ScenarioEntry) -> bool:
     """Return whether it passes although its cached prefix may be another one in every process."""
     kinds = {finding["kind"] for finding in scenario["findings"]}
