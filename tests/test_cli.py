@@ -59,7 +59,7 @@ GIVEN = [
 @pytest.mark.parametrize(
     ("given", "handed_on"), GIVEN, ids=[" ".join(given) or "nothing" for given, _ in GIVEN]
 )
-@pytest.mark.parametrize("command", ["update", "advise", "blame"])
+@pytest.mark.parametrize("command", ["update", "record", "advise", "blame"])
 def test_all_else_goes_to_pytest(
     monkeypatch: pytest.MonkeyPatch, command: str, given: list[str], handed_on: list[str]
 ) -> None:
@@ -68,8 +68,14 @@ def test_all_else_goes_to_pytest(
     seen: list[list[str]] = []
     monkeypatch.setattr(suite, "update_baselines", lambda folder, rest, kind: seen.append(rest) or 7)
     monkeypatch.setattr(suite, "write_advice", lambda folder, rest, form, log: seen.append(rest) or 7)
+    monkeypatch.setattr(suite, "record", lambda folder, rest, mode, **_: seen.append(rest) or 7)
     monkeypatch.setattr(blame, "run", lambda folder, range_, rest, **_: seen.append(rest) or 7)
-    own = {"update": [], "advise": ["--format", "json"], "blame": ["a..b", "--format", "json"]}[command]
+    own = {
+        "update": [],
+        "record": ["--all", "--yes"],
+        "advise": ["--format", "json"],
+        "blame": ["a..b", "--format", "json"],
+    }[command]
     assert cli.main([command, *own, *given]) == 7
     assert seen == [handed_on]
 
