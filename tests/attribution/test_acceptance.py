@@ -140,7 +140,8 @@ def test_a_second_update_writes_nothing_and_the_first_says_what_it_accepts(
     monkeypatch.setenv("MORE", FIRST)
     updated = accept(project)
     entry = updated.scenarios["test_letters"]
-    line = next(line for line in updated.output.splitlines() if line.startswith("accepted "))
+    joined = updated.output.replace("\n  ", " ")  # a sentence may go on in the next lines
+    line = next(line for line in joined.splitlines() if line.startswith("accepted "))
     assert f"{prompt_tokens(entry, 'measured'):,} prompt tokens" in line
     assert "+$0." in line
     assert "system[0]" in line
