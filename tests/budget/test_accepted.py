@@ -150,7 +150,13 @@ def test_nothing_new_leaves_every_byte_and_nothing_left_leaves_no_file(tmp_path:
         "version: 2\nedits: {}\nscenarios: {}\n",
         "version: 1\nedits: {}\nscenarios: []\n",
         "version: 1\nedits: {}\nscenarios:\n  a:\n  - recording: x\n    turns: [{of: 0, basis: counted}]\n",
-        "    with pytest.raises(
+        "<<<<<<< HEAD\nversion: 1\n",
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_the_fix(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "test_a.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(
         BaselineError, match=r"was merged or edited|conflict marks of a merge \(line 1\)"
     ) as error:
         read_accepted(path)
