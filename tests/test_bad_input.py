@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import pytest
 
 from support.budgeted import KEY, Project, preload, run_apart
@@ -187,14 +186,11 @@ def test_an_update_that_cannot_write_says_so(suite: Project) -> None:
     assert (suite.path / BASELINE.parent).read_text("utf-8") == "taken"
 
 
-def test_recording_needs_a_key(suite: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's own words tell it: other clouds need other keys."""
-    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(TypeError) as keyless, anthropic.Anthropic(base_url="http://127.0.0.1:9") as client:
-        client.messages.create(model="claude-haiku-4-5", max_tokens=9, messages=[])
+def test_recording_needs_a_key(suite: Project) -> None:
     (suite.path / CASSETTE).unlink()
-    assert str(keyless.value) in refused(suite, "--token-budget-record=once")
+    output = refused(suite, "--token-budget-record=once")
+    assert "neither ANTHROPIC_API_KEY nor ANTHROPIC_AUTH_TOKEN is set" in output
+    assert "Traceback" not in output
     assert not (suite.path / CASSETTE).exists()
 
 

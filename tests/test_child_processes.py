@@ -202,11 +202,11 @@ def test_a_miss_fails_the_test_with_the_command_that_records_it(
     monkeypatch.setenv("MORE", "1")
     result = suite.judge("-k", "one")
     assert (result.status, result.verdicts) == (1, {"stale"}), result.output
-    assert "asks 1 turn that the recording does not have: user text 'Look again.'" in result.output
+    assert "asks 1 turn that the recording does not have: user text 'Look again.'" in result.words
     assert "--token-budget-record=changed test_clerks.py::test_one" in result.output
     done = suite.run("-k", "one")
     assert done.status == 1
-    assert "Look again." in done.output, "a miss fails the test, judged or not"
+    assert "Look again." in done.words, "a miss fails the test, judged or not"
 
 
 def test_live_the_calls_of_children_are_measured_and_not_recorded(suite: Project) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,21 @@ def test_a_client_without_a_key_is_told_what_to_set(pytester: pytest.Pytester) -
     assert "is set" not in Project(pytester.path, pytester).run().output, "a replay needs none"
 
 
-def test_a_terminal_of_ascii_gets_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "test_ask.py").write_text(KEYLESS.replace("Hello", "One – or two?"), "utf-8")
+def test_a_terminal_of_ascii_gets_ascii(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(recorded, tmp_path / "suite")
+    again = """    body["messages"][0]["content"] = "One – or more?"
+    httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=600)
+"""
+    asks = SUITE + again
+    (copy / "test_real.py").write_text(asks, "utf-8")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     for arguments in ((), ("--token-budget",), ("--token-budget", "-n", "1")):
-        done = run_apart(tmp_path, *arguments)
+        done = run_apart(copy, *arguments)
         assert done.status == 1
-        assert "One - or two?" in done.output, done.output
-        assert "One \\u2013" not in done.output
+        assert "One - or more?" in done.words, done.output
+        assert "\\u2013" not in done.output
 
 
 # --- live -------------------------------------------------------------------------------------------------

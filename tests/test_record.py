@@ -110,7 +110,7 @@ def test_what_is_changed_in_one_turn_costs_what_a_recording_of_all_costs(
     turns = 5 if longer else 4
     said = f"{turns} turns instead of 4" if longer else "4 turns"
     called = f", {turns - turn + 1} called" if turn > 1 else ""
-    assert f"cassettes/test_agent/test_agent.yaml: {said}{called}, $0.0" in done.output
+    assert f"cassettes/test_agent/test_agent.yaml: {said}{called}, $0.0" in done.words
     mixed = cost(project)
     record(project, "all")
     assert mixed == pytest.approx(cost(project), rel=0.02)
@@ -123,8 +123,8 @@ def test_equal_answers_rewrite_nothing(project: Project) -> None:
     before, port = cassette.read_bytes(), int(api.url.rpartition(":")[2])
     with MessagesApi(model, port=port) as api:
         done = project.run("--token-budget-record=all", url=api.url)
-    assert "kept cassettes/test_agent/test_agent.yaml: 4 turns, $0.0" in done.output
-    assert "the answers are the same" in done.output
+    assert "kept cassettes/test_agent/test_agent.yaml: 4 turns, $0.0" in done.words
+    assert "the answers are the same" in done.words
     assert cassette.read_bytes() == before
 
 

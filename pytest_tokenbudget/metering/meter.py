@@ -26,7 +26,6 @@ from pytest_tokenbudget.metering.estimate import (
     CountPrompts,
     Estimate,
     Known,
-    are_apart,
     assumed,
     estimate,
     exactly,
@@ -46,9 +45,9 @@ from pytest_tokenbudget.wire.requests import canonical_body
 
 _BASES = 8
 """Recorded turns, beside the first, that a request without an answer may be counted from."""
-_SHORTEST, _LONGEST, _FRAME = 1.5, 12, 1_000
-"""Bytes of a token, at least and at most over an edit, and tokens that the API adds for what is new: they
-tell without counting that an edit can have the tokens it was accepted with."""
+_SHORTEST, _LONGEST, _FRAME = 2.5, 8, 1_000
+"""Usual bytes of a token over an edit, from and to, and tokens that the API adds for what is new: where they
+fit the tokens that an edit was accepted with, nothing is counted."""
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""
 
@@ -175,7 +174,7 @@ class Meter:
         removed, added = len(was) - same, len(now) - same
         least = recorded.main_tokens.prompt_tokens + added / _LONGEST - removed / _SHORTEST
         most = recorded.main_tokens.prompt_tokens + added / _SHORTEST - removed / _LONGEST + _FRAME
-        if not any(are_apart(stored, counted) for counted in (least, most)):
+        if least <= stored <= most:
             return None
         known = Known(request.prompt, stored, worked(exchange.answer.message or {}))
         return misbilled(known, self.counter)

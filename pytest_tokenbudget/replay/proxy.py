@@ -426,7 +426,9 @@ class Upstream:
             return Reply(response.status, passed, chunks if streams else b"".join(chunks))
         except (OSError, _http_client().HTTPException) as error:
             connection.close()
-            return api_error(502, "api_error", f"{self._base.hostname}: {error!r}", retry=True)
+            return api_error(
+                502, "api_error", f"{self._base.netloc.rpartition('@')[2]}: {error!r}", retry=True
+            )
 
     def _chunks(self, connection: Any, response: Any, answer: dict[str, Any], keep: Keep) -> Iterator[bytes]:
         """The answer's bytes as they come; keeps it once they have all come."""

@@ -428,9 +428,9 @@ def money_first(document: Document) -> str:
 
 
 def _verdicts(document: Document) -> str:
-    verdicts, unjudged, not_run = _counts(document), len(document["not_judged"]), _not_run(document)
-    unmeasured = len(document["unmeasured"])
-    number = len(document["scenarios"]) + unjudged + unmeasured
+    verdicts, not_run, unmeasured = _counts(document), _not_run(document), len(document["unmeasured"])
+    unjudged = _unjudged(document) + not_run
+    number = len(document["scenarios"]) + len(document["not_judged"]) + unmeasured
     every, passing = plural(number, "scenario"), verdicts["improved"] + verdicts["within"]
     amiss = [(n, "over budget" if name == "over" else name) for name, n in verdicts.items() if _fails(name)]
     amiss += [(not_run, "not run"), (unjudged - not_run, "not judged"), (unmeasured, "unmeasured")]
@@ -557,7 +557,7 @@ def line(document: Document) -> str:
     others = {
         "excluded": len(document["excluded"]),
         "not run": not_run,
-        "not judged": len(document["not_judged"]) - not_run,
+        "not judged": _unjudged(document),
         "unmeasured": len(document["unmeasured"]),
         "unmetered call" if unmetered == 1 else "unmetered calls": unmetered,
         "suspected": sum(map(_is_suspected, document["scenarios"])),

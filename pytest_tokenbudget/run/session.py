@@ -457,12 +457,12 @@ class Session:
         else:
             judgement, run, baseline, starts = self._judged(committed, run, settings)
         cost = self.prices.cost
-        anew = [*other_start(starts), *_undecided(judgement, run), *bounds(run, baseline, cost)]
+        anew = [*other_start(starts), *_undecided(judgement, run)]
         if baseline and not self.options.live:
             names_recording = committed is not None and committed.recording is not None
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
         self._learn_secrets(run)
-        findings = self._without_secrets(self._findings(run, settings, anew))
+        findings = self._without_secrets(self._findings(run, settings, anew, bounds(run, baseline, cost)))
         runs = settings.runs_per_month
         return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
 
@@ -480,7 +480,7 @@ class Session:
         verdict = Verdict.WITHIN if by_caps.verdict == Verdict.NEW else by_caps.verdict
         judgement = Judgement(verdict, (*metrics, *by_caps.limits))
         self._learn_secrets(run)
-        findings = self._without_secrets(self._findings(run, settings, ()))
+        findings = self._without_secrets(self._findings(run, settings))
         runs = settings.runs_per_month
         entry = build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
         return entry if entry["measured"] is None else {**entry, "measured": build.tokens(cold, cost)}
@@ -538,8 +538,17 @@ class Session:
         starts = Starts(committed.foreign_reads, self.meter.foreign_reads(run))
         return None if same_start(starts.baseline, starts.measured) else starts
 
-    def _findings(self, run: Run, settings: ScenarioSettings, anew: Iterable[Finding]) -> tuple[Finding, ...]:
-        """What is wrong with the run, why it costs what it costs, and what would be cheaper."""
+    def _findings(
+        self,
+        run: Run,
+        settings: ScenarioSettings,
+        anew: Iterable[Finding] = (),
+        between: Iterable[Finding] = (),
+    ) -> tuple[Finding, ...]:
+        """Return what is wrong with the run, why it costs what it costs, and what would be cheaper.
+
+        `anew` is told before the causes, and the bounds that the run lies `between` after them.
+        """
         problems = (
             *(Finding(FindingKind.PROBLEM, "recording", reason) for reason in run.unrecorded),
             *(Finding(FindingKind.PROBLEM, BY_HAND, edit) for edit in run.edits),
@@ -565,7 +574,7 @@ class Session:
             batchable=settings.batchable,
             minimums=self.files.minimum_cacheable_tokens,
         )
-        return (*problems, *unpriced, *anew, *causes, *levers)
+        return (*problems, *unpriced, *anew, *causes, *between, *levers)
 
     def tell_problem(self, problem: str) -> None:
         """Keep what fails the run although no test is at fault."""

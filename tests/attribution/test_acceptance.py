@@ -337,7 +337,7 @@ def test_an_update_takes_what_is_within_only_where_that_is_asked_for(
     assert updated.status == 0
     assert (files(project) == before) == (not takes)
     kept = "1 baseline changed within its tolerance, and stays; `tokenbudget update --all` takes it"
-    assert (kept in updated.output) == (not takes)
+    assert (kept in updated.words) == (not takes)
     assert ("accepted test_it.py::test_letters" in updated.output) == bool(takes)
 
 
@@ -376,7 +376,7 @@ def test_an_acceptance_says_how_many_turns_there_are_and_that_the_recording_is_a
     assert "accepted test_it.py::test_letters: 2 -> 1 turns, 24 -> 12 prompt tokens" in accept(project).output
     monkeypatch.setenv("LETTERS", "AA")
     recorded = project.judge("--token-budget-record=all", UPDATE, url=api.url)
-    assert "1 -> 2 turns, 12 -> 24 prompt tokens (+12), +$" in recorded.output
+    assert "1 -> 2 turns, 12 -> 24 prompt tokens (+12), +$" in recorded.words
     assert ": it was recorded anew" in recorded.output
 
 

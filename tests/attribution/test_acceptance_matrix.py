@@ -11,6 +11,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -307,6 +308,8 @@ def rename(suite: Suite) -> None:
         folder = suite.path / "cassettes" / "test_it"
         (folder / "test_letters.yaml").rename(folder / "test_mail.yaml")
     suite.judge(UPDATE)
+    prune = [sys.executable, "-m", "pytest_tokenbudget", "prune", "--delete"]
+    subprocess.run(prune, check=True, capture_output=True, cwd=suite.path)
     holds(suite)
 
 

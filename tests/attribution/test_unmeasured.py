@@ -49,9 +49,9 @@ def test_a_test_that_is_gone_fails_the_run(suite: Suite) -> None:
     edit(project, "def test_letter", "def not_test_letter")
     judged = project.judge()
     assert (judged.status, lost(judged)) == (1, [(LETTER, "gone")])
-    assert GONE in " ".join(judged.output.split())
-    assert "1 of 2 scenarios is unmeasured, 1 is within budget" in judged.output
-    assert judged.output.count("; 1 unmeasured") == 1
+    assert GONE in judged.words
+    assert "1 of 2 scenarios is unmeasured, 1 is within budget" in judged.words
+    assert judged.words.count("; 1 unmeasured") == 1
     assert judged.document["committed"] == [LETTER, "test_it.py::test_parcel"]
     assert project.judge("-n", "2").document == judged.document
     chosen = project.judge("test_it.py::test_parcel")  # who chooses claims nothing of the others
@@ -70,7 +70,7 @@ def test_a_file_that_is_gone_fails_the_run(suite: Suite) -> None:
     judged = project.judge()
     assert judged.status == 1
     assert [why for _, why in lost(judged)] == ["gone", "gone"]
-    assert "token budgets: 0 scenarios; 2 unmeasured" in judged.output
+    assert "token budgets: 0 scenarios; 2 unmeasured" in judged.words
     assert project.judge("test_other.py").status == 0
 
 
@@ -119,7 +119,7 @@ def test_a_module_that_is_skipped_is_told_and_fails_nothing(suite: Suite) -> Non
     judged = project.judge()
     assert judged.status in (0, 5)  # no test ran
     assert [why for _, why in lost(judged)] == ["skipped", "skipped"]
-    assert "its module is skipped" in judged.output
+    assert "its module is skipped" in judged.words
 
 
 def test_an_end_before_the_tests_is_no_success(suite: Suite) -> None:
@@ -127,7 +127,7 @@ def test_an_end_before_the_tests_is_no_success(suite: Suite) -> None:
     edit(project, "def test_parcel():\n", "def test_parcel():\n    pytest.exit('enough', returncode=0)\n")
     judged = project.judge()
     assert (judged.status, lost(judged)) == (1, [(LETTER, "not_run"), (PARCEL, "not_run")])
-    assert "was to run, and the run ended before it" in judged.output
+    assert "was to run, and the run ended before it" in judged.words
 
 
 def test_an_exit_status_that_is_reset_is_set_again(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
