@@ -195,6 +195,11 @@ class Stage:
                 opened.close()
                 return
 
+    def close(self) -> None:
+        """Take off what is still on: a run can end in the middle of a test."""
+        while self._on:
+            self.leave(self._on[-1][0])
+
     @contextlib.contextmanager
     def _marked(self, flag: str) -> Iterator[None]:
         """What is process-wide is opened once, however many scenarios are on."""

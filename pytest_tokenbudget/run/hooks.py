@@ -170,6 +170,10 @@ class Scenarios:
         if hasattr(self._config, "workeroutput"):
             self._config.workeroutput[UNMETERED] = dict(self._stage.unmetered)
 
+    def pytest_unconfigure(self) -> None:
+        """Give the HTTP libraries back where a run ended in the middle of a test (`pytest.exit`)."""
+        self._stage.close()
+
     @property
     def unmetered(self) -> Mapping[str, int]:
         """Return by who made them the model calls that nothing meters."""

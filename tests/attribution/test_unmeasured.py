@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from vcr.cassette import Cassette
 
 from pytest_tokenbudget.reports.document import merge
 from pytest_tokenbudget.run.items import Collected, asked_for, unmeasured
@@ -125,7 +127,11 @@ def test_a_module_that_is_skipped_is_told_and_fails_nothing(suite: Suite) -> Non
 def test_an_end_before_the_tests_is_no_success(suite: Suite) -> None:
     project = suite(ONE, 2)
     edit(project, "def test_parcel():\n", "def test_parcel():\n    pytest.exit('enough', returncode=0)\n")
+    own = vars(Cassette)["load"], httpx2.HTTPTransport.handle_request
     judged = project.judge()
+    assert (vars(Cassette)["load"], httpx2.HTTPTransport.handle_request) == own, (
+        "the libraries are given back"
+    )
     assert (judged.status, lost(judged)) == (1, [(LETTER, "not_run"), (PARCEL, "not_run")])
     assert "was to run, and the run ended before it" in judged.words
 

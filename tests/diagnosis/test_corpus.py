@@ -84,7 +84,7 @@ def test_unchanged_sequences_bring_no_finding_and_levers_no_error(
         run = run_of(entries, recorded)
         told = diagnose(run, cost=PRICES.cost, count=count, sources=SourceTree({}))
         assert {one.kind for one in told} <= {"turns_changed", "unknown"}, entries[0]["file"]
-        if not run.stale:
+        if not run.departure:
             assert told == (), entries[0]["file"]
         for lever in advise(run, cost=PRICES.cost, cheaper=PRICES.cheaper_models, batchable=True):
             assert lever.cost_usd is None or lever.cost_usd <= 0, entries[0]["file"]
