@@ -117,10 +117,17 @@ def _head(text: str, columns: int) -> str:
     return text
 
 
+_UNIT = re.compile(r"\([^()\n]{1,40}\)\S*|\S+")
+"""What is not broken over two lines while it fits into one."""
+
+
 def wrap(text: str, columns: int, indent: str = "", hang: str = "") -> Iterator[str]:
-    """`text` in lines of at most `columns` columns, the first after `indent`, the others after `hang`."""
+    """Yield `text` in lines of at most `columns` columns, the first after `indent`, the others after `hang`.
+
+    A few words in brackets stay together: `(system_changed, date or time)` is searched for as it stands.
+    """
     line, prefix = "", indent
-    for word in text.split():
+    for word in _UNIT.findall(text):
         while word:
             candidate = f"{line} {word}" if line else word
             room = columns - width(prefix)

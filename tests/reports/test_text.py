@@ -59,6 +59,16 @@ def test_wrapping_loses_nothing(text: str, columns: int) -> None:
     assert "".join(lines).replace(" ", "") == shown.replace(" ", "")
 
 
+def test_a_few_words_in_brackets_stay_together() -> None:
+    said = "breaks at character 27 (system_changed, date or time), where it leaves"
+    assert list(wrap(said, 44)) == [
+        "breaks at character 27",
+        "(system_changed, date or time), where it",
+        "leaves",
+    ]
+    assert list(wrap(said, 20))[2] == "(system_changed, dat", "what fits into no line is broken"
+
+
 def test_tables_leave_text_alone() -> None:
     rows = [["test_返金[a|b]", "1e5"], ["x", "007"]]
     assert terminal(["scenario", "n"], rows, [False, True]) == [
