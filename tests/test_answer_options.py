@@ -64,7 +64,7 @@ def test_another_beta_is_told(project: Project, monkeypatch: pytest.MonkeyPatch)
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
     assert causes(judged) == [("answer_options", "anthropic-beta")]
-    output = " ".join(judged.output.split())
+    output = judged.words
     assert (
         "turn 1: anthropic-beta is inline-tools-2026-09-15, and was not set when the answers were" in output
     )
@@ -89,7 +89,7 @@ def test_an_answer_that_its_limit_would_cut_off_is_unknown(
     monkeypatch.setenv("MORE", json.dumps({"max_tokens": 1}))
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (1, {"unknown"}), judged.output
-    assert "at most 1 are asked for now" in " ".join(judged.output.split())
+    assert "at most 1 are asked for now" in judged.words
 
 
 def test_breakpoints_that_the_api_would_refuse_make_it_stale(
@@ -99,7 +99,7 @@ def test_breakpoints_that_the_api_would_refuse_make_it_stale(
     monkeypatch.setenv("MORE", json.dumps({"messages": [{"role": "user", "content": [block] * 5}]}))
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (1, {"stale"}), judged.output
-    output = " ".join(judged.output.split())
+    output = judged.words
     assert "--token-budget-record" not in output, "a recording would get the same error"
     assert "refuse it with an error 400, so mend the request first: 5 cache breakpoints are set" in output
     with MessagesApi(lambda _: "Yes.") as api:

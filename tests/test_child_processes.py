@@ -227,7 +227,7 @@ def test_the_spend_limit_stops_a_child(suite: Project) -> None:
             "--token-budget-record=all", "--token-budget-max-spend=0.0001", "-k", "one", url=api.url
         )
     assert done.status == 1
-    assert "past --token-budget-max-spend=0.0001" in " ".join(done.output.split())
+    assert "past --token-budget-max-spend=0.0001" in done.words
     assert api.requests == []
 
 

@@ -16,7 +16,6 @@ from pytest_tokenbudget.budget.verdict import Judgement, judge
 from pytest_tokenbudget.diagnosis.volatile import experiment, proved_volatile, same_turns, suspects
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.model import FindingKind, Usage, Verdict
-from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.settings import ScenarioSettings
 from pytest_tokenbudget.sources.tree import SourceTree
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
@@ -26,6 +25,7 @@ from support.seeded import (
     FILES,
     Agent,
     Body,
+    asking,
     changed,
     contents,
     cost,
@@ -306,24 +306,11 @@ def outcome(case: Case, edit: Edit) -> Outcome:
         real = usages([*map(request, sides[NOW])], outputs)
     baseline = sum((exchange.answer.usage or Usage() for exchange in recorded), Usage())
     asked = [*map(request, sides[NOW])]
-    run = replayed(Meter(COUNTER, volatile=proved_volatile), recorded, asked)
+    run = asking(recorded, asked, Meter(COUNTER, volatile=proved_volatile))
     measured = judged(baseline, run)
     if not measured.verdict.fails:
         measured, run = after_second_replay(baseline, recorded, asked, run, [*map(request, sides[ELSEWHERE])])
     return Outcome(measured, judge(baseline, sum(real, Usage()), SETTINGS, cost), run)
-
-
-def replayed(meter: Meter, recorded: Sequence[Exchange], asked: Sequence[Request]) -> Run:
-    recording = Recording(recorded)
-    for one in asked:
-        recording.choose(one)
-    return meter.replayed(
-        recorded,
-        recording.pairs,
-        misses=recording.misses,
-        unplayed=recording.unplayed,
-        reshaped=recording.reshaped,
-    )
 
 
 def judged(baseline: Usage, run: Run) -> Judgement:
@@ -359,7 +346,7 @@ def after_second_replay(
         lost = {pair.index for pair in pairs if id(pair.request.prompt) in proved}
         return proved_volatile(pairs) | lost
 
-    lost = replayed(replace(Meter(COUNTER), volatile=volatile), recorded, asked)
+    lost = asking(recorded, asked, replace(Meter(COUNTER), volatile=volatile))
     verdict = judged(baseline, lost)
     return (verdict, lost) if verdict.verdict.fails else (judged(baseline, run), run)
 

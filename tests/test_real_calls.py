@@ -133,7 +133,7 @@ def test_samples_are_told_and_not_judged_without_a_baseline_of_live_runs(
         assert (entry["basis"], entry["verdict"], entry["baseline"]) == ("live", "within", None)
     assert {path: path.read_bytes() for path in suite.path.rglob("*.yaml")} == before
     assert "test_ask[one]: 3 live runs: $0.0" in result.output
-    assert "not judged, but by caps" in " ".join(result.output.split())
+    assert "not judged, but by caps" in result.words
     assert "2 not judged" in result.output
     assert "paid: 6 real calls, $0.0" in result.output
 
@@ -147,7 +147,7 @@ def test_live_runs_are_kept_beside_the_replayed_numbers(baseline: Project, api: 
     assert read_baselines(path) == kept, "an update of what is replayed keeps them"
     result = live(baseline, api.url, "--token-budget-samples=3")
     assert (result.status, result.verdicts) == (0, {"within"})
-    assert "0.0% against 2 runs of its baseline" in " ".join(result.output.split())
+    assert "0.0% against 2 runs of its baseline" in result.words
     assert "2 within" in result.output
 
 
@@ -192,7 +192,7 @@ def test_noise_is_undecided_and_does_not_fail(suite: Project, monkeypatch: pytes
         markdown = suite.path / "report.md"
         live(suite, server.url, *arguments, f"--token-budget-report=markdown:{markdown}")
     assert result.status == 0, result.output
-    told = " ".join(result.output.split())
+    told = result.words
     assert "5 live runs: $0.0" in told
     assert re.search(r"undecided: \d+ more runs, about \$0\.0\d+, would decide \+\d+\.\d%", told), told
     assert "undecided: " in markdown.read_text("utf-8")

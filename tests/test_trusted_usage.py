@@ -51,7 +51,7 @@ def edit(project: Project) -> None:
 
 def one_line(done: Done) -> str:
     """What a run said, as it was before it was wrapped."""
-    return " ".join(done.output.split())
+    return done.words
 
 
 def baseline(project: Project) -> str:

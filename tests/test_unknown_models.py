@@ -64,7 +64,7 @@ def test_what_did_not_change_needs_no_row(project: Project) -> None:
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
     assert assumed(judged) == {"test_two_turns": [], "test_one_turn": []}
-    assert SENTENCE not in " ".join(judged.output.split())
+    assert SENTENCE not in judged.words
 
 
 def test_a_small_change_passes_and_is_told_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_a_small_change_passes_and_is_told_once(project: Project, monkeypatch: p
     for texts in assumed(judged).values():
         assert len(texts) == 1, "once for both turns"
         assert texts[0].startswith(SENTENCE)
-    output = " ".join(judged.output.split())
+    output = judged.words
     assert output.count(f" and 1 more: {SENTENCE}") == 1, judged.output
     assert "--token-budget-count=api" in output
 
@@ -85,4 +85,4 @@ def test_a_failure_says_it_with_its_causes(project: Project, monkeypatch: pytest
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (1, {"over"}), judged.output
     assert all(len(texts) == 1 for texts in assumed(judged).values())
-    assert f" and 1 more: {SENTENCE}" in " ".join(judged.output.split())
+    assert f" and 1 more: {SENTENCE}" in judged.words

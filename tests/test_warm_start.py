@@ -174,7 +174,7 @@ def test_a_baseline_that_does_not_say_its_recording_is_judged_as_before(project:
     result = project.judge()
     assert result.status == 1, result.output
     assert result.over(next(iter(SCENARIOS))) == {"cache_share", "cost_usd"}
-    assert "the baseline does not say which recording it was measured on" in " ".join(result.output.split())
+    assert "the baseline does not say which recording it was measured on" in result.words
 
 
 LOOP = """

@@ -58,23 +58,31 @@ def measure(arguments: Sequence[str], folder: Path, environment: Mapping[str, st
         document, junit = Path(temporary) / "document.json", Path(temporary) / "junit.xml"
         given = ["--token-budget", f"--token-budget-report=json:{document}", "--maxfail=0"]
         given += [f"--junitxml={junit}", "--junitprefix=", *arguments]
-        done = subprocess.run(  # noqa: S603  # the user's own tests, as the user asked for
-            [sys.executable, "-m", "pytest", *given],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        status, said = _quietly(given, folder, environment)
         return SuiteRun(
-            done.returncode,
+            status,
             load(document) if document.is_file() else None,
             _outcomes(junit) if junit.is_file() else {},
-            "\n".join(done.stdout.rstrip().splitlines()[-_LINES:]),
+            said,
         )
+
+
+def _quietly(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Run pytest in `folder`; return its exit status and the last lines that it said."""
+    done = subprocess.run(  # noqa: S603  # the user's own tests, as the user asked for
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    return done.returncode, "\n".join(done.stdout.rstrip().splitlines()[-_LINES:])
 
 
 class Collected(TypedDict):
@@ -99,18 +107,8 @@ def collect(arguments: Sequence[str], folder: Path) -> Collected:
     with tempfile.TemporaryDirectory(prefix="tokenbudget-") as temporary:
         file = Path(temporary) / "collected.json"
         given = ["--token-budget", f"--token-budget-collected={file}", "--collect-only", "-q", *arguments]
-        done = subprocess.run(  # noqa: S603  # the user's own tests, as the user asked for
-            [sys.executable, "-m", "pytest", *given],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        _, said = _quietly(given, folder)
         if not file.is_file():
-            said = "\n".join(done.stdout.rstrip().splitlines()[-_LINES:])
             raise ReportError(f"pytest could not collect the suite:\n{said}\nMend that, then run this again.")
         collected: Collected = json.loads(file.read_text("utf-8"))
         return collected

@@ -328,7 +328,7 @@ def test_an_answer_that_nothing_decompresses_is_named_with_its_cassette(
         (tmp_path / name).write_text(content, "utf-8")
     monkeypatch.setattr(framing, "_MODULES", {coding: ("no_such_decoder",)})
     judged = Project(tmp_path, pytester).judge()
-    told = " ".join(judged.output.split())
+    told = judged.words
     assert judged.status == 1
     assert (
         f"A recorded answer is compressed with {coding}, and no module that undoes it is installed." in told

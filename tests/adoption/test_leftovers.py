@@ -107,7 +107,7 @@ def test_who_asks_less_than_the_baseline_has_is_stale(
     assert {name for name, entry in by_id(judged).items() if entry["verdict"] == "stale"} == {
         "test_it.py::test_two_of_them"
     }
-    assert "not asked for any more" in " ".join(judged.output.split())
+    assert "not asked for any more" in judged.words
     updated, _ = suite.judge("--token-budget-update")
     assert (updated.status, updated.verdicts) == (0, {"within"})
     assert suite.judge()[0].status == 0

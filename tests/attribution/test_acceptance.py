@@ -405,7 +405,7 @@ def test_a_merge_of_two_accepted_changes_is_measured(
     judged = project.judge()
     assert judged.status == 1
     assert "test_it.yaml: holds conflict marks of a merge (line 1)" in judged.output
-    assert "--token-budget-update`, which resolves it" in " ".join(judged.output.split())
+    assert "--token-budget-update`, which resolves it" in judged.words
     assert "Traceback" not in judged.output
     assert files(project) == conflict
     accept(project)
@@ -446,7 +446,7 @@ def test_what_changed_on_one_side_of_a_merge_is_taken_with_its_acceptance(
     conflict = files(project)
     done = project.judge(UPDATE, "test_it.py::test_letters")
     assert done.status == 1
-    assert "not in this run: test_words" in " ".join(done.output.split())
+    assert "not in this run: test_words" in done.words
     assert files(project) == conflict
     monkeypatch.setenv("WORDS", FIRST)
     accept(project)
@@ -475,7 +475,7 @@ def test_an_acceptance_that_does_not_recount_to_its_numbers_fails(
     write_accepted(beside, {name: forged})
     judged = project.judge()
     assert judged.status == 1
-    assert "its accepted requests do not recount to their numbers: turn 1" in " ".join(judged.output.split())
+    assert "its accepted requests do not recount to their numbers: turn 1" in judged.words
 
 
 def _with(turn: AcceptedTurn, more: int) -> AcceptedTurn:

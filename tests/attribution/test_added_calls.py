@@ -152,7 +152,7 @@ def test_a_plain_run_gets_no_placeholder(scratch: Scratch, monkeypatch: pytest.M
     monkeypatch.setenv("CASE", "reflects")
     plain = scratch.run()
     assert plain.status == 1
-    assert "starts 1 subagent or conversation more than recorded" in " ".join(plain.output.split())
+    assert "starts 1 subagent or conversation more than recorded" in plain.words
 
 
 def test_turns_that_are_gone_and_nothing_else_are_a_saving(

@@ -138,7 +138,7 @@ def test_a_thread_that_outlives_its_test_is_told_by_name(suite: Suite) -> None:
     project = suite(LEFT, 3)
     judged = project.judge()
     assert judged.status == 0
-    output = " ".join(judged.output.split())
+    output = judged.words
     assert (
         "test_it.py::test_leaves_a_thread: the thread 'night shift' has asked a model and still runs"
         in output

@@ -140,7 +140,7 @@ def test_a_fork_is_mended_by_an_edit(scratch: Scratch, monkeypatch: pytest.Monke
     monkeypatch.setenv("CASE", "fork")
     done = run_apart(scratch.project.path, "--token-budget")
     assert done.status == 1
-    assert 'Start it anew (as a command, or with the start method "spawn")' in " ".join(done.output.split())
+    assert 'Start it anew (as a command, or with the start method "spawn")' in done.words
     assert "--token-budget-record" not in done.output
 
 
@@ -175,7 +175,7 @@ def test_an_agent_that_asks_nothing_is_no_recording(
     monkeypatch.setenv("CASE", "cached")
     judged = scratch.project.judge()
     assert (judged.status, verdict(judged)) == (1, "stale"), judged.output
-    assert "the agent asked nothing at all. If a cache of its own answered" in " ".join(judged.output.split())
+    assert "the agent asked nothing at all. If a cache of its own answered" in judged.words
     assert commands(judged) == []
     for how in ("changed", "all"):
         again = scratch.project.judge(f"--token-budget-record={how}", url=scratch.api.url)
@@ -213,6 +213,6 @@ def test_turns_that_nobody_can_count_are_recorded_anew(
     monkeypatch.setenv("CASE", "stops")
     judged = scratch.project.judge()
     assert (judged.status, verdict(judged)) == (1, "unknown"), judged.output
-    assert "goes on after 'said', which is a stop sequence now" in " ".join(judged.output.split())
+    assert "goes on after 'said', which is a stop sequence now" in judged.words
     assert verdict(scratch.project.judge("--token-budget-update")) == "unknown", "nothing unknown is accepted"
     assert verdict(resolved(scratch, judged, scratch.api.url)) == "within"

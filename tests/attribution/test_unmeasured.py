@@ -14,22 +14,8 @@ from vcr.cassette import Cassette
 from pytest_tokenbudget.reports.document import merge
 from pytest_tokenbudget.run.items import Collected, asked_for, unmeasured
 from support.budgeted import Judged, Project
-from support.scratch_suites import Suite
+from support.scratch_suites import TWO, Suite
 
-ONE = """
-import pytest
-from agent import ask
-
-
-@pytest.mark.token_budget
-def test_parcel():
-    assert ask("One") == "You said One"
-
-
-@pytest.mark.token_budget
-def test_letter():
-    assert ask("Two") == "You said Two"
-"""
 LETTER = "test_it.py::test_letter"
 PARCEL = "test_it.py::test_parcel"
 GONE = f"{LETTER}: has a baseline, and no test any more. Bring the test back"
@@ -47,7 +33,7 @@ def lost(judged: Judged) -> list[tuple[str, str]]:
 
 
 def test_a_test_that_is_gone_fails_the_run(suite: Suite) -> None:
-    project = suite(ONE, 2)
+    project = suite(TWO, 2)
     edit(project, "def test_letter", "def not_test_letter")
     judged = project.judge()
     assert (judged.status, lost(judged)) == (1, [(LETTER, "gone")])
@@ -67,7 +53,7 @@ def test_a_test_that_is_gone_fails_the_run(suite: Suite) -> None:
 
 
 def test_a_file_that_is_gone_fails_the_run(suite: Suite) -> None:
-    project = suite(ONE, 2, test_other="def test_other(): pass\n")
+    project = suite(TWO, 2, test_other="def test_other(): pass\n")
     shutil.move(project.path / "test_it.py", project.path / "it.py")
     judged = project.judge()
     assert judged.status == 1
@@ -116,7 +102,7 @@ def test_a_fixture_that_is_gone_fails_a_whole_run(suite: Suite, monkeypatch: pyt
 
 
 def test_a_module_that_is_skipped_is_told_and_fails_nothing(suite: Suite) -> None:
-    project = suite(ONE, 2)
+    project = suite(TWO, 2)
     edit(project, "import pytest\n", "import pytest\npytest.importorskip('nowhere_at_all')\n")
     judged = project.judge()
     assert judged.status in (0, 5)  # no test ran
@@ -125,7 +111,7 @@ def test_a_module_that_is_skipped_is_told_and_fails_nothing(suite: Suite) -> Non
 
 
 def test_an_end_before_the_tests_is_no_success(suite: Suite) -> None:
-    project = suite(ONE, 2)
+    project = suite(TWO, 2)
     edit(project, "def test_parcel():\n", "def test_parcel():\n    pytest.exit('enough', returncode=0)\n")
     own = vars(Cassette)["load"], httpx2.HTTPTransport.handle_request
     judged = project.judge()
@@ -137,7 +123,7 @@ def test_an_end_before_the_tests_is_no_success(suite: Suite) -> None:
 
 
 def test_an_exit_status_that_is_reset_is_set_again(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = suite(ONE, 2)
+    project = suite(TWO, 2)
     reset = "def pytest_sessionfinish(session):\n    session.exitstatus = 0\n"
     (project.path / "conftest.py").write_text(reset, "utf-8")
     assert project.judge().status == 0
@@ -184,7 +170,7 @@ def test_what_a_run_claims(changes: dict[str, Any], known: list[str], claims: di
 def test_the_command_that_merges_fails_for_what_no_shard_measured(suite: Suite, tmp_path: Path) -> None:
     from pytest_tokenbudget.commands.documents import write_merged
 
-    project = suite(ONE, 2)
+    project = suite(TWO, 2)
     edit(project, "def test_letter", "def not_test_letter")
     shards = [tmp_path / "1.json", tmp_path / "2.json"]
     for shard in shards:

@@ -133,7 +133,7 @@ def test_it():
     judged = project.judge()
     assert judged.status == 1
     assert judged.verdicts == {"stale"}
-    assert "it goes past the HTTP libraries that can be replayed" in " ".join(judged.output.split())
+    assert "it goes past the HTTP libraries that can be replayed" in judged.words
 
 
 class Unwritable:

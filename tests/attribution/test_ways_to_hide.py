@@ -15,22 +15,8 @@ import pytest
 
 from support.budgeted import Project, run_apart
 from support.messages_api import MessagesApi
-from support.scratch_suites import AGENT, INI, echo, make, record
+from support.scratch_suites import AGENT, INI, TWO, echo, make, record
 
-SUITE = """
-import pytest
-from agent import ask
-
-
-@pytest.mark.token_budget
-def test_parcel():
-    assert ask("One") == "You said One"
-
-
-@pytest.mark.token_budget
-def test_letter():
-    assert ask("Two") == "You said Two"
-"""
 OTHER = "def test_that_asks_nothing():\n    pass\n"
 LARGER = "Be brief. " + "Say so in full sentences, and never promise a date of delivery to anybody. " * 6
 MOCK = "def ask(words):\n    return f'You said {words}'\n"
@@ -107,7 +93,7 @@ def in_body(line: str) -> Callable[[Path], object]:
 
 def after(line: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "test_it.py").write_text(
-        SUITE.replace('One"\n\n', f'One"\n    {line}\n\n').replace('Two"\n', f'Two"\n    {line}\n'), "utf-8"
+        TWO.replace('One"\n\n', f'One"\n    {line}\n\n').replace('Two"\n', f'Two"\n    {line}\n'), "utf-8"
     )
 
 
@@ -196,7 +182,7 @@ WAYS = [
         hook("@pytest.fixture(autouse=True)\ndef fails():\n    raise ValueError"),
     ),
     # tests that are gone
-    Way("a removed test", FAILS, LOST, "1 unmeasured", swap(SUITE[SUITE.rindex("\n\n\n") :], "\n")),
+    Way("a removed test", FAILS, LOST, "1 unmeasured", swap(TWO[TWO.rindex("\n\n\n") :], "\n")),
     Way("a renamed test", FAILS, LOST, "2 unmeasured", swap("def test_", "def test_new_")),
     Way("a removed file", FAILS, LOST, "2 unmeasured", remove("test_it.py")),
     Way("a renamed file", FAILS, LOST, "2 unmeasured", lambda at: (at / "test_it.py").rename(at / "it.py")),
@@ -205,7 +191,7 @@ WAYS = [
         FAILS,
         LOST,
         "2 unmeasured",
-        lambda at: put("test_it.py", SUITE.replace("def test_", "def check_"))(at),
+        lambda at: put("test_it.py", TWO.replace("def test_", "def check_"))(at),
     ),
     Way("another python_files", FAILS, LOST, "2 unmeasured", ini("python_files = test_other.py")),
     Way("another python_functions", FAILS, LOST, "2 unmeasured", ini("python_functions = test_that_*")),
@@ -398,7 +384,7 @@ def project(template: Path, tmp_path: Path, pytester: pytest.Pytester) -> Projec
     """Return a copy of the suite whose prompt has grown since it was recorded."""
     if not template.exists():
         with MessagesApi(echo) as api:
-            record(make(template, pytester, SUITE, test_other=OTHER), api, 2)
+            record(make(template, pytester, TWO, test_other=OTHER), api, 2)
     shutil.copytree(template, tmp_path / "suite", ignore=shutil.ignore_patterns("report.json"))
     (tmp_path / "suite" / "agent.py").write_text(AGENT.replace("Be brief.", LARGER), "utf-8")
     return Project(tmp_path / "suite", pytester)

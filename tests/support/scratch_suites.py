@@ -34,6 +34,21 @@ def ask(words, system=None):
     answer = httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=600)
     return answer.raise_for_status().json()["content"][0]["text"]
 '''
+TWO = """
+import pytest
+from agent import ask
+
+
+@pytest.mark.token_budget
+def test_parcel():
+    assert ask("One") == "You said One"
+
+
+@pytest.mark.token_budget
+def test_letter():
+    assert ask("Two") == "You said Two"
+"""
+"""A suite of two scenarios of one call each."""
 INI = "[pytest]\npythonpath = .\nasyncio_default_fixture_loop_scope = function\n"
 
 

@@ -211,12 +211,12 @@ def replay(recorded: Sequence[Exchange], bodies: Sequence[Body], **headers: str)
     return asking(recorded, [request(body, **headers) for body in bodies])
 
 
-def asking(recorded: Sequence[Exchange], requests: Iterable[Request]) -> Run:
+def asking(recorded: Sequence[Exchange], requests: Iterable[Request], meter: Meter | None = None) -> Run:
     """Return the run of an agent that makes these requests now, answered from what was recorded."""
     recording = Recording(recorded)
     for one in requests:
         recording.choose(one)
-    return METER.replayed(
+    return (meter or METER).replayed(
         recorded,
         recording.pairs,
         misses=recording.misses,
