@@ -232,6 +232,11 @@ class Source:
         span = "" if self.end_line in (None, self.line) else f"-{self.end_line}"
         return f"{self.file}:{self.line}{span}"
 
+    def overlaps(self, other: Source) -> bool:
+        """Return whether both are in one file and share a line."""
+        last, end = self.end_line or self.line, other.end_line or other.line
+        return self.file == other.file and self.line <= end and other.line <= last
+
 
 class FindingKind(StrEnum):
     """What a finding says of a scenario; docs/findings.md explains each. Levers begin with `lever_`."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
@@ -21,7 +22,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
 )
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Run, Turn
-from pytest_tokenbudget.model import Basis, Finding, FindingKind
+from pytest_tokenbudget.model import Basis, Finding, FindingKind, Source
 from pytest_tokenbudget.sources.tree import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import listed, plural, signed_count, signed_percent
@@ -52,43 +53,76 @@ class _Piece:
     now: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Grown:
-    """One place, added up over the turns."""
+    """What grew or shrank at one place of the request, over all turns."""
 
-    where: dict[str, None] = field(default_factory=dict)
-    changes: dict[str, None] = field(default_factory=dict)
-    by_turn: dict[int, int] = field(default_factory=dict)
-    cost: Decimal | None = Decimal(0)
-    pieces: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Tokens of each different piece of text, by what it was and what it is."""
+    pieces: tuple[tuple[int, _Piece], ...]
+    """Each with its turn."""
+
+    @property
+    def where(self) -> list[str]:
+        """Return its places, each once."""
+        return list(dict.fromkeys(piece.place.where for _, piece in self.pieces))
+
+    @property
+    def changes(self) -> list[str]:
+        """Return `added`, `removed` and `changed`, as far as they occur."""
+        return list(dict.fromkeys(piece.change for _, piece in self.pieces))
+
+    @property
+    def by_turn(self) -> dict[int, int]:
+        """Return the tokens that each turn has more."""
+        tokens: dict[int, int] = {}
+        for turn, piece in self.pieces:
+            tokens[turn] = tokens.get(turn, 0) + piece.tokens
+        return tokens
 
     @property
     def tokens(self) -> int:
-        """A run."""
-        return sum(self.by_turn.values())
+        """Return the tokens that a run has more."""
+        return sum(piece.tokens for _, piece in self.pieces)
 
-    def add(self, turn: int, piece: _Piece) -> None:
-        """Add what one turn holds."""
-        self.where[piece.place.where] = None
-        self.changes[piece.change] = None
-        self.by_turn[turn] = self.by_turn.get(turn, 0) + piece.tokens
-        self.cost = None if self.cost is None or piece.cost is None else self.cost + piece.cost
-        self.pieces.setdefault((piece.was, piece.now), piece.tokens)
+    @property
+    def cost(self) -> Decimal | None:
+        """Return the dollars of a run, or None if a price is missing."""
+        costs = [piece.cost for _, piece in self.pieces]
+        return None if None in costs else sum(filter(None, costs), Decimal(0))
 
-    def join(self, other: _Grown) -> None:
-        """Add another place."""
-        self.where |= other.where
-        self.changes |= other.changes
-        for turn, tokens in other.by_turn.items():
-            self.by_turn[turn] = self.by_turn.get(turn, 0) + tokens
-        self.cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        self.pieces |= other.pieces
+    @property
+    def texts(self) -> dict[tuple[str, str], int]:
+        """Return the tokens of each different piece of text, by what it was and what it is."""
+        texts: dict[tuple[str, str], int] = {}
+        for _, piece in self.pieces:
+            texts.setdefault((piece.was, piece.now), piece.tokens)
+        return texts
 
     def locate(self, sources: SourceTree | None) -> Location | None:
-        """Where the text of the piece that grew most stands in the repository."""
-        (was, now), tokens = max(self.pieces.items(), key=lambda piece: piece[1])
+        """Return where the text that grew most stands in the repository, or None if nothing grew."""
+        (was, now), tokens = max(self.texts.items(), key=lambda text: text[1])
         return sources.locate(was, now) if sources and now and tokens > 0 else None
+
+    def by_source(self, sources: SourceTree | None) -> list[_Grown]:
+        """Split what different lines of the repository added; a text without one goes with the largest.
+
+        Two prompts that stand at the same place of two requests are two changes.
+        """
+        texts = sorted(self.texts.items(), key=lambda text: -text[1])[:_MOST]
+        sides = [text for text, tokens in texts if text[1] and tokens > 0]
+        if sources is None or len(sides) < 2:
+            return [self]
+        found = {side: source for side in sides if (source := sources.locate(*side).source)}
+        lines: list[Source] = []
+        for source in found.values():
+            if not any(source.overlaps(other) for other in lines):
+                lines.append(source)
+        if len(lines) < 2:
+            return [self]
+        split: dict[Source, list[tuple[int, _Piece]]] = {line: [] for line in lines}
+        for turn, piece in self.pieces:
+            source = found.get((piece.was, piece.now), lines[0])
+            split[next(line for line in lines if source.overlaps(line))].append((turn, piece))
+        return [_Grown(tuple(pieces)) for pieces in split.values()]
 
 
 def growth(run: Run, costs: Sequence[TurnCosts], count: CountOf, sources: SourceTree | None) -> list[Finding]:
@@ -96,16 +130,17 @@ def growth(run: Run, costs: Sequence[TurnCosts], count: CountOf, sources: Source
 
     `costs` holds one entry a turn (`Ledger.split`). Turns that cannot be counted are left out of both sums.
     """
-    grown: dict[str, _Grown] = {}
+    pieces: dict[str, list[tuple[int, _Piece]]] = defaultdict(list)
     recorded = 0
     for index, turn in enumerate(run.turns):
         if turn.basis == Basis.UNKNOWN or turn.recorded is None:
             continue
         recorded += turn.recorded.tokens.prompt_tokens
         for piece in _pieces(turn, costs[index], count):
-            grown.setdefault(piece.place.group, _Grown()).add(index, piece)
-    _join_tools(grown)
-    found = [(group, one) for group, one in grown.items() if any(one.by_turn.values())]
+            pieces[piece.place.group].append((index, piece))
+    grown = _with_tools_joined({group: _Grown(tuple(several)) for group, several in pieces.items()})
+    found = [(group, one) for group, several in grown.items() for one in several.by_source(sources)]
+    found = [(group, one) for group, one in found if any(one.by_turn.values())]
     found.sort(key=lambda entry: -abs(entry[1].tokens))
     if len(found) > _MOST:
         rest = _joined(one for _, one in found[_MOST:])
@@ -155,27 +190,26 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else to_json(value)
 
 
-def _join_tools(grown: dict[str, _Grown]) -> None:
+def _with_tools_joined(grown: Mapping[str, _Grown]) -> dict[str, _Grown]:
     """Make many tools that came or went at once one place."""
+    places = dict(grown)
     for change in ("added", "removed"):
         tools = [
             group
-            for group, one in grown.items()
-            if group.startswith("tools[") and group.endswith("]") and list(one.changes) == [change]
+            for group, one in places.items()
+            if group.startswith("tools[") and group.endswith("]") and one.changes == [change]
         ]
         if len(tools) > _TOOLS:
-            grown[f"{len(tools)} tools"] = _joined(grown.pop(group) for group in tools)
+            places[f"{len(tools)} tools"] = _joined([places.pop(group) for group in tools])
+    return places
 
 
 def _joined(several: Iterable[_Grown]) -> _Grown:
-    total = _Grown()
-    for one in several:
-        total.join(one)
-    return total
+    return _Grown(tuple(piece for one in several for piece in one.pieces))
 
 
 def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | None) -> Finding:
-    where = next(iter(grown.where)) if len(grown.where) == 1 else group
+    where = grown.where[0] if len(grown.where) == 1 else group
     location = grown.locate(sources)
     source = (location.source or location.filled) if location and len(location.sources) < 2 else None
     share = Fraction(grown.tokens, recorded or 1)
@@ -186,10 +220,9 @@ def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | Non
 
 def _label(grown: _Grown) -> str:
     """What the tokens are, where the place alone does not say it."""
-    if label := _LABELS.get(next(iter(grown.where))):
+    if label := _LABELS.get(grown.where[0]):
         return f"{label}, "
-    changes = list(grown.changes)
-    return "" if changes == ["changed"] else f"{listed(changes)}, "
+    return "" if grown.changes == ["changed"] else f"{listed(grown.changes)}, "
 
 
 def _amount(grown: _Grown) -> str:
@@ -200,7 +233,7 @@ def _amount(grown: _Grown) -> str:
     if len(each) == 1:
         return f"{signed_count(each.pop())} tokens, re-sent on {plural(on, 'turn')} = {total}"
     if len(grown.where) > 1:
-        once = f"{signed_count(sum(grown.pieces.values()))} tokens in {plural(len(grown.pieces), 'piece')}"
+        once = f"{signed_count(sum(grown.texts.values()))} tokens in {plural(len(grown.texts), 'piece')}"
         return f"{once}, re-sent on up to {plural(on, 'turn')} = {total}"
     span = f"{signed_count(min(each))} to {signed_count(max(each))} tokens"
     return f"{span} on each of {plural(on, 'turn')} = {total}"

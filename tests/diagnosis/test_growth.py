@@ -32,6 +32,7 @@ from support.changes import (
     each,
     grow,
     in_two_blocks,
+    on,
     question,
     system,
     tools_file,
@@ -306,6 +307,32 @@ def _from_elsewhere(turn: Turn) -> Turn:
     total = sum(part.tokens for part in turn.estimate.parts)
     parts = (Part("system[0]", "changed", -900, system, system), Part("framing", "changed", total + 900))
     return replace(turn, estimate=replace(turn.estimate, parts=parts if total else ()))
+
+
+TRIAGE = "Sort the letters of customers.\nName the parcel, the part or the refund that each is about.\n"
+AS_JSON = "Answer with one JSON object that has the key `about` and nothing else.\n"
+
+
+def _first_turn_triages(words: str) -> Change:
+    return each(on(0, step=system(lambda _, __: words)))
+
+
+def test_two_prompts_at_one_place_are_two_causes_each_with_its_line() -> None:
+    longer = system(lambda turn, words: words.replace("Never promise a date.\n", LONGER) if turn else words)
+    case = Case(
+        "",
+        each(on(0, step=system(lambda _, __: TRIAGE + AS_JSON)), longer),
+        files={**LONGER_FILE, "agent/prompts/triage.md": TRIAGE + AS_JSON},
+        before=_first_turn_triages(TRIAGE),
+    )
+    run = case.run()
+    before = {**FILES, "agent/prompts/triage.md": TRIAGE}
+    told = findings(run, SourceTree({**before, **case.files}, {path: before[path] for path in case.files}))
+    assert [(one.where, str(one.source)) for one in told if one.kind == "growth"] == [
+        ("system[0]", HANDBOOK_LINES),
+        ("system[0]", "agent/prompts/triage.md:3"),
+    ]
+    adds_up(run, told)
 
 
 def test_a_tool_of_an_mcp_server_names_the_server() -> None:
