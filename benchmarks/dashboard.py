@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from tables import table
 
-from pytest_tokenbudget.reports.dashboard.page import dashboard
+from pytest_tokenbudget.reports.dashboard import dashboard
 from support.documents import many
 from support.histories import history_of
 

@@ -41,7 +41,7 @@ OWNERS = {
     "ctok": {"metering/counting.py"},
     "genai_prices": {"metering/pricing.py"},
     "tabulate": {"reports/text.py"},
-    "jinja2": {"reports/dashboard/page.py"},
+    "jinja2": {"reports/dashboard/__init__.py"},
     "time_machine": {"run/stability.py"},
     "pytest": {"plugin.py", "run/hooks.py", "run/items.py", "run/reporting.py"},
 }

@@ -1,1 +1,141 @@
-"""What would be cheaper: caching, context, routing, outliers."""
+"""Say what would make a run cheaper, the largest saving first, and where a whole suite spends most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import log
+from statistics import mean, median
+
+from pytest_tokenbudget.advice.caching import caching
+from pytest_tokenbudget.advice.context import context
+from pytest_tokenbudget.advice.layout import LaidOut, lay_out
+from pytest_tokenbudget.advice.routing import CheaperModels, batching, parallelism, routing
+from pytest_tokenbudget.budget.verdict import CostOf
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding, FindingKind
+from pytest_tokenbudget.wording import listed, unsigned_percent
+
+WORTH = Fraction(1, 20)
+"""Of a run's cost (or, where that is unknown, of its prompt tokens): below it a lever is not told."""
+LARGE = Fraction(1, 4)
+"""Of a run's prompt tokens: above it a lever is told whatever it saves."""
+
+
+def advise(
+    run: Run,
+    *,
+    cost: CostOf,
+    cheaper: CheaperModels,
+    runs_per_month: int | None = None,
+    batchable: bool = False,
+    minimums: Mapping[str, int] | None = None,
+    worth: Fraction = WORTH,
+) -> tuple[Finding, ...]:
+    """The levers of one run as it is asked now, each with its place, the change to make, and what it saves.
+
+    None where the run left its recording: its numbers answer another question. Savings are negative tokens
+    and dollars a run; `runs_per_month` adds the month to their texts. `cheaper` names the models below one
+    (`Prices.cheaper_models`). `batchable` is for work that nobody waits for.
+    """
+    if not run.is_measured:
+        return ()
+    laid_out = lay_out(run, cost, runs_per_month=runs_per_month)
+    if not laid_out.asked:
+        return ()
+    found = [
+        *caching(laid_out, minimums or {}),
+        *context(laid_out, worth),
+        *routing(laid_out, cheaper),
+        *(batching(laid_out) if batchable else ()),
+        *parallelism(laid_out),
+    ]
+    return tuple(sorted((one for one in found if _is_worth(one, laid_out, worth)), key=_saving))
+
+
+def _is_worth(finding: Finding, run: LaidOut, worth: Fraction) -> bool:
+    """By dollars where they are known; a large share of the tokens is worth a line by itself."""
+    if -(finding.tokens or 0) >= LARGE * run.prompt_tokens or finding.cost_usd is None or not run.cost:
+        return True
+    return -Fraction(finding.cost_usd) >= worth * Fraction(run.cost)
+
+
+def _saving(finding: Finding) -> tuple[Fraction, int]:
+    return Fraction(finding.cost_usd or 0), finding.tokens or 0
+
+
+_FEW = Fraction(1, 20)
+"""The share of scenarios whose share of the spend is told."""
+_LEAST = 5
+"""Scenarios below which a suite has no distribution."""
+_FAR = 3.5
+"""Modified z-score from which a value is an outlier (Iglewicz and Hoaglin, 1993)."""
+_MEDIAN, _MEAN = 1.4826, 1.2533
+"""Make the median and the mean absolute deviation comparable to a standard deviation of normal values."""
+_TURN = Decimal("0.25")
+"""The share of a suite that makes a single turn worth naming."""
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What a turn, a scenario or a suite spends; a price that is unknown of any is unknown of their sum."""
+
+    tokens: int = 0
+    cost_usd: Decimal | None = Decimal(0)
+
+    def __add__(self, other: Spend) -> Spend:
+        costs = (self.cost_usd, other.cost_usd)
+        return Spend(
+            self.tokens + other.tokens,
+            None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
+        )
+
+
+def outliers(suite: Mapping[str, Sequence[Spend]]) -> Iterator[Finding]:
+    """Yield what the dearest scenarios hold of a suite's spend, then each turn that alone holds much of it.
+
+    `suite` holds the turns of each scenario. Spend is in dollars where every price is known, else in tokens.
+    """
+    spends = {name: sum(turns, Spend()) for name, turns in suite.items() if turns}
+    total = sum(spends.values(), Spend())
+    priced = total.cost_usd is not None
+
+    def size(spend: Spend) -> Decimal:
+        return spend.cost_usd or Decimal(0) if priced else Decimal(spend.tokens)
+
+    if len(spends) < _LEAST or not size(total):
+        return
+    ranked = sorted(spends, key=lambda name: -size(spends[name]))
+    few = ranked[: max(1, round(len(ranked) * _FEW))]
+    held = sum((spends[name] for name in few), Spend())
+    share, of = unsigned_percent(float(size(held) / size(total))), "spend" if priced else "tokens"
+    text = f"{unsigned_percent(len(few) / len(ranked))} of scenarios, {share} of {of}: {listed(few[:_NAMED])}"
+    yield _finding("suite", text, held)
+    for name, turns in suite.items():
+        for index, turn in enumerate(turns):
+            if size(turn) > size(total) * _TURN:
+                share = unsigned_percent(float(size(turn) / size(total)))
+                yield _finding(name, f"turn {index + 1} of {name} alone holds {share} of the suite", turn)
+
+
+def _finding(where: str, text: str, spend: Spend) -> Finding:
+    return Finding(FindingKind.LEVER_OUTLIERS, where, text, spend.tokens, spend.cost_usd)
+
+
+def far_above(sizes: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """What is far above the rest, by factors since spend is skewed, and how many times the median it is.
+
+    `sizes` are positive; of fewer than five nothing is far.
+    """
+    if len(sizes) < _LEAST:
+        return
+    logs = {name: log(value) for name, value in sizes.items()}
+    middle = median(logs.values())
+    deviations = [abs(value - middle) for value in logs.values()]
+    spread = _MEDIAN * median(deviations) or _MEAN * mean(deviations)
+    for name, value in logs.items():
+        if spread and (value - middle) / spread >= _FAR:
+            yield name, sizes[name] / median(sizes.values())

@@ -18,7 +18,7 @@ from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.commands.suite import SuiteRun, junit_name, measure
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.reports import blame_report, build, view
+from pytest_tokenbudget.reports import blame_report, build, scenario_view
 from pytest_tokenbudget.reports.blame_report import Replay
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import CommitEntry
@@ -127,7 +127,7 @@ def _reason(done: SuiteRun) -> str:
 
 def _other_failures(done: SuiteRun, document: Document) -> str:
     """What failed, but not for its tokens."""
-    budgets = {junit_name(one["id"]) for one in document["scenarios"] if view.fails(one)}
+    budgets = {junit_name(one["id"]) for one in document["scenarios"] if scenario_view.fails(one)}
     others = sorted(
         "::".join(filter(None, name))
         for name, outcome in done.outcomes.items()

@@ -21,7 +21,7 @@ from urllib.request import Request, urlopen
 from pytest_tokenbudget.commands import documents, output
 from pytest_tokenbudget.commands.documents import Inputs, inputs
 from pytest_tokenbudget.errors import GitHubError, ReportError
-from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports import run_view
 from pytest_tokenbudget.reports.baseline_report import diff_markdown, load_diff
 from pytest_tokenbudget.reports.markdown import Links, markdown, marker
 
@@ -162,7 +162,7 @@ def _comment(given: Inputs, suffix: str, author: str, runs_per_month: int | None
     except (ArithmeticError, ValueError) as error:
         raise ReportError(f"The document holds numbers of no run: {error}. Nothing was posted.") from error
     text = documents.led(text, lead)
-    news = bool(below or lead) or view.has_news(document)
+    news = bool(below or lead) or run_view.has_news(document)
     return Comment(f"{text}\n{below}" if below else text, marker(suffix), author, news)
 
 

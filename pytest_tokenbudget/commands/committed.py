@@ -121,7 +121,7 @@ def write_history(folder: Path, form: str, most: int, destination: Path | None) 
     elif form == "json":
         output.write_text(json.dumps(history, separators=(",", ":"), ensure_ascii=False) + "\n", destination)
     else:
-        from pytest_tokenbudget.reports.dashboard.page import dashboard
+        from pytest_tokenbudget.reports.dashboard import dashboard
 
         runs = load_settings(folder).scenario.runs_per_month
         output.write_text(dashboard(None, history, runs_per_month=runs), destination)

@@ -16,7 +16,7 @@ from typing import TypedDict
 from pytest_tokenbudget.budget.changes import is_baseline_file, module_of
 from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.errors import GitError, ReportError
-from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports import run_view, scenario_view
 from pytest_tokenbudget.reports.baseline_report import diff_markdown, load_diff
 from pytest_tokenbudget.reports.document import Document, from_the_top, is_lost, load, merge
 from pytest_tokenbudget.reports.terminal import summary_lines
@@ -54,7 +54,7 @@ def led(comment: str, lead: str) -> str:
 
 def _terminal(document: Document) -> list[Line]:
     lines = summary_lines(document, columns=output.columns(), verbosity=1, ascii_only=output.ascii_only())
-    return lines or [Line(view.headline(document))]
+    return lines or [Line(run_view.headline(document))]
 
 
 def _text(folder: Path, document: Document, form: str, diff: Path | None) -> str:
@@ -97,7 +97,7 @@ def write_merged(paths: Sequence[Path], destination: Path, expected: int | None)
     output.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", destination)
     if not any(map(is_lost, merged["unmeasured"])):
         return 0
-    output.write_lines([Line(text) for text in view.unmeasured(merged)], None)
+    output.write_lines([Line(text) for text in run_view.unmeasured(merged)], None)
     return 1
 
 
@@ -143,7 +143,7 @@ def write_check(
         for text in texts
     ]
     output.write_text("".join(commands), None)
-    red = document is not None and any(map(view.fails, document["scenarios"]))
+    red = document is not None and any(map(scenario_view.fails, document["scenarios"]))
     return 1 if check["problems"] or red else 0
 
 

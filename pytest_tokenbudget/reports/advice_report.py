@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TypedDict
 
-from pytest_tokenbudget.advice.advise import Spend, far_above
-from pytest_tokenbudget.advice.advise import outliers as shares_of
-from pytest_tokenbudget.reports import text, view
+from pytest_tokenbudget.advice import Spend, far_above
+from pytest_tokenbudget.advice import outliers as shares_of
+from pytest_tokenbudget.reports import change_view, scenario_view, text
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry, add
 from pytest_tokenbudget.reports.history import ENDED_EARLY, LogEntry, log_paid
+from pytest_tokenbudget.reports.scenario_view import runs_of
 from pytest_tokenbudget.reports.text import Line, Paper, code, named_table, plain, prose, wrap
-from pytest_tokenbudget.reports.view import runs_of
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 _OVERLAP = (
@@ -93,8 +93,8 @@ def _a_month(costs: Sequence[tuple[float | None, float | None]]) -> float | None
 def _levers(scenarios: Sequence[ScenarioEntry], runs: Mapping[str, float | None]) -> list[LeverEntry]:
     groups: dict[tuple[str, str, str], list[tuple[str, FindingEntry]]] = {}
     for one in scenarios:
-        for found in view.levers(one):
-            key = found["kind"], found["where"], view.place(found)
+        for found in change_view.levers(one):
+            key = found["kind"], found["where"], change_view.place(found)
             groups.setdefault(key, []).append((one["id"], found))
     levers = [_lever(group, runs) for group in groups.values()]
 
@@ -114,7 +114,7 @@ def _lever(group: Sequence[tuple[str, FindingEntry]], runs: Mapping[str, float |
         "kind": dearest["kind"],
         "where": dearest["where"],
         "text": dearest["text"],
-        "source": view.place(dearest),
+        "source": change_view.place(dearest),
         "tokens": sum(counts) if len(counts) == len(tokens) else None,
         "cost_usd": round(sum(dollars), 10) if len(dollars) == len(costs) else None,
         "cost_usd_a_month": _a_month([(runs[name], found["cost_usd"]) for name, found in group]),
@@ -178,7 +178,7 @@ def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> li
         lines += [Line(), *(Line(text) for text in wrap(note, columns))]
     lines += [Line(), *(Line(text) for one in found["spend"] for text in wrap(plain(one), columns))]
     if found["outliers"]:
-        names = view.short_ids([one["id"] for one in found["outliers"]])
+        names = scenario_view.short_ids([one["id"] for one in found["outliers"]])
         cells = [[money(one["cost_usd"]), percent(one["share"])] for one in found["outliers"]]
         lines += [
             Line(),

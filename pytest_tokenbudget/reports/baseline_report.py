@@ -20,7 +20,7 @@ from typing import Any, TypedDict, cast
 from pytest_tokenbudget.budget.changes import Change
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.reports import build, text, view
+from pytest_tokenbudget.reports import build, run_view, scenario_view, text
 from pytest_tokenbudget.reports.document import (
     Document,
     LimitEntry,
@@ -29,8 +29,8 @@ from pytest_tokenbudget.reports.document import (
     add,
     problems,
 )
+from pytest_tokenbudget.reports.scenario_view import METRICS, short_ids, usual_month
 from pytest_tokenbudget.reports.text import Line, Paper, code, html, named_table, plain, prose, shorten, wrap
-from pytest_tokenbudget.reports.view import METRICS, short_ids, usual_month
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 VERSION = 1
@@ -110,7 +110,7 @@ def already_failing(report: Document, base: Document, was: Mapping[str, str]) ->
     """
     then = {one["id"]: one for one in base["scenarios"]}
     found: list[AlreadyEntry] = []
-    for one in filter(view.fails, report["scenarios"]):
+    for one in filter(scenario_view.fails, report["scenarios"]):
         before = then.get(was.get(one["id"], one["id"]))
         if before is not None and before["verdict"] == one["verdict"]:
             worse = _worse(one, before)
@@ -218,7 +218,7 @@ def _part(diff: Diff, word: str) -> str:
     before = add([one["before"] for one in found if one["before"]])
     now = add([one["now"] for one in found if one["now"]])
     moved = [
-        view.growth(now[name], before[name], count, METRICS[name])
+        run_view.growth(now[name], before[name], count, METRICS[name])
         for name in ("prompt_tokens", "output_tokens")
         if now[name] != before[name]
     ]
@@ -226,7 +226,7 @@ def _part(diff: Diff, word: str) -> str:
     if dollars is None:
         moved.append("cost unknown")
     elif dollars and before["cost_usd"] is not None and now["cost_usd"] is not None:
-        moved.append(view.growth(now["cost_usd"], before["cost_usd"], money, "a run"))
+        moved.append(run_view.growth(now["cost_usd"], before["cost_usd"], money, "a run"))
     return ", ".join([start, *moved])
 
 
@@ -236,7 +236,7 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
     lines = [Line(text, "bold") for text in wrap(headline(diff), columns)]
     told = [one for one in _sorted(diff) if one["change"] != "renamed"]
     if told:
-        names = view.short_ids([one["id"] for one in told])
+        names = scenario_view.short_ids([one["id"] for one in told])
         lines += [
             Line(),
             *named_table(names, ("scenario", *CHANGE_HEADERS), list(map(_cells, told)), paper, SPARE_HEADERS),
@@ -277,7 +277,7 @@ def _cut(items: Sequence[str]) -> Iterator[str]:
 
 
 def _table(told: Sequence[ChangeEntry]) -> str:
-    names = view.short_ids([one["id"] for one in told])
+    names = scenario_view.short_ids([one["id"] for one in told])
     rows = [
         [code(shorten(name, _NAME_COLUMNS), cell=True), *map(prose, _cells(one))]
         for name, one in zip(names, told, strict=True)

@@ -20,7 +20,7 @@ from typing import TypedDict, cast
 
 from pytest_tokenbudget.budget.changes import renames
 from pytest_tokenbudget.model import Usage
-from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports import scenario_view
 from pytest_tokenbudget.reports.baseline_report import CHANGE_HEADERS, SPARE_HEADERS, change_cells
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry, is_measured, usage_of
 from pytest_tokenbudget.reports.history import CommitEntry
@@ -215,7 +215,7 @@ def _commit(one: BlamedCommit, before: str | None, paper: Paper) -> Iterator[Lin
         yield from (Line(text, style) for text in wrap(plain(one["note"]), paper.columns, "  ", "  "))
     moves = one["moves"]
     if moves:
-        names = view.short_ids([move["id"] for move in moves])
+        names = scenario_view.short_ids([move["id"] for move in moves])
         yield from named_table(
             names, ("scenario", *CHANGE_HEADERS), list(map(_cells, moves)), paper, SPARE_HEADERS
         )

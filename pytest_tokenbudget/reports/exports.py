@@ -7,10 +7,10 @@ from hashlib import sha256
 from typing import Any
 
 from pytest_tokenbudget.model import Rate
-from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports import change_view, run_view, scenario_view
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, TokensEntry, TurnEntry
+from pytest_tokenbudget.reports.scenario_view import fails, rows, ways_out
 from pytest_tokenbudget.reports.text import command_data, command_property, plain
-from pytest_tokenbudget.reports.view import fails, rows, ways_out
 
 Json = dict[str, Any]
 Value = str | int | float | bool | None
@@ -168,18 +168,18 @@ def workflow_commands(document: Document) -> list[str]:
     Each stands on the line that caused it where that is known, else on its test. A command must begin its
     line.
     """
-    failing = [one for one in view.worst_first(document["scenarios"]) if view.fails(one)]
-    told = [_error(group) for group in view.by_cause(failing)]
+    failing = [one for one in scenario_view.worst_first(document["scenarios"]) if scenario_view.fails(one)]
+    told = [_error(group) for group in change_view.by_cause(failing)]
     title = command_property("Token budget: not measured")
-    told += [f"::error title={title}::{command_data(line)}" for line in view.errors(document)]
-    warned = list(map(_warning, view.notes(document)[:_MOST]))
+    told += [f"::error title={title}::{command_data(line)}" for line in run_view.errors(document)]
+    warned = list(map(_warning, change_view.notes(document)[:_MOST]))
     if len(told) <= _MOST:
         return [*told, *warned]
     left = f"{len(told) - _MOST + 1:,} more causes of failure: the whole report has them all"
     return [*told[: _MOST - 1], f"::error title=Token budget::{command_data(left)}", *warned]
 
 
-def _warning(note: view.Note) -> str:
+def _warning(note: change_view.Note) -> str:
     first = note.scenarios[0]
     source = note.finding["source"] or {"file": first["file"], "line": first["line"]}
     at = f"file={command_property(plain(source['file']))},line={source['line']}"
@@ -188,13 +188,13 @@ def _warning(note: view.Note) -> str:
 
 def _error(group: list[ScenarioEntry]) -> str:
     worst, *alike = group
-    found = view.reasons(worst) or view.causes(worst)
+    found = change_view.reasons(worst) or change_view.causes(worst)
     placed = next((finding["source"] for finding in found if finding["source"]), None)
     file, line = (placed["file"], placed["line"]) if placed else (worst["file"], worst["line"])
     text = [plain(worst["id"])]
     if worst["verdict"] == "over":
         text += map(str, rows(worst))
-    text += [view.sentence(finding) for finding in found[:1]]
+    text += [change_view.sentence(finding) for finding in found[:1]]
     text += [f"{len(alike):,} more like it"] * bool(alike)
     text += map(str, ways_out(group))
     message = command_data("\n".join(text))

@@ -30,8 +30,8 @@ from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import TokensEntry, add, problems
+from pytest_tokenbudget.reports.scenario_view import short_ids
 from pytest_tokenbudget.reports.text import Line, Paper, named_table, plain, wrap
-from pytest_tokenbudget.reports.view import short_ids
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 VERSION = 1

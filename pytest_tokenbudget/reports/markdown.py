@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import FindingKind
-from pytest_tokenbudget.reports import text, view
+from pytest_tokenbudget.reports import change_view, run_view, scenario_view, text
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
+from pytest_tokenbudget.reports.scenario_view import cost_cell, row, rows, runs_of, turn_table, ways_out
 from pytest_tokenbudget.reports.text import code, crop, html, html_code, prose, shorten
-from pytest_tokenbudget.reports.view import cost_cell, row, rows, runs_of, turn_table, ways_out
 from pytest_tokenbudget.wording import count, plural, signed
 
 _COMMENT_CHARACTERS = 60_000
@@ -75,8 +75,8 @@ def markdown(
     """
     scenarios = [{**one, "runs_per_month": runs_of(one, runs_per_month)} for one in document["scenarios"]]
     document = cast("Document", {**document, "scenarios": scenarios})
-    if not view.has_news(document):
-        return f"{marker(suffix)}\n\n{prose(view.headline(document))}.\n"
+    if not run_view.has_news(document):
+        return f"{marker(suffix)}\n\n{prose(run_view.headline(document))}.\n"
     text = ""
     for most, details in _SUMMARY if full else _COMMENT:
         cut = Cut(most, details, every=full)
@@ -97,16 +97,16 @@ def marker(suffix: str = "") -> str:
 
 
 def _blocks(document: Document, cut: Cut, links: Links | None) -> Iterator[str]:
-    listed = view.worst_first(document["scenarios"])
+    listed = scenario_view.worst_first(document["scenarios"])
     told = [one for one in listed if one["verdict"] != "within"]
     within = [one for one in listed if one["verdict"] == "within"]
-    failing = [one for one in told if view.fails(one)]
-    shown = [(one, 0) for one in told] if cut.every else view.some_of_each_cause(told)
-    yield f"### {prose(view.money_first(document) if failing else view.headline(document))}"
-    yield from _listed("not measured", view.missing(document))
-    yield from _changes(view.changes(document), links)
-    yield from _notes(list(map(str, view.notes(document))))
-    if live := view.live(document):
+    failing = [one for one in told if scenario_view.fails(one)]
+    shown = [(one, 0) for one in told] if cut.every else change_view.some_of_each_cause(told)
+    yield f"### {prose(run_view.money_first(document) if failing else run_view.headline(document))}"
+    yield from _listed("not measured", run_view.missing(document))
+    yield from _changes(change_view.changes(document), links)
+    yield from _notes(list(map(str, change_view.notes(document))))
+    if live := run_view.live(document):
         more = [f"- and {len(live) - cut.rows:,} more"] if len(live) > cut.rows else []
         yield "\n".join([*(f"- {prose(one)}" for one in live[: cut.rows]), *more])
     yield from _ways_out(failing)
@@ -118,7 +118,7 @@ def _blocks(document: Document, cut: Cut, links: Links | None) -> Iterator[str]:
         yield "</details>"
     if left := len(told) - sum(1 + alike for _, alike in shown[: cut.rows]):
         yield f"_And {left:,} more, too many for this page: `tokenbudget report FILE` tells all of the JSON._"
-    for group in view.by_cause(failing)[: cut.details]:
+    for group in change_view.by_cause(failing)[: cut.details]:
         yield from _details(*group)
     if within:
         yield from _within(within, cut.rows)
@@ -141,14 +141,14 @@ def _notes(texts: Sequence[str]) -> Iterator[str]:
         yield "\n".join([*items, *more])
 
 
-def _changes(told: Sequence[view.Change], links: Links | None) -> Iterator[str]:
+def _changes(told: Sequence[change_view.Change], links: Links | None) -> Iterator[str]:
     """Yield what differs as a list, place by place: narrow enough for a phone."""
     if told:
         more = [f"- and {len(told) - _CHANGES:,} more changes"] if len(told) > _CHANGES else []
         yield "\n".join([*(_change(change, links) for change in told[:_CHANGES]), *more])
 
 
-def _change(change: view.Change, links: Links | None) -> str:
+def _change(change: change_view.Change, links: Links | None) -> str:
     """Return a list item: the line, what it does, and its causes in the scenario that it costs most.
 
     Each line begins with words of ours, so that no text can begin a block, or underline a heading.
@@ -159,8 +159,8 @@ def _change(change: view.Change, links: Links | None) -> str:
         shown, address = code(crop(change.place, _PLACE_COLUMNS)), links and links.place(first)
         title = f"**[{shown}]({address})**" if address else f"**{shown}**"
     extent = prose(", ".join(filter(None, (change.amounts, change.extent))))
-    name = _name(view.short_names(change.scenarios[:1])[0])
-    texts = [prose(crop(view.sentence(one), _SENTENCE_COLUMNS)) for one in (first, *others[:2])]
+    name = _name(scenario_view.short_names(change.scenarios[:1])[0])
+    texts = [prose(crop(change_view.sentence(one), _SENTENCE_COLUMNS)) for one in (first, *others[:2])]
     return "\n".join([f"- {title}: {where}: {extent}", *(f"  - in {name}: {text}" for text in texts)])
 
 
@@ -169,7 +169,7 @@ def _table(shown: Sequence[tuple[ScenarioEntry, int]]) -> str:
     by_month = any(one["runs_per_month"] is not None for one, _ in shown)
     cost = "Cost a run,<br>a month" if by_month else "Cost a run"
     listed = []
-    for name, (one, alike) in zip(view.short_names([one for one, _ in shown]), shown, strict=True):
+    for name, (one, alike) in zip(scenario_view.short_names([one for one, _ in shown]), shown, strict=True):
         its = rows(one)
         columns = zip(*((each.baseline, each.now, each.change, each.limit) for each in its), strict=True)
         numbers = ["<br>".join(map(_number, column)) for column in columns]
@@ -182,7 +182,7 @@ def _table(shown: Sequence[tuple[ScenarioEntry, int]]) -> str:
 
 def _about(name: str, scenario: ScenarioEntry, alike: int) -> str:
     verdict = prose(scenario["verdict"])
-    if view.fails(scenario):
+    if scenario_view.fails(scenario):
         verdict = f"**{verdict}**"
     if scenario["verdict"] in ("over", "improved"):
         verdict += f": {', '.join(each.metric for each in rows(scenario))}"
@@ -201,15 +201,15 @@ def _number(cell: str) -> str:
 
 def _why(scenario: ScenarioEntry) -> str:
     """The first cause in one phrase, with its place."""
-    for finding in view.causes(scenario):
+    for finding in change_view.causes(scenario):
         where, tokens = finding["where"], finding["tokens"]
         if finding["kind"] == FindingKind.GROWTH and where and tokens:
             phrase = f"{_name(where)} {signed(tokens, count(tokens))} tokens"
         elif finding["kind"] == FindingKind.CACHE_BREAK and where:
             phrase = f"cache broken at {_name(where)}"
         else:
-            phrase = prose(crop(view.sentence(finding), _WHY_COLUMNS))
-        place = view.place(finding)
+            phrase = prose(crop(change_view.sentence(finding), _WHY_COLUMNS))
+        place = change_view.place(finding)
         return f"{phrase}, {_name(place)}" if place else phrase
     return ""
 
@@ -228,7 +228,7 @@ def _details(scenario: ScenarioEntry, *alike: ScenarioEntry) -> Iterator[str]:
     facts = [scenario["verdict"], plural(len(scenario["turns"]), "turn"), *turns.facts]
     more = f" (and {len(alike):,} more like it)" if alike else ""
     yield f"<details><summary>{html_code(scenario['id'])}: {html(', '.join(facts))}{more}</summary>"
-    findings = [*view.causes(scenario), *view.levers(scenario)]
+    findings = [*change_view.causes(scenario), *change_view.levers(scenario)]
     if findings:
         yield "\n".join(_finding(one) for one in findings[:_FINDINGS])
     if scenario["limits"]:
@@ -251,10 +251,10 @@ def _limit(limit: LimitEntry, scenario: ScenarioEntry) -> list[str]:
 
 def _finding(finding: FindingEntry) -> str:
     """A list item. It begins with a word of ours, so that no text can begin a block inside it."""
-    label = "could be cheaper" if view.is_lever(finding) else prose(finding["kind"].replace("_", " "))
-    facts = list(map(prose, view.facts(finding)))
+    label = "could be cheaper" if change_view.is_lever(finding) else prose(finding["kind"].replace("_", " "))
+    facts = list(map(prose, change_view.facts(finding)))
     more = f" ({', '.join(facts)})" if facts else ""
-    return f"- **{label}**: {prose(view.sentence(finding))}{more}"
+    return f"- **{label}**: {prose(change_view.sentence(finding))}{more}"
 
 
 def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
@@ -262,7 +262,7 @@ def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
     shown = scenarios[:most]
     if shown:
         listed = []
-        for name, one in zip(view.short_names(shown), shown, strict=True):
+        for name, one in zip(scenario_view.short_names(shown), shown, strict=True):
             its = rows(one)[0]
             listed.append([_name(name), *map(prose, (its.now, its.change, its.limit, cost_cell(one)))])
         headers = ("Scenario", "Prompt tokens", "Change", "Limit", "Cost a run")
@@ -274,7 +274,7 @@ def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
 
 def _footer(document: Document, links: Links | None) -> str:
     prices = document["prices"]
-    parts = [view.mode(document), f"prices of {prose(prices['source'])} {prose(prices['version'])}"]
+    parts = [run_view.mode(document), f"prices of {prose(prices['source'])} {prose(prices['version'])}"]
     if document["commit"]:
         parts.insert(0, f"commit {code(document['commit'][:12])}")
     if any(one["basis"] == "estimated" for one in document["scenarios"]):

@@ -11,8 +11,19 @@ from typing import Protocol, TypedDict
 
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.model import FindingKind, Usage
-from pytest_tokenbudget.reports import text, view
+from pytest_tokenbudget.reports import change_view, run_view, scenario_view, text
+from pytest_tokenbudget.reports.change_view import Change
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry
+from pytest_tokenbudget.reports.scenario_view import (
+    Row,
+    TurnTable,
+    WayOut,
+    cost_cell,
+    rows,
+    turn_table,
+    unpriced,
+    ways_out,
+)
 from pytest_tokenbudget.reports.text import (
     Line,
     Paper,
@@ -22,17 +33,6 @@ from pytest_tokenbudget.reports.text import (
     shorten,
     width,
     wrap,
-)
-from pytest_tokenbudget.reports.view import (
-    Change,
-    Row,
-    TurnTable,
-    WayOut,
-    cost_cell,
-    rows,
-    turn_table,
-    unpriced,
-    ways_out,
 )
 from pytest_tokenbudget.wording import NONE, money, plural, signed, signed_count
 
@@ -101,14 +101,14 @@ def summary_lines(
     paper = Paper(max(columns, _LEAST_COLUMNS), ascii_only)
     if ascii_only:
         document = ascii_strings(document)
-    told = view.worst_first(document["scenarios"])
+    told = scenario_view.worst_first(document["scenarios"])
     if verbosity <= 0:
         told = [one for one in told if one["verdict"] != "within" or unpriced(one)]
-    missing, live = view.missing(document), view.live(document)
-    notes = list(map(str, view.notes(document)))
+    missing, live = run_view.missing(document), run_view.live(document)
+    notes = list(map(str, change_view.notes(document)))
     if not told and not missing and not notes and not live:
         return []
-    failing = [one for one in told if view.fails(one)]
+    failing = [one for one in told if scenario_view.fails(one)]
     lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_causes(document, paper, verbosity)]
     if verbosity > 0:
         lines += _table([(one, 0) for one in told], paper) if told else ()
@@ -121,21 +121,21 @@ def summary_lines(
     lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]
     if verbosity >= 0 or missing:
         lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
-        lines += [Line(text, "bold") for text in wrap(view.headline(document), paper.columns)]
+        lines += [Line(text, "bold") for text in wrap(run_view.headline(document), paper.columns)]
     return list(map(paper.fitted, lines))
 
 
 def _estimated(told: Sequence[ScenarioEntry]) -> str:
     """Return what `~` means, where it stands; else nothing."""
-    return _ABOUT if any(map(view.approximate, told)) else ""
+    return _ABOUT if any(map(scenario_view.approximate, told)) else ""
 
 
 def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
     """Yield what differs, place by place, and what fails for another reason; with -q without empty lines."""
-    told = view.changes(document) if any(map(view.fails, document["scenarios"])) else []
+    told = change_view.changes(document) if any(map(scenario_view.fails, document["scenarios"])) else []
     most = None if verbosity > 0 else _DETAILS
     blocks = [_change(change, paper, verbosity) for change in told]
-    blocks += [_reason(group, paper, verbosity) for group in view.unexplained(document, told)]
+    blocks += [_reason(group, paper, verbosity) for group in change_view.unexplained(document, told)]
     for block in blocks[:most]:
         yield from block
         if verbosity >= 0:
@@ -150,10 +150,10 @@ def _change(change: Change, paper: Paper, verbosity: int) -> Iterator[Line]:
     yield from (Line(text, "red") for text in wrap(change.title, paper.columns, "", "  "))
     extent = ", ".join(filter(None, (change.amounts, change.extent)))
     yield from map(Line, wrap(extent, paper.columns, "  ", "  "))
-    whose = f"{view.short_names([dearest])[0]}: " if others else ""
+    whose = f"{scenario_view.short_names([dearest])[0]}: " if others else ""
     for finding in findings[: None if verbosity > 0 else _CAUSES]:
-        amounts = "; ".join(view.facts(finding)) if len(findings) > 1 else ""
-        sentence = f"{whose}{view.sentence(finding)}" + (f"; {amounts}" if amounts else "")
+        amounts = "; ".join(change_view.facts(finding)) if len(findings) > 1 else ""
+        sentence = f"{whose}{change_view.sentence(finding)}" + (f"; {amounts}" if amounts else "")
         yield from map(Line, wrap(sentence, paper.columns, "  * ", "    "))
     if verbosity < 0:
         yield from _names(change.failing, paper)
@@ -162,7 +162,7 @@ def _change(change: Change, paper: Paper, verbosity: int) -> Iterator[Line]:
 def _names(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
     """Yield the first names of scenarios that fail alike, in one line or two."""
     verdicts = ", ".join(dict.fromkeys(one["verdict"] for one in scenarios))
-    names = view.short_names(scenarios)
+    names = scenario_view.short_names(scenarios)
     more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
     yield from map(Line, wrap(f"{verdicts}: {', '.join(names[:_NAMES])}{more}", paper.columns, "  ", "    "))
 
@@ -170,7 +170,7 @@ def _names(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
 def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Iterator[Line]:
     """Yield why scenarios fail that no change is told for: their verdict, and the causes of the first."""
     scenario, *alike = group
-    told = view.OF_COST if scenario["verdict"] == "over" else ()  # by a change
+    told = change_view.OF_COST if scenario["verdict"] == "over" else ()  # by a change
     style = _COLORS.get(scenario["verdict"], "red")
     more = f" and {len(alike):,} more like it" if alike else ""
     name = f"{plain(scenario['id'])}{more}"
@@ -178,7 +178,7 @@ def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Ite
     if scenario["verdict"] == "over":
         reason = f"Over budget: {'; '.join(map(str, rows(scenario)))}"
     yield from (Line(text, style) for text in wrap(f"{name}: {reason}", paper.columns, "", "  "))
-    causes = [finding for finding in view.reasons(scenario) if finding["kind"] not in told]
+    causes = [finding for finding in change_view.reasons(scenario) if finding["kind"] not in told]
     for finding in causes if verbosity > 0 else causes[:_CAUSES]:
         yield from map(Line, _cause(finding, paper.columns))
     if verbosity <= 0 and len(causes) > _CAUSES:
@@ -186,7 +186,7 @@ def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Ite
 
 
 def _few_of_each_cause(told: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
-    shown = view.some_of_each_cause(told)
+    shown = change_view.some_of_each_cause(told)
     yield from _table(shown[:_SCENARIOS], paper)
     if left := len(told) - sum(1 + alike for _, alike in shown[:_SCENARIOS]):
         yield Line(f"and {left:,} more: -v shows them all")
@@ -202,7 +202,9 @@ def _some(texts: Sequence[str], verbosity: int) -> list[str]:
 def _table(shown: Sequence[tuple[ScenarioEntry, int]], paper: Paper) -> Iterator[Line]:
     scenarios = [one for one, _ in shown]
     groups = [[_cells(one, row, cost=index == 0) for index, row in enumerate(rows(one))] for one in scenarios]
-    header, blocks = named_blocks(view.short_names(scenarios), _HEADERS, groups, paper, _NUMBERS, _SPARE)
+    header, blocks = named_blocks(
+        scenario_view.short_names(scenarios), _HEADERS, groups, paper, _NUMBERS, _SPARE
+    )
     yield Line(header, "bold")
     for (one, alike), block in zip(shown, blocks, strict=True):
         style = "red" if unpriced(one) else _COLORS.get(one["verdict"], "red")
@@ -226,7 +228,7 @@ def _turns(scenario: ScenarioEntry, paper: Paper) -> Iterator[Line]:
         facts = [plural(turns, "turn"), *table.facts]
         yield from map(Line, wrap(", ".join(facts), paper.columns, "  ", "  "))
         yield from map(Line, _turn_lines(table, paper))
-    for finding in view.causes(scenario):
+    for finding in change_view.causes(scenario):
         yield from map(Line, _cause(finding, paper.columns))
 
 
@@ -243,8 +245,8 @@ def _turn_lines(table: TurnTable, paper: Paper) -> list[str]:
 
 
 def _cause(finding: FindingEntry, columns: int) -> Iterator[str]:
-    yield from wrap(view.sentence(finding), columns, "  * ", "    ")
-    yield from wrap(", ".join(view.facts(finding)), columns, "    ", "    ")
+    yield from wrap(change_view.sentence(finding), columns, "  * ", "    ")
+    yield from wrap(", ".join(change_view.facts(finding)), columns, "    ", "    ")
 
 
 def _way_out(way_out: WayOut, paper: Paper) -> Iterator[Line]:
@@ -279,16 +281,19 @@ def failure_text(scenario: ScenarioEntry) -> str:
         its = rows(scenario)
         past = [f"{row.metric} {row.now if row.change == NONE else row.change}" for row in its]
         lines = [f"Over budget: {', '.join(past)}"]
-    lines += [_where_to_look(finding) for finding in (view.reasons(scenario) or view.causes(scenario))[:1]]
+    lines += [
+        _where_to_look(finding)
+        for finding in (change_view.reasons(scenario) or change_view.causes(scenario))[:1]
+    ]
     lines += [str(way_out) for way_out in ways_out([scenario])]
     return "\n".join(lines)
 
 
 def _where_to_look(finding: FindingEntry) -> str:
     """Return the place of a finding, and what it says in a few words."""
-    if finding["kind"] in view.OF_COST:
-        return f"  {': '.join(filter(None, (view.place(finding), view.phrase(finding))))}"
-    return "\n".join(wrap(view.sentence(finding), _FAILURE_COLUMNS, "  ", "  "))
+    if finding["kind"] in change_view.OF_COST:
+        return f"  {': '.join(filter(None, (change_view.place(finding), change_view.phrase(finding))))}"
+    return "\n".join(wrap(change_view.sentence(finding), _FAILURE_COLUMNS, "  ", "  "))
 
 
 _MOST = 20

@@ -28,7 +28,7 @@ from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.replay.traffic import Sent
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.reports.view import REWRITE
+from pytest_tokenbudget.reports.scenario_view import REWRITE
 from pytest_tokenbudget.run.allowance import Allowance, Allowances
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Spending

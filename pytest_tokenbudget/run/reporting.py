@@ -20,10 +20,12 @@ import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
 from pytest_tokenbudget.model import ScenarioId, Verdict
+from pytest_tokenbudget.reports.change_view import cause_of, causes
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_lost
+from pytest_tokenbudget.reports.run_view import line
+from pytest_tokenbudget.reports.scenario_view import fails
 from pytest_tokenbudget.reports.terminal import failure_text, summary
 from pytest_tokenbudget.reports.text import to_ascii, width, wrap
-from pytest_tokenbudget.reports.view import cause_of, causes, fails, line
 from pytest_tokenbudget.run.items import Collected, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Outcome, Session

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
-from pytest_tokenbudget.advice.advise import advise
+from pytest_tokenbudget.advice import advise
 from pytest_tokenbudget.budget.baselines import Baseline
 from pytest_tokenbudget.budget.verdict import (
     Judgement,
@@ -45,6 +45,7 @@ from pytest_tokenbudget.replay.playback import AcceptedIn
 from pytest_tokenbudget.replay.redaction import Redactor, Secrets, secrets_of
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, mean_usage, merge_samples
+from pytest_tokenbudget.reports.change_view import SECOND_REPLAY
 from pytest_tokenbudget.reports.document import (
     Document,
     ExcludedEntry,
@@ -54,8 +55,8 @@ from pytest_tokenbudget.reports.document import (
     usage_of,
 )
 from pytest_tokenbudget.reports.history import History, log_entry
+from pytest_tokenbudget.reports.scenario_view import MISBILLED
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings, acceptances, failure_text, kept
-from pytest_tokenbudget.reports.view import MISBILLED, SECOND_REPLAY
 from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, Updated, read_history
 from pytest_tokenbudget.repository.git import Repository, head_of, project_of
 from pytest_tokenbudget.repository.source_files import read_source_tree
@@ -841,7 +842,7 @@ def render(kind: str, document: Document, root: Path, runs_per_month: float | No
 
         return markdown(document, full=True, runs_per_month=runs_per_month)
     if kind == "html":
-        from pytest_tokenbudget.reports.dashboard.page import dashboard
+        from pytest_tokenbudget.reports.dashboard import dashboard
 
         return dashboard(document, _history(root), runs_per_month=runs_per_month)
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.advice.advise import advise
+from pytest_tokenbudget.advice import advise
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
 from pytest_tokenbudget.metering.meter import Run

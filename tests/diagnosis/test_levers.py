@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.advice.advise import Spend, advise, far_above, outliers
+from pytest_tokenbudget.advice import Spend, advise, far_above, outliers
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 from pytest_tokenbudget.wording import dollars as dollars_of

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import ReportError
-from pytest_tokenbudget.reports.dashboard.page import dashboard
+from pytest_tokenbudget.reports.dashboard import dashboard
 from pytest_tokenbudget.reports.document import Document, add
 from pytest_tokenbudget.reports.history import History
 from support.documents import NEW_MODEL, SONNET, document, finding, let_run, loop, many, scenario

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.reports.dashboard.page import dashboard
+from pytest_tokenbudget.reports.dashboard import dashboard
 from support.browser import Browser, Page, browser, executable
 from support.documents import HAIKU, SONNET, all_green, document, loop, many, one_of_each, scenario
 from support.histories import history_of, with_gaps

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.reports.dashboard.page import decisions, page
+from pytest_tokenbudget.reports.dashboard import decisions, page
 from pytest_tokenbudget.reports.dashboard.scenarios import Past, Subject, details, subjects, trend
 from pytest_tokenbudget.reports.dashboard.totals import figures, savings, spend, totals
 from pytest_tokenbudget.reports.document import TokensEntry, add

@@ -11,12 +11,13 @@ from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.model import FindingKind, Rate, Tokens, Usage
 from pytest_tokenbudget.reports import build
+from pytest_tokenbudget.reports.change_view import changes
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.exports import workflow_commands
 from pytest_tokenbudget.reports.markdown import markdown
+from pytest_tokenbudget.reports.scenario_view import fails, worst_first
 from pytest_tokenbudget.reports.terminal import failure_text, summary_lines
 from pytest_tokenbudget.reports.text import width
-from pytest_tokenbudget.reports.view import changes, fails, worst_first
 from pytest_tokenbudget.settings import ScenarioSettings
 from pytest_tokenbudget.sources.tree import SourceTree
 from support.changes import Case, before_system, each, put, system

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports import scenario_view
 from pytest_tokenbudget.reports.terminal import failure_text, summary, summary_lines
 from pytest_tokenbudget.reports.text import to_ascii, width
 from support.documents import HAIKU, SONNET, finding, loop, scenario
@@ -40,7 +40,9 @@ def test_golden(
 
 
 def test_failure_texts(documents: Any, golden: Any) -> None:
-    failing = [one for one in view.worst_first(documents["each"]["scenarios"]) if view.fails(one)]
+    failing = [
+        one for one in scenario_view.worst_first(documents["each"]["scenarios"]) if scenario_view.fails(one)
+    ]
     texts = [failure_text(one) for one in failing]
     assert all(2 <= len(text.splitlines()) <= 5 for text in texts)
     assert {text.split(":")[0] for text in texts} == {"Over budget", "Stale", "New"}
@@ -80,7 +82,7 @@ def test_no_line_is_too_wide_or_unprintable(
 @given(any_document())
 def test_failure_texts_are_printable(document: Any) -> None:
     for one in document["scenarios"]:
-        if view.fails(one):
+        if scenario_view.fails(one):
             text = failure_text(one)
             assert all(line.isprintable() for line in text.split("\n"))
             assert to_ascii(text).isascii()

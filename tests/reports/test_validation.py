@@ -20,8 +20,8 @@ from pytest_tokenbudget.budget.verdict import judge
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, FindingKind, Rate, Source, Tokens, Usage, Verdict
-from pytest_tokenbudget.reports import build, view
-from pytest_tokenbudget.reports.dashboard.page import dashboard
+from pytest_tokenbudget.reports import build, run_view, scenario_view
+from pytest_tokenbudget.reports.dashboard import dashboard
 from pytest_tokenbudget.reports.document import _upgraded, load, problems, schema, totals, validate
 from pytest_tokenbudget.reports.exports import properties, traces, workflow_commands
 from pytest_tokenbudget.reports.markdown import markdown
@@ -226,9 +226,9 @@ def test_what_a_newer_version_adds_is_ignored_and_its_words_are_shown(tmp_path: 
     document = load(tmp_path / "new.json")
     JUDGE.validate(document)
     first = document["scenarios"][0]
-    assert view.fails(first)
-    assert view.headline(document) == "1 of 14 scenarios is suspected"
-    assert [str(way_out) for way_out in view.ways_out([first])] == [
+    assert scenario_view.fails(first)
+    assert run_view.headline(document) == "1 of 14 scenarios is suspected"
+    assert [str(way_out) for way_out in scenario_view.ways_out([first])] == [
         "Upgrade to know what suspected means: pip install -U pytest-tokenbudget"
     ]
     terminal = "\n".join(line.text for line in summary_lines(document, columns=120))

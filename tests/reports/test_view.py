@@ -6,28 +6,20 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.reports.exports import workflow_commands
-from pytest_tokenbudget.reports.markdown import markdown
-from pytest_tokenbudget.reports.terminal import summary_lines
-from pytest_tokenbudget.reports.view import (
+from pytest_tokenbudget.reports.change_view import (
     by_cause,
     causes,
     changes,
-    cost_cell,
     facts,
-    has_news,
-    headline,
-    line,
-    missing,
     notes,
-    row,
-    rows,
     sentence,
-    short_names,
     unexplained,
-    ways_out,
-    worst_first,
 )
+from pytest_tokenbudget.reports.exports import workflow_commands
+from pytest_tokenbudget.reports.markdown import markdown
+from pytest_tokenbudget.reports.run_view import has_news, headline, line, missing
+from pytest_tokenbudget.reports.scenario_view import cost_cell, row, rows, short_names, ways_out, worst_first
+from pytest_tokenbudget.reports.terminal import summary_lines
 from support.documents import HAIKU, NEW_MODEL, SONNET, document, finding, loop, scenario, used
 
 TEST = "tests/test_a.py::test_"

@@ -1,1 +1,391 @@
-"""What the dashboard shows, as values already in words and pictures; the templates only lay it out."""
+"""Build the dashboard, out of a run, a history, or both: one HTML file without a request to anywhere.
+
+The one user of Jinja2. First comes what needs a decision: scenarios that fail, those of one cause
+together, the worst first.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shlex
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.reports import change_view, run_view, scenario_view
+from pytest_tokenbudget.reports.dashboard import charts, scenarios
+from pytest_tokenbudget.reports.dashboard.scenarios import (
+    Cell,
+    Details,
+    Finding,
+    Past,
+    Subject,
+    Trend,
+    details,
+    subjects,
+    trend,
+)
+from pytest_tokenbudget.reports.dashboard.totals import (
+    MODEL_HEADERS,
+    NAMES,
+    Figure,
+    ModelRow,
+    Savings,
+    Spend,
+    Totals,
+    figures,
+    models,
+    savings,
+    spend,
+    totals,
+)
+from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_measured
+from pytest_tokenbudget.reports.history import History
+from pytest_tokenbudget.reports.scenario_view import (
+    approximate,
+    cost_cell,
+    cost_change,
+    rows,
+    usual_month,
+    ways_out,
+)
+from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.wording import UNKNOWN, count, plural
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+_EMBEDDED_CHARACTERS = 500_000
+"""A longer document is embedded compressed, so that 500 scenarios stay a file of a few megabytes."""
+
+
+def dashboard(
+    document: Document | None, history: History | None, *, runs_per_month: float | None = None
+) -> str:
+    """The page of a run, of a history, or of both: HTML that holds its style, pictures, script and data.
+
+    Its content policy allows that style and that script by their hashes and nothing else. Raises ReportError
+    where Jinja2 is not installed.
+    """
+    shown = page(document, history, runs_per_month)
+    style, script = _text("dashboard.css") + _labels(shown), _text("dashboard.js")
+    packed = _packed(document) if document else None
+    return _template().render(
+        page=shown,
+        patterns=charts.PATTERNS,
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+        document=document,
+        packed=packed,
+    )
+
+
+def _template() -> Template:
+    try:
+        import jinja2  # noqa: F401  # said here, however often a page was made before
+    except ImportError as error:
+        raise ReportError(
+            'The HTML report needs Jinja2. Install it with `pip install "pytest-tokenbudget[html]"`.'
+        ) from error
+    return _environment().get_template("dashboard.html")
+
+
+@cache
+def _environment() -> Environment:
+    """Return the environment of all pages: it keeps the templates that it compiled."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pytest_tokenbudget.reports.dashboard"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment
+
+
+def _text(name: str) -> str:
+    """A file of the templates, as it comes to stand in the page: hashes are of characters."""
+    return files("pytest_tokenbudget.reports.dashboard").joinpath("templates", name).read_text("utf-8")
+
+
+def _labels(page: Page) -> str:
+    """Style that says in each cell what its column is, for where there is no room for headers."""
+    titles = [*page.columns, *(["Trend"] if page.trends else [])]
+    tables = {"scenarios > tbody > tr:first-child >": titles, "models": page.model_headers}
+    return "".join(
+        f'.{table} td:nth-child({place}) {{ --column: "{title}"; }}\n'
+        for table, headers in tables.items()
+        for place, title in enumerate(headers, 2)
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src '{_hash(style)}'",
+            f"script-src '{_hash(script)}'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+
+
+def _packed(document: Document) -> str | None:
+    """A long document as JSON, gzipped, in base64; None where it is short enough to be embedded as it is."""
+    text = json.dumps(document, separators=(",", ":"))
+    if len(text) <= _EMBEDDED_CHARACTERS:
+        return None
+    return b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+_MISSING = 20
+_MANY = 200
+"""Scenarios, above which those where nothing changed have pictures only: a page has its limits, too."""
+_BASES = {
+    "recorded": "recorded: the answer to this very request said so",
+    "live": "live: a real call of this run said so",
+    "counted": "counted: recorded, plus the exact count of what changed",
+    "estimated": "estimated, marked ~: recorded, plus a calibrated estimate of what changed",
+    "unknown": "unknown: it cannot be told, and is never added up as 0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRow:
+    """One scenario of the table, and what unfolds below it."""
+
+    subject: Subject
+    cells: Sequence[Cell]
+    details: Details
+    trend: Trend | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that is shown."""
+
+    judged: bool
+    """Whether there was a run."""
+    headline: str
+    missing: Sequence[str]
+    """What was not measured, in lines."""
+    facts: Sequence[str]
+    verdicts: Sequence[tuple[str, int]]
+    """Of a run, those that are there, the worst first."""
+    then: str
+    """What the time is called that everything is compared with."""
+    totals: Totals
+    decisions: Decisions | None
+    figures: Sequence[Figure]
+    """The suite over the commits, where there are at least two."""
+    trends: bool
+    """Whether there is a history."""
+    columns: Sequence[str]
+    rows: Sequence[ScenarioRow]
+    legend: Sequence[tuple[str, str]]
+    """Swatch and name of each kind of tokens, from the bottom of a stack."""
+    brief: str
+    """What is left out of the rows."""
+    spend: Spend
+    models: Sequence[ModelRow]
+    model_headers: Sequence[str]
+    savings: Savings
+    bases: Sequence[tuple[str, int]]
+    """What the numbers are based on, and how many scenarios."""
+
+
+def page(document: Document | None, history: History | None, runs_per_month: float | None) -> Page:
+    """The page; with neither a run nor a history, one that says so."""
+    past = Past(history["commits"]) if history and history["scenarios"] else None
+    listed = subjects(document, history, runs_per_month)
+    columns = scenarios.columns(listed, judged=document is not None)
+    brief = _in_brief(listed)
+    verdicts = document["totals"]["verdicts"] if document else {}
+    then = "baseline" if document else "first baseline"
+    return Page(
+        judged=document is not None,
+        headline=run_view.headline(document) if document else _trend_headline(listed, past),
+        missing=_some(run_view.missing(document)) if document else [],
+        facts=list(_facts(document, history, past, runs_per_month)),
+        verdicts=[(name, number) for name, number in verdicts.items() if number],
+        then=then,
+        totals=totals(listed, then, alarmed=bool(verdicts.get("over"))),
+        decisions=decisions(document, listed) if document else None,
+        figures=figures(history, past) if history and past and len(past.commits) > 1 else [],
+        trends=past is not None,
+        columns=[column.title for column in columns],
+        rows=[_row(one, columns, past, one.id in brief) for one in listed],
+        legend=[(charts.swatch(kind), NAMES[kind]) for kind in charts.KINDS],
+        brief=f"The tables of {plural(len(brief), 'scenario')} where nothing changed are left out."
+        if brief
+        else "",
+        spend=spend(listed),
+        models=models(listed),
+        model_headers=MODEL_HEADERS,
+        savings=savings(document, runs_per_month) if document else Savings(),
+        bases=_bases(document) if document else [],
+    )
+
+
+def _some(missing: Sequence[str]) -> list[str]:
+    more = [f"and {len(missing) - _MISSING:,} more"] if len(missing) > _MISSING else []
+    return [*missing[:_MISSING], *more]
+
+
+def _row(one: Subject, columns: Sequence[scenarios.Column], past: Past | None, brief: bool) -> ScenarioRow:
+    return ScenarioRow(
+        subject=one,
+        cells=[column.cell(one) for column in columns],
+        details=details(one, brief=brief),
+        trend=trend(one, past, brief=brief) if past else None,
+    )
+
+
+def _in_brief(listed: Sequence[Subject]) -> set[str]:
+    """Which of many scenarios are shown in brief."""
+    steady = {one.id for one in listed if one.entry and not scenario_view.is_news(one.entry)}
+    return steady if len(listed) > _MANY else set()
+
+
+def _trend_headline(listed: Sequence[Subject], past: Past | None) -> str:
+    if past is None:
+        return "No commit holds a baseline yet"
+    return f"{plural(len(listed), 'baseline')} over {plural(len(past.commits), 'commit')}"
+
+
+def _facts(
+    document: Document | None, history: History | None, past: Past | None, runs: float | None
+) -> Iterator[str]:
+    if document:
+        if document["commit"]:
+            yield f"commit {plain(document['commit'][:12])}"
+        yield run_view.mode(document)
+    if past:
+        first, last, number = past.date(0), past.date(-1), plural(len(past.commits), "commit")
+        yield f"history of {number} " + (f"of {first}" if first == last else f"from {first} to {last}")
+    priced = document or history
+    if priced:
+        prices = priced["prices"]
+        yield f"prices of {plain(prices['source'])} {plain(prices['version'])}"
+    if document:
+        yield f"{plain(document['tool']['name'])} {plain(document['tool']['version'])}"
+    elif runs is not None:
+        yield usual_month(runs)
+
+
+def _bases(document: Document) -> list[tuple[str, int]]:
+    found = Counter(one["basis"] for one in document["scenarios"])
+    return [
+        (_BASES.get(basis, basis), found[basis])
+        for basis in (*_BASES, *(found.keys() - _BASES))
+        if found[basis]
+    ]
+
+
+_DECISIONS, _SCENARIOS, _CAUSES, _BY_HAND = 20, 5, 5, 5
+_REASONS = {
+    "over": "Past a limit, and no part of the prompt is known to have done it",
+    "cap": "Past a cap, which is set by hand",
+    "stale": "The recording does not answer what the agent asks",
+    "unknown": "Nobody can tell offline whether it is within its budget",
+    "unrecorded": "It asks, and has no cassette",
+    "new": "There is no baseline to be held against",
+}
+_NOT_KNOWN = "A verdict of a newer version"
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A failing scenario in one row."""
+
+    name: str
+    anchor: str
+    numbers: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One cause, and the scenarios that it fails."""
+
+    verdict: str
+    causes: Sequence[Finding]
+    scenarios: Sequence[Failing]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """All causes, those left out, and the ways out."""
+
+    shown: Sequence[Decision]
+    more: str
+    commands: Sequence[tuple[str, str]]
+    """What it does, and the command."""
+    advice: Sequence[str]
+    """What is done by hand."""
+
+
+def decisions(document: Document, subjects: Sequence[Subject]) -> Decisions:
+    """Those of a run."""
+    by_id = {one.id: one for one in subjects}
+    failing = [one for one in scenario_view.worst_first(document["scenarios"]) if scenario_view.fails(one)]
+    groups = change_view.by_cause(failing)
+    left = groups[_DECISIONS:]
+    ways = ways_out(failing)
+    return Decisions(
+        shown=[_decision(group, by_id) for group in groups[:_DECISIONS]],
+        more=f"{plural(len(left), 'more cause')}, of {plural(sum(map(len, left)), 'scenario')}"
+        if left
+        else "",
+        commands=[(way.what, shlex.join(way.command)) for way in ways if way.command],
+        advice=[way.what for way in ways if not way.command][:_BY_HAND],
+    )
+
+
+def _decision(group: Sequence[ScenarioEntry], by_id: dict[str, Subject]) -> Decision:
+    worst = group[0]
+    causes = [Finding.of(found) for found in change_view.causes(worst)[:_CAUSES]]
+    capped = all(limit["metric"].startswith("max_") for limit in worst["limits"] if limit["over"])
+    reason = _REASONS.get("cap" if capped and worst["verdict"] == "over" else worst["verdict"], _NOT_KNOWN)
+    return Decision(
+        verdict=worst["verdict"],
+        causes=causes or [Finding(reason, "")],
+        scenarios=[_failing(one, by_id[one["id"]]) for one in group[:_SCENARIOS]],
+        more=max(0, len(group) - _SCENARIOS),
+    )
+
+
+def _failing(entry: ScenarioEntry, subject: Subject) -> Failing:
+    return Failing(subject.name, subject.anchor, _numbers(entry))
+
+
+def _numbers(entry: ScenarioEntry) -> list[str]:
+    """What is over, and what a run costs more where that is not said by it."""
+    if entry["verdict"] == "over":
+        its = rows(entry)
+        told = any(shown.metric.endswith("cost") for shown in its) or not cost_change(entry)
+        return [*map(str, its), *([] if told else [f"{cost_cell(entry)} a run"])]
+    measured = entry["measured"]
+    if measured is None or not is_measured(entry):
+        return [f"{plural(len(entry['turns']), 'turn')}, tokens {UNKNOWN}"]
+    return [
+        f"{approximate(entry)}{count(measured['prompt_tokens'])} prompt tokens",
+        f"{cost_cell(entry)} a run",
+    ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
-from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports import change_view, scenario_view
 from pytest_tokenbudget.reports.dashboard import charts
 from pytest_tokenbudget.reports.dashboard.charts import Bar, axis_around, compact
 from pytest_tokenbudget.reports.document import (
@@ -22,8 +22,8 @@ from pytest_tokenbudget.reports.document import (
     is_measured,
 )
 from pytest_tokenbudget.reports.history import CommitEntry, History, PointEntry, present, states
+from pytest_tokenbudget.reports.scenario_view import Row, TurnTable, approximate, row, runs_of, turn_table
 from pytest_tokenbudget.reports.text import crop, plain
-from pytest_tokenbudget.reports.view import Row, TurnTable, approximate, row, runs_of, turn_table
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 
@@ -69,12 +69,12 @@ def columns(subjects: Sequence[Subject], judged: bool) -> list[Column]:
 
 
 def _verdict(one: Subject) -> Cell:
-    return Cell(one.verdict, view.rank(one.verdict))
+    return Cell(one.verdict, scenario_view.rank(one.verdict))
 
 
 def _prompt(one: Subject) -> Cell:
     if one.now is None:
-        return Cell(one.verdict if one.entry and view.is_departed(one.entry) else UNKNOWN)
+        return Cell(one.verdict if one.entry and scenario_view.is_departed(one.entry) else UNKNOWN)
     return Cell(one.about + count(one.now["prompt_tokens"]), one.now["prompt_tokens"])
 
 
@@ -153,7 +153,7 @@ def details(one: Subject, *, brief: bool = False) -> Details:
         turns = plural(one.now["turns"], "turn") if one.now else f"turns {UNKNOWN}"
         return Details(plain(one.id), [turns])
     table = turn_table(entry, _TURNS if len(entry["turns"]) > _TURNS else None)
-    if not view.is_news(entry):
+    if not scenario_view.is_news(entry):
         table = table.without("was").without("change")
     return Details(
         id=plain(one.id),
@@ -162,10 +162,10 @@ def details(one: Subject, *, brief: bool = False) -> Details:
             plural(len(entry["turns"]), "turn"),
             *(table.facts if table.rows else ()),
         ],
-        causes=[Finding.of(found) for found in view.causes(entry)[:_FINDINGS]],
-        levers=[Finding.of(found) for found in view.levers(entry)[:_FINDINGS]],
+        causes=[Finding.of(found) for found in change_view.causes(entry)[:_FINDINGS]],
+        levers=[Finding.of(found) for found in change_view.levers(entry)[:_FINDINGS]],
         limits=[(row(limit, entry), limit["over"]) for limit in entry["limits"]]
-        if view.is_news(entry)
+        if scenario_view.is_news(entry)
         else [],
         turns=table if table.rows and not brief else None,
         chart=_chart(entry) if entry["turns"] else "",
@@ -369,13 +369,13 @@ class Finding:
     @classmethod
     def of(cls, found: FindingEntry) -> Finding:
         """With its place and what it amounts to, as far as they are known."""
-        return cls(view.sentence(found), ", ".join(view.facts(found)))
+        return cls(change_view.sentence(found), ", ".join(change_view.facts(found)))
 
 
 def subjects(document: Document | None, history: History | None, runs: float | None) -> list[Subject]:
     """Those of the run, the worst first; without a run those that have a baseline, the dearest first."""
     points: Mapping[str, Sequence[PointEntry]] = history["scenarios"] if history else {}
-    entries = {one["id"]: one for one in view.worst_first(document["scenarios"])} if document else {}
+    entries = {one["id"]: one for one in scenario_view.worst_first(document["scenarios"])} if document else {}
     ids = list(entries)
     if document is None and history is not None:
         living = present(history)
@@ -389,5 +389,5 @@ def subjects(document: Document | None, history: History | None, runs: float | N
             points=points.get(one, ()),
             runs=runs_of(entries[one], runs) if one in entries else runs,
         )
-        for index, (one, name) in enumerate(zip(ids, view.short_ids(ids), strict=True))
+        for index, (one, name) in enumerate(zip(ids, scenario_view.short_ids(ids), strict=True))
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_tokenbudget.reports import view
+from pytest_tokenbudget.reports import scenario_view
 from pytest_tokenbudget.reports.advice_report import LeverEntry, advice, outliers, overlap
 from pytest_tokenbudget.reports.dashboard import charts
 from pytest_tokenbudget.reports.dashboard.charts import KINDS, Axis, Shown, axis_from_zero, compact
@@ -342,7 +342,7 @@ def _lever(lever: LeverEntry) -> Lever:
         saving = f"{signed(cost, money(cost))} a run"
         if (month := lever["cost_usd_a_month"]) is not None:
             saving += f", {signed(month, money(month))} a month"
-    shown = view.short_ids(names)[0] if names else NONE
+    shown = scenario_view.short_ids(names)[0] if names else NONE
     others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
     facts = ", ".join(filter(None, (lever["source"], f"in {shown}{others}")))
     return Lever(saving, text if not where or where in text else f"{where}: {text}", facts)

@@ -1,0 +1,372 @@
+"""Choose what every report shows of a change: its place, what it does to tokens and dollars, whom it touches.
+
+A change is what differs at one place, told once for all scenarios. What fails for another reason, and what
+is to be known although nothing fails, stands beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pytest_tokenbudget.model import FindingKind
+from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
+from pytest_tokenbudget.reports.scenario_view import (
+    dollars_of,
+    exceeded,
+    fails,
+    is_comparable,
+    short_names,
+    tilde,
+    worst_first,
+)
+from pytest_tokenbudget.reports.text import crop, plain
+from pytest_tokenbudget.wording import count, money, plural, signed
+
+_FEW, _OF_EACH_CAUSE = 12, 3
+
+
+def causes(scenario: ScenarioEntry) -> list[FindingEntry]:
+    """The findings that say why."""
+    found = scenario["findings"]
+    return [one for one in found if not is_lever(one)]
+
+
+def reasons(scenario: ScenarioEntry) -> list[FindingEntry]:
+    """Return the findings that say why it fails: not what is to be known whatever the verdict is."""
+    return [finding for finding in causes(scenario) if not is_note(finding)]
+
+
+def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
+    """The scenarios of one verdict and the same causes together: one prompt changes, many tests fail."""
+    groups: dict[object, list[ScenarioEntry]] = {}
+    for one in scenarios:
+        groups.setdefault(cause_of(one), []).append(one)
+    return list(groups.values())
+
+
+def cause_of(scenario: ScenarioEntry) -> tuple[object, ...]:
+    """Return what is equal for scenarios of one verdict and the same causes."""
+    reasons: list[object] = [(found["kind"], found["where"], place(found)) for found in causes(scenario)]
+    return scenario["verdict"], *(reasons or [limit["metric"] for limit in exceeded(scenario)])
+
+
+def some_of_each_cause(scenarios: Sequence[ScenarioEntry]) -> list[tuple[ScenarioEntry, int]]:
+    """The three first of each cause, the last of them with the number of those left out; all when few."""
+    if len(scenarios) <= _FEW:
+        return [(one, 0) for one in scenarios]
+    shown = []
+    for group in by_cause(scenarios):
+        first, left = group[:_OF_EACH_CAUSE], len(group[_OF_EACH_CAUSE:])
+        shown += [(one, 0) for one in first[:-1]] + [(first[-1], left)]
+    return shown
+
+
+OF_COST = (
+    FindingKind.GROWTH,
+    FindingKind.CACHE_BREAK,
+    FindingKind.CACHE_CHANGE,
+    FindingKind.MODEL_CHANGED,
+    FindingKind.RATE_CHANGED,
+    FindingKind.RECORDING_CHANGED,
+)
+"""Kinds whose dollars add up to what a scenario costs more."""
+_NEGLIGIBLE = 0.0005
+"""A share that is shown as 0.0 %, or as 0.1 % at most."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs at one place, and every scenario that it touches, the one that it costs most first."""
+
+    touched: tuple[tuple[ScenarioEntry, tuple[FindingEntry, ...]], ...]
+    """Each scenario with its findings about this place."""
+
+    @property
+    def findings(self) -> tuple[FindingEntry, ...]:
+        """Those of the scenario that it costs most."""
+        return self.touched[0][1]
+
+    @property
+    def scenarios(self) -> list[ScenarioEntry]:
+        """All that it touches."""
+        return [scenario for scenario, _ in self.touched]
+
+    @cached_property
+    def failing(self) -> list[ScenarioEntry]:
+        """Those of them that fail."""
+        return [scenario for scenario in self.scenarios if fails(scenario)]
+
+    @property
+    def place(self) -> str:
+        """Its file and line, where they are known."""
+        return next(filter(None, map(place, self.findings)), "")
+
+    @property
+    def where(self) -> str:
+        """`the system prompt (system[0])`."""
+        if self.findings[0]["kind"] == FindingKind.MODEL_CHANGED:
+            return _MODEL
+        return in_words(next((one["where"] for one in self.findings if one["where"]), ""))
+
+    @property
+    def title(self) -> str:
+        """`prompts/system.md:14: the system prompt (system[0])`."""
+        return ": ".join(filter(None, (self.place, self.where)))
+
+    @cached_property
+    def tokens(self) -> int:
+        """Prompt tokens that it adds to one run of each."""
+        grown = (one for one in self._findings if one["kind"] == FindingKind.GROWTH)
+        return sum(one["tokens"] or 0 for one in grown)
+
+    @cached_property
+    def dollars(self) -> float | None:
+        """What it adds to one run of each; None where a price is missing."""
+        costs = [one["cost_usd"] for one in self._findings]
+        return None if None in costs else sum(cost or 0.0 for cost in costs)
+
+    @cached_property
+    def month(self) -> float | None:
+        """The same in a month; None where it is not known how often each runs."""
+        if self.dollars is None or any(not scenario["runs_per_month"] for scenario in self.scenarios):
+            return None
+        return sum(
+            (scenario["runs_per_month"] or 0) * (one["cost_usd"] or 0.0)
+            for scenario, findings in self.touched
+            for one in findings
+        )
+
+    @property
+    def _findings(self) -> Iterator[FindingEntry]:
+        return (one for _, findings in self.touched for one in findings)
+
+    @property
+    def amounts(self) -> str:
+        """`+1,056 prompt tokens, +$0.0015 a run, +$1.50 a month`; what it does not move is left out."""
+        about = tilde(self.scenarios)
+        parts = [f"{about}{signed(self.tokens, count(self.tokens))} prompt tokens"] if self.tokens else []
+        if self.dollars is None:
+            parts.append("at an unknown cost")
+        elif round(self.dollars, 10):
+            parts.append(f"{about}{signed(self.dollars, money(self.dollars))} a run")
+        if self.month:
+            parts.append(f"{about}{signed(self.month, money(self.month))} a month")
+        return ", ".join(parts)
+
+    @property
+    def extent(self) -> str:
+        """`in 45 scenarios, 3 of them fail`."""
+        every, failing = plural(len(self.touched), "scenario"), len(self.failing)
+        if failing in (0, len(self.touched)):
+            return f"in {every}"
+        return f"in {every}, {failing:,} of them {'fails' if failing == 1 else 'fail'}"
+
+    @cached_property
+    def is_told(self) -> bool:
+        """Whether it is more than a rounding of what its scenarios take."""
+        sides = [side for scenario in self.scenarios if (side := scenario["baseline"])]
+        tokens, cost = sum(side["prompt_tokens"] for side in sides), dollars_of(sides)
+        moved = abs(self.tokens) > _NEGLIGIBLE * tokens
+        return moved or self.dollars is None or abs(self.dollars) > _NEGLIGIBLE * cost
+
+
+def changes(document: Document) -> list[Change]:
+    """Return what differs, place by place: the worst first, in dollars a month where all are known, or a run.
+
+    Where anything fails, only what touches a failing scenario; and no rounding, where more than that is told.
+    """
+    by_place: dict[str, list[tuple[ScenarioEntry, tuple[FindingEntry, ...]]]] = defaultdict(list)
+    for scenario in worst_first(document["scenarios"]):
+        if is_comparable(scenario):
+            for key, findings in _by_place(scenario).items():
+                by_place[key].append((scenario, tuple(findings)))
+    found = [Change(tuple(sorted(touched, key=_dearest))) for touched in by_place.values()]
+    if any(map(fails, document["scenarios"])):
+        found = [change for change in found if change.failing]
+    found = [change for change in found if change.is_told] or found
+    monthly = None not in [change.month for change in found]
+    return sorted(found, key=lambda change: _loss(change.month if monthly else change.dollars))
+
+
+_MODEL = "the model"
+
+
+def _by_place(scenario: ScenarioEntry) -> dict[str, list[FindingEntry]]:
+    """Return the findings about costs by their line, or by their place in the request without one.
+
+    Another model counts, prices and caches the whole prompt anew: what has no line of its own belongs to it.
+    """
+    about = [finding for finding in causes(scenario) if finding["kind"] in OF_COST]
+    about.sort(key=lambda finding: finding["kind"] != FindingKind.MODEL_CHANGED)
+    elsewhere = _MODEL if about and about[0]["kind"] == FindingKind.MODEL_CHANGED else None
+    findings: dict[str, list[FindingEntry]] = defaultdict(list)
+    for finding in about:
+        findings[place(finding) or elsewhere or finding["where"] or sentence(finding)].append(finding)
+    return findings
+
+
+def _dearest(touched: tuple[ScenarioEntry, tuple[FindingEntry, ...]]) -> float:
+    return _loss(sum(one["cost_usd"] or 0.0 for one in touched[1]))
+
+
+def _loss(dollars: float | None) -> float:
+    """Sort what costs most first, and first of all what nobody knows."""
+    return float("-inf") if dollars is None else -round(dollars, 10)
+
+
+def unexplained(document: Document, told: Sequence[Change]) -> list[list[ScenarioEntry]]:
+    """Return the failing scenarios that no change is told for, those of one reason together.
+
+    A change explains what is over, if its cost is known: every other verdict has a reason of its own.
+    """
+    explained = {one["id"] for change in told for one in change.failing if _is_counted(one)}
+    failing = filter(fails, worst_first(document["scenarios"]))
+    return by_cause(one for one in failing if one["id"] not in explained)
+
+
+def _is_counted(scenario: ScenarioEntry) -> bool:
+    """Return whether a scenario is over by numbers, none of which is unknown."""
+    counted = all(limit["measured"] is not None for limit in exceeded(scenario))
+    return scenario["verdict"] == "over" and counted
+
+
+_PARTS = (
+    (re.compile(r"system\b.*"), "the system prompt"),
+    (re.compile(r"tools\[(.*)\]\.description"), "the description of a tool"),
+    (re.compile(r"tools\[(.*)\]\.input_schema"), "the parameters of a tool"),
+    (re.compile(r"tools\b.*"), "the tools"),
+    (re.compile(r"messages\b.*tool_result.*"), "the result of a tool"),
+    (re.compile(r"messages\b.*"), "the conversation"),
+    (re.compile(r"recording"), "the cassette"),
+)
+
+
+def in_words(where: str) -> str:
+    """Return a place in a request with what it is: `the system prompt (system[0])`."""
+    shown = plain(where)
+    words = next((words for pattern, words in _PARTS if pattern.fullmatch(shown)), "")
+    return f"{words} ({shown})" if words else shown
+
+
+_PHRASE = 100
+
+
+def phrase(finding: FindingEntry) -> str:
+    """What a finding says in a few words, without its line: `the system prompt (system[0]) +1,872 tokens`."""
+    where, tokens = finding["where"], finding["tokens"]
+    if finding["kind"] == FindingKind.GROWTH and where and tokens:
+        return f"{in_words(where)} {signed(tokens, count(tokens))} tokens"
+    if finding["kind"] == FindingKind.CACHE_BREAK and where:
+        return f"the prompt cache is lost from {in_words(where)} on"
+    return crop(sentence(finding), _PHRASE)
+
+
+def levers(scenario: ScenarioEntry) -> list[FindingEntry]:
+    """The findings that say what would be cheaper."""
+    return [finding for finding in scenario["findings"] if is_lever(finding)]
+
+
+def is_lever(finding: FindingEntry) -> bool:
+    """Return whether it says what would be cheaper, by its kind; those of newer versions are known by it."""
+    return finding["kind"].startswith("lever_")
+
+
+def sentence(finding: FindingEntry) -> str:
+    """Return the finding in one printable line; it says its place and its line by itself."""
+    return plain(finding["text"])
+
+
+_SAY_TOKENS = (FindingKind.GROWTH, FindingKind.CACHE_BREAK, FindingKind.CACHE_CHANGE)
+"""Causes whose sentence says how many tokens they are; dollars are in the sentence of a lever only."""
+
+
+def place(finding: FindingEntry) -> str:
+    """`prompts/system.md:14`, or nothing."""
+    source = finding["source"]
+    return f"{plain(source['file'])}:{source['line']}" if source else ""
+
+
+def facts(finding: FindingEntry) -> list[str]:
+    """Return its tokens and dollars a run, as far as they are known and a text of its kind has none."""
+    tokens, cost, amounts = finding["tokens"], finding["cost_usd"], []
+    if is_lever(finding):
+        return []
+    if tokens and finding["kind"] not in _SAY_TOKENS:
+        amounts.append(f"{signed(tokens, count(tokens))} tokens")
+    if cost:
+        amounts.append(signed(cost, money(cost)))
+    return [f"{', '.join(amounts)} a run"] if amounts else []
+
+
+SECOND_REPLAY = "second replay"
+"""The place of what a second replay in another process has shown."""
+_PROOF = "--token-budget-stability replays once more in another process and tells."
+_WAYS_OUT = "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free."
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is to be known of scenarios even where they pass."""
+
+    finding: FindingEntry
+    """As it is of the first of them."""
+    scenarios: tuple[ScenarioEntry, ...]
+
+    def __str__(self) -> str:
+        text = crop(sentence(self.finding), _NOTE)
+        if place(self.finding) and place(self.finding) not in text:
+            text = f"{place(self.finding)}: {text}"
+        first, *others = short_names(self.scenarios)
+        return f"{first}{f' and {len(others):,} more' if others else ''}: {text}{_next_step(self.finding)}"
+
+
+def notes(document: Document) -> list[Note]:
+    """Return what is to be known whatever the verdicts are, each once for all scenarios that it is found in.
+
+    That are values that may lose the cache from process to process, another order, another model at the same
+    price, options under which the recorded answers would be others, recordings that began with another cache,
+    and models that are not known.
+    """
+    found: dict[tuple[object, ...], tuple[FindingEntry, list[ScenarioEntry]]] = {}
+    for scenario in worst_first(document["scenarios"]):
+        for finding in filter(is_note, scenario["findings"]):
+            if _is_suspicion(finding) and fails(scenario):
+                continue  # it is charged, or what fails is something else
+            key = (finding["kind"], finding["where"], place(finding))
+            found.setdefault(key, (finding, []))[1].append(scenario)
+    return [Note(finding, tuple(scenarios)) for finding, scenarios in found.values()]
+
+
+_NOTED = (
+    FindingKind.VOLATILE,
+    FindingKind.ANSWER_OPTIONS,
+    FindingKind.OTHER_START,
+    FindingKind.ASSUMED_MODEL,
+)
+_AT_NO_COST = (FindingKind.MODEL_CHANGED, FindingKind.RATE_CHANGED)
+_NOTE = 400
+
+
+def is_note(finding: FindingEntry) -> bool:
+    """Return whether a finding explains no cost, and is to be known all the same."""
+    return finding["kind"] in _NOTED or (finding["kind"] in _AT_NO_COST and finding["cost_usd"] == 0)
+
+
+def _is_suspicion(finding: FindingEntry) -> bool:
+    """Return whether a finding tells a value that no second replay has looked at."""
+    return finding["kind"] == FindingKind.VOLATILE and finding["where"] != SECOND_REPLAY
+
+
+def _next_step(finding: FindingEntry) -> str:
+    """Return how the sentence of a note ends: what it means, and what would make it sure."""
+    if finding["kind"] == FindingKind.ANSWER_OPTIONS:
+        return ". Record it anew to know."
+    if finding["kind"] == FindingKind.ASSUMED_MODEL:
+        return f". {_WAYS_OUT}"
+    if _is_suspicion(finding):
+        return f". It is not charged, as nothing proves it volatile: {_PROOF}"
+    return ", at the same price." if finding["kind"] in _AT_NO_COST else "."

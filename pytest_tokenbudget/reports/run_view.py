@@ -1,0 +1,268 @@
+"""Choose what every report shows of a run: its headline, its last line, and what was not measured."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from pytest_tokenbudget.model import FindingKind
+from pytest_tokenbudget.reports.change_view import notes, sentence
+from pytest_tokenbudget.reports.document import Count, Document, ScenarioEntry, is_measured
+from pytest_tokenbudget.reports.scenario_view import (
+    METRICS,
+    changed,
+    cost_change,
+    dollars_of,
+    fails,
+    is_comparable,
+    is_live,
+    is_news,
+    rank,
+    short_names,
+    tilde,
+    unpriced,
+    verdict_fails,
+)
+from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.wording import count, money, percent, plural, signed
+
+_MODES = {
+    "replay": "replayed from recordings",
+    "record": "recorded from real calls",
+    "live": "measured by real calls",
+}
+
+
+def mode(document: Document) -> str:
+    """Return how the run was measured, in words."""
+    return _MODES.get(document["mode"], document["mode"])
+
+
+def headline(document: Document) -> str:
+    """`2 of 14 scenarios are over budget, 1 is stale: +4,120 prompt tokens (+18.0%), +$0.0120 a run`.
+
+    What was not measured is said before what is well. "Nothing changed" is said only where all was measured.
+    """
+    compared = [one for one in document["scenarios"] if is_comparable(one)]
+    moved = [*_longer(document, compared), *_dearer(compared)]
+    fine = not (missing(document) or any(map(fails, document["scenarios"])))
+    if moved:
+        end = f": {', '.join(moved)}"
+    elif any(map(changed, compared)):
+        end = ": the same in all" if fine else ""
+    else:
+        end = ", nothing changed" if fine and compared else ""
+    return _verdicts(document) + end + _unpaid(document)
+
+
+def _unpaid(document: Document) -> str:
+    unknown = sum(unpriced(one) for one in document["scenarios"] if is_measured(one))
+    return f", the cost of {plural(unknown, 'scenario')} unknown" if unknown else ""
+
+
+def money_first(document: Document) -> str:
+    """Return the headline of a run that fails: dollars a month where known, and a run, tokens, verdicts."""
+    compared = [one for one in document["scenarios"] if is_comparable(one)]
+    costs = [(one["runs_per_month"], cost_change(one)) for one in compared]
+    month = sum((runs or 0) * (dollars or 0.0) for runs, dollars in costs)
+    parts = [*_dearer(compared), *_longer(document, compared)]
+    if month and all(runs and dollars is not None for runs, dollars in costs):
+        parts.insert(0, f"{tilde(compared)}{signed(month, money(month))} a month")
+    return ": ".join(filter(None, (", ".join(parts), _verdicts(document) + _unpaid(document))))
+
+
+def _verdicts(document: Document) -> str:
+    verdicts, not_run, unmeasured = _counts(document), _not_run(document), len(document["unmeasured"])
+    unjudged = _unjudged(document) + not_run
+    number = len(document["scenarios"]) + len(document["not_judged"]) + unmeasured
+    every, passing = plural(number, "scenario"), verdicts["improved"] + verdicts["within"]
+    amiss = [
+        (n, "over budget" if name == "over" else name) for name, n in verdicts.items() if verdict_fails(name)
+    ]
+    amiss += [(not_run, "not run"), (unjudged - not_run, "not judged"), (unmeasured, "unmeasured")]
+    (first, word), *others = [(n, word) for n, word in amiss if n] or [(0, "")]
+    said = [f"{first:,} of {every} {_is(first)} {word}"] if first else []
+    said += [f"{n:,} {_is(n)} {word}" for n, word in others]
+    if alone := _other_errors(document):
+        said.append(plural(alone, "error"))
+    if not number:
+        said.append("no scenario was measured" if said else "No scenario was measured")
+    elif said and passing == len(document["scenarios"]) > 0:
+        alone = passing < number
+        said.append(f"{passing:,} {_is(passing)} within budget" if alone else f"{every} within budget")
+    elif not said:
+        cheaper = f", {verdicts['improved']:,} cheaper" if verdicts["improved"] else ""
+        said.append(f"{every} {_is(number)} within budget{cheaper}")
+    if excluded := len(document["excluded"]):
+        said.append(f"{excluded:,} {_is(excluded)} excluded")
+    return ", ".join(said)
+
+
+def _counts(document: Document) -> Counter[str]:
+    """Count the scenarios that were judged by verdict, in the order of `rank`."""
+    judged = (one["verdict"] for one in document["scenarios"] if not _is_told_only(one))
+    return Counter(sorted(judged, key=rank))
+
+
+def _is_told_only(scenario: ScenarioEntry) -> bool:
+    """Whether it is of live runs that nothing could be held against but caps."""
+    return is_live(scenario) and scenario["verdict"] == "within" and scenario["baseline"] is None
+
+
+def _unjudged(document: Document) -> int:
+    """Count the scenarios without a verdict, but those that were not run."""
+    told = sum(map(_is_told_only, document["scenarios"]))
+    return len(document["not_judged"]) - _not_run(document) + told
+
+
+def _other_errors(document: Document) -> int:
+    """Count the errors that are of no test that is not judged: of files, of a collection."""
+    unjudged = {test["id"] for test in document["not_judged"]}
+    return sum(error["id"] not in unjudged for error in document["errors"])
+
+
+def _not_run(document: Document) -> int:
+    """Count the tests that a spend limit kept from a call."""
+    return sum(test["outcome"] == "not_run" for test in document["not_judged"])
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def missing(document: Document) -> list[str]:
+    """Return a line for each error, and one for what ended otherwise without a verdict."""
+    failed = {error["id"] for error in document["errors"]}
+    others = [(test["id"], test["outcome"]) for test in document["not_judged"] if test["id"] not in failed]
+    return [
+        *errors(document),
+        *_by_text((name, f"not judged: {outcome}") for name, outcome in others),
+        *unmeasured(document),
+    ]
+
+
+def unmeasured(document: Document) -> list[str]:
+    """Return a line for each reason why a committed baseline was not measured."""
+    return _by_text((one["id"], _UNMEASURED.get(one["why"], one["why"])) for one in document["unmeasured"])
+
+
+_UNMEASURED = {
+    "gone": (
+        "has a baseline, and no test any more. Bring the test back; if it is meant to go, its "
+        "baseline goes with it: tokenbudget prune --delete"
+    ),
+    "skipped": "not measured: its module is skipped",
+    "not_run": "was to run, and the run ended before it",
+}
+
+
+def errors(document: Document) -> list[str]:
+    """Return a line for each error, with the tests that it is of."""
+    return _by_text((error["id"], error["text"]) for error in document["errors"])
+
+
+def _by_text(entries: Iterable[tuple[str | None, str]]) -> list[str]:
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, text in entries:
+        names[plain(text)] += [plain(name)] if name else []
+    return [f"{_first_of(ids)}: {text}" if ids else text for text, ids in names.items()]
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+
+
+def live(document: Document) -> list[str]:
+    """Return what live runs cost, and what would decide where nothing is decided, scenario by scenario."""
+    told = (FindingKind.INTERVAL, FindingKind.INCONCLUSIVE)
+    names = short_names(document["scenarios"])
+    return [
+        f"{name}: {'; '.join(sentence(finding) for finding in entry['findings'] if finding['kind'] in told)}"
+        for name, entry in zip(names, document["scenarios"], strict=True)
+        if is_live(entry) and any(finding["kind"] in told for finding in entry["findings"])
+    ]
+
+
+def has_news(document: Document) -> bool:
+    """Return whether there is anything to say but that all was measured and nothing changed."""
+    told = missing(document) or notes(document) or live(document)
+    return bool(told) or any(map(is_news, document["scenarios"]))
+
+
+def line(document: Document) -> str:
+    """Return what was judged, as the last line of our section.
+
+    `token budgets: 1 over, 13 within; 26,120 prompt tokens (+18.0%), $0.0620 a run (+9.0%); 2 not judged`
+    """
+    counts = [f"{number:,} {name}" for name, number in _counts(document).items()]
+    parts = [", ".join(counts) or "0 scenarios"]
+    compared = [one for one in document["scenarios"] if is_comparable(one)]
+    if compared:
+        parts.append(", ".join(_sums(document, compared)))
+    not_run, unmetered = _not_run(document), sum(entry["calls"] for entry in document["unmetered"])
+    others = {
+        "excluded": len(document["excluded"]),
+        "not run": not_run,
+        "not judged": _unjudged(document),
+        "unmeasured": len(document["unmeasured"]),
+        "unmetered call" if unmetered == 1 else "unmetered calls": unmetered,
+        "suspected": sum(map(_is_suspected, document["scenarios"])),
+    }
+    parts += [f"{number:,} {what}" for what, number in others.items() if number]
+    if alone := _other_errors(document):
+        parts.append(plural(alone, "error"))
+    return f"token budgets: {'; '.join(parts)}"
+
+
+def _is_suspected(scenario: ScenarioEntry) -> bool:
+    """Return whether it passes although its cached prefix may be another one in every process."""
+    kinds = {finding["kind"] for finding in scenario["findings"]}
+    return FindingKind.VOLATILE in kinds and not fails(scenario)
+
+
+def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str]:
+    """Yield what the scenarios with a baseline take a run, against it, and in a month where that is known."""
+    was, now, about = document["totals"]["baseline"], document["totals"]["measured"], tilde(compared)
+    before, after = was["prompt_tokens"], now["prompt_tokens"]
+    yield f"{about}{count(after)} prompt tokens{_relative(after, before)}"
+    if now["cost_usd"] is None:
+        yield "cost unknown"
+        return
+    yield f"{about}{money(now['cost_usd'])} a run{_relative(now['cost_usd'], was['cost_usd'] or 0)}"
+    months = [one["runs_per_month"] for one in compared]
+    if None not in months:
+        dollars = sum(
+            (runs or 0) * dollars_of([one["measured"]]) for runs, one in zip(months, compared, strict=True)
+        )
+        yield f"{about}{money(dollars)} a month"
+
+
+def _relative(now: float, was: float) -> str:
+    """Return ` (+18.0%)`; nothing without a base."""
+    return f" ({signed(now - was, percent((now - was) / was))})" if was else ""
+
+
+def _longer(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:
+    was, now, about = document["totals"]["baseline"], document["totals"]["measured"], tilde(compared)
+    counts: tuple[Count, ...] = ("prompt_tokens", "output_tokens")
+    return [
+        f"{about}{growth(now[name], was[name], count, METRICS[name])}"
+        for name in counts
+        if now[name] != was[name]
+    ]
+
+
+def _dearer(compared: Sequence[ScenarioEntry]) -> list[str]:
+    priced = [one for one in compared if not unpriced(one)]
+    before, after = (
+        dollars_of(one["baseline"] for one in priced),
+        dollars_of(one["measured"] for one in priced),
+    )
+    moved = round(after - before, 10)
+    return [f"{tilde(compared)}{growth(after, before, money, 'a run')}"] if moved else []
+
+
+def growth(now: float, was: float, shown: Callable[[float], str], unit: str) -> str:
+    """`+4,120 prompt tokens (+18.0%)`."""
+    change = now - was
+    return f"{signed(change, shown(change))} {unit}{_relative(now, was)}"
