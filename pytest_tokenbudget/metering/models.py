@@ -1,6 +1,7 @@
 """What is known of each model beside its prices: one row a model, each figure with its source and date.
 
-A new model is one new row of `MODELS`. Prices are genai-prices' business (`pricing.py`).
+A new model is one new row of `MODELS`. Prices are genai-prices' business (`pricing.py`), but for the few
+models that it does not list and whose prices are published: `PUBLISHED_PRICES`.
 
 The measured figures are what `ctok` leaves over of the totals of recorded requests
 (`benchmarks/accuracy.py`). They drift on the server: the 4.5 models had a tool-use prompt of about 310 tokens
@@ -12,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from urllib.parse import unquote
@@ -378,6 +380,42 @@ MODELS: tuple[ModelRow, ...] = (
         ),
     ),
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPrices:
+    """Dollars for a million tokens on Claude's own API, as Anthropic states them; None where it does not."""
+
+    input: Decimal
+    write_5m: Decimal | None
+    write_1h: Decimal | None
+    read: Decimal | None
+    output: Decimal
+    text: str
+    """Where they are stated."""
+    date: str
+    """When that was read, or published: `2026-11-29`, or a month."""
+
+
+def _published(text: str, date: str, dollars: str) -> PublishedPrices:
+    """Read prices that are written in the order of the fields, `?` where one is not stated."""
+    given, write_5m, write_1h, read, output = (
+        None if word == "?" else Decimal(word) for word in dollars.split()
+    )
+    assert given is not None
+    assert output is not None
+    return PublishedPrices(given, write_5m, write_1h, read, output, text, date)
+
+
+_PRICING = 'page "Pricing" of platform.claude.com, model pricing: limited availability'
+PUBLISHED_PRICES: Mapping[str, PublishedPrices] = {
+    "mythos-5": _published(_PRICING, "2026-11-29", "10 12.5 20 1 50"),
+    "mythos-5-1": _published(_PRICING, "2026-11-29", "10 12.5 20 0.25 50"),
+    "mythos-preview": _published(
+        "announcement of Project Glasswing, for its participants", "2026-04-07", "25 ? ? ? 125"
+    ),
+}
+"""By short name, the models of limited access that genai-prices 0.2 does not list."""
 
 _ROWS = {row.name: row for row in MODELS}
 STAND_IN = replace(_ROWS["opus-5"], name="", sources=(_like("opus-5", *FIGURES),))

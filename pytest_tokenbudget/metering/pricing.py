@@ -1,4 +1,7 @@
-"""Tokens to dollars, by the price list of genai-prices; what it does not know stays unknown, never $0."""
+"""Tokens to dollars, by the price list of genai-prices; what it does not know stays unknown, never $0.
+
+The few models that it does not list and whose prices are published stand in `models.PUBLISHED_PRICES`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from decimal import Decimal
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pytest_tokenbudget.metering.models import model_row
+from pytest_tokenbudget.metering.models import PUBLISHED_PRICES, model_row, short_name
 from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
-    """Dollars for one of each of the counts of `Tokens`; None where the price list does not say."""
+    """Dollars for one of each of the counts of `Tokens`; None where nobody says."""
 
     input_tokens: Decimal | None
     ephemeral_5m_input_tokens: Decimal | None
@@ -48,6 +51,9 @@ class RateCard:
 
 _BATCH = Decimal("0.5")
 """Of input, output and cache prices (platform docs, "Batch processing"); the list knows it by date only."""
+_SEARCH = Decimal("0.01")
+"""Dollars for one web search, with any model ("Pricing", web search tool)."""
+_MILLION = 10**6
 _GEOGRAPHY = Decimal("1.1")
 """On every token where inference is held in the US, or the cloud's endpoint is regional ("Pricing")."""
 
@@ -181,7 +187,7 @@ class Prices:
 
         base = ask()
         if base is None:
-            return None
+            return _published(rate)
         prices: dict[str, Decimal | None] = {}
         for name, (listed, keys) in _PROBES.items():
             found = ask(**dict.fromkeys(keys, size))
@@ -231,6 +237,15 @@ def _spellings(rate: Rate, provider: str) -> Iterator[str]:
         yield model
         if undated := _SNAPSHOT.sub("", model):
             yield undated
+
+
+def _published(rate: Rate) -> RateCard | None:
+    """Return what Anthropic states of a model that the list does not know, on Claude's own API alone."""
+    prices = PUBLISHED_PRICES.get(short_name(rate.model) or "")
+    if prices is None or not rate.model.startswith("claude-") or set(_PROVIDERS) & set(rate.modifiers):
+        return None
+    tokens = (prices.input, prices.write_5m, prices.write_1h, prices.read, prices.output)
+    return RateCard(*(price and price / _MILLION for price in tokens), web_search_requests=_SEARCH)
 
 
 def _surcharge(rate: Rate) -> Decimal:
