@@ -245,7 +245,8 @@ def _published(rate: Rate) -> RateCard | None:
     if prices is None or not rate.model.startswith("claude-") or set(_PROVIDERS) & set(rate.modifiers):
         return None
     tokens = (prices.input, prices.write_5m, prices.write_1h, prices.read, prices.output)
-    return RateCard(*(price and price / _MILLION for price in tokens), web_search_requests=_SEARCH)
+    given, write_5m, write_1h, read, output = (price and price / _MILLION for price in tokens)
+    return RateCard(given, write_5m, write_1h, read, output, _SEARCH)
 
 
 def _surcharge(rate: Rate) -> Decimal:
