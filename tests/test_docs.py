@@ -52,3 +52,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             dead.append(link)
     assert dead == []
+
+
+def test_modules_that_are_named_exist() -> None:
+    """A name without a folder may be that of any of our files."""
+    ours = ("pytest_tokenbudget", "tests", "benchmarks", "example_project", "scripts")
+    held = [
+        f"/{path.relative_to(ROOT).as_posix()}" for folder in ours for path in (ROOT / folder).rglob("*.py")
+    ]
+    pages = (FENCED.sub("", page.read_text("utf-8")) for page in PAGES)
+    named = {name for page in pages for name in re.findall(r"`([\w/]+\.py)`", page)}
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in held)] == []
