@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pytest_tokenbudget.budget.baselines import read_baselines
 from pytest_tokenbudget.budget.changes import PATTERN, Baselines, changes, module_of
 from pytest_tokenbudget.commands import output, suite
-from pytest_tokenbudget.commands.suite import Collected
 from pytest_tokenbudget.errors import BaselineError, ReportError
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import ScenarioId
@@ -21,6 +20,7 @@ from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.repository import baseline_history
 from pytest_tokenbudget.repository.baseline_history import read_history
 from pytest_tokenbudget.repository.git import Repository
+from pytest_tokenbudget.run.results import Collected
 from pytest_tokenbudget.settings import load_settings
 from pytest_tokenbudget.wording import plural
 
@@ -135,7 +135,7 @@ def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
     where something was left out of the collection, so that nobody knows what belongs to no test.
     """
     collected = suite.collect(arguments, folder)
-    folder = Path(collected["root"])
+    folder, cassettes_of_tests = Path(collected["root"]), set(collected["cassettes"])
     baselines = {
         path: names
         for path, file in baseline_history.files(folder, PATTERN)
@@ -145,7 +145,7 @@ def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
     cassettes = [
         path
         for path, file in baseline_history.files(folder, "**/cassettes/*/*.yaml")
-        if str(file) not in collected["cassettes"]
+        if path not in cassettes_of_tests
         and _is_seen(folder, module_of_cassette(file).relative_to(folder).as_posix(), collected)
         and is_own(file)
         and not _is_of_fixture(file.stem, collected["fixtures"])
@@ -161,9 +161,9 @@ def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
         more = "; `tokenbudget prune --delete` deletes them" if left or cassettes else ""
         output.write_text(f"{number} without a test{more}\n", None)
         return 0
-    if collected["partial"]:
+    if unseen := [*_unseen(collected)]:
         raise BaselineError(
-            f"Nothing is deleted, for nobody knows what has no test: {'; '.join(collected['partial'])}. "
+            f"Nothing is deleted, for nobody knows what has no test: {'; '.join(unseen)}. "
             "Collect the whole suite."
         )
     for path, names in baselines.items():
@@ -172,6 +172,16 @@ def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
         (folder / path).unlink(missing_ok=True)
     output.write_text(f"deleted {number}\n", None)
     return 0
+
+
+def _unseen(collected: Collected) -> Iterator[str]:
+    """Yield in sentences what was left out of the collection."""
+    if collected["is_named"]:
+        yield "not all of the suite was named"
+    if collected["is_partial"] or len(collected["selected"]) < len(collected["tests"]):
+        yield "tests were deselected"
+    yield from (f"{node} was not collected" for node in collected["unfinished"])
+    yield from (f"{node} was skipped" for node in collected["skipped"])
 
 
 def _is_seen(root: Path, module: str, collected: Collected) -> bool:

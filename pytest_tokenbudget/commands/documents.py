@@ -23,7 +23,7 @@ from pytest_tokenbudget.reports.terminal import summary_lines
 from pytest_tokenbudget.reports.text import Line, command_data, plain, prose
 from pytest_tokenbudget.repository.baseline_history import at_commit, in_files
 from pytest_tokenbudget.repository.git import Repository
-from pytest_tokenbudget.run.session import render
+from pytest_tokenbudget.run.results import render
 from pytest_tokenbudget.settings import load_settings
 from pytest_tokenbudget.wording import plural
 

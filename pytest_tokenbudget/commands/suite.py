@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
-from typing import TypedDict
 from xml.etree import ElementTree
 
 from pytest_tokenbudget.commands import output
@@ -21,6 +20,7 @@ from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports import advice_report
 from pytest_tokenbudget.reports.document import Document, load
 from pytest_tokenbudget.reports.history import read_log
+from pytest_tokenbudget.run.results import Collected
 from pytest_tokenbudget.run.spending import PlanEntry
 from pytest_tokenbudget.settings import load_settings, parse_spend
 from pytest_tokenbudget.wording import dollars, money, plural
@@ -83,23 +83,6 @@ def _quietly(
         check=False,
     )
     return done.returncode, "\n".join(done.stdout.rstrip().splitlines()[-_LINES:])
-
-
-class Collected(TypedDict):
-    """What pytest collected, without running it."""
-
-    root: str
-    """pytest's root: what ids are relative to."""
-    modules: list[str]
-    """Test files, relative to the root."""
-    tests: list[str]
-    """Scenario ids."""
-    fixtures: list[str]
-    """Names of the fixtures that the tests ask for."""
-    cassettes: list[str]
-    """Absolute paths, of tests and of their teardowns, whether they are there or not."""
-    partial: list[str]
-    """Why this is not all, in sentences."""
 
 
 def collect(arguments: Sequence[str], folder: Path) -> Collected:

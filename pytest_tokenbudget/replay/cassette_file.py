@@ -15,8 +15,7 @@ from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.files import conflict_in, load_yaml, write_atomically
-from pytest_tokenbudget.replay.yaml_text import yaml_text
+from pytest_tokenbudget.files import conflict_in, load_yaml, write_atomically, yaml_text
 
 MAX_BYTES = 2**30  # of all request bodies of a cassette together, after references are followed
 _ITEM_BYTES = 8  # what an item costs in memory beside its text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import unittest
 from collections import defaultdict
@@ -40,8 +41,9 @@ from pytest_tokenbudget.run.reporting import (
     updated,
     warn,
 )
+from pytest_tokenbudget.run.results import Collected, Results, Unjudged
 from pytest_tokenbudget.run.scenario import Scenario
-from pytest_tokenbudget.run.session import Session, Unjudged
+from pytest_tokenbudget.run.session import Session
 from pytest_tokenbudget.run.stability import move_clock
 from pytest_tokenbudget.settings import MARKER, SAMPLE, Options, SettingsFiles
 
@@ -71,12 +73,10 @@ def activate(config: pytest.Config, options: Options, *, stood_in: bool = False)
     except TokenBudgetError as error:
         raise pytest.UsageError(str(error)) from None
     move_clock()
-    scenarios = Scenarios(config, session)
+    results = Results(session)
+    scenarios = Scenarios(config, session, results)
     config.pluginmanager.register(scenarios, "tokenbudget-scenarios")
     config.pluginmanager.register(scenarios.fixtures, "tokenbudget-fixtures")
-    if options.collected:
-        writer = items.CollectionWriter(config, options.collected)
-        config.pluginmanager.register(writer, "tokenbudget-collected")
     is_closed = options.judge or options.calls
     if stood_in and not is_closed:
         scenarios.keep_stand_ins()
@@ -85,7 +85,7 @@ def activate(config: pytest.Config, options: Options, *, stood_in: bool = False)
     ):  # the controller of xdist asks nothing
         config.pluginmanager.register(StandIns(scenarios.keep_stand_ins), "tokenbudget-stand-ins")
     if (options.judge or options.calls) and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Summary(config, session), "tokenbudget-summary")
+        config.pluginmanager.register(Summary(config, session, results), "tokenbudget-summary")
 
 
 @contextlib.contextmanager
@@ -124,9 +124,10 @@ class StandIns:
 class Scenarios:
     """Runs scenarios: in the only process, or in each worker of pytest-xdist."""
 
-    def __init__(self, config: pytest.Config, session: Session) -> None:
+    def __init__(self, config: pytest.Config, session: Session, results: Results) -> None:
         self._config = config
         self._session = session
+        self._results = results
         self._stage = Stage(
             session.options,
             session.prices,
@@ -140,7 +141,7 @@ class Scenarios:
             self._stage, session.files, self._end, session.log, judge=session.options.judge
         )
         self._tests = items.CollectedTests()
-        self.collected: items.Collected | None = None
+        self.collected: Collected | None = None
         """What there is to run; None before all is collected."""
         self._news: dict[str, list[object]] = defaultdict(list)
         self._told: set[str] = set()
@@ -189,6 +190,8 @@ class Scenarios:
         if self._session.options.judge:
             self.fixtures.know_judged(session.items)
             self.collected = self._tests.told(session)
+            if file := self._session.options.collected:
+                file.write_text(json.dumps(self.collected), "utf-8")
             if hasattr(self._config, "workeroutput"):
                 self._config.workeroutput[COLLECTED] = self.collected
         worker = getattr(self._config, "workerinput", {}).get("workerid", "gw0")  # all collect the same
@@ -250,7 +253,7 @@ class Scenarios:
         if options.samples < 2 or hasattr(self._config, "workerinput") or not items.is_marked(item):
             return
         scenarios = len({items.place_of(other).id for other in item.session.items if items.is_marked(other)})
-        if self._session.is_decided(items.place_of(item).id, scenarios):
+        if self._results.is_decided(items.place_of(item).id, scenarios):
             pytest.skip(f"it is over after {first_look(options.samples)} of {options.samples} live runs")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +21,10 @@ from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.replay.cassette_file import module_of_cassette, read_cassette
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.reports.document import Recorder, UnmeasuredEntry
+from pytest_tokenbudget.reports.document import Recorder
 from pytest_tokenbudget.repository.baseline_history import files
 from pytest_tokenbudget.run.accepting import accepted_in, turn_indexes
+from pytest_tokenbudget.run.results import Collected
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
 from pytest_tokenbudget.settings import (
     MARKER,
@@ -75,34 +75,16 @@ def is_excluded(item: pytest.Item, files: SettingsFiles) -> bool:
         return False
 
 
-class Collected(TypedDict):
-    """What one process has collected, in builtins, so that it crosses processes. Paths are from the root."""
-
-    tests: Sequence[str]
-    """Ids of all tests, whether they are to run or not."""
-    selected: Sequence[str]
-    """Ids of those that are to run."""
-    folders: Sequence[str]
-    """That were looked through."""
-    asked: Sequence[str]
-    """Files and folders that pytest was given, for some of their tests, too."""
-    partly: Sequence[str]
-    """Modules of which only some tests are to run."""
-    unfinished: Sequence[str]
-    """Modules that cannot be collected."""
-    skipped: Sequence[str]
-    """Modules, or classes, that are skipped as a whole."""
-    is_partial: bool
-    """Whether an option leaves out whole modules without a word."""
-
-
 class CollectedTests:
     """Know what there is: all tests that were collected, whether they are to run or not, and where."""
 
     def __init__(self) -> None:
         self._tests: list[tuple[Path, str]] = []
         self._ids: dict[str, None] = {}
+        self._cassettes: dict[Path, None] = {}
+        self._fixtures: set[str] = set()
         self._folders: dict[Path, None] = {}
+        self._modules: dict[str, None] = {}
         self._unfinished: set[str] = set()
         self._skipped: set[str] = set()
 
@@ -110,6 +92,9 @@ class CollectedTests:
         """Note a test."""
         self._tests.append((item.path, _name(item)))
         self._ids[place_of(item).id] = None
+        cassette = own_cassette(item)
+        self._cassettes |= dict.fromkeys((cassette, teardown_path(cassette)))
+        self._fixtures.update(getattr(item, "fixturenames", ()))
 
     def enter(self, collector: pytest.Collector) -> None:
         """Note a folder that is looked through."""
@@ -117,7 +102,9 @@ class CollectedTests:
             self._folders[collector.path] = None
 
     def end(self, report: pytest.CollectReport) -> None:
-        """Note a file whose tests are skipped as a whole, or cannot be collected."""
+        """Note a file that was collected, whose tests are skipped as a whole, or cannot be collected."""
+        if report.passed and report.nodeid.endswith(".py"):
+            self._modules[report.nodeid] = None
         if report.skipped:
             self._skipped.add(report.nodeid)
         elif report.failed:
@@ -125,20 +112,27 @@ class CollectedTests:
 
     def told(self, session: pytest.Session) -> Collected:
         """Return it in builtins, once pytest has chosen what is to run."""
-        config, root = session.config, session.config.rootpath
+        config, root, sources = session.config, session.config.rootpath, pytest.Config.ArgsSource
+        is_elsewhere = config.invocation_params.dir != root
         asked = [argument.partition("::") for argument in config.args]
         paths = {_absolute(config, path): bool(name) for path, _, name in asked}
         folders = {*self._folders, *(path.parent for path in paths if path.is_file())}
         selected = {place_of(item).id for item in session.items}
         left = {ScenarioId(test).file for test in self._ids if test not in selected}
         return {
+            "root": str(root),
             "tests": list(self._ids),
             "selected": sorted(selected),
+            "fixtures": sorted({_XUNIT.sub(r"\1", name) for name in self._fixtures}),
+            "cassettes": [from_root(root, path) for path in self._cassettes],
+            "modules": list(self._modules),
             "folders": sorted(from_root(root, folder) for folder in folders),
             "asked": sorted(from_root(root, path) for path in paths),
             "partly": sorted({*left, *(from_root(root, path) for path, is_part in paths.items() if is_part)}),
             "unfinished": sorted(self._unfinished),
             "skipped": sorted(self._skipped),
+            "is_named": config.args_source is sources.ARGS
+            or (config.args_source is sources.INVOCATION_DIR and is_elsewhere),
             "is_partial": bool(config.getoption("lf", False) or config.getoption("stepwise", False)),
         }
 
@@ -153,56 +147,6 @@ class CollectedTests:
                     f'{pattern.folder / "pyproject.toml"}, [tool.tokenbudget]: exclude: "{pattern.text}" '
                     "matches no test. Write node ids as pytest shows them, relative to this file."
                 )
-
-
-def unmeasured(
-    committed: Iterable[str],
-    collected: Collected,
-    known: Collection[str],
-    ran: Collection[str] | None,
-    *,
-    whole: bool = False,
-) -> Iterator[UnmeasuredEntry]:
-    """Yield which of the `committed` scenarios were not measured, and why.
-
-    `known` are those with a verdict, or told of otherwise. `ran` are the tests that pytest began; None where
-    a run was stopped on purpose, so that the others claim nothing. Fixtures and teardowns call where tests
-    do: they are gone where the `whole` suite was measured without them.
-    """
-    tests, selected = set(collected["tests"]), set(collected["selected"])
-    for name in committed:
-        scenario = ScenarioId(name)
-        if name in known or not _was_run(scenario.file, collected):
-            continue
-        if scenario.kind != "test" and (scenario.kind == "fixture" or scenario.argument in tests):
-            if whole:
-                yield {"id": name, "why": "gone"}
-            continue
-        if any(_is_of(name, skipped) for skipped in collected["skipped"]):
-            yield {"id": name, "why": "skipped"}
-        elif scenario.argument in tests:
-            if name in selected and ran is not None and name not in ran:
-                yield {"id": name, "why": "not_run"}
-        else:
-            yield {"id": name, "why": "gone"}
-
-
-def _was_run(file: str, collected: Collected) -> bool:
-    """Return whether all tests of a module were to be collected and run."""
-    return not (collected["is_partial"] or file in collected["partly"] or file in collected["unfinished"])
-
-
-def asked_for(committed: Iterable[str], collected: Collected) -> list[str]:
-    """Return those of the `committed` scenarios whose modules pytest was given, alone or in a folder."""
-    return [
-        each
-        for each in committed
-        if any(PurePosixPath(ScenarioId(each).file).is_relative_to(path) for path in collected["asked"])
-    ]
-
-
-def _is_of(name: str, node: str) -> bool:
-    return name == node or name.startswith(f"{node}::")
 
 
 def _name(item: pytest.Item) -> str:
@@ -323,50 +267,6 @@ def _moves(old: Path, scenario: Scenario, root: Path) -> str:
 
 def _command(*words: str | Path, root: Path) -> str:
     return shlex.join(word.relative_to(root).as_posix() if isinstance(word, Path) else word for word in words)
-
-
-class CollectionWriter:
-    """Write down what was collected: whose baselines and cassettes may still be needed."""
-
-    def __init__(self, config: pytest.Config, file: Path) -> None:
-        self._config = config
-        self._file = file
-        self._modules: list[str] = []
-        self._partial: dict[str, None] = {}
-        sources = pytest.Config.ArgsSource
-        is_elsewhere = config.invocation_params.dir != config.rootpath
-        if config.args_source is sources.ARGS or (
-            config.args_source is sources.INVOCATION_DIR and is_elsewhere
-        ):
-            self._partial["not all of the suite was named"] = None
-
-    def pytest_deselected(self, items: Collection[pytest.Item]) -> None:
-        """Know that tests were left out."""
-        if items:
-            self._partial["tests were deselected"] = None
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Know of files whose tests nobody has seen."""
-        if report.passed and report.nodeid.endswith(".py"):
-            self._modules.append(report.nodeid)
-        if not report.passed:
-            self._partial[f"{report.nodeid} was {'skipped' if report.skipped else 'not collected'}"] = None
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Write the file: what `commands.suite.Collected` has."""
-        cassettes = [own_cassette(item) for item in session.items]
-        fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-        found = {
-            "root": str(self._config.rootpath),
-            "modules": self._modules,
-            "tests": [place_of(item).id for item in session.items],
-            "fixtures": sorted({_XUNIT.sub(r"\1", name) for name in fixtures}),
-            "cassettes": [
-                str(path) for cassette in cassettes for path in (cassette, teardown_path(cassette))
-            ],
-            "partial": [*self._partial],
-        }
-        self._file.write_text(json.dumps(found), "utf-8")
 
 
 def teardown_of(scenario: Scenario) -> Scenario:

@@ -26,9 +26,9 @@ from pytest_tokenbudget.reports.run_view import line
 from pytest_tokenbudget.reports.scenario_view import fails
 from pytest_tokenbudget.reports.terminal import failure_text, summary
 from pytest_tokenbudget.reports.text import to_ascii, width, wrap
-from pytest_tokenbudget.run.items import Collected, asked_for, unmeasured
+from pytest_tokenbudget.run.results import Collected, Outcome, Results, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
-from pytest_tokenbudget.run.session import Outcome, Session
+from pytest_tokenbudget.run.session import Session
 from pytest_tokenbudget.wording import plural
 
 Node = pytest.Item | pytest.Collector
@@ -266,9 +266,10 @@ def _by_parts(text: str, columns: int) -> Iterator[str]:
 class Summary:
     """The controller's part."""
 
-    def __init__(self, config: pytest.Config, session: Session) -> None:
+    def __init__(self, config: pytest.Config, session: Session, results: Results) -> None:
         self._config = config
         self._session = session
+        self._results = results
         self._outcome: Outcome | None = None
         self._ran: set[str] = set()
         self._collected: Collected | None = None
@@ -284,35 +285,35 @@ class Summary:
             self._ran.add(report.nodeid)
         self._tell_once(report)
         for entry in getattr(report, ENTRIES, ()):
-            self._session.collect(entry)
+            self._results.collect(entry)
         for suspicion in getattr(report, SUSPICIONS, ()):
-            self._session.suspect(suspicion)
+            self._results.suspect(suspicion)
         for test in getattr(report, UNJUDGED, ()):
-            self._session.collect_unjudged(test)
+            self._results.collect_unjudged(test)
         for test in getattr(report, LEFT_OUT, ()):
-            self._session.excluded[test["id"]] = test
+            self._results.excluded[test["id"]] = test
         for measured_on in getattr(report, MEASURED_ON, ()):
-            self._session.measured_on[measured_on["id"]] = measured_on
+            self._results.measured_on[measured_on["id"]] = measured_on
         for recorded in getattr(report, RECORDED, ()):
-            self._session.recordings.add(recorded)
+            self._results.recordings.add(recorded)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Tell of files whose tests nobody could collect."""
         if report.failed:
             ours = report.longrepr if isinstance(report.longrepr, str) else None
             text = ours or "its tests cannot be collected"
-            self._session.collect_unjudged({"id": report.nodeid, "outcome": None, "text": text})
+            self._results.collect_unjudged({"id": report.nodeid, "outcome": None, "text": text})
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
         """Report what no test of its own has failed for: fixtures, teardowns, live runs, unstable prompts."""
         result = yield
         live = self._session.options.live
-        for entry in self._session.entries:
+        for entry in self._results.entries:
             if Verdict(entry["verdict"]).fails and (live or ScenarioId(entry["id"]).kind != "test"):
                 self._fail(entry, failure_text(entry))
         invoked = self._config.invocation_params
-        for entry, text in self._session.replay_again(invoked.args, invoked.dir):
+        for entry, text in self._results.replay_again(invoked.args, invoked.dir):
             self._fail(entry, text)
         return result
 
@@ -373,7 +374,7 @@ class Summary:
         """Take in what a worker has collected; all collect the same."""
         said = getattr(node, "workeroutput", {})
         self._collected = said.get(COLLECTED, self._collected)
-        self._session.unmetered.update(said.get(UNMETERED, {}))
+        self._results.unmetered.update(said.get(UNMETERED, {}))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
@@ -383,8 +384,8 @@ class Summary:
         """
         self._find_unmeasured(session)
         scenarios: Any = self._config.pluginmanager.get_plugin("tokenbudget-scenarios")
-        self._session.unmetered.update(scenarios.unmetered)
-        self._outcome = self._session.finish()
+        self._results.unmetered.update(scenarios.unmetered)
+        self._outcome = self._results.finish()
         is_red = bool(self._outcome.problems) or self._is_red(self._outcome.document)
         if is_red and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -406,16 +407,16 @@ class Summary:
             return
         if collected is None:
             if session.exitstatus == pytest.ExitCode.OK:
-                self._session.tell_problem(
+                self._results.tell_problem(
                     "The run ended before its tests were collected: nothing is judged."
                 )
             return
         ran = self._ran if session.exitstatus == pytest.ExitCode.OK else None
-        committed = asked_for(self._session.baselines(collected["folders"]), collected)
-        self._session.committed = committed
-        known = self._session.known
-        whole = ran is not None and self._session.is_whole(collected["tests"])
-        self._session.unmeasured = list(unmeasured(committed, collected, known, ran, whole=whole))
+        committed = asked_for(self._results.baselines(collected["folders"]), collected)
+        self._results.committed_ids = committed
+        known = self._results.known
+        whole = ran is not None and self._results.is_whole(collected["tests"])
+        self._results.unmeasured = list(unmeasured(committed, collected, known, ran, whole=whole))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write one section, where there is anything to say, and in every judging run what was judged."""
@@ -442,7 +443,7 @@ class Summary:
 
     def _closing(self, outcome: Outcome) -> Iterator[tuple[str, dict[str, bool]]]:
         """Yield what stands below our section, with its colours; the line is the last."""
-        for recorded in self._session.recordings.lines(self._shown, self._config.get_verbosity()):
+        for recorded in self._results.recordings.lines(self._shown, self._config.get_verbosity()):
             yield recorded, {}
         if self._session.spending and (paid := self._session.spending.paid()).calls:
             yield f"paid: {paid}", {}

@@ -12,7 +12,7 @@ import pytest
 from vcr.cassette import Cassette
 
 from pytest_tokenbudget.reports.document import merge
-from pytest_tokenbudget.run.items import Collected, asked_for, unmeasured
+from pytest_tokenbudget.run.results import Collected, asked_for, unmeasured
 from support.budgeted import Judged, Project
 from support.scratch_suites import TWO, Suite
 
@@ -153,13 +153,18 @@ IDS = ["a/test_a.py::test_one", "a/test_a.py::test_two", "b/test_b.py::test_b"]
 def test_what_a_run_claims(changes: dict[str, Any], known: list[str], claims: dict[str, str]) -> None:
     ran = changes.pop("ran", IDS)
     collected: Collected = {
+        "root": "/suite",
         "tests": IDS,
         "selected": IDS,
+        "fixtures": [],
+        "cassettes": [],
+        "modules": ["a/test_a.py", "b/test_b.py"],
         "folders": ["a", "b"],
         "asked": ["."],
         "partly": [],
         "unfinished": [],
         "skipped": [],
+        "is_named": False,
         "is_partial": False,
     }
     collected |= changes  # type: ignore[typeddict-item]

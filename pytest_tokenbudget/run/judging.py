@@ -1,0 +1,287 @@
+"""Judge one scenario: hold it against its baseline, say why it costs what it costs, and what is forged.
+
+Knows no pytest, and keeps nothing between scenarios but what is loaded once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from pytest_tokenbudget.advice import advise
+from pytest_tokenbudget.budget.baselines import Baseline
+from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
+from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis.turns import bounds, other_start, recorded_anew
+from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
+from pytest_tokenbudget.metering.cache_split import as_written, same_start
+from pytest_tokenbudget.metering.meter import Meter, Run, Turn
+from pytest_tokenbudget.metering.models import Family
+from pytest_tokenbudget.metering.pricing import Prices
+from pytest_tokenbudget.model import BY_HAND, Finding, FindingKind, Paired, Usage, Verdict
+from pytest_tokenbudget.replay.redaction import Redactor
+from pytest_tokenbudget.reports import build
+from pytest_tokenbudget.reports.build import Place, mean_usage
+from pytest_tokenbudget.reports.document import ScenarioEntry
+from pytest_tokenbudget.reports.scenario_view import MISBILLED
+from pytest_tokenbudget.repository.baseline_history import Committed
+from pytest_tokenbudget.repository.source_files import read_source_tree
+from pytest_tokenbudget.run.scenario import Scenario
+from pytest_tokenbudget.run.stability import Suspicion, suspicion
+from pytest_tokenbudget.settings import Options, ScenarioSettings, SettingsFiles
+from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources.words import Names
+from pytest_tokenbudget.wire.exchange import Pair
+from pytest_tokenbudget.wire.prompt import Prompt
+
+
+@dataclass
+class Judge:
+    """Judge the scenarios of one run against what is committed."""
+
+    root: Path
+    options: Options
+    files: SettingsFiles
+    committed: Committed
+    meter: Meter
+    prices: Prices
+    redactor: Redactor
+    """Hides secrets in every text that leaves the run."""
+
+    @cached_property
+    def _sources(self) -> SourceTree:
+        """The files that prompts may come from, read when something changed."""
+        return read_source_tree(self.root)
+
+    def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
+        """Judge one scenario and say why. Raises BaselineError where its baseline cannot be read.
+
+        When baselines are being updated, what was measured is its own baseline, unless it cannot be judged.
+        """
+        committed = self.committed.of(place)
+        if self.options.update:
+            baseline, starts = None if committed is None else committed.usage, None
+            judgement = self._judge(run.best or run.usage, run, settings)
+            if run.is_measured and judgement.verdict.is_measured:
+                baseline = run.usage
+                judgement = self._judge(baseline, run, settings)
+        else:
+            judgement, run, baseline, starts = self.against_baseline(committed, run, settings)
+        cost = self.prices.cost
+        anew = [*other_start(starts), *_undecided(judgement, run)]
+        if baseline and not self.options.live:
+            names_recording = committed is not None and committed.recording is not None
+            anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
+        self._learn_secrets(run)
+        findings = self.without_secrets(self._findings(run, settings, anew, bounds(run, baseline, cost)))
+        runs = settings.runs_per_month
+        return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
+
+    def examine_live(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
+        """Hold one live run against its caps, and beside the mean of the live runs of its baseline.
+
+        What it read from a cache that others had filled is taken as written: samples warm it for each other.
+        """
+        cost, committed = self.prices.cost, self.committed.of(place)
+        cold = as_written(run.usage, self.meter.foreign_reads(run)) if run.is_measured else run.usage
+        baseline = mean_usage(committed.live) if committed and committed.live else None
+        by_caps = self._judge(None, run, settings)
+        beside = judge(baseline, cold, settings, cost).limits if baseline and run.is_measured else ()
+        metrics = tuple(limit for limit in beside if limit.metric in settings.tolerances)
+        verdict = Verdict.WITHIN if by_caps.verdict == Verdict.NEW else by_caps.verdict
+        judgement = Judgement(verdict, (*metrics, *by_caps.limits))
+        self._learn_secrets(run)
+        findings = self.without_secrets(self._findings(run, settings))
+        runs = settings.runs_per_month
+        entry = build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
+        return entry if entry["measured"] is None else {**entry, "measured": build.tokens(cold, cost)}
+
+    def against_baseline(
+        self, committed: Baseline | None, run: Run, settings: ScenarioSettings
+    ) -> tuple[Judgement, Run, Usage | None, Starts | None]:
+        """Hold a run against its baseline.
+
+        Return the judgement, the run and the usage of the baseline that were held against each other, and
+        the starts of both where they differ.
+        """
+        baseline = None if committed is None else committed.usage + run.recounted
+        run = run.against(baseline)
+        starts = self._starts(committed, run)
+        return self._judge(baseline, run, settings, starts), run, baseline, starts
+
+    def _judge(
+        self, baseline: Usage | None, run: Run, settings: ScenarioSettings, starts: Starts | None = None
+    ) -> Judgement:
+        return judge(
+            baseline,
+            run.usage,
+            settings,
+            self.prices.cost,
+            departure=run.departure,
+            best=run.best,
+            unbounded=run.is_unbounded,
+            starts=starts,
+        )
+
+    def _starts(self, committed: Baseline | None, run: Run) -> Starts | None:
+        """Return the foreign reads of both sides; None where the baseline's recording began as this one did.
+
+        A baseline that does not say what it was measured on is taken as measured on this recording. Only two
+        recordings are compared so: a live run has none.
+        """
+        if committed is None or committed.recording is None or not run.is_measured:
+            return None
+        if self.options.live or run.usage == committed.usage:
+            return None
+        recorded = self.meter.recorded_foreign_reads(run)
+        if same_start(committed.foreign_reads, recorded):
+            return None
+        starts = Starts(committed.foreign_reads, self.meter.foreign_reads(run))
+        return None if same_start(starts.baseline, starts.measured) else starts
+
+    def _findings(
+        self,
+        run: Run,
+        settings: ScenarioSettings,
+        anew: Iterable[Finding] = (),
+        between: Iterable[Finding] = (),
+    ) -> tuple[Finding, ...]:
+        """Return what is wrong with the run, why it costs what it costs, and what would be cheaper.
+
+        `anew` is told before the causes, and the bounds that the run lies `between` after them.
+        """
+        problems = (
+            *(Finding(FindingKind.PROBLEM, "recording", reason) for reason in run.unrecorded),
+            *(Finding(FindingKind.PROBLEM, BY_HAND, edit) for edit in run.edits),
+            *(Finding(FindingKind.PROBLEM, "run", problem) for problem in run.problems),
+            *(Finding(FindingKind.PROBLEM, MISBILLED, problem) for problem in run.misbilled),
+        )
+        unpriced = (
+            Finding(FindingKind.UNPRICED_MODEL, str(rate), f"no price is known for {rate}")
+            for rate in self.prices.unpriced(run.usage)
+        )
+        causes = diagnose(
+            run,
+            cost=self.prices.cost,
+            count=lambda text: self.meter.counter.count(text, Family.V3),
+            sources=self._sources if any(map(_is_changed, run.turns)) else None,
+            minimums=self.files.minimum_cacheable_tokens,
+        )
+        levers = advise(
+            run,
+            cost=self.prices.cost,
+            cheaper=self.prices.cheaper_models,
+            runs_per_month=settings.runs_per_month,
+            batchable=settings.batchable,
+            minimums=self.files.minimum_cacheable_tokens,
+        )
+        return (*problems, *unpriced, *anew, *causes, *between, *levers)
+
+    def _learn_secrets(self, run: Run) -> None:
+        """Look for secrets in what differs, on both sides: findings quote it, and cut what they quote."""
+        pairs = [turn.pair for turn in run.turns if _is_changed(turn)]
+        for request in (*run.misses, *(side for pair in pairs for side in (pair.request, pair.recorded))):
+            self.redactor.learn(request.body)
+
+    def without_secrets(self, findings: Iterable[Finding]) -> list[Finding]:
+        """Return findings that may leave the run."""
+        hidden = self.redactor.text
+        return [replace(one, where=hidden(one.where), text=hidden(one.text)) for one in findings]
+
+    def misbilled(self, scenario: Scenario, run: Run, baseline: Baseline | None) -> Iterator[str]:
+        """Yield a sentence where recorded usage cannot be that of its prompt.
+
+        What stands in the baseline was checked when it was written.
+        """
+        accepted = baseline and baseline.usage.tokens.prompt_tokens == run.usage.tokens.prompt_tokens
+        if self.options.live or accepted:
+            return
+        trusted = scenario.suite.trusted_usage
+        wrong = [found for found in self.meter.misbilled(run) if found[0].pair.recorded.host not in trusted]
+        if not wrong:
+            return
+        turn, counted = wrong[0]
+        told = turn.recorded.main_tokens.prompt_tokens if turn.recorded else 0
+        host = turn.pair.recorded.host
+        yield (
+            f"the recorded usage does not fit its prompt on {len(wrong)} of {len(run.turns)} turns: "
+            f"turn {run.turns.index(turn) + 1} was billed {told:,} prompt tokens, and its prompt counts "
+            f"{counted:,}. If the cassette was edited, record it anew. If its gateway counts otherwise, set "
+            f'trusted_usage = ["{host}"] in [tool.tokenbudget]'
+        )
+
+    def forged(self, scenario: Scenario, committed: Baseline | None) -> Iterator[str]:
+        """Yield a sentence where a prompt cannot have the tokens that it was accepted with."""
+        if self.options.calls or committed is None or committed.accepted is None:
+            return
+        for ledger in scenario.ledgers:
+            for index, accepted in ledger.recording.accepted.items():
+                exchange = ledger.recording.exchanges[index]
+                if exchange.request.host in scenario.suite.trusted_usage:
+                    continue
+                if (counted := self.meter.forged(exchange, accepted)) is not None:
+                    told = accepted.usage.main_tokens.prompt_tokens
+                    yield (
+                        "its accepted requests do not recount to their numbers: turn "
+                        f"{index + 1} was accepted with {told:,} prompt tokens, and its prompt counts "
+                        f"{counted:,}. Restore its baseline and its accepted requests from git, and update it"
+                    )
+                    return
+
+    def suspicion(self, scenario: Scenario, run: Run) -> Suspicion | None:
+        """Return what a second replay is to tell of a scenario that passes; None where nothing hangs on it.
+
+        That is: where it would fail if a changed prefix, which looks so, were another one in every process.
+        """
+        options, place = self.options, scenario.place
+        is_second = options.prompts is not None and not options.stability
+        judges = options.judge and scenario.settings.exclude is None
+        if is_second or options.calls or options.update or not judges:
+            return None
+        found = suspects([turn.pair for turn in run.turns])
+        if not found:
+            return None
+        groups: dict[object, list[int]] = defaultdict(list)
+        for number, suspect in enumerate(found):
+            groups[suspect.places].append(number)
+        lost = []
+        for numbers in ([*range(len(found))], *(groups.values() if len(groups) > 1 else ())):
+            prompts = [found[number].now for number in numbers]
+            entry = self.examine(place, scenario.settings, scenario.run(self._as_lost(prompts), options))
+            if Verdict(entry["verdict"]).fails:
+                lost.append((numbers, entry))
+        return suspicion(place.id, found, lost) if lost else None
+
+    def _as_lost(self, prompts: Sequence[Prompt]) -> Meter:
+        """Return a meter that takes the cached prefixes of these prompts for others in every process."""
+
+        def volatile(pairs: Sequence[Pair]) -> frozenset[int]:
+            lost = {pair.index for pair in pairs if any(pair.request.prompt is prompt for prompt in prompts)}
+            return proved_volatile(pairs) | lost
+
+        return replace(self.meter, volatile=volatile)
+
+    def lasts(self, names: Names) -> bool:
+        """Return whether names in this order are in it in every process, as far as that can be known."""
+        return list(names) == sorted(names) or self._sources.lists(names)
+
+
+def _undecided(judgement: Judgement, run: Run) -> Iterator[Finding]:
+    """Yield why a limit lies between the best and the worst case of a run whose prompts are all known."""
+    if judgement.verdict != Verdict.UNKNOWN or run.is_unbounded or run.best is None:
+        return
+    notes = sorted({turn.cache_note for turn in run.turns if turn.best and turn.cache_note})
+    least, most = (usage.tokens.cache_read_input_tokens for usage in (run.usage, run.best))
+    text = (
+        f"whether it is within its budget cannot be told: between {least:,} and {most:,} tokens are read "
+        f"from the cache, with a limit in between: {'; '.join(notes)}. Record it anew to know"
+    )
+    yield Finding(FindingKind.UNKNOWN, "cache", text)
+
+
+def _is_changed(turn: Turn) -> bool:
+    """Whether a turn asks something else than what it is compared with."""
+    return turn.pair.how is not Paired.EXACT or turn.pair.request.digest != turn.pair.recorded.digest
