@@ -258,10 +258,13 @@ class Ledger:
     def _despite(self, sent: Sent, playable: Playable) -> int | None:
         """Return the interaction that answers a model call which `match_on` refuses, None without one.
 
-        The refusal is kept, and fails the test; the change is counted all the same.
+        The refusal is kept, and fails the test; the change is counted all the same. What is asked at another
+        address alone has no change to count: it is refused, as vcr does.
         """
         request = sent.request
         if self.rules.calls or request is None or request.endpoint.api != "messages" or not playable.differs:
+            return None
+        if playable.is_elsewhere:
             return None
         match = self.recording.choose(request, required=False)
         if match is None:
@@ -383,7 +386,7 @@ class Ledger:
             return Found(-1, self._refused_quietly(sent))
         if playable is None and sent.request is not None and self._may_stand_in(sent.request):
             return Found(-1, served(_placeholder(sent.request), sent))
-        self._allow_call(sent, playable.refusal if playable else "", required=required)
+        self._allow_call(sent, playable, required=required)
         return None
 
     def _may_stand_in(self, request: Request) -> bool:
@@ -422,7 +425,7 @@ class Ledger:
 
     # --- refusing -----------------------------------------------------------------------------------------
 
-    def _allow_call(self, sent: Sent, refusal: str, *, required: bool) -> None:
+    def _allow_call(self, sent: Sent, playable: Playable | None, *, required: bool) -> None:
         """Return where a request may be really sent, not where vcr has an answer; else raise."""
         if self.rules.calls and not required:
             self.check_key(sent)
@@ -432,8 +435,8 @@ class Ledger:
         if self.rules.redactor and sent.request:
             self.rules.redactor.learn(sent.request.body)
         missing, record = f"{self.name}: the recording has no answer to {sent}", f"Record it: {self._command}"
-        if refusal:
-            self.refuse(f"{missing}: {refusal} {record}")
+        if playable and playable.refusal:
+            self.refuse(f"{missing}: {playable.refusal} {playable.way_out}{record}")
         if sent.request is None or sent.is_about_a_batch:
             self.refuse(f"{missing}, and nothing reaches the network in replay. {record}")
         more = "The agent asks for more than was recorded, or for the same again."
@@ -547,6 +550,24 @@ class Playable:
     """Why there never were any; empty where they may be played out."""
     differs: tuple[str, ...] = ()
     """Names of the matchers of `match_on` that refuse."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return whether nothing but the address differs: the same may be asked, at another host or path."""
+        return bool(self.differs) and set(self.differs) <= _ADDRESS
+
+    @property
+    def way_out(self) -> str:
+        """Return what else helps where nothing but the address differs, as a sentence, or an empty text."""
+        if not self.is_elsewhere:
+            return ""
+        return (
+            f"Ask at the recorded address (base URL), or leave {' and '.join(self.differs)} out of match_on. "
+        )
+
+
+_ADDRESS = frozenset({"method", "scheme", "host", "port", "path", "query", "uri"})
+"""Matchers of vcr that look at no more than method and address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -425,6 +425,24 @@ def test_match_on_is_honoured(names: list[str], cassette: Path, ledgers: list[Le
     assert ledger.recording.misses == ()
 
 
+@pytest.mark.parametrize("names", [["method", "uri"], ["method", "scheme", "host", "port", "path", "query"]])
+def test_what_is_asked_at_another_address_is_refused_where_match_on_looks_at_it(
+    names: list[str], cassette: Path, ledgers: list[Ledger]
+) -> None:
+    """As vcr does: there is no change to count. The way out is not only another recording."""
+    with (
+        vcr.use_cassette(str(cassette), record_mode="none", match_on=names),
+        pytest.raises(ReplayMiss) as raised,
+    ):
+        sdk("http://localhost:8/anthropic", "Bye", BRIEF)
+    (ledger,) = ledgers
+    assert not ledger.mismatches
+    assert ledger.problems == [str(raised.value)]
+    out = "Ask at the recorded address (base URL), or leave {} out of match_on. Record it: " + COMMAND
+    differing = [name for name in names if name in ("uri", "host", "port", "path")]
+    assert str(raised.value).endswith(out.format(" and ".join(differing)))
+
+
 def test_a_cassette_that_is_not_there_is_named(tmp_path: Path, ledgers: list[Ledger]) -> None:
     expected = "there is nothing in the cassette .*none.yaml, or it is not there"
     path = str(tmp_path / "none.yaml")
