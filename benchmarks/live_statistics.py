@@ -46,36 +46,38 @@ def seeded(cost: Draw, *given: float) -> random.Random:
     return random.Random(f"{given} {cost(random.Random(1), 1.0)}")
 
 
-def drawn(draw: random.Random, cost: Draw, before: int, now: int, factor: float) -> LiveRuns:
-    """One scenario: its baseline, and its runs of now."""
+def drawn(draw: random.Random, cost: Draw, before: int, now: int, factor: float, scenarios: int) -> LiveRuns:
+    """One of `scenarios`: its baseline, and its runs of now, which a look before their end may stop."""
     baseline = tuple(cost(draw, 1.0) for _ in range(before))
-    return LiveRuns(baseline, tuple(cost(draw, factor) for _ in range(now)), ALLOWED)
+    runs = tuple(cost(draw, factor) for _ in range(now))
+    first = LiveRuns(baseline, runs[: first_look(now)], ALLOWED, is_stopped=True)
+    return first if scenarios and may_stop(first, now, scenarios) else LiveRuns(baseline, runs, ALLOWED)
 
 
 def suites(cost: Draw, size: int, before: int, now: int, factor: float, times: int) -> tuple[float, float]:
     """How often a suite fails at all, and how often by its own test."""
     draw, failed, whole = seeded(cost, size, before, now, factor), 0, 0
     for _ in range(times):
-        found = judge_live({str(n): drawn(draw, cost, before, now, factor) for n in range(size)})
+        found = judge_live({str(n): drawn(draw, cost, before, now, factor, size) for n in range(size)})
         whole += found.suite_is_over
         failed += found.suite_is_over or bool(found.over)
     return failed / times, whole / times
 
 
 def alone(cost: Draw, before: int, now: int, factor: float, times: int) -> float:
-    """How often one scenario by itself is over."""
-    return suites(cost, 1, before, now, factor, times)[0]
+    """How often one scenario by itself is over, when all its runs are made."""
+    draw = seeded(cost, before, now, factor)
+    found = (judge_live({"": drawn(draw, cost, before, now, factor, scenarios=0)}) for _ in range(times))
+    return sum(bool(one.over) for one in found) / times
 
 
 def stopping(cost: Draw, before: int, planned: int, factor: float, times: int) -> tuple[float, float]:
     """Which share of the calls is saved, and how often one scenario is over, with the look before the end."""
     draw, calls, found = seeded(cost, before, planned, factor), 0, 0
     for _ in range(times):
-        runs = drawn(draw, cost, before, planned, factor)
-        first = LiveRuns(runs.baseline, runs.now[: first_look(planned)], ALLOWED)
-        stops = may_stop(first, planned, 1)
-        calls += len(first.now) if stops else planned
-        found += stops or bool(judge_live({"": runs}).over)
+        runs = drawn(draw, cost, before, planned, factor, scenarios=1)
+        calls += len(runs.now)
+        found += bool(judge_live({"": runs}).over)
     return 1 - calls / (times * planned), found / times
 
 
@@ -93,9 +95,10 @@ def main() -> None:
                     cost = make(variation)
                     one = alone(cost, before, now, 1.0, times)
                     stopped = stopping(cost, before, now, 1.0, times)[1]
-                    suite = suites(cost, 50, before, now, 1.0, max(times // 5, 1))[0]
+                    suite = suites(cost, 50, before, now, 1.0, times)[0]
                     label = f"{kind}, {variation:.0%}"
-                    print(f"| {label} | {before} | {now} | {one:.1%} | {stopped:.1%} | {suite:.1%} |")
+                    row = f"| {label} | {before} | {now} | {one:.1%} | {stopped:.1%} | {suite:.1%} |"
+                    print(row, flush=True)
     print()
     size = of_size
     print("| change | finds |")
@@ -103,9 +106,9 @@ def main() -> None:
     print(f"| +20 %, 10 + 10 runs, 15 % | {alone(size(0.15), 10, 10, 1.2, 5 * times):.1%} |")
     print(f"| +20 %, 5 + 5 runs, 10 % | {alone(size(0.10), 5, 5, 1.2, 5 * times):.1%} |")
     for variation in (0.10, 0.15):
-        found = suites(size(variation), 20, 5, 5, 1.1, max(times // 5, 1))[1]
+        found = suites(size(variation), 20, 5, 5, 1.1, times)[1]
         print(f"| +10 % of 20 scenarios by the suite's test, 5 + 5 runs, {variation:.0%} | {found:.1%} |")
-        none = suites(size(variation), 20, 5, 5, 1.0, max(times // 5, 1))[1]
+        none = suites(size(variation), 20, 5, 5, 1.0, times)[1]
         print(f"| no change of 20 scenarios, by the suite's test, {variation:.0%} | {none:.1%} |")
     for before, planned, variation in ((10, 10, 0.15), (10, 10, 0.10), (5, 5, 0.10), (10, 20, 0.15)):
         saved, found = stopping(size(variation), before, planned, 1.3, times)

@@ -221,7 +221,13 @@ _LITERAL = re.compile(rf"[{_PRINTABLE}\n]*")
 _BLANK_AT_END = re.compile(r"[ \t]$", re.MULTILINE)
 _INDENTED = re.compile(r"\n*[ \t]")
 _ESCAPED = re.compile(rf'[^{_PRINTABLE}\ud800-\udfff]|[\\"\t]')  # surrogates stay, and fail to encode
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_LONG_LINE = 500  # characters
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"}
+
+
+class OneLine(dict[str, Any]):
+    """A mapping that is shown on one line, where that is not too long: its values change together."""
 
 
 def yaml_text(document: Mapping[str, Any]) -> str:
@@ -249,6 +255,8 @@ def _entry(head: str, item: Any, pad: str, inner: str, lines: list[str]) -> None
         lines.append(f"{head} {_scalar(item, pad + '  ')}")
     elif not item:
         lines.append(f"{head} {{}}" if isinstance(item, Mapping) else f"{head} []")
+    elif isinstance(item, OneLine) and len(line := _flow(item)) <= _LONG_LINE:
+        lines.append(f"{head} {line}")
     elif head.endswith("-"):
         first = len(lines)
         _container(item, inner, lines)
@@ -256,6 +264,18 @@ def _entry(head: str, item: Any, pad: str, inner: str, lines: list[str]) -> None
     else:
         lines.append(head)
         _container(item, inner, lines)
+
+
+def _flow(value: Any) -> str:
+    """Return a value on one line."""
+    if isinstance(value, Mapping):
+        items = (f"{_flow(key)}: {_flow(item)}" for key, item in value.items())
+        return f"{{{', '.join(items)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, str):
+        return value if _WORD.fullmatch(value) and _is_plain(value) else _quoted(value)
+    return _scalar(value, "")
 
 
 def _key(key: Any, pad: str) -> str:

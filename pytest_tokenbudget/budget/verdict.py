@@ -248,8 +248,8 @@ def growth(baseline: Sequence[float], now: Sequence[float]) -> Growth | None:
         return None
     before, after = [math.log(cost) for cost in baseline], [math.log(cost) for cost in now]
     difference = statistics.fmean(after) - statistics.fmean(before)
-    first = statistics.variance(before)
-    second = statistics.variance(after) if len(after) > 1 else first
+    first = _variance(before)
+    second = _variance(after) if len(after) > 1 else first
     shared = len(before) + len(after) - 2
     pooled = ((len(before) - 1) * first + (len(after) - 1) * second) / shared
     student = Growth(difference, math.sqrt(pooled * (1 / len(before) + 1 / len(after))), shared)
@@ -260,6 +260,12 @@ def growth(baseline: Sequence[float], now: Sequence[float]) -> Growth | None:
     parts = of_baseline**2 / (len(before) - 1) + of_now**2 / (len(after) - 1)
     welch = Growth(difference, error, error**4 / parts)
     return max(student, welch, key=lambda found: found.p)
+
+
+def _variance(values: Sequence[float]) -> float:
+    """Return the variance of a sample, ten times as fast as `statistics.variance`, which takes fractions."""
+    mean = statistics.fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def suite_growth(scenarios: Sequence[Growth]) -> Growth | None:
@@ -390,13 +396,13 @@ def _beta(x: float, a: float, b: float) -> float:
         math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     )
     value = 1.0
-    for step in range(_STEPS, 0, -1):
+    for step in range(_STEPS + math.isqrt(int(max(a, b))), 0, -1):
         value = 1 + _coefficient(step, x, a, b) / value
     return front / (a * value)
 
 
-_STEPS = 60
-"""Coefficients of the fraction; it converges in about the root of the larger parameter."""
+_STEPS = 16
+"""Coefficients of the fraction; beyond these it converges in about the root of the larger parameter."""
 
 
 def _coefficient(step: int, x: float, a: float, b: float) -> float:

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.files import conflict_in, load_yaml, write_atomically, yaml_text
+from pytest_tokenbudget.files import OneLine, conflict_in, load_yaml, write_atomically, yaml_text
 
 MAX_BYTES = 2**30  # of all request bodies of a cassette together, after references are followed
 _ITEM_BYTES = 8  # what an item costs in memory beside its text
@@ -379,6 +379,8 @@ def _pack_response(response: Mapping[str, Any]) -> dict[str, Any]:
     value, encoding = parse_json(content)
     if encoding is None:
         return packed | {"body": as_text(content)}
+    if isinstance(value, dict) and isinstance(usage := value.get("usage"), dict):
+        value["usage"] = OneLine(usage)
     return packed | ({"encoding": encoding} if encoding != USUAL else {}) | {"json": value}
 
 

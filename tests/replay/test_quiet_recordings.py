@@ -50,6 +50,19 @@ def stream(message: Mapping[str, Any]) -> bytes:
     return "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events).encode()
 
 
+def usage(prefix: int, turn: int) -> dict[str, Any]:
+    """Of a turn that adds 50 tokens to what the one before it has cached, as the API tells it."""
+    read, written = (prefix + 50 * (turn - 1), 50) if turn else (0, prefix)
+    return {
+        "input_tokens": 3,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
+        "cache_creation": {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0},
+        "output_tokens": 20,
+        "service_tier": "standard",
+    }
+
+
 def recording(
     run: int,
     *,
@@ -72,7 +85,7 @@ def recording(
             "model": "claude-haiku-4-5",
             "content": content,
             "stop_reason": "end_turn",
-            "usage": {"input_tokens": len(system) + 50 * turn, "output_tokens": 20},
+            "usage": usage(len(system), turn),
         }
         started = 0 if at_once else 1000 * turn + run
         told = answer(message, 20 + run, started, 1000 * turn + 500 + run)
@@ -85,11 +98,16 @@ def recording(
     return interactions
 
 
+def difference(new: Sequence[Interaction], old: Sequence[Interaction]) -> list[str]:
+    """The lines that a diff of two recordings has, with their signs."""
+    before, now = (format_cassette(one).splitlines() for one in (old, new))
+    changed = list(difflib.unified_diff(before, now, lineterm="", n=0))[2:]
+    return [line for line in changed if not line.startswith("@@")]
+
+
 def diff(new: Sequence[Interaction], old: Sequence[Interaction]) -> list[str]:
     """The lines that are other ones than before, as they are now."""
-    before, now = (format_cassette(one).splitlines() for one in (old, new))
-    changed = difflib.unified_diff(before, now, lineterm="", n=0)
-    return [line[1:].strip() for line in changed if line.startswith("+") and not line.startswith("+++")]
+    return [line[1:].strip() for line in difference(new, old) if line.startswith("+")]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -102,9 +120,10 @@ def test_equal_answers_change_nothing(streamed: bool) -> None:
 def test_one_changed_sentence_is_shown_with_what_it_costs() -> None:
     old = recording(1)
     new = recording(2, system=SYSTEM.replace("You never guess.", "You never ever guess.", 1))
-    lines = diff(settled(new, old), old)
-    assert lines[0] == "You never ever guess."
-    assert [line.partition(":")[0] for line in lines[1:]] == ["input_tokens"] * 4
+    lines = difference(settled(new, old), old)
+    assert lines[:2] == ["-        You never guess.", "+        You never ever guess."]
+    assert [line.split()[1] for line in lines[2:]] == ["usage:"] * 8
+    assert len(lines) == 10
 
 
 def test_another_answer_is_shown_and_what_is_before_it_keeps_its_ids() -> None:

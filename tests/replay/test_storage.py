@@ -107,6 +107,8 @@ BODIES = {
     "half a surrogate pair": b'{"a":"\\ud83c"}',
     "like a reference": b'{"system":{"same_as":0},"messages":{"first":1,"of":0}}',
     "deep": b'{"a":' + b"[" * 3000 + b"]" * 3000 + b"}",
+    "usage": '{"usage":{"n":1e-07,"yes":null,"a: b":[1,{"no":"yes"},{},[]],"ü":"on, {off}\\n"}}'.encode(),
+    "long usage": b'{"usage":{"' + b"k" * 2000 + b'":[1,2]}}',
     "array": b'[{"a":1}]',
     "scalar": b"12",
     "form": b"grant_type=refresh&scope=a+b",
@@ -283,6 +285,14 @@ def test_a_changed_system_prompt_is_one_line_of_a_diff() -> None:
 )
 def test_text_is_shown_line_by_line(text: str, lines: list[str]) -> None:
     assert yaml_text({"text": text}).splitlines() == lines
+
+
+def test_what_was_billed_is_one_line() -> None:
+    billed = body(
+        usage={"input_tokens": 3, "cache_creation": {"ephemeral_5m_input_tokens": 0}, "tier": "a b"}
+    )
+    line = 'usage: {input_tokens: 3, cache_creation: {ephemeral_5m_input_tokens: 0}, tier: "a b"}'
+    assert line in map(str.strip, format_cassette([interaction(b"{}", billed)]).splitlines())
 
 
 def test_the_order_of_headers_and_keys_of_the_answer_do_not_change_the_file() -> None:
