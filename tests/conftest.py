@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pytest_tokenbudget.metering.pricing import Prices, RateCard
+from pytest_tokenbudget.model import Rate
 from support.sample import SEED, WHOLE, examples
 
 # The machine may be busy: neither a slow example nor slow drawing is a fault.
@@ -80,4 +83,36 @@ def _certificates_are_read_once() -> Iterator[None]:
             import httpcore2
 
             patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed_packages_are_read_once() -> Iterator[None]:
+    """Every run of pytest in this process would read and parse what is said of each installed package."""
+    found = importlib.metadata.distributions
+    installed = tuple(found())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            importlib.metadata, "distributions", lambda **which: found(**which) if which else installed
+        )
+        for name in ("entry_points", "files", "metadata"):
+            read = getattr(importlib.metadata.Distribution, name).fget
+            patch.setattr(importlib.metadata.Distribution, name, property(functools.lru_cache(256)(read)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prices_are_looked_up_once() -> Iterator[None]:
+    """Every run in this process would ask the price list for each model anew; it has other prices by day."""
+    look_up = Prices._listed
+    known: dict[object, RateCard | None] = {}
+
+    def listed(prices: Prices, rate: Rate, context: Mapping[str, str], size: int) -> RateCard | None:
+        asked = (rate, *context.items(), size, prices.at.date())
+        if asked not in known:
+            known[asked] = look_up(prices, rate, context, size)
+        return known[asked]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Prices, "_listed", listed)
         yield

@@ -9,7 +9,8 @@ import importlib.util
 import json
 import os
 import pkgutil
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ from support.apart import run_pytest
 from support.messages_api import MessagesApi
 
 KEY = "sk-ant-api03-test-key"
+_OTHER_PLUGINS = {
+    "anyio": "anyio",
+    "asyncio": "asyncio",
+    "recording": "vcr|record.mode|disable.recording|block.network|default_cassette",
+    "rerunfailures": "reruns|flaky",
+    "time_machine": "time_machine",
+    "timeout": "timeout\\(|--timeout",
+    "xdist": "^-n|xdist",
+}
+"""By name: what a suite or its arguments say where they need it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +83,25 @@ class Project:
                 patch.delenv(name)
             for name, value in _server(url).items():
                 patch.setenv(name, value)
-            done = self._pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+            patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+            given = ("-p", "no:cacheprovider", *self._plugins(arguments), *arguments)
+            done = self._pytester.runpytest_inprocess(*given)
         return Done(int(done.ret), f"{done.stdout}\n{done.stderr}")
+
+    def _plugins(self, arguments: Sequence[str]) -> Iterator[str]:
+        """Yield the options that load this plugin, and others that the suite or the arguments speak of.
+
+        To load all that are installed takes longer than many a run; `run_apart` does, as users do.
+        """
+        if "no:tokenbudget" not in arguments:
+            yield from ("-p", "tokenbudget")
+        files = [file for file in self.path.rglob("*") if file.suffix in (".py", ".ini", ".toml")]
+        said = "\n".join([*arguments, *(file.read_text("utf-8", errors="replace") for file in files)])
+        for plugin, words in _OTHER_PLUGINS.items():
+            if re.search(words, said, re.MULTILINE):
+                yield from ("-p", plugin)
+                if plugin == "asyncio":
+                    yield from ("-o", "asyncio_default_fixture_loop_scope=function")  # it warns where unset
 
     def judge(self, *arguments: str, url: str | None = None) -> Judged:
         """`pytest --token-budget`, offline but for `url`, with its JSON document."""

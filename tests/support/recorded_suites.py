@@ -48,7 +48,7 @@ def ask(words, system="Be brief.", **more):
     words += " Asked by " + os.environ["PYTEST_CURRENT_TEST"]
     return post(words, system, **more).raise_for_status().json()["content"][0]["text"]
 '''
-INI = "[pytest]\npythonpath = .\nasyncio_default_fixture_loop_scope = function\n"
+INI = "[pytest]\npythonpath = .\n"
 MORE = " Never promise a date that nobody has confirmed, and sign with your name." * 4
 """What makes every prompt longer than its limit, as $GROWN."""
 PLAIN = ("-p", "no:tokenbudget")

@@ -49,7 +49,7 @@ def test_letter():
     assert ask("Two") == "You said Two"
 """
 """A suite of two scenarios of one call each."""
-INI = "[pytest]\npythonpath = .\nasyncio_default_fixture_loop_scope = function\n"
+INI = "[pytest]\npythonpath = .\n"
 
 
 def echo(body: Mapping[str, Any]) -> str:
