@@ -16,7 +16,7 @@ from pytest_tokenbudget.commands import comment
 from pytest_tokenbudget.commands.comment import GitHub
 from pytest_tokenbudget.errors import GitHubError, ReportError
 from support import documents
-from support.github_api import BOT, TOKEN, Failure, State, server_of
+from support.github_api import BASE, BOT, TOKEN, Failure, State, server_of
 from support.loopback import serving
 
 ROOT = Path(__file__).parents[1]
@@ -120,8 +120,41 @@ def test_what_a_check_says_leads_the_comment(state: State, post: Post, tmp_path:
     assert post(GREEN) == 0
     (body,) = state.bodies(7)
     assert body.startswith("<!-- pytest-tokenbudget -->\n> **Not judged as committed:** There is")
-    assert "> **Look at:** The settings changed" in body
+    assert "- **look at**: The settings changed" in body
     assert "<b>" not in body
+
+
+def test_what_is_accepted_is_the_headline(state: State, post: Post, tmp_path: Path) -> None:
+    """All is within budget because the pull request has raised the budget."""
+    state.pull(7, OWN, SHA)
+    (was,), (now,) = (documents.loop(documents.SONNET, prefix, [50], cached=False) for prefix in (1000, 3000))
+    name = GREEN["scenarios"][0]["id"]
+    raised = {"id": name, "was": name, "matched": None, "change": "raised", "before": was, "now": now}
+    prices = {"source": "genai-prices", "version": "1"}
+    base = {"name": "origin/main", "commit": BASE}
+    diff = {
+        "version": 1,
+        "base": base,
+        "prices": prices,
+        "unchanged": 13,
+        "scenarios": [raised],
+        "already": None,
+    }
+    notices, decisions = ["Limits changed: tolerance <b>"], ["loosens @limits in 1 place"]
+    check = {"problems": [], "notices": notices, "decisions": decisions}
+    (tmp_path / "token-budget").mkdir()
+    for name, content in (("diff", diff), ("check", check)):
+        (tmp_path / "token-budget" / f"token-budget-{name}.json").write_text(json.dumps(content), "utf-8")
+    assert post(GREEN) == 0
+    (body,) = state.bodies(7)
+    heading, told, listed = body.split("\n\n")[1:4]
+    assert heading.startswith("### Accepts +2,000 prompt tokens (+188.7%), +\\$0.0040 a run (+152.7%), in 1 ")
+    assert ", in 1 scenario; loosens " in heading
+    assert "@limits" not in heading
+    assert told == "14 scenarios are within budget."
+    assert listed.splitlines()[-1] == "- **look at**: Limits changed: tolerance &lt;b&gt;"
+    assert f"[base](https://github.com/shop/agent/commit/{BASE})" in body
+    assert "<details><summary>Baselines since origin/main" in body
 
 
 def test_does_not_begin_where_all_is_well(state: State, post: Post) -> None:

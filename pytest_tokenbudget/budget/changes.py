@@ -1,14 +1,16 @@
-"""Compare two sets of committed baselines: what was raised, lowered, added, removed, renamed.
+"""Compare what is committed with what was: baselines raised, lowered, added, renamed; limits that are looser.
 
-Commit by commit they make one series a scenario, across renamed tests and moved files. History holds
-thousands of versions of baseline files, and most of each is as it was: they are read fast.
+Commit by commit baselines make one series a scenario, across renamed tests and moved files. History holds
+thousands of versions of baseline files, and most of each is as it was: they are read fast. Limits stand in
+settings and in markers of tests; of these, what is written as a literal is read, and nothing is run.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -18,6 +20,7 @@ from pytest_tokenbudget.budget.baselines import REQUIRED, parse_baselines, usage
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.settings import DEFAULTS, Tolerance, parse_tolerances
 
 PATTERN = "**/token_budgets/*.yaml"
 """Where baseline files are, below any folder."""
@@ -262,3 +265,120 @@ def _usage(text: str, *, added: bool) -> Usage | None:
         except TypeError:
             return None
     return Usage(int(found["turns"]), MappingProxyType(by_rate))
+
+
+_MARKER = "token_budget"
+Arguments = Mapping[str, object]
+"""Settings by name, as literals."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """One setting, or one argument of a marker, that is not what it was."""
+
+    name: str
+    """Nothing where a marker is written as no literal, so that nobody can tell what changed."""
+    was: object
+    now: object
+    """None: it is not set."""
+
+    @property
+    def is_exclusion(self) -> bool:
+        """Return whether more is excluded than was."""
+        return self.name == "exclude" and self.now is not None and not _holds(self.was, self.now)
+
+    @property
+    def is_looser(self) -> bool:
+        """Return whether more passes than did; a limit that cannot be read may let anything pass."""
+        if self.name == "tolerance":
+            try:
+                was, now = (parse_tolerances({} if one is None else one) for one in (self.was, self.now))
+            except ValueError:
+                return True
+            return any(_allows_more(was[metric], now[metric]) for metric in DEFAULTS)
+        if not self.name.startswith("max_"):
+            return not self.name
+        if isinstance(self.was, int | float) and isinstance(self.now, int | float):
+            return self.now > self.was
+        return self.was is not None
+
+    def __str__(self) -> str:
+        if not self.name:
+            return "the marker changed"
+        was, now = ("not set" if one is None else _written(one) for one in (self.was, self.now))
+        return f"{self.name} {was} -> {now}"
+
+
+def _holds(was: object, now: object) -> bool:
+    """Return whether what is excluded now was excluded then."""
+    if isinstance(was, list) and isinstance(now, list):
+        return all(pattern in was for pattern in now)
+    return was is not None
+
+
+def _allows_more(was: Tolerance, now: Tolerance) -> bool:
+    return now.relative > was.relative or now.absolute > was.absolute
+
+
+def _written(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def limit_changes(was: Arguments, now: Arguments) -> list[LimitChange]:
+    """Return what differs between two tables of settings, by name."""
+    names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+    return [LimitChange(name, was.get(name), now.get(name)) for name in names]
+
+
+def marker_changes(was: str, now: str) -> dict[str, list[LimitChange]]:
+    """Return what differs in the markers of a test file, by what they mark: `TestCart.test_a`.
+
+    A marker of the whole module is of `the module`. Of tests that are new, what is looser than the default
+    differs; tests that are gone are left out. Text that is no Python has no markers.
+    """
+    before, after = _markers(was), _markers(now)
+    found: dict[str, list[LimitChange]] = {}
+    for name, marker in after.items():
+        known = before.get(name, {})
+        if marker is None or known is None:
+            changes = [LimitChange("", None, None)] if marker != known else []
+        else:
+            changes = limit_changes(known, marker)
+            if name not in before:
+                changes = [change for change in changes if change.is_looser or change.is_exclusion]
+        if changes:
+            found[name] = changes
+    return found
+
+
+def _markers(source: str) -> dict[str, dict[str, object] | None]:
+    """Return the arguments of markers by what they mark; None where one is no literal."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return {}
+    found: dict[str, dict[str, object] | None] = {}
+    for name, call in _marked(tree, ""):
+        own = found.setdefault(name, {})
+        if call is None or own is None:
+            continue
+        try:
+            own |= {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
+            readable = not call.args and all(keyword.arg for keyword in call.keywords)
+        except ValueError:
+            readable = False
+        if not readable:
+            found[name] = None
+    return found
+
+
+def _marked(node: ast.AST, name: str) -> Iterator[tuple[str, ast.Call | None]]:
+    """Yield each function and class, and each call of our marker with the innermost one that it is of."""
+    for child in ast.iter_child_nodes(node):
+        inner = name
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = f"{name}.{child.name}".lstrip(".")
+            yield inner, None
+        elif isinstance(child, ast.Call) and ast.unparse(child.func).rpartition(".")[2] == _MARKER:
+            yield name or "the module", child
+        yield from _marked(child, inner)

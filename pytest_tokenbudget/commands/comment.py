@@ -22,7 +22,6 @@ from pytest_tokenbudget.commands import documents, output
 from pytest_tokenbudget.commands.documents import Inputs, inputs
 from pytest_tokenbudget.errors import GitHubError, ReportError
 from pytest_tokenbudget.reports import run_view
-from pytest_tokenbudget.reports.baseline_report import diff_markdown, load_diff
 from pytest_tokenbudget.reports.markdown import Links, markdown, marker
 
 AUTHOR = "github-actions[bot]"
@@ -43,10 +42,10 @@ class Head:
     run: str | None = None
     """The address of the run, where the event has it."""
 
-    def links(self, server: str) -> Links:
-        """Return the addresses of what was measured on a GitHub at `server`."""
+    def links(self, server: str, base: str | None) -> Links:
+        """Return the addresses of what was measured on a GitHub at `server`, `base` among them."""
         at = f"{server.rstrip('/')}/{self.repository}"
-        return Links(f"{at}/blob/{self.sha}", f"{at}/commit/{self.sha}", self.run)
+        return Links(f"{at}/blob/{self.sha}", f"{at}/commit/{self.sha}", self.run, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +76,16 @@ def run(
     if head is None:
         output.tell("This run is of no pull request: nothing to comment.")
         return 0
-    links = head.links(environ.get("GITHUB_SERVER_URL") or SERVER)
-    comment = _comment(inputs(paths, diff), suffix, author, runs_per_month, links)
+    server = environ.get("GITHUB_SERVER_URL") or SERVER
+    given = inputs(paths, diff)
     github = GitHub(token, environ.get("GITHUB_API_URL") or API, sleep)
-    numbers = pull_requests(github, repository, head)
-    if not numbers:
+    _comment(given, suffix, author, runs_per_month, head.links(server, None))  # it is looked through first
+    found = pull_requests(github, repository, head)
+    if not found:
         output.tell(f"No open pull request has {head.sha[:7]} as its head: nothing to comment.")
-    for number in numbers:
+    for number, base in found:
+        at = f"{server.rstrip('/')}/{repository}/commit/{base}"
+        comment = _comment(given, suffix, author, runs_per_month, head.links(server, at))
         output.tell(f"#{number}: {post(github, repository, number, comment)}")
     return 0
 
@@ -108,11 +110,14 @@ def read_head(event: Path) -> Head | None:
     return None
 
 
-def pull_requests(github: GitHub, repository: str, head: Head) -> list[int]:
-    """The open pull requests of exactly this head; a newer push to it has another one."""
+def pull_requests(github: GitHub, repository: str, head: Head) -> list[tuple[int, str]]:
+    """The open pull requests of exactly this head, each with the commit of its base.
+
+    A newer push to one has another head.
+    """
     owner = head.repository.partition("/")[0]
     found = github.listed(f"/repos/{repository}/pulls", state="open", head=f"{owner}:{head.branch}")
-    return sorted(pull["number"] for pull in found if _has_head(pull, head))
+    return sorted((pull["number"], pull["base"]["sha"]) for pull in found if _has_head(pull, head))
 
 
 def _has_head(pull: Json, head: Head) -> bool:
@@ -154,16 +159,18 @@ def _comment(given: Inputs, suffix: str, author: str, runs_per_month: int | None
             raise ReportError(f"{path} is a link, or larger than any document of a run. Nothing was posted.")
     lead = documents.leading(given.check)
     if lead and not any(path.is_file() for path in given.documents):
-        return Comment(f"{marker(suffix)}\n{lead}", marker(suffix), author, news=True)
+        text = documents.leading(given.check, alone=True)
+        return Comment(f"{marker(suffix)}\n{text}", marker(suffix), author, news=True)
     document = documents.read_documents(given.documents)
+    accepted = documents.accepting(given)
     try:
-        text = markdown(document, suffix=suffix, runs_per_month=runs_per_month, links=links)
-        below = diff_markdown(load_diff(given.diff)) if given.diff else ""
+        text = markdown(
+            document, suffix=suffix, runs_per_month=runs_per_month, links=links, accepting=accepted
+        )
     except (ArithmeticError, ValueError) as error:
         raise ReportError(f"The document holds numbers of no run: {error}. Nothing was posted.") from error
-    text = documents.led(text, lead)
-    news = bool(below or lead) or run_view.has_news(document)
-    return Comment(f"{text}\n{below}" if below else text, marker(suffix), author, news)
+    news = bool(lead) or accepted.has_news or run_view.has_news(document)
+    return Comment(documents.led(text, lead), marker(suffix), author, news)
 
 
 def _given(environ: Mapping[str, str], name: str) -> str:

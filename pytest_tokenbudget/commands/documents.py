@@ -8,16 +8,22 @@ from __future__ import annotations
 import json
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from pytest_tokenbudget.budget.changes import is_baseline_file, module_of
+from pytest_tokenbudget.budget.changes import (
+    LimitChange,
+    is_baseline_file,
+    limit_changes,
+    marker_changes,
+    module_of,
+)
 from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.errors import GitError, ReportError
 from pytest_tokenbudget.reports import run_view, scenario_view
-from pytest_tokenbudget.reports.baseline_report import diff_markdown, load_diff
+from pytest_tokenbudget.reports.baseline_report import Accepting, load_diff
 from pytest_tokenbudget.reports.document import Document, from_the_top, is_lost, load, merge
 from pytest_tokenbudget.reports.terminal import summary_lines
 from pytest_tokenbudget.reports.text import Line, command_data, plain, prose
@@ -35,15 +41,21 @@ def write_report(
     given = inputs(paths, diff)
     lead = leading(given.check) if form in ("markdown", "markdown-comment") else ""
     if lead and not any(path.is_file() for path in given.documents):
-        output.write_text(lead, destination)
+        output.write_text(leading(given.check, alone=True), destination)
         return 0
     document = read_documents(given.documents)
     if form == "terminal":
         output.write_lines(_terminal(document), destination)
         return 0
-    text = _text(folder, document, form, given.diff)
+    text = _text(folder, document, form, given)
     output.write_text(led(text, lead) if form == "markdown-comment" else lead + text, destination)
     return 0
+
+
+def accepting(given: Inputs) -> Accepting:
+    """Return what a pull request accepts, as the files beside a document say. Raises ReportError."""
+    diff = load_diff(given.diff) if given.diff else None
+    return Accepting(diff, given.check["decisions"], given.check["notices"])
 
 
 def led(comment: str, lead: str) -> str:
@@ -57,14 +69,13 @@ def _terminal(document: Document) -> list[Line]:
     return lines or [Line(run_view.headline(document))]
 
 
-def _text(folder: Path, document: Document, form: str, diff: Path | None) -> str:
+def _text(folder: Path, document: Document, form: str, given: Inputs) -> str:
     if form in ("markdown", "markdown-comment"):
         from pytest_tokenbudget.reports.markdown import markdown
 
         runs = load_settings(folder).scenario.runs_per_month
-        text = markdown(document, full=form == "markdown", runs_per_month=runs)
-        below = diff_markdown(load_diff(diff)) if diff else ""
-        return f"{text}\n{below}" if below else text
+        accepted = accepting(given)
+        return markdown(document, full=form == "markdown", runs_per_month=runs, accepting=accepted)
     if form == "github":
         from pytest_tokenbudget.reports.exports import workflow_commands
 
@@ -115,6 +126,8 @@ class Check(TypedDict):
     problems: list[str]
     """These fail the check."""
     notices: list[str]
+    decisions: list[str]
+    """The notices in a few words each, as they stand in a headline: `excludes 2 tests`."""
 
 
 def write_check(
@@ -149,7 +162,7 @@ def write_check(
 
 def checked(repository: Repository, document: Document | None, base: str | None, *, partial: bool) -> Check:
     """Return what is to be known of a run in the working tree. Raises GitError and BaselineError."""
-    check: Check = {"problems": [], "notices": []}
+    check: Check = {"problems": [], "notices": [], "decisions": []}
     if document is None:
         check["problems"].append(_NO_DOCUMENT)
     else:
@@ -169,7 +182,9 @@ def checked(repository: Repository, document: Document | None, base: str | None,
             f"The run has written baselines, as --token-budget-update does: {_few(rewritten)}"
         )
     if base is not None:
-        check["notices"] += _since(repository, base)
+        for decision, notice in _since(repository, base):
+            check["decisions"] += [decision] if decision else []
+            check["notices"].append(notice)
     return check
 
 
@@ -180,27 +195,56 @@ _NO_DOCUMENT = (
 )
 
 
-def _since(repository: Repository, base: str) -> Iterator[str]:
-    """Yield what a reviewer should look at since `base`: what is measured less, or held less tightly."""
+def _since(repository: Repository, base: str) -> Iterator[tuple[str, str]]:
+    """Yield what a reviewer decides on since `base`: in a few words, and in a sentence.
+
+    That is what is measured less, what is held less tightly, and what is measured on other recordings.
+    """
     commit = repository.merge_base(base)
     before, now = at_commit(repository, commit), in_files(repository.folder)
     kept = {module_of(was) for was in repository.moved(commit.id).values() if is_baseline_file(was)}
     gone = sorted(name for name in before if name not in now and name.partition("::")[0] not in kept)
     if gone:
-        yield f"{plural(len(gone), 'scenario')} less than {base} has: {_few(gone)}"
+        scenarios = plural(len(gone), "scenario")
+        yield f"removes {scenarios}", f"{scenarios} less than {base} has: {_few(gone)}"
     touched = sorted(repository.touched(commit.id))
-    cassettes = [path for path in touched if "cassettes" in path.split("/")]
+    tree = repository.tree(commit.id, "pyproject.toml", ".py", ".yaml")
+    cassettes = [path for path in touched if "cassettes" in path.split("/") and path in tree]
     if cassettes:
-        yield f"{plural(len(cassettes), 'cassette')} changed since {base}: {_few(cassettes)}"
-    blobs = repository.tree(commit.id, "pyproject.toml")
-    texts = dict(repository.blobs(blobs.values()))
-    for path in (path for path in touched if path.rpartition("/")[2] == "pyproject.toml"):
-        was = _table(texts[blobs[path]].decode(errors="replace")) if path in blobs else {}
+        number = plural(len(cassettes), "cassette")
+        yield f"changes {number}", f"{number} changed since {base}: {_few(cassettes)}"
+    changes = dict(_limits_since(repository, tree, touched))
+    if changes:
+        told = [f"{where}: {', '.join(map(str, found))}" for where, found in changes.items()]
+        yield _decided(list(changes.values())), f"Limits changed since {base}: {_few(told, '; ')}"
+
+
+def _limits_since(
+    repository: Repository, tree: Mapping[str, str], touched: Sequence[str]
+) -> Iterator[tuple[str, list[LimitChange]]]:
+    """Yield where settings or markers differ from those in `tree`, and what differs there."""
+    paths = [path for path in touched if path.endswith((".py", "pyproject.toml"))]
+    texts = dict(repository.blobs([tree[path] for path in paths if path in tree]))
+    for path in paths:
+        was = texts[tree[path]].decode(errors="replace") if path in tree else ""
         file = repository.folder / path
-        is_now = _table(file.read_text("utf-8", errors="replace")) if file.is_file() else {}
-        keys = sorted(key for key in {*was, *is_now} if was.get(key) != is_now.get(key))
-        if keys:
-            yield f"The settings of token budgets changed since {base}: {', '.join(keys)} in {path}"
+        now = file.read_text("utf-8", errors="replace") if file.is_file() else ""
+        if path.endswith(".py"):
+            for name, changes in marker_changes(was, now).items():
+                yield f"{path}::{name}", changes
+        elif changes := limit_changes(_table(was), _table(now)):
+            yield path, changes
+
+
+def _decided(changes: Sequence[Sequence[LimitChange]]) -> str:
+    """Return in a few words what became of limits: `raises 2 limits, excludes 1 test`."""
+    excluding = [own for own in changes if any(change.is_exclusion for change in own)]
+    looser = [own for own in changes if any(change.is_looser for change in own)]
+    others = [own for own in changes if own not in excluding and own not in looser]
+    parts = [f"loosens limits in {plural(len(looser), 'place')}"] if looser else []
+    parts += [f"excludes tests in {plural(len(excluding), 'place')}"] if excluding else []
+    parts += [f"changes settings in {plural(len(others), 'place')}"] if others else []
+    return ", ".join(parts)
 
 
 def _table(text: str) -> dict[str, object]:
@@ -211,9 +255,9 @@ def _table(text: str) -> dict[str, object]:
         return {}
 
 
-def _few(names: Sequence[str]) -> str:
+def _few(names: Sequence[str], between: str = ", ") -> str:
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return between.join(names[:_NAMED]) + more
 
 
 _NAMED = 5
@@ -222,24 +266,25 @@ _NAMED = 5
 
 def read_check(folders: Sequence[Path]) -> Check:
     """Return what the checks in the folders of artifacts say. Whatever else such a file holds is left out."""
-    check: Check = {"problems": [], "notices": []}
+    check: Check = {"problems": [], "notices": [], "decisions": []}
     for path in (folder / CHECK for folder in folders):
         try:
             said = json.loads(path.read_text("utf-8"))
             check["problems"] += [text for text in said["problems"] if isinstance(text, str)]
             check["notices"] += [text for text in said["notices"] if isinstance(text, str)]
+            check["decisions"] += [text for text in said.get("decisions", ()) if isinstance(text, str)]
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return check
 
 
-def leading(check: Check) -> str:
-    """Return the Markdown that leads a report: the problems and notices of a check."""
-    lines = [f"> **{kind}:** {prose(plain(text))}" for kind, key in _LEADS for text in check[key]]  # type: ignore[literal-required]
+def leading(check: Check, *, alone: bool = False) -> str:
+    """Return the Markdown that leads a report: the problems of a check; `alone`, all that it says."""
+    lines = [f"> **Not judged as committed:** {prose(plain(text))}" for text in check["problems"]]
+    lines += [f"> **Look at:** {prose(plain(text))}" for text in check["notices"] if alone]
     return "".join(f"{line}\n>\n" for line in lines[:_MOST_LEADS]).removesuffix(">\n")
 
 
-_LEADS = (("Not judged as committed", "problems"), ("Look at", "notices"))
 _MOST_LEADS = 20
 
 DOCUMENT, DIFF, CHECK = "token-budget.json", "token-budget-diff.json", "token-budget-check.json"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -197,6 +198,59 @@ _COMMENT_ROWS, _COMMENT_CHARACTERS = 15, 5_000
 """Beside a report of up to 60,000 characters, of 65,536 that a comment may have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Accepting:
+    """What a pull request accepts: a decision that its reviewers see. Its words may be anybody's."""
+
+    diff: Diff | None = None
+    decisions: Sequence[str] = ()
+    """In a few words each: `excludes tests in 1 place`."""
+    notices: Sequence[str] = ()
+    """The same in sentences."""
+
+    @property
+    def has_news(self) -> bool:
+        """Return whether there is anything to say."""
+        return bool(self.notices or (self.diff and (self.diff["scenarios"] or self.diff["already"])))
+
+    @property
+    def raised(self) -> list[ChangeEntry]:
+        """Return the baselines that were raised, the one that costs most more first."""
+        return [one for one in _sorted(self.diff) if one["change"] == "raised"] if self.diff else []
+
+    def headline(self, runs: Mapping[str, float | None]) -> str:
+        """Return `accepts +6,680 prompt tokens (+14.3%), ..., in 5 scenarios; changes 1 cassette`.
+
+        `runs` a month, by scenario id, make its dollars a month. Empty where there is nothing to decide.
+        """
+        accepted = []
+        if raised := self.raised:
+            amounts = _moved(raised)
+            months = [_month(one, runs.get(one["id"])) for one in raised]
+            month = sum(each or 0.0 for each in months)
+            if None not in months and month:
+                amounts.append(f"{signed(month, money(month))} a month")
+            accepted = [f"accepts {', '.join(amounts)}, in {plural(len(raised), 'scenario')}"]
+        return "; ".join([*accepted, *map(plain, self.decisions)])
+
+    def items(self, runs: Mapping[str, float | None]) -> list[str]:
+        """Return each raised baseline in a sentence."""
+        names = short_ids([one["id"] for one in self.raised])
+        return [
+            f"{name}: {', '.join([*_moved([one]), *_monthly(_month(one, runs.get(one['id'])))])}"
+            for name, one in zip(names, self.raised, strict=True)
+        ]
+
+
+def _month(one: ChangeEntry, runs: float | None) -> float | None:
+    dollars = _dollars(one["before"], one["now"])
+    return None if runs is None or dollars is None else dollars * runs
+
+
+def _monthly(month: float | None) -> list[str]:
+    return [f"{signed(month, money(month))} a month"] if month else []
+
+
 def headline(diff: Diff) -> str:
     """`Baselines since origin/main (1a2b3c4): 3 raised, +4,120 prompt tokens (+34.0%), ...; 1 added`."""
     base = f"{plain(diff['base']['name'])} ({plain(diff['base']['commit'][:7])})"
@@ -213,8 +267,11 @@ def _part(diff: Diff, word: str) -> str:
     if not found:
         return ""
     start = f"{len(found):,} {word}"
-    if word not in _MOVED:
-        return start
+    return start if word not in _MOVED else ", ".join([start, *_moved(found)])
+
+
+def _moved(found: Sequence[ChangeEntry]) -> list[str]:
+    """Return what baselines add up to more than before: prompt tokens, output tokens, dollars a run."""
     before = add([one["before"] for one in found if one["before"]])
     now = add([one["now"] for one in found if one["now"]])
     moved = [
@@ -227,7 +284,7 @@ def _part(diff: Diff, word: str) -> str:
         moved.append("cost unknown")
     elif dollars and before["cost_usd"] is not None and now["cost_usd"] is not None:
         moved.append(run_view.growth(now["cost_usd"], before["cost_usd"], money, "a run"))
-    return ", ".join([start, *moved])
+    return moved
 
 
 def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Line]:

@@ -12,9 +12,10 @@ from urllib.parse import quote
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import FindingKind
 from pytest_tokenbudget.reports import change_view, run_view, scenario_view, text
+from pytest_tokenbudget.reports.baseline_report import Accepting, diff_markdown
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
 from pytest_tokenbudget.reports.scenario_view import cost_cell, row, rows, runs_of, turn_table, ways_out
-from pytest_tokenbudget.reports.text import code, crop, html, html_code, prose, shorten
+from pytest_tokenbudget.reports.text import code, crop, html, html_code, plain, prose, shorten
 from pytest_tokenbudget.wording import count, plural, signed
 
 _COMMENT_CHARACTERS = 60_000
@@ -27,6 +28,7 @@ _SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0),
 _NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 44, 100, 30, 10
 _CHANGES, _PLACE_COLUMNS, _SENTENCE_COLUMNS, _NOTE_COLUMNS = 10, 100, 300, 600
 _MISSING, _MISSING_COLUMNS = 20, 300
+_ACCEPTED, _HEADLINE_COLUMNS = 3, 300
 _SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
 
 
@@ -39,6 +41,8 @@ class Links:
     head: str
     """The head commit."""
     run: str | None = None
+    base: str | None = None
+    """The commit that the pull request merges into."""
 
     def place(self, finding: FindingEntry) -> str | None:
         """Return the address of a line; None for a file that is no plain path inside the repository."""
@@ -65,25 +69,29 @@ def markdown(
     suffix: str = "",
     runs_per_month: float | None = None,
     links: Links | None = None,
+    accepting: Accepting | None = None,
 ) -> str:
     """The report, its first line a hidden marker by which a comment is found again and updated.
 
     Short by default (under 60,000 characters), as `full` at most a megabyte; either is cut by whole rows and
     says how many. Without a change it is one quiet sentence. `suffix` tells the comments of several jobs
     apart; `runs_per_month` is of the scenarios that do not say it themselves; `links` are made where GitHub
-    says where the run stands. Raises ReportError for a suffix that an HTML comment cannot hold.
+    says where the run stands; `accepting` is what the pull request accepts. Raises ReportError for a suffix
+    that an HTML comment cannot hold.
     """
     scenarios = [{**one, "runs_per_month": runs_of(one, runs_per_month)} for one in document["scenarios"]]
     document = cast("Document", {**document, "scenarios": scenarios})
-    if not run_view.has_news(document):
+    accepting = accepting or Accepting()
+    if not (run_view.has_news(document) or accepting.has_news):
         return f"{marker(suffix)}\n\n{prose(run_view.headline(document))}.\n"
+    below = diff_markdown(accepting.diff) if accepting.diff else ""
     text = ""
     for most, details in _SUMMARY if full else _COMMENT:
         cut = Cut(most, details, every=full)
-        text = "\n\n".join([marker(suffix), *_blocks(document, cut, links)]) + "\n"
+        text = "\n\n".join([marker(suffix), *_blocks(document, cut, links, accepting)]) + "\n"
         if len(text.encode()) <= _SUMMARY_BYTES if full else len(text) <= _COMMENT_CHARACTERS:
             break
-    return text
+    return f"{text}\n{below}" if below else text
 
 
 def marker(suffix: str = "") -> str:
@@ -96,13 +104,36 @@ def marker(suffix: str = "") -> str:
     return f"<!-- pytest-tokenbudget{f' {suffix}' if suffix else ''} -->"
 
 
-def _blocks(document: Document, cut: Cut, links: Links | None) -> Iterator[str]:
+def _headings(document: Document, accepting: Accepting) -> Iterator[str]:
+    """Yield what reviewers decide on: what fails, what is accepted with the pull request, what to look at.
+
+    What is accepted leads where nothing fails: "all within budget" alone would hide it.
+    """
+    runs = {one["id"]: one["runs_per_month"] for one in document["scenarios"]}
+    accepted = crop(accepting.headline(runs), _HEADLINE_COLUMNS)
+    accepted = accepted[:1].upper() + accepted[1:]
+    if any(map(scenario_view.fails, document["scenarios"])):
+        yield f"### {prose(run_view.money_first(document))}"
+        yield from [f"**{prose(accepted)}**"] if accepted else []
+    elif accepted:
+        yield f"### {prose(accepted)}"
+        yield f"{prose(run_view.headline(document, accepts=True))}."
+    else:
+        yield f"### {prose(run_view.headline(document))}"
+    items = [f"- accepted: {prose(text)}" for text in accepting.items(runs)]
+    more = [f"- accepted in {len(items) - _ACCEPTED:,} more"] if len(items) > _ACCEPTED else []
+    looks = [f"- **look at**: {prose(crop(plain(text), _NOTE_COLUMNS))}" for text in accepting.notices]
+    if found := [*items[:_ACCEPTED], *more, *looks[:_CHANGES]]:
+        yield "\n".join(found)
+
+
+def _blocks(document: Document, cut: Cut, links: Links | None, accepting: Accepting) -> Iterator[str]:
     listed = scenario_view.worst_first(document["scenarios"])
     told = [one for one in listed if one["verdict"] != "within"]
     within = [one for one in listed if one["verdict"] == "within"]
     failing = [one for one in told if scenario_view.fails(one)]
     shown = [(one, 0) for one in told] if cut.every else change_view.some_of_each_cause(told)
-    yield f"### {prose(run_view.money_first(document) if failing else run_view.headline(document))}"
+    yield from _headings(document, accepting)
     yield from _listed("not measured", run_view.missing(document))
     yield from _changes(change_view.changes(document), links)
     yield from _notes(list(map(str, change_view.notes(document))))
@@ -280,6 +311,7 @@ def _footer(document: Document, links: Links | None) -> str:
     if any(one["basis"] == "estimated" for one in document["scenarios"]):
         parts.append("\\~ is estimated: `--token-budget-count=api` counts exactly, for free")
     if links:
+        parts += [f"[base]({links.base})"] if links.base else []
         parts.append(f"[head]({links.head})")
     if links and links.run:
         parts.append(f"[run and full report]({links.run})")

@@ -38,10 +38,11 @@ def mode(document: Document) -> str:
     return _MODES.get(document["mode"], document["mode"])
 
 
-def headline(document: Document) -> str:
+def headline(document: Document, *, accepts: bool = False) -> str:
     """`2 of 14 scenarios are over budget, 1 is stale: +4,120 prompt tokens (+18.0%), +$0.0120 a run`.
 
-    What was not measured is said before what is well. "Nothing changed" is said only where all was measured.
+    What was not measured is said before what is well. "Nothing changed" is said only where all was measured,
+    there is nothing to know beside it, and nobody `accepts` another cost.
     """
     compared = [one for one in document["scenarios"] if is_comparable(one)]
     moved = [*_longer(document, compared), *_dearer(compared)]
@@ -51,7 +52,7 @@ def headline(document: Document) -> str:
     elif any(map(changed, compared)):
         end = ": the same in all" if fine else ""
     else:
-        end = ", nothing changed" if fine and compared else ""
+        end = ", nothing changed" if fine and compared and not (accepts or notes(document)) else ""
     return _verdicts(document) + end + _unpaid(document)
 
 

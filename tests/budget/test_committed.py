@@ -21,6 +21,8 @@ from pytest_tokenbudget.budget.changes import (
     by_id,
     changes,
     is_baseline_file,
+    limit_changes,
+    marker_changes,
     module_of,
     renames,
     trends,
@@ -287,3 +289,70 @@ def test_a_count_that_is_missing_in_a_later_version_is_not_read_as_0() -> None:
     reader.read(text, "the first")
     with pytest.raises(BaselineError, match="output_tokens: is None, not a count"):
         reader.read(text.replace("        output_tokens: 0\n", ""), "the second")
+
+
+MARKED = """
+import pytest
+from pytest import mark
+
+pytestmark = pytest.mark.token_budget(tolerance="5%")
+
+class TestCart:
+    @mark.token_budget(max_turns=3, runs_per_month=10)
+    def test_a(self): ...
+
+    def test_b(self): ...
+
+@pytest.mark.token_budget(**LIMITS)
+async def test_c(): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"5%"', '"20%"', {"the module": ['tolerance "5%" -> "20%" (looser)']}),
+        ('"5%"', '{"prompt_tokens": 300}', {"the module": ["tolerance"]}),
+        ("max_turns=3", "max_turns=2", {"TestCart.test_a": ["max_turns 3 -> 2"]}),
+        ("max_turns=3", "max_turns=4", {"TestCart.test_a": ["max_turns 3 -> 4 (looser)"]}),
+        ("max_turns=3, ", "", {"TestCart.test_a": ["max_turns 3 -> not set (looser)"]}),
+        ("runs_per_month=10", "runs_per_month=1", {"TestCart.test_a": ["runs_per_month 10 -> 1"]}),
+        ("runs_per_month=10", "runs_per_month=RUNS", {"TestCart.test_a": ["the marker changed (looser)"]}),
+        ("**LIMITS", "max_turns=1", {"test_c": ["the marker changed (looser)"]}),
+        ("**LIMITS", "**OTHERS", {}),
+        (
+            "    def test_b",
+            '    @mark.token_budget(exclude="slow")\n    def test_b',
+            {"TestCart.test_b": ['exclude not set -> "slow" (excludes)']},
+        ),
+        ("def test_b(self): ...", "def test_b(self): pass", {}),
+        ("    def test_b(self): ...", "", {}),
+        ("    def test_b", "    @mark.token_budget(max_turns=1)\n    def test_d", {}),
+        (
+            "    def test_b",
+            '    @mark.token_budget(tolerance="50%")\n    def test_d',
+            {"TestCart.test_d": ['tolerance not set -> "50%" (looser)']},
+        ),
+        ("import pytest", "import (", {}),
+    ],
+)
+def test_what_became_of_markers(old: str, new: str, told: dict[str, list[str]]) -> None:
+    assert MARKED.count(old) == 1
+    found = marker_changes(MARKED, MARKED.replace(old, new))
+    assert found.keys() == told.keys()
+    for name, differing in found.items():
+        for change, text in zip(differing, told[name], strict=True):
+            looser, excludes = " (looser)" * change.is_looser, " (excludes)" * change.is_exclusion
+            assert f"{change}{looser}{excludes}".startswith(text)
+
+
+def test_what_became_of_settings() -> None:
+    was = {"tolerance": "5%", "exclude": ["a", "b"], "max_cost_usd": 0.5, "redact": ["x"]}
+    now = {"tolerance": "4%", "exclude": ["b"], "max_cost_usd": "much", "redact": ["y"]}
+    found = {change.name: change for change in limit_changes(was, now)}
+    assert [name for name, change in found.items() if change.is_looser] == ["max_cost_usd"]
+    assert not any(change.is_exclusion for change in found.values())
+    (back,) = [change for change in limit_changes(now, was) if change.is_exclusion]
+    assert str(back) == "exclude ['b'] -> ['a', 'b']"
+    (unread,) = limit_changes({}, {"tolerance": "whatever"})
+    assert unread.is_looser

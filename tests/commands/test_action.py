@@ -76,7 +76,7 @@ def test_within_budget(repo: Scratch, temporary: Path) -> None:
     assert "2 scenarios are within budget, nothing changed" in job.summary
     assert "::error" not in job.log
     assert set(job.files) == {"token-budget.json", "token-budget-check.json"}
-    assert job.files["token-budget-check.json"] == {"problems": [], "notices": []}
+    assert job.files["token-budget-check.json"] == {"problems": [], "notices": [], "decisions": []}
 
 
 def test_over_budget_in_a_part_of_the_repository(
@@ -147,9 +147,10 @@ def test_what_a_run_does_not_speak_of_fails_it(repo: Scratch, temporary: Path) -
     assert job.statuses == [0, 0, 1, 0]
     assert "2 baselines of which this run says nothing: tests/test_agent.py::" in problems(job)
     (notice,) = job.files["token-budget-check.json"]["notices"]
-    assert notice == "The settings of token budgets changed since origin/main: max_turns in pyproject.toml"
+    assert notice == "Limits changed since origin/main: pyproject.toml: max_turns not set -> 99"
+    assert job.files["token-budget-check.json"]["decisions"] == ["changes settings in 1 place"]
     assert job.summary.startswith("> **Not judged as committed:** 2 baselines of which this run")
-    assert "> **Look at:** The settings of token budgets changed" in job.summary
+    assert "- **look at**: Limits changed since origin/main: pyproject.toml: max" in job.summary
 
 
 def test_a_run_that_updates_is_no_judgement(repo: Scratch, temporary: Path) -> None:

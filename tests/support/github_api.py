@@ -27,6 +27,10 @@ class Failure:
     """Whether the request takes effect all the same, as behind a gateway that gave up."""
 
 
+BASE = "b" * 40
+"""The commit that every pull request merges into."""
+
+
 @dataclass
 class State:
     """What the server holds, and what it was asked."""
@@ -46,6 +50,7 @@ class State:
             {
                 "number": number,
                 "state": state,
+                "base": {"ref": "main", "sha": BASE},
                 "head": {
                     "ref": branch,
                     "sha": sha,
