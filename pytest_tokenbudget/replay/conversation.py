@@ -18,16 +18,16 @@ from pytest_tokenbudget.wire.prompt import Block
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What makes an answer recognisable in a later request, whatever a framework does to the rest of it."""
+    """The parts of an answer by which later requests show it, whatever a framework does to the rest of it."""
 
     ids: frozenset[str] = frozenset()
-    """Of its tool uses."""
+    """The ids of its tool uses."""
     text: str = ""
     """Its text without white space: frameworks strip, join and split text blocks."""
 
     @classmethod
     def of(cls, contents: Iterable[Mapping[str, Any]]) -> Reply:
-        """The reply that an assistant's content blocks are."""
+        """Read an assistant's content blocks as a reply."""
         ids: set[str] = set()
         text: list[str] = []
         for content in contents:
@@ -40,17 +40,17 @@ class Reply:
 
     @property
     def names(self) -> list[str]:
-        """What it may be called by later: each of its tool uses, and its text, where only that is kept."""
+        """The keys to find this reply by later: its tool uses and its text, in case only one is kept."""
         return [*sorted(self.ids), *([f"text:{self.text}"] if self.text else [])]
 
     @property
     def calls(self) -> list[str]:
-        """What it calls an earlier answer by: tool uses, which say more than a text, or else its text."""
+        """The keys by which a turn names an earlier answer: its tool uses, which say more, or its text."""
         return sorted(self.ids) or self.names
 
 
 def reply(answer: Answer) -> Reply | None:
-    """The reply in an answer; None where there is no message."""
+    """Return the reply in an answer; None if the answer holds no message."""
     content = answer.message.get("content") if answer.message else None
     if not isinstance(content, list):
         return None
@@ -60,13 +60,14 @@ def reply(answer: Answer) -> Reply | None:
 class Conversation:
     """A request seen as a conversation: its head (tools and system) and a hash chain of its messages.
 
-    Cache markers play no part, since a block's digest leaves them out. Words are taken when they are needed.
+    Cache markers play no part, since a block's digest leaves them out. Words are computed when they are
+    needed.
     """
 
     def __init__(self, request: Request, answers: Container[int] | None = None) -> None:
         self.request = request
         self.answers = answers
-        """The recorded exchanges that may answer it; None: any."""
+        """Indices of the recorded exchanges that may answer it; None if any may."""
         blocks = request.prompt.blocks
         messages = [block for block in blocks if block.level == "messages"]
         self._head = [block for block in blocks if block.level != "messages"]
@@ -75,28 +76,28 @@ class Conversation:
         ]
         self.head = _digest(self._head)
         self.messages = tuple(map(_digest, self._messages))
-        """One digest a message."""
+        """One digest for each message."""
         self.chain = tuple(itertools.accumulate(self.messages, _hash, initial=""))
-        """`chain[n]` stands for the first n messages."""
+        """`chain[n]` is the digest of the first n messages."""
         self.turns = tuple(
             (position, Reply.of(block.content for block in message))
             for position, message in enumerate(self._messages)
             if _is_assistants(message)
         )
-        """The assistant's turns: their positions among the messages, and their replies."""
+        """The assistant's turns: (position among the messages, reply)."""
         self.asked = max(
             (n for n, message in enumerate(self._messages, 1) if not _is_assistants(message)), default=0
         )
-        """How many of its messages are asked; what follows is the beginning of the answer (a prefill)."""
+        """How many of its messages come before the answer. Any later ones begin the answer (a prefill)."""
 
     @property
     def content(self) -> tuple[str, str]:
-        """What the request says, whatever its model, options and cache markers are."""
+        """Digests of head and messages: what it says, without its model, options and cache markers."""
         return self.head, self.chain[-1]
 
     @cached_property
     def head_words(self) -> frozenset[str]:
-        """Words of tools and system."""
+        """Words of the tools and the system prompt."""
         return words(block.content for block in self._head)
 
     @cached_property
@@ -106,17 +107,20 @@ class Conversation:
 
     @cached_property
     def last_words(self) -> frozenset[str]:
-        """Words of the last message that is the user's."""
+        """Words of the last user message; empty if there is none."""
         return words(block.content for block in self._said[-1]) if self._said else frozenset()
 
     @cached_property
     def last(self) -> str:
-        """Digest of the last message that is the user's; empty where there is none."""
+        """Digest of the last user message; empty if there is none."""
         return _digest(self._said[-1]) if self._said else ""
 
     def says_more_than(self, opening: Conversation) -> bool:
-        """Whether it says what an opening says, and then goes on: an earlier message is more like that one's
-        last than its own last is. Examples in front are no such thing: they end with the question."""
+        """Return whether this request says what the opening says, and then goes on.
+
+        It does if one of its earlier user messages is more like the opening's last user message than its own
+        last one is. Examples in front of the question do not count: there the question comes last.
+        """
         if len(self.messages) <= len(opening.messages):
             return False
         earlier = (words(block.content for block in message) for message in self._said[:-1])
@@ -125,18 +129,18 @@ class Conversation:
 
     @property
     def repeats_itself(self) -> bool:
-        """Whether its last message, of four words or more, was said before in the same conversation."""
+        """Whether its last user message, of four or more different words, was sent before in it."""
         return len(self.last_words) >= 4 and self.messages.count(self.last) > 1
 
     def tool_results(self, after: int) -> int:
-        """How many tool results follow the message at a position."""
+        """Return how many tool results follow the message at position `after`."""
         return sum(
             block.kind == "tool_result" for message in self._messages[after + 1 :] for block in message
         )
 
     @cached_property
     def _said(self) -> list[list[Block]]:
-        """The messages that are the user's."""
+        """The user's messages."""
         return [message for message in self._messages if message[0].role == "user"]
 
 
@@ -154,26 +158,26 @@ def _hash(*parts: str) -> str:
 
 _CJK = "\u3040-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
-"""A word, or one character of the scripts that put no space between words."""
+"""A word; in scripts that put no spaces between words, one character."""
 _NOT_WORDS = frozenset({"data", "signature", "type", "id", "tool_use_id"})
 _ALIKE = 0.5
 _MOSTLY = 0.8
 
 
 def words(contents: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """The words of all texts in content blocks and tool definitions, folded to one case."""
+    """Return the words of all texts in content blocks and tool definitions, folded to one case."""
     return frozenset(word for text in _texts(contents) for word in _WORD.findall(text.casefold()))
 
 
 def cosine(one: AbstractSet[str], other: AbstractSet[str]) -> float:
-    """The cosine similarity of two sets, 0 to 1: shared words over the geometric mean of the sizes."""
+    """Return the cosine similarity of two sets, 0 to 1: shared words over the geometric mean of the sizes."""
     if not one or not other:
         return 0.0
     return len(one & other) / math.sqrt(len(one) * len(other))
 
 
 def alike(one: AbstractSet[str], other: AbstractSet[str]) -> bool:
-    """Whether one text is a rewording of the other, or most of the smaller was kept in the larger.
+    """Return whether one text is a rewording of the other, or most of one was kept in the other.
 
     Unrelated English texts of a prompt's length share words up to a cosine of about 0.3.
     """
@@ -181,18 +185,25 @@ def alike(one: AbstractSet[str], other: AbstractSet[str]) -> bool:
 
 
 def holds(text: AbstractSet[str], part: AbstractSet[str]) -> bool:
-    """Whether a text has most of another one's words. False where that has none."""
+    """Return whether `text` has most (`_MOSTLY`) of the words of `part`. False if `part` is empty."""
     return bool(part) and len(text & part) >= _MOSTLY * len(part)
 
 
 def is_rather(text: AbstractSet[str], one: AbstractSet[str], other: AbstractSet[str]) -> bool:
-    """Whether a text says `one` and not `other`: no word that only `other` has, and half of `one`'s."""
+    """Return whether a text says `one` rather than `other`.
+
+    It does if it has none of the words that only `other` has, and at least half of those that only `one` has.
+    False if `other` has no words of its own.
+    """
     only_other, only_one = other - one, one - other
     return bool(only_other) and not text & only_other and 2 * len(text & only_one) >= len(only_one)
 
 
 def _texts(contents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Every string but those of binary data and names of types. A loop: bodies may be nested deeply."""
+    """Yield every string but binary data, ids and names of types.
+
+    It is a loop and no recursion, since bodies may be nested deeply.
+    """
     stack: list[object] = list(contents)
     while stack:
         value = stack.pop()

@@ -1,10 +1,12 @@
 """Find the recorded exchange that answers a request which the agent sends now, and how sure that is.
 
-In this order: the same bytes; the same JSON, whatever the order of its keys; the conversation that it
-continues; what it says; the order of the recording. A request whose place in the conversations is known
-never falls through to a weaker reason: an agent that asks again what it asked, or asks more than was
-recorded, gets nothing (a miss). A pair whose two requests do not have the same place is `reshaped`. Both
-make a scenario stale, which is the point: replayed in mere order, an agent that loops seems to get cheaper.
+The reasons to pair two requests are tried in this order: the same bytes; the same JSON, whatever the order
+of its keys; the conversation that the request continues; what it says; the order of the recording.
+
+A request whose place in the conversations is known never falls through to a weaker reason: an agent that
+asks the same thing again, or asks more than was recorded, gets no answer (a miss). A pair whose two requests
+have different places in their conversations is `reshaped`. Both make a scenario stale. That is the point:
+if requests were simply answered in the recorded order, an agent that loops would seem to get cheaper.
 """
 
 from __future__ import annotations
@@ -25,14 +27,16 @@ from pytest_tokenbudget.wire.requests import meaning
 
 
 class Recording:
-    """The exchanges of one cassette, and the requests of this run as they are paired with them. Thread-safe.
+    """Hold the exchanges of one cassette, and pair the requests of this run with them. Thread-safe.
 
     An exchange answers one request only, except token counts, which are free and may be asked for again. With
     `repeats`, an exchange that is asked for again counts as if it had been recorded once more, and a request
-    that nothing else answers is given the first that may: as `allow_playback_repeats` of vcr has it.
+    that nothing else answers is given the first exchange that may answer it, as with vcr's
+    `allow_playback_repeats`.
 
-    `accepted` returns what was accepted in place of exchanges, by their index; it is called once, when
-    something is asked that was not recorded so. A request that was accepted pairs as exact.
+    `accepted` returns what was accepted in place of recorded exchanges, by the index of the exchange. It is
+    called at most once, when it is first needed: when a request comes that no exchange matches byte for byte.
+    A request that equals an accepted one pairs as exact.
     """
 
     def __init__(
@@ -48,12 +52,12 @@ class Recording:
         self._recorded = Recorded(self.exchanges)
         self._count = len(self.exchanges)
         self._lock = threading.Lock()
-        self._new = Lineage()  # requests of this run, each under the number of the exchange that answered it
+        self._new = Lineage()  # the requests of this run, each under the index of its exchange
         self._served: dict[int, Conversation] = {}
-        self._last: dict[str, int] = {}  # by digest of a request: the exchange that answered it last
+        self._last: dict[str, int] = {}  # request digest -> index of the exchange that answered it last
         self._said: dict[
             tuple[str, str], tuple[int, frozenset[int]]
-        ] = {}  # by content; and what it continued
+        ] = {}  # content -> (index of the exchange that answered it last, parents of that request)
         self._pairs: list[Pair] = []
         self._token_counts: list[Pair] = []
         self._misses: list[Request] = []
@@ -73,7 +77,7 @@ class Recording:
         return found
 
     def is_recorded(self, request: Request) -> bool:
-        """Whether the same bytes were recorded."""
+        """Return whether a request with the same bytes was recorded."""
         return request.digest in self._recorded.by_digest
 
     @property
@@ -83,7 +87,7 @@ class Recording:
 
     @property
     def token_counts(self) -> tuple[Pair, ...]:
-        """Answered `count_tokens` requests; where one is not exact, the number that it was given is old."""
+        """The answered `count_tokens` requests. If a pair is not exact, the number in its answer is old."""
         return tuple(self._token_counts)
 
     @property
@@ -93,12 +97,12 @@ class Recording:
 
     @property
     def reshaped(self) -> tuple[Pair, ...]:
-        """Pairs whose place in the conversations is another than the recorded one's."""
+        """Pairs whose request has another place in the conversations than the recorded request."""
         return tuple(self._reshaped)
 
     @property
     def unplayed(self) -> tuple[Exchange, ...]:
-        """Recorded turns that nobody asked for; failed attempts and token counts are none."""
+        """Recorded turns that nobody asked for. Failed attempts and token counts are no turns."""
         return tuple(
             exchange
             for index, exchange in enumerate(self.exchanges)
@@ -108,9 +112,10 @@ class Recording:
     def choose(
         self, request: Request, *, required: bool = True, among: Container[int] | None = None
     ) -> Match | None:
-        """Pair a request with the exchange that answers it, which then answers no other.
+        """Pair a request with the exchange that answers it, which then answers no other request.
 
-        None where there is none, `among` those that may: a miss, if an answer is `required`.
+        `among` has the indices of the exchanges that may answer (None: all may). Return None if none of them
+        does; if an answer is `required`, also record a miss.
         """
         conversation = Conversation(request, among)
         with self._lock:
@@ -124,8 +129,9 @@ class Recording:
             return match
 
     def choose_exact(self, request: Request) -> Match | None:
-        """As `choose`, but only the same bytes at the same place, whose answer says what it billed; else
-        None, which leaves everything as it was.
+        """Pair a request as `choose` does, but only with certainty; else return None and change nothing.
+
+        Certain means: recorded byte for byte, at the same place, with an answer that says what it billed.
         """
         conversation = Conversation(request)
         with self._lock:
@@ -138,6 +144,7 @@ class Recording:
             return match
 
     def _keep(self, conversation: Conversation, match: Match) -> None:
+        """Record a pair: as a token count if it is free, else as a turn of this run."""
         exchange = self.exchanges[match.index]
         pair = Pair(
             match.index,
@@ -151,7 +158,7 @@ class Recording:
             self._served[match.index] = conversation
             self._token_counts.append(pair)
             return
-        repeated = match.index >= self._count  # which has no place of its own
+        repeated = match.index >= self._count  # a copy of an exchange has no place of its own
         if not repeated and is_reshaped(conversation, match, self._recorded, self._served):
             self._reshaped.append(pair)
         self._pairs.append(pair)
@@ -161,6 +168,7 @@ class Recording:
         self._new.add(match.index, conversation, reply(exchange.answer))
 
     def _find(self, asked: Conversation, origin: Origin) -> Match | None:
+        """Return the first match in the order of reasons that the module names, or None."""
         match = (
             self._same_custom_id(asked, origin)
             or self._same_bytes(asked, origin)
@@ -178,7 +186,10 @@ class Recording:
         return Match(self._recorded.best(asked, found), Paired.LINEAGE, origin) if found else None
 
     def _same_custom_id(self, asked: Conversation, origin: Origin) -> Match | None:
-        """The same entry of a batch, by the name that the agent gave it."""
+        """Match an entry of a batch to the recorded entry that has the same `custom_id`.
+
+        Of several, prefer one with the same bytes, then what was accepted, then one with the same JSON.
+        """
         found = self._unplayed(asked, self._recorded.by_custom_id.get(asked.request.custom_id, ()))
         if not found:
             return None
@@ -191,16 +202,20 @@ class Recording:
         return Match((same or found)[0], Paired.EXACT if same else Paired.LINEAGE, origin)
 
     def _same_bytes(self, asked: Conversation, origin: Origin) -> Match | None:
-        """The first recorded request of the same bytes; of several, one at the same place."""
+        """Match the first recorded request with the same bytes; of several, the first at the same place."""
         return self._equal(asked, origin, self._recorded.by_digest.get(asked.request.digest, ()))
 
     def _same_meaning(self, asked: Conversation, origin: Origin) -> Match | None:
-        """The first recorded request of the same JSON in another order of keys; likewise."""
+        """Match the first recorded request with the same JSON, whatever the order of its keys.
+
+        Of several, match the first at the same place in the conversations.
+        """
         return self._equal(asked, origin, self._recorded.by_meaning.get(meaning(asked.request), ()))
 
     def _equal(
         self, asked: Conversation, origin: Origin, equals: Iterable[int], *, by_acceptance: bool = False
     ) -> Match | None:
+        """Match the first unplayed exchange of `equals`, if possible one at the same place, as exact."""
         found = self._unplayed(asked, equals)
         if not found:
             return None
@@ -208,19 +223,22 @@ class Recording:
         return Match((placed or found)[0], Paired.EXACT, origin, by_acceptance)
 
     def _as_accepted(self, asked: Conversation, origin: Origin) -> Match | None:
-        """Pair a request with the first exchange in whose place exactly this was accepted."""
+        """Match the first exchange in whose place exactly this request was accepted."""
         equals = self._accepted_by_digest.get(asked.request.digest, ())
         return self._equal(asked, origin, equals, by_acceptance=True)
 
     def _retry(self, asked: Conversation, origin: Origin, failed: int) -> Match | None:
-        """The next attempt at what a failed attempt was paired with."""
+        """Match the next recorded attempt after `failed`, the exchange that answered this with an error."""
         digest = self.exchanges[failed].request.digest
         found = self._unplayed(asked, self._recorded.by_digest[digest])
         how = next(pair.how for pair in reversed(self._pairs) if pair.index == failed)
         return Match(found[0], how, origin) if found else None
 
     def _repeated(self, asked: Conversation, origin: Origin) -> Match | None:
-        """Once more what answered the same request before, or else the first that may answer."""
+        """Repeat the exchange that answered the same request before, or else the first that may answer it.
+
+        Return None if repeats are not allowed, or nothing may answer.
+        """
         if not self._repeats:
             return None
         last = self._last.get(asked.request.digest)
@@ -232,7 +250,7 @@ class Recording:
         return Match(self._recorded.repeat(found[0]), how, origin)
 
     def _opening(self, asked: Conversation, origin: Origin) -> Match | None:
-        """Pair a request that opens a conversation, or that continues one without showing it for certain."""
+        """Match a request that opens a conversation, or that continues one without certain evidence."""
         recorded = self._recorded
         roots = self._not_yet(asked, origin, recorded.roots(asked.request))
         following = self._not_yet(asked, origin, self._following(asked, origin))
@@ -245,20 +263,20 @@ class Recording:
         return Match(index, Paired.SIMILAR, Origin(recorded.origins[index].parents & self._served.keys()))
 
     def _following(self, asked: Conversation, origin: Origin) -> Iterable[int]:
-        """Recorded requests that continue an answer of this run, and that `asked` may stand for.
+        """Return the recorded requests that continue an answer of this run and that `asked` may stand for.
 
-        Either a short answer says so, or the request holds nothing of its conversation but the last message:
-        a history cut to one message, or replaced by a summary.
+        Evidence is a short answer that `asked` repeats, or a request that holds nothing of its conversation
+        but the last message (its history was cut to one message, or replaced by a summary).
         """
         if origin.parents:
             found = self._recorded.successors(origin.parents)
             return [index for index in found if not self._recorded.origins[index].may_open]
-        if any(turn.ids for _, turn in asked.turns):  # it has a history, and it is not that of this run
+        if any(turn.ids for _, turn in asked.turns):  # it has a history, but not one of this run
             return []
         return [i for i in self._recorded.successors(self._served) if self._says_the_same(asked, i)]
 
     def _says_the_same(self, asked: Conversation, index: int) -> bool:
-        """Whether a request says what a recorded one added to its conversation."""
+        """Return whether a request says what the recorded request at `index` added to its conversation."""
         if index in self._served or self._recorded.origins[index].may_open:
             return False
         recorded = self._recorded[index]
@@ -269,7 +287,7 @@ class Recording:
         return holds(asked.last_words, recorded.last_words - known)
 
     def _rather_opens(self, asked: Conversation, root: int, following: Sequence[int]) -> bool:
-        """Whether a request is more like a recorded opening than like what may follow."""
+        """Return whether a request is more like the opening `root` than like the best of `following`."""
         opening, best = self._recorded[root], self._recorded[self._recorded.best(asked, following)]
         if asked.chain[-1] == opening.chain[-1]:
             return True
@@ -277,7 +295,11 @@ class Recording:
         return alike(asked.words, opening.words) and as_root > cosine(asked.last_words, best.last_words)
 
     def _root(self, asked: Conversation, index: int) -> Match | None:
-        """None where all that is alike is answered already: it is one more of these, no other rewritten."""
+        """Match the recorded opening at `index`: as similar, or else by order.
+
+        Return None if the request is not similar to it, but to an opening that was answered already: then it
+        is one more request of that kind, and no other opening rewritten.
+        """
         if self._recorded.is_alike(asked, index):
             return Match(index, Paired.SIMILAR, Origin())
         opened = (root for root in self._recorded.roots(asked.request) if root in self._served)
@@ -286,25 +308,32 @@ class Recording:
         return Match(index, Paired.ORDER, Origin())
 
     def _unplayed(self, asked: Conversation, found: Iterable[int]) -> list[int]:
-        """Those that have answered nothing yet; of token counts all, where every one has."""
+        """Return the exchanges in `found` that may answer and have answered nothing yet.
+
+        If all of them have answered and `asked` is a token count, return all: a token count may be asked for
+        again.
+        """
         found = self._may_answer(asked, found)
         unplayed = [index for index in found if index not in self._served]
         return found if is_free(asked.request) and not unplayed else unplayed
 
     def _may_answer(self, asked: Conversation, found: Iterable[int]) -> list[int]:
+        """Return the exchanges in `found` of the same API that `asked.answers` permits."""
         found = self._recorded.of_the_same_api(asked.request, found)
         return [index for index in found if asked.answers is None or index in asked.answers]
 
     def _not_yet(self, asked: Conversation, origin: Origin, found: Iterable[int]) -> list[int]:
-        """Unplayed ones; of what this run has asked already, at this very place, only what was asked so.
+        """Return the unplayed exchanges in `found`, without those that would answer a repeated question.
 
-        Whoever sends the same content again can pair only with what sent the same messages again.
+        If this run has asked the same content before, at the same place in its conversation, only exchanges
+        whose recorded messages are the same as well remain: an agent that asks again must not use up other
+        turns.
         """
         unplayed = self._unplayed(asked, found)
         last, parents = self._said.get(asked.content, (None, frozenset()))
         if last is None or is_free(asked.request) or not self.exchanges[last].answer.billed:
             return unplayed
-        if origin.sure and origin.parents - parents:  # short windows of a long conversation can be equal
+        if origin.sure and origin.parents - parents:  # another place: short windows can have equal content
             return unplayed
         said = self._recorded[last].chain[-1]
         return [index for index in unplayed if self._recorded[index].chain[-1] == said]
@@ -312,31 +341,31 @@ class Recording:
 
 _Key = TypeVar("_Key", str, int)
 _FEW = 8
-"""Candidates that are compared word for word; of more, those that share telling words."""
+"""How many candidates are compared word for word at most; `Recorded._shortlist` chooses them."""
 _TELLING = 64
-"""Rarest words kept of one opening."""
+"""How many of an opening's rarest words are kept to find it by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The recorded exchange that answers a request."""
+    """The recorded exchange that answers a request, and why it does."""
 
     index: int
-    """Among the recording's exchanges, from 0."""
+    """Index of the exchange in the recording, from 0."""
     how: Paired
     origin: Origin
-    """What the request continues."""
+    """The answer that the request continues."""
     by_acceptance: bool = False
-    """Whether it is exact because it equals what was accepted, not what was recorded."""
+    """Whether the match is exact because the request equals an accepted one, not the recorded one."""
 
 
 def is_free(request: Request) -> bool:
-    """Whether a request bills nothing, so that it is no turn."""
+    """Return whether a request bills nothing (a token count), so that it is no turn."""
     return request.endpoint.api == "count_tokens"
 
 
 class Recorded:
-    """The exchanges of a cassette, by number."""
+    """The exchanges of a cassette, indexed by everything that a request may be matched by."""
 
     def __init__(self, exchanges: Sequence[Exchange]) -> None:
         self.by_digest: dict[str, list[int]] = defaultdict(list)
@@ -365,7 +394,7 @@ class Recorded:
 
     @cached_property
     def by_meaning(self) -> Mapping[str, Sequence[int]]:
-        """Exchanges by what their requests say as JSON, in order; only needed where bytes differ."""
+        """Indices of exchanges by the JSON meaning of their requests; needed only where bytes differ."""
         found: dict[str, list[int]] = defaultdict(list)
         for index, conversation in enumerate(self._conversations):
             found[meaning(conversation.request)].append(index)
@@ -375,7 +404,7 @@ class Recorded:
         return len(self._conversations)
 
     def repeat(self, index: int) -> int:
-        """Let an exchange count once more; the number of the copy."""
+        """Append a copy of the exchange at `index` and return the index of the copy."""
         self._conversations.append(self[index])
         self.origins.append(self.origins[index])
         copy = len(self._conversations) - 1
@@ -383,27 +412,28 @@ class Recorded:
         return copy
 
     def roots(self, request: Request) -> list[int]:
-        """Exchanges of the same API as `request` that may open a conversation."""
+        """Return the exchanges of the same API as `request` that may open a conversation."""
         return self._roots.get(_pool(request), [])
 
     def successors(self, parents: Iterable[int]) -> list[int]:
-        """Exchanges that continue one of `parents`, each once, in order."""
+        """Return the exchanges that continue one of `parents`, each once, in recorded order."""
         return sorted({index for parent in parents for index in self._successors.get(parent, ())})
 
     def was_said_elsewhere(self, asked: Conversation, index: int) -> bool:
-        """Whether the last message of a request was recorded word for word, but in other requests."""
+        """Return whether a request's last user message was recorded word for word, but not at `index`."""
         places = self._by_last.get(asked.last)
         return places is not None and index not in places
 
     def of_the_same_api(self, request: Request, found: Iterable[int]) -> list[int]:
-        """Those of `found` that use the same API as `request`; a batch is one of its own."""
+        """Return those of `found` of the same API as `request`; batch entries go with batch entries only."""
         return [index for index in found if _pool(self[index].request) == _pool(request)]
 
     def best(self, asked: Conversation, found: Sequence[int]) -> int:
-        """Of several candidates the one that says most of what is asked.
+        """Choose, of the candidates `found`, the one that is most like the request.
 
-        First the same messages, or the same last one; then the words by which the candidates differ, in tools
-        and system and in what was added last; then the same model and streaming; then the recorded order.
+        The criteria, in this order: the same messages; the same last user message; similarity in the words by
+        which the candidates differ (in tools and system, and in what each says); the same tools and system;
+        similarity in all words; the same model; the same streaming; the earliest in the recording.
         """
         found = [index for index in found if self[index].chain[-1] == asked.chain[-1]] or found
         found = [index for index in found if self[index].last == asked.last] or found
@@ -425,11 +455,15 @@ class Recorded:
         return max(found, key=rank)
 
     def is_told_by(self, words: AbstractSet[str], index: int) -> bool:
-        """Whether there is a word among them that no other opening has."""
+        """Return whether `words` has a telling word of the opening at `index` that no other opening has."""
         return any(self._telling.get(word) == [index] for word in words & self[index].words)
 
     def _shortlist(self, asked: Conversation, found: Sequence[int]) -> Sequence[int]:
-        """Of many openings the few that share the most words by which they differ, and a few without such."""
+        """Cut many openings to the few that are worth comparing word for word.
+
+        Keep the `_FEW` openings that share the most telling words with the request, and `_FEW` of those that
+        have no telling words. Candidates that are not all openings are returned unchanged.
+        """
         if not all(self.origins[index].may_open for index in found):
             return found
         told = Counter(
@@ -441,7 +475,11 @@ class Recorded:
 
     @cached_property
     def _telling(self) -> dict[str, list[int]]:
-        """By word, the openings that differ by it: of each its rarest, where less than half have them."""
+        """The openings (indices) that each telling word stands for.
+
+        Telling words of an opening are its `_TELLING` rarest words, if at most half of the openings have
+        them.
+        """
         roots = [index for roots in self._roots.values() for index in roots]
         texts = [self[index].words | self[index].head_words for index in roots]
         count = Counter(word for text in texts for word in text)
@@ -454,15 +492,19 @@ class Recorded:
 
     @cached_property
     def _told(self) -> frozenset[int]:
-        """The openings that differ by words."""
+        """The indices of the openings that have at least one telling word."""
         return frozenset(index for indices in self._telling.values() for index in indices)
 
     def _said(self, index: int, conversation: Conversation) -> frozenset[str]:
-        """What is compared with a recorded request: all that opens a conversation, or what was added last."""
+        """Return the words of `conversation` that are compared with the recorded request at `index`.
+
+        These are all words of the messages if the recorded request may open a conversation, else only the
+        words of the last user message.
+        """
         return conversation.words if self.origins[index].may_open else conversation.last_words
 
     def is_alike(self, asked: Conversation, index: int) -> bool:
-        """Whether a request that opens a conversation says what a recorded one says, in any of its parts."""
+        """Return whether a request that opens a conversation is like the opening at `index` in any part."""
         recorded = self[index]
         if asked.chain[-1] == recorded.chain[-1] or (asked.head_words and asked.head == recorded.head):
             return True
@@ -473,37 +515,40 @@ class Recorded:
         )
 
     def shared(self, asked: Conversation, index: int) -> float:
-        """Cosine similarity of the part that is most alike."""
+        """Return the similarity (cosine, 0 to 1) to the recorded request at `index` of the part most alike.
+
+        The parts are tools with system, and the messages.
+        """
         recorded = self[index]
         return max(cosine(asked.head_words, recorded.head_words), cosine(asked.words, recorded.words))
 
 
 def _telling_apart(texts: Mapping[_Key, frozenset[str]]) -> dict[_Key, frozenset[str]]:
-    """Texts as words, without the words that all of them share."""
+    """Return the texts (as sets of words) without the words that all of them share."""
     common = frozenset.intersection(*texts.values())
     return {key: text - common for key, text in texts.items()}
 
 
 def _pool(request: Request) -> tuple[str, bool]:
-    """Which requests can be answered by which: those of one API, and a batch's entries among themselves."""
+    """Return a key of the requests that may answer each other: one API, and batch entries on their own."""
     return request.endpoint.api, request.custom_id is not None
 
 
 _LONG_REPLY = 40
-"""Characters without spaces from which a reply is taken to be nobody else's; `OK` and labels are shorter."""
+"""Characters, not counting spaces, from which a reply is taken to be unique. `OK` and labels are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a request continues."""
+    """Which earlier answer a request continues."""
 
     parents: frozenset[int] = frozenset()
-    """Exchanges that may have given its last answer: one, or several that cannot be told apart. Empty: it
-    opens a conversation."""
+    """Indices of the exchanges that may have given its last answer: one, or several that cannot be told
+    apart. Empty if the request opens a conversation."""
     position: int = -1
-    """Of that answer among its messages."""
+    """Position of that answer among the request's messages; -1 without parents."""
     sure: bool = True
-    """False where only a short text says so (`OK`, a label): it may be an example of the prompt as well."""
+    """False if the only evidence is a short text (`OK`, a label), which may be an example in the prompt."""
 
     @property
     def may_open(self) -> bool:
@@ -511,19 +556,19 @@ class Origin:
         return not (self.parents and self.sure)
 
     def agrees(self, other: Origin) -> bool:
-        """Whether both may continue the same answer, or may both open a conversation."""
+        """Return whether both may continue the same answer, or both may open a conversation."""
         return not self.parents.isdisjoint(other.parents) or (self.may_open and other.may_open)
 
 
 class Lineage:
-    """The answers given so far on one side (recorded, or new), and which of them a request continues."""
+    """Keep the answers of one side (recording, or this run) and find which of them a request continues."""
 
     def __init__(self) -> None:
         self._conversations: dict[int, Conversation] = {}
         self._index: dict[tuple[str, ...], list[int]] = defaultdict(list)
 
     def add(self, number: int, conversation: Conversation, given: Reply | None) -> None:
-        """Keep an answered request under its number; one whose answer says nothing is continued by none."""
+        """Keep an answered request under `number`. An answer that says nothing (None) cannot be continued."""
         if given is None:
             return
         self._conversations[number] = conversation
@@ -536,9 +581,10 @@ class Lineage:
             self._index["reply", key].append(number)
 
     def origin(self, conversation: Conversation) -> Origin:
-        """What a request continues: the last of its assistant turns that is an answer of this side.
+        """Return which answer of this side a request continues: the latest that its assistant turns show.
 
-        A turn that nobody gave (a prefilled answer, an example, an inserted one) is passed over.
+        An assistant turn that is no answer of this side (a prefill, an example, an inserted turn) is passed
+        over. An answer with only weak evidence is returned if no other has certain evidence.
         """
         weak = Origin()
         for position, turn in reversed(conversation.turns):
@@ -560,7 +606,7 @@ class Lineage:
     def _evidence(
         conversation: Conversation, position: int, turn: Reply
     ) -> Iterator[tuple[tuple[str, ...], bool]]:
-        """What may tell who gave the assistant turn at a position, surest first, and whether it is sure."""
+        """Yield what shows who gave the assistant turn at a position, surest first: (index key, is sure)."""
         before = conversation.chain[position]
         last = conversation.messages[position - 1 : position]
         for key in turn.calls:
@@ -574,14 +620,17 @@ class Lineage:
             yield ("reply", *turn.calls), len(turn.text) >= _LONG_REPLY
 
     def _not_examples(self, conversation: Conversation, position: int, found: Iterable[int]) -> list[int]:
-        """Without those whose own request holds the turn at the same place: there it is an example."""
+        """Return `found` without the answers whose own request holds the same turn at the same place.
+
+        In such a request the turn stood in the prompt already, so it is an example and no answer.
+        """
         through = conversation.chain[position + 1]
         held = position + 1
         others = ((number, self._conversations[number].chain) for number in found)
         return [number for number, chain in others if len(chain) <= held or chain[held] != through]
 
     def _nearest(self, conversation: Conversation, position: int, found: list[int]) -> list[int]:
-        """Of several that fit: the same agent, the same head, most of the same history."""
+        """Cut answers that all fit to the best: same session, same tools and system, most shared history."""
         for same in (self._session, self._head):
             found = [number for number in found if same(number) == same(conversation)] or found
         if len(found) == 1:
@@ -599,18 +648,18 @@ class Lineage:
 
 
 def _shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return how many items two sequences share at their beginnings, and how many at their ends, together."""
+    """Return how many items two sequences share at their beginnings plus at their ends."""
     return common_prefix(one, other) + common_prefix(one[::-1], other[::-1])
 
 
 _SHARES_NOTHING = 0.1
-"""Cosine similarity of two prompts below which nothing says that they are the same call."""
+"""Cosine similarity (0 to 1) below which two prompts are taken to be different calls."""
 
 
 def is_reshaped(asked: Conversation, match: Match, recorded: Recorded, served: Container[int]) -> bool:
-    """Whether a request has another place in the conversations than the recorded one that it is paired with.
+    """Return whether a request and its recorded match have different places in the conversations.
 
-    `served` has the exchanges that answered earlier requests of this run.
+    `served` has the indices of the exchanges that answered earlier requests of this run.
     """
     then, origin = recorded[match.index], recorded.origins[match.index]
     if not match.origin.agrees(origin):
@@ -630,8 +679,11 @@ def is_reshaped(asked: Conversation, match: Match, recorded: Recorded, served: C
 
 
 def _is_another_call(asked: Conversation, match: Match, recorded: Recorded, served: Container[int]) -> bool:
-    """Whether an opening is not the recorded one: it goes on where that one ends, or rather repeats one that
-    was asked already, or shares nothing with it, or little where the recording has several."""
+    """Return whether a request is another call than the recorded opening that it was matched to.
+
+    It is if it says more than the opening, or rather repeats an opening that was asked already. Matched by
+    order alone, it also is if there are several openings, or if it shares almost nothing with this one.
+    """
     then = recorded[match.index]
     if asked.chain[-1] == then.chain[-1]:
         return False

@@ -1,13 +1,13 @@
-"""Read HTTP interactions in vcr's shape as exchanges: what each request asks, and which one answers it.
+"""Read recorded HTTP interactions (in vcr's shape) as exchanges: what each request asks, and its answer.
 
-Message threads: the API keeps a conversation, and a request that continues it holds only what is new. To
-be compared and counted, such a request is read as the conversation that the API makes of it ("Message
-threads" of the platform's docs; the SDK's tool runner and Claude Code send them by themselves). Otherwise
-a longer system prompt would show in the first request alone, and every later turn would keep its old
-number.
+Message threads: the API keeps the conversation, and a request that continues it holds only what is new. Such
+a request is read as the whole conversation that the API makes of it, so that it can be compared and counted
+("Message threads" of the platform's docs; the SDK's tool runner and Claude Code send them by themselves).
+Otherwise a longer system prompt would show in the first request alone, and every later turn would keep its
+old number.
 
-Where a recorder wrote it down, an exchange also knows when it was sent and when its answer began, on one
-clock.
+If a recorder wrote down the times, an exchange also knows when it was sent and when its answer began, both on
+one clock.
 """
 
 from __future__ import annotations
@@ -42,27 +42,30 @@ from pytest_tokenbudget.wire.requests import (
 _NO_RESULTS = Answer(200, error="the results of its batch are not in the recording: let the test fetch them")
 _HIDDEN_TEXT = PLACEHOLDER.encode()
 _HIDDEN = "https://hidden/v1/messages"
-"""Stands in for a recorded address that a filter has blotted out."""
+"""Stands in for a recorded address that a filter has hidden."""
 
 
 class Traffic:
-    """The interactions of a cassette, read once."""
+    """All interactions of a cassette, read once when it is made."""
 
     def __init__(self, interactions: Sequence[Interaction], *, sort_keys: bool = False) -> None:
-        """`sort_keys` where the cassette does not tell the order of keys in a body (`Reader`)."""
+        """Read the interactions; `sort_keys` if the cassette lost the order of keys in a body (`Reader`)."""
         self.interactions = list(interactions)
         self.reader = Reader(sort_keys=sort_keys)
-        """Knows what was recorded."""
+        """Has read every recorded request, and so reads the same bytes at once when they are sent again."""
         self.exchanges: list[Exchange] = []
         """Messages requests, token counts, and the entries of batches."""
         self.carriers: list[int] = []
-        """Of each exchange: the interaction with its answer, of a batch's entry the batch's creation."""
+        """For each exchange, the index of the interaction that holds its request.
+
+        An entry of a batch has the index of the interaction that created the batch.
+        """
         self.by_address: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        """Interactions about a batch, and batches that could not be created."""
+        """Indices of interactions that ask about a batch, or failed to create one, by `Sent.address`."""
         self.others: dict[tuple[str, str], list[tuple[int, Sent]]] = defaultdict(list)
-        """By method and path: interactions that are no Messages traffic."""
+        """Interactions that are no Messages traffic, as (index, request), by `Sent.route`."""
         self.batches: dict[str, list[int]] = defaultdict(list)
-        """Created batches, by the digest of their request."""
+        """Indices of interactions that created a batch, by the digest of their request."""
         self.hides_text = any(_HIDDEN_TEXT in body_bytes(sent.get("body")) for sent, _ in self.interactions)
         """Whether something was hidden in a request when it was recorded."""
         self._threads = MessageThreads()
@@ -101,7 +104,7 @@ class Traffic:
             self._add(number, Exchange(entry, answers.get(entry.custom_id or "", _NO_RESULTS)))
 
     def _results(self, sent: Sequence[Sent]) -> dict[str, dict[str, Answer]]:
-        """The answers of batches, by their id and custom_id."""
+        """Return the answers of batches, by the batch's id and the entry's custom_id."""
         results: dict[str, dict[str, Answer]] = defaultdict(dict)
         for number, one in enumerate(sent):
             if one.request is None or one.request.endpoint.api != "batch_results":
@@ -119,7 +122,11 @@ class Traffic:
 
 
 def _recorded(reader: Reader, request: Mapping[str, Any], answer: Mapping[str, Any]) -> Sent:
-    """A recorded request; where a filter has hidden its address, the answer tells whether it is a message."""
+    """Read a recorded request.
+
+    If a filter has hidden its address, the request is read as a Messages request when its body and the answer
+    show that it is one.
+    """
     sent = reader.read(request)
     if sent.request is not None or "messages" not in (parse_body(sent.raw["body"] or b"") or {}):
         return sent
@@ -135,37 +142,37 @@ def _recorded(reader: Reader, request: Mapping[str, Any], answer: Mapping[str, A
 
 
 def answer_to(request: Request, answer: Mapping[str, Any]) -> Answer:
-    """An answer in vcr's shape, read."""
+    """Read an answer in vcr's shape as the answer to `request`."""
     return read_answer(status(answer), lower(answer.get("headers")), answer_body(answer), request)
 
 
 def status(answer: Mapping[str, Any]) -> int:
-    """The HTTP status of an answer in vcr's shape, or in that of its old httpx stub; 0 where it has none."""
+    """Return the HTTP status of an answer in vcr's shape, or in that of its old httpx stub; 0 without one."""
     code = (answer.get("status") or {}).get("code", answer.get("status_code"))
     return int(str(code)) if str(code).isdecimal() else 0
 
 
 def session_of(answer: Mapping[str, Any]) -> int:
-    """Return in which session an answer in vcr's shape was recorded: 0 where it does not say."""
+    """Return the number of the session in which an answer (vcr's shape) was recorded; 0 if unknown."""
     timing: Any = answer.get("timing")
     session = timing.get("session") if isinstance(timing, Mapping) else None
     return session if isinstance(session, int) and 0 <= session < _MANY_SESSIONS else 0
 
 
 class Left(StrEnum):
-    """How an agent gave up a call before its answer came: the message of the status that stands for one."""
+    """How an agent gave up a call before its answer came. The value is the message of the recorded status."""
 
     CANCELLED = "cancelled by the agent"
     TIMED_OUT = "timed out"
 
 
 _LEFT_STATUS = 499
-"""As servers log a client that closed its request."""
+"""The status that servers log for a client that closed its request."""
 _LEFT_AFTER = "x-left-after-ms"
 
 
 def left_answer(how: Left, after: float) -> dict[str, Any]:
-    """Return what stands in a recording for the answer to a call that was left after so many seconds."""
+    """Return the answer (vcr's shape) that a recording keeps for a call given up after `after` seconds."""
     headers = {
         "content-type": ["application/json"],
         "x-should-retry": ["false"],
@@ -179,7 +186,7 @@ def left_answer(how: Left, after: float) -> dict[str, Any]:
 
 
 def how_left(answer: Mapping[str, Any]) -> tuple[Left, float] | None:
-    """Return how a recorded call was left, and after how many seconds; None for one that was answered."""
+    """Return how a recorded call was given up, and after how many seconds; None if it was answered."""
     after = lower(answer.get("headers")).get(_LEFT_AFTER, "")
     message = (answer.get("status") or {}).get("message")
     if status(answer) != _LEFT_STATUS or not after.isdecimal() or message not in list(Left):
@@ -188,7 +195,7 @@ def how_left(answer: Mapping[str, Any]) -> tuple[Left, float] | None:
 
 
 def answer_body(answer: Mapping[str, Any]) -> bytes:
-    """The body of an answer in vcr's shape, or in the one of its old httpx stub."""
+    """Return the body of an answer in vcr's shape, or in that of its old httpx stub."""
     if "body" not in answer:
         return body_bytes(answer.get("content"))
     body = answer["body"]
@@ -196,7 +203,7 @@ def answer_body(answer: Mapping[str, Any]) -> bytes:
 
 
 STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
-"""What the content type of an answer begins with that comes piece by piece."""
+"""Beginnings of the content types whose answers come piece by piece."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*/.*")
@@ -206,18 +213,22 @@ _FIRST_WORDS = 80  # characters
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One HTTP request, read."""
+    """An HTTP request, read."""
 
     raw: dict[str, Any]
-    """In vcr's shape, as a cassette keeps it."""
+    """The request in vcr's shape, as a cassette keeps it."""
     url: str
     request: Request | None
-    """None where it is not Messages traffic."""
+    """The model request that it makes; None if it is no Messages traffic."""
     entries: tuple[Request, ...] = ()
-    """Of a batch's creation."""
+    """The entries of the batch that it creates; else empty."""
 
     def in_full(self, threads: MessageThreads, reader: Reader) -> Sent | None:
-        """With the conversation that the API keeps for it; None where that is not known."""
+        """Return this request with the whole conversation that the API keeps for its thread.
+
+        A request that continues no thread is returned as it is. Return None if it continues an unknown
+        thread.
+        """
         if self.request is None or self.request.endpoint.api != "messages":
             return self
         body = threads.whole(self.body)
@@ -227,37 +238,37 @@ class Sent:
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """Return the model requests that it makes: of a batch all entries, of other traffic none."""
+        """The model requests that it makes: its own, or all entries of a batch; none for other traffic."""
         return self.entries or (() if self.request is None else (self.request,))
 
     @property
     def body(self) -> bytes:
-        """As it is sent."""
+        """The body as it is sent; empty bytes without one."""
         return self.raw["body"] or b""
 
     @property
     def method(self) -> str:
-        """In upper case."""
+        """The HTTP method in upper case."""
         return str(self.raw["method"]).upper()
 
     @property
     def host(self) -> str:
-        """In lower case, without a port."""
+        """The host in lower case, without a port."""
         return urlsplit(self.url).hostname or ""
 
     @property
     def is_of_an_sdk(self) -> bool:
-        """Whether it is for the API, or for a gateway in its place, whatever it asks."""
+        """Whether an SDK of the API sent it, to the API or to a gateway in its place, whatever it asks."""
         return "anthropic-version" in lower(self.raw.get("headers"))
 
     @property
     def has_no_key(self) -> bool:
-        """Whether what it shows for a key only stands in for one, so that it must not leave this machine."""
+        """Whether it holds only a stand-in for a key, so that it must not leave this machine."""
         return self.host not in LOOPBACK and holds_stand_in(lower(self.raw.get("headers")))
 
     @property
     def unmetered(self) -> str | None:
-        """Why what it costs goes unmetered, in a sentence; None where nothing does."""
+        """The reason, in a sentence, why what it costs is not counted; None if nothing is missed."""
         if self.request is not None:
             return None
         packed = "content-encoding" in lower(self.raw.get("headers"))
@@ -267,8 +278,11 @@ class Sent:
 
     @property
     def address(self) -> tuple[object, ...]:
-        """What a request is answered by that is not paired by what it says: vcr's own default matchers, and
-        for a batch its id, since its results may lie on another host."""
+        """The key by which a request is answered that is not paired by its content.
+
+        That is what vcr's own default matchers compare (method and URL). For a Messages endpoint it is
+        method, API and batch id instead, since the results of a batch may lie on another host.
+        """
         where = self.request.endpoint if self.request else None
         if where is not None:
             return self.method, where.api, where.batch_id
@@ -279,31 +293,31 @@ class Sent:
 
     @property
     def place(self) -> str:
-        """Method and address without the query, which may hold anything, and without who asks."""
+        """Method and address, without the query (which may hold anything) and without user and password."""
         shown = urlsplit(redact_uri(self.url, Secrets()))
         return f"{self.method} {shown._replace(query='', fragment='').geturl()}"
 
     @property
     def route(self) -> tuple[str, str]:
-        """Method and path from its version on: what a call keeps below another base URL."""
+        """Method and path from its version on: these stay the same if only the base URL changes."""
         path = urlsplit(self.url).path or "/"
         versioned = _VERSIONED.search(path)
         return self.method, versioned[0] if versioned else path
 
     @property
     def content(self) -> bytes:
-        """The body without the boundary of an upload, which is another one on every run."""
+        """The body without the boundary of an upload, which is a different one on every run."""
         boundary = _BOUNDARY.search(lower(self.raw.get("headers")).get("content-type", ""))
         return self.body.replace(boundary[1].encode(), b"") if boundary else self.body
 
     @property
     def is_upload(self) -> bool:
-        """Whether it sends files."""
+        """Whether it sends files (a multipart body)."""
         return "multipart/" in lower(self.raw.get("headers")).get("content-type", "")
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What a retry has in common with the attempt before."""
+        """A key that a retry has in common with the attempt before it."""
         return self.address, self.request.digest if self.request else self.raw["body"]
 
     @property
@@ -313,11 +327,11 @@ class Sent:
 
     @property
     def costs(self) -> bool:
-        """Whether it is a model call, or many."""
+        """Whether it is a model call, or a batch of them."""
         return self.request is not None and self.request.endpoint.api in ("messages", "batch_create")
 
     def __str__(self) -> str:
-        """`POST /v1/messages (claude-haiku-4-5): "Where is my order, and ..."`"""
+        """Return a short line about it: `POST /v1/messages (claude-haiku-4-5): "Where is my order?"`"""
         path = urlsplit(self.url).path
         if self.request is None:
             return f"{self.method} {redact_uri(self.url, Secrets())}"
@@ -328,16 +342,18 @@ class Sent:
 
 
 class Reader:
-    """Reads HTTP requests. What says the same to the byte is read once: in replay most was recorded so, and
-    a conversation is sent again on every turn."""
+    """Read HTTP requests, each distinct one only once.
+
+    In replay most requests were recorded byte for byte, and a conversation is sent again on every turn.
+    """
 
     def __init__(self, *, sort_keys: bool = False) -> None:
-        """With `sort_keys`, every body is read with its keys in alphabetical order (`read_request`)."""
+        """Read every body with its keys in alphabetical order if `sort_keys` (see `read_request`)."""
         self._sort_keys = sort_keys
         self._read: dict[bytes, tuple[Request, tuple[Request, ...]]] = {}
 
     def read(self, raw: Mapping[str, Any], url: str | None = None) -> Sent:
-        """A request in vcr's shape; `url` where its own is not to be trusted."""
+        """Read a request in vcr's shape. Pass `url` if the request's own cannot be trusted."""
         url, headers, body = url or str(raw["uri"]), lower(raw.get("headers")), body_bytes(raw.get("body"))
         telling = [headers.get(name) for name in TELLING_HEADERS]
         said = hashlib.blake2b(repr((str(raw["method"]), url, telling)).encode("utf-8", "surrogatepass"))
@@ -352,7 +368,10 @@ class Reader:
 
 
 def _first_words(prompt: Prompt) -> str:
-    """Of the last thing that the user, or a tool, said."""
+    """Return the first words of the last thing that the user, or a tool, said, without secrets.
+
+    Without any such text, return the name of the last block.
+    """
     for block in reversed(prompt.blocks):
         said = block.content.get("text", block.content.get("content"))
         if isinstance(said, list):
@@ -364,7 +383,7 @@ def _first_words(prompt: Prompt) -> str:
 
 
 def lower(headers: Mapping[str, Any] | None) -> dict[str, str]:
-    """Headers by lower-case names, several values joined."""
+    """Return headers by lower-case name, with several values of one name joined by commas."""
     return {name.lower(): ", ".join(_values(values)) for name, values in (headers or {}).items()}
 
 
@@ -374,12 +393,15 @@ def _values(values: Any) -> list[str]:
 
 
 def hides_text(body: Mapping[str, Any]) -> bool:
-    """Whether something was hidden in a parsed request body."""
+    """Return whether something was hidden in a parsed request body when it was recorded."""
     return PLACEHOLDER in json.dumps(body, ensure_ascii=False)
 
 
 def body_bytes(body: Any) -> bytes:
-    """A request's body as it is sent: vcr keeps bytes, text, and what aiohttp was given as `json=`."""
+    """Return a request's body as it is sent; empty bytes without one.
+
+    vcr keeps bytes, text, or the object that aiohttp was given as `json=`.
+    """
     if isinstance(body, (bytes, bytearray)):
         return bytes(body)
     if isinstance(body, (dict, list)):
@@ -388,17 +410,20 @@ def body_bytes(body: Any) -> bytes:
 
 
 _KEPT = ("system", "tools")
-"""What a thread keeps from the request that began it."""
+"""The fields that a thread keeps from the request that began it."""
 
 
 class MessageThreads:
-    """The conversations that the API keeps, each under the id of the answer that a request may continue."""
+    """The conversations that the API keeps, each by the id of the answer that a request may continue."""
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, Any]] = {}
 
     def whole(self, body: bytes) -> bytes | None:
-        """A request's body as it would be without a thread; None where it continues one that is not known."""
+        """Return a request's body as it would be without a thread.
+
+        Return `body` itself if it has no thread; None if it continues an unknown thread, or has no messages.
+        """
         if not may_be_of_a_thread(body):
             return body
         whole = self._whole(body)
@@ -408,7 +433,7 @@ class MessageThreads:
         return text.encode("utf-8", "surrogatepass")
 
     def keep(self, body: bytes, message: Mapping[str, Any] | None) -> None:
-        """A request with this body was answered by this message: the next one may continue from there."""
+        """Keep a request's body and the message that answered it: the next request may continue there."""
         whole = self._whole(body) if message and may_be_of_a_thread(body) else None
         if whole is None or message is None or "id" not in message:
             return
@@ -431,12 +456,12 @@ class MessageThreads:
 
 
 def may_be_of_a_thread(body: bytes) -> bool:
-    """Whether a request may begin or continue a thread, at a glance."""
+    """Return whether a request may begin or continue a thread, without parsing it."""
     return b'"thread"' in body
 
 
 def _unmarked(messages: Iterable[Any]) -> list[Any]:
-    """Messages without their cache breakpoints, which are those of the request that sent them."""
+    """Return messages without their cache breakpoints, which belong to the request that sent them."""
     return [_without_marks(message) if isinstance(message, Mapping) else message for message in messages]
 
 
@@ -454,19 +479,22 @@ def _without_mark(block: Any) -> Any:
 
 
 _MANY_SESSIONS = 10**6
-"""What is more is no session that anybody wrote."""
+"""A session's number from here on is not believed."""
 _SOME_DAY = datetime(2000, 1, 1, tzinfo=UTC)
-"""Only differences count; a day for recordings whose answers have no `Date`."""
+"""The day of recordings whose answers have no `Date`; only differences of times count."""
 
 
 class Clock:
-    """Of one recording: its first answer with a `timing` sets it; the others follow in milliseconds."""
+    """The clock of one recording.
+
+    The first answer with a `timing` sets it by its `Date`; the others follow in milliseconds.
+    """
 
     def __init__(self) -> None:
         self._began: datetime | None = None
 
     def timed(self, answer: Answer, timing: object) -> Answer:
-        """The answer with `sent` and a finer `date`, where `timing` tells both; else as it is."""
+        """Return the answer with `sent` and a finer `date` if `timing` tells both; else as it is."""
         started, answered = _milliseconds(timing, "started"), _milliseconds(timing, "answered")
         if started is None or answered is None:
             return answer
@@ -481,17 +509,17 @@ def _milliseconds(timing: object, name: str) -> timedelta | None:
 
 
 _NAMED = frozenset({"id", "tool_use_id", "signature"})
-"""Fields whose values are another in every answer, and come back in later requests."""
+"""Fields whose values differ in every answer, and that later requests repeat."""
 _LEAST_NAME = 8
-"""Characters of a value that is replaced wherever it stands; what is shorter may mean something else."""
+"""Fewest characters of an id that is replaced wherever it stands; a shorter one may mean something else."""
 
 
 def settled(new: Sequence[Interaction], old: Sequence[Interaction]) -> list[Interaction]:
-    """Return a new recording with what says nothing as the `old` one has it, so that their diff is quiet.
+    """Return a new recording with what does not matter taken from the `old` one, so that their diff is small.
 
-    An answer of the same content keeps its old ids, headers and times; a turn that bills the same too stays
-    as it was. Later requests repeat the old ids. Times stay only where all answers are the old ones, asked
-    as much at once as before, since those of two runs cannot be compared.
+    An answer with the same content keeps its old ids, headers and times; a turn that also bills the same
+    stays as it was. Later requests then repeat the old ids. Times are kept only if all answers are the old
+    ones and overlapped as before, since the times of two runs cannot be compared.
     """
     names: dict[str, str] = {}
     left = list(range(len(old)))
@@ -517,12 +545,13 @@ def settled(new: Sequence[Interaction], old: Sequence[Interaction]) -> list[Inte
 
 
 def _asks_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two requests in vcr's shape have the same method, address and body."""
     same = (one["method"], one["uri"]) == (other["method"], other["uri"])
     return same and body_bytes(one.get("body")) == body_bytes(other.get("body"))
 
 
 def _renamed(request: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """A request with ids replaced in its address and body."""
+    """Return a request with ids replaced in its address and body (`names`: new id -> old id)."""
     uri = _replaced(str(request["uri"]).encode(), names).decode()
     body = request.get("body")
     return {**request, "uri": uri, "body": body and _replaced(body_bytes(body), names)}
@@ -541,7 +570,7 @@ def _replaced(text: bytes, names: Mapping[str, str]) -> bytes:
 
 
 def _ids(new: Mapping[str, Any], old: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str] | None:
-    """Return the old id by the new one of two answers that say the same; None where they do not."""
+    """Return the old id for each new id (with those of `names`) if two answers say the same; else None."""
     said, before = _said(new), _said(old)
     if status(new) != status(old):
         return None
@@ -553,7 +582,7 @@ def _ids(new: Mapping[str, Any], old: Mapping[str, Any], names: Mapping[str, str
 
 
 def _says_the_same(new: Any, old: Any, key: str, ids: dict[str, str]) -> bool:
-    """Whether two values of an answer differ in ids and dates alone; learns the ids."""
+    """Return whether two values of an answer differ in ids and dates alone; adds what it learns to `ids`."""
     if isinstance(new, dict) and isinstance(old, dict):
         return new.keys() == old.keys() and all(
             _says_the_same(value, old[name], name, ids) for name, value in new.items()
@@ -571,7 +600,7 @@ def _says_the_same(new: Any, old: Any, key: str, ids: dict[str, str]) -> bool:
 
 
 def _said(answer: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The message, or other JSON, that an answer is in whatever framing; None where it is neither."""
+    """Return the message, or other JSON, that an answer holds in any framing; None if it holds neither."""
     try:
         return read_message(decode_body(lower(answer.get("headers")), answer_body(answer))).message
     except CassetteError:
@@ -583,7 +612,7 @@ def _without_usage(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kept(new: Interaction, old: Interaction, *, same_times: bool) -> Interaction:
-    """Return a new turn whose answer says what the old one says, with what says nothing taken from there."""
+    """Return a new turn that says the same as an old one, with what does not matter taken from there."""
     (request, answer), (asked, told) = new, old
     headers, earlier = lower(request.get("headers")), lower(asked.get("headers"))
     if all(headers.get(name) == earlier.get(name) for name in TELLING_HEADERS):
@@ -596,7 +625,7 @@ def _kept(new: Interaction, old: Interaction, *, same_times: bool) -> Interactio
 
 
 def _timed_as(answer: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer with the date and the timing of another."""
+    """Return an answer with the `date` header and the timing of another."""
     dates = {name: value for name, value in (other.get("headers") or {}).items() if name.lower() == "date"}
     headers = {
         name: value for name, value in (answer.get("headers") or {}).items() if name.lower() != "date"
@@ -609,7 +638,10 @@ def _timed_as(answer: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
 def _is_as_concurrent(
     new: Sequence[Interaction], old: Sequence[Interaction], numbers: Sequence[int | None]
 ) -> bool:
-    """Whether the same turns were under way at once in both; `numbers` are those of the old ones."""
+    """Return whether the same turns overlapped in time in both recordings.
+
+    `numbers` has, for each new turn, the index of the old turn, or None.
+    """
     spans = [_span(answer) for _, answer in new]
     earlier = [_span(old[number][1]) if number is not None else None for number in numbers]
     return all(
@@ -619,7 +651,7 @@ def _is_as_concurrent(
 
 
 _Span = tuple[timedelta, timedelta] | None
-"""From the start of a request to its answer, or None where nobody knows."""
+"""The time from a request's start to its answer's first byte, or None if not recorded."""
 
 
 def _span(answer: Mapping[str, Any]) -> _Span:
@@ -629,5 +661,5 @@ def _span(answer: Mapping[str, Any]) -> _Span:
 
 
 def _at_once(one: _Span, other: _Span) -> bool | None:
-    """Whether two turns overlap, or None where nobody knows."""
+    """Return whether two turns overlapped in time, or None if that is not known."""
     return None if one is None or other is None else one[0] < other[1] and other[0] < one[1]
