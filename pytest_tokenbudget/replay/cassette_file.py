@@ -1,8 +1,8 @@
 """Write cassettes as compact YAML that a person can review, and read them and plain vcr cassettes again.
 
-`docs/cassettes.md` describes the form. A conversation sends its whole history on every turn, so each
-prompt is kept once, and what a request repeats refers to an earlier request; request bodies come back to
-the byte, by the encoding that wrote them. A cassette is untrusted: it may come with a pull request.
+`docs/cassettes.md` describes the form. A conversation sends its whole history on every turn, so each prompt
+is kept once, and what a later request repeats is a reference to an earlier request. Request bodies come back
+byte for byte, by the encoding that wrote them. A cassette is untrusted: it may come with a pull request.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from urllib.parse import urlsplit
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.files import OneLine, conflict_in, load_yaml, write_atomically, yaml_text
 
-MAX_BYTES = 2**30  # of all request bodies of a cassette together, after references are followed
-_ITEM_BYTES = 8  # what an item costs in memory beside its text
+MAX_BYTES = 2**30  # bytes of all request bodies of a cassette together, once references are resolved
+_ITEM_BYTES = 8  # bytes of memory that an item takes beside its text
 
 
 class MalformedError(ValueError):
-    """A document that is no list of interactions: its text says which one and what is wrong."""
+    """The document is no list of interactions. The message says which interaction is wrong, and how."""
 
 
 def unpack(entries: object) -> list[Interaction]:
-    """What `packing.pack` packed, or the interactions of a plain vcr cassette. Raises MalformedError."""
+    """Return the interactions that `pack` packed, or those of a plain vcr cassette. Raises MalformedError."""
     if not isinstance(entries, list):
         raise MalformedError("`interactions` is not a list")
     requests = _RequestUnpacker()
@@ -44,12 +44,12 @@ def unpack(entries: object) -> list[Interaction]:
 
 
 class _RequestUnpacker:
-    """Follows the references of one cassette's requests, encoding each stored item once."""
+    """Resolve the references of one cassette's requests. Each stored item is encoded only once."""
 
     def __init__(self) -> None:
         self.headers: dict[str, list[Any]] | None = None
         self.fields: list[dict[str, Any]] = []
-        self.texts: dict[tuple[int, str], str] = {}  # by identity: `fields` keeps every item alive
+        self.texts: dict[tuple[int, str], str] = {}  # by id() of an item, which `fields` keeps alive
         self.size = 0
 
     def unpack(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _unpack_response(packed: Mapping[str, Any]) -> dict[str, Any]:
         response["body"] = {**packed["body"], "string": as_bytes(packed["body"].get("string"))}
     elif "body" in packed:
         response["body"] = {"string": as_bytes(packed["body"])}
-    elif "content" not in packed:  # which vcr wrote for httpx before 6.0, and still reads
+    elif "content" not in packed:  # vcr before 6.0 wrote `content` for httpx, and still reads it
         raise MalformedError("the answer has no body; another serializer wrote it")
     return response
 
@@ -172,10 +172,10 @@ _RECORD = "pytest --token-budget-record=all"
 
 
 def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
-    """The interactions of a cassette, request bodies to the byte as they were recorded.
+    """Return the interactions of a cassette; request bodies byte for byte as they were recorded.
 
-    Raises FileNotFoundError where there is no such file, and CassetteError, naming the file and the fix,
-    where it is empty, truncated, no YAML, of another shape or of a newer version.
+    Raises FileNotFoundError if there is no such file, and CassetteError, which names the file and the fix, if
+    it is empty, truncated, no YAML, of another shape or of a newer version.
     """
     path = Path(path)
     try:
@@ -202,12 +202,12 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
 
 
 def module_of_cassette(path: Path) -> Path:
-    """Return the test file that a cassette is of: `a/test_b.py` of `a/cassettes/test_b/test_c.yaml`."""
+    """Return the test file of a cassette: `a/test_b.py` for `a/cassettes/test_b/test_c.yaml`."""
     return path.parents[2] / f"{path.parent.name}.py"
 
 
 def is_own(path: Path) -> bool:
-    """Return whether a file is a cassette that this package wrote, and no other recorder."""
+    """Return whether this package, and no other recorder, wrote the cassette in a file."""
     try:
         with path.open(encoding="utf-8") as file:
             return [file.readline(), file.readline()][1] == f"format: {FORMAT}\n"
@@ -216,10 +216,10 @@ def is_own(path: Path) -> bool:
 
 
 def write_cassette(path: str | os.PathLike[str], interactions: Sequence[Interaction]) -> None:
-    """Write the interactions: the same ones give the same bytes; the file is replaced whole or not at all.
+    """Write the interactions to a file, which is replaced whole or not at all. Makes the folder.
 
-    They are written as they are: redact them first. Makes the folder. Raises CassetteError; what was on disk
-    before is then untouched.
+    The same interactions give the same bytes. They are not redacted here: redact them first. Raises
+    CassetteError; what was on disk before is then untouched.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
     try:
@@ -238,14 +238,14 @@ def write_cassette(path: str | os.PathLike[str], interactions: Sequence[Interact
 
 
 def format_cassette(interactions: Sequence[Interaction]) -> str:
-    """The text of a cassette file."""
-    # The version comes last, as in vcr's files, so that a file which lost its end is told from a whole one.
+    """Return the text of a cassette file."""
+    # The version comes last, as in vcr's files: a file without one has lost its end.
     document = {"format": FORMAT, "interactions": pack(interactions), "version": VERSION}
     return f"{_HEADER}`{_RECORD}`.\n{yaml_text(document)}"
 
 
 class _NewerVersionError(ValueError):
-    """The cassette is of a version that this one does not know."""
+    """The cassette has a format version that this package does not know yet."""
 
 
 def _unreadable(path: Path, what: str) -> CassetteError:
@@ -279,21 +279,23 @@ Interaction = tuple[dict[str, Any], dict[str, Any]]
 """A request and its answer in vcr's own shape: `{"method", "uri", "body": bytes | None, "headers"}` and
 `{"status": {"code", "message"}, "headers", "body": {"string": bytes}}`; headers are lists by name.
 
-A recorder may add `"timing": {"started", "answered"}` to the answer: whole milliseconds since the recording
-began, of the request's start and of the answer's first byte. Where a part of the turns was called anew later,
-`"timing": {"session"}` says in which session, from 1; what says nothing is of the first.
+A recorder may add `"timing": {"started", "answered"}` to the answer: when the request was started and when
+the answer's first byte came, in whole milliseconds since the recording began. If some turns were recorded
+again later, `"timing": {"session"}` has the number of that later session, from 1. Answers without it are of
+the first session.
 """
 
-_WORTHWHILE = 80  # characters: what is shorter is repeated, for the reader's sake
+_WORTHWHILE = 80  # characters; shorter texts are repeated, which is easier to read than a reference
 REFERENCES = ({"same_as"}, {"first", "of"}, {"first", "of", "then"})
 
 
 def pack(interactions: Sequence[Interaction]) -> list[dict[str, Any]]:
-    """The interactions as values for a YAML file; `unpacking.unpack` gives back the exact bytes.
+    """Return the interactions as values for a YAML file; `unpack` gives back the exact bytes.
 
-    JSON bodies become structure where that gives their bytes back; other bodies stay text or bytes. A field
-    of a request that an earlier request has too is `{same_as: i}`, a list that begins like an earlier one is
-    `{first: n, of: i, then: [...]}`, with `i` the earlier interaction. Linear in the size of the bodies.
+    JSON bodies become structure if that gives their bytes back; other bodies stay text or bytes. A field of a
+    request that an earlier request has too becomes `{same_as: i}`. A list that begins like an earlier one
+    becomes `{first: n, of: i, then: [...]}`. In both, `i` is the index of the earlier interaction. Takes
+    linear time in the size of the bodies.
     """
     requests = _RequestPacker()
     return [
@@ -303,13 +305,13 @@ def pack(interactions: Sequence[Interaction]) -> list[dict[str, Any]]:
 
 
 class _RequestPacker:
-    """Packs the requests of one cassette in order, and remembers what each of them said."""
+    """Pack the requests of one cassette in order, and remember what each of them said."""
 
     def __init__(self) -> None:
         self.headers: dict[str, Any] = {}
         self.whole: dict[tuple[str, str], int] = {}  # a field and its JSON -> the first request that had it
-        self.chains: dict[tuple[object, str], int] = {}  # a prefix and its next item -> the longer prefix
-        self.owners: list[int] = []  # of each prefix: the request that said it first
+        self.chains: dict[tuple[object, str], int] = {}  # (a prefix, its next item) -> the longer prefix
+        self.owners: list[int] = []  # by number of a prefix: the request that said it first
 
     def pack(self, index: int, request: Mapping[str, Any]) -> dict[str, Any]:
         packed = {"method": request["method"], "uri": request["uri"], **self._headers(index, request)}
@@ -353,7 +355,10 @@ class _RequestPacker:
         return {"same_as": first} if first != index else None
 
     def _walk(self, index: int, key: str, texts: Sequence[str]) -> tuple[int, int]:
-        """How many items the field shares with an earlier request, and which; learns the rest."""
+        """Return how many first items a field shares with an earlier request, and that request's index.
+
+        Prefixes that are new are learned.
+        """
         node: object = key
         known = owner = 0
         for depth, text in enumerate(texts, start=1):
@@ -385,7 +390,7 @@ def _pack_response(response: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _has_reference(value: Any) -> bool:
-    """Whether a field of the body itself looks like a reference, so that it cannot be told from ours."""
+    """Return whether a field of the body itself looks like a reference, so that ours could be mistaken."""
     fields = value.values() if isinstance(value, dict) else ()
     return any(isinstance(item, dict) and item.keys() in REFERENCES for item in fields)
 
@@ -395,7 +400,7 @@ def _pack_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: lists[name][0] if len(lists[name]) == 1 else lists[name] for name in sorted(lists)}
 
 
-MAX_DEPTH = 50  # levels; deeper JSON stays text, so that nothing which walks it recurses far
+MAX_DEPTH = 50  # levels; deeper JSON stays text, so that code which walks it does not recurse deeply
 
 ENCODINGS: Mapping[str, json.JSONEncoder] = {
     "compact": json.JSONEncoder(ensure_ascii=False, separators=(",", ":")),
@@ -407,10 +412,10 @@ USUAL = "compact"  # what the SDKs and the API send
 
 
 def parse_json(body: bytes | None) -> tuple[Any, str | None]:
-    """A JSON object or array and the name of the encoding that gives its bytes back.
+    """Return a JSON object or array and the name of the encoding that gives its bytes back.
 
-    `(None, None)` for everything else: no JSON, other spacing, repeated keys, numbers written another way,
-    half a surrogate pair, or more than MAX_DEPTH levels.
+    Return `(None, None)` for everything else: no JSON, other spacing, repeated keys, numbers written another
+    way, half a surrogate pair, or more than MAX_DEPTH levels.
     """
     if not body or body[:1] not in (b"{", b"["):
         return None, None
@@ -428,7 +433,7 @@ def parse_json(body: bytes | None) -> tuple[Any, str | None]:
 
 
 def as_bytes(body: Any) -> bytes | None:
-    """A body as vcr may hold it (text, bytes, a file, None) as bytes. Raises TypeError for anything else."""
+    """Return a body as vcr may hold it (text, bytes, a file, None) as bytes. Raises TypeError for others."""
     if body is None or isinstance(body, bytes):
         return body
     if isinstance(body, str):
@@ -441,7 +446,7 @@ def as_bytes(body: Any) -> bytes | None:
 
 
 def as_text(body: bytes | None) -> str | bytes | None:
-    """A body as text where it is UTF-8."""
+    """Return a body as text if it is UTF-8, else as it is."""
     try:
         return None if body is None else body.decode()
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Stand in for the credentials that clients insist on, where a run replays and makes no real call.
+"""Stand in for the credentials that clients insist on, while a run replays and makes no real call.
 
-A stand-in is seen by the Python code of this process alone: no child process gets it, no report and no
-cassette, and `Ledger` refuses to send it anywhere.
+Only the Python code of this process sees a stand-in: no child process gets it, no report and no cassette
+holds it, and `Ledger` refuses to send it anywhere.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from pathlib import Path
 from typing import Any
 
 STAND_IN = "replay-needs-no-key"
-"""What stands for a key. No server accepts it."""
+"""The stand-in for a key. No server accepts it."""
 _SENT = re.compile(rf"{STAND_IN}(?![-\w])")
-"""The stand-in, and not a key of `token_budget_proxy`, which goes on from there."""
+"""Finds the stand-in, but no key of `token_budget_proxy`, which begins with it and is longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Credential:
-    """What one kind of client insists on."""
+    """A credential, or a region, that one kind of client insists on."""
 
     names: tuple[str, ...]
-    """Variables: where one is set, the client is content."""
+    """Environment variables, one of which is enough for the client."""
     values: Mapping[str, str]
-    """Variables that stand in, each where it is not set."""
+    """Variables that stand in; only those that are not set are used."""
     elsewhere: tuple[str, ...] = ()
-    """Variables that say that the user gives it in another way."""
+    """Variables which show that the user gives the credential in another way."""
     files: tuple[str, ...] = ()
-    """Files below the home folder that say so."""
+    """Files below the home folder which show the same."""
 
     def is_missing(self, environ: Mapping[str, str], *, everywhere: bool) -> bool:
-        """Return whether nobody gives it; `everywhere` looks beyond `names`."""
+        """Return whether the user does not give it. Only `everywhere` looks further than `names`."""
         if any(environ.get(name) for name in self.names):
             return False
         if not everywhere:
@@ -83,8 +83,8 @@ _CREDENTIALS = (
 def chosen(environ: Mapping[str, str], *, everywhere: bool = False) -> dict[str, str]:
     """Return the variables that stand in for what an environment lacks, by name.
 
-    With `everywhere`, what the user keeps in a profile or in a file of the home folder counts as given: other
-    code of the process may use it.
+    With `everywhere`, what the user keeps in a profile or in a file of the home folder counts as given, since
+    other code of the process may use it.
     """
     missing = [one for one in _CREDENTIALS if one.is_missing(environ, everywhere=everywhere)]
     return {name: value for one in missing for name, value in one.values.items() if not environ.get(name)}
@@ -94,16 +94,16 @@ def chosen(environ: Mapping[str, str], *, everywhere: bool = False) -> dict[str,
 def standing_in(
     environ: MutableMapping[str, str] = os.environ, *, everywhere: bool = False
 ) -> Iterator[Mapping[str, str]]:
-    """Put stand-ins into an environment, and yield them; every variable is put back at the end.
+    """Put stand-ins into an environment, yield them by name, and restore every variable at the end.
 
-    What is set stays as it is. Child processes do not get them.
+    Variables that are set stay as they are. Child processes do not get the stand-ins.
     """
     values = chosen(environ, everywhere=everywhere)
     before = {name: environ.get(name) for name in values}
     environ.update(values)
     if environ is os.environ:
         for name in values:
-            os.unsetenv(name)  # which children that are given no environment inherit
+            os.unsetenv(name)  # out of the C environment, which children inherit by default
     try:
         with _kept_from_children(values):
             yield values
@@ -117,7 +117,7 @@ def standing_in(
 
 @contextlib.contextmanager
 def _kept_from_children(values: Mapping[str, str]) -> Iterator[None]:
-    """Take these variables out of the environment of every child that `subprocess` starts."""
+    """Keep these variables out of the environment of every child that `subprocess` starts meanwhile."""
     cls, original = subprocess.Popen, subprocess.Popen.__init__
     signature = inspect.signature(original)
     active = True
@@ -139,15 +139,15 @@ def _kept_from_children(values: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         active = False
-        if cls.__init__ is start:  # else somebody has wrapped it: it stays, and only passes on
+        if cls.__init__ is start:  # else other code wraps it: it stays and passes on
             cls.__init__ = original  # type: ignore[method-assign]
 
 
 def without_stand_ins(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without keys that only stand in."""
+    """Return an environment without the variables whose value is the stand-in for a key."""
     return {name: value for name, value in environ.items() if value != STAND_IN}
 
 
 def holds_stand_in(headers: Mapping[str, str]) -> bool:
-    """Return whether a request would show a stand-in to a server, as a key or as the name of a signature."""
+    """Return whether request headers would show a server a stand-in, as a key or as a signature's name."""
     return any(_SENT.search(value) for value in headers.values())

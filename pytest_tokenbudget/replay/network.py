@@ -1,7 +1,8 @@
-"""The second fence of a replay: what does not go through an HTTP library that vcrpy knows is refused here.
+"""The second fence of a replay: refuse connections that do not go through an HTTP library that vcrpy patches.
 
-In replay vcrpy answers before a socket is opened, so whatever connects has gone past it. It patches; an audit
-hook could never be taken out again, and doubles the cost of, for example, every `copy.deepcopy`.
+In replay vcrpy answers before a socket is opened, so whatever connects has bypassed it. The fence patches
+functions and uses no audit hook: a hook cannot be removed again, and it doubles the cost of every
+`copy.deepcopy`, for example.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ _PATCHED: tuple[tuple[Any, str], ...] = (
 
 
 class NetworkGuard:
-    """Refuses, while it is open, every connection and name lookup that leaves this machine.
+    """Refuse, while it is open, every connection and name lookup that leaves this machine.
 
     Loopback, Unix sockets and this machine's own name stay free, and so do `allowed_hosts`: names, addresses
-    or networks (`db.internal`, `10.0.0.7`, `172.18.0.0/16`). A refused call raises ReplayMiss, at once and
-    past `except Exception`; `refusals` keeps what was refused, in order, for code that swallows even that.
-    Process-wide; guards, and other blockers of the network, may open and close in any order.
+    or networks (`db.internal`, `10.0.0.7`, `172.18.0.0/16`). A refused call raises ReplayMiss at once, which
+    `except Exception` does not catch. `refusals` keeps the refusals in order, for code that swallows even
+    that. It works for the whole process; guards and other blockers of the network may open and close in any
+    order.
     """
 
     def __init__(self, test: str, allowed_hosts: Sequence[str] = ()) -> None:
@@ -51,7 +53,7 @@ class NetworkGuard:
     def __exit__(self, *_: object) -> None:
         self._open = False
         for owner, name, wrapper in self._wrappers:
-            if getattr(owner, name) is wrapper:  # else somebody has wrapped it: it stays, and only passes on
+            if getattr(owner, name) is wrapper:  # else other code wraps it: it stays and passes on
                 setattr(owner, name, _behind(wrapper))
         self._wrappers.clear()
 
@@ -76,11 +78,11 @@ class NetworkGuard:
         self._refuse("look up", text)
 
     def _check_connection(self, sock: socket.socket, *args: Any, sends: bool) -> None:
-        address = args[-1] if args else None  # `sendto` has its flags before it
+        address = args[-1] if args else None  # last, since `sendto` may have flags before it
         if sock.family not in _INTERNET or not isinstance(address, tuple) or not address:
             return
         if not sends and sock.type == socket.SOCK_DGRAM:
-            return  # sends nothing; programs ask their own address this way
+            return  # a datagram `connect` sends nothing; programs find out their own address this way
         host = str(address[0])
         ip = _ip_address(host)
         if self._is_free(host) if ip is None else self._is_allowed(ip):
@@ -98,7 +100,10 @@ class NetworkGuard:
         )
 
     def _allowed_networks(self) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-        """What the allowed hosts stand for; names are looked up, only when a foreign address is asked for."""
+        """Yield the networks that the allowed hosts stand for.
+
+        Names are looked up, which happens only when code connects to a foreign address.
+        """
         for host in self._allowed_hosts:
             try:
                 yield ipaddress.ip_network(host, strict=False)
@@ -120,7 +125,7 @@ class NetworkGuard:
 
 
 def _behind(wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    """What a closed guard's wrapper wraps, through wrappers of guards that closed before it."""
+    """Return what a closed guard's wrapper wraps, through wrappers of guards that closed before it."""
     original: Callable[..., Any] = wrapper.__wrapped__  # type: ignore[attr-defined]
     guard = getattr(original, "guard", None)
     return _behind(original) if isinstance(guard, NetworkGuard) and not guard._open else original

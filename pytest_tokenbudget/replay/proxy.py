@@ -1,7 +1,7 @@
 """Serve agents in other processes by a loopback HTTP proxy, from the same recording as the test.
 
-The child finds it through `ANTHROPIC_BASE_URL`, which the SDKs of every language and Claude Code honour.
-While it records, requests go on to the real API, and answers stream through and are kept.
+The child finds the proxy through `ANTHROPIC_BASE_URL`, which the SDKs of every language and Claude Code
+honour. While a test records, requests go on to the real API, and answers stream through and are kept.
 """
 
 from __future__ import annotations
@@ -36,46 +36,47 @@ CLAUDE_CODE = {
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # a system block that differs from run to run
     "ENABLE_TOOL_SEARCH": "true",  # as in production; another base URL alone would turn it off
 }
-"""What makes Claude Code ask the same on every run."""
+"""Environment variables that make Claude Code send the same requests on every run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back to the child; headers are lists by name, as in a cassette."""
+    """The HTTP answer that goes back to the child; headers are lists by name, as in a cassette."""
 
     status: int
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     body: bytes | Iterator[bytes] = b""
-    """An iterator's chunks go out as they come; it is always run to its end, even when the child has gone."""
+    """The whole body, or an iterator whose chunks are sent as they come. An iterator is always run to its
+    end, even if the child has gone."""
 
 
 Handler = Callable[[str, str, Mapping[str, str], bytes], Reply]
-"""Answers a method, a path with its query, headers by lower-case name, and a body. Called from many threads.
+"""Answers a request: method, path with query, headers by lower-case name, body. Called from many threads.
 
 May raise ReplayMiss, which the child sees as a 400 that it does not retry, or any Exception (a 500).
 """
 
 
 def api_error(status: int, kind: str, message: str, *, retry: bool) -> Reply:
-    """An error as the API sends it; the SDKs obey `x-should-retry`."""
+    """Return an error as the API sends it; the SDKs obey its header `x-should-retry`."""
     body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
     should_retry = {"x-should-retry": ["true" if retry else "false"]}
     return Reply(status, {"content-type": ["application/json"], **should_retry}, body)
 
 
 class Proxy:
-    """Serves on 127.0.0.1, on a port of its own, from `with` to its end.
+    """An HTTP server on 127.0.0.1, on a port of its own, that runs inside of its `with` block.
 
-    `key` is a placeholder that the child sends in place of a real key: random, so that no other program on
-    the machine can spend through a recording proxy. `failures` are the misses and errors of the handler, for
-    the test to fail on, whatever the child made of them.
+    `key` is the placeholder that the child sends in place of a real key. It is random, so that no other
+    program on the machine can spend through a recording proxy. `failures` collects the handler's misses and
+    errors, so that the test fails on them whatever the child made of them.
     """
 
     def __init__(self, handler: Handler, key: str | None = None) -> None:
         self.key = key or new_key()
         self.failures: list[BaseException] = []
         self._server = _Server(handler, self.failures)
-        # Polled: http.server looks that often whether it shall stop.
+        # http.server polls: every 0.02 seconds it looks whether it shall stop.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -85,13 +86,13 @@ class Proxy:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What to put over the environment of the child."""
+        """Variables to add to the child's environment, over its own."""
         hosts = [*filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy")]), "127.0.0.1"]
         direct = {name: ",".join(hosts) for name in ("NO_PROXY", "no_proxy")}
         return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": self.key, **direct, **CLAUDE_CODE}
 
     def wait(self) -> None:
-        """Until every answer that is on its way is out, however long closing would wait."""
+        """Wait until every answer that is under way has been sent, but at most `_PATIENCE` seconds."""
         self._server.requests.wait(_PATIENCE)
 
     def __enter__(self) -> Self:
@@ -105,12 +106,12 @@ class Proxy:
 
 
 def new_key() -> str:
-    """A placeholder for an API key that no server accepts and nobody guesses."""
+    """Return a placeholder for an API key that no server accepts and nobody can guess."""
     return f"{STAND_IN}-{secrets.token_hex(8)}"
 
 
 class _UnderWay:
-    """Counts what is being done."""
+    """Count what is under way, by `with`, and wait until nothing is."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -126,7 +127,7 @@ class _UnderWay:
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> None:
-        """Until there is nothing."""
+        """Wait until nothing is under way, but at most so many seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._count == 0, seconds)
 
@@ -135,7 +136,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
     allow_reuse_address = allow_reuse_port = False
-    server_bind = socketserver.TCPServer.server_bind  # HTTPServer's looks its own name up
+    server_bind = socketserver.TCPServer.server_bind  # HTTPServer's would look up the machine's name
 
     def __init__(self, handler: Handler, failures: list[BaseException]) -> None:
         self.answer = handler
@@ -152,10 +153,10 @@ class _Server(ThreadingHTTPServer):
             del self._open[threading.current_thread()]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a child that goes away in the middle is its own business."""
+        """Say nothing: a child that goes away in the middle is no error of the test."""
 
     def close(self) -> None:
-        """Close the connections that children keep alive, and wait for the answers that are on their way."""
+        """Close the connections that children keep alive, and wait for the answers that are under way."""
         threads = self._open.copy()
         for connection in threads.values():
             with contextlib.suppress(OSError):  # gone already
@@ -177,21 +178,24 @@ class _Connection(BaseHTTPRequestHandler):
     def _serve_one(self) -> None:
         try:
             self._send(self._ask())
-        except EOFError:  # the child has gone before it had asked
+        except EOFError:  # the child went before its request was complete
             return
-        except Exception as error:  # the answer broke off: so does what the child gets of it
+        except Exception as error:  # the answer broke off, so close the connection: the child sees it too
             self.server.failures.append(error)
             self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815
 
     def _ask(self) -> Reply:
-        """Raises EOFError."""
+        """Read the request and return its reply, an error of the API if the handler fails.
+
+        Raises EOFError if the child breaks off.
+        """
         headers = {name.lower(): ", ".join(self.headers.get_all(name, ())) for name in self.headers}
         try:
             body = self._read_body()
             if self.command == "HEAD" or (self.command, self.path) == ("GET", "/"):
-                return Reply(200, {"content-type": ["application/json"]}, b"{}")  # whether anybody is there
+                return Reply(200, {"content-type": ["application/json"]}, b"{}")  # is anybody there?
             return self.server.answer(self.command, self.path, headers, body)
         except EOFError:
             raise
@@ -203,7 +207,7 @@ class _Connection(BaseHTTPRequestHandler):
             return api_error(500, "api_error", f"{type(error).__name__}: {error}", retry=False)
 
     def _read_body(self) -> bytes:
-        """Raises EOFError where it breaks off, ValueError where it is no HTTP."""
+        """Return the body. Raises EOFError if it breaks off, ValueError if a length is no number."""
         if "chunked" not in self.headers.get("transfer-encoding", "").lower():
             return self._read(self.headers.get("content-length") or "0", 10)
         parts = []
@@ -215,7 +219,11 @@ class _Connection(BaseHTTPRequestHandler):
         return b"".join(parts)
 
     def _read(self, length: str, base: int) -> bytes:
-        """So many bytes. What does not say how many, or breaks off, is the last that the child sends."""
+        """Read as many bytes as `length` says, a number to this base.
+
+        Raises EOFError if it is empty or the data breaks off, ValueError if it is no number. Nothing more is
+        read from the connection then.
+        """
         closes, self.close_connection = self.close_connection, True
         size = int(length, base) if length else 0
         if size < 0:
@@ -237,7 +245,7 @@ class _Connection(BaseHTTPRequestHandler):
             self._end_headers()
             self._write(b"" if self.command == "HEAD" else reply.body)
             return
-        chunked = self.request_version != "HTTP/1.0"  # which ends an answer by closing
+        chunked = self.request_version != "HTTP/1.0"  # HTTP/1.0 ends an answer by closing the connection
         self.close_connection |= not chunked
         self.send_header(*(("transfer-encoding", "chunked") if chunked else ("connection", "close")))
         self._end_headers()
@@ -250,11 +258,11 @@ class _Connection(BaseHTTPRequestHandler):
             self.end_headers()
 
     def _write(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # the child has gone; the answer is read to its end all the same
+        with contextlib.suppress(OSError):  # the child has gone; the answer is still read to its end
             self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Keep the terminal to the test run."""
+        """Print nothing: the terminal belongs to the test run."""
 
 
 _API = "https://api.anthropic.com"
@@ -264,7 +272,7 @@ _CLOUDS = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a test gets as `token_budget_proxy`, to start its child with."""
+    """What a test gets as `token_budget_proxy`, to start its child process with."""
 
     url: str
     """The base URL, without a path."""
@@ -273,16 +281,16 @@ class Access:
 
     @classmethod
     def direct(cls, environ: Mapping[str, str]) -> Access:
-        """To the real API, where the plugin is off."""
+        """Return access to the real API, for a run without the plugin."""
         return cls(environ.get("ANTHROPIC_BASE_URL") or _API, {**environ, **CLAUDE_CODE})
 
 
 class ChildProxy(Proxy):
-    """Answers a child out of a ledger, or asks the real API and lets the ledger keep what it says.
+    """Answer a child from a ledger, or ask the real API and let the ledger keep the answer.
 
-    `ledger` tells whose account a request belongs to; `environ` is the environment of the test's own process,
-    with the real key and the base URL of the real API. Raises SettingsError where it sends a child past the
-    proxy.
+    `ledger` returns the ledger that a request belongs to. `environ` is the environment of the test's own
+    process, with the real key and the base URL of the real API. Raises SettingsError if it sends a child past
+    the proxy.
     """
 
     def __init__(self, ledger: Callable[[], Ledger], environ: Mapping[str, str]) -> None:
@@ -291,7 +299,7 @@ class ChildProxy(Proxy):
         self._environ = dict(environ)
         keys = {environ[name] for name in _KEYS if environ.get(name)}
         known = {name: environ.get(name, "") for name in (*_KEYS, "ANTHROPIC_CUSTOM_HEADERS")}
-        self._secrets = sorted(secrets_of(known), key=len, reverse=True)  # also hidden inside of longer texts
+        self._secrets = sorted(secrets_of(known), key=len, reverse=True)  # hidden in longer texts, too
         self._placeholders = {real: new_key() for real in {*keys, *self._secrets}}
         behind = {placeholder: real for real, placeholder in self._placeholders.items()}
         self._upstream = Upstream(environ.get("ANTHROPIC_BASE_URL") or _API, behind)
@@ -299,7 +307,7 @@ class ChildProxy(Proxy):
 
     @property
     def access(self) -> Access:
-        """For the child: the environment of the test, with placeholders for the real keys."""
+        """The URL and environment for the child: the test's environment, with placeholders for real keys."""
         inherited = {name: self._hidden(value) for name, value in self._environ.items()}
         ours = self.environment
         if any(inherited.get(name) for name in _KEYS):
@@ -308,7 +316,7 @@ class ChildProxy(Proxy):
 
     @property
     def problems(self) -> list[str]:
-        """What went wrong beside misses, which the ledger keeps."""
+        """Errors of the handler, as sentences; without misses, which the ledger keeps."""
         failures = [error for error in self.failures if not isinstance(error, ReplayMiss)]
         return [
             f"token_budget_proxy: {type(error).__name__} while it answered: {error}" for error in failures
@@ -322,7 +330,10 @@ class ChildProxy(Proxy):
         return value
 
     def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Raises ReplayMiss."""
+        """Answer a request from the recording, or else from the real API if calls are allowed.
+
+        Raises ReplayMiss.
+        """
         path = _as_of_the_api(path)
         ledger, url = self._ledger(), self._upstream.url(path)
         listed = {name: [value] for name, value in headers.items()}
@@ -333,7 +344,7 @@ class ChildProxy(Proxy):
                 name: _listed(values) for name, values in (found.answer.get("headers") or {}).items()
             }
             return Reply(status(found.answer), headers_of, answer_body(found.answer))
-        if not ledger.rules.calls:  # the ledger lets pass what goes to a server of the test itself
+        if not ledger.rules.calls:  # meant for a server of the test itself, which the ledger lets pass
             return api_error(404, "not_found_error", f"{sent} was not recorded", retry=False)
         if not self._placeholders:
             ledger.refuse(f"{ledger.name}: {sent} needs a key to be really called. Set ANTHROPIC_API_KEY.")
@@ -347,9 +358,9 @@ class ChildProxy(Proxy):
 
 
 def _until_left(chunks: Iterable[bytes], call: Call) -> Iterator[bytes]:
-    """Yield the chunks of an answer, and note when nobody waits for more of them.
+    """Yield the chunks of an answer, and note when the client waits for no more of them.
 
-    What a client does not read to its end is read here: it is billed, and recorded, whole.
+    The rest of an answer that a client leaves is read here: it is billed whole, and so recorded whole.
     """
     try:
         for chunk in chunks:
@@ -366,7 +377,7 @@ _UNVERSIONED = re.compile(r"/messages(?=[/?]|$)")
 
 
 def _as_of_the_api(path: str) -> str:
-    """Return a path with the version before it, which some clients take for a part of the base URL."""
+    """Return a path with `/v1` before `/messages`; some clients expect the version in the base URL."""
     return f"/v1{path}" if _UNVERSIONED.match(path) else path
 
 
@@ -384,20 +395,20 @@ def _listed(values: Any) -> list[str]:
 
 
 _TIMEOUT = 600.0  # seconds, as the SDKs wait
-_CHUNK = 65_536  # bytes read at most at once; what has come is passed on at once
+_CHUNK = 65_536  # bytes read at most at a time; they are passed on without waiting for more
 _HOP_BY_HOP = frozenset(
     {"host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}
     | {"expect", "proxy-connection", "proxy-authorization", "accept-encoding"}
 )
 
 Keep = Callable[[dict[str, Any]], None]
-"""Takes an answer that came whole, in vcr's shape, not redacted."""
+"""Takes a complete answer, in vcr's shape, not redacted."""
 
 
 class Upstream:
-    """The API at `base_url`.
+    """The API at `base_url`, to which a recording proxy passes requests on.
 
-    `keys` says which real key stands behind which placeholder of a proxy, in whatever header.
+    `keys` gives the real key for each placeholder, which is replaced in every header.
     """
 
     def __init__(self, base_url: str, keys: Mapping[str, str]) -> None:
@@ -405,13 +416,14 @@ class Upstream:
         self._keys = dict(keys)
 
     def url(self, path: str) -> str:
-        """The address behind a path, with its query, of the proxy."""
+        """Return the API's address for a path (with its query) of the proxy."""
         return f"{self._base.scheme}://{self._base.netloc}{self._base.path}{path}"
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes, keep: Keep) -> Reply:
-        """Ask; the reply of a stream begins before the stream has ended.
+        """Send a request to the API; `keep` gets the answer when it has come whole.
 
-        What cannot be reached is a 502 that the child may retry. An answer that breaks off is not kept.
+        A reply that streams is returned before the stream has ended. If the API cannot be reached, the reply
+        is a 502 that the child may retry. An answer that breaks off is not kept.
         """
         sent = {name: self._real(value) for name, value in headers.items() if name not in _HOP_BY_HOP}
         sent["accept-encoding"] = "identity"  # so that every Python can read the recording
@@ -431,13 +443,13 @@ class Upstream:
             )
 
     def _chunks(self, connection: Any, response: Any, answer: dict[str, Any], keep: Keep) -> Iterator[bytes]:
-        """The answer's bytes as they come; keeps it once they have all come."""
+        """Yield the answer's bytes as they come, and keep the answer once it has come whole."""
         chunks = []
         with contextlib.closing(connection):
             while chunk := response.read1(_CHUNK):
                 chunks.append(chunk)
                 yield chunk
-            if response.length:  # which read1 does not mind
+            if response.length:  # it broke off; read1 does not raise for that
                 raise _http_client().IncompleteRead(b"", response.length)
         answer["body"] = {"string": b"".join(chunks)}
         keep(answer)
@@ -462,7 +474,7 @@ def _answer(response: Any) -> dict[str, Any]:
 
 @functools.cache
 def _http_client() -> ModuleType:
-    """An `http.client` of our own: the one in `sys.modules` is patched while a cassette is open."""
+    """Import a copy of `http.client`: the one in `sys.modules` is patched while a cassette is open."""
     spec = importlib.util.find_spec("http.client")
     if spec is None or spec.loader is None:
         raise ImportError("http.client")

@@ -1,10 +1,10 @@
 """Keep keys, cookies, accounts and people out of cassettes, reports and messages.
 
-Headers are kept by an allowlist, since gateways and clouds name theirs as they like. Everything else that
-is written is searched for the secrets of this run in every form that they take on the wire, and for keys
-of known shapes: in JSON, JSON lines, server-sent events, Bedrock's event streams, and any other text. A
-secret that a stream cuts into pieces is found in the text that the pieces make together. A text that is
-told quotes prompts and addresses, and cuts what it quotes: `Redactor.text` hides pieces of secrets as well.
+Headers are kept by an allowlist, since gateways and clouds name theirs as they like. Everything else that is
+written is searched for the secrets of this run, in every form that they take on the wire, and for keys of
+known shapes: in JSON, JSON lines, server-sent events, Bedrock's event streams, and any other text. A secret
+that a stream cuts into pieces is found in the text that the pieces make together. Messages and reports quote
+prompts and addresses, and shorten their quotes: `Redactor.text` therefore hides pieces of secrets as well.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ KEPT_OF_ANSWERS = frozenset(
     }
 )
 _IDS = frozenset({"request-id", "x-request-id", "x-amzn-requestid"})
-"""Kept, for what reads them, with a placeholder."""
+"""Headers of answers whose values are replaced by the placeholder; programs may need their presence."""
 
 _SECRET_HEADER = re.compile(
     r"(?:proxy-)?authorization|(?:set-)?cookie|(?!idempotency-)(?:.*-)?(?:key|token|secret|auth|credential)"
@@ -56,17 +56,18 @@ _SECRET_PARAMETER = re.compile(
 )
 _PARAMETER = re.compile(r"(?P<before>(?:^|[&?;])(?P<name>[^=&;]*)=)(?P<value>[^&;]*)")
 _ADDRESSED = re.compile(r"(?P<before>[&?;](?P<name>[\w%.-]+)=)(?P<value>[^&;\s\"'<>]+)")
-"""A parameter of an address that stands in a text."""
+"""A query parameter of an address within a text."""
 
 
 def redact(
     interactions: Iterable[Interaction], *, secrets: Iterable[str] = (), patterns: Sequence[str] = ()
 ) -> list[Interaction]:
-    """The interactions as they may be written; those given stay as they are.
+    """Return the interactions as they may be written; those given stay unchanged.
 
-    `secrets` are values known to this run (`secrets_of(os.environ)`); what its sensitive headers carried is
-    found by itself. `patterns` are the user's regular expressions; where one has a group, the first group is
-    hidden. Answers still parse, with the usage they had; redacting twice changes nothing more.
+    `secrets` are values known to this run (`secrets_of(os.environ)`); what the sensitive headers carried is
+    found without them. `patterns` are the user's regular expressions; if one has a group, only its first
+    group is hidden. Answers still parse and have the same usage. Redacting twice gives the same as redacting
+    once.
     """
     interactions = list(interactions)
     values = {*secrets, *(value for pair in interactions for part in pair for value in _header_secrets(part))}
@@ -77,38 +78,38 @@ def redact(
 
 
 class Redactor:
-    """Hides the secrets of a run: in its requests as recordings do, and in every text that leaves it.
+    """Hide the secrets of a run: in its requests as recordings do, and in every text that leaves it.
 
-    `environ` and `patterns` are what recordings are redacted by. Thread-safe.
+    `environ` and `patterns` are those by which recordings are redacted. Thread-safe.
     """
 
     def __init__(self, environ: Mapping[str, str], patterns: Sequence[str] = ()) -> None:
         self._environ = environ
         self._patterns = patterns
-        self._secrets: dict[frozenset[str], Secrets] = {}  # each remembers the texts that it has searched
+        self._secrets: dict[frozenset[str], Secrets] = {}  # kept: each remembers the texts it has searched
         self._noticed: frozenset[str] = frozenset()
-        """What the headers of requests carried."""
+        """Secrets that the headers of requests carried."""
         self._pieces: set[str] = set()
-        """All pieces of `_PIECE` characters of the secrets that were found in requests."""
+        """All pieces, of `_PIECE` characters each, of the secrets that were found in request bodies."""
         self._lock = threading.Lock()
 
     def __call__(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the request without secrets, so that it compares with a recorded one."""
+        """Return a request without secrets, so that it compares with a recorded one."""
         return redact_request(request, self._knowing(_header_secrets(request)))
 
     def hide(self, patterns: Sequence[str]) -> None:
-        """Hide what these regular expressions match, and no longer what those before them did."""
+        """Replace the patterns: from now on, hide what these regular expressions match instead."""
         with self._lock:
             self._patterns, self._secrets = patterns, {}
 
     def notice(self, request: Mapping[str, Any]) -> None:
-        """Remember the keys that a request carries in its headers: no text may tell them."""
+        """Remember the keys that a request carries in its headers, so that `text` hides them."""
         lasting = {value for value in _header_secrets(request) if not value.startswith("Signature=")}
         with self._lock:
             self._noticed |= lasting
 
     def learn(self, body: Any) -> None:
-        """Remember the secrets of a JSON body, since texts may quote it, and cut what they quote."""
+        """Remember the secrets of a JSON body, so that `text` hides them even where a quote is cut off."""
         found = set(_secrets_in(body, self._knowing(self._noticed), _NAMED))
         with self._lock:
             self._pieces.update(
@@ -125,6 +126,7 @@ class Redactor:
             return replace_spans(shown, _merged((start, start + _PIECE) for start in pieces))
 
     def _knowing(self, values: Iterable[str]) -> Secrets:
+        """Return the finder for the environment's secrets and these values."""
         known = secrets_of(self._environ).union(values)
         secrets = self._secrets.get(known)
         if secrets is None:
@@ -133,9 +135,9 @@ class Redactor:
 
 
 def redact_request(request: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
-    """One request, without secrets.
+    """Return a request in vcr's shape without secrets.
 
-    A recorded request is redacted, so compare it with the redacted form of the one that is sent now.
+    A recorded request is redacted, so compare it with the redacted form of the request that is sent now.
     """
     body = as_bytes(request["body"])
     if body and _names_form(request):
@@ -149,7 +151,7 @@ def redact_request(request: Mapping[str, Any], secrets: Secrets) -> dict[str, An
 
 
 def redact_answer(answer: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
-    """One answer, without secrets."""
+    """Return an answer in vcr's shape without secrets."""
     redacted = {
         key: _redact_value(value, secrets) for key, value in answer.items() if key not in ("headers", "body")
     }
@@ -165,7 +167,7 @@ def redact_answer(answer: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]
 
 
 def _answer_body(headers: dict[str, list[Any]], body: Any, secrets: Secrets) -> bytes | None:
-    """Redacts the plain body; `headers` lose the content encoding that is undone."""
+    """Return the redacted plain body. If it was compressed, also remove its encoding from `headers`."""
     content = as_bytes(body)
     if not content:
         return content
@@ -200,7 +202,7 @@ def _kept_headers(part: Mapping[str, Any], kept: frozenset[str], secrets: Secret
 
 
 def _header_secrets(part: Mapping[str, Any]) -> Iterator[str]:
-    """What the sensitive headers of a request or an answer carried."""
+    """Yield the secrets that the sensitive headers of a request or an answer carry."""
     for name, values in (part.get("headers") or {}).items():
         if _SECRET_HEADER.fullmatch(name.lower()):
             for value in map(_text, _values(values)):
@@ -252,7 +254,7 @@ def _names_form(part: Mapping[str, Any]) -> bool:
 
 
 def redact_uri(uri: str, secrets: Secrets) -> str:
-    """Return an address without who asks, and without what its parameters keep secret."""
+    """Return an address without user and password, and without the values of secret query parameters."""
     try:
         parts = urlsplit(uri)
     except ValueError:
@@ -276,14 +278,14 @@ _NAMED = re.compile(
     r"(?i)request_id|user_profile_id|organization_id|workspace_id|api_?key|(?:access|refresh|id)_?token"
     r"|client_?secret|password|private_?key|secret_?access_?key|session_?token"
 )
-"""Fields whose text is hidden for their name alone, outside the conversation."""
+"""JSON fields that are hidden whole because of their name, but not inside of the conversation."""
 _CONVERSATION = frozenset({"messages", "system", "tools", "content", "input", "delta"})
 _OF_METADATA = re.compile("user_id")
 _DATA = re.compile(r"((?:data:[ \t]*)?)(\{.*\})(\s*)")
 
 
 def redact_body(body: bytes, secrets: Secrets) -> bytes:
-    """The body without secrets; the same object where there are none."""
+    """Return the body without secrets; the same object if it holds none."""
     if looks_like_event_stream(body):
         return _redact_event_stream(body, secrets)
     value, encoding = parse_json(body)
@@ -296,7 +298,10 @@ def redact_body(body: bytes, secrets: Secrets) -> bytes:
 
 
 def redact_json(value: Any, secrets: Secrets, *, names: re.Pattern[str] | None = _NAMED) -> Any:
-    """A JSON value without secrets in its texts and keys; `names` says which fields are hidden whole."""
+    """Return a JSON value without secrets in its texts and keys.
+
+    `names` matches the fields whose texts are hidden whole; None: no fields.
+    """
     if isinstance(value, str):
         return secrets.redact(value)
     if isinstance(value, list):
@@ -313,7 +318,10 @@ def redact_json(value: Any, secrets: Secrets, *, names: re.Pattern[str] | None =
 
 
 def _names_below(key: str, names: re.Pattern[str] | None) -> re.Pattern[str] | None:
-    """Return which fields are hidden whole below a field, where `names` are in it."""
+    """Return which fields are hidden whole below the field `key`, if `names` are hidden beside it.
+
+    Below the parts of a conversation: none. Below `metadata`: `user_id` alone. Else the same `names`.
+    """
     return None if key in _CONVERSATION else _OF_METADATA if key == "metadata" and names else names
 
 
@@ -344,7 +352,7 @@ def _redact_event_stream(body: bytes, secrets: Secrets) -> bytes:
 
 
 def _redact_structure(text: str, secrets: Secrets) -> str:
-    """JSON that none of our encodings gives back, or lines of JSON: what changes is written anew."""
+    """Redact JSON that none of our encodings reproduces, or lines of JSON; only changes are written anew."""
     try:
         value = json.loads(text)
         redacted = redact_json(value, secrets)
@@ -354,7 +362,7 @@ def _redact_structure(text: str, secrets: Secrets) -> str:
 
 
 def _redact_lines(text: str, secrets: Secrets) -> str:
-    """The events of a stream are pieces of one text; JSON lines without `data:` stand each for itself."""
+    """Redact lines of JSON. Lines with `data:` are pieces of one text; each other line stands for itself."""
     lines: list[str] = text.split("\n")
     parsed = [(number, *found) for number, line in enumerate(lines) if (found := _parse_line(line))]
     stream = iter(_redact_events([event for _, head, event, _ in parsed if head], secrets))
@@ -366,7 +374,7 @@ def _redact_lines(text: str, secrets: Secrets) -> str:
 
 
 def _parse_line(line: str) -> tuple[str, Any, str] | None:
-    """`data:` where it is there, the JSON object, and the blanks behind it."""
+    """Split a line into (`data:` or nothing, its JSON object, the blanks behind it); None for other lines."""
     match = _DATA.fullmatch(line)
     try:
         return (match[1], json.loads(match[2]), match[3]) if match else None
@@ -379,7 +387,10 @@ def _redact_events(events: Sequence[Any], secrets: Secrets) -> list[Any]:
 
 
 def _redact_joined(events: Sequence[Any], secrets: Secrets) -> Sequence[Any]:
-    """Hide what only shows in the joined texts of one place in the events, as in `delta.text` of a block."""
+    """Hide secrets that a stream cut into pieces.
+
+    The texts at one place of the events, for example `delta.text` of one block, are searched as one text.
+    """
     places: dict[object, list[tuple[int, Path]]] = defaultdict(list)
     for number, event in enumerate(events):
         block = event.get("index") if isinstance(event, dict) else None
@@ -396,6 +407,7 @@ def _redact_joined(events: Sequence[Any], secrets: Secrets) -> Sequence[Any]:
 
 
 def _event_texts(value: Any, path: Path) -> Iterator[Path]:
+    """Yield the path of every string in a JSON value."""
     if isinstance(value, str):
         yield path
     elif isinstance(value, (dict, list)):
@@ -410,7 +422,7 @@ def _at(value: Any, path: Path) -> Any:
 
 
 def _with(value: Any, path: Path, text: str) -> Any:
-    """A copy of the value with another text at a path."""
+    """Return a copy of the JSON value with another text at a path."""
     if not path:
         return text
     copy = value.copy()
@@ -419,7 +431,10 @@ def _with(value: Any, path: Path, text: str) -> Any:
 
 
 def _cut(pieces: Sequence[str], spans: Sequence[Span]) -> Iterator[str]:
-    """The pieces of a text without the spans of the whole; where a span begins stands the placeholder."""
+    """Yield the pieces of a text without the spans, which count from the start of the whole text.
+
+    The placeholder stands where a span begins.
+    """
     start = 0
     for piece in pieces:
         end = start + len(piece)
@@ -437,12 +452,12 @@ PLACEHOLDER = "REDACTED"
 
 Span = tuple[int, int]
 
-# A word begins here, also behind the letter of an escape in text that is JSON inside JSON ("\nsk-...").
+# The start of a word. In JSON inside of JSON that is also behind the letter of an escape ("\nsk-...").
 _START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (marker, re.compile(pattern))
-    for marker, pattern in (  # what every match contains, and the match; a group is hidden alone
+    for marker, pattern in (  # a text that every match contains, and the pattern; only its group is hidden
         ("sk-ant-", r"sk-ant-[\w-]{10,}"),
         ("sk-", _START + r"sk-(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[\w-]{20,}"),  # OpenAI, OpenRouter, litellm
         ("sk_", _START + r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"),  # Stripe
@@ -475,14 +490,14 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 _SECRET_NAME = re.compile(
     r"(?:^|[_-])(?:API_?)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|COOKIE|PAT)$", re.I
 )
-_SHORTEST = 8  # characters; shorter values stand for themselves in too many texts
+_SHORTEST = 8  # characters; shorter values occur in too many texts by chance
 _PIECE = _SHORTEST
-"""Characters by which a piece of a secret is known."""
+"""Characters of a secret's piece: that many in a row are hidden."""
 _SHORTEST_WORD = 16  # of letters only: `assistant` and `password` are words of every prompt
 
 
 def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
-    """The values of an environment that its names call secret, and the passwords in its URLs."""
+    """Return the values of an environment whose names call them secret, and the passwords in its URLs."""
     values = {value for name, value in environ.items() if _SECRET_NAME.search(name)}
     values |= {
         line.partition(":")[2].strip() for line in environ.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines()
@@ -494,27 +509,27 @@ def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
 
 
 class Secrets:
-    """Finds and hides secrets. `values` are secrets that are known, `patterns` regular expressions of more.
+    """Find and hide secrets: known `values`, keys of known shapes, and what the regular expressions match.
 
     Values of fewer than 8 characters, and words of fewer than 16 letters, are left alone: prompts and the
-    API's own vocabulary are full of them. Raises re.error where a pattern is none.
+    API's own vocabulary are full of them. Raises re.error if a pattern is no regular expression.
     """
 
     def __init__(self, values: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
         known = {form for value in values if _is_secret(value) for form in _forms(value)}
         self._known = sorted(known, key=lambda form: (-len(form), form))
         self._patterns = [re.compile(pattern) for pattern in patterns]
-        self._redacted: dict[str, str] = {}  # conversations repeat their texts on every turn
+        self._redacted: dict[str, str] = {}  # memo: conversations repeat their texts on every turn
 
     def redact(self, text: str) -> str:
-        """The text with a placeholder for each secret."""
+        """Return the text with a placeholder for each secret."""
         redacted = self._redacted.get(text)
         if redacted is None:
             redacted = self._redacted[text] = replace_spans(text, self.spans(text))
         return redacted
 
     def spans(self, text: str) -> list[Span]:
-        """Where secrets are, in order, not overlapping."""
+        """Return where secrets stand in a text, as (start, end), in order and not overlapping."""
         return _merged(sorted(self._matches(text)))
 
     def _matches(self, text: str) -> Iterator[Span]:
@@ -532,7 +547,7 @@ class Secrets:
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
-    """Return spans, given in order of their starts, with those that overlap made one."""
+    """Join overlapping spans. `spans` must be in order of their starts."""
     merged: list[Span] = []
     for start, end in spans:
         if merged and start < merged[-1][1]:
@@ -543,7 +558,7 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
 
 
 def replace_spans(text: str, spans: Iterable[Span]) -> str:
-    """The text with a placeholder for each of the spans, which are in order."""
+    """Return the text with a placeholder for each span; `spans` must be in order and not overlap."""
     parts, done = [], 0
     for start, end in spans:
         parts += [text[done:start], PLACEHOLDER]
@@ -565,16 +580,14 @@ def _password(url: str) -> str | None:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """A value as it may stand in a text: itself, in JSON (twice, too), in a URL, in hex, in base64."""
+    """Yield the forms that a value may have in a text: plain, JSON (once and twice), URL, hex, base64."""
     once = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     yield from (value, *once)
     yield from (json.dumps(form, ensure_ascii=False)[1:-1] for form in once)
     for escaped in (quote(value, safe=""), quote(value), quote_plus(value)):
         yield from (escaped, re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), escaped))
     yield from (value.encode().hex(), value.encode().hex().upper())
-    for offset in range(
-        3
-    ):  # base64 of a longer text that has the value in it: the characters it alone decides
+    for offset in range(3):  # base64 of a longer text: the characters that the value in it alone decides
         data = value.encode()
         encoded = base64.b64encode(bytes(offset) + data + bytes(2)).decode()
         form = encoded[(offset * 8 + 5) // 6 : (offset + len(data)) * 8 // 6]
