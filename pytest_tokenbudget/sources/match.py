@@ -1,6 +1,7 @@
-"""Hold a piece of a prompt against a file, word by word, over the holes of a template.
+"""Align a piece of a prompt with a file, word by word, across the holes of a template.
 
-A value that was filled into a hole is told by the few words that stand next to it.
+A hole is where a template is filled with a value. Which hole a value was filled into is decided by the few
+words that stand next to it.
 """
 
 from __future__ import annotations
@@ -18,22 +19,24 @@ from pytest_tokenbudget.sources.words import HOLE, Span, Words, word_spans
 Gram = tuple[str, ...]
 """A run of words."""
 _REMEMBERED = 20_000
-"""Words of a file above which its grams are looked for anew by each query."""
+"""Words of the largest file whose grams are kept; in a larger one each query searches anew."""
 _GRAMS = (3, 2)
-"""Words of a seed: three, or two where a template leaves no more in a row."""
+"""Words of the gram that a run begins from: three, or two if a template leaves no more in a row."""
 _POSITIONS = 64
-"""Of one gram: repeated boilerplate says nothing about the place."""
+"""How many positions of one gram are tried: repeated boilerplate says nothing about the place."""
 _RUNS = 256
+"""How many of the longest runs are chained at most."""
 _FAR = 120
-"""Words of a file between two runs of one chain: a template may leave out a paragraph, not a chapter."""
+"""Most words of a file between two runs of a chain: a template may leave out a paragraph, not a chapter."""
 _GAP_COST = 1 / 20
+"""What each word of a file between two runs costs, in matched words."""
 _PLACEHOLDERS = frozenset({HOLE, "{", "}", "%", "$"})
-"""What marks a hole: of f-strings, str.format, Jinja and Mustache, `%`, string.Template."""
+"""The marks of a hole: in f-strings, str.format, Jinja and Mustache, `%`, string.Template."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of the repository as words, with the places of its grams."""
+    """A file of the repository as words, with the positions of its grams."""
 
     path: str
     text: Words
@@ -43,9 +46,10 @@ class File:
         return {}
 
     def grams(self, size: int, wanted: Collection[Gram]) -> Mapping[Gram, Sequence[int]]:
-        """Return where each of the `wanted` runs of `size` words begins.
+        """Return where (indices of words) each of the `wanted` runs of `size` words begins.
 
-        Of a file of usual length all are remembered; those of a long one would take far more than its text.
+        For a file of usual length all runs are kept. For a long one they would take far more memory than its
+        text.
         """
         if len(self.text.words) > _REMEMBERED:
             return _positions(self.text.words, size, wanted)
@@ -54,11 +58,11 @@ class File:
         return self._grams[size]
 
     def shared(self, wanted: Set[Gram], size: int) -> int:
-        """Count those of the `wanted` runs of `size` words that the file holds."""
+        """Return how many of the `wanted` runs of `size` words the file holds."""
         return len(wanted & self.grams(size, wanted).keys())
 
     def without(self, start: int, end: int) -> File:
-        """The same file with a range of words blotted out."""
+        """Return the same file with a range of words blotted out, so that they match nothing."""
         words = [*self.text.words[:start], *("\1" for _ in range(start, end)), *self.text.words[end:]]
         return File(self.path, Words(words, self.text.lines))
 
@@ -72,7 +76,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Words of a query that were found in a file, in order."""
+    """Words of a query that were found in a file, in order. Spans are ranges of the query's words."""
 
     file: File
     runs: tuple[_Run, ...]
@@ -84,21 +88,21 @@ class Alignment:
 
     @property
     def longest(self) -> int:
-        """Words of the longest run."""
+        """How many words the longest run has."""
         return max(run.length for run in self.runs)
 
     @property
     def extent(self) -> Span:
-        """The words of the file from the first run to the last."""
+        """The range of the file's words from the first run to the last."""
         return self.runs[0].file, self.runs[-1].file + self.runs[-1].length
 
     def matched_in(self, span: Span) -> list[Span]:
-        """The ranges of the query inside `span` that were found."""
+        """Return the ranges of the query's words inside `span` that were found."""
         inside = ((max(r.query, span[0]), min(r.query + r.length, span[1])) for r in self.runs)
         return [(start, end) for start, end in inside if start < end]
 
     def lines_of(self, span: Span) -> tuple[int, int] | None:
-        """First and last line of the file that hold the words of `span` that were found."""
+        """Return the first and last line of the file that hold found words of `span`; None without any."""
         numbers = [
             self.file.text.lines[run.file + edge - run.query]
             for run in self.runs
@@ -109,7 +113,10 @@ class Alignment:
         return (min(numbers), max(numbers)) if numbers else None
 
     def hole_line(self, gap: Span) -> int | None:
-        """The line of the template's hole that the words of `gap`, which were not found, were filled into."""
+        """Return the line of the template's hole that `gap` was filled into; None if no hole is there.
+
+        The words of `gap` were not found themselves; the hole is looked for between the runs around them.
+        """
         before = [run for run in self.runs if run.query + run.length <= gap[0]]
         after = [run for run in self.runs if run.query >= gap[1]]
         words, lines = self.file.text.words, self.file.text.lines
@@ -122,14 +129,14 @@ class Alignment:
 
 
 def grams_of(words: Sequence[str], size: int) -> Iterator[Gram]:
-    """Every run of so many words."""
+    """Return every run of `size` words, in order."""
     return zip(*(islice(words, start, None) for start in range(size)), strict=False)
 
 
 def _positions(
     words: Sequence[str], size: int, wanted: Collection[Gram] | None = None
 ) -> Mapping[Gram, Sequence[int]]:
-    """Return where each run of `size` words begins, of those that are `wanted` if that is given."""
+    """Return where each run of `size` words begins; only those that are `wanted`, if that is given."""
     found: dict[Gram, list[int]] = defaultdict(list)
     for position, gram in enumerate(grams_of(words, size)):
         if wanted is None or gram in wanted:
@@ -138,7 +145,7 @@ def _positions(
 
 
 def alignments(query: Sequence[str], file: File) -> Iterator[Alignment]:
-    """The best chain of runs of `query` in `file`: from long seeds, then from short ones."""
+    """Yield the best chain of runs of `query` in `file`: from long grams first, then from short ones."""
     for size in _GRAMS:
         if runs := _runs(query, file, size):
             yield _chained(runs, file)
@@ -183,7 +190,7 @@ def _trimmed(chain: list[_Run]) -> list[_Run]:
 
 
 def _runs(query: Sequence[str], file: File, size: int) -> list[_Run]:
-    """The longest runs of words that `query` and `file` share, by their place in the query."""
+    """Return the longest runs of words that `query` and `file` share, in the order of the query."""
     done: dict[int, int] = {}
     runs: list[_Run] = []
     places = file.grams(size, set(grams_of(query, size)))
@@ -198,7 +205,7 @@ def _runs(query: Sequence[str], file: File, size: int) -> list[_Run]:
 
 
 def _grown(query: Sequence[str], words: Sequence[str], start: int, position: int) -> _Run:
-    """The whole run that two equal words are part of."""
+    """Return the longest run of equal words through `start` in the query and `position` in the file."""
     end = 0
     while (
         start + end < len(query)
@@ -213,19 +220,19 @@ def _grown(query: Sequence[str], words: Sequence[str], start: int, position: int
 
 
 _CONTEXT = 24
-"""Unchanged words on either side of an addition that help to place it."""
+"""How many unchanged words on either side of an addition help to place it."""
 _COVERED = 0.6
 """Share of an addition that must be in a file before the file is said to hold it."""
 _LONG_ENOUGH = 4
-"""Words in a row, context included, below which a match is chance."""
+"""Fewest words in a row, context included, that are no match by chance."""
 _EXPLAINED = 3
-"""Words, of an addition whose other words all stand where a template has holes."""
+"""Fewest found words that are enough if all other words stand where a template has holes."""
 NAMED = 3
-"""Places that an ambiguous answer names."""
+"""How many places an ambiguous answer names at most."""
 
 
 class Query:
-    """An addition with its context."""
+    """A text that was added to a prompt, with the words around it. Spans are half-open ranges of words."""
 
     def __init__(self, text: str, span: Span, edges: Sequence[Span] | None = None) -> None:
         edges = word_spans(text) if edges is None else edges
@@ -239,24 +246,24 @@ class Query:
 
     @property
     def size(self) -> int:
-        """Words of the addition."""
+        """How many words the addition has."""
         return self.span[1] - self.span[0]
 
     def piece(self, span: Span) -> str:
-        """The text of a range of words."""
+        """Return the text of a range of words."""
         return self._full[self._edges[span[0]][0] : self._edges[span[1] - 1][1]]
 
     def content(self, span: Span) -> int:
-        """How many of a range of words say something: punctuation differs from format to format."""
+        """Return how many words of a range are no punctuation, which differs from format to format."""
         return sum(map(_says_something, self.words[span[0] : span[1]]))
 
     def begins_line(self, word: int) -> bool:
-        """Whether a word is the first of its line."""
+        """Return whether the word at this index is the first of its line."""
         begin = self._edges[word][0]
         return not self._full[self._full.rfind("\n", 0, begin) + 1 : begin].strip()
 
     def unbroken(self) -> Span:
-        """The addition with the rest of the words, up to white space, that it begins and ends in."""
+        """Return the range of the addition, extended to the white space around its first and last word."""
         (first, last), edges = self.span, self._edges
         while first and edges[first - 1][1] == edges[first][0]:
             first -= 1
@@ -265,7 +272,7 @@ class Query:
         return first, last
 
     def lines(self) -> list[Query]:
-        """The addition, line by line; none where it is of one line."""
+        """Return one query for each line of the addition; none if it has only one line."""
         first, last = self.span
         starts = [w for w in range(first + 1, last) if self.begins_line(w)]
         edges = [first, *starts, last]
@@ -275,19 +282,23 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """How well a file holds an addition."""
+    """How well a file holds an addition, and where."""
 
     alignment: Alignment
     in_span: int
-    """Words of the addition that are there, punctuation apart."""
+    """How many words of the addition are there, without punctuation."""
     filled: Source | None
+    """The line of a hole that a part of the addition was filled into."""
     missing: tuple[str, ...]
+    """The pieces of the addition that the file does not hold."""
     holds: bool
+    """Whether enough of the addition is there, or was filled into holes."""
     source: Source | None
+    """The lines that hold the found words."""
 
     @classmethod
     def of(cls, alignment: Alignment, query: Query) -> Placed:
-        """How well an alignment of a query explains its addition."""
+        """Judge how well an alignment of a query explains the query's addition."""
         matched = alignment.matched_in(query.span)
         in_span = sum(map(query.content, matched))
         gaps = [gap for gap in _gaps(query.span, matched) if query.content(gap)]
@@ -309,12 +320,12 @@ class Placed:
         )
 
     def rank(self) -> tuple[bool, int, int]:
-        """Better places rank higher; equal ranks are ambiguous."""
+        """Return a sort key: better places rank higher, and equal ranks are ambiguous."""
         return self.holds, self.in_span, self.alignment.matched
 
 
 def best_placement(query: Query, file: File) -> Placed | None:
-    """How well `file` holds `query`."""
+    """Return how well `file` holds `query`, by its best alignment; None if they share nothing."""
     best: Placed | None = None
     for alignment in alignments(query.words, file):
         one = Placed.of(alignment, query)
@@ -334,7 +345,7 @@ def _gaps(span: Span, matched: Sequence[Span]) -> list[Span]:
 
 
 def equal_places(best: Placed, query: Query) -> list[Source]:
-    """The place of `best`, and others in the same file that hold as much."""
+    """Return the place of `best`, and other places in the same file that hold as much."""
     places: list[Source] = []
     one = best
     while one.source and len(places) < NAMED:
@@ -347,16 +358,16 @@ def equal_places(best: Placed, query: Query) -> list[Source]:
 
 
 _LONGEST = 60
-"""Words of an addition above which it is no value."""
+"""Most words of an addition that may be a value."""
 _NEAR = 24
-"""Words on either side of a hole that are looked at."""
+"""How many words on either side of a hole are compared."""
 _EXPRESSION = 16
-"""Words between the braces of a hole."""
+"""Most words of a hole, from brace to brace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A line whose hole an addition fits, and the value in it."""
+    """A line with a hole that an addition fits, and the value that was filled in."""
 
     source: Source
     value: str
@@ -367,12 +378,13 @@ class _Fit:
     source: Source
     value: Span
     begin: int
-    """Of the line's own words in front of the hole, in the file."""
+    """Index, in the file, of the first equal word in front of the hole."""
     first: int
-    """The same in the query."""
+    """Index of the same word in the query."""
     words: int
-    """Of the line, on both sides of its hole, that stand around the value; marks count by themselves."""
+    """How many words on both sides of the hole also stand around the value, without punctuation marks."""
     marks: int
+    """How many punctuation marks do."""
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -380,10 +392,10 @@ class _Fit:
 
 
 def filled_in(query: Query, files: Iterable[File]) -> Filled | None:
-    """The one line of `files` with a hole that the whole of an addition fits, save for the line's own words.
+    """Return the one line of `files` with a hole that an addition fits as a whole.
 
-    `Session {id}` is too short to be found as a text, but it is all that stands around a session's id. None
-    where no line fits, or several do equally well.
+    Words of the line itself may be part of the addition. `Session {id}` is too short to be found as a text,
+    but it is all that stands around a session's id. Return None if no line fits, or several fit equally well.
     """
     if query.size > _LONGEST:
         return None
@@ -406,7 +418,7 @@ def filled_in(query: Query, files: Iterable[File]) -> Filled | None:
 
 def _fit(query: Query, added: Span, file: File, hole: Span) -> _Fit | None:
     words, (start, end), (first, last) = file.text.words, hole, added
-    # What the line says itself, inside the addition: as much of it as is there, on either side.
+    # How many words at the addition's beginning, and at its end, are the line's own.
     inside = max(
         n for n in range(last - first) if words[max(start - n, 0) : start] == query.words[first : first + n]
     )
@@ -425,7 +437,7 @@ def _fit(query: Query, added: Span, file: File, hole: Span) -> _Fit | None:
 
 
 def _holes(words: Sequence[str]) -> Iterator[Span]:
-    """The holes of f-strings, str.format, Jinja, `%` and string.Template, as ranges of words."""
+    """Yield the holes of f-strings, str.format, Jinja, `%` and string.Template, as ranges of words."""
     at = 0
     while at < len(words):
         end = _end_of_hole(words, at)
@@ -435,7 +447,7 @@ def _holes(words: Sequence[str]) -> Iterator[Span]:
 
 
 def _end_of_hole(words: Sequence[str], at: int) -> int:
-    """Behind the hole that begins at a word; `at` itself where none does."""
+    """Return the index behind the hole that begins at the word `at`; `at` itself if no hole does."""
     word = words[at]
     if word == HOLE:
         return at + 1

@@ -1,4 +1,4 @@
-"""Which lines of which file of the repository hold a text that a prompt gained."""
+"""Find the lines, in the files of the repository, that hold a text which a prompt gained."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from pytest_tokenbudget.sources.words import (
 from pytest_tokenbudget.wording import plural
 
 _RARE = 12
-"""Words that choose the files worth a look: the rarest in the repository."""
+"""How many words, the rarest in the repository, choose the files that are searched."""
 _CANDIDATES, _POOL = 6, 256
-"""Files that are looked into, and those of which they are chosen."""
+"""How many files are searched, and from how many they are chosen."""
 DATA = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".ipynb", ".svg"})
-"""Suffixes of files that seldom hold prompts, and are looked into last."""
+"""Suffixes of files that seldom hold prompts, and are searched last."""
 _LINES = 50
-"""Of an addition that no file holds as a whole, above which they are not looked for one by one."""
+"""Most lines that are looked for one by one, of an addition that no file holds as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,49 +46,53 @@ class Location:
     """Where an added text stands in the repository."""
 
     sources: tuple[Source, ...] = ()
-    """One: there. Several: ambiguous, up to three of them. None: in no file."""
+    """One if the place is certain, up to three if it is ambiguous, none if no file holds the text."""
     filled: Source | None = None
     """The line of a template that the text, or a part of it, is filled into."""
     missing: tuple[str, ...] = ()
     """The pieces of the text that no file holds at that place."""
     elsewhere: tuple[Source, ...] = ()
-    """Of a text with several additions: the places of the smaller ones."""
+    """The places of the smaller additions, if the text has several."""
     code: str = ""
-    """What the repository holds in the line `filled`."""
+    """The text of the line `filled` in the repository."""
 
     @property
     def source(self) -> Source | None:
-        """The one place, if there is one."""
+        """The place of the text if there is exactly one, else None."""
         return self.sources[0] if len(self.sources) == 1 else None
 
 
 @dataclass(frozen=True)
 class SourceTree:
-    """The text files of a repository, relative path to text, and what the change at hand does to them.
+    """The text files of a repository (relative path to text), and what the change at hand does to them.
 
-    Indexed when it is first asked, once: keep one for a whole run.
+    The files are indexed once, at the first question: keep one tree for a whole run.
     """
 
     files: Mapping[str, str]
     changed: Mapping[str, str] = field(default_factory=dict)
-    """Of the files that the change touches: what they held before it."""
+    """The files that the change touches, and what each held before it; empty if it is new."""
     unread: int = 0
-    """How many text files are not among `files`, since they are too large."""
+    """How many text files are not in `files` because they are too large."""
 
     @property
     def nowhere(self) -> str:
-        """Say where a text is that no file holds: of the whole repository only if all of it was read."""
+        """The words that say where a text is that no file holds.
+
+        They speak of the whole repository only if all of it was read.
+        """
         if not self.unread:
             return "in no file of the repository"
         return f"in no file that was searched ({plural(self.unread, 'file')} too large)"
 
     @cached_property
     def _changed(self) -> tuple[_Index, _Index]:
-        """Index the files that the change touches: those that are no data first."""
+        """Indexes of the files that the change touches: first of sources, then of data."""
         return _indexes({path: text for path, text in self.files.items() if path in self.changed})
 
     @cached_property
     def _others(self) -> tuple[_Index, _Index]:
+        """Indexes of all other files: first of sources, then of data."""
         return _indexes({path: text for path, text in self.files.items() if path not in self.changed})
 
     @cached_property
@@ -96,10 +100,10 @@ class SourceTree:
         return {}
 
     def locate(self, was: str, now: str) -> Location:
-        """Where the repository holds what `now` has more than `was`, changed files first.
+        """Return where the repository holds the text that `now` has and `was` lacks; changed files first.
 
-        The place of the largest addition is the answer, those of the others are `elsewhere`. Texts are found
-        in spite of white space, escapes, string concatenation and templates that were filled; a text that
+        The place of the largest addition is the answer; those of the others are `elsewhere`. Texts are found
+        in spite of white space, escapes, string concatenation and templates that were filled. A text that
         several places hold equally well is ambiguous.
         """
         key = (was, now)
@@ -108,7 +112,7 @@ class SourceTree:
         return self._answers[key]
 
     def holds(self, text: str) -> bool:
-        """Whether any file holds `text`, word for word."""
+        """Return whether any file holds `text` word for word. True for a text without words."""
         words = words_of(text)
         if not words:
             return True
@@ -119,7 +123,7 @@ class SourceTree:
         )
 
     def changes_mention(self, word: str) -> bool:
-        """Whether a file that the change touches holds a word, code included."""
+        """Return whether a file that the change touches holds a word, in code or text."""
         whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
         return any(whole.search(self.files[path]) for path in self.changed)
 
@@ -129,7 +133,7 @@ class SourceTree:
         return bool(names) and any(lists_in_order(names, text) for text in texts)
 
     def tells_order(self, names: Names) -> bool:
-        """Whether the change put these names into this order, in some file."""
+        """Return whether the change put these names into this order, in some file."""
         return any(is_new_order(names, was, self.files[path]) for path, was in self.changed.items())
 
     def _located(self, was: str, now: str) -> Location:
@@ -150,7 +154,10 @@ class SourceTree:
         )
 
     def _placed(self, query: Query) -> list[tuple[int, Location]]:
-        """Where an addition stands, with its size; else where its lines do: files that were put together."""
+        """Return where an addition stands, with its size in words.
+
+        If the addition as a whole is in no one place, its lines are looked for: it may be files put together.
+        """
         whole = self._place(query)
         lines = query.lines() if whole.missing and not whole.filled else []
         if len(lines) <= _LINES:
@@ -161,7 +168,7 @@ class SourceTree:
         return [(query.size, whole)]
 
     def _place(self, query: Query) -> Location:
-        """Return where the first index that holds an addition has it; else a hole that it is filled into."""
+        """Return where the first index that holds an addition has it, else the hole it was filled into."""
         filled: Location | None = None
         for index in chain(self._changed, self._others):
             location = index.place(query)
@@ -178,6 +185,7 @@ class SourceTree:
 
 
 def _indexes(files: Mapping[str, str]) -> tuple[_Index, _Index]:
+    """Return the indexes of sources and of data files."""
     data = {path: text for path, text in files.items() if PurePosixPath(path).suffix.lower() in DATA}
     return (
         _Index({path: text for path, text in files.items() if path not in data}),
@@ -186,7 +194,7 @@ def _indexes(files: Mapping[str, str]) -> tuple[_Index, _Index]:
 
 
 class _Index:
-    """Find the files that hold words; every file is read when it is made."""
+    """Find the files that hold words. All files are read when the index is made."""
 
     holds_data = False
 
@@ -207,7 +215,7 @@ class _Index:
         return self._paths.get(word, ())
 
     def place(self, query: Query) -> Location | None:
-        """Where these files hold `query`; None where none of them holds anything of it."""
+        """Return where these files hold `query`; None if they hold nothing of it."""
         words, (start, end) = query.words, query.span
         context = [*words[:start], *words[end:]]
         files = {file.path: file for file in (*self.candidates(words[start:end]), *self.candidates(context))}
@@ -223,7 +231,10 @@ class _Index:
         return Location(tuple(sources)[:NAMED], best.filled, best.missing)
 
     def candidates(self, words: Sequence[str]) -> list[File]:
-        """The files that hold most of the rarest of `words`; if many do, most of them in a row."""
+        """Return the files that hold most of the rarest of `words`.
+
+        If many hold equally many, those come first that hold more runs of three of them.
+        """
         known = [word for word in self._telling(words) if self._holding(word)]
         known.sort(key=lambda word: (len(self._holding(word)), word))
         votes = Counter(path for word in known[:_RARE] for path in self._holding(word)).most_common(_POOL)
@@ -238,7 +249,7 @@ class _Index:
         return set(words)
 
     def all_files(self) -> list[File]:
-        """Every file, by path."""
+        """Return every file, sorted by path."""
         return [self._file(path) for path in sorted(self._texts)]
 
     def _file(self, path: str) -> File:
@@ -248,9 +259,9 @@ class _Index:
 
 
 class _DataIndex(_Index):
-    """Find the data files that hold words: each word is looked for in their texts once, when it is asked for.
+    """Find the data files that hold words. Each word is searched for in their texts, once, when it is needed.
 
-    Data can be many megabytes, of which few words are ever asked for.
+    Data can be many megabytes, of which few words are ever needed.
     """
 
     holds_data = True
@@ -264,7 +275,7 @@ class _DataIndex(_Index):
         return self._paths[word]
 
     def _telling(self, words: Sequence[str]) -> Collection[str]:
-        """Return the longest words, which are rare; not those that JSON may escape."""
+        """Return the longest words, since long words are rare; none that JSON may escape."""
         plain = {word for word in words if word.isascii() and word.isalnum()}
         return sorted(plain, key=lambda word: (-len(word), word))[:_RARE]
 

@@ -1,9 +1,10 @@
 """Split texts into words with line numbers, by which prompts and the repository's files are compared.
 
-A word is a run of letters, digits and underscores, one CJK character, or one punctuation mark. White space
-is no word, so that `textwrap.dedent`, joined lines and folded YAML scalars change nothing. Here are also
-the words that a text gained over another, and the order in which a text lists names, which tells an edited
-order from one that a process makes up.
+A word is a run of letters, digits and underscores, one CJK character, or one punctuation mark. White space is
+no word, so that `textwrap.dedent`, joined lines and folded YAML scalars change nothing.
+
+This module also finds the words that one text has and another lacks, and the order in which a text lists
+names. That order tells an order that somebody edited from one that a process makes up.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sys import intern
 from pytest_tokenbudget.sequences import common_ends
 
 HOLE = "\0"
-"""Stands where a template is filled: the expression of an f-string, or one that is added to a literal."""
+"""The word for a hole of a template: an f-string's expression, or one that is added to a literal."""
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]|\0")
@@ -38,9 +39,9 @@ _LITERAL = re.compile(
 _FIELD = re.compile(r"\{\{|\}\}|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 _ADDS = re.compile(r"[ \t]*\+\s*(?![rRbBuUfFtT]{0,2}[\"'])")
 _ADDED_TO = re.compile(r"[\w)\]]\s*\+\s*$")
-"""An expression that is added to a literal, and one that a literal is added to: holes, as in f-strings."""
+"""An expression added behind a literal (`_ADDS`), or in front of it: a hole, as in an f-string."""
 _ADDED_WITHIN = 80
-"""Characters in front of a literal that are looked at."""
+"""How many characters in front of a literal are searched for `_ADDED_TO`."""
 _JSON = frozenset({".json", ".jsonl", ".ndjson", ".ipynb"})
 _JSON_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[-+.\w]*')
 _ESCAPED = frozenset(
@@ -48,7 +49,7 @@ _ESCAPED = frozenset(
     | {".java", ".kt", ".kts", ".scala", ".cs", ".php", ".rs", ".swift", ".c", ".h", ".cc", ".cpp", ".hpp"}
     | {".lua", ".ex", ".exs", ".clj", ".dart", ".pl", ".sh", ".vue", ".svelte"}
 )
-"""Formats, and languages beside Python, that write a line break in a text as `\\n`."""
+"""Formats, and languages other than Python, that write a line break in a text as `\\n`."""
 _MARKUP = frozenset({".html", ".htm", ".xml"})
 
 
@@ -61,19 +62,20 @@ class Words:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text."""
+    """Return the words of a text."""
     return _WORD.findall(text)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Where each of the words of a text begins and ends, in characters."""
+    """Return where each word of a text begins and ends, in characters."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
 def read_words(path: str, text: str) -> Words:
-    """The words of a file that a prompt can come from: of Python its string literals, else the whole text.
+    """Return the words of a file that a prompt can come from, with their lines.
 
-    Escapes of JSON, YAML, TOML and Python are undone, entities of HTML and XML too.
+    Of Python source these are the string literals, else the whole text. Escapes of JSON, YAML, TOML and
+    Python are undone, and so are entities of HTML and XML.
     """
     words: list[str] = []
     lines: list[int] = []
@@ -85,6 +87,7 @@ def read_words(path: str, text: str) -> Words:
 
 
 def _lines(suffix: str, text: str) -> Iterator[tuple[int, str]]:
+    """Yield the text of a file that can be part of a prompt, as (line number from 1, text)."""
     if suffix in (".py", ".pyi"):
         yield from _literals(text)
         return
@@ -101,10 +104,11 @@ def _lines(suffix: str, text: str) -> Iterator[tuple[int, str]]:
 
 
 def _literals(source: str) -> Iterator[tuple[int, str]]:
-    """The string literals of Python source, line by line.
+    """Yield the string literals of Python source, line by line, as (line number from 1, text).
 
-    Found by their quotes rather than by `ast`, which gives neither the lines inside a concatenation nor,
-    before 3.12, the place of an f-string's pieces, and which refuses a file of another Python altogether.
+    They are found by their quotes and not by `ast`, which gives neither the lines inside a concatenation nor,
+    before Python 3.12, the places of an f-string's pieces, and which refuses a file of another Python
+    version.
     """
     number, position = 1, 0
     for match in _LITERAL.finditer(source):
@@ -128,14 +132,14 @@ def _field(match: re.Match[str]) -> str:
     field = match[0]
     if field in ("{{", "}}"):
         return field[0]
-    return f" {HOLE} " + "\n" * field.count("\n")  # an expression may span lines: the count goes on
+    return f" {HOLE} " + "\n" * field.count("\n")  # keep the expression's line breaks for the line numbers
 
 
 def _unescape(line: str) -> str:
     if "\\" not in line:
         return line
     text = _ESCAPE.sub(_escape, line)
-    # JSON writes what is above U+FFFF as a pair of surrogates.
+    # JSON writes characters above U+FFFF as pairs of surrogates: join them.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -149,19 +153,19 @@ def _escape(match: re.Match[str]) -> str:
 
 
 _CELLS = 1_000_000
-"""Above this product of lengths `SequenceMatcher`, which is quadratic at worst, is left out."""
+"""Largest product of two lengths for `SequenceMatcher`, which is quadratic at worst."""
 _JOINED_WITHIN = 3
-"""Added words this near to each other are one addition."""
+"""Most words between two additions that are taken as one."""
 _SENTENCE_ENDS = frozenset(".!?:;。！？")
 
 Span = tuple[int, int]
-"""Half-open range of words."""
+"""A half-open range of words: (first index, index behind the last)."""
 
 
 def added_spans(was: str, now: str) -> list[Span]:
-    """The ranges of the words of `now` that `was` does not have there; of a pure removal, none.
+    """Return the ranges of words of `now` that `was` does not have there; none if words were only removed.
 
-    First by lines, then by words inside lines that were replaced, so that a sentence added to a long line
+    Lines are compared first, then the words inside of replaced lines, so that a sentence added to a long line
     is told apart from that line.
     """
     old, new = _line_words(was), _line_words(now)
@@ -178,10 +182,12 @@ def added_spans(was: str, now: str) -> list[Span]:
 
 
 def _line_words(text: str) -> list[tuple[str, ...]]:
+    """Return the words of each line, without lines that have none."""
     return [line for line in (tuple(words_of(line)) for line in text.splitlines()) if line]
 
 
 def _word_spans(old: list[str], new: list[str]) -> list[Span]:
+    """Return the ranges of words in `new` that differ from `old`."""
     spans = [(k, m) for _, _, k, m in replaced(old, new) if m > k]
     return [_at_sentence_start(new, start, end) for start, end in spans]
 
@@ -189,7 +195,10 @@ def _word_spans(old: list[str], new: list[str]) -> list[Span]:
 def replaced(
     old: Sequence[tuple[str, ...]] | Sequence[str], new: Sequence[tuple[str, ...]] | Sequence[str]
 ) -> Iterator[tuple[int, int, int, int]]:
-    """The ranges old[i:j] that became new[k:m]; of two long ones all that stands between what both share."""
+    """Yield (i, j, k, m) for each old[i:j] that became new[k:m].
+
+    Two long sequences give one range: all that stands between their common beginning and end.
+    """
     head, tail = common_ends(old, new)
     i, j, k, m = head, len(old) - tail, head, len(new) - tail
     if i == j or k == m or (j - i) * (m - k) > _CELLS:
@@ -203,7 +212,7 @@ def replaced(
 
 
 def _at_sentence_start(words: list[str], start: int, end: int) -> Span:
-    """Slide an addition left over equal words, to where its sentence begins.
+    """Slide an addition to the left over equal words, to where its sentence begins.
 
     "A b. **A c.** A d." and "A b. A **c. A** d." are the same difference; the first is how it was written.
     """
@@ -214,6 +223,7 @@ def _at_sentence_start(words: list[str], start: int, end: int) -> Span:
 
 
 def _merged(spans: list[Span]) -> Iterator[Span]:
+    """Yield the non-empty spans, with those that are near to each other joined."""
     current: Span | None = None
     for start, end in spans:
         if start == end:
@@ -232,7 +242,7 @@ Names = tuple[str, ...]
 
 
 def is_new_order(names: Names, before: str, now: str) -> bool:
-    """Whether an edit of a text, `before` to `now`, touches some of these names, listed in this order."""
+    """Return whether `now` lists these names in this order, and the edit from `before` touched one."""
     if not lists_in_order(names, now):
         return False
     lines = now.splitlines()
@@ -244,7 +254,7 @@ def is_new_order(names: Names, before: str, now: str) -> bool:
 def lists_in_order(names: Names, text: str) -> bool:
     """Return whether a text lists these names in this order.
 
-    Code, JSON and prose alike: only the order counts in which the names come, as whole words.
+    This holds for code, JSON and prose alike: only the order counts in which the names come, as whole words.
     """
     said = tuple(name for name, _ in groupby(name for name, _ in _named(names, text.splitlines())))
     runs = (said[at : at + len(names)] for at in range(len(said)))
@@ -252,13 +262,17 @@ def lists_in_order(names: Names, text: str) -> bool:
 
 
 def _named(names: Names, lines: Sequence[str]) -> list[tuple[str, int]]:
-    """Return the names as they come, each with the number of its line."""
+    """Return each occurrence of a name in the lines, in order, with the index of its line."""
     pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
     return [(match[0], number) for number, line in enumerate(lines) for match in pattern.finditer(line)]
 
 
 def other_order(was: object, now: object) -> Names | None:
-    """The first keys, or strings of a list, in another order in two JSON-like values, as they come now."""
+    """Return names that stand in another order in two JSON-like values, in their new order; else None.
+
+    Names are the keys of a mapping, or the strings of a list. The first place with another order counts, and
+    only the part of the names that moved (`moved`).
+    """
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         if list(was) != list(now):
             return moved([*was], [*now]) if was.keys() == now.keys() else None
@@ -273,6 +287,6 @@ def other_order(was: object, now: object) -> Names | None:
 
 
 def moved(was: Sequence[str], now: Sequence[str]) -> Names:
-    """Of names in another order, those between the first and the last that stand elsewhere."""
+    """Return the names of `now` from the first to the last that stand in another place than in `was`."""
     differ = [at for at, (old, new) in enumerate(zip(was, now, strict=True)) if old != new]
     return tuple(now[differ[0] : differ[-1] + 1])
