@@ -1,6 +1,6 @@
-"""Read the committed baselines of a folder: in its files, at a commit, and through history.
+"""Read the committed baselines of a folder (in its files, at a commit, and through history), and update them.
 
-In a run each file is read once, and written at its end.
+In a run, `Committed` reads each file once. Files are written at the end of the run.
 """
 
 from __future__ import annotations
@@ -55,28 +55,28 @@ from pytest_tokenbudget.reports.history import History, from_trends
 from pytest_tokenbudget.repository.git import Commit, FileChange, Repository
 
 COMMITS = 100
-"""How many commits are looked back at."""
+"""How many commits a history goes back by default."""
 
 
 def files(folder: Path, pattern: str) -> list[tuple[str, Path]]:
-    """Return the files below `folder` by a glob: as named from there, with `/`, and the path of each.
+    """Return the files below `folder` that match a glob: (path from `folder`, with `/`; whole path).
 
-    In a repository, those that are not ignored.
+    In a repository, files that git ignores are left out.
     """
     try:
         paths = Repository.open(folder).files(pattern)
-    except GitError:  # not everybody has one
+    except GitError:  # no repository
         paths = sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
     return [(path, folder / path) for path in paths]
 
 
 def in_files(folder: Path) -> dict[str, Usage]:
-    """By scenario id, what the baseline files below `folder` hold now. Raises BaselineError."""
+    """Return what the baseline files below `folder` hold now, by scenario id. Raises BaselineError."""
     return by_id({path: usages(read_baselines(file)) for path, file in files(folder, PATTERN)})
 
 
 def remove(path: Path, names: Collection[str]) -> None:
-    """Take scenarios out of a baseline file, with what was accepted of them. Raises BaselineError."""
+    """Remove scenarios from a baseline file, with what was accepted of them. Raises BaselineError."""
     with locked(path.parent):
         beside = accepted_path(path)
         known = read_accepted(beside)
@@ -85,7 +85,7 @@ def remove(path: Path, names: Collection[str]) -> None:
 
 
 def at_commit(repository: Repository, commit: Commit) -> dict[str, Usage]:
-    """By scenario id, what the baseline files held at `commit`. Raises BaselineError."""
+    """Return what the baseline files held at `commit`, by scenario id. Raises BaselineError."""
     tree = _baseline_files(repository, commit)
     contents = dict(repository.blobs(tree.values()))
     where = {path: f"{path} at {commit.id[:7]}" for path in tree}
@@ -95,17 +95,17 @@ def at_commit(repository: Repository, commit: Commit) -> dict[str, Usage]:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What history holds of the baselines; commits oldest first."""
+    """What history holds of the baselines. `commits` and `snapshots` are parallel, oldest first."""
 
     commits: list[Commit]
     snapshots: list[Snapshot]
     """All baselines after each of the commits."""
     amiss: list[str]
-    """Files that could not be read at a commit, in sentences; they keep what they held before."""
+    """Sentences about files that could not be read at a commit; they keep what they held before it."""
 
 
 def in_history(repository: Repository, most: int) -> Past:
-    """The newest `most` commits that changed a baseline. Raises GitError where history is cut off."""
+    """Read the newest `most` commits that changed a baseline. Raises GitError if history is cut off."""
     repository.require_history()
     past = Past([], [], [])
     changed = repository.changes(PATTERN, most=most) if repository.commit() else []
@@ -115,7 +115,7 @@ def in_history(repository: Repository, most: int) -> Past:
     reader, read = VersionReader(), dict[str, Baselines]()
     held: dict[str, Baselines] = {}
     for commit, files in changed:
-        whole = not past.commits  # the oldest is taken as a whole: what came before it is not asked for
+        whole = not past.commits  # of the oldest commit all files are read, since none before it are known
         told = [FileChange(path, path, blob) for path, blob in first.items()] if whole else files
         for gone in {file.was for file in told if file.blob is None or file.was != file.path}:
             held.pop(gone, None)
@@ -136,9 +136,9 @@ def in_history(repository: Repository, most: int) -> Past:
 
 
 def read_history(repository: Repository, most: int = COMMITS) -> tuple[History, list[str]]:
-    """HISTORY of the newest `most` commits that changed a baseline, at the prices of today; what is amiss.
+    """Return HISTORY at the prices of today, and sentences about what could not be read.
 
-    Raises GitError where history is cut off.
+    It covers the newest `most` commits that changed a baseline. Raises GitError if history is cut off.
     """
     past = in_history(repository, most)
     prices = Prices()
@@ -164,45 +164,45 @@ def _text(content: bytes, where: str) -> str:
 
 
 Taken = Literal["due", "all", "migration"]
-"""What an update writes: what failed, improved or was recorded anew; all that changed; or what version 1 did
-not say of baselines that still hold."""
+"""Which baselines an update writes. `due`: those that failed, improved or were recorded anew. `all`: all that
+changed. `migration`: those that still hold, to add what version 1 of the file did not say."""
 
 
 @dataclass(slots=True)
 class Updated:
-    """What an update did."""
+    """What an update did: the files it wrote, and the scenarios that changed or stayed."""
 
     written: list[Path] = field(default_factory=list)
     before: dict[str, Usage] = field(default_factory=dict)
-    """By scenario id, what the baselines that changed were."""
+    """The old usage of each baseline that changed, by scenario id."""
     anew: set[str] = field(default_factory=set)
-    """Those of them that were measured on another recording."""
+    """Ids of those among them that were measured on another recording."""
     kept: list[str] = field(default_factory=list)
-    """Scenarios whose baseline stays, though their numbers are others."""
+    """Ids of scenarios whose baseline stays although their numbers changed."""
     problems: list[str] = field(default_factory=list)
-    """What could not be written, in sentences."""
+    """Sentences about what could not be written."""
 
 
 class MeasuredOn(TypedDict):
-    """What a baseline says beside its usage, as builtins, so that it crosses processes."""
+    """What a baseline says beside its usage, in built-in types, so that it can be sent between processes."""
 
     id: str
     recording: str | None
-    """The digest of its recording; None where nobody knows what that holds after the run."""
+    """The digest of its recording; None if what the recording holds after the run is not known."""
     foreign_reads: Mapping[str, Mapping[str, int]]
     """Tokens by rate and ttl (`5m`, `1h`)."""
     counted_by: str | None
     due: bool
-    """Whether an update writes it though nobody named it: it failed, improved, or was recorded anew."""
+    """Whether an update writes it without being told to: it failed, improved, or was recorded anew."""
     accepted: str
-    """The accepted requests, as the text of a file with this one scenario; empty where there are none."""
+    """The accepted requests, as the text of a file with this one scenario; empty without any."""
 
 
 class Committed:
-    """Those of all test files below `root`."""
+    """The committed baselines of all test files below `root`."""
 
     def __init__(self, root: Path, *, resolves: bool = False) -> None:
-        """`resolves`: whether the conflicts of a merge are resolved, or are errors."""
+        """Prepare to read below `root`; `resolves`: merge conflicts are resolved, else they are errors."""
         self._root = root
         self._resolves = resolves
         self._read: dict[Path, Mapping[str, Baseline]] = {}
@@ -216,9 +216,9 @@ class Committed:
         return self._read[path].get(place.name)
 
     def ids(self, folder: str) -> Iterator[str]:
-        """Yield the ids of all scenarios with a baseline whose test files are in `folder`, from the root.
+        """Yield the ids of all scenarios with a baseline whose test files are in `folder` (below the root).
 
-        Files that cannot be read are left out: their tests tell them.
+        Files that cannot be read are left out: the tests in them report that.
         """
         at = self._root / folder
         for path in sorted((at / "token_budgets").glob("*.yaml")):
@@ -232,17 +232,16 @@ class Committed:
         return read_merged(path, self._ancestor) if self._resolves else Merged(read_baselines(path))
 
     def _ancestor(self, path: Path) -> str | None:
-        """Return what both sides of a merge came from; None where git does not know."""
+        """Return the text that both sides of a merge came from; None if git does not know it."""
         try:
             return Repository.open(self._root).ancestor(path)
         except GitError:
             return None
 
     def accepted(self, place: Place, *, lenient: bool = False) -> Sequence[AcceptedCassette]:
-        """Return the accepted requests that the baseline of a scenario was measured on; none are read
-        where it has none.
+        """Return the accepted requests that a scenario's baseline was measured on; none without a baseline.
 
-        Raises BaselineError where they are not those of the baseline, unless `lenient`: none then.
+        Raises BaselineError if they are not those of the baseline; with `lenient`, return none instead.
         """
         baseline, path = self.of(place), accepted_path(self._path(place))
         if baseline is None or baseline.accepted is None:
@@ -257,7 +256,7 @@ class Committed:
         raise merged_or_edited(path, place.name)
 
     def accepted_beside(self, place: Place) -> Sequence[AcceptedCassette]:
-        """Return the accepted requests of the other scenarios of a scenario's file. Raises BaselineError."""
+        """Return the accepted requests of the other scenarios in a scenario's file. Raises BaselineError."""
         self.of(place)
         others = (replace(place, id=f"{place.file}::{name}") for name in self._read[self._path(place)])
         return [
@@ -273,10 +272,11 @@ class Committed:
         measured_on: Mapping[str, MeasuredOn],
         taken: Taken = "due",
     ) -> Updated:
-        """Write what was measured; what cannot be judged or is past a cap keeps the baseline that it has.
+        """Write what was measured as baselines, and return what was done.
 
-        `measured_on` holds by scenario id what a baseline says beside its usage. Another update of the same
-        files waits for this one, and neither loses what the other wrote.
+        A scenario that cannot be judged, or is past a cap, keeps its baseline. `measured_on` holds what a
+        baseline says beside its usage, by scenario id. Another update of the same files waits for this one,
+        and neither loses what the other wrote.
         """
         changed: dict[Path, dict[str, ScenarioEntry]] = defaultdict(dict)
         for entry in scenarios:
@@ -296,7 +296,7 @@ class Committed:
         return updated
 
     def update_live(self, runs: Mapping[Place, Sequence[Usage]]) -> Updated:
-        """Write the live runs of scenarios beside their replayed baselines, in place of earlier ones."""
+        """Write the live runs of scenarios beside their replayed baselines, in place of earlier live runs."""
         updated = Updated()
         for path in sorted({self._path(place) for place in runs}):
             own = {place.name: tuple(found) for place, found in runs.items() if self._path(place) == path}
@@ -354,7 +354,7 @@ class Committed:
 def _is_taken(before: Baseline | None, baseline: Baseline, told: MeasuredOn | None, taken: Taken) -> bool:
     """Return whether `baseline` is written over `before`.
 
-    Where nothing is new but what version 1 did not say, that is left to a migration.
+    If only what version 1 of the file did not say is new, it is left to a migration.
     """
     if before is None:
         return taken != "migration"
@@ -372,7 +372,7 @@ def _baseline(
     accepted: Sequence[AcceptedCassette],
     live: Sequence[Usage],
 ) -> Baseline:
-    """Return what was measured of a scenario as a baseline, beside the `live` runs that it has."""
+    """Return what was measured of a scenario as a baseline, with the `live` runs that it has already."""
     usage = usage_of(entry["measured"]) if entry["measured"] else Usage()
     if told is None:
         return Baseline(usage, live=tuple(live))

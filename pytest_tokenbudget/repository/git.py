@@ -1,7 +1,7 @@
-"""What git knows: files, commits, what they changed, and other commits checked out beside this one.
+"""Ask git for files and commits, for what they changed, and for other commits checked out beside this one.
 
-The only module that runs git. Paths are relative to the folder that a repository was opened in, with forward
-slashes; what lies outside of that folder is left out.
+This is the only module that runs git. Paths are relative to the folder that a repository was opened in, with
+forward slashes. What lies outside of that folder is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from pytest_tokenbudget.errors import GitError
 
 DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
-"""Where the default branch is looked for, in this order."""
+"""Names that the default branch is looked for under, in this order."""
 
 _DEEPEN = (
     "This clone is shallow: its history is cut off. Run `git fetch --unshallow`; in GitHub Actions, give "
@@ -26,7 +26,7 @@ _DEEPEN = (
 _SET_BY_HOOKS = frozenset(
     ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 )
-"""A hook hands these to all that it starts; here, and in other working trees, the folder decides."""
+"""Variables that a git hook passes to every program it starts. They are removed: here the folder decides."""
 _CONFIG = ("-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false")
 _FORMAT = "--format=%x01%H%x1f%T%x1f%P%x1f%cI%x1f%s"
 
@@ -38,10 +38,10 @@ class Commit:
     id: str
     """Full hash."""
     tree: str
-    """Hash of all that it holds: two commits with one tree are the same code."""
+    """Hash of all that it holds: two commits with the same tree are the same code."""
     parents: tuple[str, ...]
     date: str
-    """Of the committer, ISO 8601 with its offset."""
+    """The committer's date, ISO 8601 with its offset."""
     subject: str
     """First line of its message; untrusted text."""
 
@@ -51,24 +51,24 @@ class FileChange:
     """A file that a commit added, changed, removed or moved."""
 
     path: str
-    """After the commit; where it was removed, before it."""
+    """Its path after the commit; of a removed file, the path before it."""
     was: str
-    """Before the commit: another path where it was moved."""
+    """Its path before the commit; it differs only if the file was moved."""
     blob: str | None
-    """Hash of what it holds now; None where it was removed."""
+    """Hash of what it holds after the commit; None if it was removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A folder of a working tree."""
+    """A folder in the working tree of a git repository."""
 
     folder: Path
     prefix: str
-    """The folder below the top of the working tree, such as `example_project/`; empty at the top."""
+    """The folder's path from the top of the working tree, such as `example_project/`; empty at the top."""
 
     @classmethod
     def open(cls, folder: Path) -> Repository:
-        """The repository that `folder` is in. Raises GitError where there is none."""
+        """Open the repository that `folder` is in. Raises GitError if there is none."""
         found = _git(folder, "rev-parse", "--is-inside-work-tree", "--show-prefix", check=False)
         inside, _, prefix = os.fsdecode(found.stdout).partition("\n")
         if found.returncode or inside != "true":
@@ -81,28 +81,31 @@ class Repository:
 
     @property
     def is_shallow(self) -> bool:
-        """Whether history is cut off."""
+        """Whether history is cut off (a shallow clone)."""
         return _git(self.folder, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
 
     def require_history(self) -> None:
-        """Raise GitError with the fix where history is cut off."""
+        """Raise GitError, which names the fix, if history is cut off."""
         if self.is_shallow:
             raise GitError(_DEEPEN)
 
     def files(self, *patterns: str) -> list[str]:
-        """What is in the working tree and not ignored, by glob (`**` crosses folders); all without one."""
+        """Return the files in the working tree that are not ignored and match a glob; without globs, all.
+
+        `**` in a glob crosses folders.
+        """
         given = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
         listed = self._fields(*given, "--", *_globs(patterns))
         return sorted(path for path in set(listed) if (self.folder / path).is_file())
 
     def touched(self, since: str) -> frozenset[str]:
-        """The tracked files that the working tree holds otherwise than commit `since`."""
+        """Return the tracked files whose content in the working tree differs from commit `since`."""
         return frozenset(
             self._fields("diff", "--no-ext-diff", "--name-only", "-z", "--relative", since, "--")
         )
 
     def commit(self, revision: str = "HEAD") -> Commit:
-        """The commit that a branch, tag or hash names. Raises GitError where there is none."""
+        """Return the commit that a branch, tag or hash names. Raises GitError if there is none."""
         found = self._verify(revision)
         if found is None:
             if revision == "HEAD":
@@ -112,7 +115,7 @@ class Repository:
         return next(self._log("--no-walk", found))
 
     def default_branch(self) -> str:
-        """The branch that work is merged into. Raises GitError where none can be found."""
+        """Return the branch that work is merged into. Raises GitError if none is found."""
         found = next((name for name in DEFAULT_BRANCHES if self._verify(name)), None)
         if found is None:
             fix = _DEEPEN if self.is_shallow else "Name the commit to compare with, such as HEAD~1."
@@ -120,7 +123,10 @@ class Repository:
         return found
 
     def merge_base(self, revision: str) -> Commit:
-        """Where HEAD left `revision`: `revision` itself when HEAD builds upon it. Raises GitError."""
+        """Return the commit where HEAD left `revision`, which is `revision` if HEAD builds upon it.
+
+        Raises GitError if they have no commit in common.
+        """
         other, head = self.commit(revision), self.commit()
         base = _git(self.folder, "merge-base", other.id, head.id, check=False).stdout.decode().strip()
         if not base:
@@ -135,16 +141,22 @@ class Repository:
         return found.stdout.decode(errors="replace") if found.returncode == 0 else None
 
     def commits(self, after: str, until: str) -> list[Commit]:
-        """What `until` has and `after` has not, oldest first; what was merged counts as its merge."""
+        """Return the commits that `until` has and `after` lacks, oldest first.
+
+        Only the first parents count: what a merge brought in is part of the merge.
+        """
         return list(self._log("--first-parent", "--topo-order", "--reverse", until, f"^{after}"))
 
     def tree(self, commit: str, *suffixes: str) -> dict[str, str]:
-        """Hash of what each file held at `commit`, by path; only paths that end in one of `suffixes`."""
+        """Return the hash of each file's content at `commit`, by path.
+
+        Only paths that end in one of `suffixes` are returned; without suffixes, all.
+        """
         fields = (field.partition("\t") for field in self._fields("ls-tree", "-r", "-z", commit, "--", "."))
         return {path: entry.split(" ")[2] for entry, _, path in fields if path.endswith(suffixes or "")}
 
     def blobs(self, ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """What is stored under each hash, by one process."""
+        """Yield the content that is stored under each hash, as (hash, content); git is started only once."""
         wanted = list(dict.fromkeys(ids))
         output = _git(self.folder, "cat-file", "--batch", text="\n".join([*wanted, ""])).stdout
         start = 0
@@ -153,10 +165,10 @@ class Repository:
             name, _kind, size = output[start:end].decode().split(" ")
             start = end + 1 + int(size)
             yield name, output[end + 1 : start]
-            start += 1  # the newline after each
+            start += 1  # the newline behind each content
 
     def changes(self, *patterns: str, most: int) -> list[tuple[Commit, list[FileChange]]]:
-        """The newest `most` commits of HEAD's own line that touch `patterns`, oldest first."""
+        """Return the newest `most` first-parent commits of HEAD that touch `patterns`, oldest first."""
         given = ("log", "--first-parent", "-m", "-M", "--raw", "--no-abbrev", "-z", f"--max-count={most}")
         fields = iter(self._fields(*given, _FORMAT, "--encoding=UTF-8", "HEAD", "--", *_globs(patterns)))
         found: list[tuple[Commit, list[FileChange]]] = []
@@ -172,16 +184,20 @@ class Repository:
         return found[::-1]
 
     def moved(self, before: str, *after: str) -> dict[str, str]:
-        """Files that git takes for moved between two commits, or until now: new path to old path."""
+        """Return the files that git takes for moved between two commits, as new path to old path.
+
+        Without a second commit, compare with the working tree.
+        """
         given = ("diff", "--no-ext-diff", "-M", "--diff-filter=R", "--name-status", "-z", "--relative")
         fields = self._fields(*given, before, *after, "--")
         return dict(zip(fields[2::3], fields[1::3], strict=True))
 
     @contextmanager
     def worktree(self) -> Iterator[tuple[Path, Callable[[str], None]]]:
-        """Another working tree, gone afterwards whatever happens: its top, and what checks out a commit.
+        """Open another working tree: yield its top folder, and a function that checks out a commit there.
 
-        Nothing of one commit is left when the next is checked out; hooks do not run.
+        It is removed at the end, whatever happens. Nothing of one commit is left when the next is checked
+        out. Hooks do not run.
         """
         with tempfile.TemporaryDirectory(prefix="tokenbudget-", ignore_cleanup_errors=True) as temporary:
             top = Path(temporary).resolve() / "worktree"
@@ -199,18 +215,18 @@ class Repository:
     def _verify(self, revision: str) -> str | None:
         given = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         found = _git(self.folder, *given, check=False).stdout.decode().split()
-        return found[0] if len(found) == 1 else None  # of a range, git tells both ends
+        return found[0] if len(found) == 1 else None  # a range has two hashes, and is no commit
 
     def _log(self, *given: str) -> Iterator[Commit]:
         return map(_commit, self._fields("log", "-z", _FORMAT, "--encoding=UTF-8", *given, "--"))
 
     def _fields(self, *given: str) -> list[str]:
-        """Output that NULs end or part."""
+        """Run git and return its output, split at NUL characters, without empty fields."""
         return [field for field in os.fsdecode(_git(self.folder, *given).stdout).split("\0") if field]
 
 
 def head_of(folder: Path) -> str | None:
-    """The commit that `folder` is at; None where there is none."""
+    """Return the hash of the commit that `folder` is at; None if there is none."""
     try:
         return Repository.open(folder).commit().id
     except GitError:
@@ -218,7 +234,7 @@ def head_of(folder: Path) -> str | None:
 
 
 def project_of(folder: Path) -> str | None:
-    """Return where `folder` is, from the top of its repository; None where there is none."""
+    """Return the path of `folder` from the top of its repository; None if it is in no repository."""
     try:
         return Repository.open(folder).prefix.removesuffix("/")
     except GitError:
@@ -236,7 +252,7 @@ def _globs(patterns: Iterable[str]) -> list[str]:
 
 
 def environment(base: Mapping[str, str]) -> dict[str, str]:
-    """`base` without what ties git to another folder than the current one."""
+    """Return `base` without the variables that tie git to another folder than the current one."""
     return {key: value for key, value in base.items() if key not in _SET_BY_HOOKS}
 
 

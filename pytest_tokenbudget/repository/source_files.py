@@ -1,4 +1,4 @@
-"""Reads the text files that prompts can come from: what git knows of a folder, or what lies in it."""
+"""Read the text files that prompts can come from: what git knows of a folder, or else all files in it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from pytest_tokenbudget.repository.git import Repository
 from pytest_tokenbudget.sources.tree import DATA, SourceTree
 
 LARGEST = 512 * 1024
-"""Bytes of a file that is read although the change does not touch it: prompts are smaller."""
+"""Most bytes of a file that is read although the change does not touch it: prompts are smaller."""
 MOST = 24 * 1024 * 1024
-"""Bytes that are read in all of files that the change does not touch; data last."""
+"""Most bytes that are read of all such files together; data files come last."""
 _NOT_SOURCES = frozenset({"cassettes", "token_budgets", "__pycache__", "node_modules", "site-packages"})
 _LOCK_FILES = frozenset({"package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "go.sum"})
 _BUILT = (".lock", ".lockb", ".lock.json", ".lock.hcl", ".map", ".min.js", ".min.css", ".min.mjs")
-"""What the names of lock files, source maps and minified files end in."""
+"""Endings of the names of lock files, source maps and minified files."""
 _MINIFIED = 1000
-"""Characters of a line, on average, from which a script or style sheet is minified."""
+"""Average characters of a line above which a script or style sheet counts as minified."""
 _HEAD = 2000
-"""Characters that tell what a file is."""
+"""How many characters at the beginning show what a file is."""
 _REPORTS = ("<!-- pytest-tokenbudget", "<title>Token budget")
-"""What the Markdown and the HTML report begin with."""
+"""Texts near the beginning of our Markdown and HTML reports."""
 _TERMINAL = "= token budgets ="
-"""In what a run printed, wherever it was kept."""
+"""A text in the terminal output of a run, which somebody may have saved."""
 
 
 def read_source_tree(folder: Path) -> SourceTree:
-    """Read the text files of `folder`, and what those held before that the change at hand touches.
+    """Read the text files of `folder`, and what those that the current change touches held before it.
 
-    Of a git repository: what is tracked, or new and not ignored; changed since HEAD left the default branch,
-    or else since the commit before. What the change touches is read whatever its size. Lock files, minified
-    files, recordings, baselines and reports of this tool are left out: they may hold prompts, but are not
-    where they come from. Never raises for what cannot be read.
+    In a git repository, these are the files that are tracked, or new and not ignored. The change is all since
+    HEAD left the default branch, or else since the commit before. Files that it touches are read whatever
+    their size. Lock files, minified files, recordings, baselines and reports of this tool are left out: they
+    may hold prompts, but prompts do not come from them. Files that cannot be read raise nothing.
     """
     changed: Mapping[str, str] = {}
     try:
@@ -56,11 +56,12 @@ def read_source_tree(folder: Path) -> SourceTree:
 
 
 def _rank(path: str) -> tuple[bool, str]:
+    """Return a sort key that puts data files last."""
     return PurePosixPath(path).suffix.lower() in DATA, path
 
 
 def _changed(repository: Repository) -> dict[str, str]:
-    """What the files that the change touches held before it; nothing where they are new."""
+    """Return the files that the change touches, and what each held before it; empty text if it is new."""
     for since in _bases(repository):
         try:
             touched = repository.touched(since)
@@ -77,7 +78,11 @@ def _changed(repository: Repository) -> dict[str, str]:
 
 
 def _bases(repository: Repository) -> Iterator[str]:
-    """What to compare the working tree with: where the branch began; else the last commit, or that before."""
+    """Yield revisions to compare the working tree with, until one differs.
+
+    That is where the branch left the default branch; on the default branch, the last commit, then the one
+    before it.
+    """
     try:
         head = repository.commit()
         base = repository.merge_base(repository.default_branch())
@@ -112,7 +117,10 @@ def _is_built(path: str, text: str) -> bool:
 
 
 def _read(path: Path, most: int | None) -> bytes | None:
-    """Return what a file holds, nothing if it is unreadable; None for text of more than `most` bytes."""
+    """Return the content of a file; None if it is text of more than `most` bytes.
+
+    An unreadable file gives nothing, and a binary file only its beginning.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -133,11 +141,11 @@ def _decoded(content: bytes) -> str | None:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")  # what is no UTF-8 and yet a prompt is probably this
+        return content.decode("cp1252", "replace")  # a prompt that is not UTF-8 is probably this
 
 
 def _is_recorded(text: str) -> bool:
-    """Whether this is a cassette, or a report of this tool."""
+    """Return whether a text is a cassette, or a report of this tool."""
     head = text[:_HEAD]
     cassette = head.startswith("interactions:") or "\ninteractions:" in head or '"interactions":' in head
     json_report = ('"pytest-tokenbudget"' in head and '"scenarios"' in text) or (
