@@ -1,4 +1,4 @@
-"""What two sequences share at their beginnings and at their ends: texts, words, blocks, messages."""
+"""Compare two sequences (texts, words, blocks, messages): what they share at their beginnings and ends."""
 
 from __future__ import annotations
 

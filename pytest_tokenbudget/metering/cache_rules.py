@@ -1,8 +1,8 @@
-"""What is documented and measured of the prompt cache: scopes, what is left out, what stands where.
+"""State what is documented and measured of the prompt cache: scopes, what is left out, sizes.
 
-Sources, read in September to November 2026: "Prompt caching" (PC), "Tool use with prompt caching" (TUC),
-"Thinking" (TH), "Cache diagnostics" (CD) and "Structured outputs" of the platform's documentation. What was
-measured is said so.
+Sources, read from September to November 2026, are pages of the platform's documentation: "Prompt caching"
+(PC), "Tool use with prompt caching" (TUC), "Thinking" (TH), "Cache diagnostics" (CD) and "Structured
+outputs". What was measured says so.
 """
 
 from __future__ import annotations
@@ -39,20 +39,23 @@ _WEB_TOOLS = ("web_search_", "web_fetch_")
 _SERVER_TOOLS = (*_WEB_TOOLS, "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
 
 _PLAIN = THINKING | {"text", "tool_use"}
-"""Content that holds no other content: no image, no document."""
+"""Kinds of content that hold no image and no document."""
 
 
 def cache_model(model: str) -> str:
-    """The model that a cache entry belongs to: `sonnet-4-5` for its alias, its snapshots and every platform.
+    """Return the model that a cache entry belongs to, such as `sonnet-4-5`: one for all ids of a model.
 
-    That an alias and its snapshot share entries is assumed: it is not documented. Another maker's model is
-    known by its whole name.
+    That an alias and its snapshots share entries is assumed, for it is not documented. Another maker's model
+    is known by its whole id.
     """
     return model_name(model)
 
 
 def minimum(model: str, overrides: Mapping[str, int]) -> int:
-    """Shortest cacheable prefix of a `cache_model`, in tokens; `overrides` may name it as requests do."""
+    """Return the shortest cacheable prefix of a model, in tokens.
+
+    `model` is as `cache_model` names it; `overrides` (tokens by model) may name models as requests do.
+    """
     for name, tokens in overrides.items():
         if cache_model(name) == model:
             return tokens
@@ -60,7 +63,7 @@ def minimum(model: str, overrides: Mapping[str, int]) -> int:
 
 
 def tool_prompt(prompt: Prompt) -> tuple[int, int]:
-    """Tokens that tools add beside themselves: as a whole, and of these after the system prompt."""
+    """Return the tokens that tools add beside their definitions: all, and those after the system prompt."""
     if not prompt.level("tools"):
         return 0, 0
     adds = model_row(prompt.model)
@@ -70,9 +73,9 @@ def tool_prompt(prompt: Prompt) -> tuple[int, int]:
 
 
 def after_last_block(prompt: Prompt) -> int:
-    """Tokens after the last block: `input_tokens` where the last block is cached.
+    """Return the tokens after the last block: `input_tokens` where the last block is cached.
 
-    What its end adds is measured by model, what its options add on Sonnet 4.6.
+    What ends a prompt is measured for each model, what options add there on Sonnet 4.6 only.
     """
     around = model_row(prompt.model).framing
     after_result = prompt.blocks and prompt.blocks[-1].kind == "tool_result"
@@ -87,16 +90,20 @@ def _forces_tool(prompt: Prompt) -> bool:
 
 
 def is_outside_prefix(block: Block) -> bool:
-    """Whether a tool is kept out of the cached tools: deferred ones; web tools, which toggle system (TUC)."""
+    """Return whether a block is a tool that is kept out of the cached tools.
+
+    Deferred tools are, and web tools, which change the system level instead (TUC).
+    """
     return block.level == "tools" and (is_deferred(block) or _is_tool(block, _WEB_TOOLS))
 
 
 def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
-    """The parameters that each level's cache depends on, by level; a change loses that level and those after.
+    """Return by level the parameters its cache depends on; a change loses that level and those after.
 
-    The invalidation table of PC and TUC. A value that equals the documented default is left out. A change of
-    thinking or effort costs the messages on the models of 2025, as the documentation of that year says, and
-    everything on those that keep the thinking of finished turns, as TH of 2026 advises to take it.
+    This is the invalidation table of PC and TUC. A value that equals the documented default is left out. On
+    the models of 2025, a change of thinking or effort costs the cache of the messages, as that year's
+    documentation says. On models that keep the thinking of finished turns it costs everything, as TH of 2026
+    says to assume.
     """
     options = prompt.options
     output = as_mapping(options.get("output_config"))
@@ -134,10 +141,10 @@ def scopes(prompt: Prompt) -> Mapping[Level, Mapping[str, str]]:
 
 
 def hidden_sizes(prompt: Prompt) -> Mapping[int, str]:
-    """Return why the size of a block cannot be read off the request, by index in `Prompt.blocks`, in order.
+    """Return by index in `Prompt.blocks`, in order, why the size of a block is not in the request.
 
-    Server tools and their results, PDFs, files and images by URL. What a request takes by an option
-    (MCP servers without a toolset, a container) counts to its last tool, or to its first block.
+    These are server tools and their results, PDFs, files, and images by URL. What a request takes by an
+    option (a container, MCP servers without a toolset) counts to its last tool, or to its first block.
     """
     hidden: dict[int, str] = {}
     last_tool = max(len(prompt.level("tools")) - 1, 0)
@@ -155,7 +162,7 @@ def hidden_sizes(prompt: Prompt) -> Mapping[int, str]:
 
 
 def server_tools(prompt: Prompt) -> str | None:
-    """Return where a request has server tools, and what they hide; None where it has none."""
+    """Return a sentence on the first place where a request has server tools, or None if it has none."""
     for option in ("mcp_servers", "container"):
         if prompt.options.get(option):
             return f"{option}: server tools bill rounds that the request does not show"
@@ -181,9 +188,9 @@ def _unreadable(content: Mapping[str, Any]) -> str | None:
 
 
 def _contents(prompt: Prompt) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield images, documents and what else of the messages is no plain text, that in results included.
+    """Yield the content of the messages that is not plain text, parts of tool results included.
 
-    Each comes with the index of its block in `Prompt.blocks`.
+    Each comes as (index of its block in `Prompt.blocks`, content).
     """
     for index, block in enumerate(prompt.blocks):
         if block.level != "messages" or block.kind in _PLAIN:

@@ -1,18 +1,18 @@
 """Split a changed run's prompt tokens into read, written and uncached: the recorded split, corrected.
 
-Both sides are simulated: the recorded turns, with what the recording shows of its cache (exact sizes,
-minimums, what was warm, what was not readable), and the turns as they are asked now, with the same. Only
-the difference is applied, so that what the simulation gets wrong on both sides cancels, and an unchanged
-run keeps its recorded numbers.
+Both sides are simulated. One side is the recorded turns, with what the recording shows of its cache: exact
+sizes, minimums, what was warm, what could not be read. The other is the turns as they are asked now, with the
+same knowledge. Only the difference is applied, so that what the simulation gets wrong on both sides cancels,
+and an unchanged run keeps its recorded numbers.
 
-What is known exactly holds: the whole prompt of each turn, and each prefix that an answer reports as read
-or written. Between two known prefixes the blocks share the difference by their weights. A prefix that two
-turns share has one size.
+Two kinds of sizes are known exactly and kept: the whole prompt of each turn, and each prefix that an answer
+reports as read or written. Between two known prefixes the blocks share the difference by their weights. A
+prefix that two turns share has one size.
 
-The foreign reads of a run tell from which start it was measured: what its turns read from the prompt cache
-and the run had not put there. Whoever recorded a minute before, or another test of the same recording
-session, had filled the cache; that is no doing of the agent. Two recordings are compared with the foreign
-reads of both taken as writes, which is what they cost on an empty cache.
+Foreign reads are what the turns of a run read from the prompt cache although the run had not put it there:
+whoever recorded a minute before, or another test of the same recording session, had. They tell from which
+start a run was measured, and are no doing of the agent. Two recordings are compared with the foreign reads of
+both taken as writes, which is what they cost on an empty cache.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _LENIENT = Shown(timeless=True, loose=True)
 Lean = Literal["first", "last"]
 """Which of several blocks of hidden size takes what the others leave of a total."""
 _SLIGHT = 1e-6
-"""Part of a hidden block's share that the next one gets: nothing, where both stand between known sizes."""
+"""The next hidden block gets this part of the share of the one before: next to nothing."""
 
 _DOUBT = 0.05
 """How far above a minimum, as a part of it, an interpolated size must be to contradict it."""
@@ -99,8 +99,8 @@ def study(
 ) -> Recording:
     """Measure every prefix of a recording, and find what its requests alone do not explain.
 
-    `minimums` overrides the tables; `counter` is for sharing out known totals, so a cheap one will do. `lean`
-    says which of several blocks of hidden size are taken for the largest.
+    `minimums` overrides the tables (tokens by model). `counter` serves to share out known totals, so a cheap
+    one will do. `lean` says which of several blocks of hidden size is taken for the largest.
     """
     totals = [turn.tokens if turn.tells else None for turn in recorded]
     told = [None if turn.is_later else tokens for turn, tokens in zip(recorded, totals, strict=True)]
@@ -121,10 +121,10 @@ def study(
 def from_one_start(
     recorded: Sequence[RecordedTurn], *, minimums: Mapping[str, int], counter: Counter
 ) -> tuple[Tokens | None, ...]:
-    """Return the tokens of each turn as if all had been recorded in one session.
+    """Return the tokens of each turn as if all had been recorded in one session; None where unknown.
 
-    What was called later keeps its prompt and output tokens. Its split is what the simulated cache gives from
-    the state that the turns before it leave; it stays as it is where that cannot be told.
+    A turn that was recorded later keeps its prompt and output tokens. Its split is what the simulated cache
+    gives from the state that the turns before it leave. It stays as it is where the answer tells no split.
     """
     if not any(turn.is_later for turn in recorded):
         return tuple(turn.tokens for turn in recorded)
@@ -150,7 +150,7 @@ def lay_out(
     counter: Counter,
     lean: Lean = "first",
 ) -> list[Unsized]:
-    """The turns' prefixes, to be measured by the totals that the answers told."""
+    """Return the prefixes of each turn, to be measured by the totals in `told` (None: unknown)."""
     chains = [chain(turn.prompt) for turn in recorded]
     return [
         Unsized(its, tokens.prompt_tokens if tokens else None, cheap_weights(its, counter, lean))
@@ -161,7 +161,7 @@ def lay_out(
 def measure(
     recorded: Sequence[RecordedTurn], laid_out: Sequence[Unsized], exact: Mapping[str, int]
 ) -> tuple[CacheTurn, ...]:
-    """The recorded turns with the tokens of their prefixes; `exact` holds known ones by key."""
+    """Return the recorded turns with the tokens of their prefixes; `exact` holds known sizes by key."""
     return tuple(
         CacheTurn(its.chain, sizes, its.whole(sizes), turn.began, turn.sent)
         for its, sizes, turn in zip(laid_out, prefix_sizes(laid_out, exact), recorded, strict=True)
@@ -169,7 +169,7 @@ def measure(
 
 
 def _ends(its: Chain, tokens: Tokens, hit: int | None) -> Iterator[tuple[int, int]]:
-    """Positions and exact sizes of the prefixes that were read, and written for an hour."""
+    """Yield (position, exact size) of the prefix that was read, and of that written for an hour."""
     read, hour = tokens.cache_read_input_tokens, tokens.ephemeral_1h_input_tokens
     if hit is not None:
         yield hit, read
@@ -185,9 +185,9 @@ def _cached(tokens: Tokens) -> int:
 def observe(
     turns: Sequence[CacheTurn], recorded: Sequence[Tokens | None], minimums: Mapping[str, int]
 ) -> tuple[dict[int, Shown], dict[int, int]]:
-    """By turn, what makes the simulation read what was recorded, and the position up to which it was read.
+    """Find by turn what makes the simulation read what was recorded, and up to which position it was read.
 
-    None among `recorded`: that turn tells nothing.
+    Returns both by index of the turn. A None in `recorded` is a turn that tells nothing.
     """
     cache = Cache(minimums)
     shown: dict[int, Shown] = {}
@@ -218,7 +218,10 @@ def _shown(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequence[int],
 
 
 def _what_was_read(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequence[int]) -> int | None:
-    """Position of the end of what was read: the one that its size fits, rather a cached or a marked one."""
+    """Return the position where the prefix that was read ends, or None if nothing was read.
+
+    It is the position whose size fits best, cached ones before marked ones before all others.
+    """
     read = tokens.cache_read_input_tokens
     if not read:
         return None
@@ -241,7 +244,11 @@ def _what_was_read(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequen
 def _unreadable(
     cache: Cache, turn: CacheTurn, readable: Sequence[int], hit: int | None
 ) -> frozenset[tuple[int, Level]]:
-    """The writers whose longer prefixes the turn did not read, by level; all levels where it read nothing."""
+    """Return the writers whose longer prefixes a turn did not read, each with the levels concerned.
+
+    `readable` are the positions that it could have read, `hit` the one it did read, None where it read
+    nothing: then all levels count.
+    """
     links = turn.chain.links
     passed = [p for p in readable if hit is None or p > hit]
     first = 0 if hit is None else min((LEVELS.index(links[p].block.level) for p in passed), default=0)
@@ -252,10 +259,10 @@ def _unreadable(
 def _shown_minimums(
     turns: Sequence[CacheTurn], recorded: Sequence[Tokens | None], overrides: Mapping[str, int]
 ) -> dict[str, int]:
-    """By model, where what was cached and what was not contradicts the tables.
+    """Return the shortest cacheable prefix by model (tokens), where the recording contradicts the tables.
 
-    A prefix that was not cached raises the minimum to the next one that is documented for any model; one that
-    is longer than the highest has another cause.
+    A prefix that was not cached raises the minimum to the next one that is documented for any model. One that
+    is longer than the highest documented minimum has another cause.
     """
     steps = sorted({row.cache_minimum for row in MODELS})
     cached: dict[str, list[int]] = {}
@@ -304,14 +311,14 @@ def resplit(
 ) -> tuple[Split, ...]:
     """Split each current prompt into read, written and uncached tokens.
 
-    Both sequences hold the same turns, in recorded order: `current` has None where a recorded turn is not
-    asked for any more. The recorded order serves for both sides, since that in which concurrent requests are
-    asked is chance. `minimums` overrides the shortest cacheable prefix by model. Of `counter` proportions are
-    taken only, so no tokenizer is needed: hand in one `Memo(BuiltinCounter())` for many runs.
+    Both sequences hold the same turns, in recorded order; `current` has None where a recorded turn is no
+    longer asked for. Both sides are simulated in that order, since the order of concurrent requests is
+    chance. `minimums` overrides the shortest cacheable prefix by model (tokens). Only proportions are taken
+    from `counter`, so it needs no tokenizer: pass one `Memo(BuiltinCounter())` for many runs.
 
     What was in the cache before the recording, an earlier run had written. Earlier runs of the changed agent
-    will have written its changed prefix just so, unless it is another one in every process: `lasting` is
-    False for a turn of which that is proved.
+    will have written its changed prefix likewise, unless that prefix differs in every process: `lasting` is
+    False for a turn (by index) of which that is proved.
     """
     same = [
         now is not None and same_prompt(now.prompt, was.prompt)
@@ -335,7 +342,7 @@ class _Simulation:
     recorded: Sequence[RecordedTurn]
     current: Sequence[CurrentTurn | None]
     same: Sequence[bool]
-    """By turn, whether it asks what was recorded."""
+    """Whether a turn asks what was recorded, by turn."""
     minimums: Mapping[str, int]
     counter: Counter
     lasting: Callable[[int], bool]
@@ -373,7 +380,10 @@ class _Simulation:
 
 
 def _several_hidden(recorded: Sequence[RecordedTurn], current: Sequence[CurrentTurn | None]) -> str | None:
-    """Return a sentence that names the hidden blocks of a prompt that has several, or None without such."""
+    """Return a sentence that names the blocks of hidden size of the first prompt that has several.
+
+    None if no prompt has more than one.
+    """
     prompts = (turn.prompt for turn in (*recorded, *current) if turn is not None)
     several = (reasons for prompt in prompts if len(reasons := hidden_sizes(prompt)) > 1)
     first = next(several, None)
@@ -399,19 +409,22 @@ def _between(splits: Sequence[Split], others: Sequence[Split], note: str) -> tup
 
 
 def _touches_cache(was: RecordedTurn, now: CurrentTurn | None) -> bool:
-    """Whether a turn reads or writes the cache, or asks for it, as recorded or now."""
+    """Return whether a turn reads or writes the cache, or asks for it, as recorded or now."""
     return bool(was.cached or breakpoints(was.prompt) or (now is not None and breakpoints(now.prompt)))
 
 
 def _uncached(was: RecordedTurn, now: CurrentTurn | None) -> Split:
-    """Of a run without any cache: all of a prompt is uncached."""
+    """Return the split of a turn in a run without any cache: all of its prompt is uncached."""
     if now is None or was.tokens is None or now.prompt_tokens is None:
         return Split(was.tokens if now is not None else None)
     return Split(replace(was.tokens, input_tokens=now.prompt_tokens))
 
 
 def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, int]) -> Shown:
-    """With the current turn's prefixes in the cache where the recorded turn's were, if long enough."""
+    """Return `shown` with the current turn's prefixes warm where the recorded turn's were.
+
+    Only prefixes that are long enough to be cached count; where there is none, `shown` stays as it is.
+    """
     if shown.warm is None or now is None:
         return shown
     chain, positions = shown.warm
@@ -422,9 +435,10 @@ def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, in
 
 
 def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
-    """The position on `now` of what ends at `position` on `was`: the end of a level, else the same place.
+    """Return the position on `now` that answers to `position` on `was`, or None.
 
-    A breakpoint has a breakpoint for its counterpart: nobody writes a prefix whose mark is gone.
+    The end of a level answers to the end of that level, any other block to the block at the same place. A
+    breakpoint answers only to a breakpoint: nobody writes a prefix whose mark is gone.
     """
     block = was.links[position].block
     level = [p for p, link in enumerate(now.links) if link.block.level == block.level]
@@ -437,7 +451,7 @@ def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
 
 
 def _why_unknown(was: RecordedTurn, before: Chain, now: Chain) -> str | None:
-    """Why a turn's split cannot be told; None where it can, as of a turn that the cache does not touch."""
+    """Return why a turn's split cannot be told, or None if it can, or if no cache touches the turn."""
     if was.cached and not before.breakpoints:
         return "the recorded answer reports a cache that the request does not ask for"
     if not was.cached and not now.breakpoints:
@@ -462,7 +476,7 @@ def _lost(tokens: Tokens) -> Tokens:
 
 
 def _shifted(tokens: Tokens, was: Outcome, now: Outcome, total: int) -> Tokens:
-    """The recorded split of a prompt of `total` tokens, each boundary moved by the simulated difference.
+    """Return the recorded split of a prompt of `total` tokens, each boundary moved as it moves in simulation.
 
     The boundaries are the ends of what is read, then written for an hour, then for five minutes. What is no
     longer read or written is 0, whatever the recorded side was off by.
@@ -477,7 +491,7 @@ def _shifted(tokens: Tokens, was: Outcome, now: Outcome, total: int) -> Tokens:
 
 
 def _divided(tokens: Tokens, read: int, hour: int, last: int, total: int) -> Tokens:
-    """Return `tokens` with a prompt of `total` tokens that is divided at three boundaries."""
+    """Return `tokens` with a prompt of `total` tokens, divided where reads, 1h writes and 5m writes end."""
     read = min(max(read, 0), total)
     hour = min(max(hour, read), total)
     last = min(max(last, hour), total)
@@ -503,7 +517,7 @@ class CurrentTurn:
     parts: tuple[Part, ...] = ()
     """Of the difference to what was recorded, by block."""
     equal: bool = False
-    """Whether it is what was recorded as JSON: block for block the same size, whatever the order of keys."""
+    """Whether it is the recorded prompt as JSON, in any order of keys: each block keeps its recorded size."""
 
 
 def measure_current(
@@ -512,10 +526,10 @@ def measure_current(
     counter: Counter,
     lean: Lean = "first",
 ) -> tuple[CacheTurn | None, ...]:
-    """The turns as asked now, each beside the recorded one that answers it; None where it is not asked.
+    """Return the turns as asked now, each measured beside the recorded one that answers it.
 
-    An unchanged turn is the recorded one. A turn whose prompt tokens are unknown is measured by its weights,
-    so that it can stand in its place.
+    None stands for a turn that is not asked. An unchanged turn is the recorded one. A turn whose prompt
+    tokens are unknown is measured by its weights, so that it can keep its place.
     """
     prefixes: dict[str, int] = {}
     blocks: dict[tuple[Family, str], int] = {}
@@ -553,7 +567,7 @@ def measure_current(
 def _weights(
     its: Chain, was: Chain, parts: Sequence[Part], blocks: _BlockSizes, counter: Counter, lean: Lean
 ) -> tuple[Weight, ...]:
-    """By position: the size of a block that was recorded, else what was counted, else a cheap weight."""
+    """Return by position the recorded size of a block, else what was counted, else a cheap weight."""
     family = model_row(its.prompt.model).family
     counted = {part.now.where: part for part in parts if part.now is not None}
     # What tools and a forced choice add after the system prompt is counted to the first message.
@@ -595,17 +609,17 @@ class Unsized:
     """By position."""
 
     def whole(self, sizes: tuple[int, ...]) -> int:
-        """Tokens of the whole prompt, whose prefixes have these `sizes`."""
+        """Return the tokens of the whole prompt; where no total is known, by the `sizes` of its prefixes."""
         if self.total is not None:
             return self.total
         return (sizes[-1] if sizes else 0) + after_last_block(self.chain.prompt)
 
 
 def cheap_weights(chain: Chain, counter: Counter, lean: Lean = "first") -> tuple[Weight, ...]:
-    """By position, for sharing out a known total: no tokenizer is loaded.
+    """Return one weight by position, to share out a known total; no tokenizer is loaded.
 
-    What tools add after the system prompt is counted to the first message. A block whose size is hidden
-    takes what the others leave; of several the first, or the `last`.
+    What tools add after the system prompt is counted to the first message. A block whose size is hidden takes
+    what the others leave: of several the first or the last, as `lean` says.
     """
     shares = block_weights(chain.prompt, counter)
     weights = [Weight(share=shares[link.index]) for link in chain.links]
@@ -629,14 +643,15 @@ def cheap_weights(chain: Chain, counter: Counter, lean: Lean = "first") -> tuple
 
 
 def first_message(chain: Chain) -> int | None:
-    """Position of the first block of the messages."""
+    """Return the position of the first block of the messages, or None if there is none."""
     return next((p for p, link in enumerate(chain.links) if link.block.level == "messages"), None)
 
 
 def prefix_sizes(turns: Sequence[Unsized], exact: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
-    """By turn and position: tokens of the prefix that ends there, never decreasing, never above the total.
+    """Return by turn and position the tokens of the prefix that ends there.
 
-    `exact` holds known sizes by key of the prefix. Linear in the blocks of all turns.
+    Sizes never decrease and never exceed the total. `exact` holds known sizes by key of the prefix. Linear in
+    the blocks of all turns.
     """
     sizes = dict(exact)
     for turn in turns:
@@ -652,7 +667,7 @@ def prefix_sizes(turns: Sequence[Unsized], exact: Mapping[str, int]) -> tuple[tu
 
 
 def _between_known(turn: Unsized, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Sizes of one turn's prefixes; a known size that contradicts a later one is passed over."""
+    """Return the sizes of one turn's prefixes; a known size that contradicts a later one is passed over."""
     known: list[tuple[int, int]] = []
     limit = turn.total
     for position in reversed(range(len(turn.chain.links))):
@@ -671,7 +686,7 @@ def _between_known(turn: Unsized, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _shared_out(begin: int, end: int, weights: Sequence[Weight]) -> list[int]:
-    """Prefix sizes after each of `weights`, from `begin` to `end`: fixed sizes are kept if that can be."""
+    """Return the prefix sizes after each of `weights`, from `begin` to `end`; fixed ones stay if they fit."""
     fixed = sum(weight.fixed for weight in weights)
     shares = sum(weight.share for weight in weights)
     room = end - begin
@@ -693,7 +708,7 @@ def _shared_out(begin: int, end: int, weights: Sequence[Weight]) -> list[int]:
 
 
 ForeignReads = Mapping[Rate, Mapping[str, int]]
-"""Tokens by rate, then by the lifetime for which the run would have written them (`5m`, `1h`); none is 0."""
+"""Tokens by rate, then by the lifetime for which the run would have written them (`5m`, `1h`); never 0."""
 
 SAME_START = 0.05
 """Up to which part of the larger one two amounts of foreign reads are the same start."""
@@ -702,15 +717,15 @@ SAME_START = 0.05
 def foreign_reads(
     turns: Sequence[RecordedTurn], *, minimums: Mapping[str, int], counter: Counter
 ) -> tuple[Mapping[str, int], ...]:
-    """Return by turn the tokens that it read and no turn of the run had read or written before, by ttl.
+    """Return by turn, and then by lifetime (`5m`, `1h`), the tokens it read that the run had not cached.
 
-    A turn that reads R tokens, of which the run had written or read W before, has R - W. What it read for
-    which ttl is told by the breakpoints of its request. The size of a prefix between those that answers
-    report is shared out by `counter`. `minimums` overrides the shortest cacheable prefix by model.
+    A turn that reads R tokens, of which the run had written or read W before, has R - W. The breakpoints of
+    its request tell for which lifetime. The size of a prefix between those that answers report is shared out
+    by `counter`. `minimums` overrides the shortest cacheable prefix by model (tokens).
 
-    The rounds of a server tool are billed in one sum, which holds the prefix of the request once a round: at
-    most that prefix is foreign, once, and none of it where the turn wrote as much itself. What the rounds
-    wrote behind it is the run's own to later turns.
+    The rounds of a server tool are billed in one sum, which holds the prefix of the request once for each
+    round. At most that prefix is foreign, once, and none of it where the turn wrote as much itself. What the
+    rounds wrote after it belongs to the run, for its later turns.
     """
     if not any(turn.tokens and turn.tokens.cache_read_input_tokens for turn in turns):
         return tuple({} for _ in turns)  # a cold start: nothing is laid out
@@ -734,7 +749,7 @@ class _Filled:
     """The prefixes that the turns of a run so far read or wrote."""
 
     began: dict[str, list[datetime | None]] = field(default_factory=dict)
-    """By key of the prefix: when the answers began of the turns that read or wrote it."""
+    """By key of the prefix: when the answers of the turns that read or wrote it began."""
     exact: dict[str, int] = field(default_factory=dict)
     """Sizes that answers report, by key of the prefix; with what server tools may have written after it."""
 
@@ -750,7 +765,7 @@ class _Filled:
         self.exact.setdefault(links[marks[-1]].key, last)
 
     def longest(self, turn: RecordedTurn, laid_out: CacheTurn, read: int) -> int:
-        """Return how many of the `read` tokens of a turn were there by the run's own doing."""
+        """Return how many of the `read` tokens of a turn the run itself had put into the cache."""
         sizes = [
             self.exact.get(link.key, size)
             for link, size in zip(laid_out.chain.links, laid_out.sizes, strict=True)
@@ -762,7 +777,7 @@ class _Filled:
 
 
 def _begun(began: datetime | None, sent: datetime | None) -> bool:
-    """Whether an answer had begun when a request was sent; it had where nobody tells."""
+    """Return whether an answer had begun when a request was sent; True where a time is unknown."""
     return began is None or sent is None or began <= sent
 
 
@@ -783,7 +798,7 @@ def _of_turn(turn: RecordedTurn, laid_out: CacheTurn, filled: _Filled) -> dict[s
 
 
 def by_rate(foreign: Iterable[tuple[Rate, Mapping[str, int]]]) -> ForeignReads:
-    """Add up the foreign reads of turns."""
+    """Add up the foreign reads of turns, by rate and lifetime."""
     sums: dict[Rate, dict[str, int]] = {}
     for rate, amounts in foreign:
         for ttl, amount in amounts.items():
@@ -793,7 +808,7 @@ def by_rate(foreign: Iterable[tuple[Rate, Mapping[str, int]]]) -> ForeignReads:
 
 
 def same_start(one: ForeignReads, other: ForeignReads) -> bool:
-    """Whether two runs began with the same cache: their foreign reads differ by at most `SAME_START`."""
+    """Return whether two runs began with the same cache: foreign reads at most `SAME_START` apart."""
     return all(
         abs(a - b) <= SAME_START * max(a, b)
         for rate in one.keys() | other.keys()
@@ -803,7 +818,7 @@ def same_start(one: ForeignReads, other: ForeignReads) -> bool:
 
 
 def as_written(usage: Usage, foreign: ForeignReads) -> Usage:
-    """Return the usage as it is on an empty cache: foreign reads are writes."""
+    """Return the usage as it is on an empty cache, with foreign reads as writes."""
     return Usage(
         usage.turns,
         {rate: _as_written(tokens, foreign.get(rate, {})) for rate, tokens in usage.by_rate.items()},

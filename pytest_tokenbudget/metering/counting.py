@@ -1,9 +1,8 @@
-"""Count the tokens of a text offline: which tokenizer a model has, ctok, and the built-in counter.
+"""Count the tokens of a text offline, with ctok (exact) or with the built-in counter (an estimate).
 
-The built-in counter needs no dependency. It is a linear model over the words, numbers, marks and spaces of
-a text: common pieces have their own weight, the others one by their length and kind. The weights are in
-`builtin_counter.json`, where `benchmarks/fit_builtin.py` wrote them; the file says what they were fitted
-on.
+The built-in counter needs no dependency. It is a linear model over the words, numbers, marks and spaces of a
+text: common pieces have their own weight, the others one by their length and kind. The weights are in
+`builtin_counter.json`, which `benchmarks/fit_builtin.py` writes; the file says what they were fitted on.
 """
 
 from __future__ import annotations
@@ -29,24 +28,24 @@ class Counter(Hashable, Protocol):
     """Counts the tokens of a text."""
 
     name: str
-    """With its version: counts of two counters are never mixed."""
+    """Includes the version, so that counts of two counters are never mixed."""
     exact: bool
     """Whether its counts are the tokenizer's own."""
 
     def count(self, text: str, family: Family) -> int:
-        """Tokens of `text` as a part of a message, its framing not included."""
+        """Return the tokens of `text` as a part of a message, without the framing of the message."""
         ...
 
 
 class Store(Protocol):
-    """Where counts outlive a run; pytest's cache is one."""
+    """A place where counts outlive a run; pytest's cache is one."""
 
     def get(self, key: str, default: Any) -> Any:
-        """What was set under `key`, else `default`."""
+        """Return what was set under `key`, else `default`."""
         ...
 
     def set(self, key: str, value: Any) -> None:
-        """Keep `value`, of JSON, under `key`."""
+        """Keep `value`, which JSON can hold, under `key`."""
         ...
 
 
@@ -61,7 +60,7 @@ class CtokCounter:
         self.name = f"ctok {version('ctok')}"
 
     def count(self, text: str, family: Family) -> int:
-        """Exact tokens of `text`, without the frame of the message that ctok counts with it."""
+        """Return the exact tokens of `text`, without the frame of the message that ctok counts with it."""
         if not text:
             return 0
         from ctok import token_count
@@ -70,7 +69,7 @@ class CtokCounter:
 
 
 class Memo:
-    """A counter that counts each text once: within the run, and across runs where a store is given."""
+    """A counter that counts each text once in a run, and once across runs if it has a store."""
 
     def __init__(self, counter: Counter, store: Store | None = None) -> None:
         self.name = counter.name
@@ -80,7 +79,7 @@ class Memo:
         self._counts: dict[tuple[Family, str], int] = {}
 
     def count(self, text: str, family: Family) -> int:
-        """As the counter that it remembers for."""
+        """Return the count of the counter that it wraps, remembered."""
         count = self._counts.get((family, text))
         if count is None:
             count = self._counts[family, text] = self._stored(text, family)
@@ -100,7 +99,7 @@ class Memo:
 
 
 def best_counter(store: Store | None = None) -> Counter:
-    """The exact counter where `ctok` is installed (Python 3.12 and newer), else the built-in one.
+    """Return the exact counter if `ctok` is installed (Python 3.12 and newer), else the built-in one.
 
     Nothing is loaded before the first count.
     """
@@ -123,7 +122,7 @@ _SUBWORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 class BuiltinCounter:
-    """Estimates the tokens of a text: within a tenth for nine of ten texts of a hundred tokens and more."""
+    """A counter that estimates: within a tenth for nine of ten texts of at least a hundred tokens."""
 
     name = "built-in"
     exact = False
@@ -133,11 +132,11 @@ class BuiltinCounter:
         self._pieces: dict[tuple[str, str], float] = {}
 
     def count(self, text: str, family: str) -> int:
-        """Estimated tokens of `text`."""
+        """Return the estimated tokens of `text`, rounded."""
         return round(self.estimate(text, family))
 
     def estimate(self, text: str, family: str) -> float:
-        """The same, not rounded."""
+        """Return the estimated tokens of `text`, not rounded; at least 1 unless it is empty."""
         weights = (self._weights or _shipped())["3.0" if family == "3.0" else "4.8"]
         total = 0.0
         for piece, times in Multiset(pieces(text)).items():
@@ -154,8 +153,9 @@ _BY_LENGTH = ("word", "name", "word length", "name length")
 
 @lru_cache(maxsize=256)  # the same edit comes back on every turn
 def guessed(text: str) -> float:
-    """Which part of a text's tokens is told by the length and script of its words alone, from 0 to 1: rare
-    words, other languages than English, emoji.
+    """Return the part of a text's tokens, from 0 to 1, that only the length and script of words tell.
+
+    Such are rare words, other languages than English, and emoji.
     """
     weights = _shipped()["4.8"]
     whole = unknown = 0.0
@@ -169,7 +169,7 @@ def guessed(text: str) -> float:
 
 @cache
 def _shipped() -> dict[str, dict[str, float]]:
-    """Weights by family; the tokenizer of 4.7 is that of 4.8."""
+    """Read the weights of the built-in counter by family; the tokenizer of 4.7 is that of 4.8."""
     found = json.loads(files(__package__).joinpath("builtin_counter.json").read_text("utf-8"))
     weights: dict[str, dict[str, float]] = {
         family: dict(found["weights"][family]) for family in ("3.0", "4.8")
@@ -181,12 +181,15 @@ def _shipped() -> dict[str, dict[str, float]]:
 
 
 def pieces(text: str) -> list[str]:
-    """The pieces of `text` that weigh something, in order."""
+    """Return the pieces of `text` that weigh something, in order."""
     return _PIECES.findall(text)
 
 
 def features(piece: str, known: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """What weighs in `piece`: the piece itself as `=piece` where it is `known`, else its kind and length."""
+    """Yield (name of a weight, how often it counts) for a piece of text.
+
+    That is the piece itself as `=piece` where it is `known`, else its kind and length.
+    """
     if f"={piece}" in known:
         yield f"={piece}", 1
     elif piece.isspace():

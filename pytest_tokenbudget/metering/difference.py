@@ -1,4 +1,4 @@
-"""Compare two prompts block by block, as the model is shown them, and say where two texts part and meet."""
+"""Compare two prompts block by block, as the model is shown them, and match the blocks of both."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Item:
     """A block of one prompt at its place."""
 
     index: int
-    """Among tools and system, or among the blocks of the messages."""
+    """Counts from 0 among tools and system, or among the blocks of the messages."""
     block: Block
     place: Place
     model: str
 
     def rendered(self) -> Rendered:
-        """As the model is shown it."""
+        """Return the block as the model is shown it, without its framing."""
         return render(self.block, self.place.surroundings, self.model)
 
 
@@ -47,7 +47,7 @@ class Difference:
 
 
 def items(prompt: Prompt) -> tuple[Item, ...]:
-    """The blocks of `prompt` at their places."""
+    """Return the blocks of `prompt`, each at its place."""
     head = Head.of(prompt)
     return *_of_head(head), *_of_messages(prompt, head)
 
@@ -69,17 +69,19 @@ def _placed(blocks: Sequence[Block], places: Sequence[Place], model: str) -> tup
 def difference(was: Prompt, now: Prompt) -> Difference:
     """Match the blocks of two prompts, in time linear in their number.
 
-    First by what was sent, then by what is shown (ids and `strict` are not); what remains is paired between
-    the same neighbours, or by its name if it is a tool. A text in other blocks than before is no change: the
-    model is shown the blocks of a message, or of the system prompt, as one text.
+    Blocks are matched first by what was sent, then by what the model is shown (it sees no ids, no `strict`).
+    What remains is paired by its name if it is a tool, else with a block of its kind between the same
+    neighbours. A text that stands in other blocks than before is no change: the model is shown the blocks of
+    a message, or of the system prompt, as one text.
     """
     heads, messages = differences(was, now)
     return Difference(heads.same + messages.same, heads.changes + messages.changes)
 
 
 def differences(was: Prompt, now: Prompt) -> tuple[Difference, Difference]:
-    """As `difference`, of tools and system, and of the messages. The first is one object on every turn of
-    every conversation that begins so.
+    """Match two prompts as `difference` does: return tools and system apart from the messages.
+
+    The first of the two is one cached object on every turn of all conversations that begin the same.
     """
     before, after = Head.of(was), Head.of(now)
     messages = _matched(_of_messages(was, before), _of_messages(now, after))
@@ -114,7 +116,7 @@ def _matched(before: tuple[Item, ...], after: tuple[Item, ...]) -> Difference:
 def _take_pairs(
     old: list[Item], new: list[Item], key: Callable[[Item], Hashable | None]
 ) -> list[tuple[Item, Item]]:
-    """The n-th old item of a key with the n-th new one; what is paired is taken out of both lists."""
+    """Return the n-th old item of each key with the n-th new one, and take both out of their lists."""
     waiting: defaultdict[Hashable, deque[Item]] = defaultdict(deque)
     for item in old:
         waiting[key(item)].append(item)
@@ -130,7 +132,7 @@ def _take_pairs(
 
 
 def _take_resplit(old: list[Item], new: list[Item]) -> None:
-    """Take what is the same text in other blocks, at one place of both prompts, out of both lists."""
+    """Take out of both lists what is the same text in other blocks at the same place."""
     before, after = _by_message(old), _by_message(new)
     for place in before.keys() & after.keys():
         was, now = before[place], after[place]
@@ -177,7 +179,7 @@ def _sort(block: Block) -> tuple[str, str | None, str]:
 
 
 def _gaps(its: Iterable[Item], matched: dict[int, int]) -> dict[int, int]:
-    """For each item's id, the old index of the matched block before it; -1 where there is none."""
+    """Return by the `id()` of each item the old index of the matched block before it, or -1 without one."""
     gaps, last = {}, -1
     for item in its:
         gaps[id(item)] = last

@@ -34,7 +34,7 @@ class Part:
     `model`, or `framing`."""
     change: Literal["added", "removed", "changed"]
     tokens: int
-    """Signed: what the prompt grew by."""
+    """Tokens that the prompt grew by; negative where it shrank."""
     was: Block | None = None
     now: Block | None = None
 
@@ -48,15 +48,15 @@ class Estimate:
     basis: Basis
     low: int | None = None
     high: int | None = None
-    """The interval that holds the truth in at least nine of ten cases; `prompt_tokens` twice if recorded."""
+    """`low` to `high` holds the truth in at least nine of ten cases; both are `prompt_tokens` if recorded."""
     parts: tuple[Part, ...] = ()
     """They add up to `prompt_tokens` minus the recorded prompt tokens."""
     reason: str | None = None
-    """What cannot be counted, and where; or why an exact counter only estimates."""
+    """Where something cannot be counted, and what; or why even an exact counter only estimates."""
 
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
-_WELL_ENOUGH = 0.01  # of the prompt
+_WELL_ENOUGH = 0.01  # half width of the interval, as a part of the recorded prompt
 
 
 def estimate(
@@ -67,15 +67,15 @@ def estimate(
     near: Sequence[Known] = (),
     answers: Mapping[str, int] = _NOTHING,
 ) -> Estimate:
-    """Prompt tokens of `new`: those of the request that it is paired with, plus the difference.
+    """Return the prompt tokens of `new`: those of the request it is paired with, plus the difference.
 
-    `near` holds a few other recorded requests of the scenario (the turns before and after this one): where
-    the paired one tells little, the one that differs least is counted from. `answers` holds what earlier
-    answers of the scenario add to a prompt (`history.fed_back_tokens`), so that no verbatim assistant turn
-    is counted.
+    `near` holds a few other recorded requests of the scenario (the turns before and after this one). Where
+    the paired request gives a wide interval, the one that gives the narrowest is counted from. `answers`
+    holds what earlier answers of the scenario add to a prompt (`fed_back_tokens`), so that no assistant turn
+    that comes back verbatim is counted.
     """
     best = _Measured.of(recorded, new, counter, answers)
-    # What is counted well enough gains nothing from another base.
+    # If the first estimate is within 1 %, the neighbouring turns gain nothing.
     for other in near if best.half_width > _WELL_ENOUGH * recorded.prompt_tokens else ():
         measured = _Measured.of(other, new, counter, answers)
         if measured.half_width < best.half_width:
@@ -99,7 +99,7 @@ class _Measured:
     base: Known
     pieces: tuple[Piece, ...]
     half_width: float
-    """Of the interval: 0 where nothing changed, infinite where it cannot be counted."""
+    """Half the width of the interval, in tokens: 0 if nothing changed, infinite if it cannot be counted."""
     basis: Basis
     reason: str | None = None
 
@@ -135,7 +135,10 @@ class _Measured:
 
 
 def _parts(pieces: tuple[Piece, ...], apart: int) -> tuple[Part, ...]:
-    """Rounded so that they add up; `apart` is what another request that was counted from differs by."""
+    """Return the pieces as parts, rounded so that they add up to the rounded sum.
+
+    `apart` is by how many tokens the request that was counted from differs from the paired one.
+    """
     if apart:
         pieces = (*pieces, Piece("framing", apart))
     parts, exact, rounded = [], 0.0, 0
@@ -160,18 +163,18 @@ class Known:
     prompt: Prompt
     prompt_tokens: int
     worked: str | None = None
-    """What the API did by itself, so that these are the tokens of another prompt (`history.worked`)."""
+    """What the API did by itself, so that these are the tokens of another prompt (`worked`)."""
 
 
-# Text tokens that the counter's own scale is worth: a short recording says little about a long edit.
+# Text tokens that the counter's own scale weighs: a short recording says little about a long edit.
 _PRIOR = 500
-_LARGEST = 1.2
+_LARGEST = 1.2  # the factor stays between 1 / 1.2 and 1.2
 
 
 def calibration(known: Known, counter: Counter) -> float:
-    """What a counter's tokens of text are to be multiplied with, to agree with the recorded total.
+    """Return the factor by which a counter's tokens of text are multiplied to agree with the recorded total.
 
-    1 for an exact counter, and where the recorded prompt holds what cannot be counted.
+    It is 1 for an exact counter, and where the recorded prompt holds what cannot be counted.
     """
     total = None if counter.exact else _total(known, counter)
     if total is None:
@@ -181,9 +184,9 @@ def calibration(known: Known, counter: Counter) -> float:
 
 
 def drift(known: Known, counter: Counter) -> int:
-    """How far the constants of a recorded request seem to be off: what its texts do not explain of its total.
+    """Return the tokens of a recorded total that neither its texts nor the known constants explain.
 
-    The tool-use prompt changes on the server; this tells by how much at most, where an option changes.
+    The tool-use prompt changes on the server. This bounds by how much, where an option changes.
     """
     total = _total(known, counter)
     if total is None:
@@ -197,12 +200,12 @@ class _Total:
     constants: int
     counted: int
     doubt: int
-    """By how much the constants may be wrong; the tool-use prompt, which changes on the server, by itself."""
+    """By how many tokens the constants may be wrong; the tool-use prompt by all of it: servers change it."""
     text: str
 
 
 def _total(known: Known, counter: Counter) -> _Total | None:
-    """Of a whole prompt; None where it holds what cannot be counted."""
+    """Count a whole recorded prompt; return None if it holds what cannot be counted."""
     family = model_row(known.prompt.model).family
     placed = items(known.prompt)
     options = render_options(known.prompt)
@@ -217,7 +220,7 @@ def _total(known: Known, counter: Counter) -> _Total | None:
     return _Total(constants, counted, tool_prompt + sum(one.doubt for one in rendered), "".join(texts))
 
 
-_APART, _LEAST = 0.2, 200  # of what a prompt counts, and tokens
+_APART, _LEAST = 0.2, 200  # a part of what a prompt counts, and tokens
 
 
 def misbilled(known: Known, counter: Counter) -> int | None:
@@ -242,13 +245,13 @@ def are_apart(tokens: float, counted: float) -> bool:
 
 
 def doubt(edited: float, guessed: float, constants: int, counter: Counter, *, known: bool) -> float:
-    """Half the width of the interval of a difference: at least nine of ten truths lie within.
+    """Return half the width of the interval of a difference, which holds at least nine of ten truths.
 
-    `edited` is in tokens of text that was taken out or put in, `guessed` those of them that the counter tells
-    by the length and script of words alone; `constants` is what they may be off, and `known` says that the
-    tokenizer is the model's own. The rates are from `benchmarks/accuracy.py`, that of what is guessed from
-    sentences in fifteen languages (`tests/metering/test_intervals.py`). A counter that is not exact rounds
-    both sides.
+    All sizes are in tokens. `edited` is text that was taken out or put in; `guessed` is the part of it that
+    the counter knows by the length and script of its words alone. `constants` is by how much these may be
+    wrong. `known` says that the tokenizer is the model's own. The rates are from `benchmarks/accuracy.py`,
+    that of guessed text from sentences in fifteen languages (`tests/metering/test_intervals.py`). A counter
+    that is not exact rounds both sides.
     """
     rounding = 1 if counter.exact else 2
     rate = 0.08 if not counter.exact else 0.01 if known else 0.12
@@ -262,11 +265,11 @@ class Piece:
     where: str
     tokens: float
     edited: float = 0.0
-    """Counted tokens of text that were taken out, and put in: what a counter may be wrong about."""
+    """Counted tokens of text that was taken out or put in: what a counter may be wrong about."""
     guessed: float = 0.0
-    """Of these, the ones that the counter tells by the length and script of words alone."""
+    """Those of the edited tokens that the counter knows by the length and script of words alone."""
     doubt: int = 0
-    """By how much constants may be wrong."""
+    """By how many tokens constants may be wrong."""
     unknown: str | None = None
     was: Block | None = None
     now: Block | None = None
@@ -277,7 +280,7 @@ class Size:
     """What one block or option counts."""
 
     tokens: float = 0.0
-    """Beside its text."""
+    """Tokens beside its text."""
     text: str = ""
     counted: int = 0
     """Tokens of the text, as the counter has them."""
@@ -296,9 +299,9 @@ class _Counted:
     was: Size
     now: Size
     edited: float
-    """Of the counted tokens, those that were taken out, or put in if more."""
+    """Counted tokens that were taken out, or put in, whichever are more."""
     guessed: float
-    """Of these, the ones that are told by the length and script of words alone."""
+    """Those of the edited tokens that are known by the length and script of words alone."""
 
     @property
     def where(self) -> str:
@@ -308,7 +311,7 @@ class _Counted:
 
 
 def compare(known: Known, new: Prompt, counter: Counter, answers: Mapping[str, int]) -> tuple[Piece, ...]:
-    """The pieces of `new` minus `known`; none where both ask the same, which counts nothing."""
+    """Return the pieces of `new` minus `known`; none, and nothing is counted, where both ask the same."""
     if _asks(known.prompt) == _asks(new) and same_options(known.prompt, new):
         return ()
     return tuple(_Comparison(known, new, counter, answers).pieces())
@@ -355,8 +358,10 @@ class _Comparison:
                 yield piece
 
     def _model(self, same: Iterable[tuple[Item, Item]]) -> Piece:
-        """What another model makes of unchanged blocks: another tokenizer reads every one anew, and what
-        cannot be counted (a PDF, what MCP servers bring) is of another size whatever the tokenizer.
+        """Return the piece that another model adds to the blocks that did not change.
+
+        Another tokenizer reads every block anew. What cannot be counted (a PDF, what MCP servers bring) has
+        another size on another model whatever the tokenizer.
         """
         same = tuple(same)
         alike = _reads_alike(self._was.model, self._now.model)
@@ -410,7 +415,7 @@ def _heads_counted(apart: Difference, counter: Counter) -> tuple[_Counted, ...]:
 
 
 def _counted(apart: Difference, counter: Counter, answers: Mapping[str, int]) -> tuple[_Counted, ...]:
-    """Every change with what both sides count."""
+    """Return every change with the sizes of both its sides."""
     sizes = _sizes((change.was for change in apart.changes), counter, answers)
     sizes |= _sizes((change.now for change in apart.changes), counter, answers)
     return tuple(
@@ -425,7 +430,7 @@ def _counted(apart: Difference, counter: Counter, answers: Mapping[str, int]) ->
 
 
 def _both(change: Change, was: Size, now: Size, exact: bool) -> _Counted:
-    """What is edited lies between what both texts begin and end with."""
+    """Join a change and the sizes of its sides; edited is what both texts do not begin or end with."""
     begin, end = kept(was.text, now.text)
     edited, text = max(
         (
@@ -439,7 +444,7 @@ def _both(change: Change, was: Size, now: Size, exact: bool) -> _Counted:
 
 
 def _sizes(changed: Iterable[Item | None], counter: Counter, answers: Mapping[str, int]) -> dict[int, Size]:
-    """What each item counts, by its id; whole assistant turns by what their answers were billed."""
+    """Return the size of each item by its `id()`; whole assistant turns have what their answers billed."""
     items = {id(item.block): item for item in changed if item is not None}
     sizes: dict[int, Size] = {}
     for said, blocks in assistant_messages(item.block for item in items.values()):
@@ -460,7 +465,7 @@ def _size(rendered: Rendered, model: str, counter: Counter, framing: int = 0) ->
 
 
 def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
-    """An answer's tokens, shared out among its blocks by their length."""
+    """Share an answer's billed tokens out among its blocks, by the length of their content."""
     doubt = 2 if any(item.block.kind in THINKING for item in message) else 0
     lengths = [len(str(item.block.content)) for item in message]
     return {
@@ -470,7 +475,7 @@ def _billed(message: list[Item], output_tokens: int) -> dict[int, Size]:
 
 
 def _reads_alike(was: str, now: str) -> bool:
-    """Whether two models are known to render and tokenise a block alike."""
+    """Return whether two models are known to render and tokenise a block alike."""
     before, after = model_row(was), model_row(now)
     if STAND_IN in (before, after):
         return False
@@ -486,10 +491,11 @@ _SAID = {
 
 
 def message_digest(contents: Iterable[Mapping[str, Any]]) -> str | None:
-    """Of what an assistant message says, however a client writes it; None where a server tool had a part.
+    """Return the digest of what an assistant message says, however a client writes it.
 
-    Ids, citations and cache markers do not count, nor does white space around text, an empty block, or the
-    order of keys in the input of a tool.
+    Ids, citations and cache markers do not count, nor do white space around text, empty blocks, or the order
+    of keys in the input of a tool. Returns None for an empty message, and where a server tool had a part in
+    it.
     """
     said: list[object] = []
     for content in contents:
@@ -505,10 +511,11 @@ def message_digest(contents: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def fed_back_tokens(prompt: Prompt, message: Mapping[str, Any], output_tokens: int) -> dict[str, int]:
-    """Tokens that the answer `message` to `prompt` adds to a later prompt that holds it, by its digest.
+    """Return the tokens that the answer `message` adds to a later prompt that holds it, by its digest.
 
-    Empty where its output tokens do not tell: the API wrote the beginning of a forced tool call itself, the
-    results of server tools come on top, and nested tool input is written anew, with white space of its own.
+    `prompt` is the one it answers. Empty where its output tokens do not tell: the API wrote the beginning of
+    a forced tool call itself, the results of server tools come on top, and nested tool input is written anew,
+    with white space of its own.
     """
     contents = list(mappings(message.get("content")))
     key = message_digest(contents)
@@ -525,8 +532,9 @@ def fed_back_tokens(prompt: Prompt, message: Mapping[str, Any], output_tokens: i
 
 
 def worked(message: Mapping[str, Any]) -> str | None:
-    """What the API did by itself for an answer, so that it billed another prompt than the one that was sent,
-    or several; None where it did nothing.
+    """Return what the API did by itself for an answer, so that it billed another prompt than the one sent.
+
+    It may also have billed several. Returns None if it did nothing by itself.
     """
     kinds = {str(content.get("type")) for content in mappings(message.get("content"))}
     if kinds & {"server_tool_use", "mcp_tool_use"}:
@@ -544,7 +552,7 @@ def _nested(content: Mapping[str, Any]) -> bool:
 
 
 def assistant_messages(blocks: Iterable[Block]) -> Iterator[tuple[str, tuple[Block, ...]]]:
-    """Each assistant message among `blocks` that may be an answer fed back, with its digest."""
+    """Yield (digest, blocks) of each assistant message that may be an answer fed back."""
     for (role, _), grouped in groupby(blocks, lambda block: (block.role, block.message)):
         message = tuple(grouped)
         if role == "assistant":
@@ -563,10 +571,11 @@ def recounted(
     recorded: Sequence[int],
     count: CountPrompts,
 ) -> list[Estimate]:
-    """The estimates, those of changed requests by exact counts; as they were where one is missing.
+    """Return the estimates, those of changed requests replaced by exact counts where there are any.
 
-    `prompts` holds the recorded and the new prompt of each, `recorded` its recorded prompt tokens. Both
-    prompts are counted, so that what a count leaves out or adds cancels.
+    `prompts` holds the recorded and the new prompt of each estimate, `recorded` its recorded prompt tokens.
+    Both prompts are counted, so that what a count leaves out or adds cancels. An estimate stays where a count
+    is missing.
     """
     changed = [n for n, one in enumerate(estimates) if one.basis != Basis.RECORDED]
     if not changed:
@@ -581,7 +590,10 @@ def recounted(
 
 
 def exactly(estimate: Estimate, total: int, recorded: int) -> Estimate:
-    """Return `total` with the parts of an estimate: what they are off by goes to the largest of them."""
+    """Return an exact estimate of `total` tokens with the parts of `estimate`.
+
+    What the parts do not add up to goes to the largest of them, or to a part of its own.
+    """
     parts = list(estimate.parts)
     rest = total - recorded - sum(part.tokens for part in parts)
     if rest and parts:

@@ -54,7 +54,7 @@ _NEAR = 1
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What measuring needs beside the turns."""
+    """Measures runs: what that needs beside the turns themselves."""
 
     counter: Counter
     tiered: Callable[[Usage], Usage] = lambda usage: usage
@@ -82,11 +82,11 @@ class Meter:
     ) -> Run:
         """Measure the requests of one cassette; `exchanges` are all that it holds, in order.
 
-        Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
-        in recorded order, so that concurrent requests do not change the result. A placeholder `stood_in` for
-        the answers to so many of the `misses`. `only` are the numbers of the exchanges whose turns are
-        wanted: the others are looked at only if one of them asks something else than was recorded, and so
-        may have left another cache.
+        Failed attempts, and what bills nothing (token counts, a batch's polling), are no turns. Turns come in
+        recorded order, so that concurrent requests do not change the result. `stood_in` is how many of the
+        `misses` a placeholder answered. `only` holds the numbers of the exchanges whose turns are wanted. The
+        others are looked at only if a request differs from what was recorded, and so may have left another
+        cache.
         """
         settled = self._from_one_start(exchanges)
         if settled is not exchanges:
@@ -108,7 +108,7 @@ class Meter:
         return Run(turns, tuple(misses), tuple(unplayed), moved, missed=missed, stood_in=stood_in)
 
     def _missed(self, misses: Sequence[Request], recorded: Mapping[int, Exchange]) -> Iterator[Missed]:
-        """Yield what each request that nothing answers would bill, each once: repeated, it is a loop."""
+        """Yield what each request that nothing answers would bill; a repeated request (a loop) comes once."""
         bases = [(one.request, one.answer.usage) for one in recorded.values() if one.answer.usage]
         known = [
             Known(request.prompt, usage.main_tokens.prompt_tokens)
@@ -129,8 +129,9 @@ class Meter:
     def _bounded(self, request: Request, rate: Rate, counted: Estimate) -> Missed:
         """Return the bounds of a real answer to a request whose prompt is counted.
 
-        At best its cached part is read, and nothing is answered; at worst it is written, and the answer is
-        as long as it may be. What stood in for earlier answers may be as long as these.
+        At least, its cached part is read and nothing is answered. At most, that part is written and the
+        answer is as long as it may be. Placeholders in the prompt stand for earlier answers, which may be as
+        long as `max_tokens`.
         """
         prompt, most = request.prompt, request.prompt.max_tokens
         times = stand_ins(prompt)
@@ -148,7 +149,7 @@ class Meter:
         return Missed(request, Usage.of(rate, least), Usage.of(rate, written))
 
     def misbilled(self, run: Run) -> Iterator[tuple[Turn, int]]:
-        """Yield the turns whose recorded prompt tokens cannot be, each with what its prompt counts."""
+        """Yield the turns whose recorded prompt tokens cannot be true, each with what its prompt counts."""
         for turn in run.turns:
             pair, usage = turn.pair, turn.pair.answer.usage
             tokens = usage.main_tokens.prompt_tokens if usage else 0
@@ -231,7 +232,7 @@ class Meter:
         )
 
     def foreign_reads(self, run: Run) -> ForeignReads:
-        """Return what the turns of a run, as they are asked now, read from a cache that it had not filled."""
+        """Return what the turns of a run, as asked now, read from a cache that the run had not filled."""
         turns = [
             replace(
                 _recorded_turn(Exchange(turn.pair.request, turn.pair.answer)), tokens=turn.usage.main_tokens
@@ -253,9 +254,9 @@ class Meter:
     def since(self, turn: Turn, was: Turn, stored: Usage) -> Turn:
         """Return a turn as a change since it was accepted as `was`, measured on the same recorded answer.
 
-        Its tokens stay; what it is compared with are the request, tokens and cache of `was`. `stored` is
-        what was written down when it was accepted: it holds where the same is counted now, else both sides
-        are counted by the counter of this run.
+        Its tokens stay. It is compared with the request, tokens and cache of `was`. `stored` is the usage
+        that was written down on acceptance. It is used if this run counts the same prompt tokens; else `was`
+        as counted now is.
         """
         pair = _headed(replace(turn.pair, recorded=was.pair.request))
         if Basis.UNKNOWN in (turn.basis, was.basis):
@@ -383,7 +384,7 @@ def _with_assumed_split(pair: Pair, found: Estimate, was: Tokens | None, now: To
 
 
 def is_turn(exchange: Exchange) -> bool:
-    """Whether an exchange is billed by itself: a succeeded message, also as an entry of a batch."""
+    """Return whether an exchange is billed by itself: a succeeded message, also as an entry of a batch."""
     return exchange.answer.billed and exchange.request.endpoint.api == "messages"
 
 
@@ -395,7 +396,7 @@ def _recorded_turn(exchange: Exchange) -> RecordedTurn:
 
 
 def _headed(pair: Pair) -> Pair:
-    """With the betas of now on both sides, where the recording kept no headers that would tell its own."""
+    """Return the pair with the betas of now on both sides, if the recording kept no headers of its own."""
     if pair.recorded.prompt.betas is not None:
         return pair
     prompt = replace(pair.recorded.prompt, betas=pair.request.prompt.betas)
@@ -415,7 +416,7 @@ def _reads_as_asked(pair: Pair, usage: Usage) -> bool:
 
 
 def _not_its_answer(pair: Pair) -> str | None:
-    """Why the recorded answer cannot be the one to the request as it is asked now."""
+    """Return why the recorded answer cannot answer the request as it is asked now, or None."""
     return cut_off(pair) or newly_refused(pair)
 
 
@@ -427,15 +428,15 @@ def _unread(answer: Answer) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One billed turn of a run."""
+    """One billed turn of a run, as it was recorded and as it is now."""
 
     pair: Pair
     usage: Usage
-    """Now. Where the basis is unknown: as recorded, and never to be judged. Where the cache is known within
-    bounds: in the worst case."""
+    """What the turn bills now. Where the basis is unknown it is as recorded, and never to be judged. Where
+    the cache is known within bounds only, it is the worst case."""
     recorded: Usage | None
-    """What the recorded answer billed, for the recorded request; None for a real call of this run. Where
-    another request was accepted, what that one comes to, as this run counts."""
+    """What the recorded answer billed, for the recorded request; None for a real call of this run. Where a
+    changed request was accepted, what that one bills, as this run counts."""
     estimate: Estimate
     """How the prompt tokens of `usage` were found, and the parts of their difference."""
     cache_note: str | None = None
@@ -445,13 +446,13 @@ class Turn:
     cache_now: Outcome | None = None
     """The simulated cache at this request; None where nothing in the run changed."""
     best: Usage | None = None
-    """Now, in the best case; None where `usage` is the only one."""
+    """What the turn bills now in the best case; None where `usage` is the only case."""
     accepted: Usage | None = None
-    """What `recorded` came to when it was accepted, maybe by another counter; None where it was not."""
+    """What `recorded` billed when it was accepted, maybe by another counter; None if it was not."""
 
     @property
     def basis(self) -> Basis:
-        """Of the prompt tokens; output tokens are always the recorded answer's."""
+        """The basis of the prompt tokens; output tokens are always those of the recorded answer."""
         return self.estimate.basis
 
 
@@ -462,7 +463,7 @@ class Missed:
     request: Request
     least: Usage
     most: Usage | None
-    """None where nobody can tell."""
+    """None where no bound is known."""
 
 
 def stand_ins(prompt: Prompt) -> int:
@@ -482,35 +483,35 @@ class Run:
     reshaped: tuple[Pair, ...] = ()
     """Pairs whose place in the conversation is another than the recorded one's."""
     problems: tuple[str, ...] = ()
-    """What else keeps this run from being judged, in plain sentences."""
+    """Other reasons why this run cannot be judged, in plain sentences."""
     edits: tuple[str, ...] = ()
-    """What keeps this run from being judged until somebody edits the test or the agent, in plain sentences
-    that say what to edit. No recording resolves it."""
+    """Reasons why this run cannot be judged until somebody edits the test or the agent, in plain sentences
+    that say what to edit. No new recording helps."""
     unrecorded: tuple[str, ...] = ()
     """Why there is no recording of what was asked, in plain sentences."""
     misbilled: tuple[str, ...] = ()
     """Recorded usage that cannot be that of its prompt, in plain sentences."""
     leftovers: tuple[Exchange, ...] = ()
-    """As `unplayed`, of a cassette that may also hold what others ask for: by themselves they say nothing."""
+    """Unplayed turns of a cassette that others may use, too: by themselves they say nothing."""
     missed: tuple[Missed, ...] = ()
     """The `misses` without repetitions, as far as they can be counted."""
     stood_in: int = 0
     """How many of the `misses` a placeholder answered, so that the run went on."""
 
     def against(self, baseline: Usage | None) -> Run:
-        """With its leftovers as unplayed turns, where the baseline has more turns than the run."""
+        """Return the run with its leftovers as unplayed turns if the baseline has more turns."""
         if baseline is None or self.usage.turns >= baseline.turns:
             return self
         return replace(self, unplayed=self.unplayed + self.leftovers, leftovers=())
 
     @property
     def usage(self) -> Usage:
-        """All turns together."""
+        """Usage of all turns together."""
         return sum((turn.usage for turn in self.turns), Usage())
 
     @property
     def best(self) -> Usage | None:
-        """All turns together, where the cache serves as much as it may and what is unknown bills nothing.
+        """Usage of all turns in the best case: the cache serves all it may, what is unknown bills nothing.
 
         None where `usage` is the only case.
         """
@@ -527,13 +528,13 @@ class Run:
 
     @property
     def recounted(self) -> Usage:
-        """What this run's counter makes of what was accepted, less what was written down then."""
+        """Usage of the accepted requests as this run counts them, minus the usage stored on acceptance."""
         known = (turn.recorded - turn.accepted for turn in self.turns if turn.recorded and turn.accepted)
         return sum(known, Usage())
 
     @property
     def basis(self) -> Basis:
-        """The weakest of the turns'."""
+        """The weakest basis of any turn."""
         return Basis.weakest(turn.basis for turn in self.turns)
 
     @property
@@ -546,7 +547,7 @@ class Run:
 
     @property
     def is_measured(self) -> bool:
-        """Whether its numbers answer the question that its baseline answers, each of them known."""
+        """Whether it is what was recorded, turn for turn, and no turn's numbers are unknown."""
         return self.departure is None and not self.is_unbounded
 
     def __add__(self, other: Run) -> Run:
@@ -594,8 +595,9 @@ class Run:
 
 
 def cut_off(pair: Pair) -> str | None:
-    """Why the recorded answer is too short, or too long, for `max_tokens` and `stop_sequences` as they are
-    now; None where it is not. What the answer would be instead, no recording tells.
+    """Return why the recorded answer is too short or too long for the request as it is now, or None.
+
+    `max_tokens` and `stop_sequences` decide that. What the answer would be instead, no recording tells.
     """
     if pair.answer.usage is None or pair.answer.message is None:
         return None
@@ -604,7 +606,10 @@ def cut_off(pair: Pair) -> str | None:
 
 
 def _by_limit(pair: Pair, message: Mapping[str, Any], output: int) -> str | None:
-    """The limit holds for thinking and text together, as `output_tokens` does."""
+    """Return why `max_tokens`, now or then, would have ended the answer elsewhere, or None.
+
+    The limit holds for thinking and text together, as `output_tokens` does.
+    """
     was, now = pair.recorded.prompt.max_tokens, pair.request.prompt.max_tokens
     if was is None or now is None:
         return None

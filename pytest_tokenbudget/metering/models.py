@@ -1,6 +1,6 @@
-"""What is known of each model beside its prices: one row a model, each figure with its source and date.
+"""State what is known of each model beside its prices: one row a model, each figure with source and date.
 
-A new model is one new row of `MODELS`. Prices are genai-prices' business (`pricing.py`), but for the few
+A new model is one new row of `MODELS`. Prices are those of genai-prices (`pricing.py`), but for the few
 models that it does not list and whose prices are published: `PUBLISHED_PRICES`.
 
 The measured figures are what `ctok` leaves over of the totals of recorded requests
@@ -163,23 +163,26 @@ _TOOLS = ("tools", "any_tool", "one_tool")
 
 
 def _measured(recordings: int, exact: int, figures: tuple[str, ...] = (*_READING, *_TOOLS)) -> Source:
-    """On the public corpus: that many whole prompts, of which `exact` come out within one token."""
+    """Return a source that is measured on the public corpus.
+
+    `recordings` is the number of whole prompts, of which `exact` come out within one token.
+    """
     return Source(figures, f"measured on {recordings} recordings, {exact} of them within 1", "2026-11-21")
 
 
 def _like(name: str, *figures: str) -> Source:
-    """As another model's, for want of a recording and of a page."""
+    """Return a source that takes another model's figures, for want of a recording and of a page."""
     figures = figures or ("escapes", "system", *_TOOLS)
     return Source(figures, f"taken to be those of {name}", "2026-11-21", name)
 
 
 def _serial(recordings: int, figure: str) -> Source:
-    """On the public corpus, what is left over where `disable_parallel_tool_use` is set."""
+    """Return a source for what is left over where `disable_parallel_tool_use` is set (public corpus)."""
     return Source((figure,), f"measured on {recordings} recordings", "2026-11-28")
 
 
 def _unmeasured(*figures: str) -> Source:
-    """Figures that are None: an interval that holds all measured ones stands in."""
+    """Return a source for figures that are None; an interval that holds all measured ones stands in."""
     return Source(figures, "no recording and no page tells it", "2026-11-28")
 
 

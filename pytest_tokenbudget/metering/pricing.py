@@ -1,6 +1,6 @@
-"""Tokens to dollars, by the price list of genai-prices; what it does not know stays unknown, never $0.
+"""Convert tokens to dollars by the price list of genai-prices; an unknown price is None, never $0.
 
-The few models that it does not list and whose prices are published stand in `models.PUBLISHED_PRICES`.
+The few models that the list lacks and whose prices are published are in `models.PUBLISHED_PRICES`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RateCard:
     web_search_requests: Decimal | None
 
     def cost(self, tokens: Tokens) -> Decimal | None:
-        """Dollars for `tokens`; None where a price of what was used is unknown."""
+        """Return the dollars for `tokens`, or None if a price of what was used is unknown."""
         total = Decimal(0)
         for count in COUNTS:
             if number := getattr(tokens, count):
@@ -43,19 +43,19 @@ class RateCard:
         return total
 
     def scaled(self, factor: Decimal) -> RateCard:
-        """Every token's price times `factor`; searches are not discounted or surcharged."""
+        """Return the card with every token's price times `factor`; searches keep their price."""
         prices = {field.name: getattr(self, field.name) for field in fields(self)}
         scaled = {name: price if price is None else price * factor for name, price in prices.items()}
         return replace(self, **{**scaled, "web_search_requests": self.web_search_requests})
 
 
 _BATCH = Decimal("0.5")
-"""Of input, output and cache prices (platform docs, "Batch processing"); the list knows it by date only."""
+"""Factor on input, output, cache prices (platform docs, "Batch processing"); the list has it by date only."""
 _SEARCH = Decimal("0.01")
 """Dollars for one web search, with any model ("Pricing", web search tool)."""
 _MILLION = 10**6
 _GEOGRAPHY = Decimal("1.1")
-"""On every token where inference is held in the US, or the cloud's endpoint is regional ("Pricing")."""
+"""Factor on every token where inference stays in the US, or a cloud's endpoint is regional ("Pricing")."""
 
 _BASE_PROBE, _LONG_PROBE = 10**3, 10**7
 """Prompt sizes below and above every long-context threshold; powers of ten, so that dividing is exact."""
@@ -67,13 +67,13 @@ _PROBES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "output_tokens": ("output_mtok", ("output_tokens",)),
     "web_search_requests": ("web_searches_kcount", ("web_searches",)),
 }
-"""By count: the price that must be listed for it, lest a dearer or a free one stands in; and what to ask."""
+"""By count: the price that must be listed, lest a dearer or free one stands in, and the counts to ask for."""
 _NOT_IN_PROMPT = ("output_tokens", "web_search_requests")
 
 _PROVIDERS = ("aws", "google", "azure")
 _ON_BEDROCK = re.compile(r"^(?:[a-z-]+\.)?anthropic\.")
 _BOUGHT_CONTEXT = re.compile(r"-\d+k(?=-\d{8})")
-"""In how Bedrock's answers call Claude 3: `claude-3-haiku-48k-20240307`."""
+"""The context size in the names that Bedrock's answers give Claude 3: `claude-3-haiku-48k-20240307`."""
 _SNAPSHOT = re.compile(r"[-@]\d{8}(?:-v\d+(?::\d+)?)?$")
 _GENERATION = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 _LINE_UP = re.compile(r"^claude-(?P<tier>[a-z]+)-\d+(?:-\d+)?$")
@@ -92,17 +92,17 @@ class Prices:
 
     @property
     def version(self) -> str:
-        """Of the price list, for the document."""
+        """The version of the price list, for the document."""
         return version("genai-prices")
 
     def cost(self, usage: Usage) -> Decimal | None:
-        """Dollars, unrounded; None when the price of anything in it is unknown."""
+        """Return the dollars for `usage`, unrounded, or None if the price of anything in it is unknown."""
         costs = [self._cost(rate, tokens) for rate, tokens in usage.by_rate.items()]
         known = [cost for cost in costs if cost is not None]
         return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
     def unpriced(self, usage: Usage) -> tuple[Rate, ...]:
-        """The rates for which `cost` is None, in their order."""
+        """Return the rates for which `cost` is None, in their order."""
         return tuple(rate for rate, tokens in usage.by_rate.items() if self._cost(rate, tokens) is None)
 
     def _cost(self, rate: Rate, tokens: Tokens) -> Decimal | None:
@@ -112,16 +112,16 @@ class Prices:
         return card.cost(tokens) if card else None
 
     def card(self, rate: Rate) -> RateCard | None:
-        """Dollars per token at a rate; None where the list does not know model or modifier."""
+        """Return the dollars per token at a rate, or None if the list does not know model or modifier."""
         if rate not in self._cards:
             self._cards[rate] = self._find_card(rate)
         return self._cards[rate]
 
     def tiered(self, usage: Usage) -> Usage:
-        """The usage of one answer, with `long` where its prompt is above the model's threshold.
+        """Return the usage of one answer, with the modifier `long` where its prompt is above the threshold.
 
-        Crossing it changes the price of the whole request, so this is decided answer by answer: a sum of
-        small requests is not a long one.
+        Above the model's threshold the whole request has another price. So this is decided answer by answer:
+        a sum of small requests is not a long one.
         """
         total = Usage(usage.turns)
         for rate, tokens in usage.by_rate.items():
@@ -134,7 +134,7 @@ class Prices:
         return total
 
     def cheaper_models(self, model: str) -> tuple[str, ...]:
-        """The current models that cost less than `model` for both input and output, dearest first.
+        """Return the current models that cost less than `model` for input and output, dearest first.
 
         Current is the newest generation of each tier (haiku, sonnet, ...) that the list knows. Empty where
         the price of `model` is unknown. Their tokenizers may differ from the model's.
@@ -179,7 +179,7 @@ class Prices:
         return card.scaled(_surcharge(rate)) if card else None
 
     def _listed(self, rate: Rate, context: Mapping[str, str], size: int) -> RateCard | None:
-        """The list's own prices, found by asking for `size` of one count at a time."""
+        """Return the list's own prices, found by asking for `size` of one count at a time, or None."""
 
         def ask(**counts: int) -> PriceCalculation | None:
             # input_tokens is the whole prompt here, not what is uncached
@@ -201,7 +201,7 @@ class Prices:
     def _ask(
         self, rate: Rate, context: Mapping[str, str], counts: Mapping[str, int]
     ) -> PriceCalculation | None:
-        """What genai-prices says, under the first spelling of the model that it knows."""
+        """Ask genai-prices under the first spelling of the model that it knows; None if it knows none."""
         from genai_prices import Usage as Counts
         from genai_prices import calc_price
 
@@ -221,7 +221,7 @@ class Prices:
 
 
 def _spellings(rate: Rate, provider: str) -> Iterator[str]:
-    """Yield the ids under which the list may know a model: as told, and without its date.
+    """Yield the ids under which the list may know a model, each also without its date.
 
     Bedrock's ids carry their geography there: `global.` is the base rate, a bare id the regional one. Models
     older than 4.5 have one price everywhere (page "Pricing", 2026-03), which is listed under the bare id.
@@ -240,7 +240,10 @@ def _spellings(rate: Rate, provider: str) -> Iterator[str]:
 
 
 def _published(rate: Rate) -> RateCard | None:
-    """Return what Anthropic states of a model that the list does not know, on Claude's own API alone."""
+    """Return the prices that Anthropic states for a model that the list does not know, or None.
+
+    They hold on Claude's own API alone, so that None is returned on any other platform.
+    """
     prices = PUBLISHED_PRICES.get(short_name(rate.model) or "")
     if prices is None or not rate.model.startswith("claude-") or set(_PROVIDERS) & set(rate.modifiers):
         return None
@@ -250,7 +253,7 @@ def _published(rate: Rate) -> RateCard | None:
 
 
 def _surcharge(rate: Rate) -> Decimal:
-    """For where inference runs; Bedrock's is in its listed prices."""
+    """Return the factor on every price for where inference runs; Bedrock's is in its listed prices."""
     regional = "google" in rate.modifiers and "regional" in rate.modifiers
     if "us" in rate.modifiers or (regional and model_row(rate.model).regional_surcharge):
         return _GEOGRAPHY

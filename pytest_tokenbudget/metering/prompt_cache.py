@@ -1,12 +1,13 @@
-"""Simulate the prompt cache over the turns of a run: what each reads and writes, and why not more.
+"""Simulate the prompt cache over the turns of a run: what each reads and writes, and why it reads no more.
 
-The algorithm is that of "Prompt caching" of the platform's documentation (2026-09-26): one entry for each
-breakpoint, holding the whole prefix up to it; a walk back from each breakpoint over at most 20 positions,
-itself included; the split billed by the tokens A of the longest prefix read, B of the last 1h breakpoint
-after it (else A), and C of the last breakpoint: A read, B - A written for an hour, C - B for five minutes.
+The algorithm is that of "Prompt caching" of the platform's documentation (2026-09-26). Each breakpoint makes
+one entry, which holds the whole prefix up to it. A request looks back from each breakpoint over at most 20
+positions, the breakpoint's own included. Three sizes split the bill: A tokens in the longest prefix that was
+read, B up to the last 1h breakpoint after it (else A), C up to the last breakpoint. A is read, B - A written
+for an hour, C - B for five minutes.
 
-The cache sees a prompt as one chain of prefixes, each known by a key, with breakpoints on it. Requests
-that the API refuses for their breakpoints (an error 400) bill nothing.
+The cache sees a prompt as one chain of prefixes, each known by a key, with breakpoints on it. Requests that
+the API refuses for their breakpoints (an error 400) bill nothing.
 """
 
 from __future__ import annotations
@@ -99,9 +100,9 @@ class Shown:
     blind: frozenset[tuple[int, Level]] = frozenset()
     """Earlier turns whose entries of a level it could not read: concurrent calls, evictions."""
     timeless: bool = False
-    """Whether it read what, by the times, had outlived its own, or was not yet being answered."""
+    """Whether it read what, by the clock, had expired or was not yet being answered."""
     loose: bool = False
-    """Whether it read what was cached under other parameters: those that differ cost nothing here."""
+    """Whether it read what was cached under other parameters, which thus cost nothing here."""
     off: bool = False
     """Whether it cached nothing although it could have."""
 
@@ -112,10 +113,11 @@ def simulate(
     shown: Mapping[int, Shown] | None = None,
     minimums: Mapping[str, int] | None = None,
 ) -> tuple[Outcome, ...]:
-    """What each turn reads and writes, in order; a turn that is None does not happen: an empty outcome.
+    """Return what each turn reads and writes, in order.
 
-    `shown` is what a recording shows, by turn: the initial state of the cache, and its accidents. `minimums`
-    overrides the shortest cacheable prefix by model. Linear in the blocks of all turns.
+    A turn that is None does not happen and gives an empty outcome. `shown` holds by turn what a recording
+    shows of its cache: the initial state, and accidents. `minimums` overrides the shortest cacheable prefix
+    by model (tokens). Linear in the blocks of all turns.
     """
     cache = Cache(minimums or {})
     shown = shown or {}
@@ -128,13 +130,13 @@ def simulate(
 @dataclass(slots=True)
 class _Entry:
     writers: dict[int, datetime | None]
-    """When the answer of each turn that wrote it began."""
+    """By turn that wrote it: when that turn's answer began, None where unknown."""
     ttl: Ttl
     used: datetime | None
 
 
 class Cache:
-    """The entries of one workspace while a run goes on; `simulate` is its plain use."""
+    """The cache entries of one workspace while a run goes on; `simulate` is the plain way to use it."""
 
     def __init__(self, minimums: Mapping[str, int]) -> None:
         self._minimums = minimums
@@ -143,7 +145,7 @@ class Cache:
         self._paths = CachedPaths()
 
     def ask(self, index: int, turn: CacheTurn, shown: Shown) -> Outcome:
-        """Bill one turn and enter what it writes. Turns come in order."""
+        """Return the outcome of one turn, and enter what it writes. Turns must come in order."""
         if shown.warm:
             self._warm(index, *shown.warm, turn.sent or turn.began)
         marked = () if shown.off else self.cacheable(turn)
@@ -168,12 +170,12 @@ class Cache:
         )
 
     def cacheable(self, turn: CacheTurn) -> tuple[int, ...]:
-        """Positions of the breakpoints that are long enough, in order."""
+        """Return the positions of the breakpoints that are long enough to be cached, in order."""
         shortest = minimum(turn.chain.model, self._minimums)
         return tuple(p for p in turn.chain.breakpoints if turn.sizes[p] >= shortest)
 
     def can_read(self, turn: CacheTurn, position: int, shown: Shown) -> bool:
-        """Whether a prefix is cached, alive, and was written by a turn that this one is not blind to."""
+        """Return whether a prefix is cached and alive, and was written by a turn that this one can see."""
         entry = self._entry(turn, position, shown)
         if entry is None or (_expired(entry, turn.began) and not shown.timeless):
             return False
@@ -184,7 +186,7 @@ class Cache:
         )
 
     def writers(self, turn: CacheTurn, position: int, shown: Shown) -> Collection[int]:
-        """Which turns wrote a cached prefix; negative where it was there before a turn (-1 - turn)."""
+        """Return the turns that wrote a cached prefix; -1 - turn where it was there before that turn."""
         entry = self._entry(turn, position, shown)
         return entry.writers.keys() if entry else ()
 
@@ -226,7 +228,10 @@ class Cache:
             entry.ttl = ttl
 
     def _miss(self, turn: CacheTurn, marked: tuple[int, ...], hit: int | None, shown: Shown) -> Miss | None:
-        """The nearest chain says what was lost; the breakpoints and the entries say why."""
+        """Return why a turn read less than it might have, or None if it lost nothing.
+
+        The nearest chain says what was lost; the breakpoints and the entries say why.
+        """
         miss = self._paths.miss(turn.chain, turn.sizes, hit)
         if not marked:
             unable: Cause = "below_minimum" if turn.chain.breakpoints else "no_breakpoint"
@@ -245,7 +250,7 @@ class Cache:
 
 
 def visible(breakpoints: Sequence[int]) -> list[int]:
-    """Positions that are looked at, from each breakpoint back, the longest prefix first."""
+    """Return the positions that a request looks at, back from each breakpoint, the longest prefix first."""
     seen: dict[int, None] = {}
     for position in sorted(breakpoints, reverse=True):
         seen.update(dict.fromkeys(range(position, max(position - LOOK_BACK, -1), -1)))
@@ -268,18 +273,18 @@ class Link:
 
     block: Block
     index: int
-    """Of the block in `Prompt.blocks`; blocks that are not rendered have no link."""
+    """Index of the block in `Prompt.blocks`; blocks that are not rendered have no link."""
     digest: str
-    """Of the block alone; a tool result is one whether it is a string or a list of texts."""
+    """Digest of the block alone; a tool result has one, be it a string or a list of texts."""
     text: str
-    """Of the prefix: its content, whatever the model and the parameters."""
+    """Digest of the prefix by its content, whatever the model and the parameters."""
     key: str
-    """Of the prefix, with the model and the parameters: what a cache entry is found by."""
+    """Digest of the prefix with the model and the parameters: a cache entry is found by it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The prefixes of one prompt. A position is an index of `links`."""
+    """The prefixes of one prompt. A position is an index into `links`."""
 
     prompt: Prompt
     model: str
@@ -288,11 +293,11 @@ class Chain:
     """The parameters that each level's cache depends on."""
     links: tuple[Link, ...]
     breakpoints: Mapping[int, Ttl]
-    """By position, in order, automatic caching's own included."""
+    """Lifetimes by position, in order, that of automatic caching included."""
 
 
 def chain(prompt: Prompt) -> Chain:
-    """Lay the blocks of a prompt out as the API does: tools, system, messages. Linear in their number."""
+    """Lay out the blocks of a prompt as the API does: tools, system, messages. Linear in their number."""
     scope = scopes(prompt)
     links = tuple(_links(prompt, scope))
     ttls = breakpoints(prompt)
@@ -301,7 +306,7 @@ def chain(prompt: Prompt) -> Chain:
 
 
 def same_prompt(one: Prompt, other: Prompt) -> bool:
-    """Whether two requests are one to the model and to the cache; streaming makes no difference."""
+    """Return whether two requests are the same to model and cache; streaming makes no difference."""
     return one is other or (one == replace(other, stream=one.stream) and same_options(one, other))
 
 
@@ -320,7 +325,7 @@ def _links(prompt: Prompt, scope: Mapping[Level, Mapping[str, str]]) -> Iterator
 
 
 def _rendered(prompt: Prompt) -> Iterator[tuple[int, Block]]:
-    """Yield blocks with their index, without the thinking that the API drops from the prompt."""
+    """Yield (index in `Prompt.blocks`, block), without the thinking that the API drops from the prompt."""
     keeps_from = keeps_thinking_from(prompt.blocks, prompt.model)
     for index, block in enumerate(prompt.blocks):
         if not is_dropped_thinking(block, keeps_from):
@@ -328,10 +333,10 @@ def _rendered(prompt: Prompt) -> Iterator[tuple[int, Block]]:
 
 
 def _content_digest(block: Block) -> str:
-    """Return the digest of a block by which the cache compares it.
+    """Return the digest by which the cache compares a block.
 
-    A result of text is one to the model whether it is a string or a list, so it has one digest: frameworks
-    turn strings into lists where they set a marker.
+    A tool result of text is the same to the model as a string or as a list, so both have one digest:
+    frameworks turn strings into lists where they set a marker.
     """
     parts = result_parts(block.content)
     if parts is None or any(as_mapping(part).get("type") != "text" for part in parts):
@@ -380,7 +385,7 @@ class Miss:
     was: Block | None = None
     """What stands there in the nearest chain."""
     parameters: tuple[str, ...] = ()
-    """Those that differ: `model`, `tool_choice`, `images`, `thinking`, ... Only where the cause says so."""
+    """The parameters that differ (`model`, `tool_choice`, `images`, ...); empty for every other cause."""
     lost: int = 0
     """Tokens that the two chains share and that were cached, but not read."""
 
@@ -393,7 +398,7 @@ class _Path:
 
 
 class CachedPaths:
-    """The cached part of every turn's chain, to find the one that a later turn is nearest to."""
+    """The cached part of every turn's chain, to find the chain that a later turn is nearest to."""
 
     def __init__(self) -> None:
         self._paths: dict[int, _Path] = {}
@@ -401,16 +406,19 @@ class CachedPaths:
         self._latest: int | None = None
 
     def add(self, turn: int, chain: Chain, end: int) -> None:
-        """Enter a turn's chain up to its last cached prefix; `turn` is negative before the first."""
+        """Enter a turn's chain up to position `end`, its last cached prefix.
+
+        `turn` is negative for what was in the cache before the first turn.
+        """
         self._paths[turn] = _Path(chain, end)
         self._latest = turn
         self._by_text.update((link.text, turn) for link in chain.links[: end + 1])
 
     def miss(self, chain: Chain, sizes: tuple[int, ...], hit: int | None) -> Miss | None:
-        """What a turn that read up to `hit` lost against the nearest chain; None where it lost nothing.
+        """Return what a turn that read up to `hit` lost against the nearest chain, or None if nothing.
 
-        The cause is `parameter` or `changed`, or, where the cached prefix is this turn's own, `moved`: the
-        caller knows better which of the others it is.
+        The cause is `parameter` or `changed`. Where the cached prefix is this turn's own it is `moved`, and
+        the caller, who knows the breakpoints and the times, may replace it with a closer cause.
         """
         shared = -1
         for position, link in enumerate(chain.links):
@@ -440,7 +448,10 @@ class CachedPaths:
 
 
 def _same_keys(one: Chain, other: Chain, reach: int) -> int:
-    """Last position up to which two chains that share their content are one to the cache; -1 for none."""
+    """Return the last position, up to `reach`, where two chains have the same cache key; -1 if none.
+
+    The content of both is the same up to `reach`: the keys differ by model or parameters only.
+    """
     for position in range(reach, -1, -1):
         if one.links[position].key == other.links[position].key:
             return position
@@ -448,7 +459,7 @@ def _same_keys(one: Chain, other: Chain, reach: int) -> int:
 
 
 def _differing(one: Chain, other: Chain) -> tuple[str, ...]:
-    """Names of the parameters that differ, those of the first level that does."""
+    """Return the names of the parameters that differ, sorted, on the first level where any does."""
     for level in LEVELS:
         a, b = one.scopes.get(level, {}), other.scopes.get(level, {})
         if a != b:
@@ -464,10 +475,10 @@ MAX_BREAKPOINTS = 4
 
 
 def newly_refused(pair: Pair) -> str | None:
-    """Why the API would not answer the request as it is asked now; None where it does.
+    """Return why the API would refuse the request as it is asked now, or None if it would answer.
 
-    Whoever answered the recorded request although it breaks a rule takes such requests: a gateway that drops
-    markers.
+    None also where the recorded request breaks a rule and was answered: who answered it, such as a gateway
+    that drops markers, takes such requests.
     """
     why = _refused(pair.request)
     if why is None or _refused(pair.recorded):
@@ -483,7 +494,7 @@ def _refused(request: Request) -> str | None:
 
 
 def refused(prompt: Prompt) -> str | None:
-    """Which rule of "Prompt caching" (2026-09-26) the breakpoints of a request break; None for none."""
+    """Return which rule of "Prompt caching" (2026-09-26) the breakpoints of a prompt break, or None."""
     marks = [(block, block.ttl) for block in prompt.blocks if block.ttl]
     for block, _ in marks:
         if not markable(block):

@@ -33,9 +33,9 @@ class Rendered:
     texts: tuple[str, ...] = ()
     """For the tokenizer, each counted as a whole."""
     tokens: int = 0
-    """What is no text: image patches and constants."""
+    """Tokens beside the texts: image patches and constants."""
     doubt: int = 0
-    """By how much `tokens` may be wrong."""
+    """By how many tokens `tokens` may be wrong."""
     unknown: str | None = None
     """Why it cannot be counted offline."""
 
@@ -50,7 +50,7 @@ class Rendered:
 
 @lru_cache(maxsize=256)  # the same blocks come back on every turn
 def render(block: Block, around: Surroundings, model: str) -> Rendered:
-    """`block` as it is shown among its neighbours, without the framing."""
+    """Return `block` as the model is shown it among its neighbours, without the framing around it."""
     if around.dropped:
         return Rendered()
     if block.kind == "tool":
@@ -69,11 +69,11 @@ _FIELDS = {
     "image": frozenset({"type", "source"}),
 }
 _AS_EVER: tuple[object, ...] = (None, [], {}, ["direct"], {"type": "direct"})
-"""What a field says that changes nothing: who may call a tool, and who did, is the model itself."""
+"""Values of a field that change nothing: empty ones, and that only the model itself calls tools."""
 
 
 def _unread(kind: str, content: Mapping[str, Any]) -> str | None:
-    """What a block holds that is not read."""
+    """Return the first field of a block that nothing here reads, in words, or None."""
     known = _FIELDS.get(kind, content)
     for name, value in content.items():
         if name not in known and name != "cache_control" and value not in _AS_EVER:
@@ -128,7 +128,7 @@ def _value(value: object) -> str:
 
 
 def _result(content: Mapping[str, Any], around: Surroundings, model: str) -> Rendered:
-    """A result alone is bare; among several each names its tool."""
+    """Render a tool result: bare where it is alone in its message, else with the name of its tool."""
     inner = content.get("content")
     parts = [inner] if isinstance(inner, str) else inner if isinstance(inner, list) else []
     texts: list[str] = []
@@ -185,11 +185,11 @@ def _document(content: Mapping[str, Any], model: str) -> Rendered:
 def block_weights(
     prompt: Prompt, counter: Counter | None = None, *, unknown_rate: float = 0.25
 ) -> tuple[float, ...]:
-    """Approximate tokens of each block of `prompt`, framing included, cheaply: no tokenizer is loaded.
+    """Return approximate tokens of each block, framing included, without loading a tokenizer.
 
-    One weight a block, in order, for splitting a known total over the chain; never negative. What cannot be
-    counted offline weighs `unknown_rate` tokens for each character of its JSON. Hand in one `Memo` for many
-    prompts of one conversation.
+    There is one weight a block, in order, never negative; they serve to split a known total over the chain.
+    What cannot be counted offline weighs `unknown_rate` tokens for each character of its JSON. Pass one
+    `Memo` for many prompts of one conversation.
     """
     counter = counter or BuiltinCounter()
     row = model_row(prompt.model)
@@ -212,7 +212,7 @@ class Surroundings:
     """What a block's neighbours decide about its rendering."""
 
     tool: str | None = None
-    """Of a `tool_result` among several in one message: the name of the tool that it answers."""
+    """The name of the tool that a `tool_result` answers, if it is one of several in a message; else None."""
     dropped: bool = False
     """Whether the API leaves it out: earlier thinking, or a deferred tool that nothing has found."""
 
@@ -231,7 +231,7 @@ class Place:
 
 
 def envelope(prompt: Prompt) -> int:
-    """Tokens around the whole prompt."""
+    """Return the tokens around the whole prompt; 0 for a prompt without blocks."""
     if not prompt.blocks:
         return 0
     row = model_row(prompt.model)
@@ -240,7 +240,7 @@ def envelope(prompt: Prompt) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Tools and system: what every turn of a conversation begins with."""
+    """The tools and the system prompt: what every turn of a conversation begins with."""
 
     blocks: tuple[Block, ...]
     model: str
@@ -249,14 +249,14 @@ class Head:
 
     @classmethod
     def of(cls, prompt: Prompt) -> Head:
-        """The blocks before the messages."""
+        """Return the head of `prompt`: its blocks before the messages."""
         end = next((n for n, block in enumerate(prompt.blocks) if block.level == "messages"), None)
         blocks = prompt.blocks[:end]
         hides = any(map(is_deferred, blocks)) and not any(map(_finds_tools, prompt.blocks))
         return cls(blocks, prompt.model, hides)
 
     def places(self) -> tuple[Place, ...]:
-        """One place a block, in order."""
+        """Return one place for each block of the head, in order."""
         return tuple(map(self._place, self.blocks))
 
     def _place(self, block: Block) -> Place:
@@ -266,13 +266,13 @@ class Head:
 
 
 def places(prompt: Prompt) -> tuple[Place, ...]:
-    """One place a block, in order; the framing of a message is with its first block."""
+    """Return one place for each block of `prompt`, in order; a message's framing is with its first block."""
     head = Head.of(prompt)
     return *head.places(), *message_places(prompt.blocks[len(head.blocks) :], prompt.model)
 
 
 def message_places(blocks: tuple[Block, ...], model: str) -> tuple[Place, ...]:
-    """Of the messages alone."""
+    """Return one place for each of `blocks`, which are those of the messages alone, in order."""
     return tuple(_Placing(blocks, model).walk())
 
 
@@ -293,7 +293,7 @@ class _Placing:
             yield from self._turn(list(blocks))
 
     def _turn(self, blocks: list[Block]) -> Iterator[Place]:
-        """The messages of one role in a row, which the API merges."""
+        """Yield the places of the messages of one role in a row, which the API merges into one."""
         around = self._around
         calls, results = (sum(block.kind == kind for block in blocks) for kind in ("tool_use", "tool_result"))
         frame = self._frame(blocks, calls, results)
@@ -329,7 +329,7 @@ class _Placing:
 
 
 def _finds_tools(block: Block) -> bool:
-    """Whether it may bring deferred tools into the prompt."""
+    """Return whether a block may bring deferred tools into the prompt."""
     if block.level == "tools":
         return str(block.content.get("type", "")).startswith("tool_search")
     inner = block.content.get("content")
@@ -355,9 +355,10 @@ def is_dropped_thinking(block: Block, keeps_from: int) -> bool:
 
 
 def render_options(prompt: Prompt) -> dict[str, Rendered]:
-    """What of a request's options is in the prompt, by option; `tools` is the tool-use prompt.
+    """Return what the options of a request put into the prompt, by option.
 
-    An option that adds nothing is left out, so that adding it is no difference.
+    `tools` stands for the tool-use prompt. An option that adds nothing is left out, so that adding it makes
+    no difference.
     """
     found = {name: _option(name, value, prompt) for name, value in prompt.options.items()}
     found["tool_choice"] = _tool_choice(prompt)
@@ -426,9 +427,10 @@ def _tool_choice(prompt: Prompt) -> Rendered:
 
 
 def _deferred(model: str) -> Rendered:
-    """Return what is said of deferred tools that nothing has found: the same, however many there are.
+    """Return what the prompt says of deferred tools that nothing has found: the same for any number.
 
-    Where a model's family was not measured, it lies between those that were.
+    Where the model's tokenizer family was not measured, the middle of the measured ones stands in, in doubt
+    by half their distance.
     """
     own = model_row(model).framing.deferred
     known = [framing.deferred for framing in FRAMINGS.values() if framing.deferred is not None]
@@ -439,8 +441,8 @@ def _deferred(model: str) -> Rendered:
 def serial_tool_use(prompt: Prompt) -> Rendered:
     """Return what `disable_parallel_tool_use` adds to a prompt that has tools.
 
-    A forced tool was measured by its name (`tool`) only: `any` lies between that and a free choice. Where a
-    model was not measured, it lies between all that were.
+    A forced tool was measured only where it is named (`tool`): `any` is taken to lie between that and a free
+    choice. A model that was not measured is taken to lie between all that were.
     """
     choice = as_mapping(prompt.options.get("tool_choice"))
     if choice.get("disable_parallel_tool_use") is not True:
@@ -459,8 +461,8 @@ OUTSIDE_THE_CACHE = (
     *("prompt-caching-", "extended-cache-ttl-", "cache-diagnosis-", "message-batches-", "token-counting-"),
     *("oauth-", "oidc-federation-"),
 )
-"""About caching, transport and signing in. Every other one counts for the cache, since "Cache diagnostics"
-names their set among what a prompt depends on."""
+"""Prefixes of the betas about caching, transport and signing in. Every other beta counts for the cache:
+"Cache diagnostics" names the set of betas among what a prompt depends on."""
 _OUTSIDE_THE_ANSWER = (
     *("context-1m-", "output-128k-", "output-300k-", "model-context-window-exceeded-"),  # limits
     *("files-api-", "structured-outputs-", "message-threads-"),  # they take what the body asks for
@@ -470,10 +472,10 @@ INTERLEAVED, EFFICIENT = "interleaved-thinking-", "token-efficient-tools-"
 
 
 def counted_betas(prompt: Prompt) -> frozenset[str]:
-    """The betas that may change the prompt or the answer of a request; empty where no headers were kept.
+    """Return the beta headers that may change the prompt or the answer; empty where no headers were kept.
 
-    Interleaved thinking needs thinking and tools (the platform's documentation of 2025); efficient tools need
-    tools, and a model that has that way.
+    Interleaved thinking counts only with thinking and tools (the platform's documentation of 2025). Efficient
+    tools count only with tools, on a model that knows that beta.
     """
     idle = [*OUTSIDE_THE_CACHE, *_OUTSIDE_THE_ANSWER]
     tools, thinking = prompt.level("tools"), prompt.options.get("thinking")
@@ -488,7 +490,7 @@ _HEADER = 64 * 1024  # bytes read first: a JPEG may carry metadata before its si
 
 
 def image_size(data: str) -> tuple[int, int] | None:
-    """Width and height in pixels of a base64 PNG, JPEG, GIF or WebP; None where it cannot be read."""
+    """Return the width and height in pixels of a base64 PNG, JPEG, GIF or WebP, or None if unreadable."""
     for length in (_HEADER, len(data)):
         try:
             header = base64.b64decode(data[: length // 4 * 4])
@@ -505,7 +507,10 @@ def image_size(data: str) -> tuple[int, int] | None:
 
 
 def image_tokens(width: int, height: int, *, max_edge: int, max_patches: int) -> int:
-    """Patches of 28 x 28 pixels, after scaling down to both limits (Anthropic's "vision" page, 2026-09)."""
+    """Return the tokens of an image: its patches of 28 x 28 pixels, once scaled down to both limits.
+
+    The rule is that of Anthropic's "vision" page (2026-09). `width`, `height` and `max_edge` are in pixels.
+    """
     scale = min(1.0, max_edge / max(width, height))
     while (patches := _patches(width * scale, height * scale)) > max_patches:
         scale *= min(0.999, math.sqrt(max_patches / patches))
@@ -525,7 +530,7 @@ def _gif(header: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(header: bytes) -> tuple[int, int] | None:
-    """Walk the segments to the first start-of-frame: its height comes before its width."""
+    """Read width and height from the first start-of-frame segment, where the height comes first."""
     at = 2
     while at + 9 <= len(header) and header[at] == 0xFF:
         marker = header[at + 1]
