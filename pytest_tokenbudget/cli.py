@@ -1,4 +1,4 @@
-"""The `tokenbudget` command: translation only."""
+"""Parse the arguments of the `tokenbudget` command and call the command they name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from pytest_tokenbudget import __version__
 from pytest_tokenbudget.errors import TokenBudgetError
 
 _ERROR = 2_000
-"""Characters of an error: it may quote what a stranger wrote."""
+"""Most characters of an error that are printed: it may quote what a stranger wrote."""
 
 Command = Callable[[argparse.Namespace, list[str]], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Its exit status is 0, pytest's own, or 2 with the reason on standard error."""
+    """Run one command and return its exit status.
+
+    It is 0, pytest's own, 130 after an interrupt, or 2 with the reason on standard error.
+    """
     parser = _parser()
     given, rest = parser.parse_known_args(arguments)
     if rest and not given.for_pytest:
@@ -125,7 +128,7 @@ def _output(command: argparse.ArgumentParser) -> None:
 
 
 def _from_one(text: str) -> int:
-    """A whole number from 1 on; argparse says what else was given."""
+    """Read a whole number from 1 on. Raises ArgumentTypeError with what else was given."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)

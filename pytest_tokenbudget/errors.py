@@ -1,4 +1,4 @@
-"""Every error that a user can meet: what is wrong, where, and the next step."""
+"""Define every error that a user can meet: each says what is wrong, where, and the next step."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class RecordingError(TokenBudgetError):
 
 
 class GitError(TokenBudgetError):
-    """What git does not have or cannot say: a base, a shallow history, no repository."""
+    """Git lacks something or cannot say it: no such base, a shallow history, no repository."""
 
 
 class GitHubError(TokenBudgetError):
-    """What GitHub refuses, or does not answer."""
+    """A request that GitHub refuses, or does not answer."""
 
 
 class TokenBudgetWarning(UserWarning):
-    """What is not metered, or not as exactly as was asked; it fails nothing by itself."""
+    """Something is not metered, or not as exactly as was asked; it fails nothing by itself."""
 
 
 class ReplayMiss(BaseException):
-    """The recording cannot answer a request.
+    """A request that the recording cannot answer.
 
     A BaseException, so that neither the SDK's retries nor an agent's `except Exception` swallow it.
     """

@@ -1,6 +1,6 @@
-"""Write files whole or not at all; read YAML that comes with a pull request, and write it to be reviewed.
+"""Write files whole or not at all; read YAML that comes with a pull request, and write it for review.
 
-The one user of PyYAML: its safe loader, with bounds on depth and size.
+This is the one user of PyYAML: its safe loader, with bounds on depth and size.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 
 
 def encoded(text: str) -> bytes:
-    """`text` in UTF-8; half a surrogate pair, which some clients send, as the escape that JSON has for it."""
+    """Encode `text` as UTF-8, half a surrogate pair (which some clients send) as the escape that JSON has."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, through a temporary file beside it; its folder is made if missing.
+    """Replace `path` by `content`, through a temporary file beside it; make its folder if missing.
 
-    A link stays one, and what it leads to is replaced; a device or a pipe, such as /dev/stdout, is written
+    A link stays a link, and what it leads to is replaced. A device or a pipe, such as /dev/stdout, is written
     to. Raises OSError and leaves what was there.
     """
     if path.exists() and not path.is_file():
@@ -62,9 +62,9 @@ def append_line(path: Path, line: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let no other process that asks for the same lock work in a folder meanwhile; it leaves nothing there.
+    """Keep every other process that asks for the same lock out of a folder; leave nothing there.
 
-    Windows cannot lock a folder: there it does nothing. Raises OSError where there is no such folder.
+    Windows cannot lock a folder: there it does nothing. Raises OSError if there is no such folder.
     """
     try:
         import fcntl
@@ -85,11 +85,11 @@ class Conflict:
     """A text that git left with conflict marks."""
 
     line: int
-    """Of the first mark, from 1."""
+    """Number of the line with the first mark, from 1."""
     sides: tuple[str, str] | None
-    """The text of either side, ours first; None where the marks do not pair."""
+    """The text of either side, ours first; None if the marks do not pair."""
     base: str | None
-    """What both sides came from, where the marks tell it (`merge.conflictStyle = diff3`)."""
+    """The text that both sides came from, if the marks hold it (`merge.conflictStyle = diff3`); else None."""
 
 
 _MARK = re.compile(r"(<{7}|\|{7}|>{7})(?: |$)|={7}$")
@@ -98,7 +98,7 @@ _PARTS = {"<": ("", "ours"), "|": ("ours", "base"), "=": ("ours base", "theirs")
 
 
 def conflict_in(text: str) -> Conflict | None:
-    """Return the conflict that a text of YAML is in, or None."""
+    """Return the conflict that git left in a text of YAML, or None."""
     if "<<<<<<<" not in text and ">>>>>>>" not in text:
         return None
     first, part, pairs, tells_base = 0, "", True, False
@@ -122,12 +122,12 @@ def conflict_in(text: str) -> Conflict | None:
 
 _MAX_DEPTH = 100  # levels of YAML; libyaml's composer overflows the C stack without a bound
 _MAX_GROWTH = 20  # how many times larger than its values aliases may make a document
-_FREE_GROWTH = 1_000_000
+_FREE_GROWTH = 1_000_000  # a size up to which any growth is allowed
 _RESOLVED = ("null", "bool", "int", "float")  # everything else without quotes is text: dates too
 
 
 def dump_yaml(document: object) -> str:
-    """The text of a document of builtins, in its order, one value a line: the same bytes everywhere."""
+    """Return the YAML of a document of builtins, in its order, one value a line, the same everywhere."""
     import yaml
 
     text: str = yaml.safe_dump(document, sort_keys=False, width=10_000)
@@ -135,7 +135,7 @@ def dump_yaml(document: object) -> str:
 
 
 def load_yaml(text: str) -> Any:
-    """The document in `text`. Raises ValueError with the reason where it is none that may be held."""
+    """Return the document in `text`. Raises ValueError with the reason if it is broken or too large."""
     import yaml
 
     try:
@@ -148,7 +148,7 @@ def load_yaml(text: str) -> Any:
 
 @functools.cache
 def _loader() -> type:
-    """A safe loader, libyaml's where it is installed, that bounds depth and knows no merge keys."""
+    """Return a safe loader, libyaml's if installed, that bounds depth and knows no merge keys."""
     import yaml
     from yaml.constructor import ConstructorError
 
@@ -167,7 +167,7 @@ def _loader() -> type:
             """Leave `<<` alone: merging merged mappings grows without bound."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            """Refuse a key that stands there twice, as after a merge: PyYAML would take the last."""
+            """Refuse a key that occurs twice, as after a merge: PyYAML would take the last one."""
             mapping = super().construct_mapping(node, deep)
             if len(mapping) < len(node.value):
                 counted = Counter(str(key.value) for key, _ in node.value)
@@ -187,9 +187,9 @@ def _loader() -> type:
 
 
 def _refuse_bombs(document: object) -> None:
-    """Raise ValueError where aliases make a document endless, or many times what is written down."""
-    written: dict[int, int] = {}  # by identity: what a value takes without what it holds
-    whole: dict[int, int] = {}  # with what it holds, aliases followed
+    """Raise ValueError if aliases make a document endless, or many times what is written down."""
+    written: dict[int, int] = {}  # by identity: the size of a value without the values it holds
+    whole: dict[int, int] = {}  # by identity: its size with the values it holds, aliases followed
 
     def size(value: object) -> int:
         if not isinstance(value, (dict, list, str, bytes)):
@@ -208,9 +208,9 @@ def _refuse_bombs(document: object) -> None:
 
 
 # --- YAML that a person can review ------------------------------------------------------------------------
-# One field a line, one line of a prompt a line. PyYAML's dumpers fold long text, fall back to one quoted blob
-# where a line ends in a space or holds an emoji (libyaml), and differ from each other; cassettes must be the
-# same bytes everywhere and give small diffs.
+# Every field has its own line, and so has every line of a prompt. PyYAML's dumpers fold long text, fall back
+# to one quoted blob where a line ends in a space or holds an emoji (libyaml), and differ from each other.
+# Cassettes must be the same bytes everywhere and give small diffs.
 
 _LONG_KEY = 128  # characters; a simple key of YAML may not be longer than 1,024
 _PRINTABLE = "\t\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
@@ -227,14 +227,15 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0
 
 
 class OneLine(dict[str, Any]):
-    """A mapping that is shown on one line, where that is not too long: its values change together."""
+    """A mapping that is shown on one line if that is not too long, since its values change together."""
 
 
 def yaml_text(document: Mapping[str, Any]) -> str:
-    """The YAML of nested mappings (string keys, order kept), lists, str, bytes, int, float, bool and None.
+    """Return the YAML of nested mappings (string keys, order kept), lists, text, bytes, numbers, bool and
+    None.
 
-    Any YAML 1.1 loader reads the same values back. Recurses as deep as the value; raises TypeError for other
-    types and ValueError for NaN and infinities.
+    Any YAML 1.1 loader reads the same values back. Recurses as deep as the value. Raises TypeError for other
+    types, and ValueError for NaN and infinities.
     """
     lines: list[str] = []
     _container(document, "", lines)
@@ -321,7 +322,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _is_literal(text: str) -> bool:
-    """Whether a block shows it and survives editors and hooks that strip blanks at the end of lines."""
+    """Return whether a literal block can show a text and survive tools that strip blanks at line ends."""
     return bool(text.strip()) and _LITERAL.fullmatch(text) is not None and not _BLANK_AT_END.search(text)
 
 
@@ -337,7 +338,7 @@ def _quoted(text: str) -> str:
 
 
 def _quoted_lines(text: str, pad: str) -> str:
-    """A quoted string over several lines of the file, each ending with its own line's escaped break."""
+    """Return a quoted string over several lines of the file, each ending with its own escaped line break."""
     pieces = [_ESCAPED.sub(_escape, line) for line in text.splitlines(keepends=True)]
     return '"\\\n' + "\\\n".join(pad + (f"\\{piece}" if piece[0] == " " else piece) for piece in pieces) + '"'
 

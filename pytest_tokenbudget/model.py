@@ -1,4 +1,4 @@
-"""Define the values that everything else speaks in: tokens, rates, usage, verdicts, findings, scenario ids.
+"""Define the values that everything else uses: tokens, rates, usage, verdicts, findings, scenario ids.
 
 Usage adds up. A finding is one cause, its place, and what it costs. A scenario is known by its test's node
 id, `FILE::fixture NAME of OWNER`, or `FILE::teardown of TEST`.
@@ -21,19 +21,19 @@ class Basis(StrEnum):
     """Where a number comes from. The order is that of trust: the basis of a sum is its weakest part."""
 
     RECORDED = "recorded"
-    """The answer to this very request said so."""
+    """The recorded answer to this very request says so."""
     LIVE = "live"
-    """A real call of this run said so."""
+    """The answer to a real call of this run says so."""
     COUNTED = "counted"
     """Recorded, plus the exact count of what changed."""
     ESTIMATED = "estimated"
     """Recorded, plus a calibrated estimate of what changed, with its interval."""
     UNKNOWN = "unknown"
-    """It cannot be told. Never added up as 0."""
+    """Nothing says it. It is never added up as 0."""
 
     @classmethod
     def weakest(cls, bases: Iterable[Basis]) -> Basis:
-        """The least trusted of `bases`; `RECORDED` when there are none."""
+        """Return the least trusted of `bases`, or `RECORDED` if there are none."""
         order = list(cls)
         return max(bases, key=order.index, default=cls.RECORDED)
 
@@ -48,7 +48,7 @@ class Paired(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a scenario is judged to be; in the order in which reports tell it."""
+    """How a scenario is judged, in the order in which reports tell it."""
 
     OVER = "over"
     """Past a limit or a cap."""
@@ -57,7 +57,7 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
     """What changed cannot be counted, and a limit lies between its best and its worst case."""
     UNRECORDED = "unrecorded"
-    """It asks, and has no cassette."""
+    """It calls a model, and has no cassette."""
     NEW = "new"
     """It has no baseline."""
     IMPROVED = "improved"
@@ -103,7 +103,7 @@ class Tokens:
 
     @property
     def total(self) -> int:
-        """All four counts."""
+        """Prompt and output tokens together."""
         return self.prompt_tokens + self.output_tokens
 
     @property
@@ -171,7 +171,7 @@ class Usage:
 
     @classmethod
     def of(cls, rate: Rate, tokens: Tokens, turns: int = 1) -> Usage:
-        """Usage at one rate."""
+        """Return the usage of `turns` turns at one rate."""
         return cls(turns, MappingProxyType({rate: tokens}))
 
     @property
@@ -281,21 +281,21 @@ class Finding:
     It may quote untrusted prompt text, so every report escapes it.
     """
     tokens: int | None = None
-    """A run, signed; None where it cannot be told."""
+    """Tokens a run, more or (negative) fewer; None where unknown."""
     cost_usd: Decimal | None = None
-    """A run, signed; None where no price is known."""
+    """Dollars a run, more or (negative) fewer; None where no price is known."""
     source: Source | None = None
 
 
 BY_HAND = "by hand"
-"""`Finding.where` of what only an edit resolves, which its sentence names: no recording does."""
+"""`Finding.where` of a problem that only an edit resolves, no recording; its sentence names the edit."""
 
 _CONFTEST, _FIXTURE, _TEARDOWN = "conftest.py", "fixture ", "teardown of "
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioId:
-    """Say who a scenario is, in one text: a test's node id, a fixture of an owner, or a test's teardown."""
+    """The name of a scenario in one text: a test's node id, a fixture of an owner, or a test's teardown."""
 
     text: str
 
@@ -306,18 +306,18 @@ class ScenarioId:
     def of_fixture(cls, file: str, name: str, owner: str | None = None) -> ScenarioId:
         """Return the id of a fixture that `file` defines.
 
-        `owner` is what it is set up for; None where that is all of the file. It is said with its file only
-        where that is another than the fixture's.
+        `owner` is what the fixture is set up for, None if that is all of the file. The id names the owner's
+        file only if that is not `file`.
         """
         return cls(f"{file}::{_FIXTURE}{name}" + (f" of {owner.removeprefix(f'{file}::')}" if owner else ""))
 
     @classmethod
     def of_teardown(cls, file: str, test: str) -> ScenarioId:
-        """Return the id of what the teardown of `test` in `file` calls; `test` is without its file."""
+        """Return the id of what the teardown of `test` in `file` calls; `test` is named without its file."""
         return cls(f"{file}::{_TEARDOWN}{test}")
 
     def below(self, folder: str) -> ScenarioId:
-        """Return the id as it is from above `folder`, which ends in a slash or is empty."""
+        """Return the id as seen from above `folder`, which ends in a slash or is empty."""
         head, of, owner = self.text.partition(" of ")
         if self.kind == "fixture" and owner.partition("::")[0].endswith(".py"):
             return ScenarioId(f"{folder}{head}{of}{folder}{owner}")

@@ -1,6 +1,6 @@
-"""pytest's way in: options, the marker, and the decision whether this run has anything to do.
+"""Add the options, the marker and the fixture to pytest, and decide whether this run has anything to do.
 
-Kept light on purpose: this module is imported by every pytest run on a machine that has the plugin.
+This module is light on purpose: every pytest run on a machine that has the plugin imports it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _MARKER_HELP = (
 )
 OPTIONS = pytest.StashKey[Options]()
 STOOD_IN = pytest.StashKey[bool]()
-"""Whether something has stood in for a credential, so that a client may hold it."""
+"""Whether a stand-in for a credential was set, so that a client may hold it."""
 FOLDER = pytest.StashKey[Path]()
-"""Of the process that made it: what all processes of the run share."""
+"""The folder that all processes of the run share, kept by the process that made it."""
 _WORKER_FOLDER = "token_budget_folder"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """All options share one prefix; each is a flag or takes `=VALUE`."""
+    """Add the options. They share one prefix; each is a flag or takes `=VALUE`."""
     group = parser.getgroup("tokenbudget", "token budgets")
     group.addoption("--token-budget", action="store_true", help="Measure scenarios and judge them.")
     _add_update(group)
@@ -179,7 +179,7 @@ def _standing_in(config: pytest.Config) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; under --token-budget, everything else."""
+    """Register the marker; activate the plugin if this run judges or makes real calls."""
     config.addinivalue_line("markers", _MARKER_HELP)
     if config.getoption("--token-budget-disable"):
         return
@@ -193,13 +193,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without --token-budget, marked scenarios still replay."""
+    """Activate the plugin if a scenario was collected: without --token-budget, it still replays."""
     if OPTIONS in config.stash and any(item.get_closest_marker(MARKER) for item in items):
         _activate(config)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say that nothing was judged where a run that was to judge is switched off."""
+    """Say that nothing was judged if the run was to judge and the plugin is disabled."""
     judges = config.getoption("--token-budget") or config.getoption("--token-budget-update")
     if judges and config.getoption("--token-budget-disable"):
         terminalreporter.write_line("token budgets: nothing is judged, for --token-budget-disable is given")
@@ -207,8 +207,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def token_budget_proxy(request: pytest.FixtureRequest) -> Iterator[Access]:
-    """A loopback proxy for an agent in another process: start it with its `environment` (a dict), or tell it
-    its `url`. What the agent asks is replayed, recorded and judged together with what the test itself asks.
+    """Yield a loopback proxy for an agent in another process.
+
+    Start the agent with the proxy's `environment` (a dict), or tell it the `url`. What the agent asks is
+    replayed, recorded and judged together with what the test itself asks.
     """
     from pytest_tokenbudget.run import hooks
 
@@ -230,7 +232,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def _prompts_folder(config: pytest.Config) -> Path | None:
-    """Where a stability check keeps its prompts; None where this run makes none."""
+    """Return the folder where a stability check keeps its prompts, or None if this run makes none."""
     given = config.getoption("--token-budget-prompts")
     if given:
         return Path(given)
@@ -238,7 +240,7 @@ def _prompts_folder(config: pytest.Config) -> Path | None:
 
 
 def _purse(config: pytest.Config) -> Path | None:
-    """Return the file that says what was spent, or None where no real calls are made."""
+    """Return the file that keeps what was spent, or None if no real calls are made."""
     records = config.getoption("--token-budget-record") != RecordMode.NONE
     if not (records or config.getoption("--token-budget-live")):
         return None
@@ -246,7 +248,7 @@ def _purse(config: pytest.Config) -> Path | None:
 
 
 def _plan(config: pytest.Config) -> Plan | None:
-    """Return where what a recording would call is told, or None where nobody asks."""
+    """Return where this run writes what a recording would call, or None if it is not asked to."""
     given = config.getoption("--token-budget-plan")
     if given is None:
         return None
@@ -255,7 +257,7 @@ def _plan(config: pytest.Config) -> Plan | None:
 
 
 def _shared_folder(config: pytest.Config) -> Path:
-    """Return the temporary folder of this run: the first process makes it, workers are told."""
+    """Return the temporary folder of this run: the first process makes it, workers are told its name."""
     told = getattr(config, "workerinput", {}).get(_WORKER_FOLDER)
     if told is not None:
         return Path(told)

@@ -1,4 +1,4 @@
-"""Read what may be set: `[tool.tokenbudget]` of pyproject.toml, markers, command-line options, tolerances.
+"""Read all settings: `[tool.tokenbudget]` of pyproject.toml, markers, command-line options, tolerances.
 
 A marker overrides the nearest file, which overrides the files above it, key by key. A tolerance says how far
 above its baseline a metric may go.
@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from pytest_tokenbudget.errors import SettingsError
 
 MARKER = "token_budget"
-"""Of a test that is a scenario."""
+"""The marker of a test that is a scenario."""
 SAMPLE = "token_budget_sample"
 """The parameter that runs a test several times."""
 
@@ -33,21 +33,21 @@ _REPORT_TYPES: tuple[str, ...] = get_args(ReportType)
 
 
 class RecordMode(StrEnum):
-    """What is really called and recorded."""
+    """Which calls are really made and recorded."""
 
     NONE = "none"
-    """Nothing: replay."""
+    """No call: all is replayed."""
     ONCE = "once"
-    """Scenarios that have no cassette."""
+    """The calls of scenarios that have no cassette."""
     CHANGED = "changed"
     """Requests that the cassette does not answer to the letter."""
     ALL = "all"
-    """Everything."""
+    """Every call."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportTarget:
-    """One `--token-budget-report=TYPE:DEST`."""
+    """A report that `--token-budget-report=TYPE:DEST` asks for."""
 
     type: str
     path: Path
@@ -55,7 +55,7 @@ class ReportTarget:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a replay tells what a recording would call: `all`, or what `changed`."""
+    """A file into which a replay writes what a recording would call: `all`, or what `changed`."""
 
     mode: RecordMode
     path: Path
@@ -82,10 +82,10 @@ class Options:
     log: Path | None = None
     """File that gets one line a metered scenario."""
     plan: Plan | None = None
-    """What a recording would call is to be told, in place of recording it."""
+    """Where to write what a recording would call, in place of recording it."""
     stability: bool = False
     prompts: Path | None = None
-    """Folder that what is asked is kept in, for a stability check."""
+    """Folder that keeps the prompts of a stability check."""
     collected: Path | None = None
     """File that says what was collected, for `tokenbudget prune`."""
 
@@ -103,7 +103,7 @@ class Options:
 
     @property
     def taken(self) -> Literal["due", "all", "migration"]:
-        """What an update writes."""
+        """Which baselines an update writes: those that are due, all, or the migration alone."""
         if self.migrate:
             return "migration"
         return "all" if self.update_all else "due"
@@ -134,7 +134,7 @@ class Options:
 
 
 def parse_report(text: str, base: Path) -> ReportTarget:
-    """Read TYPE:DEST; DEST is relative to `base`. Raises SettingsError naming the types."""
+    """Read TYPE:DEST; DEST is relative to `base`. Raises SettingsError that names the types."""
     kind, _, destination = text.partition(":")
     if kind not in _REPORT_TYPES or not destination:
         raise SettingsError(
@@ -145,12 +145,12 @@ def parse_report(text: str, base: Path) -> ReportTarget:
 
 
 def parse_log(text: str | None, base: Path) -> Path | None:
-    """Read the file of `--token-budget-log`, relative to `base`; None for none. Raises SettingsError."""
+    """Read the file of `--token-budget-log`, relative to `base`; None stays None. Raises SettingsError."""
     return None if text is None else _file(f"--token-budget-log={text}", base / text)
 
 
 def _file(option: str, path: Path) -> Path:
-    """Return a path where a file can be. Raises SettingsError."""
+    """Return `path` if a file can be there. Raises SettingsError."""
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"needs the folder {path.parent}, which does not exist"
         raise SettingsError(f"{option}: {path} {what}. Name a file in an existing folder.")
@@ -158,12 +158,12 @@ def _file(option: str, path: Path) -> Path:
 
 
 def parse_reports(texts: Sequence[str], base: Path) -> tuple[ReportTarget, ...]:
-    """Read every `--token-budget-report`."""
+    """Read every `--token-budget-report`, relative to `base`. Raises SettingsError."""
     return tuple(parse_report(text, base) for text in texts)
 
 
 def parse_spend(text: str | None) -> Decimal | None:
-    """Read dollars; None for none. Raises SettingsError."""
+    """Read the dollars of `--token-budget-max-spend`; None stays None. Raises SettingsError."""
     if text is None:
         return None
     try:
@@ -193,15 +193,18 @@ class Tolerance:
     absolute: int = 0
 
     def limit(self, baseline: int) -> int:
-        """The largest count that is still allowed, rounded to a whole one."""
+        """Return the largest count that is still allowed, rounded to a whole one."""
         return baseline + max(round(self.relative * baseline), self.absolute)
 
     def floor(self, baseline: int) -> int:
-        """Below this a count is an improvement, not noise."""
+        """Return the count below which a run is an improvement, not noise."""
         return baseline - max(round(self.relative * baseline), self.absolute)
 
     def cost_limit(self, baseline: Decimal, least: Decimal) -> Decimal:
-        """The highest cost that is still allowed; `least` is the price of the absolute token tolerances."""
+        """Return the highest cost that is still allowed, in dollars.
+
+        `least` is the price of the absolute token tolerances.
+        """
         relative = baseline * self.relative.numerator / self.relative.denominator
         return baseline + max(relative, least)
 
@@ -282,9 +285,9 @@ class ScenarioSettings:
     caps: Caps = Caps()
     runs_per_month: int | None = None
     batchable: bool = False
-    """Offline work, which could go through the Message Batches API."""
+    """Whether nobody waits for it, so that it could go through the Message Batches API."""
     exclude: str | None = None
-    """Why it is not judged; None where it is."""
+    """Why it is not judged; None if it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,11 +324,11 @@ def _node_prefix(text: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All of `[tool.tokenbudget]`."""
+    """All settings of `[tool.tokenbudget]`."""
 
     scenario: ScenarioSettings = ScenarioSettings()
     minimum_cacheable_tokens: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """By model, over the built-in table."""
+    """Shortest cacheable prefix (tokens) by model, over the built-in table."""
     redact: tuple[str, ...] = ()
     """Regular expressions of what else must never reach a cassette."""
     allowed_hosts: tuple[str, ...] = ()
@@ -333,15 +336,15 @@ class Settings:
     trusted_usage: tuple[str, ...] = ()
     """Hosts whose usage is taken as it is, whatever the prompts count."""
     ignored_hosts: tuple[str, ...] = ()
-    """Hosts that scenarios send nothing but model calls: all else gets an empty answer."""
+    """Hosts that are sent nothing but model calls: all else gets an empty answer, in recording too."""
     placeholder: bool = True
-    """In judging runs, a request that nothing answers gets a placeholder first, so that it gets bounds."""
+    """Whether a request that nothing answers gets a placeholder in judging runs, so that it gets bounds."""
     max_spend_unbounded: bool = False
-    """Calls whose worst case nobody knows are made under a spend limit, too."""
+    """Whether calls with an unknown worst case are made under a spend limit, too."""
     exclude: tuple[NodePattern, ...] = ()
     """Tests that are not judged."""
     allow_unmetered: bool | tuple[str | NodePattern, ...] = False
-    """Which model calls no scenario needs to meter: all, or by their hosts and the tests that make them."""
+    """Model calls that no scenario needs to meter: all, none, or those of certain hosts and tests."""
 
     def allows(self, host: str, file: Path, test: str) -> bool:
         """Return whether `test` of `file` (absolute) may call a model at `host` that no scenario meters."""
@@ -376,7 +379,7 @@ _SUITE_KEYS = (
 )
 _TABLE = "tokenbudget"
 _ALIKE = 0.9
-"""How much of a table's name is that of ours, where it is meant to be ours."""
+"""From this likeness on (0 to 1), another table's name is taken for a misspelling of ours."""
 
 
 def load_settings(folder: Path) -> Settings:
@@ -488,9 +491,9 @@ def parse_settings(
 
 
 def override(base: ScenarioSettings, arguments: Mapping[str, Any], where: str) -> ScenarioSettings:
-    """`base` with the keyword arguments of a marker (or of the settings table) over it.
+    """Return `base` with the keyword arguments of a marker (or of the settings table) over it.
 
-    Raises SettingsError naming `where`, the argument and what it may be.
+    Raises SettingsError that names `where`, the argument and what it may be.
     """
     _refuse_unknown(arguments, (*_SCENARIO_KEYS, "exclude"), where)
     tolerances = base.tolerances

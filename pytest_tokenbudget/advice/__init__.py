@@ -19,9 +19,9 @@ from pytest_tokenbudget.model import Finding, FindingKind
 from pytest_tokenbudget.wording import listed, unsigned_percent
 
 WORTH = Fraction(1, 20)
-"""Of a run's cost (or, where that is unknown, of its prompt tokens): below it a lever is not told."""
+"""The least share of a run's cost (of its prompt tokens, if that is unknown) that a lever must save."""
 LARGE = Fraction(1, 4)
-"""Of a run's prompt tokens: above it a lever is told whatever it saves."""
+"""The share of a run's prompt tokens from which on a lever is told whatever it saves."""
 
 
 def advise(
@@ -34,11 +34,12 @@ def advise(
     minimums: Mapping[str, int] | None = None,
     worth: Fraction = WORTH,
 ) -> tuple[Finding, ...]:
-    """The levers of one run as it is asked now, each with its place, the change to make, and what it saves.
+    """Return the levers of one run as it is asked now: each says its place, the change to make, the saving.
 
-    None where the run left its recording: its numbers answer another question. Savings are negative tokens
-    and dollars a run; `runs_per_month` adds the month to their texts. `cheaper` names the models below one
-    (`Prices.cheaper_models`). `batchable` is for work that nobody waits for.
+    Empty where the run left its recording, since its numbers answer another question. Savings are negative
+    tokens and dollars a run; `runs_per_month` adds the month to their texts. `cheaper` names the models that
+    cost less than a model (`Prices.cheaper_models`). `batchable` is for work that nobody waits for. `worth`
+    is the share of a run's cost that a lever must save.
     """
     if not run.is_measured:
         return ()
@@ -56,7 +57,10 @@ def advise(
 
 
 def _is_worth(finding: Finding, run: LaidOut, worth: Fraction) -> bool:
-    """By dollars where they are known; a large share of the tokens is worth a line by itself."""
+    """Return whether a lever saves enough dollars to be told.
+
+    It is also told if it saves a large share of the tokens, or if dollars are unknown.
+    """
     if -(finding.tokens or 0) >= LARGE * run.prompt_tokens or finding.cost_usd is None or not run.cost:
         return True
     return -Fraction(finding.cost_usd) >= worth * Fraction(run.cost)
@@ -67,15 +71,15 @@ def _saving(finding: Finding) -> tuple[Fraction, int]:
 
 
 _FEW = Fraction(1, 20)
-"""The share of scenarios whose share of the spend is told."""
+"""The dearest part of the scenarios, whose share of the spend is told."""
 _LEAST = 5
-"""Scenarios below which a suite has no distribution."""
+"""The least number of scenarios that make a distribution."""
 _FAR = 3.5
 """Modified z-score from which a value is an outlier (Iglewicz and Hoaglin, 1993)."""
 _MEDIAN, _MEAN = 1.4826, 1.2533
 """Make the median and the mean absolute deviation comparable to a standard deviation of normal values."""
 _TURN = Decimal("0.25")
-"""The share of a suite that makes a single turn worth naming."""
+"""The share of a suite's spend above which a single turn is named."""
 _NAMED = 5
 
 
@@ -126,9 +130,10 @@ def _finding(where: str, text: str, spend: Spend) -> Finding:
 
 
 def far_above(sizes: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """What is far above the rest, by factors since spend is skewed, and how many times the median it is.
+    """Yield the name of what is far above the rest, and how many times the median it is.
 
-    `sizes` are positive; of fewer than five nothing is far.
+    `sizes` are positive and compared by their logarithms, since spend is skewed. Nothing is far above fewer
+    than five.
     """
     if len(sizes) < _LEAST:
         return

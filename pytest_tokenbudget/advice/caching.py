@@ -1,4 +1,4 @@
-"""What another placing of cache breakpoints would save, writes included, for five minutes and for an hour."""
+"""Find what other cache breakpoints would save, writes included, for five minutes and for an hour."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pytest_tokenbudget.wire.prompt import Ttl, markable
 from pytest_tokenbudget.wording import dollars, listed, plural
 
 _HEADS = 3
-"""Breakpoints of tools and system that leave one of the four for the conversation."""
+"""Most breakpoints in tools and system, so that one of the four is left for the conversation."""
 
 _HELD = 0.9
-"""Of what a turn read when recorded: below it, its cache is broken."""
+"""If a turn reads less than this part of what it read when recorded, its cache is broken."""
 
 Marks = tuple[int, ...]
 """Positions of the breakpoints of one turn."""
@@ -27,7 +27,7 @@ Marks = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Placing:
-    """Breakpoints of every turn, and what the run then costs, from a cold cache."""
+    """Breakpoints of every turn, and what the run then costs, reads and writes from a cold cache."""
 
     marks: tuple[Marks, ...]
     cost: Decimal
@@ -36,9 +36,9 @@ class _Placing:
 
 
 def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
-    """Where breakpoints should stand, if that is cheaper than where they stand.
+    """Yield where breakpoints should stand, if that is cheaper than where they stand.
 
-    Conversations with a turn that cannot be simulated are left out: nobody knows what their turns read.
+    Conversations with a turn that cannot be simulated are left out: it is not known what their turns read.
     """
     unclear = {opening_of(one.prompt) for one in run.asked if _is_unclear(one)}
     asked = [one for one in run.asked if one.chain.links and opening_of(one.prompt) not in unclear]
@@ -66,7 +66,7 @@ def _is_unclear(one: Asked) -> bool:
 
 
 def _reads_less(asked: Sequence[Asked]) -> bool:
-    """Whether the cache serves less than when recorded: what broke it is to be mended, not the marks."""
+    """Return whether the cache serves less than when recorded: its break is to be mended, not the markers."""
     known = [(one.tokens, was.main_tokens) for one in asked if (was := one.turn.recorded)]
     return any(now.cache_read_input_tokens < was.cache_read_input_tokens * _HELD for now, was in known)
 
@@ -90,7 +90,7 @@ def _finding(
 
 
 def _change(asked: Sequence[Asked], best: Sequence[Marks]) -> tuple[str, str]:
-    """What to do so that the breakpoints stand as in `best`, for 5m, and the first place of it."""
+    """Return what to do so that the breakpoints stand as in `best`, for 5m, and the first place concerned."""
     here, there = _places(asked, [tuple(one.chain.breakpoints) for one in asked]), _places(asked, best)
     hours = [tuple(p for p, ttl in one.chain.breakpoints.items() if ttl == "1h") for one in asked]
     shorter = _places(asked, hours)
@@ -107,7 +107,10 @@ def _change(asked: Sequence[Asked], best: Sequence[Marks]) -> tuple[str, str]:
 
 
 def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, int]) -> Finding | None:
-    """Tools and system that no breakpoint ends, and that another run, as recorded, begins with too."""
+    """Return a lever for tools and system that no breakpoint ends and that other runs begin with too.
+
+    Only what is as it was recorded counts; None if there is nothing to save.
+    """
     heads = [(one, end) for one in asked if (end := _unmarked_head(run, one, minimums)) is not None]
     if not heads:
         return None
@@ -132,13 +135,19 @@ def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, in
 
 
 def _above_read(run: LaidOut, one: Asked, position: int, count: str | None = None) -> Decimal:
-    """What a token there costs more, billed as it is or as `count`, than one that is read; 0 if unknown."""
+    """Return how many dollars more a token at `position` costs than one that is read; 0 if unknown.
+
+    It is priced as `count`, or as it was billed if that is None.
+    """
     billed, read = run.unit(one, count or one.counts[position]), run.unit(one, "cache_read_input_tokens")
     return Decimal(0) if billed is None or read is None else billed - read
 
 
 def _unmarked_head(run: LaidOut, one: Asked, minimums: Mapping[str, int]) -> int | None:
-    """Where tools and system end, if they are long enough, stable, as recorded, and without a breakpoint."""
+    """Return the position where tools and system end, if a breakpoint there would help another run.
+
+    They must be long enough, stable, as recorded, and without a breakpoint; else the result is None.
+    """
     end = max((p for p in _markable(one) if one.chain.links[p].block.level != "messages"), default=None)
     if end is None or any(position <= end for position in one.chain.breakpoints):
         return None
@@ -156,13 +165,13 @@ def _marks(*positions: int | None) -> Marks:
 
 
 def _own_heads(run: LaidOut, one: Asked) -> Marks:
-    """The breakpoints in tools and system that are there: what the run does not read, another run may."""
+    """Return the positions of the run's own breakpoints in tools and system: another run may read there."""
     marks = (p for p in one.chain.breakpoints if one.chain.links[p].block.level != "messages")
     return tuple(p for p in marks if _is_stable(run, one, p))
 
 
 def _is_stable(run: LaidOut, one: Asked, position: int) -> bool:
-    """Whether no turn of the same conversation begins otherwise."""
+    """Return whether all turns of the same conversation begin alike up to `position`."""
     text = one.chain.links[position].text
     others = run.conversations[opening_of(one.prompt)]
     return all(len(o.chain.links) > position and o.chain.links[position].text == text for o in others)
@@ -180,7 +189,7 @@ def _end(one: Asked) -> int | None:
 
 
 def _shared_heads(asked: Sequence[Asked]) -> list[int | None]:
-    """By turn: the end of the longest prefix of tools and system that another turn shares."""
+    """Return by turn the end of the longest prefix of tools and system that another turn shares, or None."""
     seen = Counter(link.text for one in asked for link in one.chain.links if link.block.level != "messages")
     heads: list[int | None] = []
     for one in asked:
@@ -202,11 +211,14 @@ class _Bench:
     minimums: Mapping[str, int]
 
     def as_they_are(self) -> _Placing | None:
-        """Under their own breakpoints; None where a price is unknown."""
+        """Price the turns with their own breakpoints; return None if a price is unknown."""
         return self._priced([one.cached for one in self.asked])
 
     def placed(self, marks: Sequence[Marks], ttl: Ttl) -> _Placing | None:
-        """Under these; what is too short to be cached is left unmarked."""
+        """Price the turns with breakpoints at `marks`, left out where the prefix is too short to be cached.
+
+        Return None if a price is unknown.
+        """
         turns = [one.cached for one in self.asked]
         least = [minimum(turn.chain.model, self.minimums) for turn in turns]
         long = [

@@ -1,4 +1,4 @@
-"""What conversations drag along: blocks that are re-sent turn after turn, and how fast the prompt grows."""
+"""Find what conversations carry along: blocks that every turn sends again, and how fast the prompt grows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import plural, unsigned_percent
 
 _TOLD = 3
-"""Blocks told one by one."""
+"""How many blocks are told one by one."""
 _LEAST_TOKENS = 500
-"""Of a run, below which nothing is worth a change of the agent."""
+"""Fewer tokens of a run are not worth a change of the agent."""
 _LEAST_TURNS = 4
-"""Of a conversation, below which its growth has no shape."""
+"""A conversation of fewer turns grows in no shape."""
 _FASTER = 1.5
 """How much more a conversation may add in its second half than in its first and still be linear."""
 _SUMMARY = Fraction(1, 10)
-"""Of the history, what a compaction is taken to leave."""
+"""The part of the history that a compaction is taken to leave."""
 
 _Key = tuple[str, str, str]
-"""Of a block: its conversation, its place there, its content."""
+"""What identifies a block: its conversation, its place there, the digest of its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class _Dragged:
 
     @property
     def again(self) -> int:
-        """Tokens of every turn but the first."""
+        """Tokens of the block on every turn but the first."""
         return self.size * (self.turns - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """The block, on one turn."""
+    """A block as one turn sends it; `price` is in dollars, None where unknown."""
 
     asked: Asked
     position: int
@@ -55,7 +55,7 @@ class _Sent:
 
 
 def context(run: LaidOut, share: Fraction) -> Iterator[Finding]:
-    """What to leave out of the history; only what is at least `share` of the run's prompt tokens."""
+    """Yield what to leave out of the history, if that is at least `share` of the run's prompt tokens."""
     limit = max(share * run.prompt_tokens, Fraction(_LEAST_TOKENS))
     for block in heapq.nlargest(_TOLD, _dragged(run), key=lambda block: block.again):
         if block.again >= limit:
@@ -90,7 +90,7 @@ def _sent(run: LaidOut, block: _Dragged) -> list[_Sent]:
 
 
 def _is_task(block: Block) -> bool:
-    """Whether a block is what the conversation is about: nobody can leave it out."""
+    """Return whether a block is what the conversation is about, so that it cannot be left out."""
     return block.message == 0 and block.kind == "text"
 
 
@@ -116,9 +116,10 @@ def _dropped(run: LaidOut, block: _Dragged, sent: Sequence[_Sent]) -> Finding:
 
 
 def _best_cut(run: LaidOut, sent: Sequence[_Sent]) -> tuple[int, Decimal | None]:
-    """From which of its turns on dropping the block saves most, and how much.
+    """Return from which of its turns on dropping a block saves most, and how many dollars.
 
-    What stands behind it was read from the cache on that turn, and has to be written anew, once.
+    What stands behind the block was read from the cache on that turn, and has to be written anew, once. The
+    dollars are None if a price is unknown.
     """
     best: tuple[int, Decimal | None] = (1, None)
     rest = Decimal(0)
@@ -138,7 +139,7 @@ def _best_cut(run: LaidOut, sent: Sequence[_Sent]) -> tuple[int, Decimal | None]
 
 
 def _compaction(run: LaidOut, turns: Sequence[Asked], limit: Fraction) -> Finding | None:
-    """How a conversation grows, and after which turn a summary of it would save most."""
+    """Return how a conversation grows, and after which turn a summary saves most; None if it saves little."""
     totals = [one.tokens.prompt_tokens for one in turns]
     steps = [after - before for before, after in pairwise(totals)]
     saved, amount, after = max(_compactions(run, turns), key=lambda option: option[1])
@@ -157,7 +158,10 @@ def _compaction(run: LaidOut, turns: Sequence[Asked], limit: Fraction) -> Findin
 
 
 def _compactions(run: LaidOut, turns: Sequence[Asked]) -> Iterator[tuple[int, Decimal, int]]:
-    """For each turn after which the history could be replaced: tokens and dollars saved, and that turn."""
+    """Yield (tokens saved, dollars saved, turn) for each turn after which the history may be replaced.
+
+    The first is (0, 0, 0): no compaction. Ends early where a price is unknown.
+    """
     yield 0, Decimal(0), 0
     for after in range(1, len(turns) - 1):
         one = turns[after]
@@ -176,7 +180,10 @@ def _compactions(run: LaidOut, turns: Sequence[Asked]) -> Iterator[tuple[int, De
 
 
 def _prices_of_history(run: LaidOut, one: Asked, later: Sequence[Asked]) -> Decimal | None:
-    """Dollars of a token of a turn's history over the later turns: what its last block is billed as there."""
+    """Return the dollars of one token of a turn's history over the `later` turns.
+
+    Each turn bills it as the last block of `one`. None if a price is unknown.
+    """
     last, counts = len(one.chain.links) - 1, Counter[tuple[Rate, str]]()
     for other in later:
         counts[other.rate, other.counts[min(last, len(other.counts) - 1)]] += 1

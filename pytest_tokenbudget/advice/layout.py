@@ -1,4 +1,4 @@
-"""A run as levers look at it: its turns, the tokens of every prefix, and what each token was billed as."""
+"""Lay a run out for levers: its turns, the tokens of every prefix, and what each token was billed as."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pytest_tokenbudget.wire.prompt import Prompt
 from pytest_tokenbudget.wording import dollars
 
 _FRAME, _PICTURE = 4, 1500
-"""Tokens around a block, and of a picture, about: only proportions count."""
+"""Rough tokens around a block, and of a picture: only proportions count."""
 _READ_TO_UNCACHED = (
     "cache_read_input_tokens",
     "ephemeral_1h_input_tokens",
@@ -36,7 +36,7 @@ class Asked:
     """One measured turn of the run."""
 
     index: int
-    """Among the run's turns."""
+    """Index among the run's turns."""
     turn: Turn
     cached: CacheTurn
 
@@ -101,7 +101,7 @@ class LaidOut:
 
     @cached_property
     def prompt_tokens(self) -> int:
-        """Of all turns."""
+        """Prompt tokens of all turns."""
         return sum(one.tokens.prompt_tokens for one in self.asked)
 
     @cached_property
@@ -113,11 +113,11 @@ class LaidOut:
         return found
 
     def unit(self, one: Asked, count: str) -> Decimal | None:
-        """Dollars of a token that a turn bills as `count`."""
+        """Return the dollars of a token that a turn bills as `count`, or None if unknown."""
         return self.ledger.unit(one.rate, count)
 
     def saving(self, amount: Decimal) -> str:
-        """`$0.0120 a run, $12.00 a month`."""
+        """Return dollars in words: `$0.0120 a run, $12.00 a month`."""
         month = f", {dollars(amount * self.runs_per_month)} a month" if self.runs_per_month else ""
         return f"{dollars(amount)} a run{month}"
 
@@ -146,7 +146,7 @@ def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> Lai
 
 
 def _chain_of(turn: Turn) -> Chain:
-    """As the simulation laid it out, where there was one."""
+    """Return the chain of a turn's prompt, from the simulation if there was one."""
     simulated = turn.cache_now.chain if turn.cache_now else None
     return simulated or chain(turn.pair.request.prompt)
 
@@ -157,14 +157,14 @@ def _cache_turn(turn: Turn, its: Chain, ends: tuple[int, ...]) -> CacheTurn:
 
 
 class _Weights:
-    """What each block takes of a known total, cheaply: counted once, however many turns send it."""
+    """Weighs blocks for sharing out a known total: each is counted once, however many turns send it."""
 
     def __init__(self) -> None:
         self._counter = BuiltinCounter()
         self._shares: dict[tuple[Family, str], int] = {}
 
     def of(self, its: Chain) -> list[Weight]:
-        """By position."""
+        """Return one weight for each block of a chain, by position."""
         family = model_row(its.prompt.model).family
         weights = [Weight(share=self._share(link, family)) for link in its.links]
         whole, late = tool_prompt(its.prompt)

@@ -1,6 +1,7 @@
-"""Price turns elsewhere: on smaller models, in a message batch, or side by side. Prices, not quality.
+"""Price turns elsewhere: on smaller models, in a message batch, or side by side.
 
-Consecutive calls that do not depend on each other could run side by side, or in one batch.
+These are prices, not judgements of quality. Consecutive calls that do not depend on each other could run side
+by side, or in one batch.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from pytest_tokenbudget.sources.words import words_of
 from pytest_tokenbudget.wording import dollars, listed, plural, turns
 
 CheaperModels = Callable[[str], Sequence[str]]
-"""The models that cost less than a model, dearest first."""
+"""Returns the models that cost less than a model, dearest first."""
 
 _SHORT = 200
 """Output tokens up to which an answer is short."""
 _MODELS = 2
-"""Smaller models that are priced."""
+"""How many smaller models are priced."""
 
 
 def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
-    """By model: its turns with short answers and no tool use, priced on the next smaller models.
+    """Yield by model its turns with short answers and no tool use, priced on the next smaller models.
 
-    A turn within a loop of tools is none of them: whoever sends it does not know yet that it is the last. A
-    model reads nothing that another has cached: where a turn uses the cache, it is priced without.
+    A turn within a loop of tools does not count: whoever sends it does not know yet that it is the last. A
+    model reads nothing that another has cached, so a turn that uses the cache is priced without it.
     """
     simple: dict[str, list[Asked]] = {}
     for one in run.asked:
@@ -54,7 +55,10 @@ def routing(run: LaidOut, cheaper: CheaperModels) -> Iterator[Finding]:
 
 
 def batching(run: LaidOut) -> Iterator[Finding]:
-    """The run through the Message Batches API, at half price; for scenarios that nobody waits for."""
+    """Yield what the run costs through the Message Batches API, at half price, if that is cheaper.
+
+    This is for scenarios that nobody waits for.
+    """
     usage = sum((one.turn.usage for one in run.asked), Usage())
     if run.cost is None or any("batch" in rate.modifiers for rate in usage.by_rate):
         return
@@ -91,7 +95,7 @@ def _on(run: LaidOut, asked: Sequence[Asked], model: str) -> Decimal | None:
 
 
 def _uncached(one: Asked, rate: Rate) -> Usage:
-    """Return what a turn bills where its own prompt, at `rate`, is neither read from nor put in the cache."""
+    """Return what a turn bills at `rate` if its own prompt is neither read from nor put in the cache."""
     tokens = Tokens(
         input_tokens=one.tokens.prompt_tokens,
         output_tokens=one.tokens.output_tokens,
@@ -115,9 +119,9 @@ _LABEL = 20
 
 
 def parallelism(run: LaidOut) -> Iterator[Finding]:
-    """Stretches of turns of which none holds anything that an earlier one of the stretch answered.
+    """Yield stretches of turns of which none holds what an earlier one of the stretch answered.
 
-    Only turns that open a conversation are looked at: what continues one depends on the turn before.
+    Only turns that open a conversation count: what continues one depends on the turn before.
     """
     stretch: list[Asked] = []
     for one in run.asked:
@@ -131,7 +135,7 @@ def parallelism(run: LaidOut) -> Iterator[Finding]:
 
 
 def _decides(one: Asked) -> bool:
-    """Whether an answer is a label rather than a text: what is called next may well depend on it."""
+    """Return whether an answer is a label rather than a text: the next call may well depend on it."""
     return one.tokens.output_tokens <= _LABEL
 
 
@@ -152,7 +156,7 @@ def _continues(one: Asked) -> bool:
 
 
 def _said(one: Asked) -> tuple[str, ...]:
-    """The texts of an answer, tool arguments included."""
+    """Return the texts of an answer, tool arguments included."""
     message: Mapping[str, Any] = one.turn.pair.answer.message or {}
     content = message.get("content")
     blocks = content if isinstance(content, list) else []
@@ -168,7 +172,7 @@ def _said(one: Asked) -> tuple[str, ...]:
 
 
 def _holds(one: Asked, answer: tuple[str, ...]) -> bool:
-    """Whether what is asked holds a line of an answer, or the whole of a short one, word for word."""
+    """Return whether a request holds a line of an answer word for word."""
     asked = (
         f" {' '.join(word for block in one.prompt.level('messages') for word in words_of(text_of(block)))} "
     )

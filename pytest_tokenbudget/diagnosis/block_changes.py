@@ -35,21 +35,21 @@ class Difference:
     """The first level that is touched: all that follows is lost to the cache with it."""
     change: Change
     where: str
-    """The place in the new chain; of what was removed, in the old one."""
+    """The place in the new chain, or in the old one if it was removed."""
     kind: Kind
     char: int = 0
-    """Of the first character that differs, from 0, in the text of `where`."""
+    """Index of the first character that differs, in the text of `where`."""
     was: str = ""
     now: str = ""
     """Short excerpts around that character, untrusted."""
     old: Block | None = None
     new: Block | None = None
     order: Names | None = None
-    """Of tools or keys in another order: the names of those that moved, as they come now."""
+    """Names of the tools or keys that moved, in their new order; None if nothing moved."""
 
 
 def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
-    """Return the index of the first block that differs; None where `now` begins with the whole of `was`."""
+    """Return the index of the first block that differs, or None if `now` begins with all of `was`."""
     at = common_prefix([block.digest for block in was], [block.digest for block in now])
     return at if at < len(was) else None
 
@@ -57,7 +57,7 @@ def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
 def compare(
     was: Sequence[Block], now: Sequence[Block], at: int, tools: Mapping[str, str] | None = None
 ) -> Difference:
-    """How `now` leaves `was` at block `at`, the first that differs; `tools` as of `tool_names`."""
+    """Return how `now` leaves `was` at block `at`, the first that differs; `tools` is from `tool_names`."""
     names = tools or {}
     old = was[at] if at < len(was) else None
     new = now[at] if at < len(now) else None
@@ -106,7 +106,7 @@ def _change(was: Sequence[Block], now: Sequence[Block], level: Level) -> Change:
 
 
 def _begin_alike(before: Sequence[str], after: Sequence[str]) -> bool:
-    """Whether both begin with the same in another order, whatever then follows on either side."""
+    """Return whether both begin with the same names in another order, whatever follows on either side."""
     surplus: Counter[str] = Counter()
     for old, new in zip(before, after, strict=False):
         surplus[old] += 1
@@ -120,17 +120,17 @@ def _begin_alike(before: Sequence[str], after: Sequence[str]) -> bool:
 
 
 def _replaced(before: Sequence[str], after: Sequence[str]) -> Change:
-    """Of tools by other names: whether there are more or fewer of them."""
+    """Return whether tools that got other names became fewer (`removed`) or not (`added`)."""
     return "removed" if len(after) < len(before) else "added"
 
 
 def _identity(block: Block) -> str:
-    """What makes a block the same one in another place: of a tool its name, else its content."""
+    """Return what makes a block the same in another place: the name of a tool, else the content's digest."""
     return str(block.content.get("name", block.digest)) if block.kind == "tool" else block.digest
 
 
 def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Difference:
-    """How one block became another."""
+    """Return how one block became another; `tools` is from `tool_names`."""
     where = place(new, tools).where
     before, after = wording_of(old), wording_of(new)
     if old.kind == new.kind == "tool":
@@ -151,7 +151,7 @@ def compare_blocks(old: Block, new: Block, tools: Mapping[str, str]) -> Differen
 
 
 def _first_field(old: Block, new: Block) -> str | None:
-    """The first field of a tool whose value differs; None where only the order of the fields does."""
+    """Return the first field of a tool whose value differs, or None if only the order of fields does."""
     fields = dict.fromkeys((*new.content, *old.content))
     return next((f for f in fields if to_json(old.content.get(f)) != to_json(new.content.get(f))), None)
 
@@ -161,7 +161,7 @@ def _text(value: object) -> str:
 
 
 def excerpt(text: str, at: int) -> str:
-    """A short piece of `text` around the character `at`, on one line."""
+    """Return a short piece of `text` around the character `at`, on one line."""
     start = max(at - _BEFORE, 0)
     end = min(at + _AFTER, len(text))
     piece = text[start:end].replace("\r", "").replace("\n", "\\n")
@@ -177,7 +177,10 @@ def _first_of(names: Sequence[str]) -> str:
 
 
 def differences(was: Sequence[Block], now: Sequence[Block], tools: Mapping[str, str]) -> list[Difference]:
-    """Everything that differs between two prefixes, in order, tools matched by name and the rest by place."""
+    """Return all that differs between two prefixes, in order.
+
+    Blocks are matched by their place, or by name or content where a level is in another order.
+    """
     found: list[Difference] = []
     for level in LEVELS:
         old = [block for block in was if block.level == level]
@@ -206,7 +209,10 @@ ELSEWHERE = "prefix of another process"
 
 
 def describe(difference: Difference, since: str, source: Source | None = None) -> str:
-    """One clause: where the prefix leaves `since` (one of the names above), how, what was and is there."""
+    """Return one clause: where the prefix leaves `since`, how, what it was and what it is.
+
+    `since` is one of `EARLIER`, `RECORDED` and `ELSEWHERE`.
+    """
     what = difference.change if difference.change in ("added", "removed") else str(difference.kind)
     at = f", character {difference.char:,}" if difference.change == "changed" else ""
     excerpts = (("was", difference.was), ("now", difference.now))
@@ -219,15 +225,15 @@ def describe(difference: Difference, since: str, source: Source | None = None) -
 
 
 def api_word(difference: Difference) -> str:
-    """What the API's own cache diagnostics calls it."""
+    """Return what the API's own cache diagnostics call the difference, such as `tools_changed`."""
     return f"{difference.level}_changed"
 
 
 def refined(difference: Difference, location: Location, *, edited: bool) -> Difference:
-    """The difference, its kind corrected by what the repository tells.
+    """Return the difference, its kind corrected by what the repository tells.
 
-    Where a value was put in although there was none before, it is of that value's kind. Where two versions of
-    the agent are compared (`edited`) and the repository holds the new text, a number in it is an edit.
+    A value that was put in where there was none gives its kind. Where two versions of the agent are compared
+    (`edited`) and the repository holds the new text, a number in it is an edit.
     """
     made = kind_of_code(location.code)
     if made and difference.kind in (Kind.COUNTER, Kind.TEXT):

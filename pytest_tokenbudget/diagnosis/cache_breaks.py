@@ -39,10 +39,10 @@ def cache_breaks(
     sources: SourceTree | None,
     minimums: Mapping[str, int] | None = None,
 ) -> tuple[list[Finding], frozenset[int]]:
-    """One finding for each cause, with what it costs a run, and the turns that they explain.
+    """Return one finding for each cause, with what it costs a run, and the turns that they explain.
 
-    `costs` holds one entry a turn (`Ledger.split`): the cache's share is told here. `minimums` overrides the
-    shortest cacheable prefix by model.
+    `costs` holds one entry a turn (`Ledger.split`), of which the cache's share is told here. `minimums`
+    overrides the shortest cacheable prefix by model (tokens).
     """
     groups: dict[tuple[object, ...], list[Break]] = {}
     chains = Chains(run)
@@ -57,7 +57,11 @@ def cache_breaks(
 
 
 def _explain(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
-    """By what an earlier turn cached; else, where the cache was warm before the run, by what was recorded."""
+    """Return the break that explains a loss, or None.
+
+    The turn is compared with what an earlier turn cached. If that explains nothing, and the cache was warm
+    before the run, it is compared with what was recorded.
+    """
     found = _cause_of(loss, minimums)
     if found is None and loss.warm and loss.source is not None:
         across = replace(loss, source=None, reference=loss.recorded, before=loss.recorded)
@@ -77,7 +81,7 @@ def _cause_of(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
 
 
 def _dropped(loss: Loss) -> Break | None:
-    """No marker is left on the turn, or on the turn that wrote what it read."""
+    """Return a break if no marker is left on the turn, or on the turn that wrote what it read."""
     for before, now in ((loss.recorded, loss.now), (loss.before, loss.reference)):
         if before.breakpoints and not now.breakpoints:
             marks = list(_marks(before))
@@ -87,7 +91,7 @@ def _dropped(loss: Loss) -> Break | None:
 
 
 def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
-    """Tokens that are written for another lifetime, at another price."""
+    """Return a break if tokens are written for another lifetime, at another price."""
     turn = run.turns[index]
     if turn.recorded is None:
         return None
@@ -109,7 +113,7 @@ def _effect(loss: Loss) -> str:
 
 
 def _changed(loss: Loss) -> Break | None:
-    """The content leaves that of the reference before the end of what the reference caches."""
+    """Return a break if the content leaves that of the reference before the end of what that one caches."""
     reference, now = loss.reference, loss.now
     at = shared(now, reference)
     end = max(reference.breakpoints, default=-1)
@@ -125,9 +129,9 @@ def _changed(loss: Loss) -> Break | None:
 
 
 def _parted_before(loss: Loss, at: int) -> bool:
-    """Return whether the two turns had parted there, or before, when they were recorded (another subagent).
+    """Return whether the two turns had parted at or before block `at` when they were recorded.
 
-    A turn that went on where the other ended had not.
+    Another subagent's turn had. A turn that went on where the other ended had not.
     """
     parted = shared(loss.recorded, loss.before)
     if loss.source is None or parted >= min(len(loss.recorded.links), len(loss.before.links)):
@@ -139,7 +143,7 @@ def _parted_before(loss: Loss, at: int) -> bool:
 
 
 def _parameters(loss: Loss) -> Break | None:
-    """Model, tool_choice, thinking, ... that differ from the reference's, and did not when recorded."""
+    """Return a break if model, tool_choice, ... differ from the reference, and did not when recorded."""
     if not loss.reads:
         return None
     across = loss.source is None
@@ -171,7 +175,7 @@ def _too_short(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
 
 
 def _out_of_sight(loss: Loss) -> Break | None:
-    """The cached prefix is there, but the walk back from each breakpoint ends before it."""
+    """Return a break if the cached prefix is there, but the walk back from each breakpoint ends before it."""
     at = shared(loss.now, loss.reference)
     ends = [position for position in loss.reference.breakpoints if position < at]
     after = [position for position in loss.now.breakpoints if ends and position >= ends[-1]]
@@ -185,7 +189,7 @@ def _out_of_sight(loss: Loss) -> Break | None:
 
 
 def _moved(loss: Loss) -> Break | None:
-    """A marker that is gone, or stands elsewhere, on this turn or on the one that wrote what it read."""
+    """Return a break if a marker is gone or stands elsewhere, here or on the turn whose cache was read."""
     for before, now in ((loss.recorded, loss.now), (loss.before, loss.reference)):
         was, marks = _marks(before), _marks(now)
         gone = [where for where in was if where not in marks]
@@ -197,7 +201,7 @@ def _moved(loss: Loss) -> Break | None:
 
 
 def _marks(chain: Chain) -> dict[str, Ttl]:
-    """The places of the breakpoints, the end of the conversation by that name, and their lifetimes."""
+    """Return the lifetime of each breakpoint by its place; the conversation's end is "the last message"."""
     names, last = tool_names(chain.prompt), len(chain.links) - 1
     marks: dict[str, Ttl] = {}
     for position, ttl in chain.breakpoints.items():
@@ -220,10 +224,10 @@ class Break:
     turn: int
     where: str
     cause: str
-    """In words, where it is no difference of content."""
+    """The cause in words; empty where it is a difference of content."""
     tokens: int
     api: str | None = None
-    """The API's own word for it, of its cache diagnostics."""
+    """The word of the API's own cache diagnostics for it, if there is one."""
     difference: Difference | None = None
     across: bool = False
     """Whether the prefix differs from the recorded one rather than from an earlier turn's."""
@@ -234,13 +238,13 @@ class Break:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for the turns that break for the same cause."""
+        """A key that is equal for turns that break for the same cause."""
         place = _TOOL.sub("", _INDEX.sub("messages", self.where))
         return place, self.api, "" if self.api else _COUNT.sub("", self.cause)
 
 
 def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: SourceTree | None) -> Finding:
-    """What turns that break for one cause cost together; `costs` holds one entry a turn of the run."""
+    """Return the finding of turns that break for one cause; `costs` holds one entry a turn of the run."""
     first = max(group, key=lambda one: (one.effect == READS, not one.across))
     alike = [one for one in group if one.effect == first.effect]
     tokens = sum(one.tokens for one in alike)
@@ -261,7 +265,10 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
 
 
 def _located(one: Break, sources: SourceTree | None) -> Location | None:
-    """The line that fills in what differs from the earlier turn; else the one of what was not recorded."""
+    """Return the line that fills in what differs from the earlier turn, else what was not recorded.
+
+    None where no content changed, or there are no `sources`.
+    """
     difference = one.difference
     if difference is None or sources is None or difference.change != "changed" or not difference.new:
         return None
@@ -290,13 +297,13 @@ class Loss:
     recorded: Chain
     now: Chain
     reference: Chain
-    """What its prefix had to begin with: what `source` asks now; without one, what was recorded."""
+    """The chain to compare `now` with: what `source` asks now, or what was recorded if there is no source."""
     before: Chain
-    """What `source` asked when recorded; without one, the recorded chain itself."""
+    """What `source` asked when recorded, or the recorded chain itself if there is no source."""
     warm: bool
     """Whether it read more when recorded than a turn of the run had cached."""
     reads: int
-    """Tokens that were read and no longer are, what grew or shrank in that prefix allowed for."""
+    """Tokens that were read and no longer are, corrected by what grew or shrank in that prefix."""
     cached: int
     """Tokens that were read or written and no longer are."""
     now_cached: int
@@ -304,7 +311,7 @@ class Loss:
 
     @property
     def tokens(self) -> int:
-        """What was read and no longer is; else what was cached and no longer is."""
+        """Tokens that were read and no longer are; if none, those that were cached and no longer are."""
         return self.reads or self.cached
 
 
@@ -316,12 +323,12 @@ class Chains:
         self._chains: dict[tuple[bool, int], Chain] = {}
 
     def recorded(self, turn: int) -> Chain:
-        """Of the recorded request of a turn."""
+        """Return the chain of the recorded request of a turn."""
         its = self._turns[turn]
         return self._chain((False, turn), its.cache_before, its.pair.recorded.prompt)
 
     def now(self, turn: int) -> Chain:
-        """Of what a turn asks now."""
+        """Return the chain of what a turn asks now."""
         its = self._turns[turn]
         same = its.pair.recorded.prompt is its.pair.request.prompt
         return (
@@ -335,7 +342,10 @@ class Chains:
 
 
 def losses(run: Run, chains: Chains) -> Iterator[Loss]:
-    """The turns that lost something, in order; nothing is laid out when no turn's split changed."""
+    """Yield what each turn lost that lost something, in order.
+
+    Nothing is laid out if no turn's split changed.
+    """
     if not any(_may_lose(turn) for turn in run.turns):
         return
     written: dict[str, int] = {}
@@ -349,7 +359,7 @@ def losses(run: Run, chains: Chains) -> Iterator[Loss]:
 
 
 def _may_lose(turn: Turn) -> bool:
-    """Whether the turn's tokens leave room for a loss, wherever in the prompt it grew."""
+    """Return whether a turn's tokens leave room for a loss, wherever its prompt grew."""
     if turn.recorded is None or turn.basis == Basis.UNKNOWN or turn.cache_note:
         return False
     was, now = turn.recorded.main_tokens, turn.usage.main_tokens
@@ -360,7 +370,7 @@ def _may_lose(turn: Turn) -> bool:
 
 
 def _served(tokens: Tokens) -> int:
-    """Read or written."""
+    """Return the tokens that were read from the cache or written to it."""
     return tokens.prompt_tokens - tokens.input_tokens
 
 
@@ -389,7 +399,10 @@ def _loss(index: int, turn: Turn, chains: Chains, written: Mapping[str, int]) ->
 def _recorded_read(
     turn: Turn, recorded: Chain, end: int, was: Tokens, written: Mapping[str, int]
 ) -> tuple[int, int | None, bool]:
-    """Where the recorded read ended, the turn that had cached most of it, and whether that was not all."""
+    """Return where the recorded read ended, the turn that had cached most of it, and whether not all.
+
+    The first is a position of the chain, -1 if nothing was read. The second is None if no turn had cached it.
+    """
     if not was.cache_read_input_tokens:
         return -1, None, False
     entries = [p for p in range(end + 1) if recorded.links[p].text in written]
@@ -403,7 +416,7 @@ def _recorded_read(
 
 
 def _position(recorded: Chain, read: int, end: int, cached: int) -> int:
-    """Where a read that no turn of the run wrote probably ended, by the sizes of the texts."""
+    """Return the position where a read that no turn of the run wrote probably ended, by text sizes."""
     if read >= cached:
         return end
     sizes = [size_of(link.block, recorded.prompt.model) for link in recorded.links[: end + 1]]
@@ -416,7 +429,7 @@ def _position(recorded: Chain, read: int, end: int, cached: int) -> int:
 
 
 def _grown(turn: Turn, recorded: Chain, end: int) -> int:
-    """By how much the prefix that ends at `end` of the recorded chain grew."""
+    """Return by how many tokens the prefix grew that ends at position `end` of the recorded chain."""
     if not 0 <= end < len(recorded.links):
         return 0
     limit = rank(recorded.links[end].block)
@@ -429,7 +442,7 @@ def _beyond_noise(lost: int, base: int) -> int:
 
 
 def rank(block: Block) -> Rank:
-    """Blocks of one prompt are in the order of their ranks."""
+    """Return a sort key that puts the blocks of one prompt in their order: level, then its numbers."""
     return LEVELS.index(block.level), *map(int, _NUMBERS.findall(block.where))
 
 
@@ -439,7 +452,7 @@ def shared(one: Chain, other: Chain) -> int:
 
 
 def count_of(blocks: Sequence[Block], level: Level) -> int:
-    """How many tools or system blocks there are; of messages, how many messages."""
+    """Return how many tools or system blocks there are; for messages, how many messages."""
     if level == "messages":
         return blocks[-1].message + 1 if blocks and blocks[-1].message is not None else 0
     return sum(block.level == level for block in blocks)

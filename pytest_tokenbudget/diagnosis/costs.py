@@ -1,9 +1,9 @@
-"""The cost difference of a turn, split without remainder: what grew, another model, the cache.
+"""Split the cost difference of a turn without remainder: what grew, another model, the cache.
 
 Every token of a part is priced as it was billed, by where it stands in the prompt: read from the cache,
-written to it, or after its last breakpoint. What removed tokens cost is what they were billed when recorded.
+written to it, or after its last breakpoint. Removed tokens are priced as they were billed when recorded.
 Another model's share is the recorded tokens at the new rate less the same at the old one. What is then left
-of the measured difference is the cache's: the same tokens, billed in another category.
+of the measured difference belongs to the cache: the same tokens, billed in another category.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class TurnCosts:
     parts: tuple[Decimal | None, ...]
     """One for each part of the estimate."""
     rate: Decimal | None
-    """Another model, or another price of the same one."""
+    """What another model costs, or another price of the same one."""
     cache: Decimal | None
-    """Tokens billed in another category than when recorded."""
+    """What it costs that tokens are billed in another category than when recorded."""
 
 
 class Ledger:
@@ -45,7 +45,7 @@ class Ledger:
         self._sizes: dict[tuple[str, str], int] = {}
 
     def split(self, turn: Turn) -> TurnCosts:
-        """The costs of a measured turn; all 0 where nothing changed."""
+        """Return the costs of a measured turn in dollars; all are 0 where nothing changed."""
         parts = turn.estimate.parts
         if turn.recorded is None or turn.usage == turn.recorded:
             return TurnCosts((Decimal(0),) * len(parts), Decimal(0), Decimal(0))
@@ -60,7 +60,7 @@ class Ledger:
         return TurnCosts(priced, rate, cache)
 
     def unit(self, rate: Rate, count: str) -> Decimal | None:
-        """Dollars of one token of a count."""
+        """Return the dollars of one token of a count at a rate, or None if the price is unknown."""
         key = (rate, count)
         if key not in self._units:
             price = self._cost(Usage.of(rate, Tokens(**{count: _UNIT}), turns=0))
@@ -68,7 +68,7 @@ class Ledger:
         return self._units[key]
 
     def size(self, block: Block, model: str) -> int:
-        """Return the share of a prompt that a block is, in characters; computed once for each content."""
+        """Return about how many characters a block weighs in a prompt; computed once for each content."""
         key = (block.digest, model)
         if key not in self._sizes:
             self._sizes[key] = size_of(block, model) + 8
@@ -96,7 +96,10 @@ class _Categories:
         self._sides: dict[bool, tuple[Mapping[str, int], list[str]]] = {}
 
     def of(self, part: Part) -> str:
-        """Name of the count, as in `Tokens`; of an option or framing that of the first block."""
+        """Return the count of `Tokens` that a part was billed in.
+
+        An option or the framing is taken to be billed as the first block.
+        """
         removed = part.now is None and part.was is not None
         places, counts = self._side(removed)
         block = part.was if removed else part.now
@@ -114,7 +117,11 @@ class _Categories:
         return self._sides[removed]
 
     def _counts(self, prompt: Prompt, tokens: Tokens) -> list[str]:
-        """By block: read, then written for an hour, then for five minutes, up to the last breakpoint."""
+        """Return by block the count that it was billed in: up to the last breakpoint, cached ones.
+
+        The cached blocks share the cached tokens by size: first those read, then those written for an hour,
+        then for five minutes.
+        """
         cached = tokens.prompt_tokens - tokens.input_tokens
         end = last_breakpoint(prompt) + 1 if cached else 0
         if cached and not end:

@@ -1,7 +1,7 @@
 """Find why a scenario costs what it costs now: every cause, worst first.
 
-A replay has the answers that were recorded, so changed options that rule how much a model answers are
-named.
+A replay has the answers that were recorded. Changed options that decide how much a model answers are
+therefore named, without a number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytest_tokenbudget.wire.prompt import Prompt
 from pytest_tokenbudget.wording import plural, turns
 
 _FIRST = ("turns_changed", "unknown", "assumed_model")
-"""Kinds that make every number below them doubtful: told first."""
+"""Kinds that are told first, because they make every number below them doubtful."""
 
 
 def diagnose(
@@ -37,15 +37,16 @@ def diagnose(
     sources: SourceTree | None = None,
     minimums: Mapping[str, int] | None = None,
 ) -> tuple[Finding, ...]:
-    """The causes of a run's difference to its recording, worst first; none where nothing differs.
+    """Return the causes of a run's difference to its recording, worst first; none where nothing differs.
 
-    `cost` prices a usage in dollars, or says None. `count` counts a text, about: it is asked only to share a
-    known difference out, between the fields of a tool, or where a turn was counted from another turn. Without
-    `sources`, no lines are named, and no text is called volatile. `minimums` overrides the shortest cacheable
-    prefix by model.
+    `cost` prices a usage in dollars, or returns None. `count` counts a text roughly: it is asked only to
+    share out a known difference, between the fields of a tool, or where a turn was counted from another turn.
+    Without `sources`, no lines are named, and no text is called volatile. `minimums` overrides the shortest
+    cacheable prefix by model (tokens).
 
-    The tokens of all `growth` findings add up to the measured difference in prompt tokens; the dollars of
-    `growth`, `cache_break`, `cache_change`, `model_changed` and `rate_changed` to the difference in cost.
+    The tokens of all `growth` findings add up to the measured difference in prompt tokens. The dollars of
+    `growth`, `cache_break`, `cache_change`, `model_changed` and `rate_changed` add up to the difference in
+    cost.
     """
     run = replace(run, turns=tuple(with_own_parts(turn, count) for turn in run.turns))
     ledger = Ledger(cost)
@@ -69,8 +70,8 @@ def _settled(
 ) -> tuple[list[TurnCosts], list[Finding]]:
     """Give what the cache costs on turns without a break to a finding of its own, or to what grew there.
 
-    A turn that reads as much as before has such a rest only because sizes inside a prompt are estimated: it
-    belongs to the part that is largest.
+    Return the costs by turn, corrected, and these findings. A turn that reads as much as before has such a
+    rest only because sizes inside a prompt are estimated: it belongs to the largest part.
     """
     settled, moved, bounded = list(costs), [], []
     for index, (turn, split) in enumerate(zip(run.turns, costs, strict=True)):
@@ -94,7 +95,7 @@ def _settled(
 
 
 def _moved(run: Run, costs: Sequence[TurnCosts], indexes: Sequence[int]) -> Finding:
-    """Tokens that another category of the cache holds, for no cause that would be a break."""
+    """Tell of tokens that another category of the cache holds, for no cause that would be a break."""
     reads, total = _more_reads(run, indexes), sum((costs[i].cache or Decimal(0) for i in indexes), Decimal(0))
     more = f"{plural(abs(reads), 'token')} {'more' if reads > 0 else 'fewer'} are read from the cache"
     what = more if reads else "other tokens are written to the cache"
@@ -104,7 +105,7 @@ def _moved(run: Run, costs: Sequence[TurnCosts], indexes: Sequence[int]) -> Find
 
 
 def _bounded(run: Run, costs: Sequence[TurnCosts], indexes: Sequence[int]) -> Finding:
-    """Say of turns whose split is known within bounds what the cache loses in the worst case, and why."""
+    """Tell what the cache loses in the worst case on turns whose split is known within bounds, and why."""
     reads, total = _more_reads(run, indexes), sum((costs[i].cache or Decimal(0) for i in indexes), Decimal(0))
     notes = dict.fromkeys(note for i in indexes if (note := run.turns[i].cache_note))
     text = (
@@ -136,8 +137,10 @@ _BOTH = "Their output tokens are those of then, and what a beta does to prompt a
 
 
 def answer_options(run: Run) -> Iterator[Finding]:
-    """Effort, thinking and betas that differ from the recorded ones: what they do to the output is not
-    known."""
+    """Yield a finding for effort, thinking and betas that differ from the recorded ones.
+
+    What they do to the output is not known.
+    """
     changed: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, turn in enumerate(run.turns):
         was, now = _ruling(turn.pair.recorded.prompt), _ruling(turn.pair.request.prompt)

@@ -1,4 +1,4 @@
-"""Which parts of the prompts grew, by how much, on how many turns, from which line of which file."""
+"""Find which parts of the prompts grew: by how much, on how many turns, from which line of which file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import listed, plural, signed_count, signed_percent
 
 _TOOLS = 3
-"""Tools that came or went at once and are told one by one."""
+"""How many tools that came or went at once are told one by one."""
 _MOST = 20
-"""Places told one by one; the rest is one finding, so that the sum still holds."""
+"""How many places are told one by one; the rest is one finding, so that the sum still holds."""
 _OF_MCP = re.compile(r"\bmcp__(.+?)__")
-"""In how Claude Code and the Agent SDK call the tools of MCP servers: `mcp__SERVER__TOOL`."""
+"""The server in the names that Claude Code and the Agent SDK give MCP tools: `mcp__SERVER__TOOL`."""
 _LABELS = {
     "framing": "framing around the blocks",
     "model": "another tokenizer reads the same text",
@@ -126,7 +126,7 @@ class _Grown:
 
 
 def growth(run: Run, costs: Sequence[TurnCosts], count: CountOf, sources: SourceTree | None) -> list[Finding]:
-    """One finding for each place that grew or shrank; their tokens add up to the measured difference.
+    """Return one finding for each place that grew or shrank; their tokens add up to the measured difference.
 
     `costs` holds one entry a turn (`Ledger.split`). Turns that cannot be counted are left out of both sums.
     """
@@ -165,7 +165,7 @@ def _pieces(turn: Turn, costs: TurnCosts, count: CountOf) -> Iterator[_Piece]:
 
 
 def _fields(part: Part, was: Block, now: Block, cost: Decimal | None, count: CountOf) -> Iterator[_Piece]:
-    """A changed tool, split into its fields; the last one takes what is left, so that the sum holds."""
+    """Yield the pieces of a changed tool, one for each field; the last takes what is left of the sum."""
     texts = {
         name: (_text(was.content.get(name)), _text(now.content.get(name)))
         for name in dict.fromkeys((*now.content, *was.content))
@@ -219,14 +219,14 @@ def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | Non
 
 
 def _label(grown: _Grown) -> str:
-    """What the tokens are, where the place alone does not say it."""
+    """Return what the tokens are, with a comma after it; empty if the place alone says it."""
     if label := _LABELS.get(grown.where[0]):
         return f"{label}, "
     return "" if grown.changes == ["changed"] else f"{listed(grown.changes)}, "
 
 
 def _amount(grown: _Grown) -> str:
-    """`+312 tokens, re-sent on 6 turns = +1,872`."""
+    """Return how much grew, in words: `+312 tokens, re-sent on 6 turns = +1,872`."""
     on, each, total = len(grown.by_turn), set(grown.by_turn.values()), signed_count(grown.tokens)
     if on == 1:
         return f"{total} tokens on one turn"
@@ -240,7 +240,10 @@ def _amount(grown: _Grown) -> str:
 
 
 def _origin(location: Location | None, sources: SourceTree | None, where: str) -> str:
-    """Say where the added text stands, or that it stands nowhere; of a tool of an MCP server, which one."""
+    """Return a clause that says where the added text stands, or that no file holds it.
+
+    A tool of an MCP server names its server instead.
+    """
     if location is None or sources is None:
         return ""
     if location.source:

@@ -1,7 +1,4 @@
-"""Name the parts of a prompt as a person would, and tell a turn's difference by them.
-
-Parts are told against the turn's own recording.
-"""
+"""Name the parts of a prompt as a person would, and tell a turn's difference to its recording by them."""
 
 from __future__ import annotations
 
@@ -29,15 +26,16 @@ from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.prompt import Block, Prompt, digest, mappings
 
 CountOf = Callable[[str], int]
-"""Tokens of a text, about: only to share a known difference out."""
+"""Counts the tokens of a text roughly, only to share out a known difference."""
 
 
 def with_own_parts(turn: Turn, count: CountOf) -> Turn:
     """Return the turn with parts that tell what differs from its own recorded request; their sum stays.
 
-    An estimate may be counted from a neighbouring turn's request, whose parts tell other differences: these
-    are found anew, and sized by `count`. A text that changed while it was put into other blocks is one part.
-    What `count` is off by goes to the largest part, or to what another tokenizer makes of the same text.
+    An estimate may be counted from a neighbouring turn's request, and its parts then tell other differences.
+    Such parts are found anew, and sized by `count`. A text that changed while it was put into other blocks is
+    one part. What `count` is off by goes to the largest part, or to `model` if another tokenizer reads the
+    text.
     """
     parts = turn.estimate.parts
     if not parts:
@@ -66,7 +64,10 @@ def _framing(was: Prompt, now: Prompt) -> int:
 
 
 def _are_own(turn: Turn) -> bool:
-    """Whether the parts are those of the recorded request: blocks new to it or gone from it, its options."""
+    """Return whether the parts are differences to the turn's own recorded request.
+
+    They are where their blocks are new to it or gone from it, and their options differ from its options.
+    """
     recorded, request = turn.pair.recorded.prompt, turn.pair.request.prompt
     was, now = (Counter(block.digest for block in prompt.blocks) for prompt in (recorded, request))
     options = {part.where for part in turn.estimate.parts if part.was is None and part.now is None}
@@ -78,7 +79,7 @@ def _are_own(turn: Turn) -> bool:
 
 
 def _changed_options(turn: Turn) -> dict[str, tuple[Rendered, Rendered]]:
-    """What the options of the recorded request and of the new one add to the prompt, where that differs."""
+    """Return what the options that differ add to the recorded request and to the new one, by option."""
     was, now = (render_options(one.prompt) for one in (turn.pair.recorded, turn.pair.request))
     sides = {name: (was.get(name, Rendered()), now.get(name, Rendered())) for name in {**was, **now}}
     return {name: pair for name, pair in sides.items() if pair[0] != pair[1]}
@@ -109,7 +110,7 @@ def _tokens(item: Item | None, count: CountOf) -> int:
 
 
 def _rejoined(parts: Iterable[Part]) -> Iterator[Part]:
-    """The parts, those of a text that went from one block into several, or back, as one."""
+    """Yield the parts, with those of a text that went from one block into several, or back, as one."""
     groups: dict[object, list[Part]] = defaultdict(list)
     for part in parts:
         block = part.now or part.was
@@ -123,7 +124,10 @@ def _rejoined(parts: Iterable[Part]) -> Iterator[Part]:
 
 
 def _whole(was: Sequence[Block], now: Sequence[Block]) -> tuple[Block, Block] | None:
-    """Both sides as one block, at the place where they part; None where they do not share half their text."""
+    """Return both sides as one block each, at the place where they part.
+
+    None where they do not share half of the shorter text, or hold anything but text.
+    """
     if not all(block.kind == "text" for block in (*was, *now)):
         return None
     before, after = ("".join(map(text_of, side)) for side in (was, now))
@@ -150,11 +154,11 @@ class Place:
     where: str
     """`system[0]`, `tools[search]`, `messages[0] user text`, `messages[2] tool_result of search`."""
     group: str
-    """What growth is added up by: `where`, but one for all results of a tool."""
+    """The key by which growth is added up: `where`, but all results of a tool have one."""
 
 
 def place(block: Block, tools: Mapping[str, str]) -> Place:
-    """The place of a block; `tools` names the tool of each tool use (`tool_names`)."""
+    """Return the place of a block; `tools` names the tool of each tool use (`tool_names`)."""
     if block.level != "messages":
         return Place(block.name, block.name)
     if block.kind == TOOL_RESULT:
@@ -165,7 +169,7 @@ def place(block: Block, tools: Mapping[str, str]) -> Place:
 
 
 def tool_names(prompt: Prompt) -> dict[str, str]:
-    """The name of the tool that each tool use calls, by the id that its result refers to."""
+    """Return the name of the tool that each tool use calls, by the id that its result refers to."""
     return {
         str(block.content.get("id")): str(block.content.get("name"))
         for block in prompt.blocks
@@ -174,9 +178,9 @@ def tool_names(prompt: Prompt) -> dict[str, str]:
 
 
 def text_of(block: Block) -> str:
-    """Return the text of a block as its author wrote it: of a tool its strings, of structures their JSON.
+    """Return the text of a block as its author wrote it: the strings of a tool, the JSON of structures.
 
-    What is no text, an image or a PDF, has none.
+    An image or a PDF has none: the result is empty.
     """
     content = block.content
     if block.kind == "text":
@@ -201,7 +205,7 @@ def _text_of_result(content: object) -> str:
 
 
 def wording_of(block: Block) -> str:
-    """Return the text of a block, and of what is no text what it is and how large."""
+    """Return the text of a block; for an image or a PDF, JSON that says what it is and how large."""
     inner = block.content.get("content") if block.kind == TOOL_RESULT else None
     if isinstance(inner, list) and any(map(_is_encoded, inner)):
         return "\n".join(str(part.get("text") or to_json(shown(part))) for part in mappings(inner))
@@ -214,7 +218,7 @@ def _is_encoded(content: object) -> bool:
 
 
 def shown(value: object) -> object:
-    """Return a JSON-like value with encoded data as a person would tell it: an image's size, or bytes."""
+    """Return a JSON-like value with encoded data as a person would tell it: an image's pixels, or bytes."""
     if isinstance(value, Mapping):
         if value.get("type") == "base64" and isinstance(data := value.get("data"), str):
             size = image_size(data)
@@ -236,7 +240,7 @@ _CHARACTERS = 4  # of a token of text, about
 
 
 def strings(value: object) -> Iterator[str]:
-    """Keys, strings and numbers of a JSON-like value, in order, as text."""
+    """Yield keys, strings and numbers of a JSON-like value, in order, as text."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield str(key)
@@ -249,19 +253,19 @@ def strings(value: object) -> Iterator[str]:
 
 
 def prose(value: object) -> str:
-    """The words of a JSON-like value, without what structures them: as files of any format hold them."""
+    """Return the words of a JSON-like value without its structure, as files of any format hold them."""
     return "\n".join(strings(value))
 
 
 def to_json(value: Any) -> str:
-    """JSON in sent key order."""
+    """Return a value as JSON, its keys in the order in which they were sent."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def opening_of(prompt: Prompt) -> str:
-    """What turns of one conversation share: its first block, its model, and whether there are tools.
+    """Return a text that all turns of one conversation share: model, whether there are tools, first block.
 
-    A small model that sorts the same question first is another conversation than the agent that answers it.
+    A small model that sorts the same question first has another conversation than the agent that answers it.
     """
     first = next((block.digest for block in prompt.blocks if block.level == "messages"), "")
     return f"{cache_model(prompt.model)} {any(block.level == 'tools' for block in prompt.blocks)} {first}"

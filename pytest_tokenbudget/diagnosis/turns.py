@@ -22,16 +22,16 @@ from pytest_tokenbudget.wire.requests import first_difference
 from pytest_tokenbudget.wording import count, listed, money, plural, signed_range, turns
 
 _NAMED = 3
-"""Turns described one by one."""
+"""How many turns are described one by one."""
 _SIZES: Mapping[str, Callable[[Prompt], int]] = {
     "message": lambda prompt: prompt.message_count,
     "tool result": lambda prompt: sum(block.kind == TOOL_RESULT for block in prompt.blocks),
 }
-"""What makes the shape of a conversation."""
+"""The sizes that make the shape of a conversation, by name."""
 
 
 def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Finding]:
-    """What changed about the turns, beyond what each of them sends; `costs` holds one entry a turn."""
+    """Return what changed about the turns themselves; `costs` holds one entry a turn."""
     in_order, rest = reordered(run)
     return [
         *in_order,
@@ -47,7 +47,7 @@ def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Fin
 def recorded_anew(
     run: Run, baseline: Usage, cost: CostOf, starts: Starts | None, *, names_recording: bool
 ) -> list[Finding]:
-    """Tell that the recording itself bills something else than the baseline: it was made after it.
+    """Tell that the recording itself bills something else than the baseline, as it was made after it.
 
     `names_recording` says whether the baseline names the recording that it was measured on.
     """
@@ -77,7 +77,7 @@ def recorded_anew(
 
 
 def bounds(run: Run, baseline: Usage | None, cost: CostOf) -> list[Finding]:
-    """Tell between which bounds a run lies that asks more than was recorded, against its baseline."""
+    """Tell the bounds of what a run adds to its baseline, if it asks more than was recorded."""
     if run.bounds is None:
         return []
     least, most = run.bounds
@@ -100,7 +100,7 @@ def bounds(run: Run, baseline: Usage | None, cost: CostOf) -> list[Finding]:
 
 
 def _same_tokens(one: Usage, other: Usage) -> bool:
-    """Whether two usages differ in nothing but how their prompts are split by the cache."""
+    """Return whether two usages differ at most in how their prompts are split by the cache."""
     uncached = [
         (usage.turns, {r: (t.prompt_tokens, t.output_tokens) for r, t in usage.by_rate.items()})
         for usage in (one, other)
@@ -172,9 +172,9 @@ def _begin_alike(one: Prompt, other: Prompt) -> int:
 
 
 def _removed(run: Run, cost: CostOf, whole: Run) -> Iterator[Finding]:
-    """Recorded turns of `run`, a part of `whole`, without a request.
+    """Yield findings for the recorded turns of `run`, a part of `whole`, that nobody asks for.
 
-    Where other requests got no answer, they may only not have been reached: that is no saving.
+    Where other requests got no answer, these may only not have been reached: that is no saving.
     """
     why = " (an agent ends where it gets no answer)" if whole.broke_off else ""
     exchanges = {id(exchange.request): exchange for exchange in run.unplayed}
@@ -210,7 +210,7 @@ def _conversations(number: int) -> str:
 
 
 def _reshaped(run: Run) -> Iterator[Finding]:
-    """Pairs whose requests stand at another place of the conversation than their recorded ones."""
+    """Yield findings for requests that stand at another place of the conversation than recorded."""
     pairs = {id(turn.pair): index for index, turn in enumerate(run.turns)}
     for pair in run.reshaped[:_NAMED]:
         index = pairs.get(id(pair))
@@ -273,7 +273,7 @@ def _assumed(run: Run) -> Iterator[Finding]:
 
 
 def _calls_of(prompts: Iterable[Prompt]) -> Counter[str]:
-    """How often each tool call is made within one recorded conversation, at most."""
+    """Return how often each tool call is made within one recorded conversation, at most."""
     most: Counter[str] = Counter()
     for prompt in prompts:
         most |= Counter(_call(block) for block in prompt.blocks if block.kind == "tool_use")
@@ -281,7 +281,7 @@ def _calls_of(prompts: Iterable[Prompt]) -> Counter[str]:
 
 
 def _loop(run: Run, request: Request, usual: Counter[str]) -> str | None:
-    """What a request shows to be asked again and again: a tool call, or the request itself."""
+    """Return what a request asks again and again, in words: a tool call or the request itself; else None."""
     calls = Counter(_call(block) for block in request.prompt.blocks if block.kind == "tool_use")
     again = [(call, times) for call, times in calls.items() if times > max(usual[call], 1)]
     if again:
@@ -301,7 +301,7 @@ def _call(block: Block) -> str:
 def _by_conversation(
     run: Run, requests: Sequence[Request]
 ) -> tuple[list[Request], list[Request], list[Request]]:
-    """Those that open a conversation beside others, the later turns of these, and the rest."""
+    """Split requests into those that open another conversation, these ones' later turns, and the rest."""
     if not run.turns:
         return [], [], list(requests)
     openings: list[Request] = []
@@ -314,14 +314,11 @@ def _by_conversation(
     return openings, kin, [request for request in later if opening_of(request.prompt) not in heads]
 
 
-"""Turns described one by one."""
-
-
 def reordered(run: Run) -> tuple[list[Finding], Run]:
-    """What is told by its order, and the run without it.
+    """Return the findings about another order, and the run without what they tell.
 
-    Requests without an answer that send the messages of a recorded turn in another order; turns that ask what
-    other turns asked when they were recorded.
+    They tell of requests without an answer that send the messages of a recorded turn in another order, and of
+    turns that ask what other turns asked when they were recorded.
     """
     swapped, run = _other_messages(run)
     moved = dict(_moved(run))
@@ -331,7 +328,10 @@ def reordered(run: Run) -> tuple[list[Finding], Run]:
 
 
 def _other_messages(run: Run) -> tuple[list[Request], Run]:
-    """The misses that an unplayed turn answers but for the order of its messages; the run without both."""
+    """Return the misses that unplayed turns answer but for the order of messages, and the run without both.
+
+    Without both means: neither these misses nor the unplayed turns that answer them.
+    """
     unplayed = list(run.unplayed)
     swapped: list[Request] = []
     for request in run.misses:
@@ -356,7 +356,7 @@ def _of_messages(swapped: Sequence[Request]) -> Iterator[Finding]:
 
 
 def _moved(run: Run) -> Iterator[tuple[int, int]]:
-    """Turns that end as another turn did, which now ends otherwise, and that turn."""
+    """Yield (turn, other turn) if the turn ends as the other did when recorded, which now ends otherwise."""
     ends = [(_end(turn.pair.recorded.prompt), _end(turn.pair.request.prompt)) for turn in run.turns]
     others = {was: index for index, (was, now) in enumerate(ends) if was != now}
     for index, (was, now) in enumerate(ends):
@@ -365,7 +365,7 @@ def _moved(run: Run) -> Iterator[tuple[int, int]]:
 
 
 def _end(prompt: Prompt) -> tuple[str, ...]:
-    """The last message."""
+    """Return the digests of the blocks of the last message."""
     last = prompt.message_count - 1
     return tuple(block.digest for block in prompt.blocks if block.message == last)
 
@@ -380,13 +380,13 @@ def _of_turns(moved: dict[int, int]) -> Iterator[Finding]:
 
 
 def asking(requests: Sequence[Request]) -> str:
-    """What turns ask, in short."""
+    """Return what turns ask, in short: the first three, and how many more."""
     said = "; ".join(asked(request.prompt) for request in requests[:_NAMED])
     return f"{said} and {len(requests) - _NAMED:,} more" if len(requests) > _NAMED else said
 
 
 def asked(prompt: Prompt) -> str:
-    """What a turn asks, in short: its last message."""
+    """Return what a turn asks, in short: its last message."""
     last = next((block for block in reversed(prompt.blocks) if block.level == "messages"), None)
     if last is None:
         return "an empty conversation"

@@ -21,11 +21,11 @@ _LINE_OF_LABEL = re.compile(
 )
 """A label that needs no colon where it and a single word are all of a line: `Session 9d2b`."""
 _SHORT = 3
-"""Words of a value that a label in front of it may name."""
+"""A value of at most so many words may be named by a label in front of it."""
 
 
 def kind_of_difference(was: str, now: str) -> Kind:
-    """The kind of the first value that differs between two texts."""
+    """Return the kind of the first value that differs between two texts."""
     if is_reordered(was, now):
         return Kind.ORDER
     at = common_prefix(was, now)
@@ -38,7 +38,7 @@ def kind_of_difference(was: str, now: str) -> Kind:
 
 
 def _is_hex(was: str, now: str, at: int) -> bool:
-    """Whether hexadecimal words of one length differ, of which one may lack letters by chance."""
+    """Return whether hexadecimal words of one length differ at `at`, and not all are only digits."""
     words = [
         match[0]
         for text in (was, now)
@@ -49,12 +49,12 @@ def _is_hex(was: str, now: str, at: int) -> bool:
 
 
 def kind_of_code(line: str) -> Kind | None:
-    """The kind of value that a line of code makes anew each time; None where it does no such thing."""
+    """Return the kind of value that a line of code makes anew each time, or None if it makes none."""
     return next((kind for kind, pattern in MADE_BY if pattern.search(line)), None)
 
 
 def kind_of_value(text: str, value: str) -> Kind:
-    """The kind of a value that a template was filled with, by itself or by its label."""
+    """Return the kind of a value that a template was filled with, by its look or by its label."""
     if NUMBER.fullmatch(value):
         return Kind.COUNTER
     at = text.find(value)
@@ -62,7 +62,10 @@ def kind_of_value(text: str, value: str) -> Kind:
 
 
 def values_in(text: str) -> list[tuple[Kind, str]]:
-    """Dates, ids and paths in a text, in order; numbers and weekdays, which prompts are full of, left out."""
+    """Return (kind, text) for the dates, ids and paths in a text, in order.
+
+    Numbers, and dates without a digit such as weekdays, are left out: prompts are full of them.
+    """
     matches = sorted(
         (match.start(), -match.end(), kind)
         for kind, patterns in PATTERNS
@@ -81,7 +84,7 @@ def values_in(text: str) -> list[tuple[Kind, str]]:
 
 
 def is_reordered(was: str, now: str) -> bool:
-    """Whether two different texts hold the same, in another order: JSON with its keys, or lines, or words."""
+    """Return whether two different texts hold the same in another order: keys of JSON, lines, or words."""
     if was == now:
         return False
     if was[:1] in ("{", "[") and now[:1] in ("{", "["):
@@ -95,7 +98,10 @@ def is_reordered(was: str, now: str) -> bool:
 
 
 def _apart(was: str, now: str) -> tuple[str, str]:
-    """The whole words between what both texts begin and end with: all that two long prompts differ in."""
+    """Return the whole words between what both texts begin and end with.
+
+    Two long prompts are thus compared only where they differ.
+    """
     start, tail = common_ends(was, now)
     while start and _is_inside_word(was, start):
         start -= 1
@@ -109,7 +115,7 @@ def _is_inside_word(text: str, at: int) -> bool:
 
 
 def _sorted(value: Any) -> str:
-    """A JSON value with every object and every list in one order."""
+    """Return a JSON value as text, with every object and every list in one order."""
     if isinstance(value, dict):
         return (
             "{"
@@ -122,13 +128,13 @@ def _sorted(value: Any) -> str:
 
 
 def _covers(pattern: re.Pattern[str], text: str, at: int) -> bool:
-    """Whether a match of `pattern` holds the character at `at`, or ends there."""
+    """Return whether a match of `pattern` holds the character at `at`, or ends there."""
     start = max(at - _WINDOW, 0)
     return any(match.start() <= at <= match.end() for match in pattern.finditer(text, start, at + _WINDOW))
 
 
 def _by_label(was: str, now: str, at: int) -> Kind:
-    """By what stands in front of a short value: `session: brave-otter`, `Host = alpha`."""
+    """Return the kind of a short value by its label: `session: brave-otter`, `Host = alpha`; else `TEXT`."""
     tail = common_prefix(was[at:][::-1], now[at:][::-1])
     old, new = was[at : len(was) - tail], now[at : len(now) - tail]
     label = _LABEL.search(now, max(at - _WINDOW, 0), at)
@@ -141,7 +147,7 @@ def _by_label(was: str, now: str, at: int) -> Kind:
 
 
 class Kind(StrEnum):
-    """Of a difference, in words for people."""
+    """The kind of a difference, in words for people."""
 
     DATE = "date or time"
     ID = "UUID or random id"
@@ -152,7 +158,7 @@ class Kind(StrEnum):
 
     @property
     def is_value(self) -> bool:
-        """Whether it is of the sort that a program fills in anew each time."""
+        """Whether a program may fill it in anew each time."""
         return self not in (Kind.ORDER, Kind.TEXT)
 
 
@@ -167,7 +173,7 @@ _WEEKDAY = (
     r"|(?:lune|marte|mercole|giove|vener)dì|sabato|domenica)\b"
 )
 _WORD = r"[^\W\d_]{3,}"
-"""A month, in whatever language: between the number of a day and a year."""
+"""A month in any language, where it stands between the number of a day and a year."""
 _TIME = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\b\.?)?"
 _ZONE = r"(?:\s?(?:Z|UTC|GMT|[A-Z]{2,4}T|[+-]\d{2}:?\d{2})\b)?"
 _CLOCK = rf"(?:(?:,?\s+(?:at\s+)?|T){_TIME}{_ZONE})?"

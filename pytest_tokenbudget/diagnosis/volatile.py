@@ -1,4 +1,4 @@
-"""Prefixes that differ from process to process: values that no file holds, tools and keys in hash order."""
+"""Find prefixes that differ from process to process: values that no file holds, or hash order."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _ORDERED = (
 
 
 def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> list[Finding]:
-    """What differs from the recording in a cached prefix although no file of the repository says so.
+    """Return what differs from the recording in a cached prefix although no file of the repository says so.
 
-    Within the run such a prefix may be stable and cost nothing; every other process writes it anew. `told`
-    holds the places whose breaks are findings already. Without `sources` only another order is told.
+    Within the run such a prefix may be stable and cost nothing, but every other process writes it anew.
+    `told` holds the places whose breaks are findings already. Without `sources`, only another order is told.
     """
     found: dict[tuple[str, Change, Kind], Finding] = {}
     for turn in run.turns:
@@ -59,7 +59,7 @@ def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> lis
 
 
 def _of_tools_together(found: Iterable[tuple[Change, Finding]]) -> list[Finding]:
-    """Several tools that one dump of JSON put in another order, or one line of code fills, as one finding."""
+    """Join the findings of several tools with one cause: one JSON dump in another order, or one line."""
     groups: defaultdict[Hashable, list[Finding]] = defaultdict(list)
     for change, one in found:
         shared = one.source or (change if change == "reordered" else None)
@@ -74,7 +74,7 @@ def _with_the_same(first: Finding, *others: Finding) -> Finding:
 
 
 def proved_volatile(pairs: Sequence[Pair]) -> frozenset[int]:
-    """Return which turns have a cached prefix that is proved to be another in every process (`Pair.index`).
+    """Return the turns (`Pair.index`) whose cached prefix is proved to differ in every process.
 
     The proof is an experiment: two turns of one run differ in a value, or in an order, where they were alike
     when recorded. Everything else is an edit until it is proved.
@@ -90,10 +90,10 @@ def proved_volatile(pairs: Sequence[Pair]) -> frozenset[int]:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A turn whose changed prefix would lose the cache if it were another one in every process."""
+    """A turn whose changed prefix would lose the cache if it differed in every process."""
 
     was: Prompt
-    """As accepted."""
+    """The accepted prompt."""
     now: Prompt
     places: frozenset[str]
     """Where its cached prefix differs, and looks like a value or another order."""
@@ -104,7 +104,7 @@ _LABELLED = re.compile(r"(.{1,60}?[:=]\s*)\S.*")
 
 
 def suspects(pairs: Sequence[Pair]) -> list[Suspect]:
-    """Return the turns whose cached prefix is suspected, and not proved, to be another in every process.
+    """Return the turns whose cached prefix is suspected, but not proved, to differ in every process.
 
     The look of a text says where to look, nothing more: plain words are an edit.
     """
@@ -135,16 +135,16 @@ class Experiment:
     """What a second replay, in another process, shows of a suspected turn."""
 
     differs: str | None = None
-    """Where, and how, the prefix of that process is another one; None where it is the same."""
+    """Where and how the prefix of that process differs; None if it is the same."""
     on_both_sides: bool = False
-    """What was accepted holds a value at that place too, or an order that nobody knows to be lasting: the
-    accepted prefix may be as volatile, so that nothing is proved of the change."""
+    """Whether the accepted prefix has a value at that place too, or an order that is not known to last. It
+    may then be as volatile, so that nothing is proved of the change."""
 
 
 def experiment(suspect: Suspect, elsewhere: Prompt, lasts: Callable[[Names], bool]) -> Experiment:
     """Compare a suspected turn with the same turn of another process.
 
-    `lasts` says of names in the order of an accepted prompt whether that order is the same in every process.
+    `lasts` takes names in the order of an accepted prompt and returns whether every process has that order.
     """
     other = dict(_texts_by_place(elsewhere))
     for where, now in _texts_by_place(suspect.now):
@@ -194,7 +194,7 @@ def _frame(line: str, other: str) -> tuple[str, str, int] | None:
 
 
 def _fits(line: str, before: str, after: str, words: int) -> bool:
-    """Return whether a line has a value of at most so many words in a frame."""
+    """Return whether a line is the frame `before` ... `after` with 1 to `words` words in it."""
     if len(line) <= len(before) + len(after) or not (line.startswith(before) and line.endswith(after)):
         return False
     return 0 < len(line[len(before) : len(line) - len(after)].split()) <= words
@@ -213,19 +213,19 @@ def _changed_words(was: str, now: str) -> tuple[str, str]:
 
 
 def same_turns(first: Sequence[Prompt], second: Sequence[Prompt]) -> Iterator[tuple[Prompt, Prompt]]:
-    """Yield the prompts of two processes that are the same call."""
+    """Yield the pairs of prompts of two processes that are the same call."""
     return _paired(first, second)
 
 
 def _texts_by_place(prompt: Prompt) -> Iterator[tuple[str, str]]:
-    """Yield the places of the cached prefix with their texts, that of all tools together among them."""
+    """Yield (place, text) for each block of the cached prefix, and for all tools together."""
     return ((where, now) for where, _, now in _cached_texts(prompt, prompt))
 
 
 def _cached_texts(was: Prompt, now: Prompt) -> Iterator[tuple[str, str, str]]:
-    """Yield the place, the recorded and the new text of each block of the cached prefix, and of all tools.
+    """Yield (place, recorded text, new text) for each block of the cached prefix, and for all tools.
 
-    The messages that a conversation gained have no recorded text, so that they are not compared.
+    Messages that a conversation gained have no recorded text, so they are not compared.
     """
     recorded = {block.where: wording_of(block) for block in was.blocks}
     prefix = now.blocks[: last_breakpoint(now) + 1]
@@ -250,9 +250,10 @@ def _changes(was: Prompt, now: Prompt) -> list[Difference]:
 
 
 def shared_prefix(prompt: Prompt) -> list[Block]:
-    """The cached blocks that other conversations could share: tools, system, and marked context in front.
+    """Return the cached blocks that other conversations could share.
 
-    A breakpoint on the last block caches the conversation itself, which is nobody else's.
+    They are tools, system, and context with a breakpoint in the first message. A breakpoint on the last block
+    caches the conversation itself, which no other one shares.
     """
     end = last_breakpoint(prompt)
     if end < 0:
@@ -264,7 +265,7 @@ def shared_prefix(prompt: Prompt) -> list[Block]:
 
 
 def prefix_of_heads(prompt: Prompt) -> list[Block]:
-    """Tools and system."""
+    """Return the blocks of tools and system."""
     return [block for block in prompt.blocks if block.level != "messages"]
 
 
@@ -299,7 +300,10 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
 
 
 def _is_in_order(difference: Difference, sources: SourceTree) -> bool:
-    """Whether the change put tools or keys in this order, or a file holds the text in it: an edit."""
+    """Return whether an edit put tools or keys in this order.
+
+    Either the change lists the tools so, or a file holds the text in this order.
+    """
     if difference.level == "tools":
         return difference.order is not None and sources.tells_order(difference.order)
     was, now = (text_of(block) if block else "" for block in (difference.old, difference.new))
@@ -310,8 +314,8 @@ def _is_in_order(difference: Difference, sources: SourceTree) -> bool:
 def _is_strange(piece: str, kind: Kind, location: Location, sources: SourceTree) -> bool:
     """Return whether a text that is not at its place in the repository looks like a value.
 
-    A number may be an edited constant of the code. Plain words are an edit, wherever they come from, but for
-    those that a line of the repository is filled with and that no file holds.
+    A number may be an edited constant of the code. Plain words are an edit, wherever they come from, unless a
+    line of the repository is filled with them and no file holds them.
     """
     if kind == Kind.COUNTER:
         return not sources.changes_mention(piece)
@@ -321,10 +325,10 @@ def _is_strange(piece: str, kind: Kind, location: Location, sources: SourceTree)
 
 
 def compare_prefixes(first: Sequence[Prompt], second: Sequence[Prompt]) -> list[Finding]:
-    """What differs, byte for byte, between the cached prefixes of two processes that ran one scenario.
+    """Return what differs between the cached prefixes of two processes that ran one scenario.
 
-    Compared up to the last cache breakpoint; where nothing is cached, tools and system. The requests may come
-    in any order.
+    They are compared byte for byte up to the last cache breakpoint; where nothing is cached, tools and system
+    are. The requests may come in any order.
     """
     found: dict[Hashable, Finding] = {}
     if len(first) != len(second):
@@ -357,7 +361,7 @@ def _parameters(one: Prompt, other: Prompt) -> Iterator[str]:
 
 
 def _paired(first: Iterable[Prompt], second: Iterable[Prompt]) -> Iterator[tuple[Prompt, Prompt]]:
-    """Requests of both processes that are the same call: by content, by messages, by head, by order."""
+    """Yield the requests of both processes that are the same call: by content, messages, head, then order."""
     left, right = list(first), list(second)
     keys: tuple[Callable[[Prompt], Hashable], ...] = (
         lambda prompt: tuple(block.digest for block in prompt.blocks),

@@ -1,7 +1,7 @@
 """Make text that others wrote safe to print, and lay it out in lines and tables.
 
-In Markdown and in workflow commands nothing of such a text is markup, a mention or a link. The one user of
-tabulate.
+In Markdown and in workflow commands nothing of such a text is markup, a mention or a link. This is the one
+user of tabulate.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _NODE_ID = re.compile(r"(?s)(?P<path>[^\[]*::)?(?P<name>[^\[]*)(?P<parameters>\[
 
 
 def plain(text: str, most: int = 600) -> str:
-    """One printable line: white space becomes a space where it is one, every control sequence is spelled out.
+    """Return text as one printable line of at most `most` characters, and `...` where it was cut.
 
-    So neither a newline, nor an escape of the terminal, nor a mark that turns the direction of reading
-    round survives, nor what the log of a CI job takes for a command. More than `most` characters are cut, so
-    that no document can flood a report.
+    A white space that is one character wide becomes a space; every control sequence is spelled out. So no
+    newline, no escape of the terminal and no mark that turns the direction of reading round survives, nor
+    what the log of a CI job takes for a command. The cut keeps a document from flooding a report.
     """
     shown = unicodedata.normalize("NFC", text[: most + 1])
     if not shown.isprintable():
@@ -47,12 +47,12 @@ def _printable(character: str) -> str:
 
 
 def to_ascii(text: str) -> str:
-    """`text` for a terminal that shows no more than ASCII."""
+    """Return `text` for a terminal that shows no more than ASCII."""
     return text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def ascii_strings(value: T) -> T:
-    """A copy of `value` with every string inside it as `to_ascii` shows it."""
+    """Return a copy of `value` with every string inside it as `to_ascii` shows it."""
     if isinstance(value, str):
         return cast("T", to_ascii(value))
     if isinstance(value, dict):
@@ -63,7 +63,7 @@ def ascii_strings(value: T) -> T:
 
 
 def width(text: str) -> int:
-    """How many columns `text` takes in a terminal."""
+    """Return how many columns `text` takes in a terminal."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
@@ -74,14 +74,16 @@ def _columns(character: str) -> int:
 
 
 def crop(text: str, columns: int, mark: str = ELLIPSIS) -> str:
-    """The beginning of `text`, in at most `columns` columns."""
+    """Return the beginning of `text`, in at most `columns` columns; `mark` ends what was cut."""
     if width(text) <= columns:
         return text
     return _head(text, columns - width(mark)) + mark if columns >= width(mark) else ""
 
 
 def shorten(node_id: str, columns: int, mark: str = ELLIPSIS) -> str:
-    """A node id in at most `columns` columns: first its path gives way, then its name, last its `[a|b]`."""
+    """Return a node id in at most `columns` columns: first its path gives way, then its name, last its
+    `[a|b]`.
+    """
     match = _NODE_ID.fullmatch(node_id)
     if match is None or width(node_id) <= columns:
         return _middle(node_id, columns, mark)
@@ -97,7 +99,7 @@ def shorten(node_id: str, columns: int, mark: str = ELLIPSIS) -> str:
 
 
 def _middle(text: str, columns: int, mark: str) -> str:
-    """`text` without its middle; more is kept of the end, where names differ."""
+    """Return `text` without its middle; more is kept of the end, where names differ."""
     if width(text) <= columns:
         return text
     room = columns - width(mark)
@@ -165,7 +167,7 @@ class Paper:
         return "..." if self.ascii_only else ELLIPSIS
 
     def fitted(self, line: Line) -> Line:
-        """The line as it can be shown here, at most as wide as the paper."""
+        """Return the line as it can be shown here, at most as wide as the paper."""
         text = to_ascii(line.text) if self.ascii_only else line.text
         return Line(crop(text, self.columns, self.mark), line.style)
 
@@ -177,7 +179,7 @@ def named_table(
     paper: Paper,
     spare: Sequence[str] = (),
 ) -> Iterator[Line]:
-    """The header and one row a name; all cells to the right. `headers[0]` is that of the names."""
+    """Yield the header and one row a name, all cells to the right; `headers[0]` is that of the names."""
     if paper.ascii_only:
         names, cells = list(map(to_ascii, names)), [list(map(to_ascii, row)) for row in cells]
     numbers = (False, *[True] * (len(headers) - 1))
@@ -195,9 +197,9 @@ def named_blocks(
     numbers: Sequence[bool],
     spare: Sequence[str] = (),
 ) -> tuple[str, list[list[str]]]:
-    """The header, and the lines of each name for its group of rows.
+    """Return the header, and the lines of each name for its group of rows.
 
-    Where the paper is too narrow, the `spare` columns are left out, the first of them first.
+    Where the paper is too narrow, `spare` columns are left out, in their order, until the rest fits.
     """
     by_column = zip(*(row for group in groups for row in group), strict=True)
     columns = list(zip(headers[1:], numbers[1:], by_column, strict=True))
@@ -229,12 +231,12 @@ _Column = tuple[str, bool, Sequence[str]]
 
 
 def _room(columns: Sequence[_Column], paper: Paper) -> int:
-    """What columns of a table leave of the paper."""
+    """Return how many columns of the paper a table leaves; negative if it is too wide."""
     return paper.columns - sum(2 + max(map(width, (header, *cells))) for header, _, cells in columns)
 
 
 def _least_width(name: str, paper: Paper) -> int:
-    """Columns that a name needs to be known again: without its path, when it has one."""
+    """Return the columns by which a name can be told from others: without its path, if it has one."""
     path, separator, last = name.rpartition("::")
     return min(width(name), width(paper.mark + separator + last)) if path else width(name)
 
@@ -244,9 +246,9 @@ _HALF = "\ue000"
 
 
 def terminal(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> list[str]:
-    """Aligned lines, the headers first; columns of `numbers` to the right.
+    """Return aligned lines, the headers first; columns of `numbers` are aligned to the right.
 
-    The cells are printable lines already; a mark without a column of its own is left out.
+    The cells are printable lines already. A combining mark, which has no column of its own, is left out.
     """
     import tabulate
 
@@ -264,7 +266,7 @@ def terminal(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Seq
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
-    """A table as GitHub reads it; the cells are escaped already."""
+    """Return a table as GitHub reads it; the cells are escaped already."""
     edges = ["---:" if number else ":---" for number in numbers]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, edges, *rows))
 
@@ -289,7 +291,7 @@ _LINKED = re.compile(
 
 
 def prose(text: str) -> str:
-    """`text` as words in a paragraph, a list or a cell.
+    """Return `text` as Markdown for a paragraph, a list or a table cell, with nothing in it that is markup.
 
     GitHub looks for mentions, references, addresses and commits after the Markdown is rendered, where no
     escape is left: a break of no width takes them apart.
@@ -299,7 +301,7 @@ def prose(text: str) -> str:
 
 
 def code(text: str, *, cell: bool = False) -> str:
-    """`text` as code, in which GitHub looks for nothing; in a cell its `|` are escaped."""
+    """Return `text` as Markdown code, in which GitHub looks for nothing; in a cell its `|` are escaped."""
     shown = plain(text).strip() or " "
     if cell:
         shown = shown.replace("\\|", f"\\{_BREAK}|").replace("|", "\\|")
@@ -309,12 +311,12 @@ def code(text: str, *, cell: bool = False) -> str:
 
 
 def html(text: str) -> str:
-    """`text` inside an HTML element of one line."""
+    """Return `text` for the inside of an HTML element of one line."""
     return escape(_LINKED.sub(_break, plain(text)))
 
 
 def html_code(text: str) -> str:
-    """`text` as an HTML element in which GitHub looks for nothing."""
+    """Return `text` as an HTML element in which GitHub looks for nothing."""
     return f"<code>{escape(plain(text))}</code>"
 
 
@@ -325,10 +327,10 @@ def _break(found: re.Match[str]) -> str:
 
 
 def command_data(text: str) -> str:
-    """`text` as the message of a GitHub workflow command."""
+    """Return `text` as the message of a GitHub workflow command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def command_property(text: str) -> str:
-    """`text` as the value of a property of a GitHub workflow command."""
+    """Return `text` as the value of a property of a GitHub workflow command."""
     return command_data(text).replace(":", "%3A").replace(",", "%2C")

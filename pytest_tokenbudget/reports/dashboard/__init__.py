@@ -1,7 +1,7 @@
-"""Build the dashboard, out of a run, a history, or both: one HTML file without a request to anywhere.
+"""Build the dashboard of a run, a history, or both: one HTML file that requests nothing from anywhere.
 
-The one user of Jinja2. First comes what needs a decision: scenarios that fail, those of one cause
-together, the worst first.
+First comes what needs a decision: scenarios that fail, those of one cause together, the worst first. This is
+the one user of Jinja2.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ _EMBEDDED_CHARACTERS = 500_000
 def dashboard(
     document: Document | None, history: History | None, *, runs_per_month: float | None = None
 ) -> str:
-    """The page of a run, of a history, or of both: HTML that holds its style, pictures, script and data.
+    """Return the HTML page of a run, of a history, or of both, with its style, pictures, script and data.
 
     Its content policy allows that style and that script by their hashes and nothing else. Raises ReportError
-    where Jinja2 is not installed.
+    if Jinja2 is not installed.
     """
     shown = page(document, history, runs_per_month)
     style, script = _text("dashboard.css") + _labels(shown), _text("dashboard.js")
@@ -115,12 +115,12 @@ def _environment() -> Environment:
 
 
 def _text(name: str) -> str:
-    """A file of the templates, as it comes to stand in the page: hashes are of characters."""
+    """Read a file of the templates, as it will stand in the page: hashes are of characters."""
     return files("pytest_tokenbudget.reports.dashboard").joinpath("templates", name).read_text("utf-8")
 
 
 def _labels(page: Page) -> str:
-    """Style that says in each cell what its column is, for where there is no room for headers."""
+    """Return style that names in each cell its column, for screens without room for headers."""
     titles = [*page.columns, *(["Trend"] if page.trends else [])]
     tables = {"scenarios > tbody > tr:first-child >": titles, "models": page.model_headers}
     return "".join(
@@ -148,7 +148,7 @@ def _hash(text: str) -> str:
 
 
 def _packed(document: Document) -> str | None:
-    """A long document as JSON, gzipped, in base64; None where it is short enough to be embedded as it is."""
+    """Return a long document as JSON, gzipped, in base64, or None if it is short enough to embed as it is."""
     text = json.dumps(document, separators=(",", ":"))
     if len(text) <= _EMBEDDED_CHARACTERS:
         return None
@@ -179,7 +179,7 @@ class ScenarioRow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything that is shown."""
+    """Everything that the dashboard shows."""
 
     judged: bool
     """Whether there was a run."""
@@ -212,7 +212,7 @@ class Page:
 
 
 def page(document: Document | None, history: History | None, runs_per_month: float | None) -> Page:
-    """The page; with neither a run nor a history, one that says so."""
+    """Return the page; with neither a run nor a history, one that says so."""
     past = Past(history["commits"]) if history and history["scenarios"] else None
     listed = subjects(document, history, runs_per_month)
     columns = scenarios.columns(listed, judged=document is not None)
@@ -259,7 +259,7 @@ def _row(one: Subject, columns: Sequence[scenarios.Column], past: Past | None, b
 
 
 def _in_brief(listed: Sequence[Subject]) -> set[str]:
-    """Which of many scenarios are shown in brief."""
+    """Return the ids of the scenarios that are shown in brief: if there are many, those without a change."""
     steady = {one.id for one in listed if one.entry and not scenario_view.is_news(one.entry)}
     return steady if len(listed) > _MANY else set()
 
@@ -343,7 +343,7 @@ class Decisions:
 
 
 def decisions(document: Document, subjects: Sequence[Subject]) -> Decisions:
-    """Those of a run."""
+    """Return the causes of the failing scenarios of a run, and the ways out."""
     by_id = {one.id: one for one in subjects}
     failing = [one for one in scenario_view.worst_first(document["scenarios"]) if scenario_view.fails(one)]
     groups = change_view.by_cause(failing)
@@ -377,7 +377,7 @@ def _failing(entry: ScenarioEntry, subject: Subject) -> Failing:
 
 
 def _numbers(entry: ScenarioEntry) -> list[str]:
-    """What is over, and what a run costs more where that is not said by it."""
+    """Return what is over in a failing scenario, and what a run costs more if that does not say it."""
     if entry["verdict"] == "over":
         its = rows(entry)
         told = any(shown.metric.endswith("cost") for shown in its) or not cost_change(entry)

@@ -1,10 +1,9 @@
 """Draw charts as SVG text: geometry only, without a script and without a size of their own.
 
-What is drawn stretches to the room it gets; words stand outside of what is stretched, at places in
-percent, so that they keep their size on a phone. Words are escaped here, and are printable already.
-Colours come from the page's style sheet; the attributes beside the classes serve where a content policy
-blocks that. What a colour says, a pattern or a word says too. An axis has a range, round ticks, and the
-path of a line of steps.
+A drawing stretches to the room it gets. Words stand outside of what is stretched, at places in percent, so
+that they keep their size on a phone. Words are escaped here, and are printable already. Colours come from the
+page's style sheet; the attributes beside the classes serve where a content policy blocks that. What a colour
+says, a pattern or a word says too. An axis has a range and round ticks.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Bar:
 
 
 def sparkline(name: str, values: Values, axis: Axis, label: str, kind: str = "") -> str:
-    """A trend in a cell of a table. Its path is called `name`, for `trend` to draw it again."""
+    """Draw a trend in a cell of a table. Its path has the id `name`, for `trend_again` to draw it again."""
     drawn = f'<path id="{escape(name)}" class="line" {_STEADY} d="{steps(values, axis)}"/>'
     if values and values[-1] is not None:
         drawn += _dots([(len(values), axis.y(values[-1]))], kind)
@@ -65,7 +64,7 @@ def trend(
     notes: Sequence[str] = (),
     height: int = 120,
 ) -> str:
-    """A line over the commits; `notes`, one a commit, are told when it is pointed at."""
+    """Draw a line over the commits; `notes`, one a commit, are shown when it is pointed at."""
     drawn = f'<path class="line" {_STEADY} d="{steps(values, axis)}"/>{_notes(notes)}'
     plot = _plot(drawn, len(values), axis, shown, height, _LINE)
     return _over_commits(plot, label, ends, height)
@@ -82,7 +81,7 @@ def trend_again(
     dots: Sequence[int] = (),
     height: int = 120,
 ) -> str:
-    """The sparkline called `name` in large, with an axis, and with dots at those commits."""
+    """Draw the sparkline called `name` in large, with an axis, and with `dots` at those commits."""
     places = [(dot, axis.y(value)) for dot in dots if (value := values[dot]) is not None]
     drawn = f'<use href="#{escape(name)}"/>{_dots(places)}'
     plot = _plot(drawn, len(values), axis, shown, height, _LINE)
@@ -98,7 +97,7 @@ def stacked_trend(
     notes: Sequence[str] = (),
     height: int = 180,
 ) -> str:
-    """Areas over the commits; each of `columns` holds the parts in the order of KINDS."""
+    """Draw areas over the commits; each of `columns` holds the parts in the order of KINDS."""
     axis = axis_from_zero(max((sum(parts) for parts in columns), default=0), 1)
     drawn = ""
     for index in reversed(range(len(KINDS))):  # the whole first, each lower part over it: no gaps
@@ -110,7 +109,7 @@ def stacked_trend(
 
 
 def stacked_bars(bars: Sequence[Bar], label: str, shown: Shown, *, height: int = 120) -> str:
-    """A bar a turn, a line across it at what it was; an unknown turn is an empty, dashed frame."""
+    """Draw a bar a turn, a line across it at what it was; an unknown turn is an empty, dashed frame."""
     number = len(bars)
     most = max([0, *(sum(bar.parts or ()) for bar in bars), *(bar.was or 0 for bar in bars)])
     axis = axis_from_zero(most, 1)
@@ -131,7 +130,7 @@ def stacked_bars(bars: Sequence[Bar], label: str, shown: Shown, *, height: int =
 
 
 def stack(parts: Sequence[int], most: float, label: str) -> str:
-    """One lying bar; `most` is what the whole width stands for."""
+    """Draw one lying bar of `parts` in the order of KINDS; its whole width stands for `most`."""
     drawn, start = "", 0.0
     for kind, part in zip(KINDS, parts, strict=True):
         width = part / most * 100 if most else 0
@@ -145,7 +144,7 @@ def stack(parts: Sequence[int], most: float, label: str) -> str:
 
 
 def share(part: float) -> str:
-    """A bar for a cell whose words say the same; 1 is the whole width."""
+    """Draw a bar for a cell whose words say the same; a `part` of 1 is the whole width."""
     end = min(max(part, 0), 1) * 64
     return (
         '<svg class="share" aria-hidden="true" width="64" height="5" viewBox="0 0 64 5" '
@@ -154,7 +153,7 @@ def share(part: float) -> str:
 
 
 def swatch(kind: str) -> str:
-    """The colour of a kind, for a legend."""
+    """Draw the colour of a kind, for a legend."""
     return (
         '<svg class="swatch" aria-hidden="true" width="12" height="12">'
         f'<rect class="{kind}" width="12" height="12" fill="{_FILLS[kind]}"/></svg>'
@@ -176,7 +175,7 @@ def _chart(label: str, height: int, inner: str, width: str = "100%") -> str:
 
 
 def _plot(drawn: str, columns: int, axis: Axis, shown: Shown, height: int, style: str) -> str:
-    """What is stretched, over thin lines at the ticks, whose numbers stand in the margin to the left."""
+    """Draw what is stretched, over thin lines at the ticks; their numbers stand in the margin to the left."""
     places = [(axis.y(tick), escape(shown(tick))) for tick in axis.ticks]
     lines = "".join(f"M0 {y}h{columns}" for y, _ in places)
     words = "".join(f'<text y="{round(y * height / HEIGHT)}">{text}</text>' for y, text in places)
@@ -188,7 +187,7 @@ def _plot(drawn: str, columns: int, axis: Axis, shown: Shown, height: int, style
 
 
 def _numbers(turns: int, height: int) -> str:
-    """Turns count from 1."""
+    """Draw the numbers of turns, from 1, below their bars."""
     every = ceil(turns / _NUMBERED) or 1
     words = "".join(
         f'<text x="{(turn - 0.5) / turns * 100:.4g}%">{turn}</text>' for turn in range(1, turns + 1, every)
@@ -217,7 +216,7 @@ def _bar(place: int, y: int) -> str:
 
 
 def _dots(places: Sequence[tuple[int, int]], kind: str = "") -> str:
-    """Round however they are stretched: lines of no length with round ends."""
+    """Draw dots that are round however they are stretched: lines of no length with round ends."""
     if not places:
         return ""
     path = "".join(f"M{x} {y}h0" for x, y in places)
@@ -245,19 +244,22 @@ class Axis:
     ticks: tuple[float, ...]
 
     def y(self, value: float) -> int:
-        """The place of `value`, from 0 at the top to HEIGHT."""
+        """Return the place of `value`, from 0 at the top to HEIGHT."""
         return HEIGHT - round(HEIGHT * (value - self.low) / (self.high - self.low))
 
 
 def axis_from_zero(most: float, least_step: float = 0) -> Axis:
-    """From 0 to `most`, or to the first tick where that is higher."""
+    """Return the axis from 0 to `most`, or to the first tick if that is higher."""
     step = _step(most, least_step)
     number = max(1, floor(most / step + 1e-9))
     return Axis(0, max(most, step), tuple(step * index for index in range(number + 1)))
 
 
 def axis_around(values: Values, least_step: float = 0) -> Axis:
-    """Around the known `values`, and never below 0; of negative or no values: from 0."""
+    """Return an axis around the known `values`, never below 0.
+
+    If no value is above 0, it begins at 0.
+    """
     known = [value for value in values if value is not None]
     top, bottom = max(known, default=0), min(known, default=0)
     missing = max(0, top * _LEAST_SPAN - (top - bottom)) / 2
@@ -270,14 +272,14 @@ def axis_around(values: Values, least_step: float = 0) -> Axis:
 
 
 def _step(span: float, least: float) -> float:
-    """The round number that goes about _TICKS times into `span`."""
+    """Return the round number that goes about _TICKS times into `span`, and is at least `least`."""
     raw = max(span / _TICKS, least, 1e-12)
     magnitude = 10.0 ** floor(log10(raw))
     return next((f * magnitude for f in _STEPS if f * magnitude >= raw * (1 - 1e-9)), 10 * magnitude)
 
 
 def steps(values: Values, axis: Axis) -> str:
-    """The path of values that hold until the next one: column i goes from i to i + 1; None is a gap."""
+    """Return the path of values that hold until the next one: column i goes from i to i + 1; None is a gap."""
     path: list[str] = []
     y, since = None, 0
     for place, value in enumerate([*values, None]):
@@ -293,7 +295,7 @@ def steps(values: Values, axis: Axis) -> str:
 
 
 def compact(number: float) -> str:
-    """`20k`, `2.5M`: a round number beside an axis."""
+    """Return a round number for an axis: `20k`, `2.5M`."""
     for size, unit in _UNITS:
         if abs(number) >= size:
             return f"{number / size:.4g}{unit}"

@@ -45,7 +45,7 @@ class Column:
 
 
 def columns(subjects: Sequence[Subject], judged: bool) -> list[Column]:
-    """Those that have something to say of any of `subjects`; `judged`: whether there was a run."""
+    """Return the columns that have something to say of any of `subjects`; `judged` if there was a run."""
     spend = sum(one.now["cost_usd"] or 0 for one in subjects if one.now)
 
     def share_of_spend(one: Subject) -> Cell:
@@ -134,7 +134,7 @@ _TURNS, _FINDINGS = 40, 10
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Of one scenario; without a run there is nothing but its id and how many turns it has."""
+    """What unfolds below a scenario; without a run, only its id and how many turns it has."""
 
     id: str
     facts: Sequence[str]
@@ -147,7 +147,7 @@ class Details:
 
 
 def details(one: Subject, *, brief: bool = False) -> Details:
-    """What is known of one scenario; `brief`: its turns only as a picture."""
+    """Return what is known of one scenario; if `brief`, its turns only as a picture."""
     entry = one.entry
     if entry is None:
         turns = plural(one.now["turns"], "turn") if one.now else f"turns {UNKNOWN}"
@@ -173,7 +173,7 @@ def details(one: Subject, *, brief: bool = False) -> Details:
 
 
 def by_kind(tokens: TokensEntry) -> tuple[int, int, int, int]:
-    """The four counts in the order of `charts.KINDS`."""
+    """Return the token counts in the order of `charts.KINDS`."""
     return (
         tokens["cache_read_input_tokens"],
         tokens["cache_creation_input_tokens"],
@@ -231,9 +231,9 @@ class Trend:
 
 
 def trend(one: Subject, past: Past, *, brief: bool = False) -> Trend | None:
-    """None where no commit holds a baseline of the scenario. The run, where there was one, comes last.
+    """Return the trend of a scenario, or None if no commit holds a baseline of it.
 
-    `brief`: without the table of moves.
+    The run, if there was one, comes last. If `brief`, the table of moves is left out.
     """
     number = len(past.commits)
     values: list[float | None] = [
@@ -267,7 +267,7 @@ def trend(one: Subject, past: Past, *, brief: bool = False) -> Trend | None:
 
 
 def _largest(points: Sequence[PointEntry]) -> list[Pair]:
-    """The changes that moved most dollars, among equal ones most tokens; the newest first."""
+    """Return the changes that moved most dollars, among equal ones most tokens; the newest first."""
 
     def size(pair: Pair) -> tuple[float, float]:
         before, after = pair[0]["tokens"], pair[1]["tokens"]
@@ -297,7 +297,7 @@ def _signed(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One scenario; where there was no run, its baseline of today stands for what it takes."""
+    """One scenario; without a run, its baseline of today stands for what it takes."""
 
     id: str
     name: str
@@ -347,15 +347,15 @@ class Past:
     commits: Sequence[CommitEntry]
 
     def date(self, index: int) -> str:
-        """`2026-11-21`."""
+        """Return the date of a commit: `2026-11-21`."""
         return plain(self.commits[index]["date"][:10])
 
     def commit(self, index: int) -> str:
-        """`9f2c41d`."""
+        """Return the short hash of a commit: `9f2c41d`."""
         return plain(self.commits[index]["commit"][:7])
 
     def subject(self, index: int) -> str:
-        """The first line of the message."""
+        """Return the first line of a commit's message."""
         return plain(self.commits[index]["subject"])
 
 
@@ -368,12 +368,16 @@ class Finding:
 
     @classmethod
     def of(cls, found: FindingEntry) -> Finding:
-        """With its place and what it amounts to, as far as they are known."""
+        """Return a finding with its place and what it amounts to, as far as they are known."""
         return cls(change_view.sentence(found), ", ".join(change_view.facts(found)))
 
 
 def subjects(document: Document | None, history: History | None, runs: float | None) -> list[Subject]:
-    """Those of the run, the worst first; without a run those that have a baseline, the dearest first."""
+    """Return the scenarios of the run, the worst first; without a run, those with a baseline, the dearest
+    first.
+
+    `runs` is how often each runs a month, if its document does not say it.
+    """
     points: Mapping[str, Sequence[PointEntry]] = history["scenarios"] if history else {}
     entries = {one["id"]: one for one in scenario_view.worst_first(document["scenarios"])} if document else {}
     ids = list(entries)

@@ -68,10 +68,10 @@ class _Pair:
 
 
 def totals(subjects: Sequence[Subject], then: str, *, alarmed: bool) -> Totals:
-    """Like is compared with like: only what has a number then and now; `then` is what that time is called.
+    """Return the totals of the scenarios that have a number both then and now; `then` names that time.
 
-    Where nothing had a number then, it is all that is measured. Growth is marked as worse where the run is
-    `alarmed`: any scenario is over.
+    Where nothing had a number then, they are of all that is measured. Growth is marked as worse if the run is
+    `alarmed`: if any scenario is over.
     """
     pairs, scope = _pairs(subjects)
     if not pairs:
@@ -97,7 +97,7 @@ def totals(subjects: Sequence[Subject], then: str, *, alarmed: bool) -> Totals:
 
 
 def _pairs(subjects: Sequence[Subject]) -> tuple[list[_Pair], str]:
-    """Those that can be compared, and in a sentence which they are."""
+    """Return the scenarios that can be compared, and a sentence that says which they are."""
     both = [_Pair(one.was, one.now, one.about, one.runs) for one in subjects if one.was and one.now]
     number = plural(len(both), "scenario")
     if both and len(both) == len(subjects):
@@ -112,7 +112,7 @@ def _pairs(subjects: Sequence[Subject]) -> tuple[list[_Pair], str]:
 
 
 def _of(kind: str, about: str) -> str:
-    """Output is what the recording answered, never an estimate."""
+    """Return `about`, but nothing for output: that is what the recording answered, never an estimate."""
     return "" if kind == "output" else about
 
 
@@ -129,7 +129,7 @@ def _growth(was: float, now: float, about: str) -> str:
 
 
 def words(parts: Sequence[int]) -> str:
-    """`1,200 read from cache, ...`, of parts in the order of `charts.KINDS`."""
+    """Return `parts` in words: `1,200 read from cache, ...`; they are in the order of `charts.KINDS`."""
     return ", ".join(f"{count(part)} {NAMES[kind]}" for kind, part in zip(KINDS, parts, strict=True))
 
 
@@ -154,13 +154,13 @@ def _tile(name: str, was: float, now: float, shown: Callable[[float], str], abou
 
 
 def cache_share(tokens: TokensEntry) -> float | None:
-    """None where there is no prompt."""
+    """Return the part of the prompt that was read from the cache, or None if there is no prompt."""
     prompt = tokens["prompt_tokens"]
     return tokens["cache_read_input_tokens"] / prompt if prompt else None
 
 
 def _cost_tiles(pairs: Sequence[_Pair]) -> list[Tile]:
-    """Dollars a run, and a month as far as anybody said how often."""
+    """Return tiles of the dollars a run, and a month for those whose runs a month are known."""
     tiles = [_cost_tile("Cost a run", [(pair, 1) for pair in pairs])]
     told = [(pair, pair.runs) for pair in pairs if pair.runs is not None]
     if told:
@@ -226,7 +226,7 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class Lever:
-    """A way to spend fewer."""
+    """One way to spend less."""
 
     saving: str
     text: str
@@ -246,7 +246,7 @@ MODEL_HEADERS = ("Uncached", "Written", "Read", "Output", "Cache share", "Cost a
 
 
 def spend(subjects: Sequence[Subject]) -> Spend:
-    """Of all scenarios whose cost is known."""
+    """Return the spend of all scenarios whose cost is known."""
     costs = {one.id: one.now["cost_usd"] for one in subjects if one.now is not None}
     known = {name: cost for name, cost in costs.items() if cost is not None}
     total = sum(known.values())
@@ -274,7 +274,7 @@ def _spender(name: str, anchor: str, cost: float, total: float, summed: float, o
 def _spread(
     known: Mapping[str, float], ordered: Sequence[str], total: float, number: int, outlying: int
 ) -> str:
-    """`7 of 500 scenarios hold 50.3% of the $0.71 that a run costs; 12 cost far more than the others.`"""
+    """Return a sentence: `7 of 500 scenarios hold 50.3% of the $0.71 that a run costs; 12 cost far more ...`."""
     if not known:
         return f"The cost of {plural(number, 'scenario')} is unknown." if number else ""
     if not total:
@@ -295,7 +295,7 @@ def _spread(
 
 
 def models(subjects: Sequence[Subject]) -> list[ModelRow]:
-    """Each rate by its cost, unknown ones first."""
+    """Return a row for each rate, by its cost, unknown ones first."""
     total = add([one.now for one in subjects if one.now is not None])
     rates = total["models"]
     spent = sum(rate["cost_usd"] or 0 for rate in rates.values())
@@ -328,7 +328,7 @@ def _model(name: str, rate: RateEntry, spent: float, most: int) -> ModelRow:
 
 
 def savings(document: Document, runs_per_month: float | None) -> Savings:
-    """What saves most first."""
+    """Return what would be cheaper, the largest saving first."""
     found = advice(document, runs_per_month)
     return Savings([_lever(one) for one in found["levers"][:_LEVERS]], overlap(found))
 
@@ -364,7 +364,7 @@ class Figure:
 
 
 def figures(history: History, past: Past) -> list[Figure]:
-    """The three of them."""
+    """Return the three charts over the commits: tokens, cost and cache share."""
     sums = suite(history)
     return [
         _tokens([by_kind(one) for one in sums], past),
@@ -406,7 +406,7 @@ def _ends(past: Past) -> tuple[str, str]:
 
 
 def _notes(told: Sequence[str], past: Past) -> list[str]:
-    """What is said of each commit when it is pointed at."""
+    """Return what is said of each commit when it is pointed at."""
     return [
         f"{past.commit(place)} {past.date(place)} {past.subject(place)}: {text}"
         for place, text in enumerate(told)
