@@ -68,7 +68,7 @@ class Ledger:
         self.warnings: list[str] = []
         """What is not metered, or may be off."""
         self.threads: set[threading.Thread] = set()
-        """In which something was asked."""
+        """In which a model was asked: an exporter of telemetry may live as long as it likes."""
         self.mismatches: list[tuple[str, str]] = []
         """Who asked what `match_on` lets nothing answer, and what differs, in a sentence. It was answered
         with what belongs to it, so that it is measured."""
@@ -150,7 +150,8 @@ class Ledger:
         if sent.request and self._forks.inside and not self.rules.untouched:
             self._forks.tell()
             raise RecordingError(f"{self.name}: {FORKED}")  # no miss: a pool would wait for ever
-        self.threads.add(threading.current_thread())
+        if sent.request:
+            self.threads.add(threading.current_thread())
         if self.rules.redactor:
             self.rules.redactor.notice(sent.raw)
         self.notice(sent)

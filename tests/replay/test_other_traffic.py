@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -124,6 +125,16 @@ def test_telemetry_that_was_not_recorded_decides_nothing(api: MessagesApi, other
     with replaying(recorded) as ledger:
         sdk(api.url, "Hello", "Be brief.")
     assert is_faithful(ledger), "what was exported once may come too late to be exported again"
+
+
+def test_a_thread_that_sends_telemetry_has_asked_no_model(api: MessagesApi, other: str) -> None:
+    """It is warned of threads that ask a model and outlive their test: an exporter is none of them."""
+    with replaying(record(lambda: [sdk(api.url, "Hello", []), get(f"{other}/telemetry")])) as ledger:
+        exporter = threading.Thread(target=get, args=[f"{other}/telemetry"])
+        exporter.start()
+        exporter.join(600)
+        sdk(api.url, "Hello", [])
+    assert ledger.threads == {threading.current_thread()}
 
 
 def test_telemetry_that_failed_is_kept_as_failed(api: MessagesApi) -> None:
