@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from support import agent_suite
+from support.apart import warm_python
 from support.scratch import Scratch
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other plugins of this environment take longer to load than a replay."""
+    """Commands run Python without its imports, and pytest without other plugins: a replay takes less."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setattr(sys, "executable", warm_python())
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from pytest_tokenbudget.reports.blame_report import blame_lines
 from support.agent_suite import PROMPT, RULE, TESTS
+from support.apart import COLD
 from support.scratch import Scratch
 
 SLOW = """
@@ -157,7 +157,7 @@ def test_interrupted_it_leaves_nothing_behind(repo: Scratch, tmp_path: Path, num
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest_tokenbudget", "blame", "HEAD~1..HEAD"],
+        [COLD, "-m", "pytest_tokenbudget", "blame", "HEAD~1..HEAD"],
         cwd=repo.top,
         env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ import json
 import os
 import pkgutil
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 import pytest_tokenbudget
-from support.apart import run_pytest
+from support.apart import run_pytest, warm_python
 from support.messages_api import MessagesApi
 
 KEY = "sk-ant-api03-test-key"
@@ -84,6 +85,8 @@ class Project:
             for name, value in _server(url).items():
                 patch.setenv(name, value)
             patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+            if "-n" in arguments:
+                patch.setattr(sys, "executable", warm_python())  # of the processes that pytest-xdist starts
             given = ("-p", "no:cacheprovider", *self._plugins(arguments), *arguments)
             done = self._pytester.runpytest_inprocess(*given)
         return Done(int(done.ret), f"{done.stdout}\n{done.stderr}")
