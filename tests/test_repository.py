@@ -65,6 +65,25 @@ def test_commits_are_of_one_line_and_merges_count_once(scratch: Scratch) -> None
     assert repository.merge_base("side").id == side
 
 
+@pytest.mark.parametrize(
+    ("origin", "web"),
+    [
+        ("https://github.com/shop/agent.git", "https://github.com/shop/agent"),
+        ("https://me:secret@github.com/shop/agent", "https://github.com/shop/agent"),
+        ("git@github.com:shop/agent.git", "https://github.com/shop/agent"),
+        ("ssh://git@github.shop.com:22/shop/agent/", "https://github.shop.com/shop/agent"),
+        ("https://example.com/shop/agent.git", None),
+        ("https://github.com.evil/x?y/z", None),
+        ("../elsewhere", None),
+        (None, None),
+    ],
+)
+def test_the_pages_of_a_repository(scratch: Scratch, origin: str | None, web: str | None) -> None:
+    if origin:
+        scratch.git("config", "remote.origin.url", origin)
+    assert Repository.open(scratch.top).web() == web
+
+
 def test_trees_and_blobs(scratch: Scratch) -> None:
     scratch.write("part/a.yaml", "one")
     scratch.write("part/empty.yaml", "")

@@ -60,6 +60,7 @@ def compare(repository: Repository, base: str | None) -> Diff:
         {"name": name, "commit": commit.id},
         {"source": prices.source, "version": prices.version},
         prices.cost,
+        load_settings(repository.folder).scenario.runs_per_month,
     )
 
 
@@ -113,17 +114,19 @@ def write_logged(log: Path, form: str, destination: Path | None) -> int:
 def write_history(folder: Path, form: str, most: int, destination: Path | None) -> int:
     """Write the history; what could not be read is told. Raises GitError where history is cut off."""
     history, amiss = read_history(Repository.open(folder), most)
+    runs = load_settings(folder).scenario.runs_per_month
     for sentence in amiss:
         output.tell(sentence)
     if form == "terminal":
-        lines = history_lines(history, columns=output.columns(), ascii_only=output.ascii_only())
+        lines = history_lines(
+            history, columns=output.columns(), ascii_only=output.ascii_only(), runs_per_month=runs
+        )
         output.write_lines(lines, destination)
     elif form == "json":
         output.write_text(json.dumps(history, separators=(",", ":"), ensure_ascii=False) + "\n", destination)
     else:
         from pytest_tokenbudget.reports.dashboard import dashboard
 
-        runs = load_settings(folder).scenario.runs_per_month
         output.write_text(dashboard(None, history, runs_per_month=runs), destination)
     return 0
 

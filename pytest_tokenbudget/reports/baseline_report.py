@@ -1,6 +1,6 @@
 """Tell what became of the committed baselines: as JSON, in a sentence, in a table, below a pull request.
 
-    DIFF = {"version": 1, "prices": {"source": ..., "version": ...},
+    DIFF = {"version": 1, "prices": {"source": ..., "version": ...}, "runs_per_month": 30000 | null,
       "base": {"name": "origin/main", "commit": HASH}, "unchanged": 11,
       "scenarios": [{"id": ..., "was": ..., "matched": "file" | "tokens" | null,
         "change": "raised" | "lowered" | "shifted" | "added" | "removed" | "renamed",
@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from pytest_tokenbudget.budget.changes import Change
 from pytest_tokenbudget.budget.verdict import CostOf
@@ -74,13 +74,20 @@ class Diff(TypedDict):
     version: int
     base: BaseEntry
     prices: dict[str, str]
+    runs_per_month: NotRequired[int | None]
+    """Of each, as the settings say; None where they do not."""
     unchanged: int
     scenarios: list[ChangeEntry]
     already: list[AlreadyEntry] | None
 
 
 def diff(
-    changes: Sequence[Change], unchanged: int, base: BaseEntry, prices: Mapping[str, str], cost: CostOf
+    changes: Sequence[Change],
+    unchanged: int,
+    base: BaseEntry,
+    prices: Mapping[str, str],
+    cost: CostOf,
+    runs_per_month: int | None = None,
 ) -> Diff:
     """The DIFF of `changes`; both sides at the same prices."""
     scenarios: list[ChangeEntry] = [
@@ -98,6 +105,7 @@ def diff(
         "version": VERSION,
         "base": base,
         "prices": dict(prices),
+        "runs_per_month": runs_per_month,
         "unchanged": unchanged,
         "scenarios": scenarios,
         "already": None,
@@ -150,10 +158,10 @@ def load_diff(path: Path) -> Diff:
     return cast("Diff", found)
 
 
-def _object(**properties: Any) -> dict[str, Any]:
+def _object(optional: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
-        "required": list(properties),
+        "required": [name for name in properties if name not in optional],
         "additionalProperties": False,
         "properties": properties,
     }
@@ -178,9 +186,11 @@ _ALREADY = _object(
     worse={"type": "array", "items": {"enum": list(METRICS)}},
 )
 _SCHEMA = _object(
+    ("runs_per_month",),
     version={"const": VERSION},
     base=_object(name=_TEXT, commit=_TEXT),
     prices=_object(source=_TEXT, version=_TEXT),
+    runs_per_month={"anyOf": [{"$ref": "#/$defs/count"}, {"type": "null"}]},
     unchanged={"$ref": "#/$defs/count"},
     scenarios={"type": "array", "items": _CHANGE},
     already={"anyOf": [{"type": "array", "items": _ALREADY}, {"type": "null"}]},
@@ -227,9 +237,7 @@ class Accepting:
         if raised := self.raised:
             amounts = _moved(raised)
             months = [_month(one, runs.get(one["id"])) for one in raised]
-            month = sum(each or 0.0 for each in months)
-            if None not in months and month:
-                amounts.append(f"{signed(month, money(month))} a month")
+            amounts += _monthly(None if None in months else sum(each or 0.0 for each in months))
             accepted = [f"accepts {', '.join(amounts)}, in {plural(len(raised), 'scenario')}"]
         return "; ".join([*accepted, *map(plain, self.decisions)])
 
@@ -267,7 +275,11 @@ def _part(diff: Diff, word: str) -> str:
     if not found:
         return ""
     start = f"{len(found):,} {word}"
-    return start if word not in _MOVED else ", ".join([start, *_moved(found)])
+    if word not in _MOVED:
+        return start
+    months = [_month(one, diff.get("runs_per_month")) for one in found]
+    month = None if None in months else sum(each or 0.0 for each in months)
+    return ", ".join([start, *_moved(found), *_monthly(month)])
 
 
 def _moved(found: Sequence[ChangeEntry]) -> list[str]:
@@ -300,6 +312,8 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
         ]
     notes = [_renamed(one) for one in _sorted(diff) if one["was"] != one["id"]]
     notes += [_already(one) for one in diff["already"] or ()]
+    if diff.get("runs_per_month"):
+        notes.append(usual_month(diff["runs_per_month"] or 0))
     if notes:
         lines.append(Line())
     lines += [Line(text) for note in notes for text in wrap(note, columns, "", "  ")]

@@ -1,6 +1,7 @@
 """Tell the history of the committed baselines, and what a log says of the runs that were made.
 
     HISTORY = {"version": 1, "prices": {"source": ..., "version": ...},
+      "web": "https://github.com/owner/name" | null,   where the remote is known
       "commits": [{"commit": HASH, "date": "2026-11-21T09:14:02+01:00", "subject": ...}],   oldest first
       "scenarios": {ID: [{"commit": INDEX, "tokens": TOKENS | null}]}}
 
@@ -16,12 +17,14 @@ ended: LogEntry.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from pytest_tokenbudget.budget.changes import Series
 from pytest_tokenbudget.budget.verdict import CostOf
@@ -30,8 +33,8 @@ from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import TokensEntry, add, problems
-from pytest_tokenbudget.reports.scenario_view import short_ids
-from pytest_tokenbudget.reports.text import Line, Paper, named_table, plain, wrap
+from pytest_tokenbudget.reports.scenario_view import short_ids, usual_month
+from pytest_tokenbudget.reports.text import Line, Paper, crop, named_table, plain, wrap
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
 VERSION = 1
@@ -61,17 +64,24 @@ class History(TypedDict):
 
     version: int
     prices: dict[str, str]
+    web: NotRequired[str | None]
+    """Address of the repository on its GitHub; None where nobody knows."""
     commits: list[CommitEntry]
     scenarios: dict[str, list[PointEntry]]
 
 
 def from_trends(
-    commits: Sequence[CommitEntry], trends: Mapping[str, Series], prices: Mapping[str, str], cost: CostOf
+    commits: Sequence[CommitEntry],
+    trends: Mapping[str, Series],
+    prices: Mapping[str, str],
+    cost: CostOf,
+    web: str | None = None,
 ) -> History:
     """HISTORY of the `trends` of scenarios over `commits`."""
     return {
         "version": VERSION,
         "prices": dict(prices),
+        "web": web,
         "commits": list(commits),
         "scenarios": {
             name: [
@@ -106,17 +116,79 @@ def present(history: History) -> Mapping[str, TokensEntry]:
     return {name: tokens for name, tokens in newest.items() if tokens is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A commit that moved the suite, and by how much, all baselines together."""
+
+    commit: CommitEntry
+    tokens: int
+    """Prompt tokens a run more than before."""
+    dollars: float | None
+    """Dollars a run more; None where a price is missing."""
+    changed: int
+    """Baselines that it changed."""
+    added: int
+    removed: int
+
+    @property
+    def pull_request(self) -> int | None:
+        """Return the number of the pull request that the commit's subject names, as GitHub writes it."""
+        found = _PULL_REQUEST.search(self.commit["subject"])
+        return int(found[1] or found[2]) if found else None
+
+    @property
+    def scenarios(self) -> str:
+        """Return `5 changed, 1 added`."""
+        counts = (self.changed, "changed"), (self.added, "added"), (self.removed, "removed")
+        return ", ".join(f"{number:,} {what}" for number, what in counts if number)
+
+
+_PULL_REQUEST = re.compile(r"^Merge pull request #(\d{1,9})\b|\(#(\d{1,9})\)$")
+
+
+def steps(history: History, most: int) -> list[Step]:
+    """Return the commits after the first that moved the suite most, in dollars, then tokens; newest first."""
+    moved: dict[int, list[tuple[TokensEntry | None, TokensEntry | None]]] = defaultdict(list)
+    for points in history["scenarios"].values():
+        before: TokensEntry | None = None
+        for point in points:
+            moved[point["commit"]].append((before, point["tokens"]))
+            before = point["tokens"]
+    found = [_step(history["commits"][place], sides) for place, sides in sorted(moved.items()) if place]
+    largest = sorted(found, key=lambda step: (-abs(step.dollars or 0.0), -abs(step.tokens)))[:most]
+    return [step for step in reversed(found) if step in largest]
+
+
+def _step(commit: CommitEntry, sides: Sequence[tuple[TokensEntry | None, TokensEntry | None]]) -> Step:
+    costs = [0.0 if side is None else side["cost_usd"] for pair in sides for side in pair]
+    was, now = (sum(side["prompt_tokens"] for side in column if side) for column in zip(*sides, strict=True))
+    signs = [-1, 1] * len(sides)
+    known = [sign * cost for sign, cost in zip(signs, costs, strict=True) if cost is not None]
+    kinds = [(before is None, after is None) for before, after in sides]
+    dollars = round(sum(known), 10) if len(known) == len(costs) else None
+    counts = (kinds.count(kind) for kind in ((False, False), (True, False), (False, True)))
+    return Step(commit, now - was, dollars, *counts)
+
+
 _HEADERS = ("scenario", "prompt then", "now", "change", "a run then", "a run now", "trend of prompt")
-_SPARE = ("a run then", "a run now", "prompt then")
+_SPARE = ("a run then", "a run now", "prompt then", "a month now")
+_STEPS, _STEP_HEADERS = 8, ("commit", "baselines", "prompt", "a run", "a month")
+_SUBJECT = 60
+_STEPS_TITLE = "The commits that moved it most, the newest first"
 _TREND = 20
 """Characters of a trend, one a commit; of more commits, that many, evenly apart and with both ends."""
 _BARS, _ASCII_BARS = "·▁▂▃▄▅▆▇█", "._-~=+*%#"
-"""What stands for no baseline, then from the least to the most."""
+"""What stands for no baseline, then from 0 to the most."""
 _SUITE = "all baselines"
 
 
-def history_lines(history: History, *, columns: int, ascii_only: bool = False) -> list[Line]:
-    """The suite, then every scenario whose baseline changed, the one that moved most dollars first."""
+def history_lines(
+    history: History, *, columns: int, ascii_only: bool = False, runs_per_month: float | None = None
+) -> list[Line]:
+    """Return the suite, every scenario that changed, the one that moved most dollars first, and the commits.
+
+    `runs_per_month` adds dollars a month.
+    """
     commits = history["commits"]
     if not commits:
         return [Line("No commit holds a baseline yet. Write them with `tokenbudget update` and commit them.")]
@@ -126,8 +198,11 @@ def history_lines(history: History, *, columns: int, ascii_only: bool = False) -
     ordered = sorted(moved, key=lambda name: (-abs(_dollars(moved[name])), name))
     paper = Paper(columns, ascii_only)
     rows: list[Sequence[TokensEntry | None]] = [suite(history), *(moved[name] for name in ordered)]
-    cells = [_cells(values, _ASCII_BARS if ascii_only else _BARS) for values in rows]
-    lines = list(named_table([_SUITE, *short_ids(ordered)], _HEADERS, cells, paper, _SPARE))
+    cells = [_cells(values, _ASCII_BARS if ascii_only else _BARS, runs_per_month) for values in rows]
+    headers = (*_HEADERS[:-1], *(("a month now",) if runs_per_month else ()), _HEADERS[-1])
+    lines = list(named_table([_SUITE, *short_ids(ordered)], headers, cells, paper, _SPARE))
+    if moves := steps(history, _STEPS):
+        lines += [Line(), *_step_lines(moves, paper, runs_per_month)]
     since, until = commits[0], commits[-1]
     steady = len(series) - len(moved)
     first, last = (f"{one['commit'][:7]} ({one['date'][:10]})" for one in (since, until))
@@ -135,29 +210,48 @@ def history_lines(history: History, *, columns: int, ascii_only: bool = False) -
         f"{plural(number, 'commit')} from {first} to {last}" if number > 1 else f"1 commit, {first}",
         f"{plural(steady, 'scenario')} never changed" if steady else "every scenario changed",
         f"all at the prices of {' '.join(history['prices'].values())}",
+        *([usual_month(runs_per_month)] if runs_per_month else ()),
     ]
     lines += [Line(), *(Line(text) for text in wrap(plain("; ".join(facts)), columns))]
     return list(map(paper.fitted, lines))
 
 
+def _step_lines(moves: Sequence[Step], paper: Paper, runs: float | None) -> Iterator[Line]:
+    """Yield a row a commit: when, its hash, its subject, and what it made of the suite."""
+    names = [
+        plain(
+            f"{step.commit['date'][:10]} {step.commit['commit'][:7]} {crop(step.commit['subject'], _SUBJECT)}"
+        )
+        for step in moves
+    ]
+    cells = []
+    for step in moves:
+        dollars = [step.dollars, None if step.dollars is None or not runs else step.dollars * runs]
+        money_cells = [UNKNOWN if amount is None else signed(amount, money(amount)) for amount in dollars]
+        cells.append(
+            [step.scenarios, signed(step.tokens, count(step.tokens)), *money_cells[: 2 if runs else 1]]
+        )
+    yield from (Line(text, "bold") for text in wrap(_STEPS_TITLE, paper.columns))
+    headers = _STEP_HEADERS if runs else _STEP_HEADERS[:-1]
+    yield from named_table(names, headers, cells, paper, ("baselines", "a month"))
+
+
 def sparkline(values: Sequence[float | None], bars: str) -> str:
-    """One character a value: the first of `bars` for none, the others from the least value to the most."""
+    """Return a character a value: the first of `bars` for none, the others from 0 to the largest value."""
     gap, steps = bars[0], bars[1:]
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    least, span = min(known), max(known) - min(known)
-    last = len(steps) - 1
+    most, last = max(known), len(steps) - 1
     return "".join(
-        gap if value is None else steps[round((value - least) / span * last) if span else 0]
-        for value in values
+        gap if value is None else steps[round(value / most * last) if most else 0] for value in values
     )
 
 
-def _cells(values: Sequence[TokensEntry | None], bars: str) -> list[str]:
+def _cells(values: Sequence[TokensEntry | None], bars: str, runs: float | None) -> list[str]:
     known = [value for value in values if value is not None]
     if not known:
-        return [NONE] * (len(_HEADERS) - 1)
+        return [NONE] * (len(_HEADERS) - (0 if runs else 1))
     first, last = known[0], values[-1]
     prompts = [None if value is None else float(value["prompt_tokens"]) for value in _apart(values)]
     was = first["prompt_tokens"]
@@ -171,6 +265,7 @@ def _cells(values: Sequence[TokensEntry | None], bars: str) -> list[str]:
         change,
         _money(first),
         NONE if last is None else _money(last),
+        *([NONE if last is None else _money(last, runs)] if runs else ()),
         sparkline(prompts, bars),
     ]
 
@@ -181,8 +276,8 @@ def _apart(values: Sequence[TokensEntry | None]) -> list[TokensEntry | None]:
     return [values[round(place * (len(values) - 1) / (_TREND - 1))] for place in range(_TREND)]
 
 
-def _money(value: TokensEntry) -> str:
-    return UNKNOWN if value["cost_usd"] is None else money(value["cost_usd"])
+def _money(value: TokensEntry, runs: float = 1) -> str:
+    return UNKNOWN if value["cost_usd"] is None else money(value["cost_usd"] * runs)
 
 
 def _dollars(values: Sequence[TokensEntry | None]) -> float:

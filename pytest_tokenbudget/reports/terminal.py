@@ -121,7 +121,8 @@ def summary_lines(
     lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]
     if verbosity >= 0 or missing:
         lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
-        lines += [Line(text, "bold") for text in wrap(run_view.headline(document), paper.columns)]
+        headline = run_view.money_first(document) if failing else run_view.headline(document)
+        lines += [Line(text, "bold") for text in wrap(headline, paper.columns)]
     return list(map(paper.fitted, lines))
 
 

@@ -147,6 +147,7 @@ def read_history(repository: Repository, most: int = COMMITS) -> tuple[History, 
         trends(past.snapshots),
         {"source": prices.source, "version": prices.version},
         prices.cost,
+        repository.web(),
     )
     return history, past.amiss
 

@@ -7,6 +7,7 @@ forward slashes. What lies outside of that folder is left out.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,12 @@ _SET_BY_HOOKS = frozenset(
 """Variables that a git hook passes to every program it starts. They are removed: here the folder decides."""
 _CONFIG = ("-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false")
 _FORMAT = "--format=%x01%H%x1f%T%x1f%P%x1f%cI%x1f%s"
+
+_ORIGIN = re.compile(
+    r"(?:https://(?:[^@/]*@)?|(?:ssh://)?git@)(?P<host>(?:www\.)?github\.[\w.-]+)(?::\d+)?[:/]"
+    r"(?P<path>[\w-][\w.-]*/[\w-][\w.-]*?)(?:\.git)?/?",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,15 @@ class Repository:
         return frozenset(
             self._fields("diff", "--no-ext-diff", "--name-only", "-z", "--relative", since, "--")
         )
+
+    def web(self) -> str | None:
+        """Return the address of the repository on its GitHub, or None where `origin` names none.
+
+        Only its host and path are taken: an address may hold what signs in.
+        """
+        origin = _git(self.folder, "config", "--get", "remote.origin.url", check=False).stdout
+        found = _ORIGIN.fullmatch(origin.decode(errors="replace").strip())
+        return f"https://{found['host'].lower()}/{found['path']}" if found else None
 
     def commit(self, revision: str = "HEAD") -> Commit:
         """Return the commit that a branch, tag or hash names. Raises GitError if there is none."""

@@ -124,9 +124,14 @@ def test_in_the_terminal(repo: Scratch) -> None:
     lines = repo.run("history").stdout.splitlines()
     (line,) = [line for line in lines if line.startswith("test_a")]
     assert line.split()[1:4] == ["100", "800", "+700.0%"]
-    assert line.endswith("▁▃▂█")
+    assert line.endswith("▂▄▃█")
     assert "4 commits from" in lines[-2]
     assert "1 scenario never changed" in lines[-2]
+    assert [line.split()[2:4] for line in lines if line.startswith("20")] == [
+        ["To", "800"],
+        ["To", "200"],
+        ["To", "300"],
+    ]
 
 
 def test_no_history(repo: Scratch, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from pytest_tokenbudget.reports.dashboard.charts import (
     KINDS,
     Axis,
     Bar,
-    axis_around,
     axis_from_zero,
     compact,
     steps,
@@ -67,17 +66,6 @@ def test_an_axis_from_zero_holds_its_values(most: float, least: float) -> None:
     assert 2 <= len(axis.ticks) <= 6
 
 
-@given(st.lists(st.none() | numbers, min_size=1))
-def test_an_axis_around_holds_its_values_and_no_cliffs(values: list[float | None]) -> None:
-    known = [value for value in values if value is not None]
-    axis = axis_around(values, 1)
-    assert axis.low >= 0
-    assert all(axis.low <= value <= axis.high * (1 + 1e-9) for value in known)
-    if max(known, default=0) > 1:
-        assert axis.high - axis.low >= 0.199 * max(known), "a small change must not fill the plot"
-    assert_round(axis, 1)
-
-
 def assert_round(axis: Axis, least: float) -> None:
     assert all(axis.low * (1 - 1e-9) <= tick <= axis.high * (1 + 1e-9) for tick in axis.ticks)
     for lower, upper in pairwise(axis.ticks):
@@ -113,7 +101,7 @@ def test_steps_hold_until_the_next_value(values: list[float | None], path: str) 
 
 @given(lines)
 def test_a_line_of_steps_is_at_every_value(values: list[float | None]) -> None:
-    axis = axis_around(values, 1)
+    axis = axis_from_zero(max([1, *(value for value in values if value is not None)]))
     assert columns(steps(values, axis), len(values)) == [None if v is None else axis.y(v) for v in values]
 
 
@@ -229,12 +217,12 @@ def test_what_is_pointed_at_says_its_commit() -> None:
 
 
 CHARTS: dict[str, Callable[[str, Sequence[float | None]], str]] = {
-    "sparkline": lambda text, values: charts.sparkline("a", values, axis_around(values), text, "over"),
+    "sparkline": lambda text, values: charts.sparkline("a", values, TENTHS, text, "over"),
     "trend": lambda text, values: charts.trend(
-        values, axis_around(values), text, lambda _: text, (text, text), notes=[text] * len(values)
+        values, TENTHS, text, lambda _: text, (text, text), notes=[text] * len(values)
     ),
     "trend_again": lambda text, values: charts.trend_again(
-        "a", values, axis_around(values), text, lambda _: text, (text, text), dots=range(len(values))
+        "a", values, TENTHS, text, lambda _: text, (text, text), dots=range(len(values))
     ),
     "stacked_trend": lambda text, values: charts.stacked_trend(
         [(int(value or 0), 0, 1, 2) for value in values], text, lambda _: text, (text, text)

@@ -137,7 +137,8 @@ def test_a_diff_that_is_no_json(tmp_path: Path, text: str) -> None:
 def past(number: int = 30) -> history.History:
     dates = [f"2026-10-{place + 1:02}T09:00:00+02:00" for place in range(number)]
     commits: Any = [
-        {"commit": f"{place:02}" * 20, "date": date, "subject": "x"} for place, date in enumerate(dates)
+        {"commit": f"{place:02}" * 20, "date": date, "subject": f"Say more (#{place})"}
+        for place, date in enumerate(dates)
     ]
     series: Any = {
         f"{TESTS}grows": [(place, use(1000 + 40 * place)) for place in range(number)],
@@ -152,7 +153,7 @@ def past(number: int = 30) -> history.History:
 
 @pytest.mark.parametrize(("columns", "ascii_only"), [(110, False), (60, True)])
 def test_history(golden: Golden, columns: int, ascii_only: bool) -> None:
-    lines = history.history_lines(past(), columns=columns, ascii_only=ascii_only)
+    lines = history.history_lines(past(), columns=columns, ascii_only=ascii_only, runs_per_month=1000)
     golden(f"history-{columns}.txt", printed(lines, columns))
 
 
@@ -168,14 +169,48 @@ def test_a_history_of_one_commit_and_of_none() -> None:
     [
         ([], ""),
         ([None], ""),
-        ([5, 5, 5], "aaa"),
+        ([5, 5, 5], "ddd"),
+        ([0, 0], "aa"),
         ([0, 51, 100], "acd"),
-        ([None, 1, None, 2], ".a.d"),
+        ([100, 101], "dd"),
+        ([None, 1, None, 2], ".c.d"),
         ([100, 0], "da"),
     ],
 )
 def test_sparklines(values: list[float | None], drawn: str) -> None:
     assert history.sparkline(values, ".abcd") == drawn
+
+
+def test_the_commits_that_moved_the_suite_add_up_to_its_trend() -> None:
+    found = past()
+    totals = [one["prompt_tokens"] for one in history.suite(found)]
+    every = history.steps(found, 99)
+    dates = [step.commit["date"] for step in every]
+    assert dates == sorted(dates, reverse=True)
+    assert sum(step.tokens for step in every) == totals[-1] - totals[0]
+    by_date = {step.commit["date"][8:10]: step for step in every}
+    assert by_date["16"].tokens == totals[15] - totals[14]
+    assert by_date["16"].dollars == pytest.approx((2000 + 40) * 2 / 10**6)
+    assert (by_date["03"].scenarios, by_date["10"].scenarios) == (
+        "1 changed, 1 added",
+        "1 changed, 1 removed",
+    )
+    assert by_date["05"].dollars is None
+    assert [step.commit["date"][8:10] for step in history.steps(found, 2)] == ["16", "03"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "number"),
+    [
+        ("Say how to greet (#412)", 412),
+        ("Merge pull request #7 from shop/grow", 7),
+        ("Fix #3", None),
+        ("Revert (#1) again", None),
+    ],
+)
+def test_the_pull_request_of_a_commit(subject: str, number: int | None) -> None:
+    step = history.Step({"commit": "", "date": "", "subject": subject}, 0, 0.0, 1, 0, 0)
+    assert step.pull_request == number
 
 
 def test_the_suite_after_each_commit_adds_up() -> None:

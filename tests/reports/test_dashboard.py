@@ -206,14 +206,17 @@ def test_what_is_over_and_why_comes_first(parsed: dict[str, Page]) -> None:
         "5 of 15 scenarios are over budget",
         "Cost a month",
         "What needs a decision",
-        "the cached prefix breaks at character 18 of system[0]",
-        "from support/agent.py:31",
+        "support/agent.py:31: the system prompt (system[0])",
         "+$0.0389 a run",
+        "the cached prefix breaks at character 18 of system[0]",
         "cache share: 73.9% → 0.0% (−73.9 pts), limit 68.9%",
         "pytest --token-budget --token-budget-update",
         "commit by commit",
-        "Where the money goes",
+        "The commits that moved the suite most",
         "What would be cheaper",
+        "One row a scenario",
+        "Where the money goes",
+        "By folder",
     ]
     places = [text.index(one) for one in order]
     assert places == sorted(places)
@@ -338,7 +341,7 @@ OURS = {
     "html", "head", "meta", "title", "link", "style", "body", "a", "header", "main", "section", "footer",
     "p", "h1", "h2", "h3", "ul", "ol", "li", "dl", "dt", "dd", "div", "span", "b", "em", "small", "code",
     "table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "figure", "figcaption", "details",
-    "summary", "label", "input", "select", "option", "output", "script",
+    "summary", "label", "input", "button", "select", "option", "output", "script",
     "svg", "defs", "pattern", "g", "path", "rect", "text", "use",
 }  # fmt: skip
 ATTRIBUTES = {
@@ -347,7 +350,7 @@ ATTRIBUTES = {
     "autocomplete", "value", "role", "aria-label", "aria-labelledby", "aria-hidden", "width", "height",
     "viewbox", "preserveaspectratio", "patternunits", "fill", "fill-opacity", "stroke", "stroke-width",
     "stroke-linecap", "vector-effect", "shape-rendering", "overflow", "d", "x", "y", "transform",
-    "text-anchor",
+    "text-anchor", "download",
 }  # fmt: skip
 
 

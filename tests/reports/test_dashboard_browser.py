@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -209,6 +211,41 @@ def test_filters_by_words_and_by_verdict(chromium: Browser, addresses: dict[str,
         assert page.evaluate("document.getElementById('shown').textContent") == "8 of 15 shown"
 
 
+def test_what_is_shown_is_kept_in_the_address(chromium: Browser, addresses: dict[str, str]) -> None:
+    with chromium.page(addresses["each"]) as page:
+        page.evaluate("document.querySelectorAll('.scenarios > thead button')[2].click()")
+        focus(page, "#filter")
+        page.write("support | &=%")
+        assert page.evaluate("document.getElementById('shown').textContent") == "No scenario matches."
+        address = page.evaluate("location.href")
+        page.evaluate("document.getElementById('reset').click()")
+        assert len(names(page)) == 15
+        assert page.evaluate("document.getElementById('reset').checkVisibility()") is False
+    with chromium.page(address) as page:
+        assert page.evaluate("document.getElementById('filter').value") == "support | &=%"
+        assert names(page) == []
+        assert (
+            page.evaluate("document.querySelector('[aria-sort=descending]').textContent") == "Prompt tokens"
+        )
+        assert page.complaints() == []
+
+
+def test_the_table_as_csv_is_what_is_shown(chromium: Browser, addresses: dict[str, str]) -> None:
+    with chromium.page(addresses["each"]) as page:
+        focus(page, "#filter")
+        page.write("triage")
+        page.evaluate(
+            "(link => { link.addEventListener('click', event => event.preventDefault()); link.click(); })"
+            "(document.getElementById('csv'))"
+        )
+        kind, _, text = unquote(page.evaluate("document.getElementById('csv').href")).partition(",")
+        assert kind == "data:text/csv;charset=utf-8"
+        rows = list(csv.DictReader(text.splitlines()))
+        assert [row["Scenario"] for row in rows] == names(page)
+        assert {f"{float(row['Prompt tokens']):,.0f}" for row in rows} <= set(column(page, "Prompt tokens"))
+        assert not [value for row in rows for value in row.values() if value.startswith(("=", "+", "@"))]
+
+
 def test_a_link_to_a_scenario_opens_it_though_it_is_filtered_out(
     chromium: Browser, addresses: dict[str, str]
 ) -> None:
@@ -217,7 +254,7 @@ def test_a_link_to_a_scenario_opens_it_though_it_is_filtered_out(
         page.write("triage")
         assert len(names(page)) == 5
         page.evaluate("document.querySelector('.failing a').click()")
-        page.until("location.hash !== ''")
+        page.until("/^#s\\d+$/.test(location.hash)")
         target = "document.querySelector(location.hash)"
         page.until(f"{target}.querySelector('.more').checkVisibility()")
         page.until(f"(top => -1 < top && top < 900)({target}.getBoundingClientRect().top)")

@@ -1,7 +1,7 @@
 """Build the dashboard of a run, a history, or both: one HTML file that requests nothing from anywhere.
 
-First comes what needs a decision: scenarios that fail, those of one cause together, the worst first. This is
-the one user of Jinja2.
+The one user of Jinja2. First comes what needs a decision: the changes, each told once with the scenarios
+that it touches, the worst first; then what fails for another reason.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports import change_view, run_view, scenario_view
+from pytest_tokenbudget.reports.change_view import Change
 from pytest_tokenbudget.reports.dashboard import charts, scenarios
 from pytest_tokenbudget.reports.dashboard.scenarios import (
     Cell,
@@ -33,15 +34,21 @@ from pytest_tokenbudget.reports.dashboard.scenarios import (
     trend,
 )
 from pytest_tokenbudget.reports.dashboard.totals import (
+    FOLDER_HEADERS,
     MODEL_HEADERS,
+    MOVE_HEADERS,
     NAMES,
     Figure,
+    FolderRow,
     ModelRow,
     Savings,
     Spend,
+    SuiteMove,
     Totals,
     figures,
+    folders,
     models,
+    moves,
     savings,
     spend,
     totals,
@@ -122,7 +129,12 @@ def _text(name: str) -> str:
 def _labels(page: Page) -> str:
     """Return style that names in each cell its column, for screens without room for headers."""
     titles = [*page.columns, *(["Trend"] if page.trends else [])]
-    tables = {"scenarios > tbody > tr:first-child >": titles, "models": page.model_headers}
+    tables = {
+        "scenarios > tbody > tr:first-child >": titles,
+        "models": page.model_headers,
+        "folders": page.folder_headers,
+        "steps": page.move_headers,
+    }
     return "".join(
         f'.{table} td:nth-child({place}) {{ --column: "{title}"; }}\n'
         for table, headers in tables.items()
@@ -195,6 +207,10 @@ class Page:
     decisions: Decisions | None
     figures: Sequence[Figure]
     """The suite over the commits, where there are at least two."""
+    moves: Sequence[SuiteMove]
+    """The commits that moved the suite."""
+    folders: Sequence[FolderRow]
+    """What the scenarios of each folder add up to; none where there is one alone."""
     trends: bool
     """Whether there is a history."""
     columns: Sequence[str]
@@ -206,6 +222,8 @@ class Page:
     spend: Spend
     models: Sequence[ModelRow]
     model_headers: Sequence[str]
+    folder_headers: Sequence[str]
+    move_headers: Sequence[str]
     savings: Savings
     bases: Sequence[tuple[str, int]]
     """What the numbers are based on, and how many scenarios."""
@@ -221,7 +239,7 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
     then = "baseline" if document else "first baseline"
     return Page(
         judged=document is not None,
-        headline=run_view.headline(document) if document else _trend_headline(listed, past),
+        headline=_headline(document) if document else _trend_headline(listed, past),
         missing=_some(run_view.missing(document)) if document else [],
         facts=list(_facts(document, history, past, runs_per_month)),
         verdicts=[(name, number) for name, number in verdicts.items() if number],
@@ -229,6 +247,8 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
         totals=totals(listed, then, alarmed=bool(verdicts.get("over"))),
         decisions=decisions(document, listed) if document else None,
         figures=figures(history, past) if history and past and len(past.commits) > 1 else [],
+        moves=moves(history, runs_per_month) if history else [],
+        folders=folders(listed),
         trends=past is not None,
         columns=[column.title for column in columns],
         rows=[_row(one, columns, past, one.id in brief) for one in listed],
@@ -239,6 +259,8 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
         spend=spend(listed),
         models=models(listed),
         model_headers=MODEL_HEADERS,
+        folder_headers=FOLDER_HEADERS,
+        move_headers=MOVE_HEADERS,
         savings=savings(document, runs_per_month) if document else Savings(),
         bases=_bases(document) if document else [],
     )
@@ -262,6 +284,11 @@ def _in_brief(listed: Sequence[Subject]) -> set[str]:
     """Return the ids of the scenarios that are shown in brief: if there are many, those without a change."""
     steady = {one.id for one in listed if one.entry and not scenario_view.is_news(one.entry)}
     return steady if len(listed) > _MANY else set()
+
+
+def _headline(document: Document) -> str:
+    failing = any(map(scenario_view.fails, document["scenarios"]))
+    return run_view.money_first(document) if failing else run_view.headline(document)
 
 
 def _trend_headline(listed: Sequence[Subject], past: Past | None) -> str:
@@ -322,9 +349,12 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One cause, and the scenarios that it fails."""
+    """One change, or one other reason, and the scenarios that it fails."""
 
     verdict: str
+    title: str
+    """Its place, in words; empty where there is none."""
+    amounts: str
     causes: Sequence[Finding]
     scenarios: Sequence[Failing]
     more: int
@@ -346,26 +376,40 @@ def decisions(document: Document, subjects: Sequence[Subject]) -> Decisions:
     """Return the causes of the failing scenarios of a run, and the ways out."""
     by_id = {one.id: one for one in subjects}
     failing = [one for one in scenario_view.worst_first(document["scenarios"]) if scenario_view.fails(one)]
-    groups = change_view.by_cause(failing)
-    left = groups[_DECISIONS:]
+    changes = change_view.changes(document) if failing else []
+    found = [_of_change(change, by_id) for change in changes if change.failing]
+    found += [_of_reason(group, by_id) for group in change_view.unexplained(document, changes)]
+    left = found[_DECISIONS:]
+    others = sum(len(one.scenarios) + one.more for one in left)
     ways = ways_out(failing)
     return Decisions(
-        shown=[_decision(group, by_id) for group in groups[:_DECISIONS]],
-        more=f"{plural(len(left), 'more cause')}, of {plural(sum(map(len, left)), 'scenario')}"
-        if left
-        else "",
+        shown=found[:_DECISIONS],
+        more=f"{plural(len(left), 'more cause')}, of {plural(others, 'scenario')}" if left else "",
         commands=[(way.what, shlex.join(way.command)) for way in ways if way.command],
         advice=[way.what for way in ways if not way.command][:_BY_HAND],
     )
 
 
-def _decision(group: Sequence[ScenarioEntry], by_id: dict[str, Subject]) -> Decision:
+def _of_change(change: Change, by_id: dict[str, Subject]) -> Decision:
+    return Decision(
+        verdict=scenario_view.worst_first(change.failing)[0]["verdict"],
+        title=change.title,
+        amounts=", ".join(filter(None, (change.amounts, change.extent))),
+        causes=[Finding.of(found) for found in change.findings[:_CAUSES]],
+        scenarios=[_failing(one, by_id[one["id"]]) for one in change.failing[:_SCENARIOS]],
+        more=max(0, len(change.failing) - _SCENARIOS),
+    )
+
+
+def _of_reason(group: Sequence[ScenarioEntry], by_id: dict[str, Subject]) -> Decision:
     worst = group[0]
-    causes = [Finding.of(found) for found in change_view.causes(worst)[:_CAUSES]]
+    causes = [Finding.of(found) for found in change_view.reasons(worst)[:_CAUSES]]
     capped = all(limit["metric"].startswith("max_") for limit in worst["limits"] if limit["over"])
     reason = _REASONS.get("cap" if capped and worst["verdict"] == "over" else worst["verdict"], _NOT_KNOWN)
     return Decision(
         verdict=worst["verdict"],
+        title="",
+        amounts="",
         causes=causes or [Finding(reason, "")],
         scenarios=[_failing(one, by_id[one["id"]]) for one in group[:_SCENARIOS]],
         more=max(0, len(group) - _SCENARIOS),

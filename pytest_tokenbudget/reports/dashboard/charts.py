@@ -228,8 +228,6 @@ HEIGHT = 200
 """Of every plot, in its own units; small, because each point of each path is written in them."""
 _STEPS = (1, 2, 5, 10)
 _TICKS = 4
-_LEAST_SPAN = 0.2
-"""A trend shows at least a fifth of its highest value, so that a change of 1 % does not look like a cliff."""
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 Values = Sequence[float | None]
@@ -253,22 +251,6 @@ def axis_from_zero(most: float, least_step: float = 0) -> Axis:
     step = _step(most, least_step)
     number = max(1, floor(most / step + 1e-9))
     return Axis(0, max(most, step), tuple(step * index for index in range(number + 1)))
-
-
-def axis_around(values: Values, least_step: float = 0) -> Axis:
-    """Return an axis around the known `values`, never below 0.
-
-    If no value is above 0, it begins at 0.
-    """
-    known = [value for value in values if value is not None]
-    top, bottom = max(known, default=0), min(known, default=0)
-    missing = max(0, top * _LEAST_SPAN - (top - bottom)) / 2
-    low, high = max(0, bottom - missing), top + missing
-    if high - low <= 0:
-        return axis_from_zero(max(top, least_step, 1e-9), least_step)
-    step = _step(high - low, least_step)
-    ticks = [step * index for index in range(ceil(low / step), floor(high / step) + 1)]
-    return Axis(low, high, tuple(ticks))
 
 
 def _step(span: float, least: float) -> float:

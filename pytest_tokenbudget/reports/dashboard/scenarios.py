@@ -12,7 +12,7 @@ from math import inf
 
 from pytest_tokenbudget.reports import change_view, scenario_view
 from pytest_tokenbudget.reports.dashboard import charts
-from pytest_tokenbudget.reports.dashboard.charts import Bar, axis_around, compact
+from pytest_tokenbudget.reports.dashboard.charts import Bar, axis_from_zero, compact
 from pytest_tokenbudget.reports.document import (
     Document,
     FindingEntry,
@@ -252,7 +252,7 @@ def trend(one: Subject, past: Past, *, brief: bool = False) -> Trend | None:
         values.append(one.now["prompt_tokens"])
         last = "this run"
         label += f"; {one.about}{count(one.now['prompt_tokens'])} now"
-    axis, path = axis_around(values, 1), f"{one.anchor}t"
+    axis, path = axis_from_zero(max(value for value in values if value is not None) or 1), f"{one.anchor}t"
     pairs = _largest(one.points)
     dots = [after["commit"] for _, after in pairs]
     return Trend(

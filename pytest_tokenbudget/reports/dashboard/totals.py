@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +13,8 @@ from pytest_tokenbudget.reports.dashboard import charts
 from pytest_tokenbudget.reports.dashboard.charts import KINDS, Axis, Shown, axis_from_zero, compact
 from pytest_tokenbudget.reports.dashboard.scenarios import Past, Subject, by_kind
 from pytest_tokenbudget.reports.document import Document, RateEntry, TokensEntry, add
-from pytest_tokenbudget.reports.history import History, suite
-from pytest_tokenbudget.reports.text import plain
+from pytest_tokenbudget.reports.history import History, Step, steps, suite
+from pytest_tokenbudget.reports.text import crop, plain
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, points, signed
 
 NAMES = {
@@ -189,7 +191,101 @@ def _noted(tile: Tile, note: str) -> Tile:
     return replace(tile, note=", ".join(filter(None, (tile.note, note))))
 
 
-_DEAREST, _LEVERS = 10, 10
+_DEAREST, _LEVERS, _FOLDERS = 10, 10, 20
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRow:
+    """What the scenarios of one folder, or of one file of the only folder, take in a run."""
+
+    name: str
+    cells: Sequence[str]
+
+
+FOLDER_HEADERS = ("Scenarios", "Prompt tokens", "Change", "Cost a run", "Cost a month", "Of the spend")
+
+
+def folders(subjects: Sequence[Subject]) -> list[FolderRow]:
+    """Return the totals by folder, the dearest first; by file where all stand in one folder; none of one."""
+    groups: dict[str, list[Subject]] = defaultdict(list)
+    for one in subjects:
+        groups[plain(one.id.partition("::")[0])].append(one)
+    if len({file.rpartition("/")[0] for file in groups}) > 1:
+        by_file, groups = groups, defaultdict(list)
+        for file, own in by_file.items():
+            groups[file.rpartition("/")[0] or "."] += own
+    if len(groups) < 2:
+        return []
+    sums = {name: add([one.now for one in own if one.now is not None]) for name, own in groups.items()}
+    spent = sum(total["cost_usd"] or 0.0 for total in sums.values())
+    ordered = sorted(groups, key=lambda name: (-(sums[name]["cost_usd"] or 0.0), name))
+    return [_folder(name, groups[name], sums[name], spent) for name in ordered[:_FOLDERS]]
+
+
+def _folder(name: str, own: Sequence[Subject], total: TokensEntry, spent: float) -> FolderRow:
+    pairs = [(one.was["prompt_tokens"], one.now["prompt_tokens"]) for one in own if one.was and one.now]
+    was, now = sum(before for before, _ in pairs), sum(after for _, after in pairs)
+    cost, about = total["cost_usd"], next((one.about for one in own if one.about), "")
+    months = [None if cost is None or one.runs is None else _monthly(one, one.runs) for one in own if one.now]
+    known = [month for month in months if month is not None]
+    cells = (
+        count(len(own)),
+        about + count(total["prompt_tokens"]),
+        _growth(was, now, about) if pairs else NONE,
+        UNKNOWN if cost is None else about + money(cost),
+        about + money(sum(known)) if known and len(known) == len(months) else NONE,
+        percent(cost / spent) if cost is not None and spent else NONE,
+    )
+    return FolderRow(name, cells)
+
+
+def _monthly(one: Subject, runs: float) -> float:
+    return (one.now["cost_usd"] or 0.0) * runs if one.now else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteMove:
+    """A commit that moved the suite; addresses only where the remote is known."""
+
+    date: str
+    commit: str
+    subject: str
+    address: str
+    pull_request: str
+    pull_address: str
+    cells: Sequence[str]
+
+
+MOVE_HEADERS = ("Baselines", "Prompt tokens", "Cost a run", "Cost a month")
+
+
+def moves(history: History, runs: float | None) -> list[SuiteMove]:
+    """Return the commits that moved most dollars, the newest first."""
+    web = history.get("web")
+    web = web if web and _WEB.fullmatch(web) else None
+    return [_suite_move(step, web, runs) for step in steps(history, _MOVES)]
+
+
+_MOVES, _SUBJECT_COLUMNS = 12, 80
+_WEB = re.compile(r"https://[\w.-]+/[\w.-]+/[\w.-]+", re.ASCII)
+_HASH = re.compile(r"[0-9a-f]{40,64}")
+
+
+def _suite_move(step: Step, web: str | None, runs: float | None) -> SuiteMove:
+    commit, number, dollars = step.commit["commit"], step.pull_request, step.dollars
+    cells = [step.scenarios, signed(step.tokens, count(step.tokens)), UNKNOWN, UNKNOWN if runs else NONE]
+    if dollars is not None:
+        cells[2] = signed(dollars, money(dollars))
+        cells[3] = signed(dollars, money(dollars * runs)) if runs else NONE
+    return SuiteMove(
+        date=plain(step.commit["date"][:10]),
+        commit=plain(commit[:7]),
+        subject=crop(plain(step.commit["subject"]).removesuffix(f" (#{number})"), _SUBJECT_COLUMNS),
+        address=f"{web}/commit/{commit}" if web and _HASH.fullmatch(commit) else "",
+        pull_request=f"#{number}" if number is not None else "",
+        pull_address=f"{web}/pull/{number}" if web and number is not None else "",
+        cells=cells,
+    )
 
 
 @dataclass(frozen=True, slots=True)
