@@ -1,1 +1,1 @@
-"""Baselines, tolerances and verdicts. Pure."""
+"""Baselines, tolerances and verdicts: pure values and functions, but for reading and writing the files."""

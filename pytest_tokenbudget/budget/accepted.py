@@ -1,7 +1,7 @@
 """Read and write accepted requests: how they differ from the recorded ones, as edits by line.
 
 `token_budgets/accepted/<module>.yaml` stands beside the baselines of a test module; `docs/formats.md`
-describes it. Each edit stands once in a file, however many turns and scenarios share it.
+describes it. Each edit is written once in a file, however many turns and scenarios share it.
 """
 
 from __future__ import annotations
@@ -36,48 +36,48 @@ _HEADER = f"# Accepted requests. Written by `{UPDATE}`; commit it with the basel
 _ORDER, _URL, _BETAS = "(keys)", "(url)", "(anthropic-beta)"
 """Fields that are no keys of a body: the order of its keys, what the URL tells, and the betas."""
 _MOSTLY = 0.5
-"""The part of a field's lines from which on the whole field is written."""
+"""If more than this share of a field's lines changed, one edit replaces all between the unchanged ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Lines of one field of a request, taken out and put in."""
+    """Lines that are removed from one field of a request, and lines that are added in their place."""
 
     field: str
     """A key of the body (`system`, `messages`, ...), or one of the names in brackets."""
     start: int
-    """The first line that is taken out, or before which lines are put in, from 0."""
+    """Index, from 0, of the first removed line, or of the line before which lines are added."""
     removed: tuple[str, ...]
     added: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTurn:
-    """How one turn of a recording was accepted."""
+    """What was accepted in place of one recorded turn."""
 
     of: int
-    """Which one: its index among the recorded turns, from 0."""
+    """Index of the recorded turn, from 0."""
     usage: Usage
     basis: Basis
-    """Of the prompt tokens of `usage`."""
+    """How the prompt tokens of `usage` are known."""
     edits: tuple[Edit, ...] = ()
-    """None where only its numbers differ, as after another turn changed the prompt cache."""
+    """Empty if only its numbers differ, for example because another turn changed the prompt cache."""
     gone: bool = False
-    """Whether it is not asked for any more."""
+    """Whether the turn is not asked for any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCassette:
-    """What was accepted in place of the turns of one recording; turns that are as recorded are left out."""
+    """What was accepted in place of the turns of one recording. Turns that are as recorded are left out."""
 
     recording: str
-    """Its `recording_digest`: with another recording, all this is void."""
+    """The `recording_digest` of the recording. For any other recording this is void."""
     turns: tuple[AcceptedTurn, ...]
 
     def apply(self, recorded: Sequence[Request]) -> dict[int, Accepted]:
-        """Return what was accepted by index of the recorded turn.
+        """Return what was accepted, by the index of the recorded turn.
 
-        Raises BaselineError where an edit does not fit the requests of the recording.
+        Raises BaselineError if an edit does not fit the requests of the recording.
         """
         accepted = {}
         for turn in self.turns:
@@ -97,7 +97,7 @@ def accepted_digest(cassettes: Sequence[AcceptedCassette]) -> str:
 
 
 def edits_between(recorded: Request, request: Request) -> tuple[Edit, ...]:
-    """Return what turns `recorded` into `request`; nothing where both say the same."""
+    """Return the edits that turn `recorded` into `request`; none if both say the same."""
     known = recorded.prompt.betas is not None
     was, now = _fields(recorded, betas=known), _fields(request, betas=known)
     return tuple(
@@ -108,7 +108,7 @@ def edits_between(recorded: Request, request: Request) -> tuple[Edit, ...]:
 
 
 def edited(recorded: Request, edits: Iterable[Edit]) -> Request:
-    """Return the request that `edits` make of a recorded one. Raises BaselineError where they do not fit."""
+    """Return the request that `edits` make of a recorded one. Raises BaselineError if they do not fit it."""
     known = recorded.prompt.betas is not None
     fields = _fields(recorded, betas=known)
     changed = False
@@ -132,7 +132,7 @@ def edited(recorded: Request, edits: Iterable[Edit]) -> Request:
 
 
 def _fields(request: Request, *, betas: bool) -> dict[str, list[str]]:
-    """Return the fields of a request as lines of JSON."""
+    """Return the fields of a request as lines of JSON, by name; with the betas if asked for."""
     body = lasting_body(request.body or {})
     url = {"model": request.endpoint.model, "stream": request.endpoint.stream}
     values = {**body, _ORDER: list(body), _URL: url}
@@ -148,7 +148,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _lines(value: object) -> list[str]:
-    """Return a JSON value as lines that joined are its compact JSON: one a line of its texts, and an item."""
+    """Split a JSON value into lines: one for each line of its texts, and for each item.
+
+    Joined, the lines are the value's compact JSON.
+    """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     text = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     lines, line = [], ""
@@ -163,7 +166,7 @@ def _lines(value: object) -> list[str]:
 
 
 def _edits(field: str, was: list[str], now: list[str]) -> list[Edit]:
-    """Return the edits of one field, in order, their places as in the recorded lines."""
+    """Return the edits of one field, in order. Their places are indices of the recorded lines."""
     if was == now:
         return []
     begin, end = common_ends(was, now)
@@ -186,14 +189,14 @@ def _edits(field: str, was: list[str], now: list[str]) -> list[Edit]:
 
 
 def accepted_path(baselines: Path) -> Path:
-    """Return where the accepted requests of a test module are, by the path of its baselines."""
+    """Return the path of the accepted requests that belong to a file of baselines."""
     return baselines.parent / "accepted" / baselines.name
 
 
 def read_accepted(path: Path) -> Mapping[str, Sequence[AcceptedCassette]]:
-    """Read the accepted requests of a file by scenario name; none without a file.
+    """Read the accepted requests of a file, by scenario name; none without a file.
 
-    Raises BaselineError naming the file, what is wrong in it and the next step.
+    Raises BaselineError, which names the file, what is wrong in it and the next step.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -216,9 +219,10 @@ def _read(text: str, path: Path) -> Mapping[str, Sequence[AcceptedCassette]]:
 
 
 def read_sides(path: Path) -> Sequence[Mapping[str, Sequence[AcceptedCassette]]]:
-    """Read a file of accepted requests that may be in conflict: what either side holds, else what it holds.
+    """Read a file of accepted requests that may be in conflict.
 
-    Raises BaselineError.
+    Return what each of the two sides holds if it is in conflict, else one item: what the file holds. Raises
+    BaselineError.
     """
     try:
         conflict = conflict_in(path.read_text(encoding="utf-8"))
@@ -242,7 +246,7 @@ def accepted_of(
 
 
 def parse_accepted(text: str, name: str) -> Sequence[AcceptedCassette]:
-    """Read what `format_accepted` wrote of the scenario `name`; none of an empty text."""
+    """Read what `format_accepted` wrote of the scenario `name`; nothing from an empty text."""
     return _parsed(load_yaml(text))[name] if text else ()
 
 
@@ -258,7 +262,10 @@ def merged_or_edited(path: Path, name: str) -> BaselineError:
 
 
 def _parsed(document: Any) -> dict[str, tuple[AcceptedCassette, ...]]:
-    """Raises ValueError, LookupError, TypeError or AttributeError where it is not as it is written."""
+    """Return the accepted requests of a document, by scenario name.
+
+    Raises ValueError, LookupError, TypeError or AttributeError if it is not as this module writes it.
+    """
     if document["version"] != VERSION:
         raise ValueError(
             f"version {document['version']!r} is not {VERSION}; a newer one needs the newer tool"
@@ -300,7 +307,7 @@ def format_accepted(scenarios: Mapping[str, Sequence[AcceptedCassette]]) -> str:
 
 
 def _cassette_table(cassette: AcceptedCassette, by_key: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return what is written of one recording; `by_key` takes in its edits."""
+    """Return what is written of one recording, and add its edits to `by_key`."""
     return {"recording": cassette.recording, "turns": [_turn_table(turn, by_key) for turn in cassette.turns]}
 
 
@@ -326,10 +333,10 @@ def write_accepted(
     changed: Mapping[str, Sequence[AcceptedCassette]],
     resolved: Mapping[str, Sequence[AcceptedCassette]] | None = None,
 ) -> bool:
-    """Put `changed` over what the file holds; return whether it was written.
+    """Write `changed` over what the file holds; return whether the file was written.
 
-    `resolved` is what it holds where it is in conflict. A scenario without accepted requests is taken out,
-    and a file without scenarios is removed. Raises BaselineError where it cannot be read or written.
+    `resolved` is what it holds if it is in conflict. A scenario without accepted requests is removed, and so
+    is a file without scenarios. Raises BaselineError if it cannot be read or written.
     """
     kept = read_accepted(path) if resolved is None else resolved
     merged = {name: tuple(value) for name, value in {**kept, **changed}.items() if value}

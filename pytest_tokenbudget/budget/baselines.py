@@ -1,7 +1,7 @@
-"""Read and write the committed baselines: one YAML file a test module, one value a line.
+"""Read and write the committed baselines: one YAML file for each test module, one value a line.
 
-`docs/formats.md` describes the file. It is written as version 2 where a baseline has a key that version 1
-did not know, else as version 1, which is read for ever.
+`docs/formats.md` describes the file. It is written as version 2 if a baseline has a key that version 1 did
+not know, else as version 1, which will always be read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_tokenbudget.wire.exchange import Exchange
 from pytest_tokenbudget.wire.prompt import Block, digest
 
 VERSION = 2
-"""The newest version that is read and written."""
+"""The newest version of the file that is read and written."""
 UPDATE = "pytest --token-budget --token-budget-update"
 """The command that writes baselines."""
 RESOLVE = f"Run `{UPDATE}`, which resolves it scenario by scenario, or take one side (git checkout --ours)."
@@ -29,7 +29,7 @@ RESOLVE = f"Run `{UPDATE}`, which resolves it scenario by scenario, or take one 
 _HEADER = f"# Token budgets. Written by `{UPDATE}`; commit it and review it like code.\n"
 _OPTIONAL = "web_search_requests"
 REQUIRED = tuple(count for count in COUNTS if count != _OPTIONAL)
-"""Counts that every rate of a baseline has."""
+"""The counts that every rate of a baseline must have."""
 _COMMITTED = "It was committed so: name another commit to compare with."
 _FOREIGN_READS = "foreign_reads"
 _TTLS = ("5m", "1h")
@@ -37,7 +37,7 @@ _DIGESTS = ("recording", "accepted")
 _LIVE = "live"
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 _ADDED = (*_DIGESTS, "counted_by")
-"""Keys of a scenario that version 2 added, all of them optional; `foreign_reads` stands under a model."""
+"""Optional keys of a scenario that version 2 added, beside `live`, and `foreign_reads` under a model."""
 
 
 def _nothing() -> Mapping[Rate, Mapping[str, int]]:
@@ -50,20 +50,20 @@ class Baseline:
 
     usage: Usage
     foreign_reads: Mapping[Rate, Mapping[str, int]] = field(default_factory=_nothing)
-    """Tokens that were read from a cache which the run itself had not filled: by rate and ttl (`5m`, `1h`),
-    only where not 0."""
+    """Tokens that were read from a cache which the run itself had not filled, by rate and ttl (`5m`, `1h`);
+    those that are not 0."""
     recording: str | None = None
-    """The `recording_digest` of what it was measured on; None in a file of version 1."""
+    """The `recording_digest` of the recording that it was measured on; None in a file of version 1."""
     accepted: str | None = None
-    """The digest of its accepted requests; None where the requests are the recorded ones."""
+    """The digest of its accepted requests; None if the requests are the recorded ones."""
     counted_by: str | None = None
-    """The counter of what was counted (`ctok 1.3`); None where every number is recorded."""
+    """The counter of the numbers that were counted (`ctok 1.3`); None if every number is recorded."""
     live: tuple[Usage, ...] = ()
-    """Each of its live runs, with foreign reads as writes; never mixed with `usage`, which is replayed."""
+    """Its live runs, with foreign reads counted as writes; never mixed with `usage`, which is replayed."""
 
 
 def usages(baselines: Mapping[str, Baseline]) -> dict[str, Usage]:
-    """Return the usage of each baseline under its name."""
+    """Return the usage of each baseline, by scenario name."""
     return {name: baseline.usage for name, baseline in baselines.items()}
 
 
@@ -94,14 +94,14 @@ def _without_ids(block: Block) -> dict[str, Any]:
 
 
 def baseline_path(test_file: Path) -> Path:
-    """Where the baselines of a test module are: `<test dir>/token_budgets/<module>.yaml`."""
+    """Return where the baselines of a test module are: `<test dir>/token_budgets/<module>.yaml`."""
     return test_file.parent / "token_budgets" / f"{test_file.stem}.yaml"
 
 
 def read_baselines(path: Path) -> Mapping[str, Baseline]:
     """Read the baselines of a file by scenario name (the node id without its file); none without a file.
 
-    Raises BaselineError naming the file, what is wrong in it and the fix.
+    Raises BaselineError, which names the file, what is wrong in it and the fix.
     """
     text = _text_of(path)
     if text is None:
@@ -114,7 +114,7 @@ def _restore(path: Path) -> str:
 
 
 def _text_of(path: Path) -> str | None:
-    """Return the text of a baseline file, or None where there is no file. Raises BaselineError."""
+    """Return the text of a baseline file, or None if there is no file. Raises BaselineError."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -126,20 +126,21 @@ def _text_of(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a baseline file holds, its conflict resolved scenario by scenario."""
+    """What a baseline file holds, with a merge conflict resolved scenario by scenario."""
 
     baselines: Mapping[str, Baseline]
-    """Those that are equal on both sides, or changed on one."""
+    """Baselines that are equal on both sides, or changed on only one."""
     contested: frozenset[str] = frozenset()
-    """Scenarios that changed on both sides: only measuring tells what they are now."""
+    """Names of scenarios that changed on both sides: they have to be measured again."""
     conflict: bool = False
     """Whether the file holds conflict marks."""
 
 
 def read_merged(path: Path, ancestor: Callable[[Path], str | None]) -> Merged:
-    """Read a baseline file that may be in conflict; `ancestor` is what both sides came from, or None.
+    """Read a baseline file that may be in conflict.
 
-    Raises BaselineError where it cannot be read, or the marks do not pair.
+    `ancestor` returns the text that both sides came from, or None. Raises BaselineError if the file cannot be
+    read, or its conflict marks do not pair.
     """
     conflict = conflict_in(_text_of(path) or "")
     if conflict is None or conflict.sides is None:
@@ -165,9 +166,9 @@ def read_merged(path: Path, ancestor: Callable[[Path], str | None]) -> Merged:
 
 
 def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str, Baseline]:
-    """Read the text of a baseline file; in errors, `where` names it and `fix` is the next step.
+    """Read the text of a baseline file, by scenario name.
 
-    Raises BaselineError.
+    Raises BaselineError, in which `where` names the text and `fix` is the next step.
     """
     if conflict := conflict_in(text):
         raise BaselineError(f"{where}: holds conflict marks of a merge (line {conflict.line}). {fix}")
@@ -196,9 +197,9 @@ def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str
 
 
 def _baseline(value: object, where: str, version: int) -> Baseline:
-    """Read one scenario of a file of `version`.
+    """Read one scenario of a file of this version.
 
-    Raises ValueError, as those below, that says what is wrong `where`.
+    Raises ValueError, which says what is wrong, and `where`; so do the functions below.
     """
     if not isinstance(value, dict) or not isinstance(value.get("models"), dict):
         raise ValueError(f"{where}: is not `turns` and `models`")
@@ -234,9 +235,9 @@ def _live(value: object, where: str) -> tuple[Usage, ...]:
 
 
 def read_models(models: Mapping[Any, Any], where: str, beside: Sequence[str] = ()) -> Mapping[Rate, Tokens]:
-    """Read tokens by rate, in their order; `beside` names keys that may stand beside the counts.
+    """Read tokens by rate, in the order of the file; `beside` names keys that may stand beside the counts.
 
-    Raises ValueError that says what is wrong `where`.
+    Raises ValueError, which says what is wrong, and `where`.
     """
     read = {
         Rate.parse(str(name)): _tokens(counts, f"{where}: {name}", beside) for name, counts in models.items()
@@ -268,7 +269,7 @@ def _tokens(value: object, where: str, beside: Sequence[str]) -> Tokens:
 
 
 def _refuse_unknown(table: Mapping[Any, Any], known: Sequence[str], where: str) -> None:
-    """It would mean nothing, and be lost when the file is written again."""
+    """Raise ValueError for an unknown key: it means nothing, and would be lost on the next writing."""
     for key in table:
         if key not in known:
             raise ValueError(f"{where}: unknown key {key!r}")
@@ -309,7 +310,7 @@ def _as_table(baseline: Baseline) -> dict[str, Any]:
 
 
 def format_models(by_rate: Mapping[Rate, Tokens]) -> dict[str, dict[str, Any]]:
-    """Return tokens by rate as they are written, in their order."""
+    """Return tokens by rate as they are written, in the given order."""
     models = {}
     for rate, tokens in by_rate.items():
         table: dict[str, Any] = {key: getattr(tokens, key) for key in REQUIRED}
@@ -324,11 +325,11 @@ def _not_zero(reads: Mapping[str, int]) -> dict[str, int]:
 
 
 def write_baselines(path: Path, changed: Mapping[str, Baseline], kept: Merged | None = None) -> bool:
-    """Put `changed` over what the file holds and keep the rest; return whether the file was written.
+    """Write `changed` over what the file holds and keep the rest; return whether the file was written.
 
-    `kept` is what it holds, where that was read already. Nothing is pruned; a file whose baselines stay the
-    same keeps every byte; the file is replaced whole or not at all. Raises BaselineError where it cannot be
-    read or written, or a conflict in it is not resolved by `changed`.
+    `kept` is what it holds, if that was read already. Nothing is removed. A file whose baselines stay the
+    same keeps every byte. The file is replaced whole or not at all. Raises BaselineError if it cannot be read
+    or written, or if `changed` does not resolve a conflict in it.
     """
     kept = kept or Merged(read_baselines(path))
     if left := sorted(kept.contested - changed.keys()):
@@ -347,7 +348,7 @@ def write_baselines(path: Path, changed: Mapping[str, Baseline], kept: Merged | 
 
 
 def remove_baselines(path: Path, names: Collection[str]) -> None:
-    """Take scenarios out of a baseline file; without any left, the file is removed. Raises BaselineError."""
+    """Remove scenarios from a baseline file, and the file if none are left. Raises BaselineError."""
     kept = {name: baseline for name, baseline in read_baselines(path).items() if name not in names}
     try:
         if kept:

@@ -1,8 +1,8 @@
 """Compare what is committed with what was: baselines raised, lowered, added, renamed; limits that are looser.
 
-Commit by commit baselines make one series a scenario, across renamed tests and moved files. History holds
-thousands of versions of baseline files, and most of each is as it was: they are read fast. Limits stand in
-settings and in markers of tests; of these, what is written as a literal is read, and nothing is run.
+Commit by commit, the changes make one series for each scenario, across renamed tests and moved files. History
+holds thousands of versions of baseline files that are mostly equal: `VersionReader` reads them fast. Limits
+stand in settings and in markers of tests; of these, what is written as a literal is read, and nothing is run.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.settings import DEFAULTS, Tolerance, parse_tolerances
 
 PATTERN = "**/token_budgets/*.yaml"
-"""Where baseline files are, below any folder."""
+"""The glob of baseline files below any folder."""
 
 Baselines = Mapping[str, Usage]
-"""By scenario id."""
+"""The usage of each baseline, by scenario id; for one file, by scenario name."""
 
 
 class Matched(StrEnum):
     """How a scenario was found again under another id."""
 
     FILE = "file"
-    """Git takes its file for moved."""
+    """Git says that its file was moved."""
     TOKENS = "tokens"
-    """It is the only one that went and the only one that came with exactly these tokens."""
+    """Only one scenario was removed, and only one added, with exactly these tokens."""
 
 
 class Direction(StrEnum):
-    """Where a baseline went."""
+    """How a baseline changed."""
 
     RAISED = "raised"
     LOWERED = "lowered"
     SHIFTED = "shifted"
-    """Other counts of the same cost, or of the same total where the cost is unknown."""
+    """Other counts with the same cost, or with the same total if the cost is unknown."""
     ADDED = "added"
     REMOVED = "removed"
     RENAMED = "renamed"
@@ -53,41 +53,41 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One baseline that is not what it was."""
+    """One baseline that differs between the two sets."""
 
     id: str
-    """Now; where it was removed, before."""
+    """Its id now; if it was removed, its id before."""
     was: str
-    """Its id before; the same where it only changed."""
+    """Its id before; equal to `id` unless it was renamed."""
     matched: Matched | None
-    """How the two ids were matched; None where they are one."""
+    """How the two ids were matched; None if they are equal."""
     before: Usage | None
     now: Usage | None
     direction: Direction
 
 
 def is_baseline_file(path: str) -> bool:
-    """Whether a path, with forward slashes, is that of a baseline file."""
+    """Return whether a path (with forward slashes) is that of a baseline file."""
     return path.endswith(".yaml") and path.split("/")[-2:-1] == ["token_budgets"]
 
 
 def module_of(path: str) -> str:
-    """The test module of a baseline file: `tests/test_a.py` of `tests/token_budgets/test_a.yaml`."""
+    """Return the test module of a baseline file: `tests/test_a.py` for `tests/token_budgets/test_a.yaml`."""
     folder, _, name = path.rpartition("token_budgets/")
     return f"{folder}{name.removesuffix('.yaml')}.py"
 
 
 def by_id(files: Mapping[str, Baselines]) -> dict[str, Usage]:
-    """The baselines of several files, by path, as one."""
+    """Return the baselines of several files (path -> scenario name -> usage) by scenario id."""
     return {
         f"{module_of(path)}::{name}": usage for path in sorted(files) for name, usage in files[path].items()
     }
 
 
 def renames(before: Baselines, now: Baselines, moved: Mapping[str, str]) -> dict[str, tuple[str, Matched]]:
-    """For each new id that an old scenario goes by, the old id and how they were matched.
+    """Return, for each new id of a renamed scenario, its old id and how the two were matched.
 
-    `moved` are files that git takes for moved, new path by old path: test modules or their baselines.
+    `moved` has the files that git takes for moved, new path to old path: test modules or their baselines.
     """
     gone, came = before.keys() - now.keys(), now.keys() - before.keys()
     found: dict[str, tuple[str, Matched]] = {}
@@ -106,7 +106,7 @@ def renames(before: Baselines, now: Baselines, moved: Mapping[str, str]) -> dict
 
 
 def changes(before: Baselines, now: Baselines, moved: Mapping[str, str], cost: CostOf) -> list[Change]:
-    """Every baseline that differs, by id. Both sides are priced by the same `cost`."""
+    """Return every baseline that differs, sorted by id. `cost` prices both sides."""
     known = renames(before, now, moved)
     found = []
     for name, usage in now.items():
@@ -155,18 +155,19 @@ class Snapshot:
 
 
 Series = list[tuple[int, Usage | None]]
-"""What a scenario's baseline became, by the place of the commit; only where it changed. None: it is gone."""
+"""A scenario's baseline after each commit that changed it: (index of the commit, usage, or None if it is
+gone)."""
 
 
 def trends(snapshots: Iterable[Snapshot]) -> dict[str, Series]:
-    """The series of each scenario under its newest id; `snapshots` oldest first."""
+    """Return the series of each scenario under its newest id; `snapshots` come oldest first."""
     living: dict[str, Series] = {}
     ended: dict[str, Series] = {}
     before: Baselines = {}
     for place, snapshot in enumerate(snapshots):
         now = snapshot.baselines
         for new, (old, _) in renames(before, now, snapshot.moved).items():
-            if new not in ended:  # else it is the one that had this name before, come back
+            if new not in ended:  # else a scenario that had this name before has come back
                 living[new] = living.pop(old)
         for name in living.keys() - now.keys():
             living[name].append((place, None))
@@ -202,19 +203,19 @@ _MODEL = re.compile(rf"      (?P<rate>[a-z][\w.() ,-]*):\n(?P<counts>{_COUNTS}){
 
 
 class VersionReader:
-    """Reads texts of baseline files as `parse_baselines` does, but what the tool itself wrote entry by entry.
+    """Read texts of baseline files as `parse_baselines` does, but fast if the tool itself wrote them.
 
-    An entry that was read before is not read again, and one in the tool's own hand needs no YAML: a hundred
-    commits of five hundred scenarios are read in a second instead of ten.
+    An entry that was read before is not read again, and an entry as the tool writes it needs no YAML parser.
+    So a hundred commits of five hundred scenarios are read in a second instead of ten.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Mapping[str, Usage]] = {}  # by head, which tells the version
+        self._known: dict[tuple[str, str], Mapping[str, Usage]] = {}  # by head (has the version) and entry
         self._names: dict[str, str] = {}
         self._heads: set[str] = set()
 
     def read(self, text: str, where: str) -> Mapping[str, Usage]:
-        """Baselines by scenario name. Raises BaselineError; `where` names the text in it."""
+        """Return the usages of a text by scenario name. Raises BaselineError, which says `where` it is."""
         found = _BODY.fullmatch(text)
         if found is None:
             return usages(parse_baselines(text, where))
@@ -226,7 +227,7 @@ class VersionReader:
                 if (head, entry) not in self._known:
                     self._known[head, entry] = self._entry(head, entry)
                 baselines.update(self._known[head, entry])
-        except BaselineError:  # not as the tool writes it: a value of several lines, an alias
+        except BaselineError:  # not as the tool writes it, for example a value of several lines, or an alias
             return usages(parse_baselines(text, where))
         return baselines
 
@@ -246,7 +247,7 @@ class VersionReader:
 
 
 def _usage(text: str, *, added: bool) -> Usage | None:
-    """Return what the tool wrote below a name; None for what it would not have written so.
+    """Read the lines below a scenario's name; None if they are not as the tool writes them.
 
     `added` says whether the file may hold the keys that version 2 added.
     """

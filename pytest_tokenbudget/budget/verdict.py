@@ -1,4 +1,4 @@
-"""Baseline x run x tolerance -> verdict; of live runs, which differ, what statistics bear."""
+"""Judge a run by its baseline and tolerances; judge live runs, which vary by themselves, by statistics."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from pytest_tokenbudget.settings import Caps, Metric, ScenarioSettings, Toleranc
 
 Number = int | Fraction | Decimal
 CostOf = Callable[[Usage], Decimal | None]
-"""Dollars of a usage; None where a rate has no known price."""
+"""Returns the dollars that a usage costs; None if a rate has no known price."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One metric held against its limit or its cap."""
+    """One metric, compared with its limit or its cap."""
 
     metric: str
     """A metric, or the name of a cap (`max_prompt_tokens`, ...)."""
     baseline: Number | None
-    """None for caps, and where the baseline's cost is unknown."""
+    """The baseline's value; None for caps."""
     measured: Number | None
-    """None where the cost cannot be told; then it is over, since nobody can say that it is not."""
+    """The measured value. None if the cost is unknown; then it is over, since it may be."""
     limit: Number
     over: bool
     improved: bool = False
 
     @property
     def change(self) -> Fraction | None:
-        """Relative growth over the baseline; for shares, the difference. None without a base."""
+        """Relative growth over the baseline (0.1 is 10 %); of shares the difference. None without a base."""
         if self.baseline is None or self.measured is None:
             return None
         if self.metric == "cache_share":
@@ -53,7 +53,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """The foreign reads of both sides, where two recordings began with different caches."""
+    """The foreign reads of both sides, if two recordings began with different caches."""
 
     baseline: ForeignReads
     measured: ForeignReads
@@ -70,13 +70,13 @@ def judge(
     unbounded: bool = False,
     starts: Starts | None = None,
 ) -> Judgement:
-    """Judge one scenario, by the verdict that comes first: a departure, over, unknown, new, improved, within.
+    """Judge one scenario, by the first verdict of: departure, over, unknown, new, improved, within.
 
-    A run that departs from its recording (`departure`) is never held against limits: its numbers answer
-    another question. `measured` is the worst case and `best` the best one, where they differ; `unbounded`
-    says that nobody knows a worst case, so that only what `best` has passed is proved. Where two recordings
-    began with different caches (`starts`), the cost and cache share of both sides are those of an empty
-    cache. Caps hold for what was measured.
+    A run that departs from its recording (`departure`) is never compared with limits: its numbers answer
+    another question. `measured` is the worst case and `best` the best one, if they differ. `unbounded` says
+    that no worst case is known, so that only what `best` exceeds is proved. If two recordings began with
+    different caches (`starts`), the cost and cache share of both sides are computed as from an empty cache.
+    Caps hold for what was measured.
     """
     if departure is not None:
         return Judgement(departure)
@@ -99,7 +99,7 @@ def judge(
 def _held(
     baseline: Usage | None, measured: Usage, settings: ScenarioSettings, cost: CostOf, starts: Starts | None
 ) -> Judgement:
-    """Hold one usage against every limit and cap."""
+    """Compare one usage with every limit and cap."""
     caps = tuple(_caps(measured, settings.caps, cost))
     if baseline is None:
         return Judgement(Verdict.OVER if any(cap.over for cap in caps) else Verdict.NEW, caps)
@@ -114,6 +114,7 @@ def _held(
 def _limits(
     baseline: Usage, measured: Usage, settings: ScenarioSettings, cost: CostOf, starts: Starts | None
 ) -> Iterator[Limit]:
+    """Yield the limit of each metric, in order."""
     was, now, tolerances = baseline.tokens, measured.tokens, settings.tolerances
     yield _count("prompt_tokens", was.prompt_tokens, now.prompt_tokens, tolerances["prompt_tokens"])
     yield _count("output_tokens", was.output_tokens, now.output_tokens, tolerances["output_tokens"])
@@ -131,10 +132,10 @@ def _count(metric: Metric, was: int, now: int, tolerance: Tolerance) -> Limit:
 
 
 def _share(was: Tokens, now: Tokens, tolerance: Tolerance, noise: int) -> Iterator[Limit]:
-    """The share of the prompt that was read from the cache.
+    """Yield the limit of the share of the prompt that was read from the cache.
 
-    It also falls when a cached prompt gets shorter, which is no regression: it is over only when more tokens
-    than the noise are no longer read but sent or written.
+    The share also falls when a cached prompt gets shorter, which is no regression. So it is over only if more
+    tokens than the noise are no longer read but sent or written.
     """
     if was.cache_share is None or now.cache_share is None:
         return
@@ -149,13 +150,15 @@ def _share(was: Tokens, now: Tokens, tolerance: Tolerance, noise: int) -> Iterat
 
 
 def _unread(tokens: Tokens) -> int:
+    """Return the prompt tokens that were not read from the cache."""
     return tokens.prompt_tokens - tokens.cache_read_input_tokens
 
 
 def _cost(baseline: Usage, measured: Usage, settings: ScenarioSettings, cost: CostOf) -> Iterator[Limit]:
+    """Yield the limit of the cost; nothing if the baseline's cost is unknown."""
     was, now, tolerance = cost(baseline), cost(measured), settings.tolerances["cost_usd"]
     if was is None:
-        return  # nothing to hold it against; that a price is unknown is told by a finding
+        return  # nothing to compare with; a finding says that a price is unknown
     least = _least_cost(baseline, settings, cost)
     limit = tolerance.cost_limit(was, least)
     over = now is None or now > limit
@@ -165,7 +168,7 @@ def _cost(baseline: Usage, measured: Usage, settings: ScenarioSettings, cost: Co
 
 
 def _least_cost(baseline: Usage, settings: ScenarioSettings, cost: CostOf) -> Decimal:
-    """What the absolute token tolerances cost at the dearest rate of the baseline."""
+    """Return what the absolute token tolerances cost (dollars) at the dearest rate of the baseline."""
     tokens = Tokens(
         input_tokens=settings.tolerances["prompt_tokens"].absolute,
         output_tokens=settings.tolerances["output_tokens"].absolute,
@@ -175,6 +178,7 @@ def _least_cost(baseline: Usage, settings: ScenarioSettings, cost: CostOf) -> De
 
 
 def _caps(measured: Usage, caps: Caps, cost: CostOf) -> Iterator[Limit]:
+    """Yield a limit for each cap that is set."""
     tokens = measured.tokens
     counts = (
         ("max_prompt_tokens", tokens.prompt_tokens, caps.max_prompt_tokens),
@@ -194,13 +198,13 @@ def _caps(measured: Usage, caps: Caps, cost: CostOf) -> Iterator[Limit]:
 # --- live runs --------------------------------------------------------------------------------------------
 
 ALPHA = 0.05
-"""How often a scenario, and a suite, that did not change may fail."""
+"""Most often (share of runs) that an unchanged scenario, or an unchanged suite, may fail."""
 LEVEL = 0.045
-"""What one scenario, and all by Holm's method, are proved at. One look before the end leaves 4.67 % of
-`ALPHA`; costs of few different numbers of turns are no log-normal, which takes the rest
-(benchmarks/live_statistics.py)."""
+"""The level at which one scenario, and all together by Holm's method, are proved. One look before the end
+leaves 4.67 % of the 5 % of `ALPHA`. Costs that come from few different numbers of turns are not log-normal,
+which takes the rest (benchmarks/live_statistics.py)."""
 _POWER = 0.8
-"""How often a growth that is asked about is to be found."""
+"""How often a real growth shall be found."""
 _LOOKS = 1.678
 """O'Brien and Fleming's constant for a one-sided test at 5 % with two looks (Jennison and Turnbull, Group
 Sequential Methods, 2000, table 2.3): at a share t of the information the bound is `_LOOKS / sqrt(t)`."""
@@ -209,40 +213,40 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How the cost of live runs compares with that of a baseline of live runs."""
+    """How the costs of live runs compare with those of a baseline of live runs."""
 
     log_ratio: float
-    """Mean of the logs now, less that of the baseline."""
+    """Mean of the logarithms of the costs now, less that of the baseline."""
     error: float
-    """Its standard error; 0 where no run differs from another."""
+    """Standard error of `log_ratio`; 0 if no run differs from another."""
     freedom: float
-    """Degrees of freedom of that error."""
+    """Degrees of freedom of `error`."""
 
     @property
     def ratio(self) -> float:
-        """Return the ratio of the (geometric) mean costs."""
+        """The ratio of the (geometric) mean costs, now over baseline."""
         return math.exp(self.log_ratio)
 
     @property
     def p(self) -> float:
-        """Return how probable a growth as large as this one is without any."""
+        """The probability of a growth this large if nothing has grown (one-sided p-value)."""
         if not self.error:
             return 0.0 if self.log_ratio > 0 else 1.0
         return student_tail(self.log_ratio / self.error, self.freedom)
 
     def interval(self) -> tuple[float, float]:
-        """Return the ratios that the true one is between in nine of ten cases."""
+        """Return the lower and upper ratio between which the true one is in nine of ten cases."""
         half = student_quantile(1 - ALPHA, self.freedom) * self.error if self.error else 0.0
         return math.exp(self.log_ratio - half), math.exp(self.log_ratio + half)
 
 
 def growth(baseline: Sequence[float], now: Sequence[float]) -> Growth | None:
-    """Compare the costs of live runs on logs: by Welch's test (Biometrika 34, 1947) and by Student's.
+    """Compare the costs of live runs on logarithms, by Welch's test (Biometrika 34, 1947) and by Student's.
 
-    The less sure of the two counts. Of few runs the variance may be small by chance, which Welch's test takes
-    for true and Student's pools with the other side's; where the two sides vary differently, Welch's is
-    right. A single run of now is taken to vary as the baseline does. None for fewer than two runs of the
-    baseline, for none of now, and where a run cost nothing.
+    The test with the larger p counts. The variance of few runs may be small by chance. Welch's test takes it
+    for true, while Student's pools it with the other side's; if the two sides vary differently, Welch's is
+    right. A single run of `now` is taken to vary as the baseline does. Return None for fewer than two runs of
+    the baseline, for none of `now`, and if a run cost nothing.
     """
     if len(baseline) < 2 or not now or min(*baseline, *now) <= 0:
         return None
@@ -263,7 +267,7 @@ def growth(baseline: Sequence[float], now: Sequence[float]) -> Growth | None:
 
 
 def _variance(values: Sequence[float]) -> float:
-    """Return the variance of a sample, ten times as fast as `statistics.variance`, which takes fractions."""
+    """Return the variance of a sample, ten times as fast as `statistics.variance`, which uses fractions."""
     mean = statistics.fmean(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
@@ -280,8 +284,8 @@ def suite_growth(scenarios: Sequence[Growth]) -> Growth | None:
 def grown(scenarios: Mapping[str, Growth]) -> frozenset[str]:
     """Return the scenarios that have grown, with at most `LEVEL` chance that any of them has not.
 
-    By Holm's method (Scandinavian Journal of Statistics 6, 1979): the smallest p is held against the level
-    over the number of scenarios, the next against the level over one fewer, to the first that fails.
+    By Holm's method (Scandinavian Journal of Statistics 6, 1979): the smallest p is compared with the level
+    over the number of scenarios, the next with the level over one fewer, until the first that is larger.
     """
     found: set[str] = set()
     for place, name in enumerate(sorted(scenarios, key=lambda name: scenarios[name].p)):
@@ -293,39 +297,39 @@ def grown(scenarios: Mapping[str, Growth]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class LiveRuns:
-    """The costs of one scenario in dollars of today: of each live run of its baseline, and of now."""
+    """The costs of one scenario, in dollars at today's prices: the live runs of its baseline, and of now."""
 
     baseline: tuple[float, ...]
     now: tuple[float, ...]
     allowed: float
-    """The ratio to the baseline's mean that its tolerance allows."""
+    """The largest ratio of the mean costs, now over baseline, that its tolerance allows."""
     is_stopped: bool = False
-    """Whether `may_stop` has ended its runs."""
+    """Whether `may_stop` has ended its runs early."""
 
     @property
     def growth(self) -> Growth | None:
-        """Return how they compare, or None where that cannot be told."""
+        """How the runs of now compare with the baseline, or None if that cannot be told."""
         return growth(self.baseline, self.now)
 
     @property
     def is_past(self) -> bool:
-        """Whether the mean is past what the tolerance allows."""
+        """Whether the mean cost of now is past what the tolerance allows."""
         return statistics.fmean(self.now) > self.allowed * statistics.fmean(self.baseline)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveVerdict:
-    """What the live runs of a suite come to."""
+    """The verdict on the live runs of a suite."""
 
     over: frozenset[str]
-    """Scenarios whose mean is past its limit, and proved to be above its baseline."""
+    """Scenarios whose mean is past its limit and proved to be above its baseline, or that were stopped."""
     suite: Growth | None
-    """Of all scenarios together; None where there are fewer than two."""
+    """The growth of all scenarios together; None for fewer than two."""
     suite_is_over: bool
 
 
 def judge_live(scenarios: Mapping[str, LiveRuns]) -> LiveVerdict:
-    """Judge the live runs of a suite, by `grown` and by one test of the whole; either fails it."""
+    """Judge the live runs of a suite by `grown`, and by one test of the whole suite; either may fail it."""
     known = {name: found for name, runs in scenarios.items() if (found := runs.growth)}
     proved = {name for name in grown(known) if scenarios[name].is_past}
     stopped = {name for name, runs in scenarios.items() if runs.is_stopped}
@@ -336,10 +340,10 @@ def judge_live(scenarios: Mapping[str, LiveRuns]) -> LiveVerdict:
 
 
 def may_stop(runs: LiveRuns, planned: int, scenarios: int) -> bool:
-    """Return whether a scenario, one of `scenarios`, is over at the look before the end of `planned` runs.
+    """Return whether a scenario is over at the one look before the end of its `planned` runs.
 
-    There is one look, after half of the runs and at least two. The information of n runs against m of the
-    baseline is 1 / (1/n + 1/m).
+    The look is after half of the runs, and at least two. `scenarios` is how many there are: the bound is
+    divided by it. The information of n runs against m of the baseline is 1 / (1/n + 1/m).
     """
     found, number = runs.growth, len(runs.now)
     if found is None or number != first_look(planned) or number == planned or not runs.is_past:
@@ -354,9 +358,9 @@ def first_look(planned: int) -> int:
 
 
 def runs_to_decide(baseline: Sequence[float], now: Sequence[float], ratio: float) -> int | None:
-    """Return how many more runs would find a growth by `ratio` in four of five cases; 0: there are enough.
+    """Return how many more runs would find a growth by `ratio` in four of five cases; 0 if there are enough.
 
-    None where no number would: the baseline itself has too few runs, or the runs of now tell nothing.
+    Return None if no number would: the baseline itself has too few runs, or the runs of `now` say nothing.
     """
     if len(baseline) < 2 or len(now) < 2 or min(*baseline, *now) <= 0:
         return None
@@ -369,7 +373,7 @@ def runs_to_decide(baseline: Sequence[float], now: Sequence[float], ratio: float
 
 
 def student_tail(t: float, freedom: float) -> float:
-    """Return the probability that Student's t is above `t`.
+    """Return the probability that Student's t, with this many degrees of freedom, is above `t`.
 
     By the regularised incomplete beta function (Abramowitz and Stegun, 26.7.1 and 26.5.27).
     """
@@ -378,7 +382,7 @@ def student_tail(t: float, freedom: float) -> float:
 
 
 def student_quantile(share: float, freedom: float) -> float:
-    """Return the t that a `share` of Student's distribution is below, by halving an interval."""
+    """Return the t that a `share` (0 to 1) of Student's distribution is below, by halving an interval."""
     low, high = -1e3, 1e3
     for _ in range(80):
         middle = (low + high) / 2
@@ -402,11 +406,11 @@ def _beta(x: float, a: float, b: float) -> float:
 
 
 _STEPS = 16
-"""Coefficients of the fraction; beyond these it converges in about the root of the larger parameter."""
+"""Coefficients of the fraction; it needs about the root of the larger parameter in addition to converge."""
 
 
 def _coefficient(step: int, x: float, a: float, b: float) -> float:
-    """Return a coefficient of the continued fraction of the incomplete beta function, from 1."""
+    """Return coefficient `step`, from 1, of the continued fraction of the incomplete beta function."""
     m, odd = divmod(step, 2)
     if odd:
         return -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))

@@ -1,1 +1,1 @@
-"""What goes over the wire, as values: endpoints, prompts, answers. Pure; knows no HTTP library."""
+"""What goes over the wire, as values: endpoints, prompts, answers. Does no I/O and knows no HTTP library."""

@@ -1,7 +1,7 @@
-"""Read an answer, JSON, SSE or AWS event stream, as a message and the usage that it bills.
+"""Read an answer (JSON, SSE or AWS event stream) as a message and the usage that it bills.
 
-Usage is kept by rate: the model, and what else decides the price, said by the answer itself or asked for
-by its request. What an answer bills is None, with a reason, where it cannot be read.
+Usage is kept by rate: the model, and what else decides the price, as the answer says it or its request asks
+for it. If what an answer bills cannot be read, its usage is None and its error says why.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from pytest_tokenbudget.wire.framing import (
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, request: Request) -> Answer:
-    """What came back for one request; nothing that a server or a cassette can hold raises.
+    """Read what came back for one request. Nothing that a server or a cassette can hold raises an error.
 
-    `headers` has lower-case names; `body` may still be compressed. The framing is told by the bytes, since
-    cassettes strip headers. The answer to a count, to a batch's creation or to a question about it bills
-    nothing: its usage is empty, not unknown.
+    `headers` has lower-case names; `body` may still be compressed. The framing is found from the bytes, since
+    cassettes strip headers. The answer to a token count, to a batch's creation or to a question about a batch
+    bills nothing: its usage is empty, not unknown.
     """
     date = _date(headers.get("date"))
     try:
@@ -59,7 +59,7 @@ def _read(status: int, headers: Mapping[str, str], body: bytes, request: Request
 
 
 def read_message(body: bytes) -> Streamed:
-    """Read a plain body, JSON or a stream, as the message that it makes. Raises CassetteError."""
+    """Read a plain body (JSON or a stream) as the message that it holds. Raises CassetteError."""
     if looks_like_event_stream(body):
         return assemble(read_event_stream(body))
     if looks_like_sse(body):
@@ -88,10 +88,10 @@ _BESIDE_THE_SUM = ("compaction", "advisor_message")
 def answered(
     status: int, message: Mapping[str, Any], endpoint: Endpoint, requested: str, *, batch: bool = False
 ) -> Answer:
-    """The answer that a message is: with what it bills, by rate, or with why that is not known.
+    """Return the Answer that a message is, with what it bills by rate, or with why that is not known.
 
-    The model is the answer's, since that is what is billed; else the requested one. A refusal before any
-    output is one turn without tokens: it is not billed.
+    The model is the answer's, since that is what is billed; without one, it is the requested model. A refusal
+    before any output is one turn without tokens: it is not billed.
     """
     try:
         return Answer(status, message, _billed(message, endpoint, requested, batch))
@@ -114,10 +114,10 @@ def _billed(message: Mapping[str, Any], endpoint: Endpoint, requested: str, batc
 
 
 def tokens(usage: Mapping[str, Any]) -> Tokens | None:
-    """The counts of a usage object; None where input or output is missing, or where one is no count.
+    """Return the counts of a usage object; None if input or output is missing, or a value is no count.
 
-    What was written to the cache without a split by lifetime was written for five minutes, the default; a
-    total above its split (a server tool's own breakpoint, told at the end of a stream) likewise.
+    What was written to the cache without a split by lifetime counts as written for five minutes, the default.
+    So does what a total has above its split (a server tool's own breakpoint, told at a stream's end).
     """
     try:
         split = usage.get("cache_creation") or {}
@@ -138,7 +138,7 @@ def tokens(usage: Mapping[str, Any]) -> Tokens | None:
 
 
 def _count(value: Any) -> int:
-    """A count, also one that a gateway writes as `5.0` or `"5"`; raises where it is none."""
+    """Return a count, also one that a gateway writes as `5.0` or `"5"`. Raises an error for other values."""
     count = int(value)
     if isinstance(value, bool) or count < 0 or (isinstance(value, float) and value != count):
         raise ValueError(f"{value!r} is no count")
@@ -146,7 +146,7 @@ def _count(value: Any) -> int:
 
 
 def _entries(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The entries of `iterations`; raises ValueError where one cannot be read, for it may bill anything."""
+    """Return the entries of `iterations`. Raises ValueError if one cannot be read: it may bill anything."""
     entries = usage.get("iterations") or []
     if not isinstance(entries, list):
         raise ValueError("usage.iterations of the answer is no list")
@@ -163,16 +163,17 @@ def _entries(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _serving_model(message: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> str | None:
-    """The model that the top-level counts belong to: a fallback's, where one served."""
+    """Return the model that the top-level counts belong to: a fallback if one served, else the answer's."""
     served = [entry for entry in entries if entry["type"] == _IN_THE_SUM]
     return (served[-1].get("model") if served else None) or message.get("model")
 
 
 def _iterations(entries: list[Mapping[str, Any]], rate: Rate) -> Iterator[tuple[Rate, Tokens]]:
-    """What the top-level counts leave out: compactions, advisors, and other models' attempts with output.
+    """Yield (rate, tokens) that the top-level counts leave out.
 
-    The `message` entries of the serving model and a `fallback_message` are in the top-level sum already; an
-    attempt that was declined before any output is not billed. An advisor does not run in fast mode.
+    These are compactions, advisors, and other models' attempts with output. The `message` entries of the
+    serving model and a `fallback_message` are in the top-level sum already. An attempt that was declined
+    before any output is not billed. An advisor does not run in fast mode.
     """
     standard = tuple(word for word in rate.modifiers if word != "fast")
     for entry in entries:
@@ -186,7 +187,7 @@ def _iterations(entries: list[Mapping[str, Any]], rate: Rate) -> Iterator[tuple[
 
 
 def modifiers(usage: Mapping[str, Any], endpoint: Endpoint) -> Iterator[str]:
-    """What an answer to an endpoint says of its rate, as in `Rate.modifiers`; not that it is of a batch."""
+    """Yield the modifiers of `Rate` that an answer's usage and endpoint show; not that it is of a batch."""
     if (tier := usage.get("service_tier")) in ("batch", "priority"):
         yield str(tier)
     if usage.get("speed") == "fast":
@@ -200,9 +201,12 @@ def modifiers(usage: Mapping[str, Any], endpoint: Endpoint) -> Iterator[str]:
 
 
 def asked_rate(rate: Rate, was: Request, now: Request) -> Rate:
-    """The rate of an answer to `was`, had it been asked as `now`: that one's model, speed and geography."""
+    """Return the rate that an answer to `was` would have if it had been asked as `now`.
+
+    That is the model, speed and geography of `now`; the other modifiers stay.
+    """
     before, after = set(asked_modifiers(was)), set(asked_modifiers(now))
-    if was.endpoint.platform != now.endpoint.platform:  # reached by another way: where it runs is not told
+    if was.endpoint.platform != now.endpoint.platform:  # the paths do not both tell where it runs
         before -= {"regional"}
         after -= {"regional"}
     kept = [word for word in rate.modifiers if word in after or word not in before]

@@ -1,6 +1,6 @@
 """A request to an endpoint, its answer, and the pair of a recorded request with the one sent now.
 
-A turn is known by its path and body, never by its host.
+A model request is recognised by its path and body, never by its host.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Endpoint:
     api: Api
     platform: Platform = "anthropic"
     model: str | None = None
-    """Where the path names it (Bedrock, Vertex), unquoted; of an ARN its last part."""
+    """The model if the path names it (Bedrock, Vertex), unquoted; of an ARN the last part."""
     region: str | None = None
-    """Where the path or host names it; None or `global` is priced as the base rate."""
+    """The region if the path or host names it. None and `global` are priced at the base rate."""
     stream: bool = False
-    """Where the path says so (Bedrock, Vertex); else the body does."""
+    """Whether the path asks for a stream (Bedrock, Vertex); elsewhere the body does."""
     batch_id: str | None = None
 
 
@@ -53,15 +53,15 @@ _HOSTS: tuple[tuple[Platform, re.Pattern[str]], ...] = (
     ("aws", re.compile(r"^bedrock-(?:mantle|runtime)(?:-fips)?\.(?P<region>[^.]+)\.")),
     ("google", re.compile(r"^claude\.googleapis\.com$")),
 )
-"""What a known host tells, for prices only. Claude Platform on AWS bills as Anthropic's own API does."""
+"""Platforms and regions of known hosts, for prices only. Claude Platform on AWS bills as Anthropic's API."""
 
 
 def endpoint(method: str, url: str, body: Mapping[str, Any] | None = None) -> Endpoint | None:
-    """Which Messages endpoint a request goes to; None for any other traffic.
+    """Return the Messages endpoint that a request goes to; None for any other traffic.
 
-    `body` is the parsed request, where there is one: it tells a Messages request from another service's
-    `/v1/messages`, and Anthropic's models behind an opaque ARN. Bedrock's Converse API is not the Messages
-    API: None, and `unmetered_reason` names it.
+    `body` is the parsed request, if there is one. It tells a Messages request from another service's
+    `/v1/messages`, and shows Anthropic's models behind an opaque ARN. Bedrock's Converse API is not the
+    Messages API: the result is None, and `unmetered_reason` names it.
     """
     path = urlsplit(url).path
     posted = method.upper() == "POST"
@@ -80,7 +80,7 @@ def _posted(path: str, body: Mapping[str, Any] | None) -> Endpoint | None:
 
 
 def _batch(path: str, posted: bool) -> Endpoint | None:
-    """Of what asks about a batch, or for its results."""
+    """Return the endpoint of a request that asks about a batch, or for its results; else None."""
     if match := _BATCH_RESULTS.search(path):
         return Endpoint("batch_results", batch_id=match["id"] or match["bare"])
     if match := _BATCH.search(path):
@@ -93,7 +93,7 @@ def _conversation(body: Mapping[str, Any] | None) -> bool:
 
 
 def _hosted(found: Endpoint, url: str, body: Mapping[str, Any] | None) -> Endpoint:
-    """`found`, with what its host says about platform and region."""
+    """Return the endpoint with the platform and region that the host of its URL shows."""
     host = urlsplit(url).hostname or ""
     for platform, pattern in _HOSTS:
         if match := pattern.search(host):
@@ -130,7 +130,10 @@ def _anthropic_on_bedrock(model: str) -> bool:
 
 
 def _bedrock_region(model: str, url: str) -> str:
-    """The profile's (`us`, `eu`, `global`), else the ARN's or the host's: a bare id runs in a region."""
+    """Return the region of the profile (`us`, `eu`, `global`), else that of the ARN or of the host.
+
+    A bare model id runs in a region, so the last resort is `regional`.
+    """
     profile = _ANTHROPIC_ON_BEDROCK.match(model.rsplit("/", 1)[-1])
     if profile and profile["profile"]:
         return profile["profile"]
@@ -141,9 +144,9 @@ def _bedrock_region(model: str, url: str) -> str:
 
 
 def unmetered_reason(method: str, url: str) -> str | None:
-    """Why a request that `endpoint` does not know still spends Claude tokens that go unmetered.
+    """Return why a request that `endpoint` does not know still spends Claude tokens that go unmetered.
 
-    One sentence for a warning; None where nothing is missed. Ask only for what `endpoint` answers None.
+    It is one sentence for a warning; None if nothing is missed. Ask only if `endpoint` returns None.
     """
     parts = urlsplit(url)
     path, host = parts.path, parts.hostname or ""
@@ -174,57 +177,57 @@ _UNMETERED = (
 # --- exchanges --------------------------------------------------------------------------------------------
 
 PLACEHOLDER = "(no answer is recorded for this request)"
-"""What stands in for the text of an answer that no recording has, so that a run goes on."""
+"""Text in place of an answer that no recording has, so that a run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A model request as it was sent: where to, what, and a digest of its exact bytes."""
+    """A model request as it was sent: to which endpoint, its prompt, and a digest of its bytes."""
 
     endpoint: Endpoint
     prompt: Prompt
     digest: str
-    """Of method, path and the body without what differs on every run (`cache_control` stays in)."""
+    """Digest of method, endpoint and body without what differs on every run (`cache_control` stays in)."""
     session: str | None = None
-    """Which agent of a process sent it, where headers tell (subagents of Claude Code)."""
+    """The agent of a process that sent it, if headers show it (subagents of Claude Code)."""
     custom_id: str | None = None
-    """Of an entry of a message batch."""
+    """The name of an entry of a message batch; None for other requests."""
     body: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
-    """As JSON, in the order of keys that it was read in; None where there is none."""
+    """The body as JSON, with its keys in the order in which they were read; None without a body."""
     host: str = field(default="", compare=False)
-    """That it was sent to, in lower case."""
+    """The host that it was sent to, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was accepted in place of a recorded turn."""
+    """The request that was accepted in place of a recorded turn, and what it was measured at."""
 
     request: Request | None
-    """None where the turn is not asked for any more."""
+    """The accepted request; None if the turn is not asked for any more."""
     usage: Usage
-    """What it was measured at then; empty where the turn is not asked for any more."""
+    """Its usage when it was accepted; empty if the turn is not asked for any more."""
     basis: Basis
-    """Of its prompt tokens."""
+    """How its prompt tokens are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, whatever the framing was: JSON, SSE, event stream, or a line of batch results."""
+    """What came back, in any framing: JSON, SSE, event stream, or a line of batch results."""
 
     status: int
-    """HTTP status; 200 for a succeeded batch entry."""
+    """HTTP status; 200 for a succeeded batch entry, 0 for another batch entry."""
     message: Mapping[str, Any] | None = None
-    """The message as the non-streaming API would have returned it; None where there is none."""
+    """The message as the non-streaming API would have returned it; None without one."""
     usage: Usage | None = None
-    """What the answer bills; None when it does not say (an aborted stream, a failed attempt)."""
+    """What the answer bills; None if it does not say (an aborted stream, a failed attempt)."""
     error: str | None = None
-    """Why there is no message or no usage; or by what the API ended a stream, whose usage is what it told."""
+    """Why there is no message or no usage; or the error that ended a stream which has its usage."""
     date: datetime | None = None
-    """When the answer began: by its `Date` header, or finer where the recording tells."""
+    """When the answer began: by its `Date` header, or more exactly if the recording has times."""
     sent: datetime | None = None
-    """When its request was sent, on the clock of `date`, where the recording tells."""
+    """When its request was sent, on the same clock as `date`; None if the recording has no times."""
     recording_session: int = 0
-    """In which session it was recorded, where some turns of a recording were called anew later: from 0."""
+    """Number of the session in which it was recorded, from 0; later ones recorded some turns again."""
 
     @property
     def billed(self) -> bool:
@@ -233,12 +236,12 @@ class Answer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the answer came to its end, and tells what it billed."""
+        """Whether the answer came to its end and says what it billed."""
         return self.usage is not None and self.error is None
 
     @property
     def is_unknown(self) -> bool:
-        """Whether this is a turn, and nobody can tell what it billed."""
+        """Whether this is a turn whose billing is not known."""
         return self.billed and self.usage is None
 
     @property
@@ -248,7 +251,10 @@ class Answer:
 
 
 def is_refusal(message: Mapping[str, Any]) -> bool:
-    """Whether a message is a refusal before any output ("Refusals and fallback" of the platform's docs)."""
+    """Return whether a message is a refusal before any output.
+
+    ("Refusals and fallback" of the platform's docs.)
+    """
     return message.get("stop_reason") == "refusal" and not message.get("content")
 
 
@@ -262,21 +268,21 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What the agent asks now, beside the recorded exchange that answered it."""
+    """A request of this run, beside the recorded exchange that answered it."""
 
     index: int
-    """Of the recorded exchange among the recording's exchanges, from 0."""
+    """Index of the exchange in the recording, from 0."""
     request: Request
-    """As sent now."""
+    """The request as it is sent now."""
     recorded: Request
-    """As recorded."""
+    """The request as it was recorded. In a live run, the same as `request`."""
     answer: Answer
-    """As recorded (live: as received, and `recorded` is `request`)."""
+    """The answer as it was recorded. In a live run, as it was received."""
     how: Paired
     by_acceptance: bool = False
-    """Whether it is exact because it equals what was accepted, not what was recorded."""
+    """Whether the pair is exact because the request equals an accepted one, not the recorded one."""
 
     @property
     def is_recorded(self) -> bool:
-        """Whether the recorded answer tells the tokens of `request` as well."""
+        """Whether the recorded answer's token counts hold for `request` as well."""
         return self.how is Paired.EXACT and not self.by_acceptance

@@ -1,8 +1,8 @@
 """Turn bodies into events and messages and back: JSON, SSE, AWS event streams, compressed or not.
 
 A recorded answer is written again in the framing that the request asks for now. A frame of an AWS event
-stream is: total length, headers length, CRC32 of these eight bytes; headers; payload; CRC32 of all before
-it. Numbers are big-endian. (Amazon event stream encoding, "application/vnd.amazon.eventstream".)
+stream is: total length, headers length, CRC32 of these eight bytes; headers; payload; CRC32 of all before it.
+Numbers are big-endian. (Amazon event stream encoding, "application/vnd.amazon.eventstream".)
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from pytest_tokenbudget.wire.exchange import Request
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """What a stream of events amounts to."""
+    """The message that a stream of events makes, and whether the stream was complete."""
 
     message: dict[str, Any] | None
-    """As the non-streaming API would have returned it; as far as it came. None before `message_start`."""
+    """The message as the non-streaming API would have returned it, as far as it came. None before
+    `message_start`."""
     error: str | None
-    """The API's error type, or that the stream was cut off: its usage is then not known."""
+    """The API's error type, or that the stream was cut off, which leaves its usage unknown."""
     ended: bool = True
-    """Whether the server ended it, be it by an error; else it was cut off, and might have told more."""
+    """Whether the server ended the stream, also by an error. Else it was cut off and might have said more."""
 
 
 def assemble(events: Iterable[Mapping[str, Any]]) -> Streamed:
     """Rebuild the message of a stream.
 
-    Counts are cumulative: of `message_start` and every `message_delta`, the last one that is not null wins,
-    field by field. That covers servers that tell input first and output last, all at the end, or a
-    placeholder first. Without a final `message_delta` that tells the output the usage is not known.
+    Counts are cumulative: of `message_start` and every `message_delta`, the last value that is not null
+    counts, field by field. That covers servers that send input first and output last, all at the end, or a
+    placeholder first. Without a final `message_delta` that has the output tokens, the usage is not known.
     """
     message: dict[str, Any] | None = None
     content: dict[int, _OpenBlock] = {}
@@ -64,7 +65,7 @@ def assemble(events: Iterable[Mapping[str, Any]]) -> Streamed:
 
 
 def _apply(event: Mapping[str, Any], message: dict[str, Any]) -> bool:
-    """Merge a `message_delta` into the message; whether it told the output tokens."""
+    """Merge a `message_delta` into the message; return whether it had the output tokens."""
     usage = event.get("usage") or {}
     message["usage"].update((key, value) for key, value in usage.items() if value is not None)
     rest = {key: value for key, value in event.items() if key not in ("type", "delta", "usage")}
@@ -75,7 +76,7 @@ def _apply(event: Mapping[str, Any], message: dict[str, Any]) -> bool:
 
 
 class _OpenBlock:
-    """A content block that is still being streamed; its pieces are joined once."""
+    """A content block that is still being streamed. Its pieces are joined at the end."""
 
     def __init__(self, start: Mapping[str, Any]) -> None:
         self._block = dict(start)
@@ -95,7 +96,7 @@ class _OpenBlock:
                 self._block.update((key, value) for key, value in delta.items() if key != "type")
 
     def close(self) -> dict[str, Any]:
-        """The block; an input whose JSON was cut off (at max_tokens) keeps what its start said."""
+        """Return the whole block. If its input's JSON was cut off (at max_tokens), its first input stays."""
         for key, pieces in self._pieces.items():
             joined = "".join(pieces)
             if key != "input":
@@ -109,9 +110,9 @@ class _OpenBlock:
 
 
 def disassemble(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The events that a stream of this message could have had: every block in one delta of each kind.
+    """Yield the events that a stream of this message could have had: each block in one delta of each kind.
 
-    `message_start` tells the whole usage but the output, `message_delta` the final counts, as the API does.
+    As from the API, `message_start` has the usage without output, and `message_delta` has the final counts.
     """
     usage = message.get("usage") or {}
     start = {**message, **{key: None for key in _FINAL if key in message}, "content": []}
@@ -130,7 +131,7 @@ def disassemble(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 _FINAL_DELTA = ("stop_reason", "stop_sequence", "stop_details", "container")
 _FINAL_BESIDE = ("context_management",)
 _FINAL = (*_FINAL_DELTA, *_FINAL_BESIDE)
-"""What a stream tells at its end; at its start it is null."""
+"""Fields that are null at the start of a stream and are sent at its end."""
 _FINAL_USAGE = ("output_tokens_details", "iterations", "fallback_credit")
 _DELTA_USAGE = (
     *("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"),
@@ -148,7 +149,7 @@ def _block_events(index: int, block: Mapping[str, Any]) -> Iterator[dict[str, An
 
 
 def _opened(block: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A block as it starts, and the deltas that fill it; what the API sends whole stays in the start."""
+    """Return a block as it starts, and the deltas that fill it. What the API sends whole is in the start."""
     match block.get("type"):
         case "text":
             start = {**block, "text": ""}
@@ -174,7 +175,10 @@ def _opened(block: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, An
 
 
 def compact_json(value: Mapping[str, Any]) -> bytes:
-    """JSON as the API writes it: compact, UTF-8; a lone surrogate, which UTF-8 has not, stays escaped."""
+    """Return JSON as the API writes it: compact, in UTF-8.
+
+    If a text has a lone surrogate, which UTF-8 cannot hold, all characters beyond ASCII are escaped.
+    """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
         return text.encode()
@@ -183,15 +187,15 @@ def compact_json(value: Mapping[str, Any]) -> bytes:
 
 
 def looks_like_sse(body: bytes) -> bool:
-    """Whether a body begins as an event stream does, whatever its headers say."""
+    """Return whether a body begins like a stream of server-sent events, whatever its headers say."""
     return body.lstrip()[:6].startswith((b"event:", b"data:", b"id:", b":", b"retry:"))
 
 
 def read_sse(body: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON objects in the data of a stream's events, in order; what is cut off or no JSON is skipped.
+    """Yield the JSON objects in the data of a stream's events; what is cut off or no JSON is skipped.
 
-    Lines end in LF, CRLF or CR and nothing else (WHATWG HTML, "Parsing an event stream"), so not by
-    `str.splitlines`, which would break at U+2028 inside a text.
+    Lines end in LF, CRLF or CR and nothing else (WHATWG HTML, "Parsing an event stream"). `str.splitlines` is
+    not used, since it would also break at U+2028 inside a text.
     """
     data: list[str] = []
     text = body.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
@@ -209,7 +213,7 @@ def read_sse(body: bytes) -> Iterator[dict[str, Any]]:
 
 
 def write_sse(events: Iterable[Mapping[str, Any]]) -> bytes:
-    """Events as the Messages API sends them: named by their type, one line of data each."""
+    """Return events as the Messages API sends them: named by their type, with one line of data each."""
     return b"".join(
         f"event: {event['type']}\ndata: ".encode() + compact_json(event) + b"\n\n" for event in events
     )
@@ -218,19 +222,19 @@ def write_sse(events: Iterable[Mapping[str, Any]]) -> bytes:
 _PRELUDE = struct.Struct(">III")
 _NUMBER = struct.Struct(">I")
 _FIXED_WIDTHS = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
-"""Bytes of a header's value by its type; 6 (bytes) and 7 (string) carry their length."""
+"""Bytes of a header's value, by the header's type. Types 6 (bytes) and 7 (string) carry their length."""
 
 
 def looks_like_event_stream(body: bytes) -> bool:
-    """Whether a body begins with a frame: its prelude's own checksum tells, whatever the headers say."""
+    """Return whether a body begins with a frame (its prelude has the right checksum), whatever its headers."""
     return len(body) >= _PRELUDE.size and crc32(body[:8]) == _PRELUDE.unpack_from(body)[2]
 
 
 def read_event_stream(body: bytes) -> Iterator[dict[str, Any]]:
-    """The Messages events inside the chunks of a Bedrock stream, in order.
+    """Yield the Messages events inside the chunks of a Bedrock stream, in order.
 
     An exception frame becomes an `error` event, as the API itself sends one. A stream that was cut off ends
-    at its last whole frame. Raises ValueError where a checksum is wrong.
+    at its last whole frame. Raises ValueError if a checksum is wrong.
     """
     for headers, payload in _frames(body):
         if headers.get(":message-type", "event") != "event":
@@ -243,7 +247,7 @@ def read_event_stream(body: bytes) -> Iterator[dict[str, Any]]:
 
 
 def write_event_stream(events: Iterable[Mapping[str, Any]]) -> bytes:
-    """Events as Bedrock frames them, one chunk each."""
+    """Return events as Bedrock frames them, one chunk for each."""
     return b"".join(
         _frame(
             {":event-type": "chunk", ":content-type": "application/json", ":message-type": "event"},
@@ -270,7 +274,7 @@ def _frames(body: bytes) -> Iterator[tuple[dict[str, str], bytes]]:
 
 
 def _read_headers(data: bytes) -> dict[str, str]:
-    """The string headers of a frame; those of other types are stepped over."""
+    """Return the string headers of a frame; headers of other types are skipped."""
     headers: dict[str, str] = {}
     at = 0
     while at < len(data):
@@ -304,15 +308,16 @@ _MODULES = {
     "br": ("brotli", "brotlicffi"),
     "zstd": ("zstandard", "compression.zstd", "backports.zstd", "pyzstd"),
 }
-"""Who can undo what the standard library cannot; each has a `decompress` for whole bodies."""
+"""Modules, in order of preference, for encodings that the standard library cannot undo. Each has a
+`decompress` for whole bodies."""
 
 
 def decode_body(headers: Mapping[str, str], body: bytes) -> bytes:
     """Undo Content-Encoding, as often as it was applied.
 
-    Tolerant of cassettes: a body that was decoded before it was stored, its header left in place, is
-    returned as it is; gzip without its header is undone. Raises CassetteError where a body is damaged, or
-    where its compression needs a module that is not installed.
+    It is tolerant of cassettes: a body that was decoded before it was stored, with its header left in place,
+    is returned as it is; gzip without its header is undone. Raises CassetteError if a body is damaged, or if
+    its compression needs a module that is not installed.
     """
     encodings = headers.get("content-encoding", "").lower().split(",")
     for encoding in (*reversed(encodings), "gzip"):
@@ -338,7 +343,7 @@ def _decoded(encoding: str, body: bytes) -> bytes:
 
 
 def _inflate(body: bytes) -> bytes:
-    """`deflate` is zlib by its specification (RFC 9110), raw by some servers."""
+    """Undo `deflate`, which is zlib by its specification (RFC 9110), but raw from some servers."""
     try:
         return zlib.decompress(body)
     except zlib.error:
@@ -365,7 +370,7 @@ def _foreign(encoding: str, body: bytes) -> bytes:
 
 
 def parse_body(body: bytes) -> dict[str, Any] | None:
-    """A JSON object; None for anything else."""
+    """Return the JSON object in a body; None for anything else."""
     if body.lstrip()[:1] != b"{":
         return None
     try:
@@ -376,7 +381,7 @@ def parse_body(body: bytes) -> dict[str, Any] | None:
 
 
 class Framing(StrEnum):
-    """How a message travels; the value is its content type."""
+    """How a message travels. The value is its content type."""
 
     JSON = "application/json"
     SSE = "text/event-stream; charset=utf-8"
@@ -384,7 +389,7 @@ class Framing(StrEnum):
 
     @classmethod
     def asked_by(cls, request: Request) -> Framing:
-        """What the sender of `request` can read."""
+        """Return the framing that the sender of `request` can read."""
         if not request.prompt.stream:
             return cls.JSON
         on_bedrock = request.endpoint.platform == "aws" and request.endpoint.stream
@@ -394,12 +399,12 @@ class Framing(StrEnum):
 def transcode(
     headers: Mapping[str, str], body: bytes, request: Request
 ) -> tuple[dict[str, str | None], bytes]:
-    """A recorded answer as `request` can read it: changes to its headers (None: remove), and its body.
+    """Return a recorded answer as `request` can read it: changes to its headers (None: remove), and its body.
 
-    `headers` has lower-case names. An answer that fits is returned untouched, its compression too, and so is
-    anything that is no message: errors are JSON even for a streaming request. A stream keeps its deltas from
-    one stream framing to the other; out of JSON, each block comes in one piece. Raises CassetteError where a
-    stream that was cut off would have to become one message.
+    `headers` has lower-case names. An answer that fits is returned untouched, with its compression. So is
+    anything that is no message: errors are JSON even for a streaming request. From one stream framing to the
+    other, a stream keeps its deltas; a JSON message becomes a stream with each block in one piece. Raises
+    CassetteError if a stream that was cut off would have to become one message.
     """
     plain = decode_body(headers, body)
     asked = Framing.asked_by(request)

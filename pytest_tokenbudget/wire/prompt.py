@@ -1,7 +1,7 @@
-"""A request body as one ordered chain of blocks with cache breakpoints: tools, then system, then messages.
+"""Read a request body as one ordered chain of blocks with cache breakpoints: tools, system, messages.
 
-The chain is what the API hashes for its prompt cache (levels render tools -> system -> messages), what is
-counted block by block, and what is compared to say which part grew.
+The API hashes this chain for its prompt cache (levels render tools -> system -> messages). Tokens are counted
+block by block, and blocks are compared to say which part grew.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 Level = Literal["tools", "system", "messages"]
 LEVELS: tuple[Level, ...] = ("tools", "system", "messages")
-"""In the order in which they are rendered."""
+"""The levels of a prompt, in the order in which the API renders them."""
 Ttl = Literal["5m", "1h", "unknown"]
-"""Of a cache entry; `unknown` where a marker is in no form that the API takes."""
+"""The lifetime of a cache entry; `unknown` if its marker has no form that the API takes."""
 
 THINKING = frozenset({"thinking", "redacted_thinking"})
 """The kinds of blocks that hold thinking."""
@@ -38,19 +38,20 @@ class Block:
     kind: str
     """`tool` for a tool definition, else the API's content type: `text`, `tool_use`, `tool_result`, ..."""
     content: Mapping[str, Any] = field(compare=False)
-    """As sent, in sent key order, without the `cache_control` on and in it; a bare string is a text block."""
+    """The block as sent, in sent key order, without `cache_control` on it and in its parts. A bare string is
+    a text block."""
     digest: str
-    """Of level, role and content, byte for byte in sent key order: what the cache compares."""
+    """Digest of level, role and content, byte for byte in sent key order: what the cache compares."""
     role: str | None = None
     """`user`, `assistant` or `system` in messages; else None."""
     message: int | None = None
     """Index of its message; None outside messages."""
     ttl: Ttl | None = None
-    """Set where the block carries an explicit cache breakpoint (`lifetime`)."""
+    """Lifetime of the explicit cache breakpoint on the block (`lifetime`); None without one."""
 
     @property
     def name(self) -> str:
-        """What a person would call it: `tools[search]`, `system[0]`, `messages[4] tool_result`."""
+        """The name that a person would give it: `tools[search]`, `system[0]`, `messages[4] tool_result`."""
         if self.level == "tools":
             return f"tools[{self.content.get('name', self.content.get('type', '?'))}]"
         if self.level == "system":
@@ -65,20 +66,20 @@ class Prompt:
     model: str
     blocks: tuple[Block, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What else shapes the prompt or its cache: `tool_choice`, `thinking`, `output_config`, ... as sent; of a
-    message, by its place: `messages[2].clear_at`."""
+    """What else shapes the prompt or its cache, as sent: `tool_choice`, `thinking`, `output_config`, ... A
+    message's own options are named by their place: `messages[2].clear_at`."""
     betas: frozenset[str] | None = frozenset()
-    """None where a recording kept no headers that would tell."""
+    """The betas of the request; None if a recording kept no headers that would show them."""
     automatic_ttl: Ttl | None = None
-    """Set when the request asks for automatic caching (`cache_control` at the top level)."""
+    """Lifetime of automatic caching (`cache_control` at the top level); None if it is not asked for."""
     stream: bool = False
     max_tokens: int | None = field(default=None, compare=False)
-    """The longest answer that is asked for; it shapes neither prompt nor cache."""
+    """The longest answer that is asked for, in tokens; it shapes neither prompt nor cache."""
     stop_sequences: tuple[str, ...] = field(default=(), compare=False)
-    """What ends an answer; likewise."""
+    """Texts that end an answer; they shape neither prompt nor cache."""
 
     def level(self, level: Level) -> tuple[Block, ...]:
-        """The blocks of one level, in order."""
+        """Return the blocks of one level, in order."""
         return tuple(block for block in self.blocks if block.level == level)
 
     @property
@@ -95,10 +96,10 @@ def parse_prompt(
     betas: Sequence[str] | None = (),
     stream: bool = False,
 ) -> Prompt:
-    """Read a Messages request body; `model` and `stream` where the URL tells them (Bedrock, Vertex).
+    """Read a Messages request body. Pass `model` and `stream` if the URL tells them (Bedrock, Vertex).
 
-    Tolerant on purpose: recorded bodies of any age are read, and what is not understood stays a block of its
-    own kind. Raises nothing for odd content; a body that is no mapping is the caller's to refuse.
+    It is tolerant on purpose: recorded bodies of any age are read, and what is not understood stays a block
+    of its own kind. Odd content raises nothing; the caller must refuse a body that is no mapping.
     """
     blocks = (*_tools(body.get("tools")), *_system(body.get("system")), *_messages(body.get("messages")))
     if isinstance(in_body := body.get("anthropic_beta"), list):
@@ -119,7 +120,7 @@ def parse_prompt(
 
 
 def body_of(prompt: Prompt, *, marked: bool = False) -> dict[str, Any]:
-    """A request body that holds the same prompt; its cache markers only where `marked`."""
+    """Return a request body that holds the same prompt; with its cache markers only if `marked`."""
     messages: list[dict[str, Any]] = []
     last: int | None = None
     for block in prompt.level("messages"):
@@ -160,7 +161,7 @@ def _messages(messages: object) -> Iterator[Block]:
 
 
 def _of_messages(messages: object) -> dict[str, Any]:
-    """What messages say beside their role and content."""
+    """Return what messages say beside their role and content, by place: `messages[2].clear_at`."""
     return {
         f"messages[{number}].{key}": value
         for number, message in enumerate(mappings(messages))
@@ -170,18 +171,18 @@ def _of_messages(messages: object) -> dict[str, Any]:
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
-    """`value` where it is a mapping, else an empty one: recorded bodies may be odd."""
+    """Return `value` if it is a mapping, else an empty mapping: recorded bodies may be odd."""
     return value if isinstance(value, Mapping) else {}
 
 
 def mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    """The mappings of a list; none where `value` is no list."""
+    """Yield the mappings in a list; nothing if `value` is no list."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, Mapping))
 
 
 def _contents(value: object) -> Iterator[Mapping[str, Any]]:
-    """A string or a list of blocks, as blocks."""
+    """Yield a string, or a list of blocks and strings, as blocks."""
     if isinstance(value, str):
         yield {"type": "text", "text": value}
     elif isinstance(value, list):
@@ -229,16 +230,16 @@ def result_parts(content: Mapping[str, Any]) -> list[Any] | None:
 def lifetime(content: Mapping[str, Any]) -> Ttl | None:
     """Return the lifetime that the breakpoint of a tool, system or content block asks for; None without one.
 
-    A marker on a part of a tool result is one on the result, since only the top-level block is cached. Of
-    several the last holds, and the result's own comes after those of its parts. One in no form that the API
-    takes makes the whole `unknown`.
+    A marker on a part of a tool result counts for the result, since only the top-level block is cached. Of
+    several the last holds, and the result's own comes after those of its parts. If one has no form that the
+    API takes, the lifetime is `unknown`.
     """
     marks = [ttl for part in (*mappings(result_parts(content)), content) if (ttl := _asked(part))]
     return "unknown" if "unknown" in marks else marks[-1] if marks else None
 
 
 def _asked(content: Mapping[str, Any]) -> Ttl | None:
-    """Return what `cache_control` itself asks for; None where it is null or missing."""
+    """Return the lifetime that `cache_control` itself asks for; None if it is null or missing."""
     control = content.get("cache_control")
     if control is None:
         return None
@@ -256,11 +257,11 @@ _SAYS_NOTHING: Mapping[str, Sequence[object]] = {
     "eager_input_streaming": (False, True),
     "allowed_callers": (["direct"],),
 }
-"""Values of fields of a tool that are the default, or that rule only how an answer is streamed."""
+"""Fields of a tool, with the values that are the default or only rule how an answer is streamed."""
 
 
 def bare_content(block: Block) -> dict[str, Any]:
-    """Return what a block says, without null, defaults and citations that are off."""
+    """Return a block's content without nulls, default values and citations that are off."""
     return {
         key: value
         for key, value in block.content.items()
@@ -271,7 +272,7 @@ def bare_content(block: Block) -> dict[str, Any]:
 
 
 def bare_digest(block: Block) -> str:
-    """Return the digest of a block without the fields that say nothing."""
+    """Return the digest of a block's content without nulls, default values and citations that are off."""
     bare = bare_content(block)
     return block.digest if len(bare) == len(block.content) else digest(block.level, block.role, bare)
 
@@ -294,7 +295,7 @@ def markable(block: Block) -> bool:
 def automatic_breakpoint(prompt: Prompt) -> int | None:
     """Return the index of the block where automatic caching sets its breakpoint; None without one.
 
-    That is the last block that can be marked; it may carry a breakpoint of its own, which then holds.
+    That is the last block that can be marked. If it carries a breakpoint of its own, that one holds.
     """
     if prompt.automatic_ttl is None:
         return None
@@ -302,7 +303,7 @@ def automatic_breakpoint(prompt: Prompt) -> int | None:
 
 
 def breakpoints(prompt: Prompt) -> Mapping[int, Ttl]:
-    """Return the lifetime of each breakpoint by index of its block, in order; with automatic caching's."""
+    """Return the lifetime of each breakpoint by index of its block, in order; the automatic one too."""
     marks = {index: block.ttl for index, block in enumerate(prompt.blocks) if block.ttl}
     automatic = automatic_breakpoint(prompt)
     if automatic is not None and prompt.automatic_ttl:
@@ -311,17 +312,20 @@ def breakpoints(prompt: Prompt) -> Mapping[int, Ttl]:
 
 
 def last_breakpoint(prompt: Prompt) -> int:
-    """Return the index of the last block with a breakpoint; -1 without any."""
+    """Return the index of the last block with a breakpoint; -1 if there is none."""
     return max(breakpoints(prompt), default=-1)
 
 
 def same_options(one: Prompt, other: Prompt) -> bool:
-    """Return whether two prompts have the same options, each to the type and the order of keys in it."""
+    """Return whether two prompts have the same options, to the type of each value and its key order."""
     was, now = ({name: digest(value) for name, value in prompt.options.items()} for prompt in (one, other))
     return was == now
 
 
 def digest(*values: object) -> str:
-    """A digest of JSON-like values, sensitive to key order: 128 bits, for comparing, not for secrecy."""
+    """Return a digest of JSON-like values that depends on key order.
+
+    It has 128 bits and serves for comparing, not for secrecy.
+    """
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

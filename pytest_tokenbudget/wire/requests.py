@@ -1,6 +1,6 @@
-"""Read a request as it was sent into a prompt and a digest that survives what differs on every run.
+"""Read a request as it was sent: its prompt, and a digest without what differs on every run.
 
-The creation of a message batch holds many requests, and its results as many answers, each by its
+The creation of a message batch holds many requests, and its results hold as many answers, each by its
 custom_id.
 """
 
@@ -22,27 +22,27 @@ from pytest_tokenbudget.wire.framing import decode_body, parse_body
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, parse_prompt
 
 _ATTRIBUTION = "x-anthropic-billing-header"
-"""Begins the system block that Claude Code adds; the API strips it before it caches or bills."""
+"""Beginning of the system block that Claude Code adds; the API removes it before it caches or bills."""
 _SESSION_HEADERS = ("x-claude-code-session-id", "x-claude-code-agent-id")
 _BETAS = "anthropic-beta"
 _KEPT_WITH_BETAS = (_BETAS, "anthropic-version", "user-agent")
-"""Every client sends one of them: where none was kept, nobody knows which betas were sent."""
+"""Every client sends one of these headers. If a recording has none, which betas were sent is not known."""
 TELLING_HEADERS = (*_KEPT_WITH_BETAS, *_SESSION_HEADERS)
-"""All headers that are read."""
+"""All headers of a request that are read."""
 _NOT_CANONICAL = (b'": ', b"\\u", b"\\/", b'"metadata"', b'"thread"', _ATTRIBUTION.encode())
-"""Bytes without which a body is compact JSON with nothing to leave out: its own canonical form."""
+"""A body without any of these bytes is its own canonical form: compact JSON with nothing to leave out."""
 
 
 def read_request(
     method: str, url: str, headers: Mapping[str, str], body: bytes, *, sort_keys: bool = False
 ) -> Request | None:
-    """A Messages request out of what an HTTP library sends or a cassette holds; None for other traffic.
+    """Read what an HTTP library sends, or a cassette holds, as a Messages request; None for other traffic.
 
     `headers` has lower-case names. A batch's creation has an empty prompt here: `read_batch_requests` reads
-    its entries. Requests without a body (a batch's state and results) have an empty prompt, too.
+    its entries. Requests without a body (for a batch's state and results) have an empty prompt, too.
 
-    Key order is part of a prompt. A cassette whose serializer parses bodies does not tell it: with
-    `sort_keys`, what it holds and what is sent now are read in one order, so that the two compare.
+    Key order is part of a prompt, but a cassette whose serializer parses bodies loses it. With `sort_keys`,
+    keys are read in alphabetical order, so that what the cassette holds and what is sent now compare.
     """
     parsed = parse_body(body)
     if sort_keys and parsed is not None:
@@ -63,7 +63,7 @@ def read_request(
 
 
 def meaning(request: Request) -> str:
-    """Return a digest of a request that the order of keys does not change, nor what differs on every run.
+    """Return a digest of a request that does not depend on key order, nor on what differs on every run.
 
     Types are strict: `true`, `1` and `1.0` differ.
     """
@@ -74,7 +74,7 @@ def meaning(request: Request) -> str:
 
 
 def first_difference(was: Request, now: Request) -> str | None:
-    """Return where two requests first differ, as `system[0], character 41` (from 1); None where they do not.
+    """Return where two requests first differ, as `system[0], character 41` (from 1); None if nowhere.
 
     A prompt is read block by block, in the order that the API renders: tools, system, messages.
     """
@@ -89,7 +89,10 @@ def first_difference(was: Request, now: Request) -> str | None:
 
 
 def _differs(was: object, now: object) -> str | None:
-    """Return the path in two JSON values to where they first differ, with the character of a text."""
+    """Return the path to the first difference of two JSON values; None if they are equal.
+
+    If it is in a text, the path names the character, from 1.
+    """
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         return next(
             (
@@ -112,14 +115,14 @@ _MISSING = object()
 
 
 def sorted_keys(value: Any) -> Any:
-    """A JSON value with the keys of every object in alphabetical order."""
+    """Return a JSON value with the keys of every object in alphabetical order."""
     if isinstance(value, dict):
         return {key: sorted_keys(value[key]) for key in sorted(value)}
     return [sorted_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def read_prompt(body: Mapping[str, Any], where: Endpoint, headers: Mapping[str, str]) -> Prompt:
-    """The prompt of a request body, without Claude Code's attribution block; empty where there is none."""
+    """Read the prompt of a request body, without Claude Code's attribution block; empty without messages."""
     if not isinstance(body.get("messages"), list):
         return Prompt(where.model or "unknown", ())
     betas = None
@@ -136,16 +139,17 @@ def _is_attribution(block: Block) -> bool:
 
 
 def _digest(method: str, where: Endpoint, body: bytes, parsed: Mapping[str, Any] | None) -> str:
-    """As `digest_of`, but without writing the JSON again where the bytes are canonical as they were sent."""
+    """Return what `digest_of` returns. Bytes that are canonical already are not written as JSON again."""
     if parsed is None or not any(mark in body for mark in _NOT_CANONICAL):
         return _hashed(method, where, body)
     return digest_of(method, where, parsed)
 
 
 def digest_of(method: str, where: Endpoint, body: Mapping[str, Any]) -> str:
-    """Of the endpoint and of the body's canonical form: compact JSON in sent key order, as the SDK writes it.
+    """Return a digest of the endpoint and the canonical body: compact JSON in sent key order.
 
-    Not of host and prefix: a gateway or another base URL does not change what was asked.
+    The SDK writes bodies in that form. Host and path prefix are left out: a gateway or another base URL does
+    not change what was asked.
     """
     return _hashed(method, where, canonical_body(body))
 
@@ -156,7 +160,7 @@ def _hashed(method: str, where: Endpoint, canonical: bytes) -> str:
 
 
 def canonical_body(body: Mapping[str, Any]) -> bytes:
-    """A request body as compact JSON in its key order, without what differs on every run."""
+    """Return a request body as compact JSON in its key order, without what differs on every run."""
     return _compact(lasting_body(body))
 
 
@@ -188,9 +192,9 @@ def _without_metadata(entry: object) -> object:
 def read_batch_requests(
     request: Request, headers: Mapping[str, str], body: bytes, *, sort_keys: bool = False
 ) -> tuple[Request, ...]:
-    """The entries of a batch's creation as requests of their own, in order; empty for any other request.
+    """Read the entries of a batch's creation as requests of their own, in order; empty for other requests.
 
-    `request` is what `read_request` made of the same headers and body; `sort_keys` as there.
+    `request` is what `read_request` made of the same headers and body, with the same `sort_keys`.
     """
     if request.endpoint.api != "batch_create":
         return ()
@@ -221,7 +225,7 @@ def _entry(
 def rewritten(
     request: Request, body: Mapping[str, Any], endpoint: Endpoint, betas: frozenset[str] | None
 ) -> Request:
-    """Return `request` as it is with another body, endpoint and betas (None: not known)."""
+    """Return `request` with another body, endpoint and betas (None: not known)."""
     headers = {} if betas is None else {_BETAS: ",".join(sorted(betas))}
     return replace(
         request,
@@ -233,10 +237,10 @@ def rewritten(
 
 
 def read_batch_results(headers: Mapping[str, str], body: bytes, request: Request) -> dict[str, Answer]:
-    """The answers in a batch's results (JSONL, in any order) by custom_id; `request` asked for them.
+    """Return the answers in a batch's results (JSONL, in any order) by custom_id; `request` asked for them.
 
-    Only succeeded entries are billed, at the batch rate; of the others the status is 0, since they have
-    none, and the error is the API's error type, `canceled` or `expired`. Raises CassetteError where a line
+    Only succeeded entries are billed, at the batch rate. The others have status 0, since they have no HTTP
+    status, and the API's error type, `canceled` or `expired` as their error. Raises CassetteError if a line
     is no result.
     """
     answers: dict[str, Answer] = {}
