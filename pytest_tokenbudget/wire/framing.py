@@ -226,7 +226,7 @@ _FIXED_WIDTHS = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 
 
 def looks_like_event_stream(body: bytes) -> bool:
-    """Return whether a body begins with a frame (its prelude has the right checksum), whatever its headers."""
+    """Return whether a body begins with a frame, by its prelude's checksum, whatever its headers say."""
     return len(body) >= _PRELUDE.size and crc32(body[:8]) == _PRELUDE.unpack_from(body)[2]
 
 
