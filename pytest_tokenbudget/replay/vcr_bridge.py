@@ -1,7 +1,7 @@
-"""Join vcrpy: cassettes of its kind that ask a `Ledger` instead of comparing requests.
+"""Connect vcrpy: cassettes of its kind that ask a `Ledger` instead of comparing requests.
 
-The one user of vcrpy. Import this late: vcr imports every HTTP library that is installed. A suite's own
-cassettes are metered while they stay what they are: vcr says what may be played, by `match_on` and its
+This is the one user of vcrpy. Import it late: vcr imports every HTTP library that is installed. A suite's own
+cassettes are metered, and otherwise work as before: vcr decides what may be played, by `match_on` and its
 other options.
 """
 
@@ -36,10 +36,10 @@ _OLDEST = (8, 5)
 
 
 def check_vcr(version: str) -> None:
-    """Raise CassetteError where vcrpy is too old.
+    """Raise CassetteError if vcrpy is too old.
 
-    Below 8.2 it does not know httpx2 and would let the SDK through; below 8.5 it loses streams that are read
-    line by line through aiohttp.
+    Before 8.2 it does not know httpx2, so that the SDK's calls would go past it. Before 8.5 it loses streams
+    that are read line by line through aiohttp.
     """
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < _OLDEST:
@@ -51,7 +51,7 @@ def check_vcr(version: str) -> None:
 
 check_vcr(metadata.version("vcrpy"))
 
-# Only now, since an old one may not even import beside a new HTTP library.
+# Imported only after the check: an old vcrpy may not even import beside a new HTTP library.
 from vcr.cassette import Cassette  # noqa: E402
 from vcr.patch import reset_patchers  # noqa: E402
 from vcr.record_mode import RecordMode  # noqa: E402
@@ -62,18 +62,20 @@ from vcr.util import read_body  # noqa: E402
 
 
 class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
-    """A user's cassette while it is metered: vcr says what may be played, by `match_on` and other options; of
-    that, pairing chooses what belongs to a model call. All else stays as the user has it.
+    """A user's cassette while it is metered.
+
+    vcr decides what may be played, by `match_on` and its other options. Of that, pairing chooses what answers
+    a model call. Everything else stays as the user has it.
     """
 
     ledger: Ledger | None = None
     """None while vcr reads the file."""
 
     def adopt(self, ledger_of: LedgerOf) -> None:
-        """Give the cassette, as it was read, its ledger."""
+        """Give the cassette a ledger, once vcr has read its file."""
         self._ledger_of = ledger_of
         self._pending = Pending()
-        self._again: WeakSet[Request] = WeakSet()  # answered by what was recorded in this run
+        self._again: WeakSet[Request] = WeakSet()  # requests that are answered by what this run recorded
         self._name = shown(self._path)
         self._read = 0 if self.record_mode == RecordMode.ALL else len(self.data)
         self._open()
@@ -92,7 +94,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
             self.ledger.warn(warning)
 
     def come_late(self) -> None:
-        """It is open already, for whoever asks; what it has answered is nobody's."""
+        """Share a cassette that was open before. Warn if it has answered model calls already."""
         assert self.ledger is not None
         self.ledger.shared = True
         asked = (self.ledger.read(plain(one)) for n, (one, _) in enumerate(self.data) if self.play_counts[n])
@@ -102,14 +104,17 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
             )
 
     def rewind(self) -> None:
-        """Let all be played again: what is asked then counts anew."""
+        """Let everything be played again. What is asked from now on counts anew."""
         super().rewind()
         if self.ledger is not None:
             self.ledger.closed = True
             self._open()
 
     def can_play_response_for(self, request: Request) -> bool:
-        """Ask the ledger for Messages traffic. Raises ReplayMiss."""
+        """Return whether the cassette has the answer. For Messages traffic, the ledger decides.
+
+        Raises ReplayMiss.
+        """
         found = self._pending.is_found(request) if self.ledger else None
         if found is not None:
             return found or request in self._again
@@ -124,7 +129,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
             return playable_by_vcr
         once = self._before_record_request(request)
         playable, again = self._playable(once) if once else (Playable(), False)
-        twice = once and self._before_record_request(once)  # as what was written and read
+        twice = once and self._before_record_request(once)  # filtered as often as what was written and read
         left = self.ledger.read(plain(twice), live.url) if twice else None
         sent = filtered(live, left, self.ledger, self._name, replayed=bool(playable.numbers))
         if again:
@@ -132,7 +137,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         return self._pending.ask(request, self.ledger, sent, playable) or again
 
     def _playable(self, request: Request) -> tuple[Playable, bool]:
-        """What vcr would choose from, and whether all of that was recorded in this run."""
+        """Return what vcr would choose from, and whether all of it was recorded in this run."""
         matching = [number for number, _ in self._responses(request)]
         if not matching:
             closest = self.find_requests_with_most_matches(request)
@@ -146,7 +151,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         return Playable(held), bool(left) and not held
 
     def play_response(self, request: Request) -> dict[str, Any]:
-        """What the ledger has found; booked as vcr does it."""
+        """Return the answer that the ledger has found, and count it as played, as vcr does."""
         found = self._pending.found(request)
         if found is None:
             answer: dict[str, Any] = super().play_response(request)
@@ -159,17 +164,17 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         return found.answer
 
     def append(self, request: Request, response: dict[str, Any]) -> None:
-        """Keep what vcr has read, or what was really called; the file gets it as vcr gives it."""
+        """Keep what vcr has read, or what was really called. vcr writes it to the file as always."""
         super().append(request, response)
         if self.ledger is not None:
             self._pending.finish(request, response)
 
     def _save(self, force: bool = False) -> None:
-        """The user's code closes the cassette."""
+        """Close the ledger when the user's code closes the cassette, and let vcr write the file."""
         if self.ledger is not None:
             self.ledger.closed = True
             if self.ledger.recording.misses or self.ledger.problems:
-                self.drop_unused_requests = False  # a run that broke off does not tell what is unused
+                self.drop_unused_requests = False  # a run that broke off does not show what is unused
         super()._save(force)
 
 
@@ -177,7 +182,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
 def adopt(ledger_of: LedgerOf) -> Iterator[None]:
     """Meter every cassette that the user's own code, or pytest-recording, opens while this is active.
 
-    Every way to open one goes through `Cassette.load`, also that of decorators which took the class before.
+    Every way to open a cassette goes through `Cassette.load`; so do decorators that took the class before.
     """
     adoption = _Adoption(ledger_of, Cassette.__dict__["load"])
     Cassette.load = adoption.load
@@ -188,8 +193,8 @@ def adopt(ledger_of: LedgerOf) -> Iterator[None]:
 
 
 def adopt_open(ledger_of: LedgerOf) -> None:
-    """Meter from now on the cassette that the user's code has opened before, and holds open."""
-    cassette = getattr(client.HTTPConnection, "cassette", None)  # as vcr patches it
+    """Meter, from now on, the cassette that the user's code has opened before and holds open."""
+    cassette = getattr(client.HTTPConnection, "cassette", None)  # vcr's patch puts it there
     if isinstance(cassette, Cassette) and not isinstance(cassette, (_Adopted, Router)):
         cassette.__class__ = _kind(type(cassette))
         cassette.adopt(ledger_of)
@@ -197,12 +202,12 @@ def adopt_open(ledger_of: LedgerOf) -> None:
 
 
 def _kind(cls: type[Cassette]) -> type[Cassette]:
-    """What a cassette of this class is while it is metered."""
+    """Return the class that a cassette of this class has while it is metered."""
     return _Adopted if cls is Cassette else type(cls.__name__, (_Adopted, cls), {})
 
 
 class _Adoption:
-    """One replacement of `Cassette.load`; several may end in any order."""
+    """One replacement of `Cassette.load`. Several may end in any order."""
 
     def __init__(self, ledger_of: LedgerOf, original: Any) -> None:
         self.original = original
@@ -212,14 +217,14 @@ class _Adoption:
 
     def _load(self, cls: type[Cassette], /, **options: Any) -> Cassette:
         load = self.original.__func__
-        if not self.active or issubclass(cls, _Adopted):  # the latter from a subclass's own `load`
+        if not self.active or issubclass(cls, _Adopted):  # the latter: called by a subclass's own `load`
             return load(cls, **options)
         cassette = load(_kind(cls), **options)
         cassette.adopt(self._ledger_of)
         return cassette
 
     def end(self) -> None:
-        """Take the replacement back, and those below it that have ended meanwhile."""
+        """Undo the replacement, and those below it that have ended in the meantime."""
         self.active = False
         while isinstance(owner := getattr(Cassette.__dict__["load"].__func__, "__self__", None), _Adoption):
             if owner.active:
@@ -228,7 +233,7 @@ class _Adoption:
 
 
 class Router(Cassette):  # type: ignore[misc]  # vcr has no types
-    """A cassette without contents of its own: every request goes to the ledger on top."""
+    """A cassette without contents of its own. Every request goes to the ledger on top."""
 
     def __init__(self, ledgers: Ledgers) -> None:
         super().__init__(path="", record_mode=RecordMode.NONE, custom_patches=tuple(_transports(self)))
@@ -237,20 +242,20 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
 
     @classmethod
     def load(cls, *, ledgers: Ledgers, **_: Any) -> Router:
-        """As vcr opens a cassette; there is nothing to read."""
+        """Return a router where vcr loads a cassette. There is nothing to read."""
         return cls(ledgers)
 
     @property
     def write_protected(self) -> bool:
-        """Whether vcr is to open no connection before the request is known."""
+        """Whether vcr must not open a connection before the request is known."""
         return not self._ledgers.top.rules.calls
 
     def filter_request(self, request: Request) -> Request | None:
-        """None for what is neither recorded nor refused: in replay, all that the ledger let pass."""
+        """Return the request to record; None in replay, where nothing that the ledger let pass is kept."""
         return None if self.write_protected else request
 
     def can_play_response_for(self, request: Request) -> bool:
-        """Ask the ledger. Raises ReplayMiss."""
+        """Return whether the ledger has the answer. Raises ReplayMiss."""
         found = self._pending.is_found(request)
         if found is None:
             ledger = self._ledgers.top
@@ -262,41 +267,41 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
         return found
 
     def play_response(self, request: Request) -> dict[str, Any]:
-        """What the ledger has found."""
+        """Return the answer that the ledger has found."""
         found = self._pending.found(request)
         if found is not None:
             return found.answer
-        answer: dict[str, Any] = super().play_response(request)  # raises: nobody asked whether there is one
+        answer: dict[str, Any] = super().play_response(request)  # raises, since no answer was found
         return answer
 
     def append(self, request: Request, response: dict[str, Any]) -> None:
-        """A real call is answered."""
-        if not self._pending.finish(request, response):  # a redirect that aiohttp has followed
+        """Give the answer of a real call to its ledger."""
+        if not self._pending.finish(request, response):  # it had not begun: aiohttp has followed a redirect
             ledger = self._ledgers.top
             ledger.finish(ledger.begin(ledger.read(plain(request))), response)
 
     def begun(self, request: Request) -> Call | None:
-        """Return the real call that a request is, None where it passes by."""
+        """Return the real call that a request is; None if it is none."""
         return self._pending.begun(request)
 
     def find_requests_with_most_matches(self, request: Request) -> list[tuple[Any, ...]]:
-        """Where vcr's aiohttp stub looks for the target of a redirect."""
+        """Return the request itself: vcr's aiohttp stub looks for the target of a redirect here."""
         return [(request, [], [])]
 
     def _save(self, force: bool = False) -> None:
-        """Nothing: the ledger's owner writes."""
+        """Write nothing: the ledger's owner writes."""
 
 
 @contextlib.contextmanager
 def route(ledgers: Ledgers) -> Iterator[None]:
-    """Take over the HTTP libraries for the ledgers, as `vcr.use_cassette` does. Not per thread or task."""
+    """Patch the HTTP libraries for the ledgers, as `vcr.use_cassette` does, in the whole process."""
     with Router.use(path="", ledgers=ledgers), _watched():
         yield
 
 
 @contextlib.contextmanager
 def route_but_mocks(ledgers: Ledgers) -> Iterator[None]:
-    """Take over the HTTP libraries, but for the transports that answer in this process, as a mock does."""
+    """Patch the HTTP libraries, but not the transports that answer inside of this process, as mocks do."""
     modules = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
     names = itertools.product(modules, _IN_PROCESS, _HANDLERS)
     kept = [(owner, name, vars(owner)[name]) for owner, name in _methods(names)]
@@ -307,7 +312,7 @@ def route_but_mocks(ledgers: Ledgers) -> Iterator[None]:
 
 
 def _methods(names: Iterable[tuple[Any, str, str]]) -> Iterator[tuple[Any, str]]:
-    """Yield each class of a module with the name of a method that it defines."""
+    """Yield (class, method) for each (module, class name, method) whose class defines the method itself."""
     for module, class_name, name in names:
         owner = getattr(module, class_name, None)
         if owner is not None and name in vars(owner):
@@ -320,16 +325,20 @@ _HANDLERS = ("handle_request", "handle_async_request")
 
 
 def pools() -> dict[tuple[str, str], Any]:
-    """Return how the pools of httpx handle a request now: a mock below it (respx) puts itself there."""
+    """Return the functions by which httpx's connection pools now handle a request, by class and method.
+
+    A mock below httpx (respx) puts its own function there.
+    """
     modules = [sys.modules[name] for name in ("httpcore", "httpcore2") if name in sys.modules]
     methods = _methods(itertools.product(modules, _POOLS, _HANDLERS))
     return {(f"{owner.__module__}.{owner.__name__}", name): vars(owner)[name] for owner, name in methods}
 
 
 def _transports(router: Router) -> Iterator[tuple[type, str, Callable[..., Any]]]:
-    """Yield what takes the place of vcr's own patches of httpx and httpx2: class, attribute, function.
+    """Yield the replacements of vcr's own patches of httpx and httpx2, as (class, attribute, function).
 
-    vcr reads an answer whole before it passes it on. Here what is streamed reaches the agent as it comes.
+    vcr reads an answer whole before it passes it on. With these, what is streamed reaches the agent as it
+    comes.
     """
     originals: Iterable[Any] = reset_patchers()
     libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
@@ -346,7 +355,7 @@ def _sync_handler(router: Router, library: Any, original: Callable[..., Any]) ->
     """Return a `handle_request` whose requests go to the router."""
 
     class Told(library.SyncByteStream):  # type: ignore[misc]  # of a library that has no name here
-        """An answer that is kept while it is read; what the agent leaves of it is read at its end."""
+        """An answer that is kept while the agent reads it. What it leaves unread is read on closing."""
 
         def __init__(self, reading: _Reading, stream: Any) -> None:
             self._reading = reading
@@ -391,7 +400,7 @@ def _async_handler(router: Router, library: Any, original: Callable[..., Any]) -
     """Return a `handle_async_request` whose requests go to the router."""
 
     class Told(library.AsyncByteStream):  # type: ignore[misc]  # of a library that has no name here
-        """An answer that is kept while it is read; what the agent leaves of it is read at its end."""
+        """An answer that is kept while the agent reads it. What it leaves unread is read on closing."""
 
         def __init__(self, reading: _Reading, stream: Any) -> None:
             self._reading = reading
@@ -433,10 +442,10 @@ def _async_handler(router: Router, library: Any, original: Callable[..., Any]) -
 
 
 def _is_cancelled() -> bool:
-    """Whether the task that runs is being cancelled, so that it must not wait for anything."""
+    """Return whether the running task is being cancelled, so that it must not wait for anything."""
     try:
         task = asyncio.current_task()
-    except RuntimeError:  # the loop of another library
+    except RuntimeError:  # the event loop of another library
         return False
     return task is not None and task.cancelling() > 0
 
@@ -446,20 +455,20 @@ class _Reading:
 
     def __init__(self, router: Router, asked: Request, answer: Any) -> None:
         self._router = router
-        self._asked = asked  # a call is given up when its request is collected
+        self._asked = asked  # kept alive: a call counts as given up when its request is garbage-collected
         self._answer = answer
         self._chunks: list[bytes] = []
         self._is_over = False
         self._call = router.begun(asked)
         kind = answer.headers.get("content-type", "")
         self.streams = self._call is not None and self._call.sent.costs and kind.startswith(STREAMS)
-        """Whether it is passed on as it comes."""
+        """Whether the answer is passed on as it comes."""
         if self.streams and self._call:
             self._call.began = time.monotonic()
 
     @contextlib.contextmanager
     def goes_on(self) -> Iterator[None]:
-        """Note an answer that breaks off, which is none; not an agent that merely stops reading."""
+        """Note an answer that breaks off, which is no answer; but not an agent that merely stops reading."""
         try:
             yield
         except GeneratorExit:
@@ -472,26 +481,29 @@ class _Reading:
             raise
 
     def leave(self) -> None:
-        """Note that the agent has cancelled what reads it: what it had told by then is no answer."""
+        """Note that the agent has cancelled the reading: what had come by then is no answer."""
         self._is_over = True
         if self._call:
             self._call.leave(Left.CANCELLED)
 
     def is_stopped(self) -> bool:
-        """Return whether the rest is to be read that nobody has read; what was cancelled is left instead."""
+        """Return whether the part that the agent left unread is to be read now.
+
+        An answer whose reader was cancelled is left instead.
+        """
         if self.streams and not self._is_over and _is_cancelled():
             self.leave()
         return self.streams and not self._is_over
 
     def take(self, chunk: bytes, *, unread: bool = False) -> bytes:
-        """Keep a chunk, and return it; `unread` where the agent does not read it."""
+        """Keep a chunk and return it; `unread` if the agent does not read it."""
         self._chunks.append(chunk)
         if unread and self._call and chunk.strip():
             self._call.is_read = False
         return chunk
 
     def end(self) -> None:
-        """The whole answer is there."""
+        """Give the whole answer to the router."""
         if self._is_over:
             return
         self._is_over = True
@@ -504,7 +516,7 @@ class _Reading:
 
 
 def _played(library: Any, answer: Mapping[str, Any]) -> Any:
-    """Return an answer in vcr's shape as a response of httpx or httpx2, unread."""
+    """Return an answer in vcr's shape as a response of httpx or httpx2 whose body is not read yet."""
     phrase = answer["status"].get("message")
     return library.Response(
         answer["status"]["code"],
@@ -515,13 +527,13 @@ def _played(library: Any, answer: Mapping[str, Any]) -> Any:
 
 
 class _Sending:
-    """One request on its way through an HTTP library, and the call that began for it."""
+    """One request on its way through an HTTP library, and the real call that began for it."""
 
     def __init__(self) -> None:
         self.call: Call | None = None
 
     def leave(self, how: Left) -> None:
-        """Note how the agent left it."""
+        """Note how the agent gave the call up."""
         if self.call is not None:
             self.call.leave(how)
 
@@ -530,14 +542,14 @@ _SENDING: ContextVar[_Sending | None] = ContextVar("sending", default=None)
 
 
 class _UnansweredError(BaseException):
-    """Ends the way of a request that was never answered when it was recorded."""
+    """Stops the handling of a request that was given up, without an answer, when it was recorded."""
 
     def __init__(self, ledger: Ledger, sent: Sent, how: Left, after: float) -> None:
         super().__init__()
         self.ledger, self.sent, self.how, self.after = ledger, sent, how, after
 
     async def wait(self) -> NoReturn:
-        """Answer nothing, until the agent cancels the call; refuse one that is waited for far longer."""
+        """Wait until the agent cancels the call, as it did before. Refuse if it waits for far longer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGER * self.after + PATIENCE):
                 await asyncio.Event().wait()
@@ -546,12 +558,12 @@ class _UnansweredError(BaseException):
 
 _LONGER = 2
 PATIENCE = 10.0
-"""Seconds, beside twice the recorded time, for which a cancelled call may be waited for in replay."""
+"""Replay waits `_LONGER` times the recorded time and `PATIENCE` seconds for the agent to cancel a call."""
 
 
 @contextlib.contextmanager
 def _noting(timeouts: type[Exception]) -> Iterator[None]:
-    """Note how the call that is sent meanwhile is left, if it is."""
+    """Note how a call that is sent inside of this context is given up, if it is."""
     sending = _Sending()
     token = _SENDING.set(sending)
     try:
@@ -573,12 +585,12 @@ _TRANSPORTS = (
     ("httpx", "AsyncHTTPTransport", "handle_async_request"),
     ("aiohttp", "ClientSession", "_request"),
 )
-"""Where requests pass that can be left: library, class and method, as vcr patches them."""
+"""Methods, patched by vcr, through which calls pass that can be given up: (library, class, method)."""
 
 
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
-    """Watch how calls are left, in the libraries that vcr has imported and patched."""
+    """Note how calls are given up, in the libraries that vcr has imported and patched."""
     with contextlib.ExitStack() as stack:
         for library, cls, method in _TRANSPORTS:
             if owner := getattr(sys.modules.get(library), cls, None):
@@ -598,7 +610,10 @@ def _replaced(owner: type, method: str, new: Callable[..., Any]) -> Iterator[Non
 
 
 def _watching(library: Any, owner: type, method: str) -> Callable[..., Any]:
-    """Return a method as vcr patched it that notes how calls are left, and leaves recorded ones the same."""
+    """Wrap a method that vcr has patched.
+
+    The wrapper notes how calls are given up. A call that was recorded as given up ends in the same way.
+    """
     send = owner.__dict__[method]
     timeouts = getattr(library, "TimeoutException", TimeoutError)
     raised = getattr(library, "ReadTimeout", TimeoutError)
@@ -629,13 +644,13 @@ def _watching(library: Any, owner: type, method: str) -> Callable[..., Any]:
 
 
 def is_taken() -> bool:
-    """Return whether somebody has taken over an HTTP library already, as an open cassette does."""
+    """Return whether an HTTP library is patched already, for example by an open cassette."""
     originals: Iterable[Any] = reset_patchers()
     return any(getattr(one.getter(), one.attribute) is not one.new for one in originals)
 
 
 def plain(request: Request) -> dict[str, Any]:
-    """A request of vcr as a cassette keeps it, its body as it is sent."""
+    """Return a request of vcr as a cassette keeps it, with its body as it is sent."""
     headers = {_text(name): [_text(value)] for name, value in request.headers.items()}
     return {
         "method": request.method,
@@ -650,7 +665,7 @@ def _text(value: object) -> str:
 
 
 class HttpRequest(Protocol):
-    """A request of vcr, as far as it is looked at here."""
+    """The parts of vcr's request that are used here."""
 
     method: str
     uri: str
@@ -667,20 +682,20 @@ class _Ongoing:
 class Pending:
     """What was decided about requests of vcr: an answer was found, or a real call is under way.
 
-    vcr's stubs pass a request object on as it is, and ask about the same one again, even when it was answered
-    long ago (before they open a connection anew): what was decided once stays decided.
+    vcr's stubs pass a request object on unchanged, and ask about the same one again, even after it was
+    answered (before they open a connection anew). So a decision is kept for as long as the object lives.
     """
 
     def __init__(self) -> None:
         self._decided: WeakKeyDictionary[HttpRequest, Found | _Ongoing] = WeakKeyDictionary()
 
     def is_found(self, request: HttpRequest) -> bool | None:
-        """Whether an answer was found; None where nothing is decided yet."""
+        """Return whether an answer was found; None if nothing is decided yet."""
         decision = self._decided.get(request)
         return None if decision is None else isinstance(decision, Found)
 
     def ask(self, request: HttpRequest, ledger: Ledger, sent: Sent, playable: Playable | None = None) -> bool:
-        """Whether the ledger has the answer; else a call begins. Raises ReplayMiss."""
+        """Ask the ledger: return True if it has the answer, else begin a real call. Raises ReplayMiss."""
         found = ledger.find(sent, playable)
         if found is None:
             call = ledger.begin(sent)
@@ -693,17 +708,17 @@ class Pending:
         return True
 
     def found(self, request: HttpRequest) -> Found | None:
-        """The answer that was found, if there is one."""
+        """Return the answer that was found, or None."""
         decision = self._decided.get(request)
         return decision if isinstance(decision, Found) else None
 
     def begun(self, request: HttpRequest) -> Call | None:
-        """The call that is under way for a request, if there is one."""
+        """Return the real call that is under way for a request, or None."""
         decision = self._decided.get(request)
         return decision.call if isinstance(decision, _Ongoing) else None
 
     def finish(self, request: HttpRequest, answer: Mapping[str, Any]) -> bool:
-        """A call is answered. False where none had begun."""
+        """Give the answer of a call to its ledger. Return False if no call had begun."""
         decision = self._decided.get(request) or self._redirected(request)
         if not isinstance(decision, _Ongoing):
             return False
@@ -711,7 +726,7 @@ class Pending:
         return True
 
     def _redirected(self, request: HttpRequest) -> _Ongoing | None:
-        """A call whose answer redirects: vcr's aiohttp stub tells it by a new request object."""
+        """Return the call whose answer redirects: vcr's aiohttp stub reports it with a new request object."""
         for begun, decision in list(self._decided.items()):
             same = (begun.method, begun.uri) == (request.method, request.uri)
             if same and isinstance(decision, _Ongoing) and decision.call.answer is None:
@@ -720,20 +735,21 @@ class Pending:
 
 
 LedgerOf = Callable[[str, Sequence[Interaction], Rules], Ledger]
-"""Makes the ledger of a user's cassette, given its path, what it holds, and what its options allow."""
+"""Makes the ledger of a user's cassette from its path, what it holds, and what its options allow."""
 _SHARE, _LEAST = 20, 100
-"""A twentieth of a prompt, or about 25 tokens: what hides in less is within the default tolerance."""
+"""A filter is reported if it removes more than one 20th of a prompt's characters, and more than 100 of them
+(about 25 tokens). A growth that hides in less is within the default tolerance."""
 _FILTERS = "filter_post_data_parameters or before_record_request"
 
 
 def shown(path: object) -> str:
-    """The path of a cassette as it is told: relative to where pytest runs, where that is above it."""
+    """Return a cassette's path as messages show it: relative to the current folder if it is below it."""
     here = Path.cwd()
     return str(Path(str(path)).relative_to(here)) if Path(str(path)).is_relative_to(here) else str(path)
 
 
 def opened(ledger_of: LedgerOf, path: str, held: Sequence[Interaction], rules: Rules) -> Ledger:
-    """The ledger of a cassette; where it is damaged the suite goes on, and cannot be judged by it."""
+    """Return the ledger of a cassette. If the cassette is damaged, the ledger is empty and doubts the run."""
     try:
         return ledger_of(path, held, rules)
     except CassetteError as error:
@@ -743,11 +759,11 @@ def opened(ledger_of: LedgerOf, path: str, held: Sequence[Interaction], rules: R
 
 
 def filtered(live: Sent, kept: Sent | None, ledger: Ledger, path: str, *, replayed: bool) -> Sent:
-    """A model call as the filters of a cassette leave it, `kept` (None: they leave nothing of it).
+    """Return a model call as the filters of a cassette leave it (`kept`; None if they leave nothing).
 
-    Where they leave none, a real call counts as it is sent; raises ReplayMiss where it is `replayed`, or may
-    not be called. A filter that takes out so much of a prompt that a growth could hide there is told to the
-    ledger.
+    If they leave no model call, a real call counts as it is sent; ReplayMiss is raised if the call is
+    `replayed`, or may not be made. If a filter removes so much of a prompt that a growth could hide there,
+    the ledger doubts the run.
     """
     if kept is None or kept.request is None or live.request is None:
         if replayed or not ledger.rules.calls:
@@ -772,9 +788,9 @@ def _refuse(live: Sent, kept: Sent | None, ledger: Ledger, path: str) -> None:
 
 
 def differing(matchers: Iterable[object], closest: Iterable[tuple[Any, Any, Any]]) -> tuple[str, ...]:
-    """Return the names of the matchers that refuse the most similar request, or of all; empty without any.
+    """Return the names of the matchers that refuse the most similar request; of all matchers without one.
 
-    `closest` is as `find_requests_with_most_matches` has it.
+    `closest` is what `find_requests_with_most_matches` returns. Empty without matchers.
     """
     names = tuple(getattr(matcher, "__name__", str(matcher)) for matcher in matchers)
     return next((tuple(name for name, _ in failed) for _, _, failed in closest), names)
@@ -788,7 +804,7 @@ def no_match(path: str, differs: Sequence[str]) -> str:
 
 
 def parses_bodies(serializer: Any, held: Sequence[tuple[Request, Mapping[str, Any]]]) -> bool:
-    """Return whether a cassette holds bodies as structures, which do not tell the order of their keys.
+    """Return whether a cassette holds bodies as structures, which lose the order of their keys.
 
     vcr's own serializers do so with what aiohttp was given as `json=`. A serializer of the suite's own is
     tried with the smallest JSON body that the cassette holds: if a space in front of it is lost, it parses.
@@ -802,21 +818,21 @@ def parses_bodies(serializer: Any, held: Sequence[tuple[Request, Mapping[str, An
         return False
     body, (request, answer) = min(texts, key=lambda text: len(text[0]))
     probe = Request(request.method, request.uri, b" " + body, copy.deepcopy(request.headers))
-    with contextlib.suppress(Exception):  # code of the suite's own: what it raises tells nothing
+    with contextlib.suppress(Exception):  # code of the suite's own, which may raise anything
         text = serialize({"requests": [probe], "responses": [copy.deepcopy(answer)]}, serializer)
         return body_bytes(deserialize(text, serializer)[0][0].body)[:1] != b" "
     return True
 
 
 def unpatched(path: str, libraries: Iterable[str]) -> str | None:
-    """What `skip_patchers` leaves out, in a sentence."""
+    """Return a sentence about the libraries that `skip_patchers` leaves out; None if there are none."""
     if not (names := ", ".join(libraries)):
         return None
     return f"the cassette {path} leaves out {names} (skip_patchers): model calls by that way are not metered"
 
 
 def _hidden(live: Prompt, kept: Prompt) -> int:
-    """Characters of a prompt that its filters take out; 0 for few."""
+    """Return how many characters of a prompt its filters remove; 0 if few (`_SHARE`, `_LEAST`)."""
     whole, left = (
         sum(len(compact_json(block.content)) for block in prompt.blocks) for prompt in (live, kept)
     )
