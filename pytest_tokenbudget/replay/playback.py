@@ -1,9 +1,9 @@
 """Answer the requests of one cassette in one run, keep real calls, and remember what went wrong.
 
-A cassette that a fixture of wider scope holds open serves many tests, so each request is booked to whom
-asked it. Real calls make a new recording together with what was replayed. A process that a test forks has
-a copy of all this, which nobody reads; its calls are refused. A recorded answer is served plain, in the
-framing that is asked for, and without a wait.
+A cassette that a fixture of wider scope holds open serves many tests, so each request is booked to the test
+or fixture that asked it. Real calls make a new recording, together with what was replayed. A process that a
+test forks has a copy of all this, which nobody reads, so its calls are refused. A recorded answer is served
+uncompressed, in the framing that is asked for, and without a wait.
 """
 
 from __future__ import annotations
@@ -47,40 +47,43 @@ from pytest_tokenbudget.wire.prompt import Prompt, as_mapping
 from pytest_tokenbudget.wire.requests import first_difference
 
 AcceptedIn = Callable[[Sequence[Exchange]], Mapping[int, Accepted]]
-"""Returns what was accepted in place of the exchanges of a recording, by their index."""
+"""Returns what was accepted in place of the exchanges of a recording, by the index of the exchange."""
 
 
 class Ledger:
     """One cassette while a test, or a fixture of wider scope, runs. Thread-safe.
 
-    Requests and answers have vcr's shape, as in `packing.Interaction`; nothing here knows vcr, so that the
-    proxy for other processes keeps the same account.
+    Requests and answers have vcr's shape, as in `cassette_file.Interaction`. Nothing here knows vcr, so that
+    the proxy for other processes uses the same ledger.
     """
 
     def __init__(
         self, name: str, command: str, interactions: Sequence[Interaction] = (), rules: Rules | None = None
     ) -> None:
-        """Of `name`, a test or fixture; `command` records what is missing. Raises CassetteError."""
+        """Open an account for `name`, a test or fixture. Raises CassetteError.
+
+        `command` is the command that records what is missing, for messages.
+        """
         self.name = name
         self.rules = rules or Rules()
         self.problems: list[str] = []
-        """What keeps this run from being judged, beside what `recording` knows."""
+        """Why this run cannot be judged, in sentences, beside what `recording` knows."""
         self.warnings: list[str] = []
-        """What is not metered, or may be off."""
+        """What is not metered, or may be inexact, in sentences."""
         self.threads: set[threading.Thread] = set()
-        """In which a model was asked: an exporter of telemetry may live as long as it likes."""
+        """Threads in which a model was asked: an exporter of telemetry may live as long as it likes."""
         self.mismatches: list[tuple[str, str]] = []
-        """Who asked what `match_on` lets nothing answer, and what differs, in a sentence. It was answered
-        with what belongs to it, so that it is measured."""
+        """(asker, a sentence about what differs) for each request that `match_on` lets nothing answer. It was
+        answered with the exchange that it pairs with, so that it is measured."""
         self.closed = False
         """Whether the cassette was closed again."""
         self.shared = False
-        """Whether several tests ask it, so that what nobody asked for says nothing."""
+        """Whether several tests ask it. Then turns that nobody asked for say nothing about one of them."""
         self._command = command
         self._asker = self.rules.asker or (lambda: name)
         self._traffic = Traffic(interactions, sort_keys=self.rules.sort_keys)
         self.read = self._traffic.reader.read
-        """Reads a request in vcr's shape."""
+        """Reads a request in vcr's shape (`Reader.read`)."""
         self.recording = Recording(
             self._traffic.exchanges,
             repeats=self.rules.repeats,
@@ -91,52 +94,52 @@ class Ledger:
         self._calls = Calls(name)
         self._forks = Forks()
         self._lock = threading.Lock()
-        self._threads = MessageThreads()  # of this run
+        self._threads = MessageThreads()  # the message threads of this run
         self._played: set[int] = set()
         self._answers = Answers(untouched=self.rules.untouched)
         self._at_once = AtOnce()
 
     @property
     def calls(self) -> tuple[Exchange, ...]:
-        """What was really called, in the order of the calls."""
+        """Exchanges that were really called, in the order of the calls."""
         return self._calls.exchanges
 
     @property
     def last_failure(self) -> str | None:
-        """Return how the last model call of this run failed for good, or None where it did not."""
+        """How the last model call of this run failed for good, or None if it did not."""
         return self._calls.last_failure
 
     def called(self, asker: str) -> Calls:
-        """What one test or fixture really called."""
+        """Return the real calls of one test or fixture."""
         return self._calls.by(asker)
 
     def interactions(self) -> list[Interaction]:
-        """What a new recording of this run holds, in the order of the requests; redact it, then write it.
+        """Return the interactions of a new recording of this run, in the order of the requests.
 
-        Raises RecordingError where an answer is not whole.
+        Redact them before you write them. Raises RecordingError if an answer is not whole.
         """
         return self._calls.interactions()
 
     @property
     def now_at_once(self) -> list[tuple[Exchange, Exchange]]:
-        """Recorded turns that this run asked for at once, and that were recorded one after the other.
+        """Pairs of turns that this run asked for at once, and that were recorded one after the other.
 
-        Only what was seen: the second was asked before the first had its answer. The times are compared
-        within one recording session.
+        Only what was seen counts: the second was asked before the first had its answer. Times are compared
+        only within one recording session.
         """
         seen = [[self.recording.exchanges[index] for index in pair] for pair in self._at_once.pairs]
         return [(one, other) for pair in seen for one, other in (pair, pair[::-1]) if _apart(one, other)]
 
     def account(self, asker: str) -> Account:
-        """Of one test or fixture."""
+        """Return the account of one test or fixture."""
         if self._forks.told():
             self._accounts.forked(asker, f"{self.name}: {FORKED}")
         return self._accounts.of(asker, shared=self.shared)
 
     def find(self, sent: Sent, playable: Playable | None = None) -> Found | None:
-        """The recorded answer; None where the request is to be really called: then `begin` and `finish`.
+        """Return the recorded answer; None if the request is to be really called, by `begin` and `finish`.
 
-        `playable` is what may answer it; None: anything. Raises ReplayMiss where it may not be called.
+        `playable` says what may answer it (None: anything). Raises ReplayMiss if it may not be called.
         """
         with self._at_once.asking():
             return self._find(sent, playable)
@@ -173,7 +176,7 @@ class Ledger:
         return Found(number, answer)
 
     def begin(self, sent: Sent) -> Call:
-        """Let a real call set out. Raises ReplayMiss where the limits refuse it."""
+        """Begin a real call. Raises ReplayMiss if the limits refuse it."""
         call = Call(sent, sent.raw, time.monotonic(), asker=self._asker())
         if self.rules.limits and sent.costs:
             whole = sent.in_full(self._threads, self._traffic.reader)
@@ -185,7 +188,7 @@ class Ledger:
         return call
 
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
-        """Its whole answer is there."""
+        """Keep the whole answer of a real call."""
         self._calls.finish(call, answer)
         if call.sent.request and call.answer is not None and may_be_of_a_thread(call.sent.body):
             self._threads.keep(call.sent.body, answer_to(call.sent.request, call.answer).message)
@@ -193,7 +196,7 @@ class Ledger:
             self.rules.limits.finish(call)
 
     def check_key(self, sent: Sent) -> None:
-        """Raise ReplayMiss for a request that would show a server what only stands in for a key."""
+        """Raise ReplayMiss for a request that would show a server a mere stand-in for a key."""
         if sent.has_no_key:
             self.refuse(
                 f"{self.name}: {sent} would be really sent, and no key is set: what stands in for one in "
@@ -201,47 +204,47 @@ class Ledger:
             )
 
     def notice(self, sent: Sent) -> None:
-        """Warn of a request whose tokens are in no answer."""
+        """Warn about a request whose tokens no answer reports."""
         if reason := sent.unmetered:
             self.warn(reason)
 
     def warn(self, what: str) -> None:
-        """Once."""
+        """Keep a warning, unless it was given before."""
         what = self._told(what)
         if what not in self.warnings:
             self.warnings.append(what)
 
     def doubt(self, problem: str) -> None:
-        """Keep what makes it impossible to judge this run."""
+        """Keep a problem that makes it impossible to judge this run, unless it is known."""
         problem = self._told(problem)
         if problem not in self.problems:
             self.problems.append(problem)
             self._accounts.refused(self._asker(), problem)
 
     def overdue(self, sent: Sent, how: Left) -> NoReturn:
-        """Refuse a call that was left when it was recorded, and whose answer is waited for now."""
+        """Refuse a call that was given up when it was recorded, but whose answer the agent waits for now."""
         self.refuse(
             f"{self.name}: {sent} was {how} when it was recorded, and the agent waits for its answer now, "
             f"which nobody knows. Record it: {self._command}"
         )
 
     def refuse(self, problem: str) -> NoReturn:
-        """Keep a problem, and raise it past the agent."""
+        """Keep a problem and raise it as ReplayMiss, which the agent does not catch."""
         self.doubt(problem)
         raise ReplayMiss(self._told(problem))
 
     def _told(self, text: str) -> str:
-        """Return a text as it may be told: the agent may log what it gets for an error."""
+        """Return a text without secrets, if a redactor is set: the agent may log the errors that it gets."""
         return self.rules.redactor.text(text) if self.rules.redactor else text
 
     # --- finding ------------------------------------------------------------------------------------------
 
     def _left(self, playable: Playable) -> frozenset[int]:
-        """What no other thread has played meanwhile."""
+        """Return the playable interactions that no other thread has played in the meantime."""
         return playable.numbers if self.rules.repeats else playable.numbers - self._played
 
     def _number(self, sent: Sent, left: frozenset[int] | None) -> int | None:
-        """Of the interaction that answers a request: one of those `left`, None: any."""
+        """Return the index of the interaction that answers a request; one of `left` (None: any), or None."""
         if sent.request is None:
             return self._other(sent)
         if sent.is_about_a_batch:
@@ -257,10 +260,10 @@ class Ledger:
         return self._carrier(match)
 
     def _despite(self, sent: Sent, playable: Playable) -> int | None:
-        """Return the interaction that answers a model call which `match_on` refuses, None without one.
+        """Return the interaction that answers a model call although `match_on` refuses it; None without one.
 
-        The refusal is kept, and fails the test; the change is counted all the same. What is asked at another
-        address alone has no change to count: it is refused, as vcr does.
+        The refusal is kept and fails the test, but the change is counted all the same. A request that differs
+        in its address alone has no change to count: it is refused, as vcr does.
         """
         request = sent.request
         if self.rules.calls or request is None or request.endpoint.api != "messages" or not playable.differs:
@@ -280,7 +283,10 @@ class Ledger:
         return self._carrier(match)
 
     def _as_recorded(self, sent: Sent) -> Sent:
-        """Without secrets, where the recording is without them; else any that a prompt holds are a change."""
+        """Return a request without secrets, if they were hidden in the recording.
+
+        If they were not, any secrets in a prompt count as a change.
+        """
         if self.rules.redactor is None or self.rules.untouched:
             return sent
         if not (self._traffic.hides_text or self._hides_accepted(sent)):
@@ -288,7 +294,7 @@ class Ledger:
         return self.read(self.rules.redactor(sent.raw), sent.url)
 
     def _hides_accepted(self, sent: Sent) -> bool:
-        """Whether a request may be one that was accepted, and something is hidden in those."""
+        """Return whether a request may be an accepted one, and something is hidden in those."""
         if sent.request is None or self.recording.is_recorded(sent.request):
             return False
         return self._accepted_hides_text
@@ -305,7 +311,7 @@ class Ledger:
         return whole or sent
 
     def _carrier(self, match: Match) -> int:
-        """Of the interaction that holds an exchange; one that was repeated is the same object."""
+        """Return the index of the interaction that holds an exchange (a repeated one is the same object)."""
         return self._carriers[id(self.recording.exchanges[match.index])]
 
     def _choose(self, request: Request, left: frozenset[int] | None) -> Match | None:
@@ -322,13 +328,13 @@ class Ledger:
         return match
 
     def _exchanges(self, left: frozenset[int] | None) -> frozenset[int] | None:
-        """Whose answers are in these interactions."""
+        """Return the indices of the exchanges whose answers are in the interactions `left`; None for any."""
         every = enumerate(self.recording.exchanges)
         return left and frozenset(index for index, one in every if self._carriers[id(one)] in left)
 
     def _created(self, sent: Sent, request: Request, left: frozenset[int] | None) -> int | None:
-        """The creation of the batch that holds the answers to all entries of this one."""
-        number = self._next(sent, left)  # an attempt that failed
+        """Return the interaction that created the batch with the answers to all entries of this one."""
+        number = self._next(sent, left)  # a recorded attempt that failed
         if number is not None:
             return number
         if self.rules.exact and not self._unplayed(self._traffic.batches.get(request.digest, ())):
@@ -342,10 +348,10 @@ class Ledger:
         return number
 
     def _other(self, sent: Sent) -> int | None:
-        """The answer to what is no model call: by method, path and order.
+        """Return the interaction that answers a request which is no model call: by method, path and order.
 
-        The same address comes first, then another query, then another host, where this one is not recorded.
-        What was recorded fewer times than it is asked is answered as the last time.
+        The same address comes first, then another query, then another host if this host is not recorded. If a
+        request is made more often than it was recorded, it gets the last answer again.
         """
         held = self._traffic.others.get(sent.route, [])
         same = [(number, one) for number, one in held if one.address == sent.address]
@@ -374,14 +380,16 @@ class Ledger:
         return number
 
     def _is_missing(self, sent: Sent) -> bool:
-        """Whether nothing answers what is no model call, where nothing is called."""
+        """Return whether a request is no model call, and nothing may answer it: it is not to be called
+        either.
+        """
         model_call = sent.request is not None or sent.unmetered is not None
         return not (model_call or self.rules.calls or self.rules.passes_by(sent))
 
     def _unanswered(self, sent: Sent, playable: Playable | None, *, required: bool) -> Found | None:
-        """Return what stands in for an answer that is not recorded; None where the request may be called.
+        """Return what stands in for an answer that is not recorded; None if the request may be called.
 
-        Raises ReplayMiss for others.
+        Raises ReplayMiss for all others.
         """
         if self._is_missing(sent):
             return Found(-1, self._refused_quietly(sent))
@@ -391,14 +399,14 @@ class Ledger:
         return None
 
     def _may_stand_in(self, request: Request) -> bool:
-        """Take note that a placeholder answers a request, and return True, where one may."""
+        """Return whether a placeholder may answer a request, and if so, count it."""
         if not self.rules.placeholder or request.endpoint.api != "messages" or _is_forced(request.prompt):
             return False
         with self._lock:
             return self._accounts.stand_in(self._asker())
 
     def _refused_quietly(self, sent: Sent) -> dict[str, Any]:
-        """An answer by which a client gives up at once."""
+        """Return an answer that makes a client give up at once, and warn about it."""
         self.warn(
             f"{sent.place} is no model call, and is not in the recording: it was refused, which decides "
             "nothing. Name its host in ignored_hosts of [tool.tokenbudget], or record the test anew"
@@ -406,7 +414,11 @@ class Ledger:
         return _empty(_REFUSED, "not recorded")
 
     def _next(self, sent: Sent, left: frozenset[int] | None) -> int | None:
-        """The next answer from the same address; of a batch's state and results the last one for good."""
+        """Return the next unplayed interaction with the same address.
+
+        If all are played, a batch's state and results get the last answer again; so does all else with
+        `repeats`.
+        """
         numbers = self._traffic.by_address.get(sent.address, [])
         numbers = [number for number in numbers if left is None or number in left]
         unplayed = self._unplayed(numbers)
@@ -427,7 +439,10 @@ class Ledger:
     # --- refusing -----------------------------------------------------------------------------------------
 
     def _allow_call(self, sent: Sent, playable: Playable | None, *, required: bool) -> None:
-        """Return where a request may be really sent, not where vcr has an answer; else raise."""
+        """Return if a request may be really sent; else raise ReplayMiss.
+
+        It may not if vcr has an answer to it (`required`), except if it goes to a server of the test itself.
+        """
         if self.rules.calls and not required:
             self.check_key(sent)
             return
