@@ -1,4 +1,4 @@
-"""What a suite could save: the levers of all scenarios, the dearest scenarios, and the whole."""
+"""Tell what a suite could save: the levers of all scenarios, the dearest scenarios, and the whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OVERLAP = (
 
 
 class LeverEntry(TypedDict):
-    """One way to spend fewer, in all scenarios that it is found in."""
+    """One way to spend less, in all scenarios that it is found in."""
 
     kind: str
     where: str
@@ -31,12 +31,12 @@ class LeverEntry(TypedDict):
     source: str
     """`file:line`, or nothing."""
     tokens: int | None
-    """Over the scenarios, a run of each, signed; null where unknown of any."""
+    """Sum over a run of each scenario, negative if saved; null if unknown of any."""
     cost_usd: float | None
     cost_usd_a_month: float | None
-    """As often as each of them runs; null where that, or a cost, is unknown of any."""
+    """Sum over a month of all runs; null if a cost, or how often a scenario runs, is unknown of any."""
     scenarios: list[str]
-    """The first is the one that the text is of."""
+    """Ids; the text is about the first."""
 
 
 class OutlierEntry(TypedDict):
@@ -45,29 +45,29 @@ class OutlierEntry(TypedDict):
     id: str
     cost_usd: float
     share: float
-    """Of what one run of the whole suite costs, 0 to 1."""
+    """Its part of what one run of the whole suite costs, 0 to 1."""
 
 
 class Advice(TypedDict):
-    """What `tokenbudget advise --format json` writes."""
+    """The JSON that `tokenbudget advise --format json` writes."""
 
     version: int
     prices: dict[str, str]
     runs_per_month: float | None
-    """Of the scenarios that do not say it themselves."""
+    """How often a month scenarios run that do not say it themselves."""
     scenarios: int
     totals: TokensEntry
-    """Of every scenario that could be measured, a run of each."""
+    """Sum over a run of every scenario that could be measured."""
     cost_usd_a_month: float | None
     levers: list[LeverEntry]
-    """What saves most first."""
+    """The largest saving first."""
     spend: list[str]
-    """Which scenarios and turns hold which share of it, in sentences."""
+    """Sentences on which scenarios and turns hold which share of the spend."""
     outliers: list[OutlierEntry]
 
 
 def advice(document: Document, runs_per_month: float | None, logged: Sequence[LogEntry] = ()) -> Advice:
-    """The advice that `document` holds, and what the real runs that were `logged` were paid for."""
+    """Return the advice that `document` holds, and what the real runs that were `logged` cost."""
     scenarios = document["scenarios"]
     measured = [(one["id"], one["measured"]) for one in scenarios if one["measured"] is not None]
     runs = {one["id"]: runs_of(one, runs_per_month) for one in scenarios}
@@ -85,7 +85,7 @@ def advice(document: Document, runs_per_month: float | None, logged: Sequence[Lo
 
 
 def _a_month(costs: Sequence[tuple[float | None, float | None]]) -> float | None:
-    """What each costs a run, as often as it runs; None where either is unknown of any."""
+    """Return the dollars a month of (runs a month, dollars a run); None if one is unknown of any."""
     known = [often * cost for often, cost in costs if often is not None and cost is not None]
     return round(sum(known), 10) if known and len(known) == len(costs) else None
 
@@ -123,7 +123,7 @@ def _lever(group: Sequence[tuple[str, FindingEntry]], runs: Mapping[str, float |
 
 
 def outliers(costs: Mapping[str, float | None]) -> list[OutlierEntry]:
-    """The scenarios that cost far more than the others, the dearest first."""
+    """Return the scenarios that cost far more than the others, the dearest first."""
     known = {name: cost for name, cost in costs.items() if cost}
     total = sum(known.values())
     far = sorted(((known[name], name) for name, _ in far_above(known)), reverse=True)
@@ -131,7 +131,7 @@ def outliers(costs: Mapping[str, float | None]) -> list[OutlierEntry]:
 
 
 def _spend(scenarios: Sequence[ScenarioEntry]) -> list[str]:
-    """Where the spend of the suite is, in sentences; what is far from the rest has a table of its own."""
+    """Return sentences that say where the spend of the suite is; outliers have a table of their own."""
     suite = {
         one["id"]: [_spend_of(turn["tokens"]) for turn in one["turns"] if turn["tokens"] is not None]
         for one in scenarios
@@ -141,7 +141,7 @@ def _spend(scenarios: Sequence[ScenarioEntry]) -> list[str]:
 
 
 def _paid(logged: Sequence[LogEntry]) -> Iterator[str]:
-    """Yield what was paid by the log, what of it for nothing, and for which scenario most."""
+    """Yield sentences on what the log says was paid, what of it for nothing, and for which scenario most."""
     paid = [entry for entry in logged if entry["paid_usd"] or entry["paid_unknown"]]
     if not paid:
         return
@@ -165,7 +165,7 @@ def _spend_of(tokens: TokensEntry) -> Spend:
 
 
 def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> list[Line]:
-    """The whole, what to do about it, and where it goes."""
+    """Return the advice in lines: the whole, what to do about it, and where the spend goes."""
     paper = Paper(columns, ascii_only)
     lines = [Line(text, "bold") for text in wrap(_headline(found), columns)]
     for number, lever in enumerate(found["levers"], 1):
@@ -188,7 +188,7 @@ def advice_lines(found: Advice, *, columns: int, ascii_only: bool = False) -> li
 
 
 def advice_markdown(found: Advice) -> str:
-    """The same in Markdown."""
+    """Return the advice in Markdown."""
     blocks = [f"### {prose(_headline(found))}"]
     items = [
         f"1. **{prose(_saving(lever))}**: {prose(_sentence(lever))} ({prose(_where(lever))})"
@@ -209,7 +209,7 @@ def advice_markdown(found: Advice) -> str:
 
 
 def overlap(found: Advice) -> str:
-    """What to know where one scenario has several savings; else nothing."""
+    """Return what to know if one scenario has several savings; else nothing."""
     names = [name for lever in found["levers"] for name in lever["scenarios"]]
     return _OVERLAP if len(set(names)) < len(names) else ""
 

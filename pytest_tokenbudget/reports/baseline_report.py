@@ -1,4 +1,4 @@
-"""Tell what became of the committed baselines: as JSON, in a sentence, in a table, below a pull request.
+"""Tell how the committed baselines changed: as JSON, in a sentence, in a table, below a pull request.
 
     DIFF = {"version": 1, "prices": {"source": ..., "version": ...}, "runs_per_month": 30000 | null,
       "base": {"name": "origin/main", "commit": HASH}, "unchanged": 11,
@@ -7,7 +7,7 @@
         "before": TOKENS | null, "now": TOKENS | null}],
       "already": null | [{"id": ..., "verdict": "over", "commit": HASH | null, "worse": [METRIC, ...]}]}
 
-`already` says what failed at the base; it is null where nobody brought a document of the base.
+`already` says what failed at the base; it is null if no document of the base was given.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _AGAIN = "Write it again with `tokenbudget diff --format json`."
 
 
 class BaseEntry(TypedDict):
-    """What the baselines are compared with."""
+    """The commit that the baselines are compared with."""
 
     name: str
-    """As it was asked for."""
+    """The name under which it was asked for."""
     commit: str
 
 
 class ChangeEntry(TypedDict):
-    """One baseline that is not what it was."""
+    """One baseline that changed."""
 
     id: str
     was: str
@@ -63,13 +63,13 @@ class AlreadyEntry(TypedDict):
     id: str
     verdict: str
     commit: str | None
-    """Where it was measured failing."""
+    """The commit where it was measured failing."""
     worse: list[str]
-    """Metrics further past their limit than then, or only now past it: for these the change answers."""
+    """Metrics further past their limit now, or only now past it: the change is to blame for these."""
 
 
 class Diff(TypedDict):
-    """DIFF."""
+    """The changes of all baselines since a base: DIFF."""
 
     version: int
     base: BaseEntry
@@ -89,7 +89,7 @@ def diff(
     cost: CostOf,
     runs_per_month: int | None = None,
 ) -> Diff:
-    """The DIFF of `changes`; both sides at the same prices."""
+    """Return the DIFF of `changes`, with both sides at the same prices."""
     scenarios: list[ChangeEntry] = [
         {
             "id": one.id,
@@ -113,9 +113,9 @@ def diff(
 
 
 def already_failing(report: Document, base: Document, was: Mapping[str, str]) -> list[AlreadyEntry]:
-    """What fails in `report` and failed with the same verdict in `base`, a document made at the base.
+    """Return what fails in `report` and failed with the same verdict in `base`, a document of the base.
 
-    `was` holds the ids of then of scenarios that have another one now.
+    `was` holds the old id of each scenario that has a new one.
     """
     then = {one["id"]: one for one in base["scenarios"]}
     found: list[AlreadyEntry] = []
@@ -145,7 +145,7 @@ def _is_worse(now: LimitEntry, before: LimitEntry) -> bool:
 
 
 def load_diff(path: Path) -> Diff:
-    """Read and validate the DIFF at `path`; `ReportError` says what is wrong with it."""
+    """Read and validate the DIFF at `path`. Raises ReportError with what is wrong with it."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -201,11 +201,11 @@ _MOVED = ("raised", "lowered", "shifted")
 _ORDER = (*_MOVED, "added", "removed", "renamed")
 CHANGE_HEADERS = ("", "prompt was", "now", "change", "output", "turns", "cost a run")
 SPARE_HEADERS = ("turns", "output", "prompt was", "now")
-"""What a narrow terminal does without, in this order."""
+"""Columns that a narrow terminal leaves out, in this order."""
 _MATCHED = {"file": "its file was moved", "tokens": "the only one with these tokens"}
 _NAME_COLUMNS = 44
 _COMMENT_ROWS, _COMMENT_CHARACTERS = 15, 5_000
-"""Beside a report of up to 60,000 characters, of 65,536 that a comment may have."""
+"""Most rows and characters. A comment may have 65,536, and the report beside it takes up to 60,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ def _monthly(month: float | None) -> list[str]:
 
 
 def headline(diff: Diff) -> str:
-    """`Baselines since origin/main (1a2b3c4): 3 raised, +4,120 prompt tokens (+34.0%), ...; 1 added`."""
+    """Return a sentence: `Baselines since origin/main (1a2b3c4): 3 raised, +4,120 prompt tokens; 1 added`."""
     base = f"{plain(diff['base']['name'])} ({plain(diff['base']['commit'][:7])})"
     if not diff["scenarios"]:
         return f"The {plural(diff['unchanged'], 'baseline')} are as at {base}"
@@ -300,7 +300,7 @@ def _moved(found: Sequence[ChangeEntry]) -> list[str]:
 
 
 def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Line]:
-    """The headline, a table of what changed, what was found under another id, and what failed already."""
+    """Return a DIFF in lines: headline, table of what changed, what was renamed, what failed already."""
     paper = Paper(columns, ascii_only)
     lines = [Line(text, "bold") for text in wrap(headline(diff), columns)]
     told = [one for one in _sorted(diff) if one["change"] != "renamed"]
@@ -321,7 +321,7 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
 
 
 def diff_markdown(diff: Diff) -> str:
-    """The same as a section of a comment, cut by whole rows; nothing where there is nothing to say."""
+    """Return a DIFF as a section of a comment, cut by whole rows; empty if there is nothing to say."""
     if not diff["scenarios"] and not diff["already"]:
         return ""
     blocks = []
@@ -358,7 +358,7 @@ def _table(told: Sequence[ChangeEntry]) -> str:
 
 
 def _sorted(diff: Diff) -> list[ChangeEntry]:
-    """By what happened, the dearest first, by id."""
+    """Return the changes by what happened, then the dearest first, then by id."""
 
     def key(one: ChangeEntry) -> tuple[int, float, str]:
         dollars = _dollars(one["before"], one["now"])
@@ -368,7 +368,7 @@ def _sorted(diff: Diff) -> list[ChangeEntry]:
 
 
 def _dollars(before: TokensEntry | None, now: TokensEntry | None) -> float | None:
-    """What it costs more; None where a price is unknown."""
+    """Return how many dollars `now` costs more than `before`, or None if a price is unknown."""
     costs = [0.0 if side is None else side["cost_usd"] for side in (before, now)]
     was, is_now = costs
     return None if was is None or is_now is None else round(is_now - was, 10)
@@ -379,7 +379,7 @@ def _cells(one: ChangeEntry) -> list[str]:
 
 
 def change_cells(word: str, before: TokensEntry | None, now: TokensEntry | None) -> list[str]:
-    """What happened, as a word and in numbers, below `CHANGE_HEADERS`."""
+    """Return the cells of a change below `CHANGE_HEADERS`: a word and numbers."""
     dollars = _dollars(before, now)
     cost = UNKNOWN if dollars is None else signed(dollars, money(dollars))
     if before is None or now is None:
@@ -411,7 +411,7 @@ def _already_markdown(one: AlreadyEntry) -> str:
 
 
 def _blame(one: AlreadyEntry) -> str:
-    """`already over at BASE (1a2b3c4)`, and what the change adds to that."""
+    """Return words that say it failed before, `already over at BASE (1a2b3c4)`, and what the change adds."""
     at = f" ({plain(one['commit'][:7])})" if one["commit"] else ""
     text = f"already {one['verdict']} at BASE{at}"
     worse = [METRICS[metric] for metric in one["worse"]]
@@ -426,7 +426,10 @@ _TOTAL = "total"
 def suite_json(
     baselines: Mapping[str, TokensEntry], prices: Mapping[str, str], runs_per_month: int | None
 ) -> dict[str, Any]:
-    """`{"version", "prices", "runs_per_month", "totals": TOKENS, "scenarios": {ID: TOKENS}}`."""
+    """Return the baselines as `{"version", "prices", "runs_per_month", "totals": TOKENS, "scenarios": ...}`.
+
+    `scenarios` is `{ID: TOKENS}`.
+    """
     return {
         "version": 1,
         "prices": dict(prices),
@@ -444,7 +447,7 @@ def suite_lines(
     columns: int,
     ascii_only: bool = False,
 ) -> list[Line]:
-    """One row a scenario, and their sum."""
+    """Return a table of the baselines, one row a scenario, with their sum."""
     if not baselines:
         return [Line("There are no baselines here. Write them with `tokenbudget update`.")]
     names = [*short_ids(list(baselines)), _TOTAL]

@@ -6,10 +6,10 @@
         "moves": [{"id": ..., "was": ID | null, "what": ..., "since": HASH | null, "rerecorded": false,
           "before": TOKENS | null, "now": TOKENS | null}]}]}
 
-The first commit is the one before the range; it moves nothing, and the others are held against it. `what`
-is one of `moved`, `added`, `removed`, `renamed`, `stale`, `again` (it was stale, and is measured as
-before), `failed` or `skipped` (its test gave no measurement). `since` is the commit at which `before` was
-measured.
+The first commit is the one before the range. It moves nothing, and the others are compared with it. `what` is
+one of `moved`, `added`, `removed`, `renamed`, `stale`, `unknown`, `unrecorded`, `failed` or `skipped` (its
+test gave no measurement), or `again` (it can be measured again, and has the tokens that it had before).
+`since` is the commit at which `before` was measured.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MoveEntry(TypedDict):
     what: str
     since: str | None
     rerecorded: bool
-    """Its recording is another one too, so its answers may have moved it."""
+    """Whether its recording changed too, so that its answers may have moved it."""
     before: TokensEntry | None
     now: TokensEntry | None
 
@@ -54,7 +54,7 @@ class BlamedCommit(CommitEntry):
 
 
 class Blame(TypedDict):
-    """BLAME."""
+    """What each commit of a range moved: BLAME."""
 
     version: int
     range: str
@@ -64,14 +64,14 @@ class Blame(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What replaying one commit came to."""
+    """The result of replaying one commit."""
 
     commit: CommitEntry
     merge: bool = False
     document: Document | None = None
-    """None where nothing could be measured, or where nothing had to be: `same`."""
+    """None if nothing could be measured, or nothing had to be (`same`)."""
     same: bool = False
-    """The commit holds what the one before it holds."""
+    """Whether the commit holds what the one before it holds."""
     note: str = ""
     untold: Mapping[str, str] = field(default_factory=dict)
     """Scenarios whose tests ran and gave no measurement: `failed` or `skipped`, by id."""
@@ -91,7 +91,7 @@ class _Known:
 
     @property
     def usage(self) -> Usage:
-        """Nothing where it was never measured, which is like no other scenario."""
+        """Its usage; if it was never measured, an empty one, which is like no other scenario's."""
         return Usage() if self.tokens is None else usage_of(self.tokens)
 
 
@@ -99,7 +99,7 @@ _NEVER = _Known(None, None, [])
 
 
 def blame(range_: str, replays: Sequence[Replay], prices: Mapping[str, str]) -> Blame:
-    """The BLAME of `replays`, oldest first. The first that could be measured moves nothing."""
+    """Return the BLAME of `replays`, oldest first. The first that could be measured moves nothing."""
     known: dict[str, _Known] | None = None
     commits: list[BlamedCommit] = []
     for replay in replays:
@@ -118,7 +118,7 @@ def blame(range_: str, replays: Sequence[Replay], prices: Mapping[str, str]) -> 
 def _after(
     before: Mapping[str, _Known], replay: Replay, document: Document
 ) -> tuple[dict[str, _Known], dict[str, str]]:
-    """What is known of each scenario after a commit, and its id before: the same for most."""
+    """Return what is known of each scenario after a commit, and its id before (mostly the same)."""
     told = {one["id"]: one for one in document["scenarios"]}
     untold = {name: what for name, what in replay.untold.items() if name not in told}
     measured = {name: _measured(one, replay.commit["commit"]) for name, one in told.items()}
@@ -186,7 +186,7 @@ _UNTOLD = {
 
 
 def blame_lines(blame: Blame, *, columns: int, ascii_only: bool = False) -> list[Line]:
-    """Commit by commit, what it moved."""
+    """Return commit by commit what it moved, in lines."""
     paper = Paper(columns, ascii_only)
     first, *others = blame["commits"]
     lines = [Line(f"{blame['range']}: {plural(len(others), 'commit')}, held against", "bold")]
@@ -205,7 +205,10 @@ def _title(one: BlamedCommit) -> str:
 
 
 def _commit(one: BlamedCommit, before: str | None, paper: Paper) -> Iterator[Line]:
-    """What it moved; without any measurement `before` it, that nobody knows."""
+    """Yield what a commit moved, or that it is the first that could be measured.
+
+    `before` is the commit before it, None if nothing was measured until then.
+    """
     if one["merge"]:
         short = one["commit"][:7]
         inside = f"A merge, taken as one; its own commits: tokenbudget blame {short}^1..{short}^2"

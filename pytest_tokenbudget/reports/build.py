@@ -49,7 +49,7 @@ from pytest_tokenbudget.wording import UNKNOWN, money, plural, signed_percent
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which test a scenario is, and where it stands."""
+    """Which test a scenario is, and where it is defined."""
 
     id: str
     """Its node id."""
@@ -58,7 +58,7 @@ class Place:
     line: int
     """From 1."""
     recorder: Recorder | None = None
-    """Whose cassettes it plays, where they are not this plugin's own."""
+    """The recorder of its cassettes; None if they are this plugin's own."""
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ def scenario(
     *,
     runs_per_month: int | None = None,
 ) -> ScenarioEntry:
-    """The entry of one scenario; `measured` is null where any turn is unknown."""
+    """Return the entry of one scenario; `measured` is None if any turn is unknown."""
     entry: ScenarioEntry = {
         "id": place.id,
         "file": place.file,
@@ -114,7 +114,7 @@ def document(
     unmetered: Sequence[UnmeteredEntry] = (),
     project: str | None = None,
 ) -> Document:
-    """The whole document, scenarios by id, so that equal runs give equal documents."""
+    """Return the whole document, scenarios by id, so that equal runs give equal documents."""
     entries = sorted(scenarios, key=lambda entry: entry["id"])
     source, version = prices
     return {
@@ -142,7 +142,7 @@ def tokens(used: Usage, cost: CostOf) -> TokensEntry:
 
 
 def dollars(amount: Decimal | None) -> float | None:
-    """Dollars as JSON has them, rounded to 1e-10; None where unknown."""
+    """Return dollars as JSON has them, rounded to 1e-10; None stays None."""
     return None if amount is None else round(float(amount), 10)
 
 
@@ -166,7 +166,7 @@ def _known(value: Number) -> float:
 
 
 def turns(run: Run, cost: CostOf) -> list[TurnEntry]:
-    """The turns of a run."""
+    """Return the entries of the turns of a run."""
     return [_turn(index, turn, cost) for index, turn in enumerate(run.turns)]
 
 
@@ -183,7 +183,7 @@ def _turn(index: int, turn: Turn, cost: CostOf) -> TurnEntry:
 
 
 def finding(found: Finding) -> FindingEntry:
-    """A finding of the document."""
+    """Return the entry of a finding."""
     source = found.source
     return {
         "kind": str(found.kind),
@@ -205,7 +205,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of one value the interval is not known: it is taken as it is."""
+        """Return the spread of `values`; of one value the interval is not known, and is that value."""
         mean = statistics.fmean(values)
         if len(values) < 2:
             return cls(mean, mean, mean)
@@ -217,10 +217,11 @@ class Spread:
 def merge_samples(
     samples: Sequence[ScenarioEntry], cost: CostOf, runs: LiveRuns | None = None, *, is_over: bool = False
 ) -> ScenarioEntry:
-    """One entry of several runs of the same scenario; the turns are those of the run in the middle.
+    """Return one entry for several runs of the same scenario; its turns are those of the run in the middle.
 
-    Its cost alone is judged: `is_over`, against the live `runs` of its baseline; without these it is told.
-    The other metrics explain. A cap that one run has passed is passed.
+    Only its cost is judged: `is_over` is the judgement, `runs` are the live runs of its baseline. Without
+    these the cost is only told. The other metrics explain. A cap that one run has passed is passed. If a run
+    could not be measured, its entry is returned.
     """
     if samples[0]["basis"] != str(Basis.LIVE) and len(samples) == 1:
         return samples[0]
@@ -247,7 +248,7 @@ def _prompt(entry: TokensEntry | None) -> int:
 
 
 def _merged(column: Sequence[LimitEntry], *, is_over: bool) -> LimitEntry:
-    """One limit held against the mean; a cap against the worst run."""
+    """Return one limit with the mean measured against it; a cap with the worst run."""
     first = column[0]
     if first["metric"].startswith("max_"):
         return next((one for one in column if one["over"]), first)
@@ -306,7 +307,7 @@ def _finding(kind: FindingKind, where: str, text: str) -> FindingEntry:
 
 
 def mean_usage(usages: Sequence[Usage]) -> Usage:
-    """Counts rounded to whole tokens, rate by rate, so that they still add up."""
+    """Return the mean, rate by rate, its counts rounded to whole tokens so that they still add up."""
     total, runs = sum(usages, Usage()), len(usages)
     by_rate = {
         rate: Tokens(*(round(getattr(tokens, count) / runs) for count in COUNTS))

@@ -57,7 +57,7 @@ class RateEntry(CountsEntry):
 
 
 class TokensEntry(CountsEntry):
-    """TOKENS: of a turn, a scenario or a suite."""
+    """The tokens of a turn, a scenario or a suite (TOKENS)."""
 
     turns: int
     cost_usd: float | None
@@ -94,7 +94,7 @@ class SourceEntry(TypedDict):
 
 
 class FindingEntry(TypedDict):
-    """One cause, or one way to spend fewer."""
+    """One cause, or one way to spend less."""
 
     kind: str
     where: str
@@ -105,11 +105,11 @@ class FindingEntry(TypedDict):
 
 
 class BoundsEntry(TypedDict):
-    """Between what a run lies that asks more than was recorded."""
+    """The bounds of a run that asks more than was recorded."""
 
     least: TokensEntry
     most: TokensEntry | None
-    """None where nobody can tell."""
+    """None if the worst case is unknown."""
 
 
 class ScenarioEntry(TypedDict):
@@ -127,15 +127,15 @@ class ScenarioEntry(TypedDict):
     turns: list[TurnEntry]
     findings: list[FindingEntry]
     recorder: str | None
-    """Who records its cassettes; None: this plugin."""
+    """The recorder of its cassettes; None for this plugin."""
     runs_per_month: int | None
-    """As its marker or the settings of its run say."""
+    """How often it runs a month, as its marker or the settings of its run say."""
     bounds: NotRequired[BoundsEntry]
-    """Of a scenario that asks more than was recorded."""
+    """Only for a scenario that asks more than was recorded."""
 
 
 class TotalsEntry(TypedDict):
-    """What the scenarios add up to."""
+    """How often each verdict was given, and the sums of the scenarios."""
 
     verdicts: dict[str, int]
     baseline: TokensEntry
@@ -143,7 +143,7 @@ class TotalsEntry(TypedDict):
 
 
 class ErrorEntry(TypedDict):
-    """What the run could not do: a test that ended before it was measured, a file that cannot be read."""
+    """Something that the run could not do: a test that ended unmeasured, a file that cannot be read."""
 
     id: str | None
     text: str
@@ -169,20 +169,20 @@ class UnmeasuredEntry(TypedDict):
 
     id: str
     why: str
-    """`gone` (no test stands for it), `skipped` (its module is), `not_run` (the run ended before it); the
-    first and the last fail the run."""
+    """`gone` (it has no test), `skipped` (its module is), `not_run` (the run ended before it). The first and
+    the last fail the run."""
 
 
 class UnmeteredEntry(TypedDict):
     """Model calls that no scenario meters, and that the suite allows."""
 
     id: str
-    """Of a test, else who made them in words."""
+    """The id of the test that made them, else words that say who did."""
     calls: int
 
 
 class Document(TypedDict):
-    """One run."""
+    """The JSON document of one run."""
 
     version: int
     tool: dict[str, str]
@@ -199,14 +199,13 @@ class Document(TypedDict):
     committed: list[str]
     """Ids of all baselines in the folders that were run."""
     project: str | None
-    """The folder of the run from the top of its repository; None outside of one."""
+    """The folder of the run, relative to the top of its repository; None outside of one."""
 
 
 def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
-    """What `scenarios` add up to; a cost is None as soon as one of them has none.
+    """Return what `scenarios` add up to; a cost is None as soon as one of them has none.
 
-    Like is compared with like: only what has a baseline and a measurement that answer the same question is
-    added up.
+    Only scenarios with a baseline and a measurement that answer the same question are added up.
     """
     listed = list(scenarios)
     both = [
@@ -334,7 +333,7 @@ _LATER: Mapping[str, object] = {
     "committed": [],
     "project": None,
 }
-"""Keys of version 2 that its first writers did not have, and what their lack means."""
+"""Keys of version 2 that its first writers did not have, with the values that stand in for them."""
 
 
 def _upgraded(document: object) -> object:
@@ -395,14 +394,14 @@ _SPOKEN: Mapping[str, str] = {
 
 @cache
 def schema() -> Schema:
-    """The JSON schema (draft 2020-12) of the document."""
+    """Return the JSON schema (draft 2020-12) of the document."""
     text = files("pytest_tokenbudget.reports").joinpath("document.schema.json").read_text("utf-8")
     loaded: Schema = json.loads(text)
     return loaded
 
 
 def problems(value: object, rule: Schema | None = None, key: str = "") -> Iterator[str]:
-    """Sentences like `scenarios[3].line must be a whole number, not "x"`, in the order of the document."""
+    """Yield sentences like `scenarios[3].line must be a whole number, not "x"`, in the document's order."""
     rule = schema() if rule is None else rule
     if "$ref" in rule:
         yield from problems(value, schema()["$defs"][rule["$ref"].removeprefix("#/$defs/")], key)
@@ -434,7 +433,7 @@ def _object_problems(value: dict[str, object], rule: Schema, key: str) -> Iterat
 
 
 def _unmet(value: object, rule: Schema) -> str | None:
-    """What `value` itself, whatever is inside it, must be and is not."""
+    """Return what `value` itself must be and is not, in words, whatever is inside it; None if it is."""
     if "type" not in rule:
         allowed = rule["enum"] if "enum" in rule else [rule["const"]]
         met = any(value == one and type(value) is type(one) for one in allowed)
@@ -481,11 +480,11 @@ class Merged:
 
 
 def merge(documents: Mapping[str, Document], *, shards: int | None = None) -> Merged:
-    """The document of all scenarios of `documents`, which are named by the files they came from.
+    """Return the document of all scenarios of `documents`, which are named by the files they came from.
 
-    The order of the files does not matter. A scenario that several files hold is taken once when it is the
-    same in all of them. Raises ReportError, naming the files, when it is not, when the files are not of one
-    run, or when there are not `shards` of them.
+    The order of the files does not matter. A scenario that several files hold is taken once if it is the same
+    in all of them. Raises ReportError, which names the files, if it is not, if the files are not of one run,
+    or if there are not `shards` of them.
     """
     names = sorted(documents)
     if shards is not None and len(names) != shards:

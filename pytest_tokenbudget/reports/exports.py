@@ -23,11 +23,11 @@ _STEP = 1_000_000
 
 
 def traces(document: Document, time_unix_nano: int) -> Json:
-    """An OTLP `ExportTraceServiceRequest`: a trace a scenario, a span a turn, beginning at `time_unix_nano`.
+    """Return an OTLP `ExportTraceServiceRequest`: a trace a scenario, a span a turn.
 
-    Names are those of the GenAI conventions, whose `input_tokens` include what is written to and read from
-    the cache; ours stand beside them as `tokenbudget.*`. What is unknown is left out. The same document at
-    the same time has the same ids.
+    It begins at `time_unix_nano`. Names are those of the GenAI conventions, whose `input_tokens` include what
+    is written to and read from the cache; ours stand beside them as `tokenbudget.*`. What is unknown is left
+    out. The same document at the same time has the same ids.
     """
     spans = [
         span for scenario in document["scenarios"] for span in _scenario(document, scenario, time_unix_nano)
@@ -96,7 +96,7 @@ def _turn(turn: TurnEntry) -> dict[str, Value]:
 
 
 def _ours(prefix: str, tokens: TokensEntry | None) -> dict[str, Value]:
-    """The document's own counts, in which `input_tokens` are the uncached ones only."""
+    """Return the document's own counts, in which `input_tokens` are the uncached ones only."""
     if tokens is None:
         return {}
     return {f"{prefix}.{name}": value for name, value in tokens.items() if isinstance(value, (int, float))}
@@ -139,7 +139,7 @@ def _value(value: Value) -> Json:
 
 
 def _id(size: int, *parts: object) -> str:
-    """As many bytes in hexadecimal, the same for the same parts."""
+    """Return an id of `size` bytes in hexadecimal, the same for the same parts."""
     return sha256("\0".join(map(str, parts)).encode("utf-8", "backslashreplace")).hexdigest()[: 2 * size]
 
 
@@ -147,7 +147,7 @@ _COUNTS = ("turns", "prompt_tokens", "cache_read_input_tokens", "output_tokens",
 
 
 def properties(scenario: ScenarioEntry) -> list[tuple[str, str]]:
-    """Names, all below `token_budget.`, with their values; what is unknown is `unknown`."""
+    """Return (name, value) of each JUnit property, all below `token_budget.`; a value may be `unknown`."""
     measured = scenario["measured"]
     values = {name: None if measured is None else measured[name] for name in _COUNTS}  # type: ignore[literal-required]
     told = {"verdict": scenario["verdict"], "basis": scenario["basis"], **values}
@@ -157,16 +157,14 @@ def properties(scenario: ScenarioEntry) -> list[tuple[str, str]]:
 
 
 _MOST = 10
-"""GitHub shows ten errors a step, and drops the rest without a word."""
+"""Most errors: GitHub shows ten a step, and drops the rest without a word."""
 
 
 def workflow_commands(document: Document) -> list[str]:
-    """At most ten `::error file=...,line=...,title=...::text`, worst first, one for each cause.
+    """Return at most ten `::error file=...,line=...,title=...::text`, worst first, one for each cause.
 
-    And at most ten `::warning ...` of what is to be known although it may pass.
-
-    Each stands on the line that caused it where that is known, else on its test. A command must begin its
-    line.
+    At most ten `::warning ...` follow, on what should be known although it may pass. Each stands on the line
+    that caused it if that is known, else on its test. A command must begin its line.
     """
     failing = [one for one in scenario_view.worst_first(document["scenarios"]) if scenario_view.fails(one)]
     told = [_error(group) for group in change_view.by_cause(failing)]

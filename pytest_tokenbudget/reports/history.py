@@ -5,13 +5,13 @@
       "commits": [{"commit": HASH, "date": "2026-11-21T09:14:02+01:00", "subject": ...}],   oldest first
       "scenarios": {ID: [{"commit": INDEX, "tokens": TOKENS | null}]}}
 
-A scenario has a point only where its baseline changed: INDEX is the place of that commit in `commits`, and
-its tokens hold until the next point; null is no baseline any more. A scenario whose test was renamed or
-whose file was moved is one series under its newest id. All dollars are at the prices of today, so that
-what moves is the agent and not the price list.
+A scenario has a point only where its baseline changed. INDEX is the place of that commit in `commits`, and
+its tokens hold until the next point; null says that the baseline is gone. A scenario whose test was renamed
+or whose file was moved is one series under its newest id. All dollars are at the prices of today, so that
+changes of the agent show and not those of the price list.
 
-A log (`--token-budget-log`) has one line of JSON a scenario that was metered, in the order in which they
-ended: LogEntry.
+A log (`--token-budget-log`) has one line of JSON (LogEntry) for each scenario that was metered, in the order
+in which they ended.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PointEntry(TypedDict):
 
 
 class History(TypedDict):
-    """HISTORY."""
+    """The baselines of all scenarios over the commits: HISTORY."""
 
     version: int
     prices: dict[str, str]
@@ -77,7 +77,7 @@ def from_trends(
     cost: CostOf,
     web: str | None = None,
 ) -> History:
-    """HISTORY of the `trends` of scenarios over `commits`."""
+    """Return the HISTORY of the `trends` of scenarios over `commits`."""
     return {
         "version": VERSION,
         "prices": dict(prices),
@@ -94,7 +94,10 @@ def from_trends(
 
 
 def states(points: Sequence[PointEntry], commits: int) -> list[TokensEntry | None]:
-    """Those of one scenario after each of `commits` commits; None before its first, and once it is gone."""
+    """Return the tokens of one scenario after each of `commits` commits.
+
+    None stands for no baseline: before its first one, and once it is gone.
+    """
     found: list[TokensEntry | None] = []
     for point in points:
         held = found[-1] if found else None
@@ -104,14 +107,14 @@ def states(points: Sequence[PointEntry], commits: int) -> list[TokensEntry | Non
 
 
 def suite(history: History) -> list[TokensEntry]:
-    """What all baselines add up to after each commit."""
+    """Return the sum of all baselines after each commit."""
     number = len(history["commits"])
     columns = [states(points, number) for points in history["scenarios"].values()]
     return [add([one for one in row if one is not None]) for row in zip(*columns, strict=True)]
 
 
 def present(history: History) -> Mapping[str, TokensEntry]:
-    """The baselines after the newest commit, by id."""
+    """Return the baselines after the newest commit, by id."""
     newest = {name: points[-1]["tokens"] for name, points in history["scenarios"].items() if points}
     return {name: tokens for name, tokens in newest.items() if tokens is not None}
 
@@ -176,7 +179,7 @@ _STEPS, _STEP_HEADERS = 8, ("commit", "baselines", "prompt", "a run", "a month")
 _SUBJECT = 60
 _STEPS_TITLE = "The commits that moved it most, the newest first"
 _TREND = 20
-"""Characters of a trend, one a commit; of more commits, that many, evenly apart and with both ends."""
+"""Most characters of a trend, one a commit; of more commits, as many, evenly apart and with both ends."""
 _BARS, _ASCII_BARS = "·▁▂▃▄▅▆▇█", "._-~=+*%#"
 """What stands for no baseline, then from 0 to the most."""
 _SUITE = "all baselines"
@@ -281,7 +284,7 @@ def _money(value: TokensEntry, runs: float = 1) -> str:
 
 
 def _dollars(values: Sequence[TokensEntry | None]) -> float:
-    """How far the cost of a run has gone; an unknown one counts as none."""
+    """Return how many dollars the last cost is above the first; an unknown cost counts as 0."""
     costs = [value["cost_usd"] or 0.0 for value in values if value is not None]
     return costs[-1] - costs[0]
 
@@ -306,17 +309,17 @@ class LogEntry(TypedDict):
     outcome: str
     """Its verdict; without one `passed`, `failed`, `skipped`, `stopped` (a cap) or `not_run` (a limit)."""
     measured: TokensEntry | None
-    """None where any turn is unknown."""
+    """The tokens of the run; None if any turn is unknown."""
     turns: list[LogTurn]
     paid_usd: float
-    """What its real calls billed, as far as anybody knows."""
+    """Dollars that its real calls billed, as far as they are known."""
     paid_unknown: int
-    """How many of its real calls told nobody what they billed."""
+    """How many of its real calls did not say what they billed."""
 
 
 _LOG_VERSION = 1
 ENDED_EARLY = frozenset({"failed", "skipped", "stopped", "not_run", "stale", "unrecorded", "unknown"})
-"""Outcomes of what did not come to its end, so that it is no run to be compared with."""
+"""Outcomes of runs that did not come to their end, so that they are not compared."""
 
 
 def log_entry(
@@ -390,7 +393,7 @@ _LOG_RULE = {
         "paid_unknown": {"type": "integer", "minimum": 0},
     },
 }
-"""In the part of JSON Schema that the document's schema uses, whose definitions it refers to."""
+"""A schema in the part of JSON Schema that the document's schema uses, whose definitions it refers to."""
 
 _LOG_HEADERS = ("scenario", "runs", "prompt", "spread", "a run", "paid", "ended early", "trend of cost")
 

@@ -1,4 +1,4 @@
-"""The report for people on GitHub: a comment of a pull request, or the summary of a job."""
+"""Write the report for people on GitHub: a comment of a pull request, or the summary of a job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SUMMARY_BYTES = 1_000_000
 """GitHub drops a step summary of more than 1 MiB, without failing the job."""
 _COMMENT = ((50, 10), (50, 3), (25, 1), (10, 0), (3, 0), (0, 0))
 _SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0), (0, 0))
-"""Rows of a table and unfolded details, from the most to the least; the first that fits is taken."""
+"""Pairs of (rows of a table, details to unfold), from the most to the least; the first that fits is taken."""
 _NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 44, 100, 30, 10
 _CHANGES, _PLACE_COLUMNS, _SENTENCE_COLUMNS, _NOTE_COLUMNS = 10, 100, 300, 600
 _MISSING, _MISSING_COLUMNS = 20, 300
@@ -34,7 +34,7 @@ _SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where a run stands on GitHub, as GitHub's own event says it: nothing of a document is part of it."""
+    """The addresses of a run on GitHub, from GitHub's own event: no text of a document is part of them."""
 
     source: str
     """The files of the head commit: `https://github.com/owner/name/blob/COMMIT`."""
@@ -45,7 +45,7 @@ class Links:
     """The commit that the pull request merges into."""
 
     def place(self, finding: FindingEntry) -> str | None:
-        """Return the address of a line; None for a file that is no plain path inside the repository."""
+        """Return the address of a finding's line, or None if its file is no plain path in the repository."""
         source = finding["source"]
         if source is None or ".." in source["file"] or source["file"].startswith("/"):
             return None
@@ -71,7 +71,7 @@ def markdown(
     links: Links | None = None,
     accepting: Accepting | None = None,
 ) -> str:
-    """The report, its first line a hidden marker by which a comment is found again and updated.
+    """Return the report; its first line is a hidden marker by which a comment is found again and updated.
 
     Short by default (under 60,000 characters), as `full` at most a megabyte; either is cut by whole rows and
     says how many. Without a change it is one quiet sentence. `suffix` tells the comments of several jobs
@@ -95,7 +95,7 @@ def markdown(
 
 
 def marker(suffix: str = "") -> str:
-    """The hidden first line: `<!-- pytest-tokenbudget -->`."""
+    """Return the hidden first line: `<!-- pytest-tokenbudget -->`. Raises ReportError for a bad suffix."""
     if not _SUFFIX.fullmatch(suffix):
         raise ReportError(
             f"The suffix of a report's marker cannot be {suffix!r}. Use letters, digits, spaces and single "
@@ -157,7 +157,7 @@ def _blocks(document: Document, cut: Cut, links: Links | None, accepting: Accept
 
 
 def _listed(what: str, lines: Sequence[str]) -> Iterator[str]:
-    """Yield lines as a list; each item begins with `what` they are, so that no word of others does."""
+    """Yield lines as a list; each item begins with `what`, so that no text of others begins a line."""
     if lines:
         items = [f"- **{what}**: {code(crop(line, _MISSING_COLUMNS))}" for line in lines[:_MISSING]]
         more = [f"- and {len(lines) - _MISSING:,} more"] if len(lines) > _MISSING else []
@@ -165,7 +165,7 @@ def _listed(what: str, lines: Sequence[str]) -> Iterator[str]:
 
 
 def _notes(texts: Sequence[str]) -> Iterator[str]:
-    """Yield what reviewers are to know even where all is within budget, as a list."""
+    """Yield as a list what reviewers should know even if all is within budget."""
     if texts:
         items = [f"- **to know**: {prose(crop(text, _NOTE_COLUMNS))}" for text in texts[:_CHANGES]]
         more = [f"- and {len(texts) - _CHANGES:,} more"] if len(texts) > _CHANGES else []
@@ -196,7 +196,7 @@ def _change(change: change_view.Change, links: Links | None) -> str:
 
 
 def _table(shown: Sequence[tuple[ScenarioEntry, int]]) -> str:
-    """One row a scenario, narrow enough for a comment: what belongs together stands below each other."""
+    """Return a table of one row a scenario, narrow enough for a comment: what belongs together is stacked."""
     by_month = any(one["runs_per_month"] is not None for one, _ in shown)
     cost = "Cost a run,<br>a month" if by_month else "Cost a run"
     listed = []
@@ -222,7 +222,7 @@ def _about(name: str, scenario: ScenarioEntry, alike: int) -> str:
 
 
 def _name(name: str) -> str:
-    """A scenario, a part of the prompt or a place in a cell, which must not grow wide by it."""
+    """Return a scenario, a part of the prompt or a place for a cell, so short that the cell is narrow."""
     return code(shorten(name, _NAME_COLUMNS), cell=True)
 
 
@@ -231,7 +231,7 @@ def _number(cell: str) -> str:
 
 
 def _why(scenario: ScenarioEntry) -> str:
-    """The first cause in one phrase, with its place."""
+    """Return the first cause in one phrase, with its place; empty if there is none."""
     for finding in change_view.causes(scenario):
         where, tokens = finding["where"], finding["tokens"]
         if finding["kind"] == FindingKind.GROWTH and where and tokens:
@@ -254,7 +254,7 @@ def _ways_out(failing: Sequence[ScenarioEntry]) -> Iterator[str]:
 
 
 def _details(scenario: ScenarioEntry, *alike: ScenarioEntry) -> Iterator[str]:
-    """What a reviewer unfolds: every limit, the turns, all causes and what would be cheaper."""
+    """Yield what a reviewer unfolds: every limit, the turns, all causes and what would be cheaper."""
     turns = turn_table(scenario, _TURNS)
     facts = [scenario["verdict"], plural(len(scenario["turns"]), "turn"), *turns.facts]
     more = f" (and {len(alike):,} more like it)" if alike else ""
@@ -281,7 +281,7 @@ def _limit(limit: LimitEntry, scenario: ScenarioEntry) -> list[str]:
 
 
 def _finding(finding: FindingEntry) -> str:
-    """A list item. It begins with a word of ours, so that no text can begin a block inside it."""
+    """Return a list item; it begins with a word of ours, so that no text can begin a block inside it."""
     label = "could be cheaper" if change_view.is_lever(finding) else prose(finding["kind"].replace("_", " "))
     facts = list(map(prose, change_view.facts(finding)))
     more = f" ({', '.join(facts)})" if facts else ""

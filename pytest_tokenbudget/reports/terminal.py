@@ -37,7 +37,7 @@ from pytest_tokenbudget.reports.text import (
 from pytest_tokenbudget.wording import NONE, money, plural, signed, signed_count
 
 _LEAST_COLUMNS = 40
-"""Below this nothing is laid out; the longest option of a command still fits."""
+"""The least width that lines are laid out for; the longest option of a command fits into it."""
 _FAILURE_COLUMNS = 100
 _SCENARIOS, _DETAILS, _CAUSES, _MISSING, _NAMES = 20, 10, 3, 10, 3
 """How much of a long run is shown without -v."""
@@ -48,9 +48,9 @@ _ABOUT = (
 _HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a run")
 _NUMBERS = (False, False, True, True, True, True, True)
 _SPARE = ("cost a run", "baseline")
-"""What a narrow terminal does without: of both there is a sum at the end, and the change in the row."""
+"""Columns that a narrow terminal leaves out: their sums are at the end, and the change is in the row."""
 _MODEL_COLUMNS = 30
-"""Of the name of a model in a table of turns; an ARN is three times as wide."""
+"""Width of the name of a model in a table of turns; an ARN is three times as wide."""
 _COLORS: Mapping[str, str] = {
     "over": "red",
     "stale": "yellow",
@@ -60,7 +60,7 @@ _COLORS: Mapping[str, str] = {
     "improved": "green",
     "within": "",
 }
-"""A verdict that is not known is red."""
+"""The colours of verdicts; one that is not here is red."""
 _REASONS: Mapping[str, str] = {
     "stale": "Stale: the recording does not answer what the agent asks",
     "unknown": "Unknown: nobody can tell offline whether it is within its budget",
@@ -70,7 +70,7 @@ _REASONS: Mapping[str, str] = {
 
 
 class WriteLine(Protocol):
-    """`TerminalReporter.write_line`."""
+    """Writes a line as `TerminalReporter.write_line` does."""
 
     def __call__(self, line: str, /, **markup: bool) -> object:
         """Write one line in the colours of `markup`."""
@@ -86,9 +86,9 @@ def summary(
 ) -> None:
     """Write the section of `document`: what changed, worst first, then what fails for another reason.
 
-    Nothing when all was measured and nothing failed, got cheaper, has an unknown cost or was asked for with
-    `-v`. With `-v` every scenario is told with its turns, with `-q` a change in a few lines.
-    No line is wider than `columns` (40 at the least). `ascii_only` is for terminals that show no more.
+    Nothing is written if all was measured, and nothing failed, got cheaper, has an unknown cost or was asked
+    for with `-v`. With `-v` every scenario is told with its turns, with `-q` a change in a few lines. No line
+    is wider than `columns` (40 at the least). `ascii_only` is for terminals that show no more.
     """
     for line in summary_lines(document, columns=columns, verbosity=verbosity, ascii_only=ascii_only):
         write_line(line.text, **({line.style: True} if line.style else {}))
@@ -97,7 +97,7 @@ def summary(
 def summary_lines(
     document: Document, *, columns: int = 80, verbosity: int = 0, ascii_only: bool = False
 ) -> list[Line]:
-    """The lines that `summary` writes."""
+    """Return the lines that `summary` writes."""
     paper = Paper(max(columns, _LEAST_COLUMNS), ascii_only)
     if ascii_only:
         document = ascii_strings(document)
@@ -127,7 +127,7 @@ def summary_lines(
 
 
 def _estimated(told: Sequence[ScenarioEntry]) -> str:
-    """Return what `~` means, where it stands; else nothing."""
+    """Return what `~` means, if it is in the report; else nothing."""
     return _ABOUT if any(map(scenario_view.approximate, told)) else ""
 
 
@@ -194,7 +194,7 @@ def _few_of_each_cause(told: Sequence[ScenarioEntry], paper: Paper) -> Iterator[
 
 
 def _some(texts: Sequence[str], verbosity: int) -> list[str]:
-    """Return sentences, without -v the first of them."""
+    """Return all sentences with -v; without it, the first of them and how many more."""
     if verbosity > 0 or len(texts) <= _MISSING:
         return list(texts)
     return [*texts[:_MISSING], f"and {len(texts) - _MISSING:,} more: -v shows them all"]
@@ -234,7 +234,7 @@ def _turns(scenario: ScenarioEntry, paper: Paper) -> Iterator[Line]:
 
 
 def _turn_lines(table: TurnTable, paper: Paper) -> list[str]:
-    """The table in as many of its columns as fit."""
+    """Return the table in as many of its columns as fit."""
     rows = [[shorten(cell, _MODEL_COLUMNS, paper.mark) for cell in row] for row in table.rows]
     table = replace(table, rows=tuple(map(tuple, rows)))
     for header in ("", "answered by", "tokens are", "written", "was", "read was"):
@@ -251,7 +251,7 @@ def _cause(finding: FindingEntry, columns: int) -> Iterator[str]:
 
 
 def _way_out(way_out: WayOut, paper: Paper) -> Iterator[Line]:
-    """What to do, and the command as it can be pasted."""
+    """Yield what to do, and the command in a form that can be pasted."""
     if not way_out.command or width(str(way_out)) <= paper.columns:
         yield from map(Line, wrap(str(way_out), paper.columns, "", "  "))
         return
@@ -260,7 +260,7 @@ def _way_out(way_out: WayOut, paper: Paper) -> Iterator[Line]:
 
 
 def _pasteable(command: Sequence[str], columns: int) -> Iterator[str]:
-    """The command in lines that a shell reads as one; without a target that is wider than a line."""
+    """Yield the command in lines that a shell reads as one, without targets that are wider than a line."""
     words = [word for word in map(shlex.quote, command) if width(word) + 4 <= columns]
     line = " "
     for index, word in enumerate(words):
@@ -298,7 +298,7 @@ def _where_to_look(finding: FindingEntry) -> str:
 
 
 _MOST = 20
-"""Cassettes that are named without -v."""
+"""How many cassettes are named without -v."""
 
 
 _CAUSES_OF_COST = (
@@ -358,25 +358,25 @@ class RecordedEntry(TypedDict):
     cassette: str
     """Its path, absolute."""
     turns: int
-    """That it holds."""
+    """Turns that it holds."""
     called: int
     """Turns that were really called for it."""
     cost_usd: float | None
-    """Of these; None where nobody knows."""
+    """Dollars of the called turns; None if unknown."""
     turns_before: int | None
-    """That the cassette held before; None where there was none."""
+    """Turns that the cassette held before; None if there was none."""
     is_rewritten: bool
     """Whether its file changed."""
 
 
 class Recordings:
-    """All cassettes that a run has written."""
+    """All cassettes that a run has written, and what they cost."""
 
     def __init__(self) -> None:
         self._entries: dict[str, RecordedEntry] = {}
 
     def add(self, entry: RecordedEntry) -> None:
-        """Take in one; of a test that runs again, all its calls were paid for."""
+        """Take in one cassette; if its test runs again, all its calls were paid for."""
         before = self._entries.get(entry["cassette"])
         if before is not None:
             one, other = before["cost_usd"], entry["cost_usd"]
@@ -391,7 +391,7 @@ class Recordings:
         self._entries[entry["cassette"]] = entry
 
     def lines(self, shown: Callable[[Path], object], verbosity: int = 0) -> Iterator[str]:
-        """A line for each cassette, its path as it is `shown`, and one for all; that one only under -q."""
+        """Yield a line for each cassette, its path as `shown`, and one for all; under -q only the last."""
         entries = list(self._entries.values())
         named = entries if verbosity > 0 else entries[:_MOST] if verbosity == 0 else []
         for one in named:
@@ -404,7 +404,7 @@ class Recordings:
 
 
 def _facts(entries: Sequence[RecordedEntry]) -> str:
-    """`5 turns instead of 4, 2 called, $0.0123`"""
+    """Return what was recorded, in words: `5 turns instead of 4, 2 called, $0.0123`."""
     turns, called = sum(one["turns"] for one in entries), sum(one["called"] for one in entries)
     before = sum(one["turns"] if one["turns_before"] is None else one["turns_before"] for one in entries)
     facts = [plural(turns, "turn") + ("" if before == turns else f" instead of {before:,}")]

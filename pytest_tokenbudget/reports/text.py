@@ -20,7 +20,7 @@ ELLIPSIS = "…"
 
 _ASCII = str.maketrans({"…": "...", "−": "-", "–": "-", "→": "->", "×": "x", "·": "-", "≥": ">="})
 _LOG_COMMAND = re.compile(r"(?<!\S)::(?=[a-z-]+(?: [^:]*)?::)|##(?=\[|vso\[)", re.IGNORECASE)
-"""What begins a command of a CI job: `::error::` at the start of a line, `##[group]` anywhere."""
+"""Beginnings of commands to a CI job: `::error::` after white space or at the start, `##[group]` anywhere."""
 _NODE_ID = re.compile(r"(?s)(?P<path>[^\[]*::)?(?P<name>[^\[]*)(?P<parameters>\[.*\])?")
 
 
@@ -81,9 +81,7 @@ def crop(text: str, columns: int, mark: str = ELLIPSIS) -> str:
 
 
 def shorten(node_id: str, columns: int, mark: str = ELLIPSIS) -> str:
-    """Return a node id in at most `columns` columns: first its path gives way, then its name, last its
-    `[a|b]`.
-    """
+    """Return a node id in at most `columns` columns: its path gives way first, then its name, then `[a]`."""
     match = _NODE_ID.fullmatch(node_id)
     if match is None or width(node_id) <= columns:
         return _middle(node_id, columns, mark)
@@ -120,7 +118,7 @@ def _head(text: str, columns: int) -> str:
 
 
 _UNIT = re.compile(r"\([^()\n]{1,40}\)\S*|\S+")
-"""What is not broken over two lines while it fits into one."""
+"""Words that are not broken over two lines while they fit into one."""
 
 
 def wrap(text: str, columns: int, indent: str = "", hang: str = "") -> Iterator[str]:
@@ -156,14 +154,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """What the lines are written on."""
+    """How much room lines have, and whether they may hold more than ASCII."""
 
     columns: int
     ascii_only: bool
 
     @property
     def mark(self) -> str:
-        """What stands for what was cut."""
+        """The mark that stands for what was cut."""
         return "..." if self.ascii_only else ELLIPSIS
 
     def fitted(self, line: Line) -> Line:
@@ -227,7 +225,7 @@ def named_blocks(
 
 
 _Column = tuple[str, bool, Sequence[str]]
-"""Its header, whether it holds numbers, its cells."""
+"""A column of a table: its header, whether it holds numbers, its cells."""
 
 
 def _room(columns: Sequence[_Column], paper: Paper) -> int:
@@ -277,7 +275,7 @@ def _narrow(character: str) -> str:
 
 
 _BREAK = "\u200b"
-"""Zero width space. Takes the meaning of what GitHub looks for in text, and no room."""
+"""Zero width space: it takes no room, and breaks what GitHub looks for in text."""
 _MARKUP = re.compile(r"([\\`*_\[\]~$])")
 _LINKED = re.compile(
     r"(?P<mention>@)(?=\w)"

@@ -169,7 +169,7 @@ def _packed(document: Document) -> str | None:
 
 _MISSING = 20
 _MANY = 200
-"""Scenarios, above which those where nothing changed have pictures only: a page has its limits, too."""
+"""If there are more scenarios, those without a change have pictures only: a page has its limits, too."""
 _BASES = {
     "recorded": "recorded: the answer to this very request said so",
     "live": "live: a real call of this run said so",
@@ -197,12 +197,12 @@ class Page:
     """Whether there was a run."""
     headline: str
     missing: Sequence[str]
-    """What was not measured, in lines."""
+    """Lines that say what was not measured."""
     facts: Sequence[str]
     verdicts: Sequence[tuple[str, int]]
-    """Of a run, those that are there, the worst first."""
+    """The verdicts of a run and how often each was given, the worst first."""
     then: str
-    """What the time is called that everything is compared with."""
+    """The name of the time that everything is compared with."""
     totals: Totals
     decisions: Decisions | None
     figures: Sequence[Figure]
@@ -218,7 +218,7 @@ class Page:
     legend: Sequence[tuple[str, str]]
     """Swatch and name of each kind of tokens, from the bottom of a stack."""
     brief: str
-    """What is left out of the rows."""
+    """A sentence that says what is left out of the rows; empty if nothing is."""
     spend: Spend
     models: Sequence[ModelRow]
     model_headers: Sequence[str]
@@ -226,7 +226,7 @@ class Page:
     move_headers: Sequence[str]
     savings: Savings
     bases: Sequence[tuple[str, int]]
-    """What the numbers are based on, and how many scenarios."""
+    """What numbers are based on, and how many scenarios have that basis."""
 
 
 def page(document: Document | None, history: History | None, runs_per_month: float | None) -> Page:
@@ -362,14 +362,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """All causes, those left out, and the ways out."""
+    """The causes of failing scenarios, how many are left out, and the ways out."""
 
     shown: Sequence[Decision]
     more: str
     commands: Sequence[tuple[str, str]]
-    """What it does, and the command."""
+    """What each command does, and the command."""
     advice: Sequence[str]
-    """What is done by hand."""
+    """What has to be done by hand."""
 
 
 def decisions(document: Document, subjects: Sequence[Subject]) -> Decisions:

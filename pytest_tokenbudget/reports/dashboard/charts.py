@@ -23,21 +23,21 @@ _BLUE = _FILLS["uncached"]
 _LINE = f'fill="none" stroke="{_BLUE}" stroke-width="1.5"'
 _AREAS = 'shape-rendering="crispEdges"'
 _STEADY = 'vector-effect="non-scaling-stroke"'
-"""Of a line that is as thick as it says, however it is stretched; the style sheet says it of all lines."""
+"""Keeps a line as thick as it says, however it is stretched; the style sheet says it of all lines."""
 _NUMBERED = 12
-"""Turns with a number below their bar; of more turns, every so manieth."""
+"""Most turns with a number below their bar; of more turns, every second, third, ... has one."""
 PATTERNS = (
     '<svg class="defs" width="0" height="0" aria-hidden="true"><defs>'
     '<pattern id="written" width="8" height="10" patternUnits="userSpaceOnUse">'
     '<rect class="paper" width="8" height="10" fill="#fbe3b5"/>'
     '<rect class="ink" width="8" height="4" fill="#d98e16"/></pattern></defs></svg>'
 )
-"""What the stacks are filled with; once a page. Stripes lie, so that stretching does not change them."""
+"""The patterns of the stacks, once a page. Stripes lie, so that stretching does not change them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A column of a stack: its parts in the order of KINDS, None where unknown, and what it was in all."""
+    """A bar of a stack: its parts in the order of KINDS (None if unknown), and `was`, its whole before."""
 
     parts: Sequence[int] | None
     was: int | None = None
@@ -225,7 +225,7 @@ def _dots(places: Sequence[tuple[int, int]], kind: str = "") -> str:
 
 
 HEIGHT = 200
-"""Of every plot, in its own units; small, because each point of each path is written in them."""
+"""The height of every plot, in its own units; small, because each point of each path is written in them."""
 _STEPS = (1, 2, 5, 10)
 _TICKS = 4
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -261,7 +261,7 @@ def _step(span: float, least: float) -> float:
 
 
 def steps(values: Values, axis: Axis) -> str:
-    """Return the path of values that hold until the next one: column i goes from i to i + 1; None is a gap."""
+    """Return the path of values that hold until the next: column i goes from i to i + 1; None is a gap."""
     path: list[str] = []
     y, since = None, 0
     for place, value in enumerate([*values, None]):

@@ -129,7 +129,7 @@ def _month(one: Subject) -> Cell:
 
 
 _TURNS, _FINDINGS = 40, 10
-"""Listed at most; of more turns those that changed. The chart shows them all."""
+"""How many are listed at most; of more turns, those that changed. The chart shows all turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Details:
     causes: Sequence[Finding] = ()
     levers: Sequence[Finding] = ()
     limits: Sequence[tuple[Row, bool]] = ()
-    """Each with whether it is passed; none where nothing changed."""
+    """Each limit, and whether it is passed; empty if nothing changed."""
     turns: TurnTable | None = None
     chart: str = ""
 
@@ -223,11 +223,11 @@ class Trend:
 
     spark: str
     chart: str
-    """Nothing where the baseline never changed."""
+    """SVG; empty if the baseline never changed."""
     growth: float | None
     moves: Sequence[Move]
     hidden: int
-    """Changes that are not among the moves."""
+    """How many changes are not among the moves."""
 
 
 def trend(one: Subject, past: Past, *, brief: bool = False) -> Trend | None:
@@ -305,35 +305,35 @@ class Subject:
     entry: ScenarioEntry | None
     points: Sequence[PointEntry]
     runs: float | None
-    """A month."""
+    """Runs a month; None if unknown."""
 
     @property
     def now(self) -> TokensEntry | None:
-        """What a run takes; None where it is unknown, stale or unrecorded."""
+        """Tokens of a run now; None where they are unknown, stale or unrecorded."""
         if self.entry is None:
             return self.points[-1]["tokens"] if self.points else None
         return self.entry["measured"] if is_measured(self.entry) else None
 
     @property
     def was(self) -> TokensEntry | None:
-        """What it is held against: its baseline, else its first one in the history."""
+        """Tokens that `now` is compared with: the baseline; without a run, the first one in the history."""
         if self.entry is not None:
             return self.entry["baseline"]
         return next((point["tokens"] for point in self.points if point["tokens"]), None)
 
     @property
     def verdict(self) -> str:
-        """Nothing where there was no run."""
+        """The verdict of the run; empty if there was none."""
         return self.entry["verdict"] if self.entry else ""
 
     @property
     def about(self) -> str:
-        """`~` where the numbers of the prompt are estimated."""
+        """`~` if the numbers of the prompt are estimated, else nothing."""
         return approximate(self.entry) if self.entry else ""
 
     @property
     def cost_change(self) -> float | None:
-        """Dollars a run; None where unknown, or where there is nothing to hold it against."""
+        """Dollars a run more than `was`; None if a cost is unknown, or there is nothing to compare with."""
         was, now = self.was, self.now
         if was is None or now is None or was["cost_usd"] is None or now["cost_usd"] is None:
             return None
@@ -373,10 +373,9 @@ class Finding:
 
 
 def subjects(document: Document | None, history: History | None, runs: float | None) -> list[Subject]:
-    """Return the scenarios of the run, the worst first; without a run, those with a baseline, the dearest
-    first.
+    """Return the scenarios of a run, the worst first; without one, those with a baseline, the dearest first.
 
-    `runs` is how often each runs a month, if its document does not say it.
+    `runs` is how often a month a scenario runs, if its marker or the settings of its run do not say it.
     """
     points: Mapping[str, Sequence[PointEntry]] = history["scenarios"] if history else {}
     entries = {one["id"]: one for one in scenario_view.worst_first(document["scenarios"])} if document else {}

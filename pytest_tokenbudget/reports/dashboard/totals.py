@@ -27,7 +27,7 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number that matters, and what is to be known of it."""
+    """One number that matters, its change, and a note on it."""
 
     name: str
     value: str
@@ -49,14 +49,14 @@ class KindRow:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the scenarios that can be compared add up to."""
+    """The sums of the scenarios that can be compared."""
 
     tiles: Sequence[Tile]
     kinds: Sequence[KindRow]
     bars: Sequence[tuple[str, str]]
     """Label and stacked bar: then, and now."""
     scope: str
-    """Which scenarios they are of."""
+    """A sentence that says which scenarios these are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +297,7 @@ class Spender:
     cost: str
     share: str
     together: str
-    """The share of all down to this one."""
+    """The share of all scenarios from the dearest down to this one."""
     picture: str
     outlier: bool
 
@@ -313,7 +313,7 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """What one model, or one rate of it, takes in a run of everything."""
+    """The tokens and dollars of one model, or one rate of it, in a run of everything."""
 
     name: str
     cells: Sequence[str]
@@ -335,7 +335,7 @@ class Savings:
 
     levers: Sequence[Lever] = ()
     note: str = ""
-    """What to know where they overlap."""
+    """What to know if the savings overlap; else nothing."""
 
 
 MODEL_HEADERS = ("Uncached", "Written", "Read", "Output", "Cache share", "Cost a run", "Of the spend")
@@ -370,7 +370,7 @@ def _spender(name: str, anchor: str, cost: float, total: float, summed: float, o
 def _spread(
     known: Mapping[str, float], ordered: Sequence[str], total: float, number: int, outlying: int
 ) -> str:
-    """Return a sentence: `7 of 500 scenarios hold 50.3% of the $0.71 that a run costs; 12 cost far more ...`."""
+    """Return how the spend is spread: `7 of 500 scenarios hold 50.3% of the $0.71 that a run costs; ...`."""
     if not known:
         return f"The cost of {plural(number, 'scenario')} is unknown." if number else ""
     if not total:
@@ -446,7 +446,7 @@ def _lever(lever: LeverEntry) -> Lever:
 
 _TALL, _LOW = 220, 84
 _CENT = 0.01
-"""The axis of what costs nothing."""
+"""Dollars at the top of the axis, where all costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +455,7 @@ class Figure:
 
     title: str
     svg: str
-    """Nothing where nothing is known."""
+    """The chart; empty if nothing is known."""
     note: str = ""
 
 
