@@ -1,4 +1,4 @@
-"""`tokenbudget blame`: replays each commit of a range in a worktree, and tells what each one moved."""
+"""Replay each commit of a range in a worktree, and tell what each one moved: `tokenbudget blame`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pytest_tokenbudget.wording import plural
 _PASSED, _FAILED, _EMPTY = 0, 1, 5
 """pytest's exit statuses of a suite that ran."""
 _NAMED = 3
-"""Failing tests that are named."""
+"""How many failing tests are named."""
 
 
 def run(
@@ -39,7 +39,10 @@ def run(
     form: str = "terminal",
     documents: Path | None = None,
 ) -> int:
-    """Replay and tell; the documents of the commits are kept in `documents`. Raises GitError."""
+    """Replay the commits of a range and write what each moved.
+
+    The documents of the commits are kept in `documents`, if it is given. Raises GitError.
+    """
     repository = Repository.open(folder)
     repository.require_history()
     commits = _commits(repository, range_)
@@ -56,7 +59,10 @@ def run(
 
 
 def _commits(repository: Repository, range_: str) -> list[Commit]:
-    """The commit before the range, where there is one, and those of the range."""
+    """Return the commit before the range, if there is one, and those of the range, oldest first.
+
+    Raises GitError for a range that is malformed or empty.
+    """
     base, dots, until = range_.partition("..")
     if not base or until.startswith("."):
         raise GitError(f"{range_!r} is no range. Write BASE..HEAD, such as main..HEAD or HEAD~5..HEAD.")
@@ -120,13 +126,13 @@ def _measured(
 
 
 def _reason(done: SuiteRun) -> str:
-    """The last error of a collection; else all that was said last, in one line."""
+    """Return the last error of a collection, or if there is none, the last lines of pytest as one line."""
     errors = [line.removeprefix("E ").strip() for line in done.said.splitlines() if line.startswith("E ")]
     return errors[-1] if errors else " ".join(done.said.split())
 
 
 def _other_failures(done: SuiteRun, document: Document) -> str:
-    """What failed, but not for its tokens."""
+    """Return a sentence about tests that failed, but not for their tokens; empty if there are none."""
     budgets = {junit_name(one["id"]) for one in document["scenarios"] if scenario_view.fails(one)}
     others = sorted(
         "::".join(filter(None, name))
@@ -141,7 +147,7 @@ def _other_failures(done: SuiteRun, document: Document) -> str:
 
 
 def _environment(repository: Repository, top: Path) -> dict[str, str]:
-    """That of this process, but modules come from the worktree where it has them.
+    """Return the variables of this process, with modules imported from the worktree if it has them.
 
     Every folder of the repository that this Python imports from (PYTHONPATH, editable installs) has its
     counterpart there; the plugin itself stays the one that is installed.
@@ -167,7 +173,7 @@ def _keep(document: Document, commit: Commit, folder: Path | None) -> None:
 
 @contextmanager
 def _ended_as_interrupted() -> Iterator[None]:
-    """A job that is cancelled, or whose terminal is closed, ends as by Ctrl-C: the worktree is removed."""
+    """End a cancelled job, or one whose terminal is closed, as by Ctrl-C: the worktree is removed."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

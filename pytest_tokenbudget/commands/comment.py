@@ -1,8 +1,8 @@
 """Write one comment on the pull request of a workflow run, updated in place from then on.
 
-Everything in a document may be written by the author of a pull request. It is shown, escaped and cut by
-the renderer; where it is shown is decided by the event that GitHub itself wrote. GitHub's REST API is used
-as far as a comment needs it: lists, create, update; patient, but not forever.
+Everything in a document may be written by the author of a pull request. It is shown, escaped and cut by the
+renderer. Where it is shown is decided by the event that GitHub itself wrote. GitHub's REST API is used as far
+as a comment needs it: list, create and update, with a limited number of tries.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from pytest_tokenbudget.reports import run_view
 from pytest_tokenbudget.reports.markdown import Links, markdown, marker
 
 AUTHOR = "github-actions[bot]"
-"""Who comments with the token of a workflow; nobody can register a name with these brackets."""
+"""The author of comments that a workflow's token makes; nobody can register a name with these brackets."""
 _MOST_BYTES = 50_000_000
-"""Of a document: of some ten thousand scenarios."""
+"""The largest document that is read: one of some ten thousand scenarios."""
 _CREATE_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What was measured, as GitHub says it."""
+    """The head of a branch that was measured, as GitHub says it."""
 
     repository: str
     """`owner/name`, of the fork if it is one."""
     branch: str
     sha: str
     run: str | None = None
-    """The address of the run, where the event has it."""
+    """The address of the run; None if the event does not have it."""
 
     def links(self, server: str, base: str | None) -> Links:
         """Return the addresses of what was measured on a GitHub at `server`, `base` among them."""
@@ -50,14 +50,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """What is to be said."""
+    """A comment to be made or updated."""
 
     body: str
     marker: str
-    """First line, by which it is found again."""
+    """Its first line, by which it is found again."""
     author: str
     news: bool
-    """Whether it is worth beginning with; one that is there is updated anyhow."""
+    """Whether it is worth a new comment; an existing one is updated in any case."""
 
 
 def run(
@@ -91,7 +91,10 @@ def run(
 
 
 def read_head(event: Path) -> Head | None:
-    """What the run of an event measured; None where it was no pull request. Raises GitHubError."""
+    """Return the head that the run of an event measured, or None if it was of no pull request.
+
+    Raises GitHubError.
+    """
     try:
         payload = json.loads(event.read_text("utf-8"))
         if "workflow_run" in payload:
@@ -127,7 +130,10 @@ def _has_head(pull: Json, head: Head) -> bool:
 
 
 def post(github: GitHub, repository: str, number: int, comment: Comment) -> str:
-    """Create, update or leave alone; what was done."""
+    """Create or update the comment, or leave it alone; return what was done.
+
+    Raises GitHubError.
+    """
     comments = f"/repos/{repository}/issues/{number}/comments"
     for _ in range(_CREATE_TRIES):
         existing = next((one for one in github.listed(comments) if _is_ours(one, comment)), None)
@@ -149,7 +155,7 @@ def _is_ours(one: Json, comment: Comment) -> bool:
 
 
 def _same(one: str, other: str) -> bool:
-    """GitHub may keep a body with other line ends."""
+    """Return whether two bodies are the same: GitHub may keep one with other line ends."""
     return one.replace("\r\n", "\n").strip() == other.strip()
 
 
@@ -185,16 +191,16 @@ SERVER = "https://github.com"
 API = "https://api.github.com"
 _TRIES = 4
 _LONGEST_WAIT = 60.0
-"""Seconds. A rate limit that lasts longer is not waited for."""
+"""The most seconds to wait for the end of a rate limit."""
 _TIMEOUT = 30.0
 _PAGES = 100
-"""Of 100 entries each."""
+"""The most pages of a list that are read, of 100 entries each."""
 
 Json = dict[str, Any]
 
 
 class GitHub:
-    """One token at one API."""
+    """A client of GitHub's REST API with one token."""
 
     def __init__(self, token: str, api: str = API, sleep: Callable[[float], None] = time.sleep) -> None:
         """Raises GitHubError for an address to which no token should be sent."""
@@ -204,7 +210,7 @@ class GitHub:
         self._token, self._api, self._sleep = token, api.rstrip("/"), sleep
 
     def listed(self, path: str, **query: str) -> Iterator[Json]:
-        """Every entry of a list, page by page."""
+        """Yield every entry of a list, page by page."""
         for page in range(1, _PAGES + 1):
             asked = urlencode({**query, "per_page": "100", "page": str(page)})
             entries = self._ask("GET", f"{path}?{asked}")
@@ -214,12 +220,15 @@ class GitHub:
         raise GitHubError(f"{path} lists more than {_PAGES * 100:,} entries. That is not looked through.")
 
     def update(self, path: str, body: Json) -> Json:
-        """Change what is there."""
+        """Change what is at `path`; return what it is then."""
         changed: Json = self._ask("PATCH", path, body)
         return changed
 
     def create(self, path: str, body: Json) -> Json | None:
-        """Make something new; None where nobody knows whether it was made, so look before trying again."""
+        """Make something new at `path`.
+
+        Returns None if it is not known whether it was made, so look before you try again.
+        """
         try:
             created: Json = self._ask("POST", path, body, tries=1)
         except _PassingError:
@@ -227,7 +236,7 @@ class GitHub:
         return created
 
     def _ask(self, method: str, path: str, body: Json | None = None, tries: int = _TRIES) -> Any:
-        """The answer's JSON. What passes (5xx, no connection, short rate limits) is tried again."""
+        """Return the answer's JSON; try again on errors that pass (5xx, no connection, short rate limits)."""
         for left in reversed(range(tries)):
             try:
                 return self._once(method, path, body)
@@ -262,7 +271,7 @@ class GitHub:
 
 
 class _PassingError(GitHubError):
-    """Trouble that may be over soon."""
+    """Trouble that may be over soon; `wait` is in seconds, None if unknown."""
 
     def __init__(self, text: str, wait: float | None = None) -> None:
         super().__init__(text)
@@ -300,7 +309,7 @@ def _is_rate_limit(error: HTTPError) -> bool:
 
 
 def _wait(error: HTTPError) -> float:
-    """Seconds until the next try is welcome."""
+    """Return the seconds until the next try is welcome."""
     try:
         if "Retry-After" in error.headers:
             return max(float(error.headers["Retry-After"]), 1.0)

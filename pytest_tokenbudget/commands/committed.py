@@ -34,7 +34,10 @@ def write_diff(
     form: str = "terminal",
     destination: Path | None = None,
 ) -> int:
-    """Compare and write. Raises GitError, BaselineError and ReportError."""
+    """Compare the baselines with those of `base` and write the DIFF.
+
+    Raises GitError, BaselineError and ReportError.
+    """
     if (report is None) != (base_report is None):
         raise ReportError("What failed already is told from two documents: give --report and --base-report.")
     found = compare(Repository.open(folder), base)
@@ -48,7 +51,10 @@ def write_diff(
 
 
 def compare(repository: Repository, base: str | None) -> Diff:
-    """The DIFF between where HEAD left `base` (the default branch where None) and the files of now."""
+    """Return the DIFF between where HEAD left `base` and the files of now.
+
+    A `base` of None is the default branch.
+    """
     name = base or repository.default_branch()
     commit = repository.merge_base(name)
     before, now = baseline_history.at_commit(repository, commit), baseline_history.in_files(repository.folder)
@@ -69,9 +75,9 @@ def _unchanged(before: Baselines, now: Baselines) -> int:
 
 
 def write_baselines(folder: Path, paths: Sequence[str], form: str = "terminal") -> int:
-    """Write what the baselines hold, of tests in `paths` only if any are given.
+    """Write what the baselines hold; if `paths` are given, only of the tests in these.
 
-    Raises BaselineError, also where a path holds no baseline, and SettingsError.
+    Raises BaselineError, also if no baseline is in a path, and SettingsError.
     """
     prices = Prices()
     runs = load_settings(folder).scenario.runs_per_month
@@ -95,7 +101,7 @@ def write_baselines(folder: Path, paths: Sequence[str], form: str = "terminal") 
 
 
 def _is_in(name: str, paths: Sequence[str]) -> bool:
-    """Whether a scenario is one of `paths`: folders, test files, or node ids."""
+    """Return whether a scenario is one of `paths`: folders, test files, or node ids."""
     file = PurePosixPath(name.partition("::")[0])
     return any(name == path or file.is_relative_to(PurePosixPath(path)) for path in paths)
 
@@ -112,7 +118,7 @@ def write_logged(log: Path, form: str, destination: Path | None) -> int:
 
 
 def write_history(folder: Path, form: str, most: int, destination: Path | None) -> int:
-    """Write the history; what could not be read is told. Raises GitError where history is cut off."""
+    """Write the history; tell what could not be read. Raises GitError if history is cut off."""
     history, amiss = read_history(Repository.open(folder), most)
     runs = load_settings(folder).scenario.runs_per_month
     for sentence in amiss:
@@ -134,8 +140,8 @@ def write_history(folder: Path, form: str, most: int, destination: Path | None) 
 def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
     """List the baselines and cassettes that belong to no test, or delete them.
 
-    Files that vcrpy or pytest-recording wrote are never touched. Raises ReportError, and BaselineError, also
-    where something was left out of the collection, so that nobody knows what belongs to no test.
+    Files that vcrpy or pytest-recording wrote are never touched. Raises ReportError. Raises BaselineError too
+    if something was left out of the collection, since it is then not known what belongs to no test.
     """
     collected = suite.collect(arguments, folder)
     folder, cassettes_of_tests = Path(collected["root"]), set(collected["cassettes"])
@@ -188,7 +194,7 @@ def _unseen(collected: Collected) -> Iterator[str]:
 
 
 def _is_seen(root: Path, module: str, collected: Collected) -> bool:
-    """Return whether a test file or conftest.py is gone, or its tests were collected: else nobody knows."""
+    """Return whether a test file or conftest.py is gone or was collected; else its tests are not known."""
     path = PurePosixPath(module)
     if path.name == "conftest.py":
         seen = any(PurePosixPath(other).is_relative_to(path.parent) for other in collected["modules"])

@@ -1,6 +1,7 @@
-"""Read JSON documents: `tokenbudget report` writes one in another form, `tokenbudget merge` joins several.
+"""Read JSON documents: write one in another format, merge several, check one against what is committed.
 
-The folder of a CI artifact holds a document, and what became of the baselines, under fixed names.
+These are `tokenbudget report`, `merge` and `check`. The folder of a CI artifact holds a document, the DIFF of
+the baselines and the result of a check, under fixed names.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _text(folder: Path, document: Document, form: str, given: Inputs) -> str:
 
 
 def _prefix(document: Document, folder: Path) -> str:
-    """Return what stands before the files of a document, from the top of the repository."""
+    """Return the folder that leads from the top of the repository to a document's files, with its slash."""
     if document["project"] is not None:
         return f"{document['project']}/" if document["project"] else ""
     try:
@@ -100,9 +101,9 @@ def _prefix(document: Document, folder: Path) -> str:
 
 
 def write_merged(paths: Sequence[Path], destination: Path, expected: int | None) -> int:
-    """Write the document of all; return 1 where no file has measured a committed baseline.
+    """Write the document of all files; return 1 if none of them has measured a committed baseline, else 0.
 
-    Raises ReportError where they disagree or one is missing.
+    Raises ReportError if the files disagree or one is missing.
     """
     merged = read_documents(inputs(paths).documents, expected)
     output.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", destination)
@@ -113,7 +114,10 @@ def write_merged(paths: Sequence[Path], destination: Path, expected: int | None)
 
 
 def read_documents(paths: Sequence[Path], expected: int | None = None) -> Document:
-    """One document of one or more files; what is worth knowing of several is told. Raises ReportError."""
+    """Return one document of one or more files; tell what is worth knowing of several.
+
+    Raises ReportError.
+    """
     merged = merge({str(path): load(path) for path in paths}, shards=expected)
     for note in merged.notes:
         output.tell(note)
@@ -121,7 +125,7 @@ def read_documents(paths: Sequence[Path], expected: int | None = None) -> Docume
 
 
 class Check(TypedDict):
-    """What a reviewer has to know before the numbers, in sentences."""
+    """What a reviewer must know before the numbers, in sentences."""
 
     problems: list[str]
     """These fail the check."""
@@ -133,10 +137,10 @@ class Check(TypedDict):
 def write_check(
     folder: Path, paths: Sequence[Path], base: str | None, destination: Path | None, *, partial: bool
 ) -> int:
-    """Hold the document of a run against what is committed, and tell what nobody would miss.
+    """Check the document of a run against what is committed, and tell what would otherwise go unnoticed.
 
-    `partial`: the run was told to take a part of the suite, so that the rest is a notice. Returns 1 where
-    there is a problem, or where a verdict fails. Raises GitError and BaselineError.
+    If `partial`, the run was told to take a part of the suite, so that the rest is a notice. Returns 1 if
+    there is a problem, or if a verdict fails. Raises GitError and BaselineError.
     """
     given = inputs(paths).documents
     repository = Repository.open(folder)
@@ -248,7 +252,7 @@ def _decided(changes: Sequence[Sequence[LimitChange]]) -> str:
 
 
 def _table(text: str) -> dict[str, object]:
-    """Return `[tool.tokenbudget]` of a pyproject.toml; nothing where it cannot be read."""
+    """Return `[tool.tokenbudget]` of a pyproject.toml, empty if it cannot be read."""
     try:
         return dict(tomllib.loads(text)["tool"]["tokenbudget"])
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError):
@@ -261,7 +265,7 @@ def _few(names: Sequence[str], between: str = ", ") -> str:
 
 
 _NAMED = 5
-"""Files or scenarios that one sentence names."""
+"""How many files or scenarios one sentence names."""
 
 
 def read_check(folders: Sequence[Path]) -> Check:
@@ -300,7 +304,10 @@ class Inputs:
 
 
 def inputs(given: Sequence[Path], diff: Path | None = None) -> Inputs:
-    """`given`, folders taken for what is in them; the first DIFF of one serves where none is named."""
+    """Return the files that `given` names; a folder stands for the document, DIFF and check in it.
+
+    The DIFF of the first folder that has one is taken if `diff` is None.
+    """
     folders = [path for path in given if path.is_dir()]
     found = [folder / DIFF for folder in folders if (folder / DIFF).is_file()]
     documents = tuple(path / DOCUMENT if path in folders else path for path in given)

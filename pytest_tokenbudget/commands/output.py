@@ -1,4 +1,4 @@
-"""Where a command writes: standard output, or a file that is written whole or not at all."""
+"""Write what a command says: to standard output, or to a file that is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pytest_tokenbudget.reports.text import Line
 Value = TypeVar("Value")
 _STYLES = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
 _COLUMNS = 100
-"""Where no terminal says how wide it is: the log of a CI job."""
+"""The width of a line if no terminal says how wide it is, as in the log of a CI job."""
 
 
 def write_text(text: str, destination: Path | None) -> None:
     """Write a report to `destination`, or to standard output, in UTF-8 whatever the terminal's encoding is.
 
-    Raises ReportError naming the file, and BrokenPipeError where the reader has seen enough.
+    Raises ReportError that names the file, and BrokenPipeError if the reader has seen enough.
     """
     if destination is None:
         _print(encoded(text))
@@ -37,7 +37,7 @@ def write_text(text: str, destination: Path | None) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Read a file that a command is given. Raises ReportError naming it."""
+    """Read a file that a command is given. Raises ReportError that names it."""
     try:
         return path.read_text("utf-8")
     except OSError as error:
@@ -60,7 +60,7 @@ def _print(content: bytes) -> None:
 
 
 def write_lines(lines: Iterable[Line], destination: Path | None) -> None:
-    """Write lines of a terminal; in colour only to a terminal."""
+    """Write lines, in colour only to a terminal."""
     colour = destination is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     write_text("".join(f"{_styled(line) if colour else line.text}\n" for line in lines), destination)
 
@@ -73,7 +73,7 @@ def write_form(
     lines: Callable[..., Iterable[Line]],
     markdown: Callable[[Value], str],
 ) -> None:
-    """Write a value as `terminal`, `markdown` or `json`; `lines` is told `columns` and `ascii_only`."""
+    """Write a value as `terminal`, `markdown` or `json`; `lines` takes `columns` and `ascii_only` too."""
     if form == "terminal":
         write_lines(lines(value, columns=columns(), ascii_only=ascii_only()), destination)
     elif form == "markdown":
@@ -83,17 +83,17 @@ def write_form(
 
 
 def tell(text: str) -> None:
-    """Say something that is not the output itself."""
+    """Say on standard error what is not the output itself."""
     sys.stderr.write(f"{text}\n")
 
 
 def columns() -> int:
-    """How wide a line may be."""
+    """Return how many columns a line may have."""
     return shutil.get_terminal_size((_COLUMNS, 24)).columns
 
 
 def ascii_only() -> bool:
-    """Whether standard output shows nothing else."""
+    """Return whether standard output can show only ASCII."""
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     return not encoding.startswith("utf")
 

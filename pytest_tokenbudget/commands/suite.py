@@ -1,4 +1,4 @@
-"""Run pytest in a process of its own, by this very Python: for `update`, `record`, `blame` and their like."""
+"""Run pytest in a process of its own, by this very Python, for `update`, `record`, `advise` and others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pytest_tokenbudget.settings import load_settings, parse_spend
 from pytest_tokenbudget.wording import dollars, money, plural
 
 _LINES = 15
-"""Of what pytest said last, where it could not run."""
+"""How many of pytest's last lines are kept, for the case that it could not run."""
 _FAILED = {"failure": "failed", "error": "failed", "skipped": "skipped"}
 
 TestName = tuple[str, str]
@@ -35,11 +35,11 @@ TestName = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class SuiteRun:
-    """What one run of the suite came to."""
+    """The result of one run of the suite."""
 
     status: int
     document: Document | None
-    """None where pytest ended before it could write one."""
+    """None if pytest ended before it could write one."""
     outcomes: Mapping[TestName, str]
     """`passed`, `failed` or `skipped`, of every test that ran."""
     said: str
@@ -47,7 +47,7 @@ class SuiteRun:
 
 
 def pytest(arguments: Sequence[str], folder: Path) -> int:
-    """Run pytest in `folder`, its output where ours goes; its exit status."""
+    """Run pytest in `folder`, with its output where ours goes, and return its exit status."""
     command = [sys.executable, "-m", "pytest", *arguments]
     return subprocess.run(command, cwd=folder, check=False).returncode  # noqa: S603  # what the user asked for
 
@@ -86,7 +86,7 @@ def _quietly(
 
 
 def collect(arguments: Sequence[str], folder: Path) -> Collected:
-    """Let pytest collect the suite in `folder`. Raises ReportError where it cannot."""
+    """Let pytest collect the suite in `folder`. Raises ReportError if it cannot."""
     with tempfile.TemporaryDirectory(prefix="tokenbudget-") as temporary:
         file = Path(temporary) / "collected.json"
         given = ["--token-budget", f"--token-budget-collected={file}", "--collect-only", "-q", *arguments]
@@ -106,7 +106,10 @@ def _outcomes(junit: Path) -> dict[TestName, str]:
 
 
 def junit_name(node_id: str) -> TestName:
-    """A test in JUnit files: `("tests.test_a.TestB", "test_c")`, of `tests/test_a.py::TestB::test_c`."""
+    """Return the name of a test in JUnit files.
+
+    It is `("tests.test_a.TestB", "test_c")` for `tests/test_a.py::TestB::test_c`.
+    """
     address, bracket, parameters = node_id.partition("[")
     file, *names = address.split("::")
     module = re.sub(r"\.py$", "", file.replace("/", "."))
@@ -121,20 +124,20 @@ def update_baselines(folder: Path, arguments: Sequence[str], kind: str = "update
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a recording would call, by a replay of all its processes."""
+    """What a recording would call, summed over all processes of a replay."""
 
     scenarios: int
     unchanged: int
     calls: int
     usd: Decimal
     most: Decimal | None
-    """None where nobody can say what the calls bill at most."""
+    """Dollars that the calls bill at most; None if unknown."""
     unknown: tuple[str, ...]
     """Scenarios that may call more than is counted."""
 
     @classmethod
     def of(cls, entries: Sequence[PlanEntry]) -> Plan:
-        """Add up what the processes said."""
+        """Add up the plans of the processes."""
         most = [Decimal(entry["most"]) if entry["most"] is not None else None for entry in entries]
         known = [dollars for dollars in most if dollars is not None]
         return cls(
@@ -147,13 +150,16 @@ class Plan:
         )
 
     def limit(self, given: Decimal | None) -> Decimal | None:
-        """Return the spend limit of the recording: the one that was given, else what it bills at most."""
+        """Return the spend limit of the recording in dollars: the given one, else what it bills at most.
+
+        None if neither is known.
+        """
         if given is not None or self.most is None:
             return given
         return self.most.quantize(Decimal("0.01" if self.most >= 1 else "0.0001"), ROUND_UP)
 
     def sentences(self, limit: Decimal | None) -> Iterator[str]:
-        """Yield what will be called and paid, and what nobody knows of it."""
+        """Yield what will be called and paid, and what is not known of it."""
         at_least = "at least " if self.unknown else ""
         facts = [plural(self.scenarios, "scenario"), f"{at_least}{plural(self.calls, 'call')}"]
         facts.append(f"{at_least}about {dollars(self.usd)}")
@@ -169,9 +175,9 @@ class Plan:
 
 
 def record(folder: Path, arguments: Sequence[str], mode: str, *, yes: bool, limit: str | None) -> int:
-    """Say what a recording will call and cost, and record where that is wanted.
+    """Say what a recording will call and cost, and record if that is wanted.
 
-    The status is pytest's own, 0 where nothing is to be called, and 2 where nobody said yes.
+    The status is pytest's own, 0 if nothing is to be called, and 2 if nobody said yes.
     """
     given = parse_spend(limit)
     with tempfile.TemporaryDirectory(prefix="tokenbudget-") as temporary:
@@ -200,7 +206,7 @@ def record(folder: Path, arguments: Sequence[str], mode: str, *, yes: bool, limi
 
 
 def _wanted() -> bool:
-    """Ask in a terminal whether to go on; elsewhere nobody can say so."""
+    """Ask in a terminal whether to go on; elsewhere, where nobody can answer, say so and return False."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         output.tell("Nothing was called: there is no terminal to ask in. --yes goes on without asking.")
         return False
@@ -212,9 +218,9 @@ def _wanted() -> bool:
 def write_advice(
     folder: Path, arguments: Sequence[str], form: str = "terminal", log: Path | None = None
 ) -> int:
-    """0 where there is advice; pytest's own status, with what it said, where it measured nothing.
+    """Write the advice for a suite and return 0; if nothing was measured, return pytest's status.
 
-    A `log` tells what real runs were paid for. Raises ReportError where it cannot be read.
+    A `log` tells what real runs were paid for. Raises ReportError if it cannot be read.
     """
     logged = [] if log is None else read_log(output.read_text(log), str(log))
     runs = load_settings(folder).scenario.runs_per_month
@@ -230,17 +236,17 @@ def write_advice(
 
 _DEMO = Path(__file__).with_name("demo")
 _SUFFIXES = {".txt": ".py"}
-"""What is Python in the demo is none of the package."""
+"""New suffixes of demo files: Python files are kept as text, so that they are no modules of the package."""
 _JUDGE, _ACCEPT = ("--token-budget", "-q"), ("--token-budget", "--token-budget-update", "-q")
 _WITHOUT = ("ANTHROPIC_", "PYTEST_ADDOPTS", "CI")
-"""Variables that the demo runs without: it needs no key, and looks the same everywhere."""
+"""Beginnings of variables that the demo runs without: it needs no key, and looks the same everywhere."""
 
 
 def demo(folder: Path) -> int:
     """Show a small agent in `folder`: green, changed and red, accepted, changed again and red for that alone.
 
-    The folder is made, and stays to play with. 0; 1 where a run does not end as it should. Raises ReportError
-    for a folder that holds something.
+    The folder is made, and stays to play with. Returns 0, or 1 if a run does not end as it should. Raises
+    ReportError for a folder that holds something.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ReportError(f"{folder} holds something already. Name a new folder: tokenbudget demo FOLDER.")
@@ -282,13 +288,13 @@ def _change(name: str) -> str:
 
 
 def _apart(arguments: Sequence[str], folder: Path) -> int:
-    """Run pytest without keys; its exit status."""
+    """Run pytest without keys, and return its exit status."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHOUT)}
     command = [sys.executable, "-m", "pytest", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, check=False).returncode  # noqa: S603  # ours
 
 
 def _say(text: str) -> None:
-    """Write a line before what pytest says next."""
+    """Write a line ahead of the output of the next pytest."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
