@@ -85,7 +85,7 @@ class Prices:
     source = "genai-prices"
 
     def __init__(self, at: datetime | None = None) -> None:
-        """`at` is when the tokens are bought, now by default: list prices have dates."""
+        """Take the prices of the time `at`, when the tokens are bought; None is now."""
         self.at = at or datetime.now(UTC)
         self._cards: dict[Rate, RateCard | None] = {}
         self._thresholds: dict[Rate, int | None] = {}
