@@ -39,10 +39,9 @@ def mode(document: Document) -> str:
 
 
 def headline(document: Document, *, accepts: bool = False) -> str:
-    """`2 of 14 scenarios are over budget, 1 is stale: +4,120 prompt tokens (+18.0%), +$0.0120 a run`.
+    """Return a sentence: `2 of 14 scenarios are over budget, 1 is stale: +4,120 prompt tokens (+18.0%), ...`.
 
-    What was not measured is said before what is well. "Nothing changed" is said only where all was measured,
-    there is nothing to know beside it, and nobody `accepts` another cost.
+    What was not measured comes before what is well. "Nothing changed" is said only if all was measured.
     """
     compared = [one for one in document["scenarios"] if is_comparable(one)]
     moved = [*_longer(document, compared), *_dearer(compared)]
@@ -106,7 +105,7 @@ def _counts(document: Document) -> Counter[str]:
 
 
 def _is_told_only(scenario: ScenarioEntry) -> bool:
-    """Whether it is of live runs that nothing could be held against but caps."""
+    """Return whether a scenario has live runs that only caps could judge, as it has no baseline."""
     return is_live(scenario) and scenario["verdict"] == "within" and scenario["baseline"] is None
 
 
@@ -117,7 +116,7 @@ def _unjudged(document: Document) -> int:
 
 
 def _other_errors(document: Document) -> int:
-    """Count the errors that are of no test that is not judged: of files, of a collection."""
+    """Count the errors that belong to no unjudged test: those of files, of a collection."""
     unjudged = {test["id"] for test in document["not_judged"]}
     return sum(error["id"] not in unjudged for error in document["errors"])
 
@@ -185,13 +184,13 @@ def live(document: Document) -> list[str]:
 
 
 def has_news(document: Document) -> bool:
-    """Return whether there is anything to say but that all was measured and nothing changed."""
+    """Return whether there is more to say than that all was measured and nothing changed."""
     told = missing(document) or notes(document) or live(document)
     return bool(told) or any(map(is_news, document["scenarios"]))
 
 
 def line(document: Document) -> str:
-    """Return what was judged, as the last line of our section.
+    """Return what was judged, as the last line of the section in the terminal.
 
     `token budgets: 1 over, 13 within; 26,120 prompt tokens (+18.0%), $0.0620 a run (+9.0%); 2 not judged`
     """
@@ -222,7 +221,7 @@ def _is_suspected(scenario: ScenarioEntry) -> bool:
 
 
 def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str]:
-    """Yield what the scenarios with a baseline take a run, against it, and in a month where that is known."""
+    """Yield what scenarios with a baseline take a run, compared with it, and a month if that is known."""
     was, now, about = document["totals"]["baseline"], document["totals"]["measured"], tilde(compared)
     before, after = was["prompt_tokens"], now["prompt_tokens"]
     yield f"{about}{count(after)} prompt tokens{_relative(after, before)}"
@@ -239,7 +238,7 @@ def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str
 
 
 def _relative(now: float, was: float) -> str:
-    """Return ` (+18.0%)`; nothing without a base."""
+    """Return the growth from `was`, ` (+18.0%)`; nothing without a base."""
     return f" ({signed(now - was, percent((now - was) / was))})" if was else ""
 
 
@@ -264,6 +263,6 @@ def _dearer(compared: Sequence[ScenarioEntry]) -> list[str]:
 
 
 def growth(now: float, was: float, shown: Callable[[float], str], unit: str) -> str:
-    """`+4,120 prompt tokens (+18.0%)`."""
+    """Return a change with its unit: `+4,120 prompt tokens (+18.0%)`."""
     change = now - was
     return f"{signed(change, shown(change))} {unit}{_relative(now, was)}"
