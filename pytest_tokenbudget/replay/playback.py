@@ -380,9 +380,7 @@ class Ledger:
         return number
 
     def _is_missing(self, sent: Sent) -> bool:
-        """Return whether a request is no model call, and nothing may answer it: it is not to be called
-        either.
-        """
+        """Return whether a request is no model call and has no answer: it may not be really sent either."""
         model_call = sent.request is not None or sent.unmetered is not None
         return not (model_call or self.rules.calls or self.rules.passes_by(sent))
 
@@ -460,7 +458,7 @@ class Ledger:
 
 
 class AtOnce:
-    """Which recorded exchanges are asked for at once: one before the other has its answer. Thread-safe."""
+    """Find recorded exchanges that are asked for at once: one before the other is answered. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -469,7 +467,7 @@ class AtOnce:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """Be asking, in this thread."""
+        """Mark this thread as asking while the context lasts."""
         mine: list[int] = []
         with self._lock:
             self._met += [(other, mine) for other in self._asking.values()]
@@ -481,75 +479,75 @@ class AtOnce:
                 self._asking.pop(threading.get_ident(), None)
 
     def found(self, index: int) -> None:
-        """Note which exchange answers what this thread asks."""
+        """Note the exchange that answers what this thread asks."""
         with self._lock:
             self._asking.get(threading.get_ident(), []).append(index)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Return the exchanges that were asked for at once, each pair once."""
+        """The indices of exchanges that were asked for at once, each pair once."""
         with self._lock:
             met = {tuple(sorted((a, b))) for one, other in self._met for a in one for b in other}
         return [(first, second) for first, second in sorted(met)]
 
 
 def _apart(first: Exchange, second: Exchange) -> bool:
-    """Whether the second was recorded after the answer to the first had begun, as their times show."""
+    """Return whether the second was sent after the answer to the first began, by their recorded times."""
     began, sent = first.answer.date, second.answer.sent
     same = first.answer.recording_session == second.answer.recording_session
     return same and began is not None and sent is not None and began <= sent
 
 
 class CallLimits(Protocol):
-    """What real calls may be made: caps and the spend limit."""
+    """Limits of real calls: caps and the spend limit."""
 
     def begin(self, call: Call) -> None:
-        """Take note of a call that is about to be sent. Raises ReplayMiss where it must not be."""
+        """Count a call that is about to be sent. Raises ReplayMiss if it must not be sent."""
 
     def finish(self, call: Call) -> None:
-        """Take note of the answer to a call, which is `call.answer`."""
+        """Count the answer to a call, which is `call.answer`."""
 
     def replayed(self, asker: str, sent: Sent, answer: Mapping[str, Any]) -> None:
-        """Take note of a turn of a test or fixture that the recording answered, among its real calls."""
+        """Count a turn of a test or fixture that the recording answered, beside its real calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Of one cassette in one run."""
+    """How one cassette answers in one run."""
 
     calls: bool = False
-    """What the recording does not answer is really sent."""
+    """Whether what the recording does not answer is really sent."""
     exact: bool = False
-    """The recording answers only what is the same to the letter."""
+    """Whether the recording answers only what was recorded byte for byte."""
     repeats: bool = False
-    """What was answered is answered again, as one more turn."""
+    """Whether what was answered before is answered again, as one more turn."""
     ignored_hosts: frozenset[str] = frozenset()
-    """Hosts that get nothing but model calls: all else is answered with an empty 200, recorded or not."""
+    """Hosts to which only model calls are sent. All else is answered with an empty 200, recorded or not."""
     free_hosts: frozenset[str] = frozenset()
-    """Hosts whose traffic, beside model calls, passes by unrecorded; on loopback all but an SDK's does."""
+    """Hosts whose traffic, except model calls, passes by unrecorded. On loopback all but an SDK's does."""
     limits: CallLimits | None = None
-    """Asked before each real model call, and told its answer."""
+    """Limits that are asked before each real model call, and get its answer."""
     untouched: bool = False
-    """Answers are served as vcr serves them, waits and compression included."""
+    """Whether answers are served as vcr serves them, with waits and compression."""
     sort_keys: bool = False
-    """The cassette holds bodies as structures, so that nobody knows the order of their keys: it says nothing,
-    in what was recorded as in what is asked now."""
+    """Whether the cassette holds bodies as structures, which lose the order of their keys. That order is then
+    ignored, in what was recorded and in what is asked now."""
     redactor: Redactor | None = None
-    """Hides in a request what was hidden in the recording, before the two are compared (not where answers
-    are `untouched`: the filters of the suite have done that), and secrets in all that is told."""
+    """Hides in a request what was hidden in the recording, before the two are compared (not if answers are
+    `untouched`: the filters of the suite have done that), and secrets in all messages."""
     outside: bool = False
-    """No scenario asks: nothing is recorded or metered."""
+    """Whether no scenario is asking, so that nothing is recorded or metered."""
     placeholder: bool = False
-    """A request that nothing answers gets a placeholder first, so that what follows can be bounded."""
+    """Whether a request that nothing answers first gets a placeholder, so that the rest can be bounded."""
     accepted: AcceptedIn = lambda _: {}
-    """What was accepted in place of the exchanges of a recording, by their index."""
+    """Returns what was accepted in place of the exchanges of a recording, by the index of the exchange."""
     cassette: str = ""
-    """The path of a cassette of the user's."""
+    """The path of the cassette if it is the user's own."""
     asker: Callable[[], str] | None = None
-    """Names the test or fixture that asks, where it may be another than the one that opened the cassette."""
+    """Returns the test or fixture that asks, if it may differ from the one that opened the cassette."""
 
     def passes_by(self, sent: Sent) -> bool:
-        """Whether a request is neither recorded nor refused: it goes to a server of the test itself."""
+        """Return whether a request is neither recorded nor refused, as for a server of the test itself."""
         if self.outside:
             return True
         own = sent.host in self.free_hosts or (sent.host in LOOPBACK and not sent.is_of_an_sdk)
@@ -558,23 +556,23 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """What a cassette of the user's may answer one request with, by the options that it was opened with."""
+    """What a user's cassette may answer one request with, by the options that it was opened with."""
 
     numbers: frozenset[int] = frozenset()
-    """Of its interactions."""
+    """Indices of its interactions."""
     refusal: str = ""
-    """Why there never were any; empty where they may be played out."""
+    """Why there never were any; empty if there were, though they may all be played by now."""
     differs: tuple[str, ...] = ()
-    """Names of the matchers of `match_on` that refuse."""
+    """Names of the matchers in `match_on` that refuse."""
 
     @property
     def is_elsewhere(self) -> bool:
-        """Return whether nothing but the address differs: the same may be asked, at another host or path."""
+        """Whether only the address differs: the same request may be made, at another host or path."""
         return bool(self.differs) and set(self.differs) <= _ADDRESS
 
     @property
     def way_out(self) -> str:
-        """Return what else helps where nothing but the address differs, as a sentence, or an empty text."""
+        """A sentence about what else helps if only the address differs; else empty."""
         if not self.is_elsewhere:
             return ""
         return (
@@ -583,17 +581,17 @@ class Playable:
 
 
 _ADDRESS = frozenset({"method", "scheme", "host", "port", "path", "query", "uri"})
-"""Matchers of vcr that look at no more than method and address."""
+"""Matchers of vcr that compare only method and address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a recording answers a request with."""
+    """The answer that a recording has for a request."""
 
     number: int
-    """Of the recorded interaction, from 0."""
+    """Index of the recorded interaction, from 0; -1 for an answer that is not recorded."""
     answer: dict[str, Any]
-    """In vcr's shape; the caller's own."""
+    """The answer in vcr's shape, a copy for the caller."""
 
 
 _T = TypeVar("_T")
@@ -601,23 +599,25 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What one test or fixture asked of a recording, and how it left it: as in `Recording`."""
+    """What one test or fixture asked of a recording, and what it left unplayed; fields as in `Recording`."""
 
     pairs: tuple[Pair, ...]
     misses: tuple[Request, ...]
     unplayed: tuple[Exchange, ...]
     reshaped: tuple[Pair, ...]
     problems: tuple[str, ...]
+    """Why its run cannot be judged, other than by misses, in sentences."""
     edits: tuple[str, ...]
+    """Problems that only an edit of the test solves, in sentences."""
     stood_in: int
     """How many of the misses a placeholder answered."""
 
 
 class Accounts:
-    """The accounts of all that ask one recording."""
+    """Record which test or fixture asked what of one recording."""
 
     def __init__(self, recording: Recording, opener: str) -> None:
-        """`opener` is told what nobody asks for."""
+        """Start without entries. Turns that nobody asks for are booked to `opener`."""
         self._recording = recording
         self._opener = opener
         self._asked: dict[int, str] = {}
@@ -627,30 +627,33 @@ class Accounts:
         self._stood_in: Counter[str] = Counter()
 
     def asked(self, number: int, asker: str) -> None:
-        """For the exchange of this number."""
+        """Record who asked for the exchange with this index."""
         self._asked[number] = asker
 
     def missed(self, asker: str) -> None:
-        """In step with the misses of the recording."""
+        """Record who sent the request that was just appended to `recording.misses` (parallel lists)."""
         self._missed.append(asker)
 
     def refused(self, asker: str, problem: str) -> None:
-        """For another reason."""
+        """Record a problem, other than a miss, for which an asker's run cannot be judged."""
         self._problems.append((asker, problem))
 
     def forked(self, asker: str, problem: str) -> None:
-        """Asked in a fork, which nothing but an edit of the test mends."""
+        """Record who asked in a forked process, which only an edit of the test can solve."""
         self._edits.append((asker, problem))
 
     def stand_in(self, asker: str) -> bool:
-        """Count a placeholder, and return whether it is one of the few that a scenario gets."""
+        """Count a placeholder. Return False, uncounted, if the scenario has had all that it may get."""
         if self._stood_in[asker] == _PLACEHOLDERS:
             return False
         self._stood_in[asker] += 1
         return True
 
     def of(self, asker: str, *, shared: bool) -> Account:
-        """Of one of them. Where several share the recording, what nobody asks for says nothing."""
+        """Return the account of one test or fixture.
+
+        If several share the recording, turns that nobody asked for say nothing, and are left out.
+        """
         recording = self._recording
         return Account(
             pairs=self._mine(asker, recording.pairs),
