@@ -679,41 +679,44 @@ class Call:
 
     sent: Sent
     request: Mapping[str, Any]
-    """As a new recording keeps it."""
+    """The request as a new recording keeps it."""
     started: float
     began: float | None = None
-    """When the answer did, where a proxy saw it: vcr tells the end of an answer, which for one that is not
-    streamed is its first byte as well."""
+    """When the answer's first byte came, if a proxy or a stream showed it. vcr shows the end of an answer,
+    which is taken for the first byte if the answer is not streamed."""
     answer: Mapping[str, Any] | None = None
-    """None until the whole answer is there."""
+    """The whole answer in vcr's shape; None until it is there."""
     answered: float | None = None
-    """When it was; None where it was replayed."""
+    """When the whole answer came; None if it was replayed."""
     asker: str = ""
-    """Whose it is, where it was really called."""
+    """The test or fixture that made it, if it was really called."""
     requests: tuple[Request, ...] = ()
-    """What it asks of models, of a batch all entries, with the conversation that the API keeps."""
+    """Its model requests (all entries of a batch), with the conversation that the API keeps."""
     is_whole: bool = True
-    """Whether `requests` hold all of the prompt: not where it continues an unknown message thread."""
+    """Whether `requests` hold the whole prompt. False if it continues an unknown message thread."""
     thread: int = field(default_factory=threading.get_ident)
-    """Which thread sent it."""
+    """Id of the thread that sent it."""
     left: bool = False
-    """Nobody waits for its answer any more."""
+    """Whether nobody waits for its answer any more."""
     is_read: bool = True
     """Whether the agent reads all of its answer."""
     how: Left | None = None
-    """How it was left before its answer came, where that is known."""
+    """How the agent gave it up before its answer came, if that is known."""
     ended: float = 0.0
-    """When that was."""
+    """When the agent gave it up; 0 if it did not."""
 
     def leave(self, how: Left | None = None) -> None:
-        """Note that whoever sent it is gone. Called by the garbage collector too, so it takes no lock."""
+        """Note that nobody waits for this call any more.
+
+        It takes no lock, since the garbage collector calls it too.
+        """
         self.left = True
         if how is not None and self.answer is None:
             self.how, self.ended = how, time.monotonic()
 
 
 class Calls:
-    """The answered requests of one run."""
+    """The requests of one run and their answers, replayed and real."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -721,22 +724,22 @@ class Calls:
         self._unreadable: list[str] = []
 
     def replayed(self, sent: Sent, interaction: Interaction) -> None:
-        """A request was answered from the recording."""
+        """Keep a request that was answered from the recording."""
         request, answer = interaction
         self._calls.append(Call(sent, request, time.monotonic(), answer=answer))
 
     def by(self, asker: str) -> Calls:
-        """The real calls of one test or fixture."""
+        """Return the real calls of one test or fixture."""
         calls = Calls(self._name)
         calls._calls = [call for call in self._calls if call.asker == asker]
         return calls
 
     def add(self, call: Call) -> None:
-        """Keep a real call that sets out."""
+        """Keep a real call that begins."""
         self._calls.append(call)
 
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
-        """Its whole answer is there; it is kept decompressed."""
+        """Keep the whole answer of a call, decompressed."""
         try:
             call.answer = plain(answer)
         except CassetteError as error:
@@ -746,16 +749,16 @@ class Calls:
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
-        """What was really called, in the order of the calls; batches with the results that were fetched."""
+        """Exchanges that were really called, in the order of the calls; batches with the fetched results."""
         called = sorted((call for call in self._calls if call.answered is not None), key=_started)
         return tuple(Traffic([_interaction(call) for call in called]).exchanges)
 
     def interactions(self) -> list[Interaction]:
-        """What a new recording of this run holds: answered requests in the order they were sent, undoctored.
+        """Return the interactions of a new recording of this run, in the order in which they were sent.
 
-        Where everything was really called, answers have their `timing`. Where a part of it was, that says in
-        which session each was recorded. Raises RecordingError where an answer is not whole: then nothing is
-        to be written.
+        They are not redacted. If every turn was really called, answers have their `timing`. If only a part
+        was, `timing` says in which session each was recorded. Raises RecordingError if an answer is not
+        whole: then nothing must be written.
         """
         if problem := self._problem():
             raise RecordingError(f"{problem} Nothing was recorded; run it again.")
@@ -768,8 +771,9 @@ class Calls:
 
     @property
     def unanswered(self) -> list[str]:
-        """Calls without a whole answer, in sentences; not those that a retry came through for, or that the
-        agent left.
+        """Sentences about model calls without a whole answer.
+
+        Not those that were asked again and answered, or that the agent gave up.
         """
         cut = [call for call in self._given_up if call.sent.request is not None and call.how is None]
         return [f"{self._name}: the answer to {call.sent} did not end." for call in cut]
@@ -780,35 +784,35 @@ class Calls:
 
     @property
     def _given_up(self) -> list[Call]:
-        """Without a whole answer; not those that a retry came through for."""
+        """Calls without a whole answer; not those that were asked again and answered."""
         whole = {call.sent.identity for call in self._answered}
         return [call for call in self._calls if call.answer is None and call.sent.identity not in whole]
 
     @property
     def _lost(self) -> list[Call]:
-        """Of these, what is no model call: it is kept as failed."""
+        """Those of `_given_up` that are no model calls: they are recorded as failed."""
         return [call for call in self._given_up if call.sent.request is None]
 
     @property
     def _abandoned(self) -> list[Call]:
-        """Model calls that the agent left: cancelled, or timed out for good. They are kept as that."""
+        """Model calls that the agent gave up: cancelled, or timed out for good. They are recorded as such."""
         timed_out = [call for call in self._given_up if call.how is Left.TIMED_OUT]
         cancelled = [call for call in self._calls if call.answer is None and call.how is Left.CANCELLED]
         return [call for call in (*cancelled, *timed_out) if call.sent.request is not None]
 
     @property
     def abandoned(self) -> list[str]:
-        """Model calls that the agent left before their answers came, and how; each once."""
+        """Model calls that the agent gave up before their answers came, and how; each once."""
         return list(dict.fromkeys(f"{call.sent} was {call.how}" for call in self._abandoned))
 
     @property
     def lost(self) -> list[str]:
-        """What is no model call and got no answer; each once."""
+        """Requests that are no model calls and got no answer; each once."""
         return list(dict.fromkeys(call.sent.place for call in self._lost))
 
     @property
     def broken(self) -> list[str]:
-        """Model calls whose answer the API ended by an error, in sentences."""
+        """Sentences about model calls whose answer the API ended by an error."""
         asked = [(call.sent, call.sent.request, call.answer) for call in self._answered if call.answered]
         read = [(sent, answer_to(request, answer)) for sent, request, answer in asked if request and answer]
         return [
@@ -824,7 +828,7 @@ class Calls:
 
     @property
     def asked_again(self) -> list[str]:
-        """Model calls that were given up, and came through when they were asked again; each once."""
+        """Model calls that were given up and were answered when they were asked again; each once."""
         whole = {call.sent.identity for call in self._answered}
         given_up = [call for call in self._calls if call.answer is None and call.how is not Left.CANCELLED]
         left = [call.sent for call in given_up if call.sent.identity in whole]
@@ -832,25 +836,26 @@ class Calls:
 
     @property
     def failed(self) -> list[str]:
-        """Model calls that failed for good: no try of the same was answered with a bill; each once."""
+        """Sentences about model calls that failed for good: no try of any of them was billed; each once."""
         return [_failure(*tries[-1]) for tries in self._tries().values() if _all_failed(tries)]
 
     @property
     def last_failure(self) -> str | None:
-        """How the last model call failed, if no try of the same was answered whole; else None."""
+        """How the last model call failed, in a sentence; None if one of its tries was answered whole."""
         *_, last = [None, *self._tries().values()]
         return _failure(*last[-1]) if last and not any(answer.is_whole for _, answer in last) else None
 
     @property
     def denied(self) -> int | None:
-        """Return the status of the last model call if its credentials were not accepted, else None."""
+        """The HTTP status of the last model call if its credentials were not accepted, else None."""
         *_, last = [None, *self._tries().values()]
         status = last[-1][1].status if last else None
         return status if status in _DENIED else None
 
     def _tries(self) -> dict[tuple[object, ...], list[tuple[Sent, Answer]]]:
-        """Return the answered tries of each model call, by what is the same in all of them, the call that was
-        tried last at the end.
+        """Return the answered tries of each model call, by `Sent.identity`.
+
+        The call that was tried last comes last. Calls that the agent gave up are left out.
         """
         tries: dict[tuple[object, ...], list[tuple[Sent, Answer]]] = {}
         for call in self._calls:
@@ -881,13 +886,14 @@ def _failure(sent: Sent, answer: Answer) -> str:
 
 
 _TRANSIENT = frozenset({429, 529})
-"""Statuses that say something of the hour, and nothing of the agent."""
+"""Statuses of a busy server, which say nothing about the agent."""
 
 
 def _is_retried(call: Call, calls: Iterable[Call]) -> bool:
-    """Whether a model call was turned away, and an SDK came through with it when it asked again.
+    """Return whether a model call was turned away, and an SDK got an answer when it asked again.
 
-    The SDKs count their retries in a header. Who asks again without it may do so whatever the answer was.
+    The SDKs count their retries in a header. An agent that asks again without it may do so whatever the
+    answer was, so its failed call is kept.
     """
     if call.answer is None or status(call.answer) not in _TRANSIENT or not call.sent.costs:
         return False
@@ -906,18 +912,18 @@ def _started(call: Call) -> float:
 
 
 _PLACEHOLDERS = 3
-"""That a scenario gets at most."""
+"""How many placeholders a scenario gets at most."""
 
 
 def _is_forced(prompt: Prompt) -> bool:
-    """Whether a request has to be answered by a tool, or by a schema, so that a text is no answer."""
+    """Return whether a request must be answered by a tool or by a schema, so that a text is no answer."""
     choice, output = (as_mapping(prompt.options.get(name)) for name in ("tool_choice", "output_config"))
     schema = prompt.options.get("output_format") or output.get("format")
     return choice.get("type") in ("any", "tool") or schema is not None
 
 
 def _placeholder(request: Request) -> dict[str, Any]:
-    """Return an answer that ends the turn and says nothing."""
+    """Return an answer in vcr's shape that ends the turn and says nothing."""
     message = {
         "id": "msg_placeholder",
         "type": "message",
@@ -934,17 +940,17 @@ def _placeholder(request: Request) -> dict[str, Any]:
 
 _DENIED = (401, 403)
 _REFUSED = 403
-"""What a failed call replays as: exporters of telemetry and SDKs do not try again."""
+"""The status as which a failed call replays: exporters of telemetry and SDKs do not try again."""
 
 
 def _empty(code: int, reason: str) -> dict[str, Any]:
-    """An answer without content."""
+    """Return an answer in vcr's shape without content."""
     headers = {"content-type": ["application/json"], "x-should-retry": ["false"]}
     return {"status": {"code": code, "message": reason}, "headers": headers, "body": {"string": b"{}"}}
 
 
 def _interaction(call: Call) -> Interaction:
-    """Without the timing of another recording."""
+    """Return a call as an interaction, without the timing of an earlier recording."""
     answer = call.answer or (
         left_answer(call.how, call.ended - call.started)
         if call.how
@@ -959,14 +965,17 @@ def _is_replayed(call: Call) -> bool:
 
 
 def _of_session(call: Call, newest: int) -> Interaction:
-    """With the session that it was recorded in, the `newest` one where it was called just now."""
+    """Return a call as an interaction, with the session that it was recorded in.
+
+    A call that was really made has session `newest`.
+    """
     request, answer = _interaction(call)
     session = session_of(call.answer or {}) if _is_replayed(call) else newest
     return request, answer | ({"timing": {"session": session}} if session else {})
 
 
 def _timed(call: Call, began: float) -> Interaction:
-    """With whole milliseconds since the first call."""
+    """Return a call as an interaction, with its times in whole milliseconds since `began`, the first call."""
     request, answer = _interaction(call)
     timing = {"started": round(1000 * (call.started - began))}
     streamed = call.sent.request is not None and call.sent.request.prompt.stream
@@ -983,8 +992,9 @@ FORKED = (
 
 
 class Forks:
-    """Whether a fork of the process that made this has asked for anything; told to that process by one byte
-    that they share.
+    """Notice that a fork of the process that made this has asked for something.
+
+    The processes share one byte, by which a fork tells it.
     """
 
     def __init__(self) -> None:
@@ -993,15 +1003,15 @@ class Forks:
 
     @property
     def inside(self) -> bool:
-        """Whether this is a fork."""
+        """Whether the current process is a fork."""
         return os.getpid() != self._process
 
     def tell(self) -> None:
-        """Called in a fork, which asks for something."""
+        """Tell the first process that this fork asks for something."""
         self._told[0] = 1
 
     def told(self) -> bool:
-        """Whether one has, since this was asked last."""
+        """Return whether a fork has asked for something since this was last called."""
         told = bool(self._told[0])
         self._told[0] = 0
         return told
@@ -1011,21 +1021,21 @@ _LENGTH_AND_CODING = ("content-encoding", "content-length", "transfer-encoding")
 
 
 class Answers:
-    """The recorded answers of one cassette as they are served in one run."""
+    """Serve the recorded answers of one cassette in one run."""
 
     def __init__(self, *, untouched: bool) -> None:
-        """`untouched`: as vcr serves them."""
+        """Serve answers as vcr does if `untouched`, else as `served` does."""
         self._serve = _untouched if untouched else served
-        self._names: dict[str, dict[str, str]] = {}  # of a batch's entries, by its id: recorded -> now
+        self._names: dict[str, dict[str, str]] = {}  # batch id -> recorded custom_id -> custom_id now
 
     def name(self, created: Mapping[str, Any], recorded: Iterable[Request], now: Iterable[Request]) -> None:
-        """Learn what the entries of a batch are called now, from the answer that created it."""
+        """Learn, from the answer that created a batch, which names its entries have now."""
         batch = parse_body(answer_body(created)) or {}
         names = {str(was.custom_id): str(entry.custom_id) for was, entry in zip(recorded, now, strict=True)}
         self._names[str(batch.get("id"))] = {was: name for was, name in names.items() if was != name}
 
     def serve(self, answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
-        """A copy of a recorded answer, for `sent`. Raises CassetteError as `served` does."""
+        """Return a copy of a recorded answer for `sent`. Raises CassetteError as `served` does."""
         names = {}
         if sent.request is not None and sent.request.endpoint.api == "batch_results":
             names = self._names.get(str(sent.request.endpoint.batch_id), {})
@@ -1037,10 +1047,10 @@ class Answers:
 
 
 def served(answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
-    """A copy of a recorded answer, for `sent`.
+    """Return a copy of a recorded answer, in the framing that `sent` asks for.
 
-    A failed attempt asks to be retried after a millisecond instead of what the server asked for. Raises
-    CassetteError where the body cannot be decoded or has no form that `sent` can read.
+    A failed attempt asks to be retried after a millisecond, whatever the server asked for. Raises
+    CassetteError if the body cannot be decoded, or has no form that `sent` can read.
     """
     headers, body = lower(answer.get("headers")), answer_body(answer)
     changes: dict[str, str | None] = {}
@@ -1056,21 +1066,21 @@ def served(answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
 def _untouched(answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
     """Return a copy of a recorded answer as vcr serves it, unless `sent` can only read another framing.
 
-    Raises CassetteError for an answer to a model call that nothing here decompresses: the client cannot
-    either, and would only say that it is no JSON.
+    Raises CassetteError for an answer to a model call whose compression no module here can undo: the client
+    cannot either, and would only say that it is no JSON.
     """
     if sent.request is None or sent.request.endpoint.api != "messages":
         return dict(answer)
     headers, body = lower(answer.get("headers")), answer_body(answer)
     decode_body(headers, body)
-    with contextlib.suppress(CassetteError):  # then the client is the one to read it
+    with contextlib.suppress(CassetteError):  # then it is served as it is, and the client reports it
         if transcode(headers, body, sent.request)[0]:
             return served(answer, sent)
     return dict(answer)
 
 
 def plain(answer: Mapping[str, Any], body: bytes | None = None) -> dict[str, Any]:
-    """A copy of an answer in vcr's shape, its body decompressed. Raises CassetteError where it cannot."""
+    """Return a decompressed copy of an answer in vcr's shape. Raises CassetteError if it cannot."""
     body = answer_body(answer) if body is None else body
     body = decode_body(lower(answer.get("headers")), body)
     headers = _with(answer.get("headers") or {}, dict.fromkeys(_LENGTH_AND_CODING))
@@ -1084,7 +1094,7 @@ def plain(answer: Mapping[str, Any], body: bytes | None = None) -> dict[str, Any
 
 
 def _renamed(line: bytes, names: Mapping[str, str]) -> bytes:
-    """A line of batch results under the name that its entry has now; what is no JSON stays."""
+    """Return a line of batch results with the name that its entry has now; other lines stay."""
     try:
         entry = json.loads(line)
         name = names[entry["custom_id"]]
@@ -1094,7 +1104,7 @@ def _renamed(line: bytes, names: Mapping[str, str]) -> bytes:
 
 
 def _with(headers: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, list[Any]]:
-    """A copy of headers with some set, and some (None) removed, whatever their case."""
+    """Return a copy of headers with some set, and some (None) removed, whatever their case."""
     kept = {
         name: list(values) if isinstance(values, (list, tuple)) else [values]
         for name, values in headers.items()
@@ -1104,8 +1114,9 @@ def _with(headers: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict
 
 
 class Outside(Ledger):
-    """Stands for whoever asks while nothing is metered: what costs may be refused, as are stand-ins of keys;
-    all else is really sent.
+    """The ledger while nothing is metered.
+
+    Model calls may be refused, and requests that hold only a stand-in for a key are. All else is really sent.
     """
 
     def __init__(
@@ -1114,27 +1125,32 @@ class Outside(Ledger):
         ignored_hosts: frozenset[str],
         refusal: Callable[[Sent], str | None] = lambda _: None,
     ) -> None:
-        """`tell` keeps what was refused, for code that swallows it; `refusal` says why a model call is, or
-        None where it may be made."""
+        """Keep `tell`, which is given every refusal, for code that swallows the error.
+
+        `refusal` returns why a model call is refused, or None if it may be made.
+        """
         rules = Rules(outside=True, ignored_hosts=ignored_hosts)
         super().__init__("outside of scenarios", "", rules=rules)
         self._tell = tell
         self._refusal = refusal
 
     def find(self, sent: Sent, playable: Playable | None = None) -> Found | None:
-        """Return None where the request is to be really sent. Raises ReplayMiss where it may not be."""
+        """Return None if the request is to be really sent. Raises ReplayMiss if it must not be."""
         if sent.costs and (refusal := self._refusal(sent)):
             self._tell(refusal)
             raise ReplayMiss(refusal)
         return super().find(sent, playable)
 
     def doubt(self, problem: str) -> None:
-        """Tell what was refused."""
+        """Give a refusal to `tell`."""
         self._tell(problem)
 
 
 class Ledgers:
-    """Whose requests are being sent: the ledger on top. Process-wide, so that threads and tasks find it."""
+    """The stack of ledgers, of which the top one answers.
+
+    It is one for the process, so that threads and tasks find it.
+    """
 
     def __init__(self) -> None:
         self._stack: list[Ledger] = []
@@ -1146,7 +1162,7 @@ class Ledgers:
 
     @contextlib.contextmanager
     def using(self, ledger: Ledger) -> Iterator[Ledger]:
-        """Put a ledger on top for a while; what began under it is finished under it."""
+        """Put a ledger on top while the context lasts. A call that began under it is finished under it."""
         self._stack.append(ledger)
         try:
             yield ledger
