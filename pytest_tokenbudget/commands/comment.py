@@ -203,7 +203,7 @@ class GitHub:
     """A client of GitHub's REST API with one token."""
 
     def __init__(self, token: str, api: str = API, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Check `api`, the address of the API. Raises GitHubError for one to which no token should be sent."""
+        """Check `api`, the address of the API. Raises GitHubError for one that no token should reach."""
         address = urlsplit(api)
         if address.scheme != "https" and address.hostname not in ("127.0.0.1", "localhost"):
             raise GitHubError(f"{api} is no https address. Set GITHUB_API_URL to the API of your GitHub.")

@@ -1,7 +1,7 @@
-"""Choose what every report shows of a change: its place, what it does to tokens and dollars, whom it touches.
+"""Choose what every report shows of a change: its place, its tokens and dollars, the scenarios it touches.
 
-A change is what differs at one place, told once for all scenarios. What fails for another reason, and what
-is to be known although nothing fails, stands beside it.
+A change is what differs at one place, told once for all scenarios. Beside it stands what fails for another
+reason, and what should be known although nothing fails.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _FEW, _OF_EACH_CAUSE = 12, 3
 
 
 def causes(scenario: ScenarioEntry) -> list[FindingEntry]:
-    """The findings that say why."""
+    """Return the findings that say why a scenario costs what it costs: all but the levers."""
     found = scenario["findings"]
     return [one for one in found if not is_lever(one)]
 
 
 def reasons(scenario: ScenarioEntry) -> list[FindingEntry]:
-    """Return the findings that say why it fails: not what is to be known whatever the verdict is."""
+    """Return the findings that say why it fails, without those to be known whatever the verdict is."""
     return [finding for finding in causes(scenario) if not is_note(finding)]
 
 
 def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
-    """The scenarios of one verdict and the same causes together: one prompt changes, many tests fail."""
+    """Group scenarios of one verdict and the same causes: one prompt changes, many tests fail."""
     groups: dict[object, list[ScenarioEntry]] = {}
     for one in scenarios:
         groups.setdefault(cause_of(one), []).append(one)
@@ -49,13 +49,16 @@ def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
 
 
 def cause_of(scenario: ScenarioEntry) -> tuple[object, ...]:
-    """Return what is equal for scenarios of one verdict and the same causes."""
+    """Return a key that is equal for scenarios of one verdict and the same causes."""
     reasons: list[object] = [(found["kind"], found["where"], place(found)) for found in causes(scenario)]
     return scenario["verdict"], *(reasons or [limit["metric"] for limit in exceeded(scenario)])
 
 
 def some_of_each_cause(scenarios: Sequence[ScenarioEntry]) -> list[tuple[ScenarioEntry, int]]:
-    """The three first of each cause, the last of them with the number of those left out; all when few."""
+    """Return the first three scenarios of each cause; if there are few scenarios, all of them.
+
+    Each comes with a number: how many more of its cause are left out after it.
+    """
     if len(scenarios) <= _FEW:
         return [(one, 0) for one in scenarios]
     shown = []
@@ -73,9 +76,9 @@ OF_COST = (
     FindingKind.RATE_CHANGED,
     FindingKind.RECORDING_CHANGED,
 )
-"""Kinds whose dollars add up to what a scenario costs more."""
+"""Kinds whose dollars add up to the change of a scenario's cost."""
 _NEGLIGIBLE = 0.0005
-"""A share that is shown as 0.0 %, or as 0.1 % at most."""
+"""The largest share that counts as rounding: it is shown as 0.0 %, or as 0.1 % at most."""
 
 
 @dataclass(frozen=True)
@@ -87,51 +90,51 @@ class Change:
 
     @property
     def findings(self) -> tuple[FindingEntry, ...]:
-        """Those of the scenario that it costs most."""
+        """The findings of the scenario that the change costs most."""
         return self.touched[0][1]
 
     @property
     def scenarios(self) -> list[ScenarioEntry]:
-        """All that it touches."""
+        """All scenarios that the change touches."""
         return [scenario for scenario, _ in self.touched]
 
     @cached_property
     def failing(self) -> list[ScenarioEntry]:
-        """Those of them that fail."""
+        """The scenarios that the change touches and that fail."""
         return [scenario for scenario in self.scenarios if fails(scenario)]
 
     @property
     def place(self) -> str:
-        """Its file and line, where they are known."""
+        """Its file and line; empty if they are not known."""
         return next(filter(None, map(place, self.findings)), "")
 
     @property
     def where(self) -> str:
-        """`the system prompt (system[0])`."""
+        """Its place in the request, in words: `the system prompt (system[0])`."""
         if self.findings[0]["kind"] == FindingKind.MODEL_CHANGED:
             return _MODEL
         return in_words(next((one["where"] for one in self.findings if one["where"]), ""))
 
     @property
     def title(self) -> str:
-        """`prompts/system.md:14: the system prompt (system[0])`."""
+        """Its place in a file and in the request: `prompts/system.md:14: the system prompt (system[0])`."""
         return ": ".join(filter(None, (self.place, self.where)))
 
     @cached_property
     def tokens(self) -> int:
-        """Prompt tokens that it adds to one run of each."""
+        """Prompt tokens that it adds to one run of each scenario."""
         grown = (one for one in self._findings if one["kind"] == FindingKind.GROWTH)
         return sum(one["tokens"] or 0 for one in grown)
 
     @cached_property
     def dollars(self) -> float | None:
-        """What it adds to one run of each; None where a price is missing."""
+        """Dollars that it adds to one run of each scenario; None if a price is missing."""
         costs = [one["cost_usd"] for one in self._findings]
         return None if None in costs else sum(cost or 0.0 for cost in costs)
 
     @cached_property
     def month(self) -> float | None:
-        """The same in a month; None where it is not known how often each runs."""
+        """Dollars that it adds in a month; None if unknown, as when it is not known how often each runs."""
         if self.dollars is None or any(not scenario["runs_per_month"] for scenario in self.scenarios):
             return None
         return sum(
@@ -146,7 +149,7 @@ class Change:
 
     @property
     def amounts(self) -> str:
-        """`+1,056 prompt tokens, +$0.0015 a run, +$1.50 a month`; what it does not move is left out."""
+        """What it adds: `+1,056 prompt tokens, +$0.0015 a run, +$1.50 a month`; zeros are left out."""
         about = tilde(self.scenarios)
         parts = [f"{about}{signed(self.tokens, count(self.tokens))} prompt tokens"] if self.tokens else []
         if self.dollars is None:
@@ -159,7 +162,7 @@ class Change:
 
     @property
     def extent(self) -> str:
-        """`in 45 scenarios, 3 of them fail`."""
+        """How many scenarios it touches: `in 45 scenarios, 3 of them fail`."""
         every, failing = plural(len(self.touched), "scenario"), len(self.failing)
         if failing in (0, len(self.touched)):
             return f"in {every}"
@@ -167,7 +170,7 @@ class Change:
 
     @cached_property
     def is_told(self) -> bool:
-        """Whether it is more than a rounding of what its scenarios take."""
+        """Whether it is more than a rounding of the tokens and dollars of its scenarios."""
         sides = [side for scenario in self.scenarios if (side := scenario["baseline"])]
         tokens, cost = sum(side["prompt_tokens"] for side in sides), dollars_of(sides)
         moved = abs(self.tokens) > _NEGLIGIBLE * tokens
@@ -175,9 +178,10 @@ class Change:
 
 
 def changes(document: Document) -> list[Change]:
-    """Return what differs, place by place: the worst first, in dollars a month where all are known, or a run.
+    """Return what differs, place by place, the worst first: in dollars a month if all are known, else a run.
 
-    Where anything fails, only what touches a failing scenario; and no rounding, where more than that is told.
+    If anything fails, only changes that touch a failing scenario count. Mere roundings are left out, unless
+    there is nothing else.
     """
     by_place: dict[str, list[tuple[ScenarioEntry, tuple[FindingEntry, ...]]]] = defaultdict(list)
     for scenario in worst_first(document["scenarios"]):
@@ -196,7 +200,7 @@ _MODEL = "the model"
 
 
 def _by_place(scenario: ScenarioEntry) -> dict[str, list[FindingEntry]]:
-    """Return the findings about costs by their line, or by their place in the request without one.
+    """Return the findings about costs by their line, or by their place in the request if they have none.
 
     Another model counts, prices and caches the whole prompt anew: what has no line of its own belongs to it.
     """
@@ -214,14 +218,15 @@ def _dearest(touched: tuple[ScenarioEntry, tuple[FindingEntry, ...]]) -> float:
 
 
 def _loss(dollars: float | None) -> float:
-    """Sort what costs most first, and first of all what nobody knows."""
+    """Return a sort key that puts the highest cost first, and an unknown one before all."""
     return float("-inf") if dollars is None else -round(dollars, 10)
 
 
 def unexplained(document: Document, told: Sequence[Change]) -> list[list[ScenarioEntry]]:
     """Return the failing scenarios that no change is told for, those of one reason together.
 
-    A change explains what is over, if its cost is known: every other verdict has a reason of its own.
+    A change explains a scenario that is over, if its cost is known. Every other verdict has a reason of its
+    own.
     """
     explained = {one["id"] for change in told for one in change.failing if _is_counted(one)}
     failing = filter(fails, worst_first(document["scenarios"]))
@@ -229,7 +234,7 @@ def unexplained(document: Document, told: Sequence[Change]) -> list[list[Scenari
 
 
 def _is_counted(scenario: ScenarioEntry) -> bool:
-    """Return whether a scenario is over by numbers, none of which is unknown."""
+    """Return whether a scenario is over, and every number that is past its limit is known."""
     counted = all(limit["measured"] is not None for limit in exceeded(scenario))
     return scenario["verdict"] == "over" and counted
 
@@ -256,7 +261,7 @@ _PHRASE = 100
 
 
 def phrase(finding: FindingEntry) -> str:
-    """What a finding says in a few words, without its line: `the system prompt (system[0]) +1,872 tokens`."""
+    """Return a finding in a few words, without its line: `the system prompt (system[0]) +1,872 tokens`."""
     where, tokens = finding["where"], finding["tokens"]
     if finding["kind"] == FindingKind.GROWTH and where and tokens:
         return f"{in_words(where)} {signed(tokens, count(tokens))} tokens"
@@ -266,12 +271,12 @@ def phrase(finding: FindingEntry) -> str:
 
 
 def levers(scenario: ScenarioEntry) -> list[FindingEntry]:
-    """The findings that say what would be cheaper."""
+    """Return the findings that say what would be cheaper."""
     return [finding for finding in scenario["findings"] if is_lever(finding)]
 
 
 def is_lever(finding: FindingEntry) -> bool:
-    """Return whether it says what would be cheaper, by its kind; those of newer versions are known by it."""
+    """Return whether a finding says what would be cheaper; its kind tells, also that of a newer version."""
     return finding["kind"].startswith("lever_")
 
 
@@ -281,17 +286,17 @@ def sentence(finding: FindingEntry) -> str:
 
 
 _SAY_TOKENS = (FindingKind.GROWTH, FindingKind.CACHE_BREAK, FindingKind.CACHE_CHANGE)
-"""Causes whose sentence says how many tokens they are; dollars are in the sentence of a lever only."""
+"""Kinds whose sentence already says the tokens; only the sentence of a lever says dollars."""
 
 
 def place(finding: FindingEntry) -> str:
-    """`prompts/system.md:14`, or nothing."""
+    """Return the file and line of a finding, `prompts/system.md:14`; empty if it has none."""
     source = finding["source"]
     return f"{plain(source['file'])}:{source['line']}" if source else ""
 
 
 def facts(finding: FindingEntry) -> list[str]:
-    """Return its tokens and dollars a run, as far as they are known and a text of its kind has none."""
+    """Return the tokens and dollars a run of a finding, if known and not in the text of its kind already."""
     tokens, cost, amounts = finding["tokens"], finding["cost_usd"], []
     if is_lever(finding):
         return []
@@ -303,17 +308,17 @@ def facts(finding: FindingEntry) -> list[str]:
 
 
 SECOND_REPLAY = "second replay"
-"""The place of what a second replay in another process has shown."""
+"""`Finding.where` of what a second replay in another process has shown."""
 _PROOF = "--token-budget-stability replays once more in another process and tells."
 _WAYS_OUT = "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free."
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is to be known of scenarios even where they pass."""
+    """Something that should be known of scenarios even if they pass."""
 
     finding: FindingEntry
-    """As it is of the first of them."""
+    """The finding of the first scenario."""
     scenarios: tuple[ScenarioEntry, ...]
 
     def __str__(self) -> str:
@@ -325,9 +330,9 @@ class Note:
 
 
 def notes(document: Document) -> list[Note]:
-    """Return what is to be known whatever the verdicts are, each once for all scenarios that it is found in.
+    """Return what should be known whatever the verdicts are, each once for all scenarios that it is found in.
 
-    That are values that may lose the cache from process to process, another order, another model at the same
+    These are values that may lose the cache from process to process, another order, another model at the same
     price, options under which the recorded answers would be others, recordings that began with another cache,
     and models that are not known.
     """
@@ -352,7 +357,7 @@ _NOTE = 400
 
 
 def is_note(finding: FindingEntry) -> bool:
-    """Return whether a finding explains no cost, and is to be known all the same."""
+    """Return whether a finding explains no cost, and should be known all the same."""
     return finding["kind"] in _NOTED or (finding["kind"] in _AT_NO_COST and finding["cost_usd"] == 0)
 
 
