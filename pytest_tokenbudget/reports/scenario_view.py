@@ -1,7 +1,7 @@
 """Choose what every report shows of a scenario: its place among others, its rows, its turns, its way out.
 
-A verdict is resolved by one command, or by what is done by hand. A verdict that is not known, of a newer
-version, is shown by its name and counts as failing.
+A verdict is resolved by one command, or by hand. A verdict of a newer version, which is not known, is shown
+by its name and counts as failing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.wording import NONE, UNKNOWN, apart, cents, count, money, percent, points, signed
 
 _NAMED = 3
-"""Tests that one way out names."""
+"""How many tests one way out names."""
 
 
 def fails(scenario: ScenarioEntry) -> bool:
@@ -42,13 +42,16 @@ def verdict_fails(verdict: str) -> bool:
 
 
 def rank(verdict: str) -> int:
-    """Return the place of `verdict` among all, the worst first; an unknown one is the last that fails."""
+    """Return the place of `verdict` in the order of verdicts, the worst first.
+
+    An unknown one comes after those that are known to fail, at the place of `improved`.
+    """
     order = [*map(str, Verdict)]
     return order.index(verdict) if is_known(verdict) else order.index(Verdict.IMPROVED)
 
 
 def worst_first(scenarios: Iterable[ScenarioEntry]) -> list[ScenarioEntry]:
-    """By verdict, then by dollars added a run (unknown ones first), by the largest change, by id."""
+    """Sort scenarios by verdict, then by dollars added a run (unknown ones first), largest change, id."""
 
     def key(scenario: ScenarioEntry) -> tuple[int, float, float, str]:
         added = cost_change(scenario)
@@ -60,27 +63,27 @@ def worst_first(scenarios: Iterable[ScenarioEntry]) -> list[ScenarioEntry]:
 
 
 def is_comparable(scenario: ScenarioEntry) -> bool:
-    """Whether the scenario has a baseline and a measurement that answer the same question."""
+    """Return whether the scenario has a baseline and a measurement that answer the same question."""
     return scenario["baseline"] is not None and is_measured(scenario)
 
 
 def changed(scenario: ScenarioEntry) -> bool:
-    """Whether anything is other than in the baseline."""
+    """Return whether anything differs from the baseline."""
     return scenario["measured"] != scenario["baseline"]
 
 
 def is_news(scenario: ScenarioEntry) -> bool:
-    """Whether there is anything to say of the scenario."""
+    """Return whether there is anything to say of the scenario."""
     return scenario["verdict"] != "within" or changed(scenario)
 
 
 def short_names(scenarios: Sequence[ScenarioEntry]) -> list[str]:
-    """The ids in printable form, without the folders, or the file, that all of them share."""
+    """Return the ids of scenarios as `short_ids` shows them."""
     return short_ids([one["id"] for one in scenarios])
 
 
 def short_ids(ids: Sequence[str]) -> list[str]:
-    """The same of ids alone."""
+    """Return ids in printable form, without the folders, or the file, that all of them share."""
     names = list(map(plain, ids))
     files = {name.partition("::")[0] for name in names}
     if len(files) == 1:
@@ -90,7 +93,7 @@ def short_ids(ids: Sequence[str]) -> list[str]:
 
 
 def exceeded(scenario: ScenarioEntry) -> list[LimitEntry]:
-    """The limits and caps that it is past."""
+    """Return the limits and caps that the scenario is past."""
     return [limit for limit in scenario["limits"] if limit["over"]]
 
 
@@ -109,7 +112,7 @@ METRICS = {
 
 
 def metric_name(metric: str) -> str:
-    """Return what a metric is called; one of a newer version by its own name."""
+    """Return a metric in words; one of a newer version by its own name."""
     return METRICS.get(metric, metric.replace("_", " "))
 
 
@@ -134,7 +137,7 @@ class Row:
 
 
 def cost_change(scenario: ScenarioEntry) -> float | None:
-    """Dollars a run over the baseline, or all of them where there is none; None where unknown."""
+    """Return the dollars a run more than the baseline, or all of them without one; None if unknown."""
     measured, baseline = scenario["measured"], scenario["baseline"]
     if measured is None or measured["cost_usd"] is None or not is_measured(scenario):
         return None
@@ -144,7 +147,7 @@ def cost_change(scenario: ScenarioEntry) -> float | None:
 
 
 def cost_cell(scenario: ScenarioEntry, runs: float = 1) -> str:
-    """`+$0.0094`: what the change costs in `runs` runs; without a baseline, what the scenario costs."""
+    """Return the cost of the change in `runs` runs, `+$0.0094`; without a baseline, that of the scenario."""
     if is_departed(scenario):
         return NONE
     change = cost_change(scenario)
@@ -157,33 +160,33 @@ def cost_cell(scenario: ScenarioEntry, runs: float = 1) -> str:
 
 
 def is_departed(scenario: ScenarioEntry) -> bool:
-    """Return whether it asks something else than was recorded, or what never was."""
+    """Return whether the scenario asks something else than was recorded, or has no recording."""
     return scenario["verdict"] in (Verdict.STALE, Verdict.UNRECORDED)
 
 
 def approximate(scenario: ScenarioEntry) -> str:
-    """`~` where the numbers of the prompt are estimated, `≥` where a part of them is unknown."""
+    """Return `~` if the prompt's numbers are estimated, `≥` if a part of them is unknown, else nothing."""
     return {"estimated": "~", "unknown": "≥"}.get(scenario["basis"], "")
 
 
 def tilde(scenarios: Iterable[ScenarioEntry]) -> str:
-    """Return `~` where the prompt of any of them is estimated."""
+    """Return `~` if the prompt of any scenario is estimated, else nothing."""
     return "~" if any(one["basis"] == "estimated" for one in scenarios) else ""
 
 
 def dollars_of(sides: Iterable[TokensEntry | None]) -> float:
-    """Return the dollars of those whose cost is known."""
+    """Return the sum of the dollars that are known."""
     return sum(side["cost_usd"] or 0.0 for side in sides if side is not None)
 
 
 def unpriced(scenario: ScenarioEntry) -> bool:
-    """Whether a price is missing, now or in the baseline."""
+    """Return whether a price is missing, now or in the baseline."""
     sides = (scenario["baseline"], scenario["measured"])
     return any(side is not None and side["cost_usd"] is None for side in sides)
 
 
 def rows(scenario: ScenarioEntry) -> list[Row]:
-    """What a table says of the scenario: what is over; else the one number that its verdict is about."""
+    """Return the rows of a scenario: what is over, else the one number that its verdict is about."""
     limits, verdict = scenario["limits"], scenario["verdict"]
     if verdict == "over":
         about = [limit for limit in limits if limit["over"]]
@@ -195,7 +198,10 @@ def rows(scenario: ScenarioEntry) -> list[Row]:
 
 
 def _prompt(scenario: ScenarioEntry) -> Row:
-    """The prompt tokens of a scenario that is not held against limits; why not, in the place of a number."""
+    """Return a row of the prompt tokens of a scenario without limits.
+
+    If it is stale or unrecorded, its verdict stands in the place of the number.
+    """
     baseline, measured = scenario["baseline"], scenario["measured"]
     was = "new" if baseline is None else count(baseline["prompt_tokens"])
     now = UNKNOWN if measured is None else approximate(scenario) + count(measured["prompt_tokens"])
@@ -204,7 +210,7 @@ def _prompt(scenario: ScenarioEntry) -> Row:
 
 
 def row(limit: LimitEntry, scenario: ScenarioEntry) -> Row:
-    """One limit as it is printed, with enough decimals to tell what is measured from what is allowed."""
+    """Return one limit as it is printed, with decimals enough to tell measured from allowed."""
     name, was, now, most = limit["metric"], limit["baseline"], limit["measured"], limit["limit"]
     about = "" if name in _OF_THE_ANSWER or now is None else approximate(scenario)
     shown: Callable[[float, int], str]
@@ -260,7 +266,7 @@ class TurnTable:
     rows: tuple[tuple[str, ...], ...]
     facts: tuple[str, ...]
     hidden: int = 0
-    """Turns that are not among the rows."""
+    """How many turns are not among the rows."""
 
     @property
     def numbers(self) -> list[bool]:
@@ -268,17 +274,17 @@ class TurnTable:
         return [header not in _WORDS for header in self.headers]
 
     def without(self, header: str) -> TurnTable:
-        """The same table, one column less."""
+        """Return the same table without the column under `header`."""
         kept = [index for index, name in enumerate(self.headers) if name != header]
         cut = tuple(tuple(row[index] for index in kept) for row in self.rows)
         return TurnTable(tuple(self.headers[index] for index in kept), cut, self.facts, self.hidden)
 
 
 def turn_table(scenario: ScenarioEntry, most: int | None = None) -> TurnTable:
-    """The turns that changed (all of them when none did), at most `most`; every turn when `most` is None.
+    """Return the turns that changed (all if none did), at most `most`; every turn if `most` is None.
 
-    Turns are counted from 1. `was` and `change` speak of the prompt, or of what is read from the cache where
-    only that is over its limit.
+    Turns are counted from 1. `was` and `change` are about the prompt, or about what is read from the cache if
+    only that is past its limit.
     """
     turns = scenario["turns"]
     shown = turns
@@ -346,7 +352,7 @@ UPGRADE_PRICES = ("pip", "install", "-U", "genai-prices")
 RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
 RECORD_ALL = ("pytest", "--token-budget", "--token-budget-record=all")
 MISBILLED = "usage"
-"""The place of a problem with recorded usage that cannot be that of its prompt."""
+"""`Finding.where` of a problem: recorded usage that cannot be that of its prompt."""
 FIRST = ("pytest", "--token-budget", "--token-budget-record=once", "--token-budget-update")
 UPGRADE = ("pip", "install", "-U", "pytest-tokenbudget")
 REWRITE = ("pytest", "--record-mode=rewrite")
@@ -354,7 +360,7 @@ REWRITE = ("pytest", "--record-mode=rewrite")
 
 @dataclass(frozen=True, slots=True)
 class WayOut:
-    """What resolves a verdict: what to do, and the command that does it, where one does."""
+    """What resolves a verdict: what to do, and the command that does it, if there is one."""
 
     what: str
     command: tuple[str, ...] = ()
@@ -364,7 +370,7 @@ class WayOut:
 
 
 def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
-    """For each failing verdict among `scenarios` the command that resolves it; caps are raised by hand."""
+    """Return the command that resolves each failing verdict of `scenarios`; caps are raised by hand."""
     by_verdict: dict[str, list[ScenarioEntry]] = defaultdict(list)
     for one in scenarios:
         by_verdict[one["verdict"]].append(one)
@@ -406,10 +412,10 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
 
 
 def _recording_of(scenario: ScenarioEntry) -> tuple[str, ...]:
-    """Return the command that records what a scenario of our own cassettes lacks.
+    """Return the command that records what a scenario with our own cassette lacks.
 
-    Where the answer to what is asked says nothing that can be counted, or cannot be true, what was recorded
-    has to be called again although it has not changed.
+    If an answer says nothing that can be counted, or cannot be true, all is called again although it has not
+    changed.
     """
     if scenario["verdict"] == "unrecorded":
         return FIRST
@@ -419,19 +425,19 @@ def _recording_of(scenario: ScenarioEntry) -> tuple[str, ...]:
 
 
 def _is_edited_by_hand(scenario: ScenarioEntry) -> bool:
-    """Return whether an edit resolves it that a finding names, and no recording does."""
+    """Return whether only an edit that a finding names resolves it, and no recording does."""
     return any(finding["where"] == BY_HAND for finding in scenario["findings"])
 
 
 def _only_lost_turns(scenario: ScenarioEntry) -> bool:
-    """Return whether nothing but recorded turns that nobody asks for any more keeps it from being judged."""
+    """Return whether only recorded turns that are no longer asked for keep it from being judged."""
     kinds = (FindingKind.TURNS_CHANGED, FindingKind.PROBLEM, FindingKind.UNKNOWN)
     found = {(one["kind"], one["where"]) for one in scenario["findings"] if one["kind"] in kinds}
     return found == {(FindingKind.TURNS_CHANGED, "removed")} and bool(scenario["turns"])
 
 
 def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
-    """How tests are recorded that have recorded themselves."""
+    """Yield how to record the tests that another recorder than this plugin records."""
     theirs = [one for one in stale if one["recorder"] == "pytest-recording"]
     if len(theirs) == 1:
         yield WayOut("Record it anew (needs an API key)", _command(REWRITE, theirs))
@@ -442,7 +448,7 @@ def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
 
 
 def _without_a_key(departed: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
-    """Yield what helps where nobody has a key, or where what changed can be counted by nobody."""
+    """Yield what helps if nobody has a key, or if what changed cannot be counted."""
     if departed:
         shown = departed if len(departed) <= _NAMED else departed[:1]
         named = ", ".join(json.dumps(plain(ScenarioId(one["id"]).argument)) for one in shown)
@@ -460,7 +466,7 @@ def _raise_caps(scenario: ScenarioEntry) -> WayOut:
 
 
 def is_live(scenario: ScenarioEntry) -> bool:
-    """Return whether it was measured by real calls."""
+    """Return whether the scenario was measured by real calls."""
     return scenario["basis"] == str(Basis.LIVE)
 
 
@@ -469,7 +475,7 @@ def _is_cap(limit: LimitEntry) -> bool:
 
 
 def _command(command: tuple[str, ...], scenarios: Sequence[ScenarioEntry]) -> tuple[str, ...]:
-    """The command for one scenario; for several, that of the whole suite; for none, none."""
+    """Return the command for one scenario; for several, that of the whole suite; for none, an empty one."""
     if len(scenarios) != 1:
         return command if scenarios else ()
     (one,) = scenarios
@@ -483,5 +489,5 @@ def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:
 
 
 def usual_month(runs_per_month: float) -> str:
-    """What a month is where no test ran, so that no marker was read: the basis of its dollars, in words."""
+    """Return what a month is if no test ran and so no marker was read, in words."""
     return f"a month is {runs_per_month:,.0f} runs of each, as the settings say (markers are not read)"
