@@ -77,15 +77,14 @@ def recorded_anew(
 
 
 def bounds(run: Run, baseline: Usage | None, cost: CostOf) -> list[Finding]:
-    """Tell the bounds of what a run adds to its baseline, if it asks more than was recorded."""
+    """Tell the bounds of what a run adds to its baseline, if it asks for more, or not all of it is known."""
     if run.bounds is None:
         return []
     least, most = run.bounds
     was = baseline or Usage()
+    kind = FindingKind.TURNS_CHANGED if run.missed else FindingKind.UNKNOWN
     if most is None:
-        counted = sum(one.least.tokens.prompt_tokens for one in run.missed)
-        text = f"the prompts that nothing answers count at least {counted:,} tokens"
-        return [Finding(FindingKind.TURNS_CHANGED, "bounds", f"what follows cannot be told; {text}")]
+        return [Finding(kind, "bounds", _at_least(run, least, was, cost))]
     low, high = (least - was).tokens, (most - was).tokens
     said = [
         f"{signed_range(low.prompt_tokens, high.prompt_tokens, count)} prompt tokens",
@@ -95,8 +94,23 @@ def bounds(run: Run, baseline: Usage | None, cost: CostOf) -> list[Finding]:
     if before is not None and cheapest is not None and dearest is not None:
         dollars = signed_range(float(cheapest - before), float(dearest - before), money)
         said.append(f"{dollars} a run")
-    text = f"as far as it can be told without recording: {', '.join(said)}"
-    return [Finding(FindingKind.TURNS_CHANGED, "bounds", text)]
+    return [Finding(kind, "bounds", f"as far as it can be told without recording: {', '.join(said)}")]
+
+
+def _at_least(run: Run, least: Usage, was: Usage, cost: CostOf) -> str:
+    """Return what a run of which nobody knows the most comes to at least; a sign where that is a growth."""
+    if run.broke_off:
+        counted = sum(one.least.tokens.prompt_tokens for one in run.missed)
+        text = f"the prompts that nothing answers count at least {counted:,} tokens"
+        return f"what follows cannot be told; {text}"
+    tokens, before = least.tokens.prompt_tokens, was.tokens.prompt_tokens
+    cheapest, dollars = cost(least), cost(was)
+    if tokens < before or cheapest is None or dollars is None:
+        return f"what can be counted is {tokens:,} prompt tokens, where the baseline has {before:,}"
+    grown = f"+{count(tokens - before)} prompt tokens"
+    if cheapest >= dollars:
+        grown += f" and +{money(float(cheapest - dollars))}"
+    return f"as far as it can be told without recording: at least {grown} a run"
 
 
 def _same_tokens(one: Usage, other: Usage) -> bool:

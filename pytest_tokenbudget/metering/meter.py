@@ -34,13 +34,13 @@ from pytest_tokenbudget.metering.estimate import (
     recounted,
     worked,
 )
-from pytest_tokenbudget.metering.models import Family, model_row
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.answers import asked_rate
 from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request
-from pytest_tokenbudget.wire.prompt import Prompt, last_breakpoint, mappings
+from pytest_tokenbudget.wire.prompt import Prompt, as_mapping, last_breakpoint, mappings
 from pytest_tokenbudget.wire.requests import canonical_body
 
 _BASES = 8
@@ -78,15 +78,16 @@ class Meter:
         unplayed: Sequence[Exchange] = (),
         reshaped: Sequence[Pair] = (),
         stood_in: int = 0,
+        doubtful: Collection[int] = (),
         only: Collection[int] | None = None,
     ) -> Run:
         """Measure the requests of one cassette; `exchanges` are all that it holds, in order.
 
-        Failed attempts, and what bills nothing (token counts, a batch's polling), are no turns. Turns come in
-        recorded order, so that concurrent requests do not change the result. `stood_in` is how many of the
-        `misses` a placeholder answered. `only` holds the numbers of the exchanges whose turns are wanted. The
-        others are looked at only if a request differs from what was recorded, and so may have left another
-        cache.
+        Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
+        in recorded order, so that concurrent requests do not change the result. A placeholder `stood_in` for
+        the answers to so many of the `misses`, and the `doubtful` ones, by position, may not be asked behind
+        a real answer. `only` are the numbers of the exchanges whose turns are wanted: the others are looked
+        at only if one of them asks something else than was recorded, and so may have left another cache.
         """
         settled = self._from_one_start(exchanges)
         if settled is not exchanges:
@@ -104,18 +105,24 @@ class Meter:
         wanted = {n: pair for n, pair in asked.items() if only is None or n in only}
         turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in wanted.items())
         moved = tuple(paired.get(pair.index, pair) for pair in reshaped)
-        missed = tuple(self._missed(misses, recorded)) if misses else ()
+        missed = tuple(self._missed(misses, recorded, doubtful)) if misses else ()
         return Run(turns, tuple(misses), tuple(unplayed), moved, missed=missed, stood_in=stood_in)
 
-    def _missed(self, misses: Sequence[Request], recorded: Mapping[int, Exchange]) -> Iterator[Missed]:
-        """Yield what each request that nothing answers would bill; a repeated request (a loop) comes once."""
+    def _missed(
+        self, misses: Sequence[Request], recorded: Mapping[int, Exchange], doubtful: Collection[int]
+    ) -> Iterator[Missed]:
+        """Yield what each request that nothing answers would bill.
+
+        One that repeats, or is `doubtful`, may be a loop that a real answer ends: at least it is not asked.
+        """
+        seen: set[str] = set()
         bases = [(one.request, one.answer.usage) for one in recorded.values() if one.answer.usage]
         known = [
             Known(request.prompt, usage.main_tokens.prompt_tokens)
             for request, usage in bases
             if usage.main_tokens.prompt_tokens
         ]
-        for request in {request.digest: request for request in misses}.values():
+        for place, request in enumerate(misses):
             rate = Rate(request.prompt.model)
             alike = (base for base in bases if base[0].prompt.model == request.prompt.model)
             for base, usage in (*alike, *bases)[:1]:
@@ -124,29 +131,29 @@ class Meter:
                 counted = estimate(known[0], request.prompt, self.counter, near=known[1 : 1 + _BASES])
             else:
                 counted = Estimate(None, Basis.UNKNOWN)
-            yield self._bounded(request, rate, counted)
+            bounded = self._bounded(request, rate, counted)
+            is_certain = request.digest not in seen and place not in doubtful
+            seen.add(request.digest)
+            yield bounded if is_certain else replace(bounded, least=Usage())
 
     def _bounded(self, request: Request, rate: Rate, counted: Estimate) -> Missed:
         """Return the bounds of a real answer to a request whose prompt is counted.
 
-        At least, its cached part is read and nothing is answered. At most, that part is written and the
-        answer is as long as it may be. Placeholders in the prompt stand for earlier answers, which may be as
-        long as `max_tokens`.
+        At best its cached part is read, and nothing is answered; at worst it is written, and the answer is
+        as long as it may be. What stood in for earlier answers may be as long as these. Where it may call a
+        tool, a real answer may begin a loop of which nobody knows the end.
         """
         prompt, most = request.prompt, request.prompt.max_tokens
         times = stand_ins(prompt)
         if counted.low is None or counted.high is None:
             return Missed(request, Usage(1), None)
-        shortest = max(counted.low - times * self.counter.count(PLACEHOLDER, Family.V3), 0)
+        shortest = max(counted.low - times * _PLACEHOLDER_TOKENS, 0)
         cached = last_breakpoint(prompt) >= 0
         least = Tokens(cache_read_input_tokens=shortest) if cached else Tokens(input_tokens=shortest)
-        if most is None:
+        if most is None or _may_call_tools(prompt):
             return Missed(request, Usage.of(rate, least), None)
-        longest = counted.high + times * most
-        ttls = {block.ttl for block in prompt.blocks} | {prompt.automatic_ttl}
-        count = "ephemeral_1h_input_tokens" if "1h" in ttls else "ephemeral_5m_input_tokens"
-        written = Tokens(**{count if cached else "input_tokens": longest}, output_tokens=most)
-        return Missed(request, Usage.of(rate, least), Usage.of(rate, written))
+        dearest = _dearest(prompt, counted.high + times * most)
+        return Missed(request, Usage.of(rate, least), Usage.of(rate, replace(dearest, output_tokens=most)))
 
     def misbilled(self, run: Run) -> Iterator[tuple[Turn, int]]:
         """Yield the turns whose recorded prompt tokens cannot be true, each with what its prompt counts."""
@@ -466,9 +473,37 @@ class Missed:
     """None where no bound is known."""
 
 
+_PLACEHOLDER_TOKENS = 24
+"""That a placeholder is at most, in any tokenizer."""
+
+
 def stand_ins(prompt: Prompt) -> int:
     """Return how often a placeholder for an answer stands in a prompt."""
     return sum(str(block.content).count(PLACEHOLDER) for block in prompt.blocks)
+
+
+def _may_call_tools(prompt: Prompt) -> bool:
+    """Return whether an answer may be another one than a text that ends the turn."""
+    is_offered = any(block.level == "tools" for block in prompt.blocks) or prompt.options.get("mcp_servers")
+    return bool(is_offered) and as_mapping(prompt.options.get("tool_choice")).get("type") != "none"
+
+
+def _dearest(prompt: Prompt, tokens: int) -> Tokens:
+    """Return tokens of a prompt that caches as written, for as long as it says, and others as sent."""
+    if last_breakpoint(prompt) < 0:
+        return Tokens(input_tokens=tokens)
+    ttls = {block.ttl for block in prompt.blocks} | {prompt.automatic_ttl}
+    return Tokens(**{f"ephemeral_{'1h' if '1h' in ttls else '5m'}_input_tokens": tokens})
+
+
+def _shortened(tokens: Tokens, number: int) -> Tokens:
+    """Return tokens with at most so many less of those that are sent or written."""
+    left = {}
+    for name in ("input_tokens", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"):
+        taken = min(number, getattr(tokens, name))
+        left[name] = getattr(tokens, name) - taken
+        number -= taken
+    return replace(tokens, **left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,7 +529,7 @@ class Run:
     leftovers: tuple[Exchange, ...] = ()
     """Unplayed turns of a cassette that others may use, too: by themselves they say nothing."""
     missed: tuple[Missed, ...] = ()
-    """The `misses` without repetitions, as far as they can be counted."""
+    """The `misses`, as far as they can be counted."""
     stood_in: int = 0
     """How many of the `misses` a placeholder answered, so that the run went on."""
 
@@ -572,26 +607,37 @@ class Run:
 
     @property
     def bounds(self) -> tuple[Usage, Usage | None] | None:
-        """Return what a run that asks more than was recorded bills at least and at most.
+        """Return what a run bills at least and at most that asks more than was recorded, or of which not
+        all is known.
 
-        None for other runs, and where nobody knows a bound. A recorded turn that is not asked for may only
-        not have been reached: at least it is gone, at most it is asked as ever.
+        None for other runs. A recorded turn that is not asked for may only not have been reached: at least it
+        is gone, at most it is asked as ever.
         """
-        if not self.missed or self.departure is Verdict.UNRECORDED or self.is_unbounded:
+        if self.departure is Verdict.UNRECORDED or not (self.missed or (self.best and not self.departure)):
             return None
-        least = sum((one.least for one in self.missed), self.best or self.usage)
+        least = sum((one.least for one in self.missed), sum(map(self._least, self.turns), Usage()))
         usages = [one.most for one in self.missed] + [one.answer.usage for one in self.unplayed]
         known = [usage for usage in usages if usage is not None]
-        if self.broke_off or len(known) < len(usages):
+        if self.broke_off or self.is_unbounded or len(known) < len(usages):
             return least, None
         return least, sum((*known, *map(self._grown, self.turns)), self.usage)
+
+    def _least(self, turn: Turn) -> Usage:
+        """Return what a recorded turn bills at least: nothing is known of one that is unknown."""
+        if turn.basis == Basis.UNKNOWN:
+            return Usage(1)
+        usage, times = turn.best or turn.usage, stand_ins(turn.pair.request.prompt)
+        if not self.misses or not times or usage.main_tokens is None:
+            return usage
+        shortest = _shortened(usage.main_tokens, times * _PLACEHOLDER_TOKENS)
+        return usage.with_main(usage.main_rate, shortest)
 
     def _grown(self, turn: Turn) -> Usage:
         """Return by how much a real answer in the place of a placeholder may lengthen a recorded turn."""
         prompt = turn.pair.request.prompt
-        times = stand_ins(prompt)
         longest = max((miss.prompt.max_tokens or 0 for miss in self.misses), default=0)
-        return Usage.of(turn.usage.main_rate, Tokens(input_tokens=times * longest), turns=0)
+        times = stand_ins(prompt) if longest else 0
+        return Usage.of(turn.usage.main_rate, _dearest(prompt, times * longest), turns=0)
 
 
 def cut_off(pair: Pair) -> str | None:

@@ -95,6 +95,11 @@ class Conversation:
         """Digests of head and messages: what it says, without its model, options and cache markers."""
         return self.head, self.chain[-1]
 
+    @property
+    def offers_tools(self) -> bool:
+        """Whether it lists any tool."""
+        return any(block.level == "tools" for block in self._head)
+
     @cached_property
     def head_words(self) -> frozenset[str]:
         """Words of the tools and the system prompt."""

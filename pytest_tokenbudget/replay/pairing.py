@@ -120,13 +120,22 @@ class Recording:
         conversation = Conversation(request, among)
         with self._lock:
             origin = self._new.origin(conversation)
-            match = self._find(conversation, origin) or self._repeated(conversation, origin)
+            match = (
+                self._find(conversation, origin)
+                or self._surely_following(conversation, origin)
+                or self._repeated(conversation, origin)
+            )
             if match is None:
                 if required:
                     self._misses.append(request)
             else:
                 self._keep(conversation, match)
             return match
+
+    def miss(self, request: Request) -> None:
+        """Record a request that nothing answers and that no answer was to be chosen for."""
+        with self._lock:
+            self._misses.append(request)
 
     def choose_exact(self, request: Request) -> Match | None:
         """Pair a request as `choose` does, but only with certainty; else return None and change nothing.
@@ -174,6 +183,7 @@ class Recording:
             or self._same_bytes(asked, origin)
             or self._as_accepted(asked, origin)
             or self._same_meaning(asked, origin)
+            or self._equal_after_all(asked, origin)
         )
         if match:
             return match
@@ -234,6 +244,39 @@ class Recording:
         how = next(pair.how for pair in reversed(self._pairs) if pair.index == failed)
         return Match(found[0], how, origin) if found else None
 
+    def _equal_after_all(self, asked: Conversation, origin: Origin) -> Match | None:
+        """Pair a request with the equal recorded one, whose answer an added call (a planner) got."""
+        equals = [*self._recorded.by_digest.get(asked.request.digest, ())]
+        equals += self._accepted_by_digest.get(asked.request.digest, ())
+        pair = self._taken_back(asked, equals)
+        if pair is None:
+            return None
+        accepted = asked.request.digest != pair.recorded.digest
+        return Match(pair.index, Paired.EXACT, origin, accepted, displaced=pair.request)
+
+    def _surely_following(self, asked: Conversation, origin: Origin) -> Match | None:
+        """Pair a request with what follows its answer for sure, and another has, that merely says the same: a
+        reflection on a result."""
+        following = () if origin.may_open else self._recorded.successors(origin.parents)
+        pair = self._taken_back(asked, following)
+        return None if pair is None else Match(pair.index, Paired.LINEAGE, origin, displaced=pair.request)
+
+    def _taken_back(self, asked: Conversation, found: Iterable[int]) -> Pair | None:
+        """Take one of the exchanges from the request that only seemed to belong to it, which is a miss now.
+
+        It has been played out, so that it is none of those that `asked` may be answered with.
+        """
+        if is_free(asked.request):
+            return None
+        belong = set(self._recorded.of_the_same_api(asked.request, found))
+        seems = (pair for pair in self._pairs if pair.how in (Paired.SIMILAR, Paired.ORDER))
+        pair = next((pair for pair in seems if pair.index in belong), None)
+        if pair is not None:
+            self._pairs = [other for other in self._pairs if other is not pair]
+            self._reshaped = [other for other in self._reshaped if other is not pair]
+            self._misses.append(pair.request)
+        return pair
+
     def _repeated(self, asked: Conversation, origin: Origin) -> Match | None:
         """Repeat the exchange that answered the same request before, or else the first that may answer it.
 
@@ -280,6 +323,8 @@ class Recording:
         if index in self._served or self._recorded.origins[index].may_open:
             return False
         recorded = self._recorded[index]
+        if asked.offers_tools != recorded.offers_tools:  # rather a call about it, such as a reflection
+            return False
         if asked.last == recorded.last:
             return True
         parents = self._recorded.origins[index].parents & self._served.keys()
@@ -357,6 +402,8 @@ class Match:
     """The answer that the request continues."""
     by_acceptance: bool = False
     """Whether the match is exact because the request equals an accepted one, not the recorded one."""
+    displaced: Request | None = None
+    """The request that had this answer before; it turned out to be an added call, and is a miss."""
 
 
 def is_free(request: Request) -> bool:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -141,8 +142,12 @@ class Ledger:
 
         `playable` says what may answer it (None: anything). Raises ReplayMiss if it may not be called.
         """
-        with self._at_once.asking():
+        with self.asking():
             return self._find(sent, playable)
+
+    def asking(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which a request is under way, until its answer begins."""
+        return self._at_once.asking()
 
     def _find(self, sent: Sent, playable: Playable | None) -> Found | None:
         if sent.request is None and sent.host in self.rules.ignored_hosts:
@@ -273,7 +278,7 @@ class Ledger:
         match = self.recording.choose(request, required=False)
         if match is None:
             return None
-        self._accounts.asked(match.index, self._asker())
+        self._book(match)
         exchange = self.recording.exchanges[match.index]
         self._threads.keep(sent.body, exchange.answer.message)
         where = first_difference(exchange.request, request)
@@ -323,9 +328,14 @@ class Ledger:
             if match is None and required:
                 self._accounts.missed(self._asker())
         if match is not None:
-            self._accounts.asked(match.index, self._asker())
+            self._book(match)
             self._at_once.found(match.index)
         return match
+
+    def _book(self, match: Match) -> None:
+        if match.displaced is not None:
+            self._accounts.displaced(match.index)
+        self._accounts.asked(match.index, self._asker())
 
     def _exchanges(self, left: frozenset[int] | None) -> frozenset[int] | None:
         """Return the indices of the exchanges whose answers are in the interactions `left`; None for any."""
@@ -391,17 +401,29 @@ class Ledger:
         """
         if self._is_missing(sent):
             return Found(-1, self._refused_quietly(sent))
-        if playable is None and sent.request is not None and self._may_stand_in(sent.request):
+        if sent.request is not None and self._may_stand_in(sent.request, playable or Playable()):
             return Found(-1, served(_placeholder(sent.request), sent))
         self._allow_call(sent, playable, required=required)
         return None
 
-    def _may_stand_in(self, request: Request) -> bool:
-        """Return whether a placeholder may answer a request, and if so, count it."""
-        if not self.rules.placeholder or request.endpoint.api != "messages" or _is_forced(request.prompt):
+    def _may_stand_in(self, request: Request, playable: Playable) -> bool:
+        """Return whether a placeholder may answer a request, and if so, count it.
+
+        The miss was recorded already, unless `match_on` refused the request.
+        """
+        if not self.rules.placeholder or playable.is_elsewhere:
             return False
+        if request.endpoint.api != "messages" or _is_forced(request.prompt):
+            return False
+        asker = self._asker()
         with self._lock:
-            return self._accounts.stand_in(self._asker())
+            if not self._accounts.has_placeholder(asker):
+                return False
+            if playable.refusal:
+                self.recording.miss(request)
+                self._accounts.missed(asker)
+            self._accounts.stand_in(asker)
+            return True
 
     def _refused_quietly(self, sent: Sent) -> dict[str, Any]:
         """Return an answer that makes a client give up at once, and warn about it."""
@@ -457,31 +479,40 @@ class Ledger:
         raise ReplayMiss(self._told(f"{missing}. {more} {record}"))  # the recording keeps the miss
 
 
+_MINE: ContextVar[list[int] | None] = ContextVar("mine", default=None)
+"""The exchanges that the request of this thread, or task, was given; None where it asks nothing."""
+
+
 class AtOnce:
     """Find recorded exchanges that are asked for at once: one before the other is answered. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asking: dict[int, list[int]] = {}  # by thread: the exchanges that its request was given
+        self._asking: list[list[int]] = []
         self._met: list[tuple[list[int], list[int]]] = []
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """Mark this thread as asking while the context lasts."""
+        """Mark this thread or task as asking while the context lasts; nested contexts change nothing."""
+        if _MINE.get() is not None:
+            yield
+            return
         mine: list[int] = []
+        token = _MINE.set(mine)
         with self._lock:
-            self._met += [(other, mine) for other in self._asking.values()]
-            self._asking[threading.get_ident()] = mine
+            self._met += [(other, mine) for other in self._asking]
+            self._asking.append(mine)
         try:
             yield
         finally:
+            _MINE.reset(token)
             with self._lock:
-                self._asking.pop(threading.get_ident(), None)
+                self._asking = [other for other in self._asking if other is not mine]
 
     def found(self, index: int) -> None:
-        """Note the exchange that answers what this thread asks."""
-        with self._lock:
-            self._asking.get(threading.get_ident(), []).append(index)
+        """Note which exchange answers what this thread or task asks."""
+        if (mine := _MINE.get()) is not None:
+            mine.append(index)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -611,6 +642,9 @@ class Account:
     """Problems that only an edit of the test solves, in sentences."""
     stood_in: int
     """How many of the misses a placeholder answered."""
+    doubtful: frozenset[int]
+    """Positions of the misses that followed a placeholder with no recorded turn between: a loop, maybe, which
+    a real answer would have ended."""
 
 
 class Accounts:
@@ -621,18 +655,26 @@ class Accounts:
         self._recording = recording
         self._opener = opener
         self._asked: dict[int, str] = {}
-        self._missed: list[str] = []
+        self._missed: list[tuple[str, bool]] = []  # and whether a placeholder was the last answer
         self._problems: list[tuple[str, str]] = []
         self._edits: list[tuple[str, str]] = []
         self._stood_in: Counter[str] = Counter()
+        self._behind: set[str] = set()  # who got a placeholder for the last answer
 
     def asked(self, number: int, asker: str) -> None:
         """Record who asked for the exchange with this index."""
         self._asked[number] = asker
+        self._behind.discard(asker)
 
     def missed(self, asker: str) -> None:
         """Record who sent the request that was just appended to `recording.misses` (parallel lists)."""
-        self._missed.append(asker)
+        self._missed.append((asker, asker in self._behind))
+
+    def displaced(self, number: int) -> None:
+        """Record as a miss the request that got this answer, which so was its placeholder."""
+        asker = self._asked[number]
+        self._missed.append((asker, False))
+        self._stood_in[asker] += 1
 
     def refused(self, asker: str, problem: str) -> None:
         """Record a problem, other than a miss, for which an asker's run cannot be judged."""
@@ -642,12 +684,14 @@ class Accounts:
         """Record who asked in a forked process, which only an edit of the test can solve."""
         self._edits.append((asker, problem))
 
-    def stand_in(self, asker: str) -> bool:
-        """Count a placeholder. Return False, uncounted, if the scenario has had all that it may get."""
-        if self._stood_in[asker] == _PLACEHOLDERS:
-            return False
+    def has_placeholder(self, asker: str) -> bool:
+        """Return whether a scenario may get one more placeholder."""
+        return self._stood_in[asker] < _PLACEHOLDERS
+
+    def stand_in(self, asker: str) -> None:
+        """Count a placeholder."""
         self._stood_in[asker] += 1
-        return True
+        self._behind.add(asker)
 
     def of(self, asker: str, *, shared: bool) -> Account:
         """Return the account of one test or fixture.
@@ -655,14 +699,17 @@ class Accounts:
         If several share the recording, turns that nobody asked for say nothing, and are left out.
         """
         recording = self._recording
+        missed = zip(self._missed, recording.misses, strict=False)
+        mine = [(behind, request) for (who, behind), request in missed if who == asker]
         return Account(
             pairs=self._mine(asker, recording.pairs),
-            misses=_by(asker, zip(self._missed, recording.misses, strict=False)),
+            misses=tuple(request for _, request in mine),
             unplayed=recording.unplayed if asker == self._opener and not shared else (),
             reshaped=self._mine(asker, recording.reshaped),
             problems=_by(asker, self._problems),
             edits=_by(asker, self._edits),
             stood_in=self._stood_in[asker],
+            doubtful=frozenset(place for place, (behind, _) in enumerate(mine) if behind),
         )
 
     def _mine(self, asker: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:

@@ -91,7 +91,7 @@ def scenario(
         "recorder": place.recorder,
         "runs_per_month": runs_per_month,
     }
-    if run.bounds is not None:
+    if not judgement.verdict.is_measured and run.bounds is not None:
         least, most = run.bounds
         entry["bounds"] = {
             "least": tokens(least, cost),

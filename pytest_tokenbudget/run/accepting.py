@@ -64,6 +64,7 @@ def replayed(
     unplayed: Sequence[Exchange],
     reshaped: Sequence[Pair],
     stood_in: int = 0,
+    doubtful: Collection[int] = (),
     whole: bool,
     only: Collection[int],
 ) -> Run:
@@ -85,6 +86,7 @@ def replayed(
         unplayed=unplayed,
         reshaped=reshaped,
         stood_in=stood_in,
+        doubtful=doubtful,
         only=only,
     )
     return _since_accepted(meter, run, recording, whole=whole) if accepted else run

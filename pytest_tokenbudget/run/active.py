@@ -259,8 +259,14 @@ class Stage:
             return on.place.id
 
         accepted = self._accepted(opener.place, lambda: ledger.shared)
+        offline = self._options.judge and not (self._options.calls or rules.calls)
         rules = replace(
-            rules, asker=asker, limits=self._allowances, accepted=accepted, redactor=self._redactor
+            rules,
+            asker=asker,
+            limits=self._allowances,
+            accepted=accepted,
+            redactor=self._redactor,
+            placeholder=offline and bool(held) and opener.suite.placeholder,
         )
         ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
         opener.adopts(ledger)

@@ -76,7 +76,8 @@ class Judge:
             names_recording = committed is not None and committed.recording is not None
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
         self._learn_secrets(run)
-        findings = self.without_secrets(self._findings(run, settings, anew, bounds(run, baseline, cost)))
+        between = () if judgement.verdict.is_measured else bounds(run, baseline, cost)
+        findings = self.without_secrets(self._findings(run, settings, anew, between))
         runs = settings.runs_per_month
         return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
 

@@ -264,6 +264,7 @@ class Scenario:
             ledger.recording,
             misses=account.misses,
             stood_in=account.stood_in,
+            doubtful=account.doubtful,
             unplayed=account.unplayed if own else (),
             reshaped=account.reshaped if own else changed,
             whole=own,

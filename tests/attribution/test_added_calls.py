@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.budgeted import Judged, Project
-from support.messages_api import MessagesApi
+from support.messages_api import Charge, MessagesApi, text, tool_use
+from support.sample import tenth
 from support.scratch_suites import echo, make
 
 AGENT = """
@@ -164,3 +168,231 @@ def test_turns_that_are_gone_and_nothing_else_are_a_saving(
     gone = texts(judged)["removed"]
     assert gone["tokens"] < 0
     assert "bounds" not in judged.scenarios["test_it"]
+
+
+# --- seeded agents with calls more than recorded, held against what they really bill ----------------------
+
+SEEDED = """
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import httpx2
+
+URL = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+SONNET = "claude-sonnet-4-6"
+RULES = " ".join(f"Rule {n}: look topic {n} up before you answer a customer." for n in range(110))
+MARKED = {"cache_control": {"type": "ephemeral"}}
+TOOL = {"name": "look_up", "description": "Look a topic up.", "input_schema": {"type": "object"}}
+
+
+class Agent:
+    def __init__(self, url=URL, kind="", seed=0):
+        self.url, self.kind, self.dice = url, kind, Random(f"{kind} {seed}")
+
+    def call(self, messages, tools=(), rules=RULES, model=SONNET, stream=False):
+        body = {"model": model, "max_tokens": 90, "messages": messages}
+        if rules:
+            body["system"] = [{"type": "text", "text": rules, **MARKED}]
+        if tools:
+            body["tools"] = [*tools]
+        if stream:
+            body["stream"] = True
+        answer = httpx2.post(f"{self.url}/v1/messages", json=body, headers={"x-api-key": "k"}, timeout=600)
+        if not stream:
+            return answer.raise_for_status().json()["content"]
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+        return [{"text": "".join(event.get("delta", {}).get("text", "") for event in events)}]
+
+    def say(self, words, **options):
+        return self.call([{"role": "user", "content": words}], **options)[0]["text"]
+
+    def loop(self, question, after=lambda result: ""):
+        messages = [{"role": "user", "content": question}]
+        while True:
+            said = self.call(messages, [TOOL])
+            messages.append({"role": "assistant", "content": said})
+            used = [block for block in said if block["type"] == "tool_use"]
+            if not used:
+                return said[0]["text"]
+            result = f"Page {len(messages)}: tighten the bolt and look again. " * 4
+            result += after(result)
+            shown = {"type": "tool_result", "tool_use_id": used[0]["id"], "content": result}
+            messages.append({"role": "user", "content": [shown]})
+
+    def until_ok(self):
+        messages = [{"role": "user", "content": "Check what I say to the customer."}]
+        for _ in range(self.dice.randrange(2, 5)):
+            said = self.call(messages)[0]["text"]
+            if "OK" in said:
+                break
+            messages += [{"role": "assistant", "content": said}, {"role": "user", "content": "Say it again."}]
+
+    def vote(self, words):
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(self.say, words))
+
+    def reflect(self, result):
+        rules = self.dice.choice([RULES, ""])
+        noted = self.say(f"Is it right: {result}", rules=rules, stream=self.kind == "streams")
+        return f" Mind: {noted}" if self.dice.random() < 0.5 else ""
+
+    def run(self):
+        kind = self.kind
+        if kind == "plans":
+            self.say("Plan how to answer.", rules=self.dice.choice([RULES, ""]))
+        reflects = kind in ("reflects", "streams")
+        last = self.loop("My saddle is loose.", self.reflect if reflects else lambda _: "")
+        if kind == "retries":
+            self.until_ok()
+        if kind == "subagent":
+            self.loop("Research the bolt.")
+        if kind == "another model":
+            self.say(f"Grade this: {last}", model=self.dice.choice(["claude-opus-4-8", "claude-haiku-4-5"]))
+        if kind == "summarizes":
+            self.say(f"Sum it up: {last}", rules=RULES + " Be brief.")
+        if kind == "votes":
+            same = self.dice.random() < 0.5
+            self.vote(["Is it right?"] * 3 if same else [f"Is part {n} right?" for n in "ABC"])
+"""
+SEEDED_SUITE = """
+import os
+
+import pytest
+import vcr
+from agent import Agent
+
+agent = Agent(kind=os.environ.get("CASE", ""), seed=os.environ.get("SEED", "0"))
+
+
+def test_it():
+    with vcr.use_cassette("cassettes/it.yaml", match_on=MATCH):
+        agent.run()
+"""
+OWN_SUITE = """
+import os
+
+import pytest
+from agent import Agent
+
+
+@pytest.mark.token_budget
+def test_it():
+    Agent(kind=os.environ.get("CASE", ""), seed=os.environ.get("SEED", "0")).run()
+"""
+KINDS = ("reflects", "streams", "plans", "retries", "subagent", "another model", "summarizes", "votes")
+RECORDERS = {
+    "own": OWN_SUITE,
+    "vcrpy": SEEDED_SUITE.replace("MATCH", '["method", "path"]'),
+    "vcrpy by body": SEEDED_SUITE.replace("MATCH", '["method", "path", "body"]'),
+}
+PRICES = {  # dollars a million tokens: input, 5m write, read, output
+    "claude-sonnet-4-6": ("3", "3.75", "0.30", "15"),
+    "claude-haiku-4-5": ("1", "1.25", "0.10", "5"),
+    "claude-opus-4-8": ("5", "6.25", "0.50", "25"),
+}
+
+
+def answers(body: Mapping[str, Any]) -> str | list[dict[str, Any]]:
+    """Say what the model says: two tool calls in a loop, then a text; 'OK' at the second try."""
+    asked, turn = str(body["messages"][0]["content"]), len(body["messages"]) // 2
+    if body.get("tools") and turn < 2:
+        return [text(f"I look it up, step {turn}."), tool_use("look_up", page=turn)]
+    if asked.startswith("Check"):
+        return "OK." if turn else "Not yet."
+    return f"Tighten it to {len(asked) % 9} newton metres, and ride on."
+
+
+def dollars(charges: Iterable[Charge]) -> Decimal:
+    """Price a ledger by the test's own list."""
+    total = Decimal(0)
+    for charge in charges:
+        used = charge.usage
+        counts = (used.input_tokens, used.ephemeral_5m_input_tokens)
+        counts += (used.cache_read_input_tokens, used.output_tokens)
+        total += sum(Decimal(p) * n for p, n in zip(PRICES[charge.model], counts, strict=True)) / 1_000_000
+    return total
+
+
+@dataclass(frozen=True)
+class Added:
+    """One agent with calls more than recorded."""
+
+    kind: str
+    seed: int
+    recorder: str
+    warm: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.seed}-{self.recorder}-{'warm' if self.warm else 'cold'}"
+
+
+ADDED = [
+    Added(kind, seed, recorder, warm)
+    for kind in KINDS
+    for seed in range(3)
+    for recorder in RECORDERS
+    for warm in (False, True)
+]
+
+
+@pytest.fixture(scope="module")
+def seeded_agent() -> Any:
+    """Return the class of the agent, to run it live in this process."""
+    names: dict[str, Any] = {}
+    exec(SEEDED, names)
+    return names["Agent"]
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where recorded projects are kept."""
+    return tmp_path_factory.mktemp("templates")
+
+
+@pytest.mark.parametrize("case", tenth(ADDED, of="added calls"), ids=str)
+def test_the_interval_of_a_seeded_agent_holds_what_it_really_bills(
+    case: Added,
+    tmp_path: Path,
+    pytester: pytest.Pytester,
+    templates: Path,
+    seeded_agent: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = templates / f"{case.recorder} {case.warm}"
+    if not kept.exists():
+        project = make(kept, pytester, RECORDERS[case.recorder], agent=SEEDED)
+        with MessagesApi(answers) as api:
+            if case.warm:
+                seeded_agent(api.url).loop("Another question.")
+            assert project.run("--token-budget-record=once", url=api.url).status == 0
+        done = project.judge("--token-budget-update")
+        assert done.status == 0, done.output
+    shutil.copytree(kept, tmp_path / "suite")
+    project = Project(tmp_path / "suite", pytester)
+    monkeypatch.setenv("CASE", case.kind)
+    monkeypatch.setenv("SEED", str(case.seed))
+    judged = project.judge()
+    (entry,) = judged.scenarios.values()
+    assert (judged.status, entry["verdict"]) == (1, "stale"), judged.output
+    with MessagesApi(answers) as api:
+        if case.warm:
+            seeded_agent(api.url).loop("Another question.")
+        before = len(api.charges)
+        seeded_agent(api.url, case.kind, case.seed).run()
+        spent = api.charges[before:]
+    least, most = entry["bounds"]["least"], entry["bounds"]["most"]
+    prompt, output = (
+        sum(getattr(one.usage, f"{name}_tokens") for one in spent) for name in ("prompt", "output")
+    )
+    truth = {
+        "turns": len(spent),
+        "prompt_tokens": prompt,
+        "output_tokens": output,
+        "cost_usd": dollars(spent),
+    }
+    for name, value in truth.items():
+        assert least[name] <= value, (name, least, truth)
+        assert most is None or value <= most[name], (name, most, truth)
+    assert most is not None or case.kind in ("subagent", "retries")

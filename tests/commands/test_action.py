@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pytest_tokenbudget.commands.documents import checked
+from pytest_tokenbudget.repository.git import Repository
 from support.agent_suite import PROMPT, RULE
 from support.scratch import Scratch
 
@@ -151,6 +153,27 @@ def test_what_a_run_does_not_speak_of_fails_it(repo: Scratch, temporary: Path) -
     assert job.files["token-budget-check.json"]["decisions"] == ["changes settings in 1 place"]
     assert job.summary.startswith("> **Not judged as committed:** 2 baselines of which this run")
     assert "- **look at**: Limits changed since origin/main: pyproject.toml: max" in job.summary
+
+
+def test_limits_that_changed_in_markers_are_named(tmp_path: Path) -> None:
+    """Not what a marker keeps, nor a cap that is new, nor a file that is no Python."""
+    repo = Scratch.create(tmp_path / "repo")
+    kept = "@pytest.mark.token_budget(max_turns=2)\ndef test_kept(): pass\n"
+    was = {"test_a.py": "@pytest.mark.token_budget(tolerance='5%')\ndef test(): pass\n", "test_b.py": kept}
+    now = {"test_a.py": was["test_a.py"].replace("5%", "90%"), "test_b.py": f"\n{kept}", "bad.py": "def ("}
+    for path, text in was.items():
+        repo.write(path, text)
+    repo.commit("Begin")
+    repo.git("branch", "base")
+    for path, text in now.items():
+        repo.write(path, text)
+    repo.write("test_c.py", "@pytest.mark.token_budget(exclude='slow', max_cost_usd=9)\ndef test(): pass\n")
+    repo.commit("Raise")
+    check = checked(Repository.open(repo.top), None, "base", partial=False)
+    assert check["notices"] == [
+        'Limits changed since base: test_a.py::test: tolerance "5%" -> "90%"; '
+        'test_c.py::test: exclude not set -> "slow"',
+    ]
 
 
 def test_a_run_that_updates_is_no_judgement(repo: Scratch, temporary: Path) -> None:
