@@ -326,7 +326,7 @@ def resplit(
     ]
     if all(same):
         return tuple(Split(turn.tokens) for turn in recorded)
-    if not any(map(_touches_cache, recorded, current)):
+    if not any(map(touches_cache, recorded, current)):
         return tuple(map(_uncached, recorded, current))
     counter = counter or Memo(BuiltinCounter())
     simulation = _Simulation(recorded, current, same, minimums or {}, counter, lasting)
@@ -408,7 +408,7 @@ def _between(splits: Sequence[Split], others: Sequence[Split], note: str) -> tup
     return tuple(joined)
 
 
-def _touches_cache(was: RecordedTurn, now: CurrentTurn | None) -> bool:
+def touches_cache(was: RecordedTurn, now: CurrentTurn | None = None) -> bool:
     """Return whether a turn reads or writes the cache, or asks for it, as recorded or now."""
     return bool(was.cached or breakpoints(was.prompt) or (now is not None and breakpoints(now.prompt)))
 

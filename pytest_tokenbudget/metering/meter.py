@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +21,7 @@ from pytest_tokenbudget.metering.cache_split import (
     foreign_reads,
     from_one_start,
     resplit,
+    touches_cache,
 )
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter, Memo
 from pytest_tokenbudget.metering.estimate import (
@@ -40,7 +42,7 @@ from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.answers import asked_rate
 from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request
-from pytest_tokenbudget.wire.prompt import Prompt, as_mapping, last_breakpoint, mappings
+from pytest_tokenbudget.wire.prompt import Prompt, as_mapping, breakpoints, last_breakpoint, mappings
 from pytest_tokenbudget.wire.requests import canonical_body
 
 _BASES = 8
@@ -93,16 +95,17 @@ class Meter:
         if settled is not exchanges:
             pairs = [replace(pair, answer=settled[pair.index].answer) for pair in pairs]
         paired = {pair.index: _headed(pair) for pair in pairs}
-        alone = only is not None and settled is exchanges and all(map(_is_as_recorded, paired.values()))
         recorded = {
             number: replace(exchange, request=paired[number].recorded) if number in paired else exchange
             for number, exchange in enumerate(settled)
-            if is_turn(exchange) and (only is None or not alone or number in only)
+            if is_turn(exchange)
         }
-        asked = {number: paired[number] for number in recorded if number in paired}
+        wanted = {n: paired[n] for n in recorded if n in paired and (only is None or n in only)}
+        alone = only is not None and settled is exchanges and _stand_alone(recorded, paired, wanted)
+        asked = wanted if alone else {n: paired[n] for n in recorded if n in paired}
         estimates = self._estimates(recorded, asked)
-        splits = self._splits(recorded, asked, estimates)
-        wanted = {n: pair for n, pair in asked.items() if only is None or n in only}
+        simulated = {n: exchange for n, exchange in recorded.items() if n in wanted or not alone}
+        splits = self._splits(simulated, asked, estimates)
         turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in wanted.items())
         moved = tuple(paired.get(pair.index, pair) for pair in reshaped)
         missed = tuple(self._missed(misses, recorded, doubtful)) if misses else ()
@@ -280,27 +283,22 @@ class Meter:
         )
 
     def _estimates(self, recorded: Mapping[int, Exchange], asked: Mapping[int, Pair]) -> dict[int, Estimate]:
-        known = {
-            number: Known(
-                exchange.request.prompt,
-                exchange.answer.usage.main_tokens.prompt_tokens,
-                worked(exchange.answer.message or {}),
-            )
-            for number, exchange in recorded.items()
-            if exchange.answer.usage is not None and exchange.answer.usage.main_tokens.prompt_tokens
-        }
-        answers: dict[str, int] = {}
-        for exchange in recorded.values():
-            if exchange.answer.usage is not None and exchange.answer.message is not None:
-                output = exchange.answer.usage.main_tokens.output_tokens
-                answers |= fed_back_tokens(exchange.request.prompt, exchange.answer.message, output)
         order = list(recorded)
-        found = {}
-        for place, number in enumerate(order):
-            if number in asked:
-                around = order[max(place - _NEAR, 0) : place] + order[place + 1 : place + 1 + _NEAR]
-                near = [known[other] for other in around if other in known]
-                found[number] = self._estimate(asked[number], known.get(number), near, answers)
+        places = {number: place for place, number in enumerate(order)}
+        changed = [number for number, pair in asked.items() if not _is_as_recorded(pair)]
+        around = {number: _beside(order, places[number]) for number in changed}
+        known = {
+            number: base
+            for number in {*asked, *chain.from_iterable(around.values())}
+            if (base := _known(recorded[number])) is not None
+        }
+        answers = _fed_back(recorded.values(), [asked[number].request.prompt for number in changed])
+        found = {
+            number: self._estimate(
+                pair, known.get(number), [known[n] for n in around.get(number, ()) if n in known], answers
+            )
+            for number, pair in asked.items()
+        }
         return found if self.recount is None else self._recounted(found, asked, known)
 
     def _recounted(
@@ -408,6 +406,49 @@ def _headed(pair: Pair) -> Pair:
         return pair
     prompt = replace(pair.recorded.prompt, betas=pair.request.prompt.betas)
     return replace(pair, recorded=replace(pair.recorded, prompt=prompt))
+
+
+def _beside(order: Sequence[int], place: int) -> Sequence[int]:
+    """Return the numbers of the turns around the one at `place`."""
+    return [*order[max(place - _NEAR, 0) : place], *order[place + 1 : place + 1 + _NEAR]]
+
+
+def _known(exchange: Exchange) -> Known | None:
+    """Return a recorded prompt with its tokens, or None where its answer does not tell them."""
+    usage = exchange.answer.usage
+    tokens = usage.main_tokens.prompt_tokens if usage else 0
+    if not tokens:
+        return None
+    return Known(exchange.request.prompt, tokens, worked(exchange.answer.message or {}))
+
+
+def _fed_back(recorded: Iterable[Exchange], changed: Iterable[Prompt]) -> dict[str, int]:
+    """Return what recorded answers add to a later prompt, if any of the changed prompts holds answers."""
+    answers: dict[str, int] = {}
+    if not any(block.role == "assistant" for prompt in changed for block in prompt.blocks):
+        return answers
+    for exchange in recorded:
+        if exchange.answer.usage is not None and exchange.answer.message is not None:
+            output = exchange.answer.usage.main_tokens.output_tokens
+            answers |= fed_back_tokens(exchange.request.prompt, exchange.answer.message, output)
+    return answers
+
+
+def _stand_alone(
+    recorded: Mapping[int, Exchange], paired: Mapping[int, Pair], wanted: Mapping[int, Pair]
+) -> bool:
+    """Return whether the cache of the `wanted` turns is what it is by no change of another turn.
+
+    It is where every change comes later, and where no turn of the recording, or as it is asked now, caches.
+    """
+    last = max(wanted, default=-1)
+    changed = [n for n, pair in paired.items() if n in recorded and not _is_as_recorded(pair)]
+    if all(n > last for n in changed):
+        return True
+    prompts = (paired[n].request.prompt for n in paired if n in recorded)
+    return not any(touches_cache(_recorded_turn(exchange)) for exchange in recorded.values()) and not any(
+        map(breakpoints, prompts)
+    )
 
 
 def _is_as_recorded(pair: Pair) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.metering import meter
+from pytest_tokenbudget.metering import cache_split, meter
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.run.accepting import replayed
@@ -79,9 +79,9 @@ def test_what_a_test_adds_to_a_shared_cassette_is_measured_once(monkeypatch: pyt
     bodies = [{**body, "system": [text(f"Shop {n}.")]} for n in range(12) for body in agent.bodies()[:1]]
     recorded = record(bodies, agent.answers()[:1] * len(bodies))
     measured: list[object] = []
-    fed_back = meter.fed_back_tokens
+    known = meter.Known
     monkeypatch.setattr(
-        meter, "fed_back_tokens", lambda prompt, *more: (measured.append(prompt), fed_back(prompt, *more))[1]
+        meter, "Known", lambda prompt, *more: (measured.append(prompt), known(prompt, *more))[1]
     )
     recording = Recording(recorded)
 
@@ -98,6 +98,47 @@ def test_what_a_test_adds_to_a_shared_cassette_is_measured_once(monkeypatch: pyt
     first, second = judge(0, changed), judge(1, bodies[1])
     assert first.usage.tokens.prompt_tokens > recorded[0].answer.usage.tokens.prompt_tokens  # type: ignore[union-attr]
     assert second.usage == recorded[1].answer.usage
+
+
+def test_what_changes_in_a_shared_cassette_without_a_cache_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each changed call once, in its own test: the others cannot have left it another cache."""
+    agent = support_agent()
+    plain = {**agent.bodies()[0], "tools": [], "messages": [{"role": "user", "content": "Hello"}]}
+    bodies = [{**plain, "system": [text(f"Shop {n}.")]} for n in range(12)]
+    recording = Recording(record(bodies, agent.answers()[:1] * len(bodies)))
+    counted: list[object] = []
+    estimate = meter.estimate
+    monkeypatch.setattr(
+        meter,
+        "estimate",
+        lambda was, now, *more, **near: (counted.append(now), estimate(was, now, *more, **near))[1],
+    )
+    runs = []
+    for number, body in enumerate(bodies):
+        recording.choose(request({**body, "system": [text(f"Shop {number}, and be brief.")]}))
+        runs.append(
+            replayed(METER, recording, misses=(), unplayed=(), reshaped=(), whole=False, only={number})
+        )
+    assert len(counted) == len(bodies)
+    assert {len(run.turns) for run in runs} == {1}
+    everything = METER.replayed(recording.exchanges, recording.pairs)
+    assert [turn.usage for run in runs for turn in run.turns] == [turn.usage for turn in everything.turns]
+
+
+def test_a_change_of_a_later_turn_is_no_business_of_those_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although all of them cache: what comes later has left no cache to what came before."""
+    agent = support_agent()
+    mark = {"cache_control": {"type": "ephemeral"}}
+    bodies = [{**agent.bodies()[0], "system": [text(f"Shop {n}.") | mark]} for n in range(3)]
+    recording = Recording(record(bodies, agent.answers()[:1] * len(bodies)))
+    recording.choose(request({**bodies[2], "system": [text("Shop 2, and be brief.") | mark]}))
+    recording.choose(request(bodies[0]))
+    assert [(pair.index, pair.is_recorded) for pair in recording.pairs] == [(2, False), (0, True)]
+    monkeypatch.setattr(cache_split, "study", None)
+    run = replayed(METER, recording, misses=(), unplayed=(), reshaped=(), whole=False, only={0})
+    assert run.usage == recording.exchanges[0].answer.usage
 
 
 @pytest.fixture(scope="module")
