@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohttp
 import anthropic
 import httpx2
 import pytest
@@ -218,6 +219,43 @@ def test_a_hedged_call_of_the_same_prompt_that_came_through_is_kept_beside_the_o
         with replaying(interactions) as ledger:
             assert run(agent, api.url) == ["Hello"]
     assert len(asked) == 2, "nothing was sent in replay"
+    assert not ledger.recording.misses
+    assert sum(pair.answer.billed for pair in ledger.recording.pairs) == 1
+
+
+def test_a_cancelled_call_of_aiohttp_is_recorded_and_replayed_as_it_was() -> None:
+    over, asked = threading.Event(), threading.Event()
+
+    def script(sent: Any) -> str:
+        asked.set()
+        assert sent["messages"][0]["content"] != SLOW or over.wait(600)
+        return "Hello"
+
+    async def ask(session: aiohttp.ClientSession, url: str, words: str) -> str:
+        body = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": words}]}
+        async with session.post(
+            f"{url}/v1/messages", json=body, headers={"x-api-key": "sk-ant-test"}
+        ) as answer:
+            return str((await answer.json())["content"][0]["text"])
+
+    async def agent(url: str, has_begun: Callable[[], bool]) -> str:
+        async with aiohttp.ClientSession() as session:
+            slow = asyncio.create_task(ask(session, url, SLOW))
+            while not has_begun():
+                await asyncio.sleep(0)
+            slow.cancel()
+            await asyncio.gather(slow, return_exceptions=True)
+            return await ask(session, url, "Hello")
+
+    with MessagesApi(script) as api:
+        with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+            assert asyncio.run(agent(api.url, asked.is_set)) == "Hello"
+        over.set()
+    interactions = recording.interactions()
+    assert [how_left(answer) and how_left(answer)[0] for _, answer in interactions] == [Left.CANCELLED, None]  # type: ignore[index]
+    with replaying(interactions) as ledger:
+        assert asyncio.run(agent(api.url, lambda: bool(ledger.recording.pairs))) == "Hello"
+    assert not ledger.problems
     assert not ledger.recording.misses
     assert sum(pair.answer.billed for pair in ledger.recording.pairs) == 1
 
