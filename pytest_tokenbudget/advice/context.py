@@ -1,4 +1,4 @@
-"""Find what conversations carry along: blocks that every turn sends again, and how fast the prompt grows."""
+"""What a context is made of, and what conversations drag along: blocks that are re-sent turn after turn."""
 
 from __future__ import annotations
 
@@ -8,13 +8,80 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-from pytest_tokenbudget.advice.layout import Asked, LaidOut
+from pytest_tokenbudget.advice.layout import READ_TO_UNCACHED, Asked, LaidOut
 from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, place, tool_names
 from pytest_tokenbudget.model import Finding, FindingKind, Rate
 from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import plural, unsigned_percent
+
+PARTS = ("system", "tools", "conversation", "tool results", "thinking", "images", "answers")
+"""What a bill is made of: parts of the prompt, about as they are sent, then what is answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What one part of the prompt, or the answer, takes of one turn."""
+
+    turn: int
+    """Among the run's turns."""
+    conversation: int
+    """From 0, in the order in which they begin."""
+    part: str
+    """One of PARTS."""
+    tool: str
+    """The name of a tool whose definition it is; else empty."""
+    tokens: int
+    cost: Decimal | None
+    """Dollars; None where a price is missing."""
+
+
+def portions(run: LaidOut) -> Iterator[Portion]:
+    """Yield every block and answer of a run with its share of the bill: what was read, written or neither.
+
+    The portions of a turn add up to what the request itself bills, to the token.
+    """
+    for number, turns in enumerate(run.conversations.values()):
+        for one in turns:
+            edges = [0, *accumulate(getattr(one.tokens, name) for name in READ_TO_UNCACHED)]
+            ends = [0, *one.cached.sizes]
+            if ends[1:]:
+                ends[-1] = edges[-1]
+            for index, link in enumerate(one.chain.links):
+                part, tool = _part(link.block)
+                cost = _billed(run, one, edges, ends[index], ends[index + 1])
+                yield Portion(one.index, number, part, tool, ends[index + 1] - ends[index], cost)
+            output = one.tokens.output_tokens
+            unit = run.unit(one, "output_tokens")
+            yield Portion(one.index, number, "answers", "", output, None if unit is None else unit * output)
+
+
+def _billed(run: LaidOut, one: Asked, edges: Sequence[int], begin: int, end: int) -> Decimal | None:
+    """Return the dollars of the tokens from `begin` to `end` of a prompt; None where a price is missing."""
+    total = Decimal(0)
+    for name, (low, high) in zip(READ_TO_UNCACHED, pairwise(edges), strict=True):
+        tokens = min(end, high) - max(begin, low)
+        if tokens > 0:
+            unit = run.unit(one, name)
+            if unit is None:
+                return None
+            total += unit * tokens
+    return total
+
+
+def _part(block: Block) -> tuple[str, str]:
+    """Return the part of PARTS that a block belongs to, and the tool that it defines."""
+    if block.level == "tools":
+        return "tools", str(block.content.get("name", block.content.get("type", "")))
+    if block.level == "system":
+        return "system", ""
+    if block.kind in ("image", "document"):
+        return "images", ""
+    if block.kind.endswith("thinking"):
+        return "thinking", ""
+    return ("tool results" if block.kind.endswith("tool_result") else "conversation"), ""
+
 
 _TOLD = 3
 """How many blocks are told one by one."""

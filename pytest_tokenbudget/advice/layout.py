@@ -23,12 +23,13 @@ from pytest_tokenbudget.wording import dollars
 
 _FRAME, _PICTURE = 4, 1500
 """Rough tokens around a block, and of a picture: only proportions count."""
-_READ_TO_UNCACHED = (
+READ_TO_UNCACHED = (
     "cache_read_input_tokens",
     "ephemeral_1h_input_tokens",
     "ephemeral_5m_input_tokens",
     "input_tokens",
 )
+"""The counts of a prompt, in the order in which its tokens are billed: what is read stands first."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ class Asked:
     @cached_property
     def counts(self) -> list[str]:
         """By position: the count that most of the block was billed as."""
-        edges = list(accumulate(getattr(self.tokens, name) for name in _READ_TO_UNCACHED[:3]))
+        edges = list(accumulate(getattr(self.tokens, name) for name in READ_TO_UNCACHED[:3]))
         ends = self.cached.sizes
         middles = ((begin + end) / 2 for begin, end in zip((0, *ends), ends, strict=False))
-        return [_READ_TO_UNCACHED[bisect_right(edges, middle)] for middle in middles]
+        return [READ_TO_UNCACHED[bisect_right(edges, middle)] for middle in middles]
 
     @cached_property
     def head(self) -> int:

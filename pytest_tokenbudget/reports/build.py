@@ -13,6 +13,8 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from pytest_tokenbudget import __version__
+from pytest_tokenbudget.advice.context import PARTS, Portion, portions
+from pytest_tokenbudget.advice.layout import lay_out
 from pytest_tokenbudget.budget.verdict import (
     ALPHA,
     CostOf,
@@ -25,17 +27,22 @@ from pytest_tokenbudget.budget.verdict import (
 )
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.model import COUNTS, Basis, Finding, FindingKind, Tokens, Usage
+from pytest_tokenbudget.replay.redaction import Secrets
 from pytest_tokenbudget.reports.document import (
     VERSION,
+    ContextEntry,
+    ConversationEntry,
     Document,
     ErrorEntry,
     ExcludedEntry,
     FindingEntry,
     LimitEntry,
     NotJudgedEntry,
+    PartEntry,
     Recorder,
     ScenarioEntry,
     TokensEntry,
+    ToolEntry,
     TurnEntry,
     UnmeasuredEntry,
     UnmeteredEntry,
@@ -91,6 +98,8 @@ def scenario(
         "recorder": place.recorder,
         "runs_per_month": runs_per_month,
     }
+    if (context := _context(run, cost)) is not None:
+        entry["context"] = context
     if not judgement.verdict.is_measured and run.bounds is not None:
         least, most = run.bounds
         entry["bounds"] = {
@@ -98,6 +107,73 @@ def scenario(
             "most": None if most is None else tokens(most, cost),
         }
     return entry
+
+
+_HIDE = Secrets()
+"""The names of tools are anybody's: what looks like a key is none of a report."""
+_MCP = "mcp__"
+
+
+def _context(run: Run, cost: CostOf) -> ContextEntry | None:
+    """Return what the bill of a run is made of; None where nothing of it was measured."""
+    if not run.is_measured:
+        return None
+    found = list(portions(lay_out(run, cost)))
+    if not found:
+        return None
+    parts = [(part, [one for one in found if one.part == part]) for part in PARTS]
+    tools: dict[str, list[Portion]] = {}
+    conversations: dict[int, list[Portion]] = {}
+    for one in found:
+        conversations.setdefault(one.conversation, []).append(one)
+        if one.tool:
+            tools.setdefault(one.tool, []).append(one)
+    return {
+        "parts": [_part_entry(part, own, len(run.turns)) for part, own in parts if own],
+        "tools": [_tool_entry(name, own) for name, own in tools.items()],
+        "conversations": [_conversation_entry(own, run) for own in conversations.values()],
+    }
+
+
+def _part_entry(part: str, own: Sequence[Portion], turns: int) -> PartEntry:
+    by_turn: dict[int, list[Portion]] = {}
+    for one in own:
+        by_turn.setdefault(one.turn, []).append(one)
+    tokens, cost = _spent(own)
+    return {
+        "part": part,
+        "tokens": tokens,
+        "cost_usd": cost,
+        "turns": [_spent(by_turn.get(turn, ()))[1] for turn in range(turns)],
+    }
+
+
+def _tool_entry(name: str, own: Sequence[Portion]) -> ToolEntry:
+    server, _, tool = name.removeprefix(_MCP).partition("__") if name.startswith(_MCP) else ("", "", name)
+    tokens, cost = _spent(own)
+    return {
+        "server": _HIDE.redact(server),
+        "name": _HIDE.redact(tool or name),
+        "tokens": tokens,
+        "cost_usd": cost,
+    }
+
+
+def _conversation_entry(own: Sequence[Portion], run: Run) -> ConversationEntry:
+    turns = sorted({one.turn for one in own})
+    tokens, cost = _spent(own)
+    return {
+        "model": str(run.turns[turns[0]].usage.main_rate),
+        "turns": turns,
+        "tokens": tokens,
+        "cost_usd": cost,
+    }
+
+
+def _spent(own: Sequence[Portion]) -> tuple[int, float | None]:
+    costs = [one.cost for one in own if one.cost is not None]
+    cost = dollars(sum(costs, Decimal(0))) if len(costs) == len(own) else None
+    return sum(one.tokens for one in own), cost
 
 
 def document(

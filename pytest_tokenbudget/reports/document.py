@@ -104,6 +104,46 @@ class FindingEntry(TypedDict):
     source: SourceEntry | None
 
 
+class PartEntry(TypedDict):
+    """What one part of the context takes in a run."""
+
+    part: str
+    """`system`, `tools`, `conversation`, `tool results`, `thinking`, `images` or `answers`."""
+    tokens: int
+    cost_usd: float | None
+    turns: list[float | None]
+    """Dollars by turn; 0 where a turn has none of it, None where nobody knows."""
+
+
+class ToolEntry(TypedDict):
+    """What the definition of one tool takes in a run."""
+
+    server: str
+    """The MCP server that its name tells; else empty."""
+    name: str
+    tokens: int
+    cost_usd: float | None
+
+
+class ConversationEntry(TypedDict):
+    """What one conversation takes: an agent, or a subagent with a beginning of its own."""
+
+    model: str
+    turns: list[int]
+    """From 0, among those of the scenario."""
+    tokens: int
+    """Of prompts and answers."""
+    cost_usd: float | None
+
+
+class ContextEntry(TypedDict):
+    """What the bill of a scenario is made of."""
+
+    parts: list[PartEntry]
+    tools: list[ToolEntry]
+    conversations: list[ConversationEntry]
+
+
 class BoundsEntry(TypedDict):
     """The bounds of a run that asks more than was recorded."""
 
@@ -130,6 +170,8 @@ class ScenarioEntry(TypedDict):
     """The recorder of its cassettes; None for this plugin."""
     runs_per_month: int | None
     """How often it runs a month, as its marker or the settings of its run say."""
+    context: NotRequired[ContextEntry]
+    """Of what was measured; turns whose tokens are unknown are left out."""
     bounds: NotRequired[BoundsEntry]
     """Only for a scenario that asks more than was recorded."""
 

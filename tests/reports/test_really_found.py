@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.model import FindingKind, Rate, Tokens, Usage
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.change_view import changes
+from pytest_tokenbudget.reports.dashboard import dashboard, scenarios
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry
 from pytest_tokenbudget.reports.exports import workflow_commands
 from pytest_tokenbudget.reports.markdown import markdown
@@ -33,6 +35,7 @@ CASES = (
     Case("clock", each(before_system("It is {}.", "10:00:01", "10:00:02", "10:00:03", "10:00:04"))),
     Case("day", each(before_system("Today is {}.", "2026-11-29"))),
     Case("tool", each(lambda _, body: body["tools"].append(tool("cancel", "Cancel an order. " * 20)))),
+    Case("server", each(lambda _, body: body["tools"].append(tool("mcp__shop__find", "Find a part. " * 30)))),
     Case("reordered", each(lambda _, body: body["tools"].reverse())),
     Case("effort", each(put(output_config={"effort": "high"}))),
     Case("model", each(put(model="claude-haiku-4-5"))),
@@ -104,6 +107,39 @@ def test_markdown(told: Document, golden: Any) -> None:
 
 def test_annotations(told: Document, golden: Any) -> None:
     golden("found-annotations.txt", "".join(f"{line}\n" for line in workflow_commands(told)))
+
+
+def test_what_a_context_is_made_of_adds_up_to_the_bill(told: Document) -> None:
+    known = [one for one in told["scenarios"] if "context" in one]
+    assert len(known) >= 10
+    for scenario in known:
+        context, turns = scenario["context"], scenario["turns"]
+        bills = [turn["tokens"] for turn in turns]
+        assert sum(part["tokens"] for part in context["parts"]) == sum(
+            bill["prompt_tokens"] + bill["output_tokens"] for bill in bills if bill
+        )
+        for index, bill in enumerate(bills):
+            costs = [part["turns"][index] for part in context["parts"]]
+            if bill and bill["cost_usd"] is not None:
+                assert sum(cost or 0.0 for cost in costs) == pytest.approx(bill["cost_usd"])
+            else:
+                assert None in costs
+        sums = [sum(one["tokens"] for one in context[key]) for key in ("tools", "conversations")]  # type: ignore[literal-required]
+        parts = {part["part"]: part["tokens"] for part in context["parts"]}
+        assert sums == [parts["tools"], sum(parts.values())]
+        assert list(parts) == ["system", "tools", "conversation", "tool results", "answers"]
+
+
+def test_the_page_says_what_a_context_is_made_of(told: Document) -> None:
+    text = re.sub(r"<[^>]*>", " ", dashboard(told, None))
+    assert "What the context is made of" in text
+    assert re.search(r"shop: 1 tool\s+[\d,]+\s+\$[\d.]+\s+[\d.]+%\s+shop/find", text)
+    subjects = {one.id.partition("::")[2]: one for one in scenarios.subjects(told, None, None)}
+    context = scenarios.details(subjects["test_unchanged"]).context
+    assert context is not None
+    assert context.headers == ("turn", "system", "tools", "conversation", "tool results", "answers")
+    shares = [int(share.rstrip("%")) for share in context.rows[-1][1:]]
+    assert 98 <= sum(shares) <= 102
 
 
 def test_another_model_is_one_change(told: Document) -> None:

@@ -40,6 +40,7 @@ from pytest_tokenbudget.reports.dashboard.totals import (
     NAMES,
     Figure,
     FolderRow,
+    Makeup,
     ModelRow,
     Savings,
     Spend,
@@ -47,6 +48,7 @@ from pytest_tokenbudget.reports.dashboard.totals import (
     Totals,
     figures,
     folders,
+    makeup,
     models,
     moves,
     savings,
@@ -209,6 +211,8 @@ class Page:
     """The suite over the commits, where there are at least two."""
     moves: Sequence[SuiteMove]
     """The commits that moved the suite."""
+    makeup: Makeup
+    """What the bill is made of."""
     folders: Sequence[FolderRow]
     """What the scenarios of each folder add up to; none where there is one alone."""
     trends: bool
@@ -248,6 +252,7 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
         decisions=decisions(document, listed) if document else None,
         figures=figures(history, past) if history and past and len(past.commits) > 1 else [],
         moves=moves(history, runs_per_month) if history else [],
+        makeup=makeup(document) if document else Makeup(),
         folders=folders(listed),
         trends=past is not None,
         columns=[column.title for column in columns],

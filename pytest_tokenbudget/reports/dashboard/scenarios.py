@@ -24,7 +24,7 @@ from pytest_tokenbudget.reports.document import (
 from pytest_tokenbudget.reports.history import CommitEntry, History, PointEntry, present, states
 from pytest_tokenbudget.reports.scenario_view import Row, TurnTable, approximate, row, runs_of, turn_table
 from pytest_tokenbudget.reports.text import crop, plain
-from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, listed, money, percent, plural, signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,10 @@ class Details:
     """Each limit, and whether it is passed; empty if nothing changed."""
     turns: TurnTable | None = None
     chart: str = ""
+    context: TurnTable | None = None
+    """What the bill of each turn is made of, as shares."""
+    conversations: Sequence[Sequence[str]] = ()
+    """Of an agent with subagents: what each conversation takes."""
 
 
 def details(one: Subject, *, brief: bool = False) -> Details:
@@ -169,7 +173,41 @@ def details(one: Subject, *, brief: bool = False) -> Details:
         else [],
         turns=table if table.rows and not brief else None,
         chart=_chart(entry) if entry["turns"] else "",
+        context=None if brief else _context(entry),
+        conversations=_conversations(entry),
     )
+
+
+def _context(entry: ScenarioEntry) -> TurnTable | None:
+    """Return what the bill of each turn is made of; None where no turn has a price."""
+    parts = [part for part in entry["context"]["parts"] if part["tokens"]] if "context" in entry else []
+    columns = [part["turns"][:_TURNS] for part in parts]
+    rows = []
+    for index, costs in enumerate(zip(*columns, strict=False)):
+        known = [cost for cost in costs if cost is not None]
+        total = sum(known)
+        if total and len(known) == len(costs):
+            rows.append((str(index + 1), *(percent(cost / total, 0) if cost else NONE for cost in known)))
+    headers = ("turn", *(plain(part["part"]) for part in parts))
+    return TurnTable(headers, tuple(rows), ()) if rows else None
+
+
+def _conversations(entry: ScenarioEntry) -> list[Sequence[str]]:
+    """Return number, model, turns, tokens, dollars and share of each conversation; none of one alone."""
+    found = entry["context"]["conversations"] if "context" in entry else []
+    if len(found) < 2:
+        return []
+    total = sum(one["cost_usd"] or 0.0 for one in found)
+    return [
+        (
+            f"{number}, {plain(one['model'])}",
+            listed([str(turn + 1) for turn in one["turns"][:_TURNS]]),
+            count(one["tokens"]),
+            UNKNOWN if one["cost_usd"] is None else money(one["cost_usd"]),
+            NONE if one["cost_usd"] is None or not total else percent(one["cost_usd"] / total),
+        )
+        for number, one in enumerate(found, 1)
+    ]
 
 
 def by_kind(tokens: TokensEntry) -> tuple[int, int, int, int]:

@@ -244,6 +244,79 @@ def _monthly(one: Subject, runs: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Makeup:
+    """What a run of everything is made of: parts of the context, and the tools that take most."""
+
+    parts: Sequence[Sequence[str]] = ()
+    """Name, tokens, dollars and share of the bill."""
+    tools: Sequence[Sequence[str]] = ()
+    """The same of tool definitions: those of a server as one row, and each of them below it."""
+    hidden: int = 0
+    """Tools that are not among them."""
+    unpriced: int = 0
+    """Scenarios that are left out, for a price is missing."""
+
+
+_TOOLS = 40
+
+
+def makeup(document: Document) -> Makeup:
+    """Return what the bill of all scenarios with prices is made of; empty where a document does not say."""
+    known = [one["context"] for one in document["scenarios"] if "context" in one]
+    contexts = [context for context in known if None not in (part["cost_usd"] for part in context["parts"])]
+    parts: dict[str, Spent] = {}
+    tools: dict[tuple[str, str], Spent] = {}
+    for part in (part for context in contexts for part in context["parts"]):
+        name = plain(part["part"])
+        parts[name] = parts.get(name, Spent()).plus(part["tokens"], part["cost_usd"])
+    for tool in (tool for context in contexts for tool in context["tools"]):
+        key = (plain(tool["server"]), plain(tool["name"]))
+        tools[key] = tools.get(key, Spent()).plus(tool["tokens"], tool["cost_usd"])
+    bill = sum(spent.dollars or 0.0 for spent in parts.values())
+    servers: dict[str, Spent] = {}
+    for (server, _), spent in tools.items():
+        servers[server] = servers.get(server, Spent()).plus(spent.tokens, spent.dollars)
+
+    def order(key: tuple[str, str]) -> tuple[bool, int, str, int, str]:
+        server, name = key
+        return not server, -servers[server].tokens, server, -tools[key].tokens, name
+
+    ordered = sorted(tools, key=order)
+    rows: list[Sequence[str]] = []
+    for index, (server, name) in enumerate(ordered[:_TOOLS]):
+        if server and (index == 0 or ordered[index - 1][0] != server):
+            number = sum(key[0] == server for key in tools)
+            rows.append(servers[server].row(f"{server}: {plural(number, 'tool')}", bill))
+        rows.append(tools[server, name].row(f"{server}/{name}" if server else name, bill))
+    return Makeup(
+        [spent.row(name, bill) for name, spent in parts.items() if spent.tokens],
+        rows,
+        max(0, len(ordered) - _TOOLS),
+        len(known) - len(contexts),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens and dollars a run; unknown as soon as a part of them is."""
+
+    tokens: int = 0
+    dollars: float | None = 0.0
+
+    def plus(self, tokens: int, dollars: float | None) -> Spent:
+        """Return the sum; its dollars are None where either are."""
+        known = self.dollars is not None and dollars is not None
+        return Spent(self.tokens + tokens, (self.dollars or 0.0) + (dollars or 0.0) if known else None)
+
+    def row(self, name: str, bill: float) -> Sequence[str]:
+        """Return the cells of a table; `bill` is what the shares are of."""
+        if self.dollars is None:
+            return (name, count(self.tokens), UNKNOWN, NONE)
+        share = percent(self.dollars / bill) if bill else NONE
+        return (name, count(self.tokens), money(self.dollars), share)
+
+
+@dataclass(frozen=True, slots=True)
 class SuiteMove:
     """A commit that moved the suite; addresses only where the remote is known."""
 
