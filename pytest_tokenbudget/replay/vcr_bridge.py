@@ -69,7 +69,7 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
     """
 
     ledger: Ledger | None = None
-    """None while vcr reads the file."""
+    """The ledger that answers; None while vcr reads the file."""
 
     def adopt(self, ledger_of: LedgerOf) -> None:
         """Give the cassette a ledger, once vcr has read its file."""
