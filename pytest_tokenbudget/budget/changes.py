@@ -1,8 +1,8 @@
-"""Compare what is committed with what was: baselines raised, lowered, added, renamed; limits that are looser.
+"""Compare what is committed with what was: baselines raised, lowered, added, renamed; looser limits.
 
 Commit by commit, the changes make one series for each scenario, across renamed tests and moved files. History
 holds thousands of versions of baseline files that are mostly equal: `VersionReader` reads them fast. Limits
-stand in settings and in markers of tests; of these, what is written as a literal is read, and nothing is run.
+are in the settings and in the markers of tests. Of markers, only literal arguments are read; no code is run.
 """
 
 from __future__ import annotations
@@ -275,22 +275,23 @@ Arguments = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class LimitChange:
-    """One setting, or one argument of a marker, that is not what it was."""
+    """One setting, or one argument of a marker, that differs."""
 
     name: str
-    """Nothing where a marker is written as no literal, so that nobody can tell what changed."""
+    """Name of the setting; empty if a marker is not written in literals, so that its change is not known."""
     was: object
+    """The old value; None if it was not set."""
     now: object
-    """None: it is not set."""
+    """The new value; None if it is not set."""
 
     @property
     def is_exclusion(self) -> bool:
-        """Return whether more is excluded than was."""
+        """Whether more is excluded than before."""
         return self.name == "exclude" and self.now is not None and not _holds(self.was, self.now)
 
     @property
     def is_looser(self) -> bool:
-        """Return whether more passes than did; a limit that cannot be read may let anything pass."""
+        """Whether more passes than before. A limit that cannot be read may let anything pass."""
         if self.name == "tolerance":
             try:
                 was, now = (parse_tolerances({} if one is None else one) for one in (self.was, self.now))
@@ -311,7 +312,7 @@ class LimitChange:
 
 
 def _holds(was: object, now: object) -> bool:
-    """Return whether what is excluded now was excluded then."""
+    """Return whether everything that is excluded now was excluded before."""
     if isinstance(was, list) and isinstance(now, list):
         return all(pattern in was for pattern in now)
     return was is not None
@@ -326,16 +327,16 @@ def _written(value: object) -> str:
 
 
 def limit_changes(was: Arguments, now: Arguments) -> list[LimitChange]:
-    """Return what differs between two tables of settings, by name."""
+    """Return what differs between two tables of settings, sorted by name."""
     names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
     return [LimitChange(name, was.get(name), now.get(name)) for name in names]
 
 
 def marker_changes(was: str, now: str) -> dict[str, list[LimitChange]]:
-    """Return what differs in the markers of a test file, by what they mark: `TestCart.test_a`.
+    """Return what differs in the markers of a test file, by the name of what they mark: `TestCart.test_a`.
 
-    A marker of the whole module is of `the module`. Of tests that are new, what is looser than the default
-    differs; tests that are gone are left out. Text that is no Python has no markers.
+    A marker of the whole module has the name `the module`. For a new test, only what is looser than the
+    default counts as a difference. Removed tests are left out. Text that is no Python has no markers.
     """
     before, after = _markers(was), _markers(now)
     found: dict[str, list[LimitChange]] = {}
@@ -353,7 +354,10 @@ def marker_changes(was: str, now: str) -> dict[str, list[LimitChange]]:
 
 
 def _markers(source: str) -> dict[str, dict[str, object] | None]:
-    """Return the arguments of markers by what they mark; None where one is no literal."""
+    """Return the arguments of the markers of each function and class, by its name; empty without any.
+
+    None if one of its markers is not written in literals.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -374,7 +378,10 @@ def _markers(source: str) -> dict[str, dict[str, object] | None]:
 
 
 def _marked(node: ast.AST, name: str) -> Iterator[tuple[str, ast.Call | None]]:
-    """Yield each function and class, and each call of our marker with the innermost one that it is of."""
+    """Yield (name, None) for each function and class, and (name, call) for each call of our marker.
+
+    The name is that of the innermost function or class around it.
+    """
     for child in ast.iter_child_nodes(node):
         inner = name
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
