@@ -112,9 +112,9 @@ class Repository:
         )
 
     def web(self) -> str | None:
-        """Return the address of the repository on its GitHub, or None where `origin` names none.
+        """Return the web address of the repository on its GitHub; None if `origin` names none.
 
-        Only its host and path are taken: an address may hold what signs in.
+        Only host and path are taken, since the address of `origin` may hold credentials.
         """
         origin = _git(self.folder, "config", "--get", "remote.origin.url", check=False).stdout
         found = _ORIGIN.fullmatch(origin.decode(errors="replace").strip())
