@@ -37,13 +37,13 @@ from pytest_tokenbudget.settings import MARKER, Options, RecordMode, Settings
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who may call a model while no scenario is on."""
+    """A test or another caller that may call a model while no scenario is on."""
 
     name: str
-    """Of a test its id, else words."""
+    """The id of a test, else words."""
     suite: Settings
     node: str = ""
-    """The id of a test, or a file; nothing where it is neither."""
+    """The id of a test, or a file; empty if it is neither."""
     is_excluded: bool = False
     is_known: Callable[[], bool] = lambda: False
     """Tells whether the test has a baseline and a cassette, so that its marker was forgotten."""
@@ -75,7 +75,7 @@ class Stage:
         self._refusals: list[str] = []
         self._is_mocked: Callable[[], bool] = lambda: False
         self.unmetered: Counter[str] = Counter()
-        """By who made them, the model calls that nothing meters and that were let pass."""
+        """How many model calls that nothing meters were let pass, by who made them."""
         self._ignored_hosts = frozenset(map(str.lower, ignored_hosts))
         self._prices = prices
         self._spending = spending
@@ -90,11 +90,11 @@ class Stage:
 
     @property
     def test(self) -> Scenario | None:
-        """The test that is on."""
+        """The test that is on; None if there is none."""
         return next((one for one, _ in reversed(self._on) if one.kind == "test"), None)
 
     def enter(self, scenario: Scenario, *, fenced: bool = False) -> None:
-        """Put a scenario on top; `fenced` closes the network as well, where nothing is to be called.
+        """Put a scenario on top; if `fenced` and nothing is to be called, close the network as well.
 
         Raises CassetteError, and leaves the stage as it was.
         """
@@ -129,9 +129,9 @@ class Stage:
 
     @contextlib.contextmanager
     def outside(self) -> Iterator[None]:
-        """Keep what stands in for a key from being sent while no scenario is on.
+        """Keep stand-ins for a key from being sent while no scenario is on.
 
-        Nothing is done where the user's code has a cassette open: that one answers whoever asks.
+        Nothing is done while the user's code has a cassette open: that one answers every request.
         """
         from pytest_tokenbudget.replay import vcr_bridge  # import vcr
 
@@ -147,12 +147,12 @@ class Stage:
             yield
 
     def ask(self, asker: Asker | None) -> list[str]:
-        """Name who asks while no scenario is on (None: nobody that is known); return what is refused then."""
+        """Name who asks while no scenario is on (None: unknown); return the list that refusals then go to."""
         self._asker, self._refusals = asker or _NOBODY, []
         return self._refusals
 
     def _refusal(self, sent: Sent) -> str | None:
-        """Return why a model call that nothing meters is refused; None where it may be made, and is counted.
+        """Return why a model call that nothing meters is refused; None, and count it, if it may be made.
 
         A plain run refuses nothing, and what a mock answers costs nothing.
         """
@@ -171,13 +171,13 @@ class Stage:
         return refusal
 
     def _refused(self, problem: str) -> None:
-        """Keep a refusal for the test that is on; in a plain run it may be none that is metered."""
+        """Keep a refusal for the scenario that is on; in a plain run there may be none."""
         if self._on and problem not in (refusals := self._on[-1][0].refusals):
             refusals.append(problem)
 
     @contextlib.contextmanager
     def proxy(self, scenario: Scenario) -> Iterator[ChildProxy]:
-        """What agents in other processes ask while this is open belongs to the scenario on top as well.
+        """Yield a proxy: what other processes ask of it belongs to the scenario on top, too.
 
         Raises SettingsError.
         """
@@ -187,7 +187,7 @@ class Stage:
             yield proxy
 
     def leave(self, scenario: Scenario) -> None:
-        """Take a scenario off, wherever it is; nothing where it never came on."""
+        """Take a scenario off, wherever it is on the stack; do nothing if it is not on it."""
         for index, (one, opened) in reversed(list(enumerate(self._on))):
             if one is scenario:
                 self._note_threads()
@@ -202,7 +202,7 @@ class Stage:
 
     @contextlib.contextmanager
     def _marked(self, flag: str) -> Iterator[None]:
-        """What is process-wide is opened once, however many scenarios are on."""
+        """Set a flag while something process-wide is open, so that it is opened only once."""
         setattr(self, flag, True)
         try:
             yield
@@ -210,12 +210,12 @@ class Stage:
             setattr(self, flag, False)
 
     def share(self, scenario: Scenario) -> None:
-        """What a fixture of wider scope has opened, and not closed when it is set up, is for the tests."""
+        """Share with the tests the cassettes that a wider fixture opened and did not close in its setup."""
         for ledger in scenario.adopted:
             ledger.shared = not ledger.closed
 
     def warnings(self, scenario: Scenario) -> Iterator[str]:
-        """About what was never asked or opened, and threads of other tests that asked meanwhile."""
+        """Yield warnings about what was never asked or opened, and about other tests' threads that asked."""
         name, asked = scenario.place.id, _threads(scenario)
         recording = self._options.record != RecordMode.NONE and scenario.cassette is not None
         if recording and scenario.kind == "test" and not scenario.touched:
@@ -232,7 +232,7 @@ class Stage:
             )
 
     def left_behind(self, scenario: Scenario) -> Iterator[str]:
-        """About threads of a test that is over, its teardown too."""
+        """Yield warnings about threads of a test that is over, with its teardown."""
         self._note_threads()
         name = scenario.place.id
         for thread in self._background.left_by(name, _threads(scenario)):
@@ -242,14 +242,15 @@ class Stage:
             )
 
     def _note_threads(self) -> None:
-        """Threads belong to the test that is on; those of wider fixtures are there for several."""
+        """Note new threads as the test's that is on; those of wider fixtures are no test's."""
         on = self._on[-1][0] if self._on else None
         self._background.note(on.place.id if on and on.kind == "test" else None)
 
     def _adopted(self, path: str, held: Sequence[Interaction], rules: Rules) -> Ledger:
-        """The account of a cassette that the user's code opens now; a test's fixture opens it for the test.
+        """Return the ledger of a cassette that the user's code opens now.
 
-        What is asked of it belongs to whoever is on top then: a wider fixture's cassette serves many tests.
+        A fixture of a test opens it for the test. What is asked of it belongs to whoever is on top then,
+        since the cassette of a wider fixture serves many tests.
         """
         opener = next(one for one, _ in reversed(self._on) if one.kind != "fixture")
 
@@ -274,7 +275,7 @@ class Stage:
 
 
 def _unmetered(asker: Asker, sent: Sent, kind: str | None) -> str:
-    """Return that a model call was not sent since nothing meters it, and the line to add."""
+    """Return a sentence: a model call was not sent, since nothing meters it, and the line to add."""
     called = f"{asker.name} calls a model at {sent.host}, and no scenario meters it: nothing was sent."
     allowed = json.dumps(asker.node if asker.node and kind in (None, "test", "teardown") else sent.host)
     if kind in (None, "test") and asker.is_known():
@@ -292,7 +293,7 @@ def _unmetered(asker: Asker, sent: Sent, kind: str | None) -> str:
 
 
 def _command(opener: Scenario, path: str) -> str:
-    """How a cassette of the suite's own is recorded anew."""
+    """Return how a cassette of the suite's own is recorded anew: a command, or words."""
     if opener.place.recorder == "pytest-recording":
         return shlex.join([*REWRITE, ScenarioId(opener.place.id).argument])
     return f"delete {path}, and run the test as the suite records it"
@@ -308,25 +309,27 @@ _WAITING = frozenset({"threading", "queue"})
 
 
 class BackgroundThreads:
-    """Which test started a thread, as far as that shows: it was not there when the test began."""
+    """Knows which test started a thread, as far as that shows: it was not there when the test began."""
 
     def __init__(self) -> None:
         self._started_by: WeakKeyDictionary[threading.Thread, str | None] = WeakKeyDictionary()
 
     def note(self, test: str | None) -> None:
-        """Whatever has begun since the last note was started by this test; None for a fixture that outlives
-        it, and where nobody knows."""
+        """Note that `test` started every thread that began since the last note.
+
+        `test` is None for a fixture that outlives the test, and if it is unknown.
+        """
         for thread in threading.enumerate():
             self._started_by.setdefault(thread, test)
 
     def left_by(self, test: str, asked: Iterable[threading.Thread]) -> Iterator[str]:
-        """Names of those threads of a test that have asked a model and still run."""
+        """Yield the names of the threads in `asked` that a test started and that still work."""
         for thread in asked:
             if self._started_by.get(thread) == test and thread.is_alive() and not _is_idle(thread):
                 yield thread.name
 
     def strangers(self, test: str, asked: Iterable[threading.Thread]) -> Iterator[tuple[str, str]]:
-        """Names of those that have asked while this test ran, and the other test that started each."""
+        """Yield (name, other test) of each thread in `asked` that another test started."""
         for thread in asked:
             starter = self._started_by.get(thread)
             if starter is not None and starter != test and not _is_of_a_pool(thread):
@@ -338,13 +341,13 @@ def _is_of_a_pool(thread: threading.Thread) -> bool:
 
 
 def _is_idle(thread: threading.Thread) -> bool:
-    """Whether it is of a pool, and waits for work."""
+    """Return whether a thread belongs to a pool and waits for work."""
     running = itertools.dropwhile(lambda module: module in _WAITING, _modules(thread))
     return next(running, None) in _POOLS
 
 
 def _modules(thread: threading.Thread) -> Iterator[str]:
-    """Of its stack, innermost first."""
+    """Yield the names of the modules on a thread's stack, innermost first."""
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
         yield str(frame.f_globals.get("__name__"))
