@@ -1,6 +1,6 @@
-"""Compare a run with what was accepted, and tell what an update is to accept.
+"""Compare a run with what was accepted, and tell what an update will accept.
 
-The numbers of a run always come from the recorded answers, which are the true ones; what was accepted is
+The numbers of a run always come from the recorded answers, which are the true ones. What was accepted is
 measured from them in the same way and by the same counter, so that errors cancel and do not add up.
 """
 
@@ -38,7 +38,7 @@ def turn_indexes(exchanges: Sequence[Exchange]) -> list[int]:
 def accepted_in(cassettes: Sequence[AcceptedCassette], exchanges: Sequence[Exchange]) -> dict[int, Accepted]:
     """Return what was accepted in place of a recording's exchanges, by their index.
 
-    None for another recording than the one that it was accepted on. Raises BaselineError.
+    Empty for another recording than the one that it was accepted on. Raises BaselineError.
     """
     if not cassettes:
         return {}
@@ -99,7 +99,7 @@ def _turn_pairs(recording: Recording) -> dict[int, Pair]:
 
 
 def _is_as_accepted(recording: Recording) -> bool:
-    """Whether every turn asks exactly what was accepted, or recorded where nothing else was accepted."""
+    """Return whether every turn asks exactly what was accepted, or if nothing was, what was recorded."""
     for index, pair in _turn_pairs(recording).items():
         accepted = recording.accepted.get(index)
         was = pair.recorded if accepted is None else accepted.request
@@ -162,7 +162,7 @@ def without_gone_turns(run: Run) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Tell what the baseline of a scenario is measured on, and what is accepted with it."""
+    """Tells what the baseline of a scenario is measured on, and what is accepted with it."""
 
     meter: Meter
     counter: str
@@ -259,7 +259,7 @@ def _exchanges(
 
 
 def _says_the_same(was: Request, now: Request) -> bool:
-    """Whether two requests differ in nothing, or only in values that a program fills in anew each time."""
+    """Return whether two requests differ at most in values that a program fills in anew each time."""
     if was.digest == now.digest:
         return _same_betas(was.prompt, now.prompt)
     return all(
