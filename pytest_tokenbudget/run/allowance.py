@@ -1,6 +1,6 @@
 """Decide which real calls a scenario may make: by its caps, and by the spend limit of the run.
 
-A cap refuses a call that must pass it. What a call may cost at worst is the business of the spend limit.
+A cap refuses a call that is sure to pass it. The spend limit bounds what a call may cost at worst.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Allowance:
         self._lock = threading.Lock()
 
     def begin(self, call: Call) -> None:
-        """Take note of a call that is about to be sent. Raises ReplayMiss where it must not be."""
+        """Take note of a call that is about to be sent. Raises ReplayMiss if it must not be sent."""
         with self._lock:
             if self.stop is None and (passed := self._passed(call)):
                 self.stop = "\n".join(_stopped(*passed, self._turns, call, self._prices))
@@ -108,7 +108,7 @@ class Allowance:
     def _answered(
         self, sent: Sent, requests: Sequence[Request], answer: Mapping[str, Any]
     ) -> tuple[list[_Turn], Decimal | None]:
-        """Return the turns that an answer in vcr's shape is, and its dollars; None where nobody knows."""
+        """Return the turns of an answer in vcr's shape, and its dollars; None if these are unknown."""
         assert sent.request is not None
         read = answer_to(sent.request, answer)
         if not read.billed:
@@ -122,7 +122,9 @@ class Allowance:
         return [_turn(requests[0], usage, read)], None if read.error else self._prices.cost(usage)
 
     def _passed(self, call: Call) -> tuple[str, str, str] | None:
-        """Return the cap that a call must pass, as it is typed and as it would be; None where it need not."""
+        """Return the cap that a call is sure to pass, its limit and the new value as text; None if there is
+        none.
+        """
         under_way = [other for other in self._under_way if _is_under_way(other)]
         coming = sum((least(request) for one in (*under_way, call) for request in one.requests), Usage())
         usage = sum((turn.usage for turn in self._turns if turn.usage is not None), Usage()) + coming
@@ -143,7 +145,7 @@ class Allowance:
 
 
 class Allowances:
-    """The allowances of all scenarios of a process; a call counts for whom it belongs to."""
+    """The allowances of all scenarios of a process; a call counts for the scenario that makes it."""
 
     def __init__(self) -> None:
         self._of: dict[str, Allowance] = {}
@@ -153,21 +155,22 @@ class Allowances:
         self._of[scenario] = allowance
 
     def begin(self, call: Call) -> None:
-        """As `Allowance.begin`."""
+        """Take note of a call, as `Allowance.begin` of its scenario does."""
         self._of[call.asker].begin(call)
 
     def finish(self, call: Call) -> None:
-        """As `Allowance.finish`."""
+        """Take note of an answer, as `Allowance.finish` of its scenario does."""
         self._of[call.asker].finish(call)
 
     def replayed(self, asker: str, sent: Sent, answer: Mapping[str, Any]) -> None:
-        """As `Allowance.replayed`."""
+        """Take note of a replayed turn, as `Allowance.replayed` of its scenario does."""
         self._of[asker].replayed(sent, answer)
 
 
 def _is_under_way(call: Call) -> bool:
-    """Whether a call that was not answered yet may still be: its sender waits for it, as a thread does that
-    asks for nothing else, or an event loop.
+    """Return whether a call that was not answered yet may still be: its sender waits for it.
+
+    The sender is another thread, or an event loop.
     """
     if call.left:
         return False
