@@ -1,6 +1,6 @@
 """Answer pytest's hooks and fixtures: tests and fixtures that call a model are scenarios.
 
-Registered only in runs that have something to do.
+The plugins here are registered only in runs that have something to do.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def activate(config: pytest.Config, options: Options, *, stood_in: bool = False)
 
 @contextlib.contextmanager
 def proxy(request: pytest.FixtureRequest) -> Iterator[Access]:
-    """What the fixture `token_budget_proxy` is for the test that asks for it."""
+    """Yield what the fixture `token_budget_proxy` is for the test that asks for it."""
     item, plugins = request.node, request.config.pluginmanager
     if request.config.getoption("--token-budget-disable"):
         yield Access.direct(os.environ)
@@ -110,7 +110,7 @@ def _needs_marker(item: pytest.Item) -> str:
 
 
 class StandIns:
-    """Closes the run from collection on: no stand-in for a key and no call that nothing meters gets out."""
+    """Closes a run from collection on: it sends no stand-in for a key, and no call that nothing meters."""
 
     def __init__(self, keep: Callable[[], None]) -> None:
         self._keep = keep
@@ -148,31 +148,31 @@ class Scenarios:
         self._cassettes = items.Cassettes()
 
     def keep_stand_ins(self) -> None:
-        """Refuse to send what stands in for a key, to the end of the run."""
+        """Refuse to send stand-ins for a key, to the end of the run."""
         stack = contextlib.ExitStack()
         self._config.add_cleanup(stack.close)
         stack.enter_context(self._stage.outside())
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """Know which tests there are."""
+        """Note each test that there is."""
         self._tests.add(item)
 
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
-        """Know which folders are looked through."""
+        """Note each folder that is looked through."""
         self._tests.enter(collector)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Know which modules are skipped as a whole."""
+        """Note the modules that are skipped as a whole."""
         self._tests.end(report)
 
     def pytest_sessionfinish(self) -> None:
-        """Tell what nothing has metered, and what a recording would call, where that is asked."""
+        """Write what nothing has metered, and what a recording would call, if that is asked for."""
         self._session.write_plan()
         if hasattr(self._config, "workeroutput"):
             self._config.workeroutput[UNMETERED] = dict(self._stage.unmetered)
 
     def pytest_unconfigure(self) -> None:
-        """Give the HTTP libraries back where a run ended in the middle of a test (`pytest.exit`)."""
+        """Restore the HTTP libraries if a run ended in the middle of a test (`pytest.exit`)."""
         self._stage.close()
 
     @property
@@ -181,7 +181,7 @@ class Scenarios:
         return self._stage.unmetered
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Know whose each cassette is, what to hide, and which tests are not judged."""
+        """Learn which test each cassette belongs to, what to hide, and what is not judged."""
         self._cassettes = items.Cassettes(session.items)
         for folder in {item.path.parent for item in session.items}:
             with contextlib.suppress(TokenBudgetError):  # each of its tests tells it
@@ -230,7 +230,7 @@ class Scenarios:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Go on before any fixture of the test is set up.
+        """Enter the scenario of a test before any of its fixtures is set up.
 
         No wrapper: one that fails keeps others from their setup, but not from their teardown.
         """
@@ -248,7 +248,7 @@ class Scenarios:
                     self._stage.enter(scenario, fenced=True)
 
     def _skip_decided(self, item: pytest.Item) -> None:
-        """Make no more live runs of what is proved to be over; several processes do not know of that."""
+        """Skip live runs of a scenario that is proved to be over; several processes do not know of that."""
         options = self._session.options
         if options.samples < 2 or hasattr(self._config, "workerinput") or not items.is_marked(item):
             return
@@ -281,7 +281,7 @@ class Scenarios:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """What is called in teardown has an account and a cassette of its own."""
+        """Meter what is called in teardown apart, with a cassette of its own."""
         scenario = item.stash.get(SCENARIO, None)
         if scenario is None:
             try:
@@ -320,7 +320,7 @@ class Scenarios:
         return self._stage.ask(Asker(place.id, scenario.suite, place.id, excluded, is_known))
 
     def _end(self, scenario: Scenario, node: Node) -> None:
-        """Measure and judge, keep a new recording, and fail where that is due.
+        """Measure and judge a scenario, keep a new recording, and fail if that is due.
 
         A fixture or a teardown that fails its budget is reported at the end of the run, as a failure of its
         own: an error of the test that happens to come last would be another's.
@@ -347,12 +347,12 @@ class Scenarios:
             raise BudgetFailure(concluded.failure, pytrace=False)
 
     def _note(self, what: str, entry: object) -> None:
-        """The next report takes it along, to where the run is told."""
+        """Attach `entry` to the next test report, so that xdist carries it to the controller."""
         if entry is not None:
             self._news[what].append(entry)
 
     def _keep(self, item: pytest.Item) -> None:
-        """A test that fails as expected is not judged, but does what it always does: keep its recording."""
+        """Keep the recording of a test that fails as expected: it is not judged, but still recorded."""
         scenario = item.stash.get(SCENARIO, None)
         if scenario is not None:
             with told_plainly():
@@ -360,7 +360,7 @@ class Scenarios:
 
     @contextlib.contextmanager
     def proxy(self, item: pytest.Item) -> Iterator[Access]:
-        """For agents in other processes that a test starts."""
+        """Yield a proxy for agents in other processes that a test starts."""
         scenario = item.stash.get(SCENARIO, None)
         if scenario is None or scenario.own is None:
             raise BudgetFailure(_needs_marker(item), pytrace=False)
@@ -375,7 +375,7 @@ class Scenarios:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Send what was examined along, and let no xfail hide a budget's failure."""
+        """Attach what was examined to the report, and let no xfail hide a budget's failure."""
         ended = item.stash.get(ENDED, None)
         report = yield
         failure = call.excinfo.value if call.excinfo else None
@@ -435,7 +435,7 @@ class Scenarios:
     def _judged(
         self, scenario: Scenario, item: pytest.Item, error: BaseException | None
     ) -> BaseException | None:
-        """What a test of unittest fails by, when its body is over: its own error, or its budget."""
+        """Return what a test of unittest fails by once its body is over: its own error, or its budget."""
         if error is not None and is_unfinished(error, missed=scenario.missed):
             scenario.outcome = _ended(error)
             return error
@@ -478,7 +478,7 @@ class Fixtures:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """A fixture has its own cassette and its own line, whichever test needs it first."""
+        """Meter a fixture apart, with its own cassette and line, whichever test needs it first."""
         self._note_parameters(fixturedef, request)
         scenario = self._fixture(fixturedef, request)
         if scenario is None:
@@ -500,12 +500,12 @@ class Fixtures:
         return result
 
     def know_judged(self, tests: Iterable[pytest.Item]) -> None:
-        """Know what the `tests` that are judged ask for: what only excluded tests ask for is excluded."""
+        """Learn what the `tests` that are judged ask for: what only excluded tests ask for is excluded."""
         judged = [item for item in tests if not items.is_excluded(item, self._files)]
         self._judged = frozenset(name for item in judged for name in getattr(item, "fixturenames", ()))
 
     def _note_parameters(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
-        """What a fixture asks for was set up before it."""
+        """Note the parameters of a fixture; those that it asks for were set up before it."""
         name = fixturedef.argname
         own = {name: int(getattr(request, "param_index", 0))} if hasattr(request, "param") else {}
         if fixturedef.scope != "function":  # else the name of the test has them
@@ -514,7 +514,7 @@ class Fixtures:
         self._parameters[name] = own
 
     def _fixture(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Scenario | None:
-        """The scenario that a fixture is; None where it cannot call anything that is metered apart."""
+        """Return the scenario that a fixture is, or None if it cannot call anything that is metered apart."""
         test = self._stage.test
         own = test is not None and test.cassette is not None
         if fixturedef.scope == "function":
@@ -538,7 +538,10 @@ class Fixtures:
         return self._judged is not None and fixturedef.argname not in self._judged
 
     def _fixtures_of_scenarios(self, session: pytest.Session) -> frozenset[str]:
-        """Those that marked tests ask for: metered whichever test sets them up first."""
+        """Return the names of fixtures that marked tests ask for.
+
+        They are metered whichever test sets them up first.
+        """
         if self._fixtures is None:
             marked = filter(items.is_marked, session.items)
             self._fixtures = frozenset(
@@ -547,7 +550,7 @@ class Fixtures:
         return self._fixtures
 
     def _missed(self, scenario: Scenario, node: Node, miss: ReplayMiss) -> BudgetFailure:
-        """A fixture that could not be set up, for its recording has no answer."""
+        """Return the failure of a fixture that could not be set up, as its recording has no answer."""
         with told_plainly(), contextlib.suppress(BudgetFailure):
             self._end(scenario, node)
         return BudgetFailure(str(miss), pytrace=False)
