@@ -1,4 +1,4 @@
-"""Which scenario a test or a fixture is: its name, its place, its settings, its cassette."""
+"""Find which scenario a test or a fixture is: its name, its place, its settings, its cassette."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _XUNIT = re.compile(r"_(?:xunit|unittest)_(\w+?)_fixture(?:_\w+)?")
 
 
 def check_recording(config: pytest.Config) -> None:
-    """Raise SettingsError where pytest-recording is told to keep out: nothing would be metered."""
+    """Raise SettingsError if pytest-recording is told to keep out: nothing would be metered."""
     if config.getoption("--disable-recording", False):
         raise SettingsError(
             "--disable-recording sends the model calls of @pytest.mark.vcr tests past their cassettes, where "
@@ -53,14 +53,15 @@ def check_recording(config: pytest.Config) -> None:
 
 
 def is_marked(item: pytest.Item) -> bool:
-    """Whether a test says that it is a scenario."""
+    """Return whether a test is marked as a scenario."""
     return item.get_closest_marker(MARKER) is not None
 
 
 def scenario_of(item: pytest.Item, files: SettingsFiles) -> Scenario:
-    """The scenario that a test is. Raises SettingsError for a marker or a file that cannot be used.
+    """Return the scenario that a test is.
 
-    A marked test has a cassette of its own, unless pytest-recording gives it one.
+    A marked test has a cassette of its own, unless pytest-recording gives it one. Raises SettingsError for a
+    marker or a file that cannot be used.
     """
     place, suite = place_of(item), files.of(item.path.parent)
     unmarked = None if is_marked(item) else own_cassette(item)
@@ -68,7 +69,7 @@ def scenario_of(item: pytest.Item, files: SettingsFiles) -> Scenario:
 
 
 def is_excluded(item: pytest.Item, files: SettingsFiles) -> bool:
-    """Return whether a test is not judged; not for settings that cannot be used, which its setup tells."""
+    """Return whether a test is not judged; False for settings that cannot be used, which its setup tells."""
     try:
         return _settings(item, files.of(item.path.parent), item.nodeid).exclude is not None
     except SettingsError:
@@ -76,7 +77,7 @@ def is_excluded(item: pytest.Item, files: SettingsFiles) -> bool:
 
 
 class CollectedTests:
-    """Know what there is: all tests that were collected, whether they are to run or not, and where."""
+    """Knows what there is: all tests that were collected, whether they are to run or not, and where."""
 
     def __init__(self) -> None:
         self._tests: list[tuple[Path, str]] = []
@@ -111,7 +112,7 @@ class CollectedTests:
             self._unfinished.add(report.nodeid)
 
     def told(self, session: pytest.Session) -> Collected:
-        """Return it in builtins, once pytest has chosen what is to run."""
+        """Return in builtins what was collected, once pytest has chosen what is to run."""
         config, root, sources = session.config, session.config.rootpath, pytest.Config.ArgsSource
         is_elsewhere = config.invocation_params.dir != root
         asked = [argument.partition("::") for argument in config.args]
@@ -165,7 +166,10 @@ def own_cassette(item: pytest.Item) -> Path:
 
 
 class Cassettes:
-    """Whose they are: what cannot stand in a file's name, and outer classes, are left out of a cassette's."""
+    """Knows which test each cassette belongs to.
+
+    What cannot stand in a file's name, and outer classes, are left out of a cassette's name.
+    """
 
     def __init__(self, items: Iterable[pytest.Item] = ()) -> None:
         self._owners: dict[Path, dict[str, None]] = defaultdict(dict)
@@ -270,7 +274,7 @@ def _command(*words: str | Path, root: Path) -> str:
 
 
 def teardown_of(scenario: Scenario) -> Scenario:
-    """The account of what a test's teardown calls."""
+    """Return the scenario of what a test's teardown calls."""
     of = scenario.place
     place = Place(str(ScenarioId.of_teardown(of.file, of.name)), of.file, of.line)
     cassette = scenario.cassette and teardown_path(scenario.cassette)
@@ -285,10 +289,10 @@ def fixture_scenario(
     *,
     own: bool,
 ) -> Scenario:
-    """The scenario that a fixture is, for the test, class, module, ... and the parameters that it is set up
-    for; `own`: with a cassette of its own.
+    """Return the scenario that a fixture is, with a cassette of its own if `own`.
 
-    It is placed where the fixture is defined, or, where that is outside of the suite, where it is used.
+    It is one for each test, class, module, ... and each set of parameters that the fixture is set up for. It
+    is placed where the fixture is defined, or if that is outside of the suite, where it is used.
     """
     root, node = request.config.rootpath, request.node
     function = inspect.unwrap(fixturedef.func)
@@ -341,7 +345,7 @@ def _node_id(node: Any) -> str:
 
 
 def without_sample(text: str) -> str:
-    """A node id or a name without the parameter of a sample: all samples are one scenario."""
+    """Return a node id or a name without the parameter of a sample: all samples are one scenario."""
     return _SAMPLE.sub("", text)
 
 
@@ -361,6 +365,6 @@ def _settings(item: pytest.Item, settings: Settings, where: str) -> ScenarioSett
 
 
 def _is_recorded_by_another(item: pytest.Item) -> bool:
-    """Whether pytest-recording opens this test's cassette, at the very path that would be ours."""
+    """Return whether pytest-recording opens this test's cassette, at the path that ours would have."""
     recording = item.config.pluginmanager.has_plugin("recording")
     return recording and item.get_closest_marker("vcr") is not None
