@@ -1,4 +1,4 @@
-"""Judge one scenario: hold it against its baseline, say why it costs what it costs, and what is forged.
+"""Judge one scenario: compare it with its baseline, say why it costs what it costs, and what is forged.
 
 Knows no pytest, and keeps nothing between scenarios but what is loaded once.
 """
@@ -40,7 +40,7 @@ from pytest_tokenbudget.wire.prompt import Prompt
 
 @dataclass
 class Judge:
-    """Judge the scenarios of one run against what is committed."""
+    """Judges the scenarios of one run against what is committed."""
 
     root: Path
     options: Options
@@ -82,7 +82,7 @@ class Judge:
         return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
 
     def examine_live(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
-        """Hold one live run against its caps, and beside the mean of the live runs of its baseline.
+        """Judge one live run by its caps, and show it beside the mean of the live runs of its baseline.
 
         What it read from a cache that others had filled is taken as written: samples warm it for each other.
         """
@@ -103,10 +103,10 @@ class Judge:
     def against_baseline(
         self, committed: Baseline | None, run: Run, settings: ScenarioSettings
     ) -> tuple[Judgement, Run, Usage | None, Starts | None]:
-        """Hold a run against its baseline.
+        """Compare a run with its baseline.
 
-        Return the judgement, the run and the usage of the baseline that were held against each other, and
-        the starts of both where they differ.
+        Return the judgement, the run and the usage of the baseline that were compared, and the starts of both
+        if they differ.
         """
         baseline = None if committed is None else committed.usage + run.recounted
         run = run.against(baseline)
@@ -182,13 +182,13 @@ class Judge:
         return (*problems, *unpriced, *anew, *causes, *between, *levers)
 
     def _learn_secrets(self, run: Run) -> None:
-        """Look for secrets in what differs, on both sides: findings quote it, and cut what they quote."""
+        """Look for secrets in what differs, on both sides: findings quote and cut it."""
         pairs = [turn.pair for turn in run.turns if _is_changed(turn)]
         for request in (*run.misses, *(side for pair in pairs for side in (pair.request, pair.recorded))):
             self.redactor.learn(request.body)
 
     def without_secrets(self, findings: Iterable[Finding]) -> list[Finding]:
-        """Return findings that may leave the run."""
+        """Return the findings with secrets hidden, so that they may leave the run."""
         hidden = self.redactor.text
         return [replace(one, where=hidden(one.where), text=hidden(one.text)) for one in findings]
 
@@ -233,9 +233,9 @@ class Judge:
                     return
 
     def suspicion(self, scenario: Scenario, run: Run) -> Suspicion | None:
-        """Return what a second replay is to tell of a scenario that passes; None where nothing hangs on it.
+        """Return what a second replay must tell of a scenario that passes, or None if nothing depends on it.
 
-        That is: where it would fail if a changed prefix, which looks so, were another one in every process.
+        Something does if it would fail in case a changed prefix, which looks so, differs in every process.
         """
         options, place = self.options, scenario.place
         is_second = options.prompts is not None and not options.stability
@@ -257,7 +257,7 @@ class Judge:
         return suspicion(place.id, found, lost) if lost else None
 
     def _as_lost(self, prompts: Sequence[Prompt]) -> Meter:
-        """Return a meter that takes the cached prefixes of these prompts for others in every process."""
+        """Return a meter that takes the cached prefixes of these prompts for different in every process."""
 
         def volatile(pairs: Sequence[Pair]) -> frozenset[int]:
             lost = {pair.index for pair in pairs if any(pair.request.prompt is prompt for prompt in prompts)}
@@ -266,7 +266,7 @@ class Judge:
         return replace(self.meter, volatile=volatile)
 
     def lasts(self, names: Names) -> bool:
-        """Return whether names in this order are in it in every process, as far as that can be known."""
+        """Return whether names come in this order in every process, as far as that can be known."""
         return list(names) == sorted(names) or self._sources.lists(names)
 
 
@@ -284,5 +284,5 @@ def _undecided(judgement: Judgement, run: Run) -> Iterator[Finding]:
 
 
 def _is_changed(turn: Turn) -> bool:
-    """Whether a turn asks something else than what it is compared with."""
+    """Return whether a turn asks something else than what it is compared with."""
     return turn.pair.how is not Paired.EXACT or turn.pair.request.digest != turn.pair.recorded.digest
