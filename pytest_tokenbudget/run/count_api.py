@@ -1,8 +1,8 @@
-"""Prompts counted by the free count_tokens endpoint, in a process of its own.
+"""Count prompts by the free count_tokens endpoint, in a process of its own.
 
-A process of its own, because the one that runs the test is fenced: its HTTP libraries replay, its network is
-closed, its key is a placeholder. `python -m pytest_tokenbudget.run.count_api` reads requests from standard
-input and writes an answer for each; the key comes in its environment and goes nowhere else.
+The process that runs the test is fenced: its HTTP libraries replay, its network is closed, its key is a
+placeholder. So `python -m pytest_tokenbudget.run.count_api` reads requests from standard input and writes an
+answer for each. The key comes in its environment and goes nowhere else.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class _Request(NamedTuple):
 
 
 class ApiCounter:
-    """Counts prompts, each once: within the run, and across runs where a store is given."""
+    """Counts prompts, each once: within the run, and across runs if a store is given."""
 
     def __init__(self, environ: Mapping[str, str], store: Store | None = None) -> None:
-        """`environ` as it is before replay puts placeholders into it. Raises RecordingError without a key."""
+        """Take `environ` as it is before replay puts placeholders in. Raises RecordingError without a key."""
         if not (environ.get("ANTHROPIC_API_KEY") or environ.get("ANTHROPIC_AUTH_TOKEN")):
             raise RecordingError(
                 "--token-budget-count=api needs ANTHROPIC_API_KEY (counting is free). "
@@ -64,7 +64,7 @@ class ApiCounter:
         self._counts: dict[str, int] = {}
 
     def count(self, prompts: Sequence[Prompt]) -> list[int | None]:
-        """Prompt tokens of each; None where the endpoint does not say, with a warning."""
+        """Return the prompt tokens of each prompt; None, with a warning, if the endpoint does not say."""
         requests = [_Request.of(prompt) for prompt in prompts]
         keys = [f"tokenbudget/api_counts/{digest(*request)}" for request in requests]
         for key in keys:
@@ -100,7 +100,7 @@ class ApiCounter:
 
 
 def main() -> None:
-    """Answer the requests on standard input: a list of counts, or of reasons where there is none."""
+    """Answer the requests on standard input: with a list of counts, or of reasons where there is none."""
     requests = [_Request(*one) for one in json.load(sys.stdin)]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         json.dump(list(pool.map(_count, requests)), sys.stdout)
