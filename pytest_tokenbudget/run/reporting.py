@@ -1,7 +1,6 @@
 """Turn scenario outcomes into pytest failures, warnings, user properties and the summary.
 
-Under several processes the one that collects takes in what was examined, writes it, and tells it at the
-end.
+Under several processes the one that collects takes in what was examined, writes it, and tells it at the end.
 """
 
 from __future__ import annotations
@@ -43,24 +42,24 @@ _NO_KEY = (
 
 
 class Cache:
-    """pytest's cache, for counts. Where it cannot be written, pytest tells it once, we not for each text."""
+    """Stores counts in pytest's cache; if that cannot be written, pytest says so once, not for each text."""
 
     def __init__(self, cache: pytest.Cache) -> None:
         self._cache = cache
 
     def get(self, key: str, default: Any) -> Any:
-        """What was set under `key`, else `default`."""
+        """Return what was set under `key`, else `default`."""
         return self._cache.get(key, default)
 
     def set(self, key: str, value: Any) -> None:
-        """Keep `value`, where that can be."""
+        """Keep `value` under `key`, if the cache can be written."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pytest.PytestCacheWarning)
             self._cache.set(key, value)
 
 
 class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined]  # set on a function
-    """A scenario that fails its budget: told without a traceback, and never hidden by xfail."""
+    """The failure of a scenario: told without a traceback, and never hidden by xfail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class _Crash:
 
 
 class FailureText:
-    """Why a test fails. pytest's short summary takes its first line alone, under CI as well."""
+    """The text of a failure; pytest's short summary takes its first line alone, under CI as well."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -90,18 +89,18 @@ class FailureText:
 
 
 def ascii_only() -> bool:
-    """Whether the terminal shows nothing else: by the encoding that it was opened with."""
+    """Return whether the terminal can show only ASCII, by the encoding that it was opened with."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
     return not encoding.lower().replace("-", "").startswith("utf")
 
 
 def printable(text: str) -> str:
-    """Why something fails, as the terminal shows it."""
+    """Return a text as the terminal can show it."""
     return to_ascii(text) if ascii_only() else text
 
 
 def of_credentials(error: BaseException | None, scenario: Scenario | None) -> str | None:
-    """Return in one sentence that a real call failed for its credentials; None where it did not."""
+    """Return a sentence if a real call failed for its credentials, else None."""
     if error is None or scenario is None:
         return None
     if status := scenario.denied:
@@ -117,8 +116,10 @@ def of_credentials(error: BaseException | None, scenario: Scenario | None) -> st
 def of_real_calls(
     report: pytest.TestReport, scenario: Scenario | None, *, live: bool
 ) -> Iterator[tuple[str, str]]:
-    """Sections for a test that failed: before it asked anything, as a client without a key sends nothing, or
-    after calls that were paid for, and that a failing test does not keep.
+    """Yield (title, text) sections for a test that failed although real calls are allowed.
+
+    They say that it asked nothing, as a client without a key sends nothing, or that its calls, which were
+    paid for, are not recorded.
     """
     if not report.failed or report.when != "call" or scenario is None:
         return
@@ -131,7 +132,7 @@ def of_real_calls(
 
 @contextlib.contextmanager
 def told_plainly() -> Iterator[None]:
-    """An error of the catalogue is the user's to mend: its text, without a traceback."""
+    """Turn an error of the catalogue, which the user can mend, into a failure without a traceback."""
     try:
         yield
     except TokenBudgetError as error:
@@ -139,9 +140,9 @@ def told_plainly() -> Iterator[None]:
 
 
 def warn(node: Node, text: str) -> None:
-    """Warn of something in a test, in a way that fails it only where a filter names TokenBudgetWarning.
+    """Warn of something in a test; fail it only if a filter for TokenBudgetWarning makes it an error.
 
-    Where every warning is an error, this one is still only shown: the test itself is not at fault.
+    If every warning is an error, this one is still only shown: the test itself is not at fault.
     """
     warning = TokenBudgetWarning(text)
     try:
@@ -157,7 +158,7 @@ def warn(node: Node, text: str) -> None:
 
 
 def miss_behind(error: BaseException) -> ReplayMiss | None:
-    """The miss that an exception is, or holds: as a cause, or in the group of a task group."""
+    """Return the miss that an exception is or holds, as a cause or in an exception group, or None."""
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
@@ -174,9 +175,9 @@ def miss_behind(error: BaseException) -> ReplayMiss | None:
 
 
 def is_unfinished(error: BaseException, *, missed: bool) -> bool:
-    """Whether a test that ends in an error is not to be judged: its own failure, a skip, an interruption.
+    """Return whether a test that ends in an error is not judged: its own failure, a skip, an interruption.
 
-    Not where something that it asked was `missed`: the error may well come of that.
+    It is judged if something that it asked was `missed`: the error may come of that.
     """
     if isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
         return True
@@ -184,9 +185,9 @@ def is_unfinished(error: BaseException, *, missed: bool) -> bool:
 
 
 def outcome_of(report: pytest.TestReport, *, is_budgets: bool) -> str | None:
-    """Return `failed`, `skipped` or `xfailed`; None of what passed, and of a teardown.
+    """Return `failed`, `skipped` or `xfailed`; None if it passed, and for a teardown.
 
-    What its budget failed (`is_budgets`) is no expected failure.
+    A failure by its budget (`is_budgets`) is no expected failure.
     """
     if report.when == "teardown":
         return None
@@ -208,7 +209,7 @@ def why(error: BaseException | None) -> str:
 
 
 def updated(before: Sequence[tuple[str, object]], new: Sequence[tuple[str, str]]) -> list[tuple[str, object]]:
-    """The properties of a test that runs again, or the first time."""
+    """Return the properties of a test with `new` ones in place of those of the same names."""
     names = {name for name, _ in new}
     return [*(one for one in before if one[0] not in names), *new]
 
@@ -246,13 +247,16 @@ RECORDED = "token_budget_recorded"
 
 
 def _told_by(entry: ScenarioEntry) -> tuple[object, ...]:
-    """Return what is equal for failures that say the same: of what cannot be judged, each asks its own."""
+    """Return a key that is equal for failures that say the same.
+
+    Scenarios that cannot be judged ask different things each, so that their texts belong to it.
+    """
     texts = () if entry["verdict"] == "over" else (finding["text"] for finding in causes(entry))
     return (*cause_of(entry), *texts)
 
 
 def _by_parts(text: str, columns: int) -> Iterator[str]:
-    """Yield a text that `; ` divides in lines of whole parts, as far as they fit."""
+    """Yield the lines of a text that `; ` divides, each of as many whole parts as fit."""
     first, *parts = text.split("; ")
     for part in parts:
         if width(f"{first}; {part};") <= columns:
@@ -264,7 +268,7 @@ def _by_parts(text: str, columns: int) -> Iterator[str]:
 
 
 class Summary:
-    """The controller's part."""
+    """The part of the plugin that runs in the controller: it collects, writes and tells."""
 
     def __init__(self, config: pytest.Config, session: Session, results: Results) -> None:
         self._config = config
@@ -279,7 +283,7 @@ class Summary:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect; what fails without a failing test of its own (a fixture) is reported later."""
+        """Collect what a report carries; fixtures that fail are reported later."""
         self._tell_limit()
         if report.when == "teardown":
             self._ran.add(report.nodeid)
@@ -298,7 +302,7 @@ class Summary:
             self._results.recordings.add(recorded)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Tell of files whose tests nobody could collect."""
+        """Note the files whose tests cannot be collected."""
         if report.failed:
             ours = report.longrepr if isinstance(report.longrepr, str) else None
             text = ours or "its tests cannot be collected"
@@ -306,7 +310,7 @@ class Summary:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Report what no test of its own has failed for: fixtures, teardowns, live runs, unstable prompts."""
+        """Report what fails without a test of its own: fixtures, teardowns, live runs, unstable prompts."""
         result = yield
         live = self._session.options.live
         for entry in self._results.entries:
@@ -318,7 +322,7 @@ class Summary:
         return result
 
     def _tell_once(self, report: pytest.TestReport) -> None:
-        """Leave a failure to our section, with -q, and where another test has failed of the same cause.
+        """Leave a failure to our section with -q, or if another test has failed of the same cause.
 
         pytest leaves out of its section of failures what its debugger has shown; its short summary has all.
         """
@@ -333,7 +337,7 @@ class Summary:
         report.longrepr = FailureText(report.longrepr)  # type: ignore[assignment]
 
     def _tell_limit(self) -> None:
-        """Say what one call can cost under the spend limit, once the first has told."""
+        """Say once what one call can cost under the spend limit, after the first call was bounded."""
         spending = self._session.spending
         if not self._limit_told and spending is not None and (opening := spending.opening()):
             self._limit_told = True
@@ -378,9 +382,9 @@ class Summary:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
-        """Write baselines and reports. What cannot be written, and what was lost, fails the run.
+        """Write baselines and reports; fail the run if something cannot be written, or was lost.
 
-        So does what failed, where somebody resets the exit status.
+        Fail it also for what failed, if somebody resets the exit status.
         """
         self._find_unmeasured(session)
         scenarios: Any = self._config.pluginmanager.get_plugin("tokenbudget-scenarios")
@@ -419,7 +423,7 @@ class Summary:
         self._results.unmeasured = list(unmeasured(committed, collected, known, ran, whole=whole))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write one section, where there is anything to say, and in every judging run what was judged."""
+        """Write one section, if there is anything to say, and in every judging run what was judged."""
         if self._outcome is None:
             return
 
@@ -442,7 +446,7 @@ class Summary:
                     write_line(piece, **markup)
 
     def _closing(self, outcome: Outcome) -> Iterator[tuple[str, dict[str, bool]]]:
-        """Yield what stands below our section, with its colours; the line is the last."""
+        """Yield what stands below our section, with its colours; what was judged comes last."""
         for recorded in self._results.recordings.lines(self._shown, self._config.get_verbosity()):
             yield recorded, {}
         if self._session.spending and (paid := self._session.spending.paid()).calls:
@@ -460,6 +464,6 @@ class Summary:
             yield "\n".join(_by_parts(printable(line(outcome.document)), columns)), {}
 
     def _shown(self, path: Path) -> Path:
-        """As it is named from where pytest was called; whole where it lies elsewhere."""
+        """Return a path as it is named from where pytest was called; whole if it lies elsewhere."""
         here = self._config.invocation_params.dir
         return path.relative_to(here) if path.is_relative_to(here) else path
