@@ -1,4 +1,4 @@
-"""Gather what a run came to: judge live runs and lost tests, update baselines, write reports.
+"""Gather the results of a run: judge live runs and lost tests, update baselines, write reports.
 
 Knows no pytest. Under several processes, the controller gathers what the session of each worker has judged.
 """
@@ -50,7 +50,7 @@ from pytest_tokenbudget.wording import plural, signed_percent
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run came to."""
+    """The results of a run that is over."""
 
     document: Document
     written: list[Path] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Collected(TypedDict):
 
 
 class Results:
-    """What a run came to."""
+    """The results of a run while it goes on."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -135,7 +135,7 @@ class Results:
         return [each for folder in folders for each in self._committed.ids(folder)]
 
     def collect(self, entry: ScenarioEntry) -> None:
-        """Take in what was examined: one more sample of a live run, else what replaces an earlier try."""
+        """Take in an entry: one more sample of a live run, else the replacement of an earlier try."""
         if not self._options.live:
             self._entries[entry["id"]].clear()
             self._suspicions.pop(entry["id"], None)
@@ -171,7 +171,7 @@ class Results:
         return frozenset((*self._entries, *self._unjudged, *self.excluded))
 
     def is_whole(self, tests: Iterable[str]) -> bool:
-        """Return whether all `tests` with a baseline were measured: none left out, none failed otherwise."""
+        """Return whether all `tests` with a baseline were measured: none was left out or failed otherwise."""
         left = {name for name in tests if name in self.committed_ids and name not in self._entries}
         return not (left or self._unjudged or self.excluded)
 
@@ -218,10 +218,10 @@ class Results:
         return name in self._stopped
 
     def replay_again(self, arguments: Sequence[str], invoked_in: Path) -> list[tuple[ScenarioEntry, str]]:
-        """Replay once more elsewhere, where a verdict hangs on it or it is asked for, and say what it cost.
+        """Replay once more elsewhere, if a verdict depends on it or it is asked for, and say what it cost.
 
-        Returns the entries that fail by it, each with why; what it shows is added to them. What keeps it from
-        being made is told, and fails the run where it was asked for.
+        Returns the entries that fail by it, each with the reason; what it shows is added to them. What keeps
+        it from being made is told, and fails the run if it was asked for.
         """
         names = [ScenarioId(name).argument for name in self._suspicions]
         if self._options.stability:
@@ -291,7 +291,7 @@ class Results:
         return self._committed.update_live({place: runs for place, runs in measured.items() if runs})
 
     def finish(self) -> Outcome:
-        """Write what is to be written."""
+        """Write baselines and reports, and return the outcome of the run."""
         outcome = Outcome(self.document(), problems=list(self._problems), told=self._told)
         if self._session.spending and (refused := self._session.spending.closing()):
             outcome.problems.append(refused)
@@ -314,7 +314,7 @@ class Results:
         return outcome
 
     def document(self) -> Document:
-        """The JSON document of all that was collected."""
+        """Return the JSON document of all that was collected."""
         left = sorted((test for test in self._unjudged.values() if test["id"] not in self._entries), key=_id)
         return build.document(
             self.entries,
@@ -403,7 +403,7 @@ def write_report(
 
 
 def render(kind: str, document: Document, root: Path, runs_per_month: float | None) -> str:
-    """The text of a report: `json`, `markdown` or `html`, the last with trends where git has them."""
+    """Return the text of a report: `json`, `markdown`, or `html` with trends if git has them."""
     if kind == "markdown":
         from pytest_tokenbudget.reports.markdown import markdown
 
