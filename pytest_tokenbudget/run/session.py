@@ -1,6 +1,6 @@
 """Conclude each scenario of one process: measure it, keep its recording, judge it, say what to accept.
 
-Knows no pytest. What all processes came to is gathered by `run.results`.
+Knows no pytest. The results of all processes are gathered by `run.results`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from pytest_tokenbudget.wire.exchange import Accepted, Exchange
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What one scenario came to."""
+    """The results of one scenario."""
 
     entry: ScenarioEntry | None = None
     """Its entry of the document, where it was judged."""
@@ -60,12 +60,12 @@ class Conclusion:
 
 
 class Session:
-    """Conclude the scenarios of one process."""
+    """Concludes the scenarios of one process."""
 
     def __init__(
         self, root: Path, options: Options, files: SettingsFiles, store: Store | None = None
     ) -> None:
-        """Raises SettingsError for the settings of `root`."""
+        """Prepare what all scenarios share. Raises SettingsError for the settings of `root`."""
         self.root = root
         self.options = options
         self.files = files
@@ -122,9 +122,9 @@ class Session:
         return head_of(self.root)
 
     def log(self, scenario: Scenario) -> None:
-        """Add the line of a scenario that is over to the log, where there is one.
+        """Add the line of a scenario that is over to the log, if there is one.
 
-        Raises ReportError where it cannot be written.
+        Raises ReportError if it cannot be written.
         """
         if self.options.log is None or not scenario.touched:
             return
@@ -151,15 +151,15 @@ class Session:
             ) from error
 
     def write_plan(self) -> None:
-        """Tell what a recording of what this process has replayed would call, where that is asked."""
+        """Write what a recording of all that this process has replayed would call, if that is asked for."""
         if self.options.plan and self._planned:
             append_line(self.options.plan.path, json.dumps(self._planned.entry()))
 
     def conclude(self, scenario: Scenario) -> Conclusion:
-        """Measure a scenario that is over, keep its new recording, and judge it where that is asked.
+        """Measure a scenario that is over, keep its new recording, and judge it if that is asked for.
 
-        No text of it holds a secret. Raises an error of the catalogue for a baseline or a cassette that
-        cannot be read or written.
+        No text of the result holds a secret. Raises an error of the catalogue for a baseline or a cassette
+        that cannot be read or written.
         """
         concluded, hidden = self._concluded(scenario), self.redactor.text
         failure = None if concluded.failure is None else hidden(concluded.failure)
@@ -210,10 +210,10 @@ class Session:
         return Conclusion(told, None, warnings, measured_on, recorded, self.judge.suspicion(scenario, run))
 
     def accepted(self, place: Place, is_shared: Callable[[], bool]) -> AcceptedIn:
-        """Return what finds the accepted requests of a scenario for its recording, when it is asked.
+        """Return a function that finds the accepted requests of a scenario for its recording.
 
-        Where the recording `is_shared`, those of the other scenarios of its file are found as well. What is
-        amiss with them is raised when the scenario is over: an agent might swallow it.
+        If the recording `is_shared`, those of the other scenarios of its file are found as well. What is
+        wrong with them is raised when the scenario is over: an agent might swallow it.
         """
 
         def find(exchanges: Sequence[Exchange]) -> Mapping[int, Accepted]:
@@ -259,7 +259,7 @@ class Session:
         )
 
     def keep(self, scenario: Scenario) -> RecordedEntry | None:
-        """Write its new recording; None where this run records nothing, or has nothing new.
+        """Write the new recording of a scenario; return None if this run records nothing, or nothing new.
 
         Raises CassetteError or RecordingError and leaves the old one.
         """
@@ -280,7 +280,10 @@ class Session:
         }
 
     def _warnings(self, scenario: Scenario) -> tuple[str, ...]:
-        """Each once: by its ledgers, and by the counting endpoint since the last scenario."""
+        """Return the warnings of a scenario, each once.
+
+        They are those of its ledgers, and of the counting endpoint since the last scenario.
+        """
         told = [warning for ledger in scenario.ledgers for warning in ledger.warnings]
         told += () if self.options.live else (*scenario.failed_calls, *scenario.now_at_once)
         if self.api:
@@ -289,7 +292,7 @@ class Session:
         return tuple(dict.fromkeys(told))
 
     def has_baseline(self, place: Place) -> bool:
-        """Return whether a baseline is committed, or may be, where its file cannot be read."""
+        """Return whether a baseline is committed, or may be because its file cannot be read."""
         try:
             return self.committed.of(place) is not None
         except TokenBudgetError:
@@ -297,7 +300,7 @@ class Session:
 
 
 def _measured(scenario: Scenario, meter: Meter, options: Options) -> Run | None:
-    """Return what a scenario did that ended before it was measured; None where that cannot be read."""
+    """Measure a scenario that ended before it was measured; return None if it cannot be read."""
     try:
         return scenario.run(meter, options)
     except TokenBudgetError:
