@@ -49,7 +49,7 @@ decimals as text, 0 where there is no limit to hold."""
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What the real calls of a run came to so far."""
+    """The real calls of a run so far, and what they billed."""
 
     calls: int
     """All that may have been billed."""
@@ -58,7 +58,7 @@ class Paid:
     """How many of them told nobody what they billed."""
 
     def __str__(self) -> str:
-        """`9 real calls, $0.0512`; at least that, where nobody knows all."""
+        """Return it in words: `9 real calls, $0.0512`; at least that, if not all is known."""
         if not self.unknown:
             return f"{plural(self.calls, 'real call')}, {dollars(self.usd)}"
         known = f"at least {dollars(self.usd)}" if self.usd else "cost unknown"
@@ -66,16 +66,16 @@ class Paid:
 
 
 class Spending:
-    """What a run has spent and may still spend. Thread-safe, and shared by all processes that have `purse`.
+    """What a run has spent and may still spend. Thread-safe, and shared by all processes with one `purse`.
 
-    A call holds its worst case until its answer tells what was billed; for good where none does, and a batch
-    likewise. Without a limit nothing is held back, and all is added up.
+    A call holds its worst case until its answer tells what was billed; if none does, it holds it for good. So
+    does a batch. Without a limit nothing is held back, and all is added up.
     """
 
     def __init__(
         self, limit: Decimal | None, prices: Prices, purse: Path, *, allow_unbounded: bool = False
     ) -> None:
-        """`purse` is the file that the processes of the run share; it need not exist."""
+        """Take `purse`, the file that the processes of the run share; it need not exist."""
         self._limit = limit
         self._prices = prices
         self._purse = purse
@@ -88,7 +88,7 @@ class Spending:
     def hold(self, call: Call) -> None:
         """Set the worst case of a call aside; wait while calls under way may still make room for it.
 
-        Raises RecordingError where it could pass the limit, or where nobody can tell.
+        Raises RecordingError if it could pass the limit, or if its worst case is unknown.
         """
         worst = Decimal(0) if self._limit is None else self._worst(call)
         deadline = time.monotonic() + _PATIENCE
@@ -98,7 +98,7 @@ class Spending:
             time.sleep(_POLL)
 
     def settle(self, call: Call, cost: Decimal | None) -> None:
-        """Count what a call has billed; None: nobody knows, so that its worst case stays."""
+        """Count what a call has billed, in dollars; None is unknown, so that its worst case stays."""
         with self._lock:
             row = self._rows.pop(call, None)
         if row is None:
@@ -112,7 +112,7 @@ class Spending:
             purse.execute("UPDATE spent SET usd = ?, calls = calls + ?", (usd, int(cost > 0)))
 
     def paid(self) -> Paid:
-        """Return what was billed so far; a call that is under way counts as one of which nobody knows."""
+        """Return what was billed so far; a call that is under way counts as one of unknown cost."""
         with self._opened() as purse:
             usd, (calls,) = _spent(purse), purse.execute("SELECT calls FROM spent").fetchone()
             unknown = len(_held(purse))
@@ -130,7 +130,7 @@ class Spending:
         return f"one call of {model} can cost {dollars(worst)}: {_OPTION}={self._limit} allows {allowed}"
 
     def closing(self) -> str | None:
-        """Return what was spent and how many tests were not run for the limit; None for no test."""
+        """Return what was spent and how many tests the limit kept from running; None if it kept none."""
         with self._opened() as purse:
             (refused,) = purse.execute("SELECT COUNT(*) FROM refused").fetchone()
             spent, held = _spent(purse), sum((usd for _, usd, _ in _held(purse)), Decimal(0))
@@ -141,7 +141,7 @@ class Spending:
         return f"not run: {plural(refused, 'test')}, by {_OPTION}={self._limit} ({billed})"
 
     def _worst(self, call: Call) -> Decimal:
-        """Raises RecordingError."""
+        """Return the dollars that a call bills at most. Raises RecordingError if that is unknown."""
         for request in call.requests:
             reason = unbounded(request.prompt)
             if not call.is_whole:
@@ -164,7 +164,10 @@ class Spending:
         return sum((cost for cost in costs if cost is not None), Decimal(0))
 
     def _holds(self, call: Call, worst: Decimal) -> bool:
-        """Whether the worst case is set aside; False where there may be room later. Raises RecordingError."""
+        """Set the worst case aside and return True, or False if there may be room later.
+
+        Raises RecordingError if there will be no room.
+        """
         with self._lock, self._opened() as purse:
             for left, row in [(left, row) for left, row in self._rows.items() if left.left]:
                 purse.execute("UPDATE held SET open = 0 WHERE id = ?", (row,))
@@ -238,10 +241,10 @@ computer use adds 735 and a system prompt of 499 ("Tool use", pricing)."""
 
 
 def unbounded(prompt: Prompt) -> str | None:
-    """Return why nobody can say before a call what it costs at most, or None where that can be said.
+    """Return why it cannot be said before a call what it costs at most, or None if it can.
 
     Server tools, MCP and advisors bill rounds inside one answer, a compaction its own summary, a fallback
-    another model; a PDF, a file and an image by URL have no known size.
+    another model. A PDF, a file and an image by URL have no known size.
     """
     if reason := server_tools(prompt) or next(iter(hidden_sizes(prompt).values()), None):
         return reason
@@ -255,8 +258,10 @@ def unbounded(prompt: Prompt) -> str | None:
 
 
 def most(request: Request) -> Usage:
-    """Return the usage that one request bills at most: its prompt written to the cache for an hour, and an
-    answer of `max_tokens`. It is a bound only where `unbounded` says None.
+    """Return the usage that one request bills at most.
+
+    That is its prompt written to the cache for an hour, and an answer of `max_tokens`. It is a bound only if
+    `unbounded` returns None.
     """
     prompt = request.prompt
     tools = sum(block.content.get("type", "custom") != "custom" for block in prompt.level("tools"))
@@ -267,8 +272,9 @@ def most(request: Request) -> Usage:
 
 
 def least(request: Request) -> Usage:
-    """Return the usage that one request cannot stay below once it is answered: its prompt read from the
-    cache, and one token of output. What cannot be counted counts 0.
+    """Return the usage that one request cannot stay below once it is answered.
+
+    That is its prompt read from the cache, and one token of output. What cannot be counted counts 0.
     """
     prompt = request.prompt
     counted = sum(block_weights(prompt, unknown_rate=0.0)) / _MARGIN
@@ -293,7 +299,7 @@ class PlanEntry(TypedDict):
 
 
 class Planned:
-    """Adds up, in a replay, what a recording would call and what that would bill."""
+    """Adds up in a replay what a recording would call, and what that would bill."""
 
     def __init__(self, mode: RecordMode, meter: Meter, prices: Prices) -> None:
         self._all = mode == RecordMode.ALL
@@ -311,7 +317,7 @@ class Planned:
         }
 
     def add(self, scenario: str, run: Run, baseline: Usage | None, *, is_recorded: bool) -> None:
-        """Take in a scenario that was replayed; `is_recorded` where it has a cassette."""
+        """Take in a scenario that was replayed; `is_recorded` if it has a cassette."""
         called = [turn for turn in run.turns if self._all or not _is_to_the_letter(turn)]
         if not is_recorded and baseline is not None:
             self._untold.append(baseline)
@@ -324,7 +330,7 @@ class Planned:
         self._turns += called
 
     def entry(self) -> PlanEntry:
-        """Return the sum."""
+        """Return what was added up."""
         usages = (*self._meter.cold(self._turns), *self._untold)
         costs = [self._prices.cost(usage) for usage in usages]
         worst = [self._worst(turn.pair.request) for turn in self._turns]
@@ -339,6 +345,6 @@ class Planned:
 
 
 def _is_to_the_letter(turn: Turn) -> bool:
-    """Whether `changed` answers a turn from its cassette."""
+    """Return whether a recording of what `changed` would answer a turn from its cassette."""
     pair = turn.pair
     return pair.is_recorded and turn.accepted is None and pair.request.digest == pair.recorded.digest
