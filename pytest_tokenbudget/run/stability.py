@@ -1,7 +1,7 @@
 """Replay once more in another process, hash seed, home and clock: are the prompts the same in each byte?
 
-This is the experiment that proves a changed prefix to be another one in every process. It runs by itself
-where a verdict hangs on it, and with `--token-budget-stability` for all scenarios.
+This experiment proves that a changed prefix differs in every process. It runs by itself if a verdict depends
+on it, and with `--token-budget-stability` for all scenarios.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def keep_prompts(folder: Path, scenario: str, prompts: Sequence[Prompt]) -> None
 
 
 def kept_prompts(folder: Path) -> dict[str, list[Prompt]]:
-    """What `keep_prompts` wrote, by scenario."""
+    """Read what `keep_prompts` wrote, by scenario."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -75,8 +75,8 @@ def replay_again(
 ) -> None:
     """Run `tests`, as pytest takes them, in another process, which keeps its prompts in `folder`.
 
-    `arguments` are those of this run, given in `invoked_in`. Raises RecordingError where the second run does
-    not get as far as its tests.
+    `arguments` are those of this run, given in `invoked_in`. Raises RecordingError if the second run does not
+    get as far as its tests.
     """
     command = [sys.executable, "-m", "pytest", f"--rootdir={root}", "-p", "no:cacheprovider"]
     command += [*repeatable(arguments, invoked_in), _OURS, f"{_OURS}-prompts={folder}", *tests]
@@ -102,7 +102,7 @@ def ahead(now: datetime) -> timedelta:
 
 
 def clock_problem() -> str | None:
-    """Why the clock of the second process is not another one."""
+    """Return why the clock of the second process cannot be moved, or None if it can."""
     if find_spec("time_machine") is not None:
         return None
     return (
@@ -112,7 +112,7 @@ def clock_problem() -> str | None:
 
 
 def move_clock() -> None:
-    """In the second process: be ahead by what the environment says, for good."""
+    """Move the clock of this process, if it is the second one, as the environment says, for good."""
     ahead = os.environ.get(CLOCK)
     if ahead and find_spec("time_machine") is not None:
         import time
@@ -125,7 +125,7 @@ def move_clock() -> None:
 def differences(
     first: Mapping[str, Sequence[Prompt]], second: Mapping[str, Sequence[Prompt]]
 ) -> dict[str, list[Finding]]:
-    """What differs between the two processes, by scenario; only those that both ran."""
+    """Return what differs between the two processes, by scenario; only for those that both ran."""
     both = {
         name: compare_prefixes(prompts, second[name]) for name, prompts in first.items() if name in second
     }
@@ -133,7 +133,7 @@ def differences(
 
 
 def unstable_text(findings: Sequence[Finding]) -> str:
-    """Why a test fails the check."""
+    """Return why a test fails the check."""
     lines = [f"  * {one.where}: {one.text}" for one in findings]
     return "\n".join(["The prompts differ from process to process, so that no cache is shared:", *lines])
 
@@ -207,7 +207,7 @@ def suspicion(
 
 
 def resolved(suspicion: Suspicion, second: Sequence[Prompt], lasts: Callable[[Names], bool]) -> Finished:
-    """Hold a suspicion against what its scenario asks in the second process; for `lasts` see `experiment`."""
+    """Compare a suspicion with what its scenario asks in the second process; for `lasts` see `experiment`."""
     suspects = [
         Suspect(unpacked(turn["was"]), unpacked(turn["now"]), frozenset(turn["places"]))
         for turn in suspicion["turns"]
