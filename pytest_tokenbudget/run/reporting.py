@@ -116,7 +116,7 @@ def of_credentials(error: BaseException | None, scenario: Scenario | None) -> st
 def of_real_calls(
     report: pytest.TestReport, scenario: Scenario | None, *, live: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield (title, text) sections for a test that failed although real calls are allowed.
+    """Yield (title, text) sections for a test that failed in a run that makes real calls.
 
     They say that it asked nothing, as a client without a key sends nothing, or that its calls, which were
     paid for, are not recorded.

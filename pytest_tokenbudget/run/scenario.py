@@ -35,13 +35,13 @@ _LONGEST_NAME = 255
 
 
 def cassette_path(test_file: Path, test: str, test_class: str | None = None) -> Path:
-    """Where the cassette of a test is: where pytest-recording puts it, so that a suite can have either."""
+    """Return where a test's cassette is: where pytest-recording puts it, so that a suite can use either."""
     name = f"{test_class}.{test}" if test_class else test
     return test_file.parent / "cassettes" / test_file.stem / _file_name(name)
 
 
 def teardown_path(cassette: Path) -> Path:
-    """Where the cassette of a test's teardown is: beside the test's own."""
+    """Return where the cassette of a test's teardown is: beside the test's own."""
     return cassette.with_name(_file_name(f"{cassette.stem}.teardown"))
 
 
@@ -93,7 +93,7 @@ class Scenario:
     """Its verdict, or how it ended without one; None where it was not judged."""
 
     def adopts(self, ledger: Ledger) -> None:
-        """It asks a cassette of the user's; one of vcrpy, where nobody says otherwise."""
+        """Note that the scenario asks a cassette of the user's, of vcrpy unless another recorder is known."""
         if not any(ledger is one for one in self.adopted):
             self.adopted.append(ledger)
         if self.place.recorder is None and self.cassette is None:
@@ -161,9 +161,9 @@ class Scenario:
         accepted: AcceptedIn = lambda _: {},
         placeholder: bool = False,
     ) -> Ledger:
-        """Read its cassette and begin its account. Raises CassetteError.
+        """Read the cassette of the scenario and begin its ledger. Raises CassetteError.
 
-        What goes to `free_hosts` is not recorded, and what goes to `ignored_hosts` is not even sent. Where
+        What goes to `free_hosts` is not recorded, and what goes to `ignored_hosts` is not even sent. If
         nothing is called and the run is judged, a `placeholder` answers what the recording does not.
         """
         assert self.cassette is not None
@@ -192,14 +192,14 @@ class Scenario:
 
     @contextlib.contextmanager
     def fenced(self) -> Iterator[None]:
-        """In replay: no network, and placeholders where credentials are missing."""
+        """Close the network, and put placeholders where credentials are missing, for a replay."""
         guard = NetworkGuard(self.place.id, self.suite.allowed_hosts)
         self.refusals = guard.refusals  # which fills while the scenario runs
         with standing_in(), guard:
             yield
 
     def run(self, meter: Meter, options: Options) -> Run:
-        """What it did so far, measured."""
+        """Measure what the scenario did so far."""
         runs = [self._run(ledger, meter, options) for ledger in self.ledgers]
         problems = tuple(problem for proxy in self.proxies for problem in proxy.problems)
         run = sum(runs, Run(problems=problems, edits=tuple(self.refusals)))
@@ -251,7 +251,7 @@ class Scenario:
         return self._replayed(ledger, meter) + problems
 
     def _replayed(self, ledger: Ledger, meter: Meter) -> Run:
-        """What was answered from the recording.
+        """Measure what was answered from the recording.
 
         What others asked of the same cassette is measured as well: it may have warmed the prompt cache. A
         cassette of the suite's own may hold what other tests ask, and what comes before a turn may be theirs.
@@ -273,7 +273,7 @@ class Scenario:
         return replace(run, leftovers=() if own else account.unplayed)
 
     def _called(self, ledger: Ledger, meter: Meter, options: Options) -> Run:
-        """What was really called: live, or as a new recording says, where every answer is to its request."""
+        """Measure what was really called: live, or as a new recording has it, each answer to its request."""
         called = ledger.called(self.place.id)
         if options.live:
             return meter.called(called.exchanges) + Run(problems=tuple(called.unanswered))
@@ -333,13 +333,13 @@ class Scenario:
             )
 
     def recorded(self, meter: Meter) -> tuple[Run, Run]:
-        """The turns of its new recording, and what was really called for it."""
+        """Return the turns of its new recording, and what was really called for it, measured."""
         if self.own is None:
             return Run(), Run()
         return meter.called(Traffic(self.own.interactions()).exchanges), meter.called(self.own.calls)
 
     def save(self, patterns: Sequence[str]) -> Saved | None:
-        """Write what was recorded over its cassette, without secrets; None where there is nothing new.
+        """Write what was recorded over the cassette, without secrets; return None if there is nothing new.
 
         What says nothing stays as the cassette had it, and a recording that is equal in all else rewrites
         nothing. `patterns` are the user's own secrets. Raises CassetteError or RecordingError and leaves the
@@ -382,7 +382,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A recording that is kept."""
+    """A recording that was kept."""
 
     turns_before: int | None
     """Of the cassette that was there; None where there was none."""

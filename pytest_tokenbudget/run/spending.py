@@ -345,6 +345,6 @@ class Planned:
 
 
 def _is_to_the_letter(turn: Turn) -> bool:
-    """Return whether a recording of what `changed` would answer a turn from its cassette."""
+    """Return whether `--token-budget-record=changed` answers a turn from its cassette."""
     pair = turn.pair
     return pair.is_recorded and turn.accepted is None and pair.request.digest == pair.recorded.digest
