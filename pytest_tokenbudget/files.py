@@ -94,7 +94,7 @@ class Conflict:
 
 _MARK = re.compile(r"(<{7}|\|{7}|>{7})(?: |$)|={7}$")
 _PARTS = {"<": ("", "ours"), "|": ("ours", "base"), "=": ("ours base", "theirs"), ">": ("theirs", "")}
-"""By the character of a mark: the parts that it may end, and the part that it begins."""
+"""The parts that a mark may end, and the part that it begins, by the mark's character."""
 
 
 def conflict_in(text: str) -> Conflict | None:

@@ -53,7 +53,7 @@ class Verdict(StrEnum):
     OVER = "over"
     """Past a limit or a cap."""
     STALE = "stale"
-    """It asks something else than was recorded."""
+    """It asks for something else than was recorded."""
     UNKNOWN = "unknown"
     """What changed cannot be counted, and a limit lies between its best and its worst case."""
     UNRECORDED = "unrecorded"
@@ -167,7 +167,7 @@ class Usage:
 
     turns: int = 0
     by_rate: Mapping[Rate, Tokens] = field(default_factory=_empty)
-    """Of one answer, the first rate is that of the request itself (see `main_rate`); of a sum, any order."""
+    """Tokens by rate. In one answer's usage the request's own rate is the first (see `main_rate`)."""
 
     @classmethod
     def of(cls, rate: Rate, tokens: Tokens, turns: int = 1) -> Usage:

@@ -85,7 +85,7 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What a turn, a scenario or a suite spends; a price that is unknown of any is unknown of their sum."""
+    """The spend of a turn, a scenario or a suite; if the dollars of a part are unknown, so is their sum."""
 
     tokens: int = 0
     cost_usd: Decimal | None = Decimal(0)

@@ -48,7 +48,7 @@ class Asked:
 
     @property
     def prompt(self) -> Prompt:
-        """What it asks now."""
+        """The prompt that it sends now."""
         return self.turn.pair.request.prompt
 
     @cached_property
@@ -69,7 +69,7 @@ class Asked:
 
     @cached_property
     def counts(self) -> list[str]:
-        """By position: the count that most of the block was billed as."""
+        """The count of `Tokens` that most of each block was billed as, by position."""
         edges = list(accumulate(getattr(self.tokens, name) for name in READ_TO_UNCACHED[:3]))
         ends = self.cached.sizes
         middles = ((begin + end) / 2 for begin, end in zip((0, *ends), ends, strict=False))

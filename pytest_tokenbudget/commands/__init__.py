@@ -1,1 +1,1 @@
-"""What each `tokenbudget` command does: read, call the floors below, write, return an exit status."""
+"""Run the `tokenbudget` commands: read, call the packages below, write, return an exit status."""

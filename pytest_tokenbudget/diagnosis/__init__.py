@@ -1,1 +1,1 @@
-"""What grew, where the cache broke, which line did it, what would be cheaper. Pure."""
+"""Find what grew, where the cache broke, and which line did it. Pure."""

@@ -62,7 +62,7 @@ class RecordedTurn:
 
     prompt: Prompt
     tokens: Tokens | None
-    """None where the answer does not say (an aborted stream)."""
+    """What its answer billed; None where it does not say (an aborted stream)."""
     began: datetime | None = None
     """When its answer began (its `Date` header)."""
     sent: datetime | None = None
@@ -89,7 +89,7 @@ class Recording:
 
     turns: tuple[CacheTurn, ...]
     shown: Mapping[int, Shown]
-    """By turn."""
+    """What the recording shows of its cache, by turn."""
     minimums: Mapping[str, int]
     """The given overrides, and what the recording shows of models that they do not name."""
 
@@ -513,9 +513,9 @@ class CurrentTurn:
 
     prompt: Prompt
     prompt_tokens: int | None
-    """Of the whole prompt; None where they cannot be counted."""
+    """Tokens of the whole prompt; None where they cannot be counted."""
     parts: tuple[Part, ...] = ()
-    """Of the difference to what was recorded, by block."""
+    """The difference to what was recorded, by block."""
     equal: bool = False
     """Whether it is the recorded prompt as JSON, in any order of keys: each block keeps its recorded size."""
 
@@ -606,7 +606,7 @@ class Unsized:
     total: int | None
     """Tokens of the whole prompt; None where they are not known: the weights are then taken as sizes."""
     weights: Sequence[Weight]
-    """By position."""
+    """One weight a block, by position."""
 
     def whole(self, sizes: tuple[int, ...]) -> int:
         """Return the tokens of the whole prompt; where no total is known, by the `sizes` of its prefixes."""

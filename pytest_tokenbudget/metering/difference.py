@@ -43,7 +43,7 @@ class Difference:
 
     same: tuple[tuple[Item, Item], ...]
     changes: tuple[Change, ...]
-    """In the order of the new prompt; what was removed stands where it was."""
+    """The changes in the order of the new prompt; what was removed stands where it was."""
 
 
 def items(prompt: Prompt) -> tuple[Item, ...]:

@@ -44,7 +44,7 @@ class Estimate:
     """Prompt tokens of one request, with their basis and, where they are estimated, their interval."""
 
     prompt_tokens: int | None
-    """None where they cannot be counted offline."""
+    """The tokens of the whole prompt; None where they cannot be counted offline."""
     basis: Basis
     low: int | None = None
     high: int | None = None

@@ -511,7 +511,7 @@ class Missed:
     request: Request
     least: Usage
     most: Usage | None
-    """None where no bound is known."""
+    """What it bills at most; None where no bound is known."""
 
 
 _PLACEHOLDER_TOKENS = 24

@@ -81,7 +81,7 @@ FRAMINGS: Mapping[Family, Framing] = {
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What larger images are scaled down to."""
+    """The limits that larger images are scaled down to."""
 
     edge: int
     """Pixels of the longer side."""
@@ -94,7 +94,7 @@ _STANDARD_IMAGES, _LARGE_IMAGES = ImageLimits(1568, 1568), ImageLimits(2576, 478
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where figures of a row are from."""
+    """The origin of figures of a row."""
 
     figures: tuple[str, ...]
     """The fields of `ModelRow` that it gives."""
@@ -111,7 +111,7 @@ class ModelRow:
     """The figures of one model. Counts are in tokens; the defaults are those of the newest models."""
 
     name: str
-    """As `short_name` gives it."""
+    """The model's name as `short_name` gives it."""
     family: Family
     """Its tokenizer."""
     cache_minimum: int
@@ -137,7 +137,7 @@ class ModelRow:
     adaptive: int = 0
     """What `thinking: adaptive` adds."""
     interleaved: int = 148
-    """With tools and the beta for interleaved thinking, beside `thinking`."""
+    """What tools with the beta for interleaved thinking add, beside `thinking`."""
     efficient_tools: bool = False
     """Whether the beta for token-efficient tools changes anything."""
     images: ImageLimits = _LARGE_IMAGES
@@ -204,7 +204,7 @@ _COMMON = (
     Source(("images",), 'page "Vision": two tiers, the larger one from 4.7 on', "2026-09"),
     Source(("regional_surcharge",), 'page "Pricing", regional endpoints: from 4.5 on', "2026-08"),
 )
-"""Of figures that one source gives for all models."""
+"""The sources that give a figure for all models."""
 _PAGES = (_MINIMUM, _KEEPS, _IMAGE, *_COMMON)
 
 
@@ -418,11 +418,11 @@ PUBLISHED_PRICES: Mapping[str, PublishedPrices] = {
         "announcement of Project Glasswing, for its participants", "2026-04-07", "25 ? ? ? 125"
     ),
 }
-"""By short name, the models of limited access that genai-prices 0.2 does not list."""
+"""Prices of the models of limited access that genai-prices 0.2 does not list, by short name."""
 
 _ROWS = {row.name: row for row in MODELS}
 STAND_IN = replace(_ROWS["opus-5"], name="", sources=(_like("opus-5", *FIGURES),))
-"""Of every model without a row of its own: its numbers are estimated, and that is said."""
+"""The row of every model that has none of its own: its numbers are estimated, and reports say so."""
 
 _NAME = re.compile(
     r"(?P<name>(?:\d(?:-\d)?-)?[a-z]+(?:-preview|(?<=[a-z])-\d{1,2}(?:-\d{1,2})?)?)(?![a-z\d])"

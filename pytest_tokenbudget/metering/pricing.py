@@ -67,7 +67,7 @@ _PROBES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "output_tokens": ("output_mtok", ("output_tokens",)),
     "web_search_requests": ("web_searches_kcount", ("web_searches",)),
 }
-"""By count: the price that must be listed, lest a dearer or free one stands in, and the counts to ask for."""
+"""The price that must be listed for a count, lest a dearer or free one stands in; and what to ask for."""
 _NOT_IN_PROMPT = ("output_tokens", "web_search_requests")
 
 _PROVIDERS = ("aws", "google", "azure")

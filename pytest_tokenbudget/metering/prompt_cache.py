@@ -51,7 +51,7 @@ class CacheTurn:
 
     chain: Chain
     sizes: tuple[int, ...]
-    """By position of the chain: tokens of the prefix that ends there; never decreasing."""
+    """Tokens of the prefix that ends at each position of the chain; never decreasing."""
     total: int
     """Tokens of the whole prompt."""
     began: datetime | None = None
@@ -75,7 +75,7 @@ class Outcome:
     marked: tuple[int, ...] = ()
     """Positions of the breakpoints that are long enough to be cached, in order."""
     miss: Miss | None = None
-    """None where everything was read that the nearest earlier turn had cached."""
+    """Why no more was read; None if all was that the nearest earlier turn had cached."""
     chain: Chain | None = field(default=None, compare=False, repr=False)
     """The prompt as it was laid out; None of a turn that did not happen."""
 
@@ -130,7 +130,7 @@ def simulate(
 @dataclass(slots=True)
 class _Entry:
     writers: dict[int, datetime | None]
-    """By turn that wrote it: when that turn's answer began, None where unknown."""
+    """When the answer began of each turn that wrote it, by turn; None where unknown."""
     ttl: Ttl
     used: datetime | None
 
@@ -288,7 +288,7 @@ class Chain:
 
     prompt: Prompt
     model: str
-    """As `cache_model` names it."""
+    """The model, as `cache_model` names it."""
     scopes: Mapping[Level, Mapping[str, str]]
     """The parameters that each level's cache depends on."""
     links: tuple[Link, ...]
@@ -379,7 +379,7 @@ class Miss:
       this turn could not read it.
     """
     turn: int | None = None
-    """Whose chain was nearest; None where there is none, or where it was cached before the first turn."""
+    """The turn whose chain was nearest; None if there is none, or it was cached before the first turn."""
     block: Block | None = None
     """The first block of this turn that was not read, although it, or what stood there, was cached."""
     was: Block | None = None

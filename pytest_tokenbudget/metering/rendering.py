@@ -31,13 +31,13 @@ class Rendered:
     """A block or an option as the model is shown it."""
 
     texts: tuple[str, ...] = ()
-    """For the tokenizer, each counted as a whole."""
+    """Texts for the tokenizer, each counted as a whole."""
     tokens: int = 0
     """Tokens beside the texts: image patches and constants."""
     doubt: int = 0
     """By how many tokens `tokens` may be wrong."""
     unknown: str | None = None
-    """Why it cannot be counted offline."""
+    """Why it cannot be counted offline; None if it can."""
 
     def __add__(self, other: Rendered) -> Rendered:
         return Rendered(

@@ -214,9 +214,9 @@ class Accepting:
 
     diff: Diff | None = None
     decisions: Sequence[str] = ()
-    """In a few words each: `excludes tests in 1 place`."""
+    """Each decision in a few words: `excludes tests in 1 place`."""
     notices: Sequence[str] = ()
-    """The same in sentences."""
+    """Each decision in a sentence."""
 
     @property
     def has_news(self) -> bool:

@@ -35,7 +35,7 @@ class MoveEntry(TypedDict):
 
     id: str
     was: str | None
-    """Its id before, where the commit gave it another."""
+    """Its id before, if the commit gave it another; else None."""
     what: str
     since: str | None
     rerecorded: bool

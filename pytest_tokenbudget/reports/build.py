@@ -63,7 +63,7 @@ class Place:
     file: str
     """Relative to the root, with forward slashes."""
     line: int
-    """From 1."""
+    """The line where it is defined, from 1."""
     recorder: Recorder | None = None
     """The recorder of its cassettes; None if they are this plugin's own."""
 

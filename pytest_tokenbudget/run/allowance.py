@@ -37,11 +37,11 @@ class _Turn:
 
     request: Request
     usage: Usage | None
-    """None where nobody knows what it billed."""
+    """What it billed; None if unknown."""
     tools: tuple[str, ...] = ()
     """Names of the tools that its answer calls."""
     inputs: str = ""
-    """What it calls them with."""
+    """The inputs that it calls them with."""
 
 
 class Allowance:
@@ -49,7 +49,7 @@ class Allowance:
 
     def __init__(self, caps: Caps, prices: Prices, spending: Spending | None) -> None:
         self.stop: str | None = None
-        """Why a call was refused, the first of them; nothing is called after it."""
+        """Why the first refused call was refused; nothing is called after it."""
         self.paid = Decimal(0)
         """Dollars that its answered calls billed, as far as anybody knows."""
         self._unknown = 0
@@ -96,7 +96,7 @@ class Allowance:
 
     @property
     def unknown(self) -> int:
-        """How many of its calls told nobody what they billed."""
+        """How many of its calls did not say what they billed."""
         return self._unknown + len(self._under_way)
 
     def replayed(self, sent: Sent, answer: Mapping[str, Any]) -> None:

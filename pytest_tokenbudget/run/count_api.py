@@ -25,7 +25,7 @@ from pytest_tokenbudget.wire.prompt import Prompt, body_of, digest
 
 _PUBLIC = "https://api.anthropic.com"
 _VERSION = "2023-06-01"
-"""Of the API: the older one, which models of every age take."""
+"""The version of the API: the older one, which models of every age take."""
 _PARALLEL = 8
 """At some 0.3 s a count this stays below 2,000 a minute, the lowest documented limit of the endpoint."""
 _NOT_TAKEN = frozenset({"inference_geo", "fallbacks"})
@@ -36,7 +36,7 @@ _RETRIED = (408, 429, 500, 502, 503, 504, 529)
 
 
 class _Request(NamedTuple):
-    """What the endpoint is asked."""
+    """One request to the endpoint."""
 
     body: Mapping[str, Any]
     betas: Sequence[str]
@@ -58,7 +58,7 @@ class ApiCounter:
                 "Set it, or count offline, which is the default."
             )
         self.warnings: list[str] = []
-        """Why a prompt was not counted, each once."""
+        """Sentences that say why prompts were not counted, each once."""
         self._environ = dict(environ)
         self._store = store
         self._counts: dict[str, int] = {}

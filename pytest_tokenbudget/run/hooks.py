@@ -54,7 +54,7 @@ EXCLUDED = pytest.StashKey[str | None]()
 REFUSALS = pytest.StashKey[list[str]]()
 """Why model calls of a test that is no scenario were refused."""
 ENDED = pytest.StashKey[Scenario]()
-"""Of a test of unittest between its body and its report, which alone tells how it ended."""
+"""The scenario of a unittest test between its body and its report, which alone says how it ended."""
 
 
 def activate(config: pytest.Config, options: Options, *, stood_in: bool = False) -> None:
@@ -142,7 +142,7 @@ class Scenarios:
         )
         self._tests = items.CollectedTests()
         self.collected: Collected | None = None
-        """What there is to run; None before all is collected."""
+        """What was collected; None before all is."""
         self._news: dict[str, list[object]] = defaultdict(list)
         self._told: set[str] = set()
         self._cassettes = items.Cassettes()
@@ -472,7 +472,7 @@ class Fixtures:
         self._fixtures: frozenset[str] | None = None
         self._judged: frozenset[str] | None = None
         self._parameters: dict[str, dict[str, int]] = {}
-        """By fixture: the parameters that it is set up for, its own and those of what it asks for."""
+        """The parameters that each fixture is set up for, its own and those of what it asks for."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(

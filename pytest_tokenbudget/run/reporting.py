@@ -64,7 +64,7 @@ class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined] 
 
 @dataclass(frozen=True, slots=True)
 class _Crash:
-    """What pytest's short summary and JUnit repeat of a failure."""
+    """The part of a failure that pytest's short summary and JUnit repeat."""
 
     message: str
 

@@ -85,11 +85,11 @@ class Collected(TypedDict):
     fixtures: Sequence[str]
     """Names of the fixtures that the tests ask for."""
     cassettes: Sequence[str]
-    """Of tests and of their teardowns, whether they are there or not."""
+    """Cassettes of the tests and of their teardowns, whether they exist or not."""
     modules: Sequence[str]
-    """That were collected."""
+    """Test files that were collected."""
     folders: Sequence[str]
-    """That were looked through."""
+    """Folders that were looked through."""
     asked: Sequence[str]
     """Files and folders that pytest was given, for some of their tests, too."""
     partly: Sequence[str]
@@ -114,14 +114,14 @@ class Results:
         self._committed = session.committed
         self.recordings = Recordings()
         self.measured_on: dict[str, MeasuredOn] = {}
-        """By scenario, what its baseline is to say beside its usage."""
+        """What each scenario's baseline will say beside its usage, by id."""
         self.unmetered: Counter[str] = Counter()
-        """By who made them, the model calls that nothing meters and that were let pass."""
+        """How many model calls that nothing meters were let pass, by who made them."""
         self.unmeasured: Sequence[UnmeasuredEntry] = ()
         self.committed_ids: Sequence[str] = ()
         """Ids of all baselines in the folders that were run."""
         self.excluded: dict[str, ExcludedEntry] = {}
-        """By id, the tests that are not judged because the suite says so."""
+        """The tests that are not judged because the suite says so, by id."""
         self._problems: list[str] = []
         self._told: list[str] = []
         self._suspicions: dict[str, Suspicion] = {}

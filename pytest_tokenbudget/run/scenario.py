@@ -64,15 +64,15 @@ class Scenario:
     place: Place
     settings: ScenarioSettings
     suite: Settings = field(default_factory=Settings)
-    """What holds in its folder."""
+    """The settings of its folder."""
     cassette: Path | None = None
-    """Of its own; None where only cassettes of the user's are metered."""
+    """Its own cassette; None if only cassettes that the user's code opens are metered."""
     kind: Kind = "test"
     unmarked: Path | None = None
     """Where the cassette of a test without a marker would be; None for one with a marker."""
     own: Ledger | None = None
     adopted: list[Ledger] = field(default_factory=list)
-    """Of the cassettes that the user's code opened."""
+    """The ledgers of cassettes that the user's code opened."""
     refusals: list[str] = field(default_factory=list)
     """Connections that went past the HTTP libraries."""
     unmetered: list[str] = field(default_factory=list)
@@ -80,15 +80,15 @@ class Scenario:
     proxies: list[ChildProxy] = field(default_factory=list)
     """Through which agents in other processes ask."""
     allowance: Allowance | None = None
-    """What it may really call; None before it is entered."""
+    """The real calls that it may make; None before it is entered."""
     renamed: str | None = None
-    """What to do where its cassette stands under the name that it had before."""
+    """What to do about a cassette that is still under the scenario's old name; else None."""
     written: Sequence[Interaction] | None = None
     """Its new recording, as it was written; None where none was."""
     failed: bool = False
-    """It broke off: nothing is to be judged."""
+    """Whether it broke off, so that nothing is judged."""
     measured: Run | None = None
-    """What it did, once that is known."""
+    """Its measured run; None before it is measured."""
     outcome: str | None = None
     """Its verdict, or how it ended without one; None where it was not judged."""
 
@@ -385,6 +385,6 @@ class Saved:
     """A recording that was kept."""
 
     turns_before: int | None
-    """Of the cassette that was there; None where there was none."""
+    """Turns of the cassette that was there before; None if there was none."""
     is_rewritten: bool
     """Whether the file changed."""

@@ -46,17 +46,17 @@ class Conclusion:
     """The results of one scenario."""
 
     entry: ScenarioEntry | None = None
-    """Its entry of the document, where it was judged."""
+    """Its entry of the document, if it was judged."""
     failure: str | None = None
-    """Why its test fails."""
+    """Why its test fails; None if it does not."""
     warnings: tuple[str, ...] = ()
-    """What is not metered, or not as exactly as was asked."""
+    """Sentences on what is not metered, or not as exactly as was asked."""
     measured_on: MeasuredOn | None = None
-    """What its baseline is to say beside its usage, where baselines are updated."""
+    """What its baseline will say beside its usage, if baselines are updated."""
     recorded: RecordedEntry | None = None
-    """Its new cassette, where one was written."""
+    """Its new cassette, if one was written."""
     suspicion: Suspicion | None = None
-    """What a second replay is to tell, where its verdict hangs on it."""
+    """What a second replay must tell, if the verdict depends on it."""
 
 
 class Session:
@@ -80,7 +80,7 @@ class Session:
 
     @cached_property
     def meter(self) -> Meter:
-        """What measures; nothing heavy is loaded before the first count."""
+        """The meter of this process; nothing heavy is loaded before the first count."""
         return Meter(
             best_counter(self._store),
             self.prices.tiered,
@@ -91,7 +91,7 @@ class Session:
 
     @cached_property
     def judge(self) -> Judge:
-        """What judges scenarios; nothing is loaded before the first change."""
+        """The judge of this process; it loads nothing before the first change."""
         return Judge(
             self.root, self.options, self.files, self.committed, self.meter, self.prices, self.redactor
         )

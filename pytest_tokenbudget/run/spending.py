@@ -55,7 +55,7 @@ class Paid:
     """All that may have been billed."""
     usd: Decimal
     unknown: int
-    """How many of them told nobody what they billed."""
+    """How many of the calls did not say what they billed."""
 
     def __str__(self) -> str:
         """Return it in words: `9 real calls, $0.0512`; at least that, if not all is known."""
@@ -234,7 +234,7 @@ def _held(purse: sqlite3.Connection) -> list[tuple[int, Decimal, bool]]:
 
 
 _MARGIN = 1.5
-"""By what factor a prompt may differ from its cheap count: more than any error in docs/accuracy.md."""
+"""The factor by which a prompt may differ from its cheap count: more than any error in docs/accuracy.md."""
 _API_TOOL = 1_500
 """Tokens that a tool of the API's own may add beside what the request shows, more than any documented one:
 computer use adds 735 and a system prompt of 499 ("Tool use", pricing)."""
@@ -283,12 +283,12 @@ def least(request: Request) -> Usage:
 
 
 class PlanEntry(TypedDict):
-    """What one process of a replay says that a recording would call; builtins only."""
+    """The part of one process in what a recording would call; builtins only."""
 
     scenarios: int
-    """That would call anything."""
+    """How many scenarios would call a model."""
     unchanged: int
-    """That would be answered from their cassettes."""
+    """How many scenarios would be answered from their cassettes."""
     calls: int
     usd: str
     """Decimal dollars of `calls`, one after the other, on an empty prompt cache."""

@@ -168,7 +168,7 @@ class SuspectEntry(TypedDict):
 
 
 class LostEntry(TypedDict):
-    """What a scenario comes to if the cache of some suspected turns is lost."""
+    """The entry of a scenario in case some suspected turns lose the cache."""
 
     turns: list[int]
     """Which of the suspected turns."""
@@ -189,7 +189,7 @@ class Finished:
     """What a second replay shows of a suspicion."""
 
     entry: ScenarioEntry | None
-    """As it is judged where the loss is proved; None where it is not."""
+    """The entry as it is judged with the loss, if that is proved; else None."""
     differs: list[str]
     """Where the two processes differ, in sentences."""
     edits: frozenset[str]

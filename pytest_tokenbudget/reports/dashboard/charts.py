@@ -14,10 +14,10 @@ from html import escape
 from math import ceil, floor, log10
 
 Shown = Callable[[float], str]
-"""How a number is written beside an axis."""
+"""Writes a number beside an axis."""
 
 KINDS = ("read", "written", "uncached", "output")
-"""From the bottom of a stack to its top; also the classes of what is drawn."""
+"""The kinds of tokens from the bottom of a stack to its top; also the classes of what is drawn."""
 _FILLS = {"read": "#a9c9ea", "written": "url(#written)", "uncached": "#2f6fb3", "output": "#16324f"}
 _BLUE = _FILLS["uncached"]
 _LINE = f'fill="none" stroke="{_BLUE}" stroke-width="1.5"'
