@@ -73,7 +73,7 @@ def locked(folder: Path) -> Iterator[None]:
         return
     opened = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # of a file system without locks
+        with contextlib.suppress(OSError):  # a file system may have no locks
             fcntl.flock(opened, fcntl.LOCK_EX)
         yield
     finally:

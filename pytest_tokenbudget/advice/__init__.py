@@ -132,8 +132,8 @@ def _finding(where: str, text: str, spend: Spend) -> Finding:
 def far_above(sizes: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     """Yield the name of what is far above the rest, and how many times the median it is.
 
-    `sizes` are positive and compared by their logarithms, since spend is skewed. Nothing is far above fewer
-    than five.
+    `sizes` are positive and compared by their logarithms, since spend is skewed. Of fewer than five, nothing
+    is far above.
     """
     if len(sizes) < _LEAST:
         return

@@ -86,9 +86,9 @@ def _part(block: Block) -> tuple[str, str]:
 _TOLD = 3
 """How many blocks are told one by one."""
 _LEAST_TOKENS = 500
-"""Fewer tokens of a run are not worth a change of the agent."""
+"""The least number of tokens of a run that are worth a change of the agent."""
 _LEAST_TURNS = 4
-"""A conversation of fewer turns grows in no shape."""
+"""The least number of turns by which a conversation's growth has a shape."""
 _FASTER = 1.5
 """How much more a conversation may add in its second half than in its first and still be linear."""
 _SUMMARY = Fraction(1, 10)

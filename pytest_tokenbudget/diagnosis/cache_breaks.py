@@ -399,7 +399,7 @@ def _loss(index: int, turn: Turn, chains: Chains, written: Mapping[str, int]) ->
 def _recorded_read(
     turn: Turn, recorded: Chain, end: int, was: Tokens, written: Mapping[str, int]
 ) -> tuple[int, int | None, bool]:
-    """Return where the recorded read ended, the turn that had cached most of it, and whether not all.
+    """Return where the recorded read ended, which turn had cached most of it, and if it read more than that.
 
     The first is a position of the chain, -1 if nothing was read. The second is None if no turn had cached it.
     """

@@ -236,7 +236,7 @@ def size_of(block: Block, model: str) -> int:
     return len(text_of(block)) + _CHARACTERS * rendered.tokens
 
 
-_CHARACTERS = 4  # of a token of text, about
+_CHARACTERS = 4  # of a token of text, roughly
 
 
 def strings(value: object) -> Iterator[str]:

@@ -315,7 +315,7 @@ def _call(block: Block) -> str:
 def _by_conversation(
     run: Run, requests: Sequence[Request]
 ) -> tuple[list[Request], list[Request], list[Request]]:
-    """Split requests into those that open another conversation, these ones' later turns, and the rest."""
+    """Split requests into those that open another conversation, the later turns of these, and the rest."""
     if not run.turns:
         return [], [], list(requests)
     openings: list[Request] = []
@@ -342,9 +342,9 @@ def reordered(run: Run) -> tuple[list[Finding], Run]:
 
 
 def _other_messages(run: Run) -> tuple[list[Request], Run]:
-    """Return the misses that unplayed turns answer but for the order of messages, and the run without both.
+    """Return the misses that unplayed turns answer but for the order of messages, and the rest of the run.
 
-    Without both means: neither these misses nor the unplayed turns that answer them.
+    The rest is the run without these misses and these unplayed turns.
     """
     unplayed = list(run.unplayed)
     swapped: list[Request] = []

@@ -1,4 +1,4 @@
-"""Find prefixes that differ from process to process: values that no file holds, or hash order."""
+"""Find prefixes that differ from process to process: by values that no file holds, or by hash order."""
 
 from __future__ import annotations
 

@@ -220,7 +220,8 @@ def _shown(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequence[int],
 def _what_was_read(cache: Cache, turn: CacheTurn, tokens: Tokens, marked: Sequence[int]) -> int | None:
     """Return the position where the prefix that was read ends, or None if nothing was read.
 
-    It is the position whose size fits best, cached ones before marked ones before all others.
+    If nothing was written, it is the last breakpoint. Else it is the position whose size fits: a cached one,
+    or else a breakpoint, or else any.
     """
     read = tokens.cache_read_input_tokens
     if not read:

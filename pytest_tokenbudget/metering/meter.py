@@ -56,7 +56,7 @@ _NEAR = 1
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Measures runs: what that needs beside the turns themselves."""
+    """Measures runs, and holds what that needs beside the turns themselves."""
 
     counter: Counter
     tiered: Callable[[Usage], Usage] = lambda usage: usage

@@ -207,7 +207,7 @@ class Cache:
         for link in links[: 0 if hit is None else hit + 1]:
             entry = self._entries.get(link.key)
             if entry is not None and not _expired(entry, turn.began):
-                entry.used = turn.began  # to read a prefix is to use those in it, and use refreshes
+                entry.used = turn.began  # reading a prefix uses those in it, which refreshes them
         for position in marked:
             entry = self._entries.get(links[position].key)
             if hit is None or position > hit or entry is None or _expired(entry, turn.began):

@@ -58,7 +58,7 @@ def render(block: Block, around: Surroundings, model: str) -> Rendered:
     return _content(block.content, around, model)
 
 
-# What is read of a tool or of content, or is known not to be shown. Anything else may be in the prompt.
+# Fields of a tool or of content that are read here, or known not to be shown. Others may be in the prompt.
 _FIELDS = {
     "tool": frozenset(
         {"type", "name", "description", "input_schema", "strict", "defer_loading", "eager_input_streaming"}
@@ -153,7 +153,7 @@ def _result(content: Mapping[str, Any], around: Surroundings, model: str) -> Ren
     return Rendered((named,)) + other
 
 
-# Tokens around what is no text in a tool result, and around text that follows it; from few recordings.
+# Tokens around a part of a tool result that is no text, and around text after it; from few recordings.
 _AROUND_IN_RESULT = {"image": 12, "document": 6, "text": 12}
 
 

@@ -171,7 +171,7 @@ def _names(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
 def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Iterator[Line]:
     """Yield why scenarios fail that no change is told for: their verdict, and the causes of the first."""
     scenario, *alike = group
-    told = change_view.OF_COST if scenario["verdict"] == "over" else ()  # by a change
+    told = change_view.OF_COST if scenario["verdict"] == "over" else ()  # a change tells these
     style = _COLORS.get(scenario["verdict"], "red")
     more = f" and {len(alike):,} more like it" if alike else ""
     name = f"{plain(scenario['id'])}{more}"

@@ -27,7 +27,7 @@ _NODE_ID = re.compile(r"(?s)(?P<path>[^\[]*::)?(?P<name>[^\[]*)(?P<parameters>\[
 def plain(text: str, most: int = 600) -> str:
     """Return text as one printable line of at most `most` characters, and `...` where it was cut.
 
-    A white space that is one character wide becomes a space; every control sequence is spelled out. So no
+    Every kind of space becomes a plain one. Every other character that is not printable is spelled out. So no
     newline, no escape of the terminal and no mark that turns the direction of reading round survives, nor
     what the log of a CI job takes for a command. The cut keeps a document from flooding a report.
     """

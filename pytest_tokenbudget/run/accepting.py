@@ -227,7 +227,7 @@ class Acceptance:
         for of, exchange in enumerate(recorded):
             turn = turns.get(id(exchange.answer))
             if turn is None:
-                if own:  # of another cassette, others may ask it
+                if own:  # others may ask for the turns of another cassette
                     yield AcceptedTurn(of, Usage(), Basis.RECORDED, gone=True)
                 continue
             request = exchange.request if turn.pair.is_recorded else self._hidden(turn.pair.request)
