@@ -114,7 +114,7 @@ def read_head(event: Path) -> Head | None:
 
 
 def pull_requests(github: GitHub, repository: str, head: Head) -> list[tuple[int, str]]:
-    """The open pull requests of exactly this head, each with the commit of its base.
+    """Return (number, commit of its base) of the open pull requests of exactly this head.
 
     A newer push to one has another head.
     """

@@ -75,7 +75,7 @@ class Diff(TypedDict):
     base: BaseEntry
     prices: dict[str, str]
     runs_per_month: NotRequired[int | None]
-    """Of each, as the settings say; None where they do not."""
+    """Runs of each scenario a month, as the settings say; None if they do not."""
     unchanged: int
     scenarios: list[ChangeEntry]
     already: list[AlreadyEntry] | None

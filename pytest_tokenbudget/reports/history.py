@@ -65,7 +65,7 @@ class History(TypedDict):
     version: int
     prices: dict[str, str]
     web: NotRequired[str | None]
-    """Address of the repository on its GitHub; None where nobody knows."""
+    """The address of the repository on its GitHub; None if unknown."""
     commits: list[CommitEntry]
     scenarios: dict[str, list[PointEntry]]
 
@@ -127,9 +127,9 @@ class Step:
     tokens: int
     """Prompt tokens a run more than before."""
     dollars: float | None
-    """Dollars a run more; None where a price is missing."""
+    """Dollars a run more than before; None if a price is missing."""
     changed: int
-    """Baselines that it changed."""
+    """How many baselines it changed."""
     added: int
     removed: int
 
@@ -181,7 +181,7 @@ _STEPS_TITLE = "The commits that moved it most, the newest first"
 _TREND = 20
 """Most characters of a trend, one a commit; of more commits, as many, evenly apart and with both ends."""
 _BARS, _ASCII_BARS = "·▁▂▃▄▅▆▇█", "._-~=+*%#"
-"""What stands for no baseline, then from 0 to the most."""
+"""The character for no baseline, then those from 0 to the largest value."""
 _SUITE = "all baselines"
 
 
@@ -334,7 +334,7 @@ def log_entry(
     paid: Decimal,
     unknown: int,
 ) -> LogEntry:
-    """Return the line of one scenario; `run` is None where nobody knows what it did."""
+    """Return the line of one scenario; `run` is None if it is not known what it did."""
     run = run or Run()
     is_known = bool(run.turns) and run.basis != Basis.UNKNOWN
     return {

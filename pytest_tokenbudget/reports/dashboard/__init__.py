@@ -214,7 +214,7 @@ class Page:
     makeup: Makeup
     """What the bill is made of."""
     folders: Sequence[FolderRow]
-    """What the scenarios of each folder add up to; none where there is one alone."""
+    """The totals of the scenarios of each folder; empty if there is only one."""
     trends: bool
     """Whether there is a history."""
     columns: Sequence[str]
@@ -358,7 +358,7 @@ class Decision:
 
     verdict: str
     title: str
-    """Its place, in words; empty where there is none."""
+    """Its place in words; empty if it has none."""
     amounts: str
     causes: Sequence[Finding]
     scenarios: Sequence[Failing]

@@ -196,7 +196,7 @@ _DEAREST, _LEVERS, _FOLDERS = 10, 10, 20
 
 @dataclass(frozen=True, slots=True)
 class FolderRow:
-    """What the scenarios of one folder, or of one file of the only folder, take in a run."""
+    """The totals of the scenarios of one folder, or of one file of the only folder, in a run."""
 
     name: str
     cells: Sequence[str]
@@ -206,7 +206,7 @@ FOLDER_HEADERS = ("Scenarios", "Prompt tokens", "Change", "Cost a run", "Cost a 
 
 
 def folders(subjects: Sequence[Subject]) -> list[FolderRow]:
-    """Return the totals by folder, the dearest first; by file where all stand in one folder; none of one."""
+    """Return the totals of folders, the dearest first, or of files if all are in one folder; none of one alone."""
     groups: dict[str, list[Subject]] = defaultdict(list)
     for one in subjects:
         groups[plain(one.id.partition("::")[0])].append(one)
