@@ -47,6 +47,19 @@ OWNERS = {
 }
 PURE = ("wire", "metering", "sources", "budget", "diagnosis", "advice", "reports")
 IO = {"socket", "subprocess", "urllib.request", "http", "asyncio", "threading", "multiprocessing"}
+VERBS = frozenset(
+    """
+    Accept Activate Add Answer Append Apply Ask Attach Begin Build Call Change Check Choose Clean Close Collect
+    Combine Comment Compare Compute Convert Copy Count Create Cut Decide Decode Define Delete Divide Draw Drop
+    Encode End Enter Escape Estimate Explain Express Fill Find Finish Fold Follow Forget Format Give Group Hash
+    Hide Hold Import Include Join Judge Keep Lay Learn Leave Let List Load Locate Look Make Map Mark Match
+    Measure Merge Meter Move Multiply Name Note Open Order Pair Parse Patch Pick Prepare Price Print Put Quote
+    Raise Read Rebuild Record Redact Reduce Refuse Register Release Remember Remove Render Repeat Replace Replay
+    Report Resolve Restore Return Round Run Say Send Serve Set Share Show Simulate Skip Slide Sort Split Stand
+    Start Stop Store Take Tell Track Turn Undo Update Wait Walk Warn Wrap Write Yield
+    """.split()
+)
+"""How a docstring of a function may begin; a new verb is added here, another word is not."""
 SHALLOW_LINES = 60
 LONGEST_FUNCTION = 50
 
@@ -237,3 +250,17 @@ def test_what_is_known_of_a_model_stands_in_the_table_of_models(path: str) -> No
         and re.search("haiku|sonnet|opus|fable|mythos", node.value)
     ]
     assert not names, f"{path} names models: {names}"
+
+
+def test_docstrings_of_functions_begin_with_a_verb() -> None:
+    """A property is named for what it is, and so is its docstring."""
+    begun = {
+        f"{path}: {function.name}": docstring.split()[0].strip(".,:;`")
+        for path, tree in MODULES.items()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (docstring := ast.get_docstring(function))
+        and not any("property" in ast.unparse(decorator) for decorator in function.decorator_list)
+    }
+    assert len(begun) > 1_000
+    assert {place: word for place, word in begun.items() if word not in VERBS} == {}
