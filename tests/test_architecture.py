@@ -47,18 +47,18 @@ OWNERS = {
 }
 PURE = ("wire", "metering", "sources", "budget", "diagnosis", "advice", "reports")
 IO = {"socket", "subprocess", "urllib.request", "http", "asyncio", "threading", "multiprocessing"}
-VERBS = frozenset(
-    """
-    Accept Activate Add Answer Append Apply Ask Attach Begin Build Call Change Check Choose Clean Close Collect
-    Combine Comment Compare Compute Convert Copy Count Create Cut Decide Decode Define Delete Divide Draw Drop
-    Encode End Enter Escape Estimate Explain Express Fill Find Finish Fold Follow Forget Format Give Group Hash
-    Hide Hold Import Include Join Judge Keep Lay Learn Leave Let List Load Locate Look Make Map Mark Match
-    Measure Merge Meter Move Multiply Name Note Open Order Pair Parse Patch Pick Prepare Price Print Put Quote
-    Raise Read Rebuild Record Redact Reduce Refuse Register Release Remember Remove Render Repeat Replace Replay
-    Report Resolve Restore Return Round Run Say Send Serve Set Share Show Simulate Skip Slide Sort Split Stand
-    Start Stop Store Take Tell Track Turn Undo Update Wait Walk Warn Wrap Write Yield
-    """.split()
-)
+_VERBS = """
+    Accept Activate Add Answer Append Apply Ask Attach Begin Build Call Change Check Choose Clean Close
+    Collect Combine Comment Compare Compute Convert Copy Count Create Cut Decide Decode Define Delete Divide
+    Draw Drop Encode End Enter Escape Estimate Explain Express Fill Find Finish Fold Follow Forget Format
+    Give Group Hash Hide Hold Import Include Join Judge Keep Lay Learn Leave Let List Load Locate Look Make
+    Map Mark Match Measure Merge Meter Move Multiply Name Note Open Order Pair Parse Patch Pick Prepare
+    Price Print Put Quote Raise Read Rebuild Record Redact Reduce Refuse Register Release Remember Remove
+    Render Repeat Replace Replay Report Resolve Restore Return Round Run Say Send Serve Set Share Show
+    Simulate Skip Slide Sort Split Stand Start Stop Store Take Tell Track Turn Undo Update Wait Walk Warn
+    Wrap Write Yield
+"""
+VERBS = frozenset(_VERBS.split())
 """How a docstring of a function may begin; a new verb is added here, another word is not."""
 SHALLOW_LINES = 60
 LONGEST_FUNCTION = 50

@@ -15,16 +15,19 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TypeVar
 
-from pytest_tokenbudget.budget.baselines import REQUIRED, parse_baselines, usages
+from pytest_tokenbudget.budget.baselines import REQUIRED, Baseline, parse_baselines, usages
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.errors import BaselineError
+from pytest_tokenbudget.metering.cache_split import as_written, same_start
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.settings import DEFAULTS, Tolerance, parse_tolerances
 
 PATTERN = "**/token_budgets/*.yaml"
 """The glob of baseline files below any folder."""
 
+T = TypeVar("T")
 Baselines = Mapping[str, Usage]
 """The usage of each baseline, by scenario id; for one file, by scenario name."""
 
@@ -77,11 +80,34 @@ def module_of(path: str) -> str:
     return f"{folder}{name.removesuffix('.yaml')}.py"
 
 
-def by_id(files: Mapping[str, Baselines]) -> dict[str, Usage]:
-    """Return the baselines of several files (path -> scenario name -> usage) by scenario id."""
+def by_id(files: Mapping[str, Mapping[str, T]]) -> dict[str, T]:
+    """Return what several files hold (path -> scenario name -> value) by scenario id."""
     return {
-        f"{module_of(path)}::{name}": usage for path in sorted(files) for name, usage in files[path].items()
+        f"{module_of(path)}::{name}": held for path in sorted(files) for name, held in files[path].items()
     }
+
+
+def from_one_start(
+    before: Mapping[str, Baseline], now: Mapping[str, Baseline]
+) -> tuple[Baselines, Baselines, frozenset[str]]:
+    """Return two sets of baselines, to be compared, and the ids of those that began with different caches.
+
+    Of these, both sides have their foreign reads as writes: recording anew at another hour is no change.
+    """
+    apart = frozenset(
+        name
+        for name in before.keys() & now.keys()
+        if None not in (before[name].recording, now[name].recording)
+        and not same_start(before[name].foreign_reads, now[name].foreign_reads)
+    )
+    was, are = (
+        {
+            name: as_written(one.usage, one.foreign_reads) if name in apart else one.usage
+            for name, one in side.items()
+        }
+        for side in (before, now)
+    )
+    return was, are, apart
 
 
 def renames(before: Baselines, now: Baselines, moved: Mapping[str, str]) -> dict[str, tuple[str, Matched]]:

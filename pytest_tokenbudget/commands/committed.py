@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from pytest_tokenbudget.budget.baselines import read_baselines
-from pytest_tokenbudget.budget.changes import PATTERN, Baselines, changes, module_of
+from pytest_tokenbudget.budget.baselines import Baseline, read_baselines
+from pytest_tokenbudget.budget.changes import PATTERN, Baselines, changes, from_one_start, module_of
 from pytest_tokenbudget.commands import output, suite
 from pytest_tokenbudget.errors import BaselineError, ReportError
+from pytest_tokenbudget.metering.cache_split import as_written
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.replay.cassette_file import is_own, module_of_cassette
@@ -20,7 +21,7 @@ from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.repository import baseline_history
 from pytest_tokenbudget.repository.baseline_history import read_history
 from pytest_tokenbudget.repository.git import Repository
-from pytest_tokenbudget.run.results import Collected
+from pytest_tokenbudget.run.results import Collected, is_of_fixture
 from pytest_tokenbudget.settings import load_settings
 from pytest_tokenbudget.wording import plural
 
@@ -57,10 +58,13 @@ def compare(repository: Repository, base: str | None) -> Diff:
     """
     name = base or repository.default_branch()
     commit = repository.merge_base(name)
-    before, now = baseline_history.at_commit(repository, commit), baseline_history.in_files(repository.folder)
+    before, now, apart = from_one_start(
+        baseline_history.baselines_at_commit(repository, commit),
+        baseline_history.baselines_in_files(repository.folder),
+    )
     prices = Prices()
     changed = changes(before, now, repository.moved(commit.id), prices.cost)
-    return baseline_report.diff(
+    found = baseline_report.diff(
         changed,
         _unchanged(before, now),
         {"name": name, "commit": commit.id},
@@ -68,6 +72,9 @@ def compare(repository: Repository, base: str | None) -> Diff:
         prices.cost,
         load_settings(repository.folder).scenario.runs_per_month,
     )
+    if apart:
+        found["other_start"] = sorted(apart)
+    return found
 
 
 def _unchanged(before: Baselines, now: Baselines) -> int:
@@ -81,23 +88,36 @@ def write_baselines(folder: Path, paths: Sequence[str], form: str = "terminal") 
     """
     prices = Prices()
     runs = load_settings(folder).scenario.runs_per_month
-    found = baseline_history.in_files(folder)
-    chosen = {name: usage for name, usage in found.items() if not paths or _is_in(name, paths)}
+    found = baseline_history.baselines_in_files(folder)
+    chosen = {name: baseline for name, baseline in found.items() if not paths or _is_in(name, paths)}
     if paths and not chosen:
         raise BaselineError(
             f"No baseline belongs to {', '.join(paths)}. Name test files or folders, from here."
         )
-    tokens = {name: build.tokens(usage, prices.cost) for name, usage in sorted(chosen.items())}
+    tokens = {name: build.tokens(one.usage, prices.cost) for name, one in sorted(chosen.items())}
     price_list = {"source": prices.source, "version": prices.version}
     if form == "json":
         value = baseline_report.suite_json(tokens, price_list, runs)
         output.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", None)
         return 0
+    start = _start(chosen.values(), prices)
     lines = baseline_report.suite_lines(
-        tokens, price_list, runs, columns=output.columns(), ascii_only=output.ascii_only()
+        tokens, price_list, runs, start=start, columns=output.columns(), ascii_only=output.ascii_only()
     )
     output.write_lines(lines, None)
     return 0
+
+
+def _start(baselines: Iterable[Baseline], prices: Prices) -> tuple[int, float]:
+    """Return how many baselines began partly warm, and what these cost more from an empty cache, in dollars.
+
+    What has no price adds nothing, here as in the sum.
+    """
+    warm = [one for one in baselines if one.foreign_reads]
+    cold = [prices.cost(as_written(one.usage, one.foreign_reads)) for one in warm]
+    were = [prices.cost(one.usage) for one in warm]
+    more = [now - was for was, now in zip(were, cold, strict=True) if was is not None and now is not None]
+    return len(warm), float(sum(more))
 
 
 def _is_in(name: str, paths: Sequence[str]) -> bool:
@@ -157,7 +177,7 @@ def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
         if path not in cassettes_of_tests
         and _is_seen(folder, module_of_cassette(file).relative_to(folder).as_posix(), collected)
         and is_own(file)
-        and not _is_of_fixture(file.stem, collected["fixtures"])
+        and not is_of_fixture(file.stem, collected["fixtures"])
     ]
     left = [f"{module_of(path)}::{name}" for path, names in baselines.items() for name in names]
     for sentence in (
@@ -207,11 +227,5 @@ def _has_test(path: str, name: str, collected: Collected) -> bool:
     """Return whether a test of the suite may still be judged by a baseline."""
     scenario = ScenarioId(f"{module_of(path)}::{name}")
     if scenario.kind == "fixture":
-        return _is_of_fixture(name.replace(" ", "_"), collected["fixtures"])
+        return is_of_fixture(name.replace(" ", "_"), collected["fixtures"])
     return scenario.argument in collected["tests"]
-
-
-def _is_of_fixture(stem: str, fixtures: Sequence[str]) -> bool:
-    """Return whether `fixture_NAME`, with parameters and an owner or without, is one that tests ask for."""
-    names = (f"fixture_{name}" for name in fixtures)
-    return any(stem == name or stem.startswith((f"{name}[", f"{name}_of_")) for name in names)

@@ -826,6 +826,30 @@ def as_written(usage: Usage, foreign: ForeignReads) -> Usage:
     )
 
 
+def as_warm(turns: Iterable[Usage]) -> Usage:
+    """Return what the turns of a run bill together where their prefix is in the cache already.
+
+    The first turn of a model that caches anything reads what it wrote, if it read nothing: each model has its
+    own cache. Where a breakpoint stands behind the first question, that is taken for a part of the prefix.
+    """
+    total, seen = Usage(), set[str]()
+    for usage in turns:
+        tokens, rate = usage.main_tokens, usage.main_rate
+        written, read = tokens.cache_creation_input_tokens, tokens.cache_read_input_tokens
+        if rate.model not in seen and (written or read):
+            seen.add(rate.model)
+            if not read:
+                warm = replace(
+                    tokens,
+                    ephemeral_5m_input_tokens=0,
+                    ephemeral_1h_input_tokens=0,
+                    cache_read_input_tokens=written,
+                )
+                usage = usage.with_main(rate, warm)
+        total += usage
+    return total
+
+
 def _as_written(tokens: Tokens, amounts: Mapping[str, int]) -> Tokens:
     hour = min(amounts.get("1h", 0), tokens.cache_read_input_tokens)
     short = min(amounts.get("5m", 0), tokens.cache_read_input_tokens - hour)

@@ -239,9 +239,9 @@ def misbilled(known: Known, counter: Counter) -> int | None:
     return whole if is_outside and are_apart(known.prompt_tokens, whole) else None
 
 
-def are_apart(tokens: float, counted: float) -> bool:
-    """Return whether tokens are more than 20 % and 200 off what a prompt counts."""
-    return abs(tokens - counted) > max(_APART * counted, _LEAST)
+def are_apart(tokens: float, counted: float, edited: float | None = None) -> bool:
+    """Return whether tokens are off what is counted by more than 200, and 20 % of it or of the `edited`."""
+    return abs(tokens - counted) > max(_APART * (counted if edited is None else edited), _LEAST)
 
 
 def doubt(edited: float, guessed: float, constants: int, counter: Counter, *, known: bool) -> float:

@@ -28,6 +28,7 @@ from pytest_tokenbudget.metering.estimate import (
     CountPrompts,
     Estimate,
     Known,
+    are_apart,
     assumed,
     estimate,
     exactly,
@@ -39,17 +40,12 @@ from pytest_tokenbudget.metering.estimate import (
 from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage, Verdict
-from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.answers import asked_rate
 from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, as_mapping, breakpoints, last_breakpoint, mappings
-from pytest_tokenbudget.wire.requests import canonical_body
 
 _BASES = 8
 """Recorded turns, beside the first, that a request without an answer may be counted from."""
-_SHORTEST, _LONGEST, _FRAME = 2.5, 8, 1_000
-"""Usual bytes of a token over an edit, from and to, and tokens that the API adds for what is new: where they
-fit the tokens that an edit was accepted with, nothing is counted."""
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""
 
@@ -171,24 +167,28 @@ class Meter:
             if counted is not None:
                 yield turn, counted
 
-    def forged(self, exchange: Exchange, accepted: Accepted) -> int | None:
-        """Return what an accepted prompt counts, if the tokens it was accepted with cannot be its own.
+    def forged(self, turn: Turn, accepted: Accepted) -> str | None:
+        """Return what `turn`, measured anew as it was accepted, says against its numbers of then, or None.
 
-        Nothing is counted where the length of what was edited already shows that they can.
+        Its answer is the recorded one, so that output tokens and model are known; its prompt tokens are
+        counted, by this run's counter: they may be outside of the interval of the count, by 200 tokens and a
+        fifth of what was edited. How the cache splits them is simulated, by rules that may have been mended.
         """
-        recorded, request = exchange.answer.usage, accepted.request
-        if request is None or recorded is None or request.prompt.model != exchange.request.prompt.model:
+        told, known = accepted.usage, turn.usage
+        if told.main_rate.model != known.main_rate.model:
+            return f"was accepted on {told.main_rate.model}, and asks {known.main_rate.model}"
+        if told.tokens.output_tokens != known.tokens.output_tokens:
+            answered = f"and its answer has {known.tokens.output_tokens:,}"
+            return f"was accepted with {told.tokens.output_tokens:,} output tokens, {answered}"
+        stored, counted = told.main_tokens.prompt_tokens, turn.estimate
+        if counted.prompt_tokens is None or counted.low is None or counted.high is None:
             return None
-        stored = accepted.usage.main_tokens.prompt_tokens
-        was, now = (canonical_body(one.body or {}) for one in (exchange.request, request))
-        same = sum(common_ends(was, now))
-        removed, added = len(was) - same, len(now) - same
-        least = recorded.main_tokens.prompt_tokens + added / _LONGEST - removed / _SHORTEST
-        most = recorded.main_tokens.prompt_tokens + added / _SHORTEST - removed / _LONGEST + _FRAME
-        if least <= stored <= most:
-            return None
-        known = Known(request.prompt, stored, worked(exchange.answer.message or {}))
-        return misbilled(known, self.counter)
+        edited = sum(abs(part.tokens) for part in counted.parts)
+        is_outside = not counted.low <= stored <= counted.high
+        if is_outside and are_apart(stored, counted.prompt_tokens, edited):
+            counts = f"and its prompt counts {counted.prompt_tokens:,}"
+            return f"was accepted with {stored:,} prompt tokens, {counts}"
+        return None
 
     def _from_one_start(self, exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
         """Return the exchanges as if all had been recorded in one session; the same object where they were.

@@ -79,6 +79,8 @@ class Diff(TypedDict):
     unchanged: int
     scenarios: list[ChangeEntry]
     already: list[AlreadyEntry] | None
+    other_start: NotRequired[list[str]]
+    """Ids of scenarios that were recorded from different caches: foreign reads count as writes."""
 
 
 def diff(
@@ -195,6 +197,7 @@ _SCHEMA = _object(
     scenarios={"type": "array", "items": _CHANGE},
     already={"anyOf": [{"type": "array", "items": _ALREADY}, {"type": "null"}]},
 )
+_SCHEMA["properties"]["other_start"] = {"type": "array", "items": _TEXT}
 
 
 _MOVED = ("raised", "lowered", "shifted")
@@ -311,6 +314,7 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
             *named_table(names, ("scenario", *CHANGE_HEADERS), list(map(_cells, told)), paper, SPARE_HEADERS),
         ]
     notes = [_renamed(one) for one in _sorted(diff) if one["was"] != one["id"]]
+    notes += _other_start(diff)
     notes += [_already(one) for one in diff["already"] or ()]
     if diff.get("runs_per_month"):
         notes.append(usual_month(diff["runs_per_month"] or 0))
@@ -330,6 +334,7 @@ def diff_markdown(diff: Diff) -> str:
         blocks.append(f"<details><summary>{html(headline(diff))}</summary>")
         if told:
             blocks.append(_table(told[:_COMMENT_ROWS]))
+        blocks += [html(note) for note in _other_start(diff)]
         blocks += _cut([_renamed_markdown(one) for one in _sorted(diff) if one["was"] != one["id"]])
         if len(told) > _COMMENT_ROWS:
             blocks.append(f"_And {len(told) - _COMMENT_ROWS:,} more: `tokenbudget diff` lists them all._")
@@ -402,6 +407,15 @@ def _renamed_markdown(one: ChangeEntry) -> str:
     return f"{new} was {old}: {_MATCHED.get(one['matched'] or '', 'renamed')}"
 
 
+def _other_start(diff: Diff) -> Iterator[str]:
+    """Yield that recordings began with different caches, and what is compared."""
+    if names := diff.get("other_start"):
+        yield (
+            f"recorded anew from another start: {plural(len(names), 'scenario')}. What a recording reads "
+            "from a prompt cache that it did not fill counts as written, on both sides"
+        )
+
+
 def _already(one: AlreadyEntry) -> str:
     return f"{plain(one['id'])}: {_blame(one)}"
 
@@ -444,10 +458,15 @@ def suite_lines(
     prices: Mapping[str, str],
     runs_per_month: int | None,
     *,
+    start: tuple[int, float] = (0, 0.0),
     columns: int,
     ascii_only: bool = False,
 ) -> list[Line]:
-    """Return a table of the baselines, one row a scenario, with their sum."""
+    """Return a table of the baselines, one row a scenario, with their sum.
+
+    `start`: how many of them were recorded from a cache that was partly warm, and by how many dollars a run
+    of these costs more from an empty one.
+    """
     if not baselines:
         return [Line("There are no baselines here. Write them with `tokenbudget update`.")]
     names = [*short_ids(list(baselines)), _TOTAL]
@@ -459,7 +478,19 @@ def suite_lines(
     about = [plural(len(baselines), "scenario"), f"prices of {' '.join(prices.values())}"]
     if runs_per_month is not None:
         about.append(usual_month(runs_per_month))
+        about.append(_priced_from(start, len(baselines), runs_per_month))
     return [*lines, Line(), *map(Line, wrap(", ".join(about), columns))]
+
+
+def _priced_from(start: tuple[int, float], scenarios: int, runs_per_month: int) -> str:
+    """Return from which start a month is priced, and what an empty cache would add to it."""
+    warm, more = start
+    if not warm:
+        return "from the start of each recording: an empty prompt cache"
+    return (
+        f"from the start of each recording: {warm:,} of {scenarios:,} began partly warm, and a month costs "
+        f"{money(more * runs_per_month)} more from an empty prompt cache"
+    )
 
 
 def _baseline_cells(one: TokensEntry, runs_per_month: int | None) -> list[str]:

@@ -25,6 +25,7 @@ from pytest_tokenbudget.budget.verdict import (
     runs_to_decide,
     student_quantile,
 )
+from pytest_tokenbudget.metering.cache_split import ForeignReads, as_warm, as_written
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.model import COUNTS, Basis, Finding, FindingKind, Tokens, Usage
 from pytest_tokenbudget.replay.redaction import Secrets
@@ -82,8 +83,12 @@ def scenario(
     cost: CostOf,
     *,
     runs_per_month: int | None = None,
+    foreign: ForeignReads | None = None,
 ) -> ScenarioEntry:
-    """Return the entry of one scenario; `measured` is None if any turn is unknown."""
+    """Return the entry of one scenario; `measured` is None if any turn is unknown.
+
+    `foreign` are the foreign reads of its start, if a month is to be told by it.
+    """
     entry: ScenarioEntry = {
         "id": place.id,
         "file": place.file,
@@ -98,6 +103,14 @@ def scenario(
         "recorder": place.recorder,
         "runs_per_month": runs_per_month,
     }
+    if foreign is not None:
+        cold = cost(as_written(run.usage, foreign))
+        warm = cost(as_warm(turn.usage for turn in run.turns))
+        entry["start"] = {
+            "foreign_reads": sum(amount for ttls in foreign.values() for amount in ttls.values()),
+            "cold_usd": None if cold is None else float(cold),
+            "warm_usd": None if warm is None else float(warm),
+        }
     if (context := _context(run, cost)) is not None:
         entry["context"] = context
     if not judgement.verdict.is_measured and run.bounds is not None:

@@ -152,6 +152,17 @@ class BoundsEntry(TypedDict):
     """None if the worst case is unknown."""
 
 
+class StartEntry(TypedDict):
+    """From which prompt cache a run was measured, and what it costs from others; None: a price is unknown."""
+
+    foreign_reads: int
+    """Tokens that it read and had not put into the cache itself."""
+    cold_usd: float | None
+    """A run, from an empty cache."""
+    warm_usd: float | None
+    """A run whose prefix is in the cache."""
+
+
 class ScenarioEntry(TypedDict):
     """One scenario: its verdict and all that led to it."""
 
@@ -174,6 +185,8 @@ class ScenarioEntry(TypedDict):
     """Of what was measured; turns whose tokens are unknown are left out."""
     bounds: NotRequired[BoundsEntry]
     """Only for a scenario that asks more than was recorded."""
+    start: NotRequired[StartEntry]
+    """Only if it is known how often the scenario runs a month."""
 
 
 class TotalsEntry(TypedDict):

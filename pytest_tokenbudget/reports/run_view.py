@@ -234,7 +234,23 @@ def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str
         dollars = sum(
             (runs or 0) * dollars_of([one["measured"]]) for runs, one in zip(months, compared, strict=True)
         )
-        yield f"{about}{money(dollars)} a month"
+        yield f"{about}{money(dollars)} a month{_start(compared)}"
+
+
+def _start(scenarios: Sequence[ScenarioEntry]) -> str:
+    """Return in brackets from which start a month is priced, and what it is from others.
+
+    Empty if a document does not say so, and if nothing is cached.
+    """
+    starts = [(one["runs_per_month"] or 0, one.get("start")) for one in scenarios]
+    cold = [runs * start["cold_usd"] for runs, start in starts if start and start["cold_usd"] is not None]
+    warm = [runs * start["warm_usd"] for runs, start in starts if start and start["warm_usd"] is not None]
+    if len(cold) < len(starts) or len(warm) < len(starts) or money(sum(cold)) == money(sum(warm)):
+        return ""
+    from_empty = "from an empty cache"
+    if any(start and start["foreign_reads"] for _, start in starts):
+        from_empty = f"from recordings that began partly warm, {money(sum(cold))} {from_empty}"
+    return f" ({from_empty}, {money(sum(warm))} with a warm prefix)"
 
 
 def _relative(now: float, was: float) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypedDict
 
@@ -72,7 +73,12 @@ def files(folder: Path, pattern: str) -> list[tuple[str, Path]]:
 
 def in_files(folder: Path) -> dict[str, Usage]:
     """Return what the baseline files below `folder` hold now, by scenario id. Raises BaselineError."""
-    return by_id({path: usages(read_baselines(file)) for path, file in files(folder, PATTERN)})
+    return usages(baselines_in_files(folder))
+
+
+def baselines_in_files(folder: Path) -> dict[str, Baseline]:
+    """Return the baselines below `folder` as they are now, by scenario id. Raises BaselineError."""
+    return by_id({path: read_baselines(file) for path, file in files(folder, PATTERN)})
 
 
 def remove(path: Path, names: Collection[str]) -> None:
@@ -86,11 +92,16 @@ def remove(path: Path, names: Collection[str]) -> None:
 
 def at_commit(repository: Repository, commit: Commit) -> dict[str, Usage]:
     """Return what the baseline files held at `commit`, by scenario id. Raises BaselineError."""
+    return usages(baselines_at_commit(repository, commit))
+
+
+def baselines_at_commit(repository: Repository, commit: Commit) -> dict[str, Baseline]:
+    """Return the baselines as they were at `commit`, by scenario id. Raises BaselineError."""
     tree = _baseline_files(repository, commit)
     contents = dict(repository.blobs(tree.values()))
     where = {path: f"{path} at {commit.id[:7]}" for path in tree}
     texts = {path: _text(contents[blob], where[path]) for path, blob in tree.items()}
-    return by_id({path: usages(parse_baselines(text, where[path])) for path, text in texts.items()})
+    return by_id({path: parse_baselines(text, where[path]) for path, text in texts.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +218,7 @@ class Committed:
         self._root = root
         self._resolves = resolves
         self._read: dict[Path, Mapping[str, Baseline]] = {}
+        self._reviewed: dict[Path, Mapping[str, Baseline]] = {}
         self._accepted: dict[Path, Sequence[Mapping[str, Sequence[AcceptedCassette]]]] = {}
 
     def of(self, place: Place) -> Baseline | None:
@@ -238,6 +250,41 @@ class Committed:
             return Repository.open(self._root).ancestor(path)
         except GitError:
             return None
+
+    def is_in_base(self, place: Place, cassette: Path | None = None) -> bool:
+        """Return whether the baseline of a scenario, and its cassette, are as they were reviewed.
+
+        That is where HEAD left the default branch. True where nobody knows: outside of a repository, or where
+        its history is cut off.
+        """
+        path = self._path(place)
+        if self._base is None or not self._touched & {path, accepted_path(path), cassette}:
+            return True
+        if cassette in self._touched:
+            return False
+        if path not in self._reviewed:
+            repository, commit = self._base
+            text = repository.text(commit.id, path)
+            with contextlib.suppress(BaselineError):
+                self._reviewed[path] = parse_baselines(text or "", str(path)) if text else {}
+        return self._reviewed.get(path, {}).get(place.name) == self.of(place)
+
+    @cached_property
+    def _base(self) -> tuple[Repository, Commit] | None:
+        try:
+            repository = Repository.open(self._root)
+            return repository, repository.base()
+        except GitError:
+            return None
+
+    @cached_property
+    def _touched(self) -> Set[Path | None]:
+        """The files that are not as in the base."""
+        if self._base is None:
+            return frozenset()
+        repository, commit = self._base
+        names = repository.touched(commit.id) | repository.untracked()
+        return frozenset(self._root / name for name in names)
 
     def accepted(self, place: Place, *, lenient: bool = False) -> Sequence[AcceptedCassette]:
         """Return the accepted requests that a scenario's baseline was measured on; none without a baseline.

@@ -120,6 +120,10 @@ class Repository:
         found = _ORIGIN.fullmatch(origin.decode(errors="replace").strip())
         return f"https://{found['host'].lower()}/{found['path']}" if found else None
 
+    def untracked(self) -> frozenset[str]:
+        """Return the files that git neither tracks nor ignores."""
+        return frozenset(self._fields("ls-files", "-z", "--others", "--exclude-standard"))
+
     def commit(self, revision: str = "HEAD") -> Commit:
         """Return the commit that a branch, tag or hash names. Raises GitError if there is none."""
         found = self._verify(revision)
@@ -150,10 +154,21 @@ class Repository:
             raise GitError(f"{revision} and HEAD have no commit in common. {fix}")
         return self.commit(base)
 
+    def base(self) -> Commit:
+        """Return where HEAD left the default branch, or HEAD where that cannot be told. Raises GitError."""
+        try:
+            return self.merge_base(self.default_branch())
+        except GitError:
+            return self.commit()
+
     def ancestor(self, path: Path) -> str | None:
         """Return what a file in conflict held before either side of the merge changed it; None otherwise."""
+        return self.text(":1", path)
+
+    def text(self, revision: str, path: Path) -> str | None:
+        """Return what a file held at a commit, or in a stage of the index (`:1`), or None."""
         name = path.relative_to(self.folder).as_posix()
-        found = _git(self.folder, "show", f":1:./{name}", check=False)
+        found = _git(self.folder, "show", f"{revision}:./{name}", check=False)
         return found.stdout.decode(errors="replace") if found.returncode == 0 else None
 
     def commits(self, after: str, until: str) -> list[Commit]:

@@ -150,6 +150,22 @@ def _accepted_pairs(recording: Recording, among: set[int] | None) -> Iterator[Pa
             yield Pair(index, request, exchange.request, exchange.answer, how)
 
 
+def accepted_usage(meter: Meter, recording: Recording) -> Usage:
+    """Return what a recording and what was accepted of it come to, by what was written down."""
+    usages = []
+    for index in turn_indexes(recording.exchanges):
+        accepted, answer = recording.accepted.get(index), recording.exchanges[index].answer
+        usages.append(accepted.usage if accepted else meter.tiered(answer.usage or Usage(1)))
+    return sum(usages, Usage())
+
+
+def recounted(meter: Meter, recording: Recording) -> Iterator[tuple[Accepted, Turn]]:
+    """Yield what was accepted in place of each turn, and that turn as this run measures it anew."""
+    for turn in meter.replayed(recording.exchanges, _accepted_pairs(recording, None)).turns:
+        if accepted := recording.accepted.get(turn.pair.index):
+            yield accepted, turn
+
+
 # --- updating ----------------------------------------------------------------------------------------------
 
 

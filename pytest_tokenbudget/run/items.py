@@ -24,7 +24,7 @@ from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Recorder
 from pytest_tokenbudget.repository.baseline_history import files
 from pytest_tokenbudget.run.accepting import accepted_in, turn_indexes
-from pytest_tokenbudget.run.results import Collected
+from pytest_tokenbudget.run.results import Collected, is_of_fixture
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
 from pytest_tokenbudget.settings import (
     MARKER,
@@ -202,11 +202,13 @@ class Cassettes:
         return _moves(known[0], scenario, root) if len(known) == 1 else None
 
     def _is_orphan(self, path: Path) -> bool:
-        """Return whether no test is left that a cassette is of: by its name, which is that of a function.
+        """Return whether no test or fixture is left that a cassette is of: by its name, that of a function.
 
         Where the function was collected with other parameters, these parameters are gone.
         """
         function = _function(path)
+        if path.stem.startswith("fixture_"):
+            return not is_of_fixture(path.stem, _fixtures(module_of_cassette(path)))
         if path in self._owners or not function.startswith("test"):
             return False
         if any(owner.parent == path.parent and _function(owner) == function for owner in self._owners):
@@ -219,6 +221,12 @@ class Cassettes:
 
 def _function(cassette: Path) -> str:
     return cassette.stem.partition("[")[0].rpartition(".")[2]
+
+
+def _fixtures(module: Path) -> list[str]:
+    """Return the names that a module may give to fixtures: of its functions, and as decorators say them."""
+    text = module.read_text("utf-8", "replace") if module.is_file() else ""
+    return re.findall(r"(?:\bdef |\bname=[\"'])(\w+)", text)
 
 
 def _first_requests(path: Path) -> frozenset[str]:
@@ -265,7 +273,8 @@ def _moves(old: Path, scenario: Scenario, root: Path) -> str:
     steps = [_command("mkdir", "-p", *missing, root=root)] if missing else []
     steps += [_command("git", "mv", *move, root=root) for move in moves]
     if len(moves) == 1:
-        steps += [f"{UPDATE} {shlex.quote(scenario.place.id)}", "tokenbudget prune --delete"]
+        argument = ScenarioId(scenario.place.id).argument
+        steps += [f"{UPDATE} {shlex.quote(argument)}", "tokenbudget prune --delete"]
     return f"{kept}. If this one was renamed or moved: {' && '.join(steps)}"
 
 

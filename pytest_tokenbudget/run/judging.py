@@ -5,6 +5,7 @@ Knows no pytest, and keeps nothing between scenarios but what is loaded once.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_tokenbudget.advice import advise
-from pytest_tokenbudget.budget.baselines import Baseline
+from pytest_tokenbudget.budget.baselines import UPDATE, Baseline
 from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import bounds, other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
-from pytest_tokenbudget.metering.cache_split import as_written, same_start
+from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written, same_start
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
@@ -29,6 +30,7 @@ from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.scenario_view import MISBILLED
 from pytest_tokenbudget.repository.baseline_history import Committed
 from pytest_tokenbudget.repository.source_files import read_source_tree
+from pytest_tokenbudget.run.accepting import accepted_usage, recounted
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.stability import Suspicion, suspicion
 from pytest_tokenbudget.settings import Options, ScenarioSettings, SettingsFiles
@@ -79,7 +81,16 @@ class Judge:
         between = () if judgement.verdict.is_measured else bounds(run, baseline, cost)
         findings = self.without_secrets(self._findings(run, settings, anew, between))
         runs = settings.runs_per_month
-        return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
+        foreign = self._start(committed, run) if runs and run.is_measured else None
+        return build.scenario(
+            place, judgement, baseline, run, findings, cost, runs_per_month=runs, foreign=foreign
+        )
+
+    def _start(self, committed: Baseline | None, run: Run) -> ForeignReads:
+        """Return the foreign reads of a run: those of its baseline where both are the same."""
+        if committed is not None and committed.recording is not None and run.usage == committed.usage:
+            return committed.foreign_reads
+        return self.meter.foreign_reads(run)
 
     def examine_live(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
         """Judge one live run by its caps, and show it beside the mean of the live runs of its baseline.
@@ -195,10 +206,11 @@ class Judge:
     def misbilled(self, scenario: Scenario, run: Run, baseline: Baseline | None) -> Iterator[str]:
         """Yield a sentence where recorded usage cannot be that of its prompt.
 
-        What stands in the baseline was checked when it was written.
+        What stands in the baseline was checked when it was written; so it is again until it is merged.
         """
         accepted = baseline and baseline.usage.tokens.prompt_tokens == run.usage.tokens.prompt_tokens
-        if self.options.live or accepted:
+        is_known = accepted and self.committed.is_in_base(scenario.place, scenario.cassette)
+        if self.options.live or is_known:
             return
         trusted = scenario.suite.trusted_usage
         wrong = [found for found in self.meter.misbilled(run) if found[0].pair.recorded.host not in trusted]
@@ -215,22 +227,49 @@ class Judge:
         )
 
     def forged(self, scenario: Scenario, committed: Baseline | None) -> Iterator[str]:
-        """Yield a sentence where a prompt cannot have the tokens that it was accepted with."""
+        """Yield a sentence where what was accepted cannot be what its files say.
+
+        Sums are held against each other in every run. Prompts are counted where the baseline is not as it was
+        reviewed: what was merged once was counted then.
+        """
         if self.options.calls or committed is None or committed.accepted is None:
             return
+        if edited := self._edited(scenario, committed.usage):
+            yield edited
+        elif not self.committed.is_in_base(scenario.place):
+            yield from itertools.islice(self._forged_turns(scenario), 1)
+
+    def _edited(self, scenario: Scenario, baseline: Usage) -> str | None:
+        """Return a sentence where a baseline is not what its recording and acceptance come to, else None."""
+        own = scenario.own
+        if self.options.update or own is None or scenario.adopted or not own.recording.accepted:
+            return None
+        stands = accepted_usage(self.meter, own.recording)
+        was, now = (
+            f"{usage.turns} turns with {usage.tokens.prompt_tokens:,} prompt and "
+            f"{usage.tokens.output_tokens:,} output tokens"
+            for usage in (baseline, stands)
+        )
+        if was == now:
+            return None
+        return (
+            f"its baseline says {was}, where its recording and its accepted requests come to {now}: a file "
+            f"was edited. Restore it from git, or run `{UPDATE}` for this test"
+        )
+
+    def _forged_turns(self, scenario: Scenario) -> Iterator[str]:
+        """Yield a sentence for each turn that cannot have the tokens, or the model, it was accepted with."""
         for ledger in scenario.ledgers:
-            for index, accepted in ledger.recording.accepted.items():
-                exchange = ledger.recording.exchanges[index]
-                if exchange.request.host in scenario.suite.trusted_usage:
-                    continue
-                if (counted := self.meter.forged(exchange, accepted)) is not None:
-                    told = accepted.usage.main_tokens.prompt_tokens
+            if not ledger.recording.accepted:
+                continue
+            for accepted, turn in recounted(self.meter, ledger.recording):
+                trusted = turn.pair.recorded.host in scenario.suite.trusted_usage
+                if not trusted and (why := self.meter.forged(turn, accepted)):
                     yield (
                         "its accepted requests do not recount to their numbers: turn "
-                        f"{index + 1} was accepted with {told:,} prompt tokens, and its prompt counts "
-                        f"{counted:,}. Restore its baseline and its accepted requests from git, and update it"
+                        f"{turn.pair.index + 1} {why}. Restore its baseline and its accepted requests from "
+                        "git, and update it"
                     )
-                    return
 
     def suspicion(self, scenario: Scenario, run: Run) -> Suspicion | None:
         """Return what a second replay must tell of a scenario that passes, or None if nothing depends on it.

@@ -371,6 +371,12 @@ def unmeasured(
             yield {"id": name, "why": "gone"}
 
 
+def is_of_fixture(stem: str, fixtures: Iterable[str]) -> bool:
+    """Return whether `fixture_NAME`, with parameters and an owner or without, is of one of `fixtures`."""
+    names = (f"fixture_{name}" for name in fixtures)
+    return any(stem == name or stem.startswith((f"{name}[", f"{name}_of_")) for name in names)
+
+
 def _was_run(file: str, collected: Collected) -> bool:
     """Return whether all tests of a module were to be collected and run."""
     return not (collected["is_partial"] or file in collected["partly"] or file in collected["unfinished"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pytest_tokenbudget.budget.baselines import (
 )
 from pytest_tokenbudget.metering import counting
 from pytest_tokenbudget.metering.counting import BuiltinCounter, CtokCounter
-from pytest_tokenbudget.model import Tokens, Usage
+from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.repository import baseline_history
 from support.budgeted import Judged, Project, run_apart
 from support.messages_api import MessagesApi
@@ -453,31 +454,66 @@ def test_what_changed_on_one_side_of_a_merge_is_taken_with_its_acceptance(
     assert files(project) == ours
 
 
-@pytest.mark.parametrize("more", [5000, -3000], ids=["raised", "lowered"])
-def test_an_acceptance_that_does_not_recount_to_its_numbers_fails(
-    project: Project, monkeypatch: pytest.MonkeyPatch, more: int
+OTHER_MODEL = Rate("claude-opus-4-5")
+
+
+@dataclass(frozen=True)
+class Forgery:
+    """How the first accepted turn is edited, and what is said of it."""
+
+    told: str
+    prompt: int = 0
+    output: int = 0
+    rate: Rate | None = None
+
+    def of(self, turn: AcceptedTurn) -> AcceptedTurn:
+        if turn.of:
+            return turn
+        rate = next(iter(turn.usage.by_rate))
+        usage = turn.usage + Usage.of(rate, Tokens(self.prompt, output_tokens=self.output), 0)
+        return replace(turn, usage=Usage.of(self.rate or rate, usage.tokens))
+
+
+FORGERIES = {
+    "raised": Forgery("turn 1 was accepted with", prompt=5000),
+    "lowered": Forgery("turn 1 was accepted with", prompt=-3000),
+    "within what its length allows": Forgery("turn 1 was accepted with", prompt=1900),
+    "output": Forgery("turn 1 was accepted with 1,007 output tokens, and its answer has 7", output=1000),
+    "model": Forgery("turn 1 was accepted on claude-opus-4-5, and asks claude-haiku-4-5", rate=OTHER_MODEL),
+}
+
+
+def test_an_acceptance_that_does_not_recount_to_its_numbers_fails_until_it_is_merged(
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both files are edited so that they fit each other: the digest is right, the numbers are not."""
+    in_git(project, "init -q -b main", "add test_it.py", "commit -qm x")
     monkeypatch.setenv("MORE", FIRST * 60)
     accept(project)
+    assert project.judge().verdicts == {"within"}, "what is not merged is counted, and is right"
     path = project.path / "token_budgets" / "test_it.yaml"
     beside = path.parent / "accepted" / path.name
     (name, cassettes), *_ = read_accepted(beside).items()
-    forged = [
-        replace(cassette, turns=tuple(_with(turn, more if turn.of == 0 else 0) for turn in cassette.turns))
-        for cassette in cassettes
-    ]
     baseline = read_baselines(path)[name]
-    usage = baseline.usage + Usage.of(next(iter(baseline.usage.by_rate)), Tokens(more), 0)
-    if more < 0:
-        assert baseline.usage.tokens.input_tokens > -more, "the prompt is long enough to be lowered"
-    write_baselines(path, {name: replace(baseline, usage=usage, accepted=accepted_digest(forged))})
-    write_accepted(beside, {name: forged})
-    judged = project.judge()
-    assert judged.status == 1
-    assert "its accepted requests do not recount to their numbers: turn 1" in judged.words
+    for what, forgery in FORGERIES.items():
+        turns = [tuple(map(forgery.of, cassette.turns)) for cassette in cassettes]
+        forged = [replace(one, turns=its) for one, its in zip(cassettes, turns, strict=True)]
+        usage = sum((turn.usage for its in turns for turn in its), Usage())
+        write_accepted(beside, {name: forged})
+        if what == "raised":
+            write_baselines(path, {name: replace(baseline, accepted=accepted_digest(forged))})
+            words = project.judge().words
+            assert "its baseline says 2 turns with" in words, "one that is edited alone is told at once"
+        write_baselines(path, {name: replace(baseline, usage=usage, accepted=accepted_digest(forged))})
+        judged = project.judge()
+        assert (judged.status, judged.verdicts) == (1, {"stale"}), what
+        assert f"its accepted requests do not recount to their numbers: {forgery.told}" in judged.words
+    in_git(project, "add -A", "commit -qm merged")
+    monkeypatch.setattr("pytest_tokenbudget.run.session.best_counter", lambda _: Uncounted())
+    assert project.judge().verdicts == {"within"}, "what is merged was reviewed: nothing is counted"
 
 
-def _with(turn: AcceptedTurn, more: int) -> AcceptedTurn:
-    rate = next(iter(turn.usage.by_rate))
-    return replace(turn, usage=turn.usage + Usage.of(rate, Tokens(more), 0))
+def in_git(project: Project, *commands: str) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(project.path)]
+    for command in commands:
+        subprocess.run([*git, *command.split()], check=True)

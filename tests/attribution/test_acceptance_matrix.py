@@ -20,9 +20,11 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.budget.baselines import Baseline, format_baselines, read_baselines
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from support.budgeted import Judged, Project
+from pytest_tokenbudget.reports.document import merge as merge_documents
+from support.budgeted import Judged, Project, run_apart
 from support.messages_api import Charge, MessagesApi
 from support.sample import tenth
 from support.scratch_suites import INI, echo
@@ -389,32 +391,100 @@ import pytest
 from agent import ask
 
 
+@pytest.fixture(scope="module")
+def greeting():
+    return ask("Letter C")
+
+
 @pytest.mark.token_budget
 @pytest.mark.parametrize("letters", ["A", "B", "AB"])
 def test_letters(letters):
     for letter in letters:
         assert ask(f"Letter {letter}")
+
+
+@pytest.mark.token_budget
+def test_greeting(greeting):
+    assert greeting
+    assert ask("Letter D")
 """
+TESTS_OF_SEVERAL = [*(f"test_letters[{letters}]" for letters in ("A", "B", "AB")), "test_greeting"]
+RECORDED: dict[str, list[list[str]]] = {
+    "in_order": [TESTS_OF_SEVERAL],
+    "reversed": [TESTS_OF_SEVERAL[::-1]],
+    "one_by_one": [[name] for name in TESTS_OF_SEVERAL],
+    "by_workers": [[]],
+}
+"""By folder, the runs that recorded it; without tests: all of it, by three workers."""
 
 
-def test_whatever_order_was_recorded_in_replays_within_the_baselines_of_the_others(
+class Folders(Suite):
+    """The same scenarios in several folders, each recorded in another way and order."""
+
+    def __init__(self, path: Path, pytester: pytest.Pytester) -> None:
+        super().__init__(path, pytester, "ours", CHANGES["text"])
+        (path / "test_it.py").unlink()
+        (path / "pyproject.toml").write_text("[tool.tokenbudget]\nruns_per_month = 1000\n", "utf-8")
+        (path / "pytest.ini").write_text(f"{INI}addopts = --import-mode=importlib\n", "utf-8")
+        for folder, runs in RECORDED.items():
+            (path / folder).mkdir()
+            (path / folder / "test_it.py").write_text(SEVERAL, "utf-8")
+            for names in runs:
+                self._record(folder, names)
+
+    def _record(self, folder: str, names: list[str]) -> None:
+        """Record some tests in this process, or all of them by three workers, against a new server."""
+        tests = [f"{folder}/test_it.py::{name}" for name in names]
+        with MessagesApi(echo) as api:
+            if tests:
+                done = self.run("--token-budget-record=all", *tests, url=api.url)
+            else:
+                done = run_apart(self.path, "--token-budget-record=all", "-n", "3", folder, url=api.url)
+        assert done.status == 0, done.output
+
+    def baseline(self, folder: str) -> Path:
+        return self.path / folder / "token_budgets" / "test_it.yaml"
+
+
+def test_however_several_are_recorded_and_run_they_are_judged_the_same(
     tmp_path: Path, pytester: pytest.Pytester
 ) -> None:
-    """All three share a cached prompt: whoever is recorded first writes it, and the others read it."""
-    names = [f"test_it.py::test_letters[{letters}]" for letters in ("A", "B", "AB")]
-    recorded = {"in order": [names], "reversed": [names[::-1]], "test by test": [[name] for name in names]}
-    suites = {}
-    for order, runs in recorded.items():
-        suites[order] = suite = Suite(tmp_path / order, pytester, "ours", CHANGES["text"])
-        (suite.path / "test_it.py").write_text(SEVERAL, "utf-8")
-        for given in runs:
-            with MessagesApi(echo) as api:
-                assert suite.run("--token-budget-record=all", *given, url=api.url).status == 0
-        suite.accept()
-    baselines = {order: suite.files()["test_it.yaml"] for order, suite in suites.items()}
-    assert len(set(baselines.values())) == len(baselines), "each order has a start of its own"
-    for order, suite in suites.items():
-        for baseline in baselines.values():
-            (suite.path / "token_budgets" / "test_it.yaml").write_text(baseline, "utf-8")
-            judged = suite.judge()
-            assert (judged.status, judged.verdicts) == (0, {"within"}), f"{order}: {judged.output}"
+    """All share a cached prompt: whoever is recorded first writes it, and the others read it."""
+    suite, folders = Folders(tmp_path / "suite", pytester), list(RECORDED)
+    suite.accept()
+    own = {folder: suite.baseline(folder).read_text("utf-8") for folder in folders}
+    in_turn = {own[folder] for folder in folders if folder != "by_workers"}
+    assert len(in_turn) == len(folders) - 1, "each order has a start of its own"
+    for places in range(1, len(folders)):
+        for folder, other in zip(folders, folders[places:] + folders[:places], strict=True):
+            suite.baseline(folder).write_text(own[other], "utf-8")
+        judged = suite.judge()
+        assert (judged.status, judged.verdicts) == (0, {"within"}), f"{places} on: {judged.output}"
+        assert len(judged.scenarios) == 5, "four tests and a fixture, in each of the folders"
+    for folder in folders:
+        suite.baseline(folder).write_text(own[folder], "utf-8")
+    judged = suite.judge()
+    starts = [(entry["start"], entry["measured"]["cost_usd"]) for entry in judged.document["scenarios"]]
+    assert {bool(start["foreign_reads"]) for start, _ in starts} == {False, True}
+    for start, cost in starts:
+        assert (start["cold_usd"] > cost) == bool(start["foreign_reads"])
+        assert start["warm_usd"] <= cost
+    assert "a month (from recordings that began partly warm, $" in judged.words
+    assert "with a warm prefix" in judged.words
+    suite.step(1)
+    suite.accept()
+    path = suite.baseline("reversed")  # version 1 beside version 2
+    path.write_text(
+        format_baselines({n: Baseline(b.usage) for n, b in read_baselines(path).items()}), "utf-8"
+    )
+    whole = suite.judge()
+    assert (whole.status, whole.verdicts) == (0, {"within"}), whole.output
+    report = suite.path / "workers.json"
+    apart = run_apart(suite.path, "--token-budget", f"--token-budget-report=json:{report}", "-n", "2")
+    assert apart.status == 0, apart.output
+    assert json.loads(report.read_text("utf-8")) == whole.document
+    first = ["in_order", f"reversed/test_it.py::{TESTS_OF_SEVERAL[0]}"]
+    second = [f"reversed/test_it.py::{name}" for name in TESTS_OF_SEVERAL[1:]]
+    shards = {"1": suite.judge(*first), "2": suite.judge(*second, *folders[2:])}
+    merged = merge_documents({name: shard.document for name, shard in shards.items()}, shards=2)
+    assert merged.document["scenarios"] == whole.document["scenarios"]

@@ -13,6 +13,7 @@ import pytest
 from support.budgeted import Judged, Project
 from support.scratch_suites import Suite
 
+UPDATE = "--token-budget-update"
 MORE = " Never promise a date that nobody has confirmed, and sign with your name." * 4
 TESTS = """
 import pytest
@@ -25,8 +26,13 @@ def test_letters():
     assert ask("Letter B")
 
 
+@pytest.fixture(scope="module")
+def list_of_letters():
+    return ask("Letter D")
+
+
 @pytest.mark.token_budget
-def test_words():
+def test_words(list_of_letters):
     assert ask("Letter C")
 """
 
@@ -34,7 +40,7 @@ def test_words():
 @pytest.fixture
 def project(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A recorded suite whose first change is accepted, in a repository."""
-    project = suite(TESTS, 3)
+    project = suite(TESTS, 4)
     monkeypatch.setenv("MORE", MORE)
     assert project.judge("--token-budget-update").status == 0
     for command in ("git init -q", "git add -A"):
@@ -75,6 +81,24 @@ def test_a_renamed_test(project: Project) -> None:
     )
     judged = project.judge()
     assert (judged.status, measured(judged, "test_mail")) == (0, was)
+
+
+def test_a_renamed_fixture(project: Project) -> None:
+    was = measured(project.judge(), "fixture list_of_letters")
+    path = project.path / "test_it.py"
+    path.write_text(path.read_text("utf-8").replace("list_of_letters", "alphabet"), "utf-8")
+    judged = project.judge()
+    text = judged.scenarios["fixture alphabet"]["findings"][0]["text"]
+    assert "cassettes/test_it/fixture_list_of_letters.yaml asks the same, and its test is gone" in text
+    assert "its baseline is fixture list_of_letters with accepted requests in token_budgets/test_it.y" in text
+    update, _, prune = follow(project, judged, "fixture alphabet").partition(" && ")
+    assert (update, prune) == (f"--token-budget {UPDATE} test_it.py", "tokenbudget prune --delete")
+    assert project.judge(UPDATE, "test_it.py").status == 0
+    subprocess.run(
+        [sys.executable, "-m", "pytest_tokenbudget", *prune.split()[1:]], check=True, cwd=project.path
+    )
+    judged = project.judge()
+    assert (judged.status, measured(judged, "fixture alphabet")) == (0, was)
 
 
 def test_a_moved_module(project: Project) -> None:

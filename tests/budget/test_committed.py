@@ -20,6 +20,7 @@ from pytest_tokenbudget.budget.changes import (
     VersionReader,
     by_id,
     changes,
+    from_one_start,
     is_baseline_file,
     limit_changes,
     marker_changes,
@@ -356,3 +357,23 @@ def test_what_became_of_settings() -> None:
     assert str(back) == "exclude ['b'] -> ['a', 'b']"
     (unread,) = limit_changes({}, {"tolerance": "whatever"})
     assert unread.is_looser
+
+
+def test_what_was_recorded_anew_from_another_start_is_no_change() -> None:
+    def recorded(tokens: Tokens, foreign: int, recording: str | None) -> Baseline:
+        return Baseline(Usage.of(SONNET, tokens), {SONNET: {"5m": foreign}} if foreign else {}, recording)
+
+    cold = recorded(Tokens(5, ephemeral_5m_input_tokens=2000), 0, "a" * 12)
+    warm = recorded(Tokens(5, cache_read_input_tokens=2000), 2000, "a" * 12)
+    old = recorded(Tokens(5, cache_read_input_tokens=2000), 0, None)
+    before = {"anew": warm, "alike": warm, "old": old, "gone": warm}
+    now = {"anew": cold, "alike": warm, "old": cold, "come": warm}
+    was, are, apart = from_one_start(before, now)
+    assert apart == {"anew"}, "a baseline of version 1 does not say how it began"
+    assert was["anew"] == are["anew"] == cold.usage
+    assert {name: was[name] for name in ("alike", "old", "gone")} == {
+        "alike": warm.usage,
+        "old": old.usage,
+        "gone": warm.usage,
+    }
+    assert are["come"] == warm.usage

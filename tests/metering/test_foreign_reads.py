@@ -12,6 +12,7 @@ import pytest
 from metering.test_cache_difference import HOUR, MARK, START, Api, Words, agent, ask, text
 from pytest_tokenbudget.metering.cache_split import (
     RecordedTurn,
+    as_warm,
     as_written,
     by_rate,
     foreign_reads,
@@ -120,6 +121,18 @@ def test_foreign_reads_taken_as_writes_are_a_cold_start(name: str) -> None:
     foreign = found(case, measured)
     assert as_written(usage(case, measured), foreign) == cold
     assert foreign == case.foreign
+
+
+WARM = [ONE, ask([HOURLY], text(40, "question")), *SUBAGENTS[:1], ask([text(2000, "system")], text(9, "x"))]
+
+
+@pytest.mark.parametrize("prompt", WARM, ids=["5m", "1h", "subagent", "nothing cached"])
+def test_a_warm_prefix_is_what_a_first_turn_reads_just_after_another_run(prompt: Prompt) -> None:
+    api = Api()
+    first, again = (Usage.of(RATE, api.answer(prompt)) for _ in range(2))
+    assert as_warm([first]) == again
+    assert as_warm([again]) == again, "what reads is warm"
+    assert as_warm([first, first]) == again + first, "later turns stay as they are"
 
 
 class Exactly:

@@ -233,6 +233,15 @@ def test_show(golden: Golden, columns: int, runs: int | None) -> None:
     assert baseline_report.suite_json(found, PRICES, runs)["totals"]["cost_usd"] is None
 
 
+def test_a_month_says_from_which_start_it_is_priced() -> None:
+    found = {f"{TESTS}a": documents.used("claude-sonnet-4-5", 900, 0, 2000, 10)}
+    starts = ((0, 0.0), (1, 0.0069))
+    shown = [baseline_report.suite_lines(found, PRICES, 1000, start=start, columns=99) for start in starts]
+    cold, warm = (" ".join(line.text for line in lines) for lines in shown)
+    assert "(markers are not read), from the start of each recording: an empty prompt cache" in cold
+    assert "1 of 1 began partly warm, and a month costs $6.90 more from an empty prompt cache" in warm
+
+
 def levers() -> advice_report.Advice:
     def scenario(name: str, prompt: int, *found: Any) -> Any:
         turns = [documents.used(documents.SONNET, prompt, 0, 0, 50)]
