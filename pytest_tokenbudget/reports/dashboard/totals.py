@@ -206,7 +206,7 @@ FOLDER_HEADERS = ("Scenarios", "Prompt tokens", "Change", "Cost a run", "Cost a 
 
 
 def folders(subjects: Sequence[Subject]) -> list[FolderRow]:
-    """Return the totals of folders, the dearest first; of files if all are in one folder; none of just one."""
+    """Return the totals of folders, the dearest first, or of files if all are in one; none of one alone."""
     groups: dict[str, list[Subject]] = defaultdict(list)
     for one in subjects:
         groups[plain(one.id.partition("::")[0])].append(one)
