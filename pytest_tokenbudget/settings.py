@@ -244,7 +244,7 @@ def parse_tolerances(
 ) -> Mapping[Metric, Tolerance]:
     """Read a tolerance setting over `base`: one value for tokens and cost, or a table by metric.
 
-    Raises ValueError naming the metric and the reason.
+    Raises ValueError that names the metric and the reason.
     """
     if not isinstance(value, Mapping):
         given: Mapping[object, object] = dict.fromkeys(_BY_ONE_VALUE, value)
@@ -383,14 +383,14 @@ _ALIKE = 0.9
 
 
 def load_settings(folder: Path) -> Settings:
-    """Return the settings that hold in `folder`. Raises SettingsError naming file, key and fix."""
+    """Return the settings that hold in `folder`. Raises SettingsError that names file, key and fix."""
     return SettingsFiles(folder).of(folder)
 
 
 class SettingsFiles:
-    """Read the settings of each folder: those of its pyproject.toml over those of the folders above it.
+    """Reads the settings of each folder: those of its pyproject.toml over those of the folders above it.
 
-    What lies above `root` counts up to the top of its repository; without one, `root` is the top.
+    Folders above `root` count up to the top of its repository; without a repository, `root` is the top.
     """
 
     def __init__(self, root: Path) -> None:
@@ -417,9 +417,9 @@ class SettingsFiles:
         return frozenset(pattern for one in self._read.values() for pattern in one.exclude)
 
     def of(self, folder: Path) -> Settings:
-        """Return the settings that hold in `folder`, or those of the root for one that lies elsewhere.
+        """Return the settings that hold in `folder`, or those of the root if it lies elsewhere.
 
-        Raises SettingsError naming the file, the key and the fix.
+        Raises SettingsError that names the file, the key and the fix.
         """
         if not folder.is_relative_to(self._top):
             folder = self._root
@@ -448,7 +448,7 @@ def _read_settings(path: Path, above: Settings) -> Settings:
 
 
 def _misnamed(document: Mapping[str, object], tool: Mapping[str, object]) -> Iterator[str]:
-    """Yield the names of tables that are meant to be ours and have another name."""
+    """Yield the names of tables whose names look like misspellings of ours."""
     yield from (name for name in document if name != "tool" and _is_alike(name))
     yield from (f"tool.{name}" for name in tool if name != _TABLE and _is_alike(name))
 

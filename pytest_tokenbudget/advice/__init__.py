@@ -99,9 +99,10 @@ class Spend:
 
 
 def outliers(suite: Mapping[str, Sequence[Spend]]) -> Iterator[Finding]:
-    """Yield what the dearest scenarios hold of a suite's spend, then each turn that alone holds much of it.
+    """Yield how much of a suite's spend the dearest scenarios have, then each turn that alone has much of it.
 
-    `suite` holds the turns of each scenario. Spend is in dollars where every price is known, else in tokens.
+    `suite` holds the turns of each scenario, by name. Spend is in dollars if every price is known, else in
+    tokens.
     """
     spends = {name: sum(turns, Spend()) for name, turns in suite.items() if turns}
     total = sum(spends.values(), Spend())

@@ -224,7 +224,7 @@ def _is_seen(root: Path, module: str, collected: Collected) -> bool:
 
 
 def _has_test(path: str, name: str, collected: Collected) -> bool:
-    """Return whether a test of the suite may still be judged by a baseline."""
+    """Return whether a baseline belongs to a test or fixture of the suite."""
     scenario = ScenarioId(f"{module_of(path)}::{name}")
     if scenario.kind == "fixture":
         return is_of_fixture(name.replace(" ", "_"), collected["fixtures"])

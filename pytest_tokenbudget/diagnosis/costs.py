@@ -88,7 +88,7 @@ class Ledger:
 
 
 class _Categories:
-    """Which count each part of one turn was billed in."""
+    """The counts of `Tokens` that the parts of one turn were billed in."""
 
     def __init__(self, ledger: Ledger, turn: Turn) -> None:
         self._ledger = ledger

@@ -103,9 +103,10 @@ class _Grown:
         return sources.locate(was, now) if sources and now and tokens > 0 else None
 
     def by_source(self, sources: SourceTree | None) -> list[_Grown]:
-        """Split what different lines of the repository added; a text without one goes with the largest.
+        """Split growth by the lines of the repository that it comes from.
 
-        Two prompts that stand at the same place of two requests are two changes.
+        A text that no line holds goes with the largest. Two prompts that stand at the same place of two
+        requests are thus two changes.
         """
         texts = sorted(self.texts.items(), key=lambda text: -text[1])[:_MOST]
         sides = [text for text, tokens in texts if text[1] and tokens > 0]
@@ -191,7 +192,7 @@ def _text(value: object) -> str:
 
 
 def _with_tools_joined(grown: Mapping[str, _Grown]) -> dict[str, _Grown]:
-    """Make many tools that came or went at once one place."""
+    """Join many tools that came or went at once into one place."""
     places = dict(grown)
     for change in ("added", "removed"):
         tools = [

@@ -58,7 +58,7 @@ def with_own_parts(turn: Turn, count: CountOf) -> Turn:
 
 
 def _framing(was: Prompt, now: Prompt) -> int:
-    """Return how many tokens the framing around the blocks that both prompts hold grew by."""
+    """Return by how many tokens the framing grew around the blocks that both prompts hold."""
     moved = sum(new.place.framing - old.place.framing for old, new in difference(was, now).same)
     return moved + envelope(now) - envelope(was)
 

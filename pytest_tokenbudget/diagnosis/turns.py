@@ -162,7 +162,7 @@ def _added(run: Run) -> Iterator[Finding]:
 
 
 def _first_difference(run: Run, request: Request) -> str:
-    """Return where a request leaves the recorded one that begins most like it: its place, was and now."""
+    """Return where a request leaves the recorded one that begins most like it, in words; else empty."""
     recorded = [one.request for one in run.unplayed] or [turn.pair.recorded for turn in run.turns]
     if not recorded:
         return ""

@@ -38,8 +38,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Difference:
-    """Two prompts, or the same part of both, matched: a block that moved is the same block, and a cache
-    marker is no difference."""
+    """Two prompts, or the same part of both, with their blocks matched.
+
+    A block that moved is the same block, and a cache marker is no difference.
+    """
 
     same: tuple[tuple[Item, Item], ...]
     changes: tuple[Change, ...]

@@ -252,7 +252,7 @@ class Meter:
         return self._foreign_reads([turn.usage for turn in run.turns], turns)
 
     def recorded_foreign_reads(self, run: Run) -> ForeignReads:
-        """Return the foreign reads of the same turns as they were recorded."""
+        """Return what the turns of a run, as they were recorded, read from a cache not filled by it."""
         recorded = [turn for turn in run.turns if turn.recorded is not None]
         turns = [_recorded_turn(Exchange(turn.pair.recorded, turn.pair.answer)) for turn in recorded]
         return self._foreign_reads([turn.recorded or Usage() for turn in recorded], turns)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
-    """Dollars for one of each of the counts of `Tokens`; None where nobody says."""
+    """Dollars for one of each of the counts of `Tokens`; None where no price is known."""
 
     input_tokens: Decimal | None
     ephemeral_5m_input_tokens: Decimal | None

@@ -350,7 +350,7 @@ def keeps_thinking_from(blocks: Sequence[Block], model: str) -> int:
 
 
 def is_dropped_thinking(block: Block, keeps_from: int) -> bool:
-    """Return whether the API leaves a block out as thinking of before the message `keeps_from`."""
+    """Return whether the API leaves a block out, as thinking of a message before `keeps_from`."""
     return block.kind in THINKING and block.message is not None and block.message < keeps_from
 
 

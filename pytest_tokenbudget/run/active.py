@@ -55,7 +55,7 @@ _NOBODY = Asker("something outside of the tests", Settings())
 class Stage:
     """A process-wide stack of scenarios; what is asked belongs to the one on top.
 
-    Not by thread or task: an agent's threads and tasks ask in the name of the test that runs.
+    It does not go by thread or task: an agent's threads and tasks ask in the name of the test that runs.
     """
 
     def __init__(

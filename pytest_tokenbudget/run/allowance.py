@@ -151,7 +151,7 @@ class Allowances:
         self._of: dict[str, Allowance] = {}
 
     def set(self, scenario: str, allowance: Allowance) -> None:
-        """Begin a run of a scenario."""
+        """Begin a run of a scenario with its allowance."""
         self._of[scenario] = allowance
 
     def begin(self, call: Call) -> None:

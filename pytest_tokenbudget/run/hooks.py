@@ -60,7 +60,7 @@ ENDED = pytest.StashKey[Scenario]()
 def activate(config: pytest.Config, options: Options, *, stood_in: bool = False) -> None:
     """Register what this process needs, once. Raises pytest.UsageError for settings that cannot be used.
 
-    `stood_in`: a client may hold what only stands in for a key.
+    `stood_in` says that a client may hold a stand-in for a key.
     """
     if config.pluginmanager.has_plugin("tokenbudget-scenarios"):
         return

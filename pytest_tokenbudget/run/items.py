@@ -179,7 +179,7 @@ class Cassettes:
                 self._owners[path][place_of(item).id] = None
 
     def check(self, scenario: Scenario) -> None:
-        """Raise CassetteError where another test would be recorded into the same file."""
+        """Raise CassetteError if another test would be recorded into the same file."""
         owners = self._owners.get(scenario.cassette, {}) if scenario.cassette else {}
         if len(owners) > 1:
             raise CassetteError(
@@ -188,8 +188,9 @@ class Cassettes:
             )
 
     def renamed(self, scenario: Scenario, root: Path) -> str | None:
-        """Return what to do where a scenario without a cassette asks what the cassette of a test that is gone
-        holds; None where there is none, or more than one.
+        """Return what to do if a scenario without a cassette was renamed or moved; else None.
+
+        That is so if it asks what exactly one cassette holds whose test is gone.
         """
         misses = scenario.own.recording.misses if scenario.own else ()
         if not misses or scenario.cassette is None or scenario.cassette.exists():
@@ -204,7 +205,7 @@ class Cassettes:
     def _is_orphan(self, path: Path) -> bool:
         """Return whether no test or fixture is left that a cassette is of: by its name, that of a function.
 
-        Where the function was collected with other parameters, these parameters are gone.
+        If the function was collected with other parameters, those of the cassette are gone.
         """
         function = _function(path)
         if path.stem.startswith("fixture_"):
@@ -232,7 +233,7 @@ def _fixtures(module: Path) -> list[str]:
 def _first_requests(path: Path) -> frozenset[str]:
     """Return the digests of the first request of a cassette, as it was recorded and as it was accepted.
 
-    None of one that cannot be read.
+    Empty for a cassette that cannot be read.
     """
     try:
         exchanges = Traffic(read_cassette(path)).exchanges
@@ -324,7 +325,7 @@ def fixture_scenario(
 
 
 def place_of(item: pytest.Item) -> Place:
-    """Return which test an item is, and where it stands; all samples of a test are one."""
+    """Return the id and place of the test that an item is; all samples of a test are one."""
     line = item.location[1]
     recorder: Recorder | None = "pytest-recording" if _is_recorded_by_another(item) else None
     file = from_root(item.config.rootpath, item.path)
@@ -332,7 +333,7 @@ def place_of(item: pytest.Item) -> Place:
 
 
 def _absolute(config: pytest.Config, argument: str) -> Path:
-    """Return where an argument of pytest is."""
+    """Return the absolute path of an argument of pytest."""
     return Path(os.path.normpath(config.invocation_params.dir / argument))
 
 
@@ -342,7 +343,7 @@ def from_root(root: Path, path: Path) -> str:
 
 
 def _node_id(node: Any) -> str:
-    """Return the node id of a test or what holds it; for a file outside of the root, as it were inside.
+    """Return the node id of a test or of what holds it; for a file outside of the root, as if it were inside.
 
     pytest itself names such files by the wrong folder, or not at all.
     """

@@ -59,7 +59,7 @@ class Judge:
         return read_source_tree(self.root)
 
     def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
-        """Judge one scenario and say why. Raises BaselineError where its baseline cannot be read.
+        """Judge one scenario and say why. Raises BaselineError if its baseline cannot be read.
 
         When baselines are being updated, what was measured is its own baseline, unless it cannot be judged.
         """
@@ -139,7 +139,7 @@ class Judge:
         )
 
     def _starts(self, committed: Baseline | None, run: Run) -> Starts | None:
-        """Return the foreign reads of both sides; None where the baseline's recording began as this one did.
+        """Return the foreign reads of both sides, or None if the baseline's recording began as this one did.
 
         A baseline that does not say what it was measured on is taken as measured on this recording. Only two
         recordings are compared so: a live run has none.
@@ -163,7 +163,7 @@ class Judge:
     ) -> tuple[Finding, ...]:
         """Return what is wrong with the run, why it costs what it costs, and what would be cheaper.
 
-        `anew` is told before the causes, and the bounds that the run lies `between` after them.
+        `anew` comes before the causes, and `between`, the bounds of the run, after them.
         """
         problems = (
             *(Finding(FindingKind.PROBLEM, "recording", reason) for reason in run.unrecorded),
@@ -204,7 +204,7 @@ class Judge:
         return [replace(one, where=hidden(one.where), text=hidden(one.text)) for one in findings]
 
     def misbilled(self, scenario: Scenario, run: Run, baseline: Baseline | None) -> Iterator[str]:
-        """Yield a sentence where recorded usage cannot be that of its prompt.
+        """Yield a sentence if recorded usage cannot be that of its prompt.
 
         What stands in the baseline was checked when it was written; so it is again until it is merged.
         """

@@ -83,7 +83,7 @@ class FailureText:
         return self._text
 
     def toterminal(self, writer: Any) -> None:
-        """Write it line by line to a writer of pytest's."""
+        """Write the text line by line to a writer of pytest's."""
         for text in self._text.splitlines():
             writer.line(text)
 
@@ -199,9 +199,9 @@ def outcome_of(report: pytest.TestReport, *, is_budgets: bool) -> str | None:
 
 
 def why(error: BaseException | None) -> str:
-    """Return in one line what ended a test: a text of ours, else the name of the error alone.
+    """Return in one line what ended a test: a text of ours, or the name alone of any other error.
 
-    An error that is not ours may hold a prompt or a key.
+    Another error may hold a prompt or a key.
     """
     if isinstance(error, BudgetFailure | ReplayMiss):
         return " ".join(str(error).split())

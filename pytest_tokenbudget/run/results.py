@@ -150,7 +150,7 @@ class Results:
         self._suspicions[suspicion["id"]] = suspicion
 
     def tell_problem(self, problem: str) -> None:
-        """Keep what fails the run although no test is at fault."""
+        """Keep a problem that fails the run although no test is at fault."""
         self._problems.append(problem)
 
     @property
@@ -195,11 +195,11 @@ class Results:
         return found
 
     def _judged_live(self) -> LiveVerdict:
-        """Judge the live runs so far; nothing is judged where they become the baseline."""
+        """Judge the live runs so far; nothing is judged if they become the baseline."""
         return judge_live({} if self._options.update else self._live)
 
     def _suite_is_over(self) -> Iterator[str]:
-        """Yield that all live runs together cost more, where that is proved."""
+        """Yield a sentence if it is proved that all live runs together cost more."""
         judged = self._judged_live()
         if judged.suite_is_over and judged.suite:
             grown = signed_percent(judged.suite.ratio - 1)
@@ -209,7 +209,10 @@ class Results:
             )
 
     def is_decided(self, name: str, scenarios: int) -> bool:
-        """Return whether the live runs of one of `scenarios` are over before all of them are made."""
+        """Return whether live runs of a scenario are proved to be over before all of them are made.
+
+        `scenarios` is how many are run live.
+        """
         runs = self._live.get(name)
         if runs is None or name in self._stopped or self._options.update:
             return name in self._stopped
@@ -242,7 +245,7 @@ class Results:
         return [*self._proved(second), *(self._unstable(second) if self._options.stability else ())]
 
     def _proved(self, second: Mapping[str, Sequence[Prompt]]) -> Iterator[tuple[ScenarioEntry, str]]:
-        """Yield the scenarios whose changed prefix is proved to be another in every process, judged so."""
+        """Yield the scenarios whose changed prefix is proved to differ in every process, judged by that."""
         for name, suspected in self._suspicions.items():
             finished = resolved(suspected, second.get(name, ()), self._session.judge.lasts)
             for prompt in second.get(name, ()):
@@ -383,7 +386,7 @@ def _was_run(file: str, collected: Collected) -> bool:
 
 
 def asked_for(committed: Iterable[str], collected: Collected) -> list[str]:
-    """Return those of the `committed` scenarios whose modules pytest was given, alone or in a folder."""
+    """Return the `committed` scenarios whose modules pytest was given, alone or in a folder."""
     return [
         each
         for each in committed
@@ -398,7 +401,7 @@ def _is_of(name: str, node: str) -> bool:
 def write_report(
     target: ReportTarget, document: Document, root: Path, runs_per_month: float | None = None
 ) -> None:
-    """Write one report of a run in `root`. Raises ReportError naming the file and the fix."""
+    """Write one report of a run in `root`. Raises ReportError that names the file and the fix."""
     try:
         write_atomically(target.path, encoded(render(target.type, document, root, runs_per_month)))
     except OSError as error:

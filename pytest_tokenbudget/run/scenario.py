@@ -226,7 +226,7 @@ class Scenario:
         )
 
     def _unrecorded(self, run: Run) -> Iterator[str]:
-        """Yield why there is no recording of what was asked and got no answer; nothing where there is one."""
+        """Yield why there is no recording of what was asked and got no answer; nothing if there is one."""
         if self.own and self.cassette and not self.cassette.exists():
             path = "/".join(self.cassette.parts[-3:])
             if self.own.rules.calls:
@@ -372,7 +372,7 @@ class Scenario:
         return Saved(len(before) if old else None, is_rewritten=clean != old)
 
     def _replayable(self) -> list[Interaction]:
-        """Return what its cassette holds; nothing where there is none that could be replayed."""
+        """Return what its cassette holds; empty if there is none that can be replayed."""
         assert self.cassette is not None
         try:
             return read_cassette(self.cassette)

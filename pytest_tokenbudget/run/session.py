@@ -242,7 +242,7 @@ class Session:
     def _to_accept(self, scenario: Scenario, run: Run, as_asked: Run) -> MeasuredOn | None:
         """Return what the baseline of `run` says beside its usage, with the requests that it accepts.
 
-        None where no baseline is written of it. `as_asked` is the run with the turns that are gone.
+        None if no baseline is written of it. `as_asked` is the run with the turns that are gone.
         """
         if self.options.live or not (self.options.update or self.options.migrate) or not run.is_measured:
             return None

@@ -188,7 +188,7 @@ class Spending:
         raise self._refused(call, worst)
 
     def _refused(self, call: Call, worst: Decimal) -> RecordingError:
-        """Return the error for a call that could pass the limit: in full for the first test of the run."""
+        """Return the error for a call that could pass the limit; in full for the first test of the run."""
         model = call.requests[0].prompt.model
         if not self._note_refused(call.asker):
             return RecordingError(f"{_NOT_RUN} ({_OPTION}={self._limit})")
@@ -201,7 +201,7 @@ class Spending:
         )
 
     def _note_refused(self, scenario: str) -> bool:
-        """Keep that a scenario was refused a call; return whether it is the first one of the run."""
+        """Note that a scenario was refused a call; return whether it is the first one of the run."""
         with self._opened() as purse:
             purse.execute("INSERT OR IGNORE INTO refused VALUES (?)", (scenario,))
             (first,) = purse.execute("SELECT scenario FROM refused ORDER BY rowid LIMIT 1").fetchone()

@@ -39,7 +39,7 @@ def packed(prompt: Prompt) -> dict[str, Any]:
 
 
 def unpacked(entry: Mapping[str, Any]) -> Prompt:
-    """Return the prompt that `packed` packed."""
+    """Return the prompt that `packed` made builtins of."""
     return parse_prompt(entry["body"], betas=entry["betas"])
 
 
@@ -176,7 +176,7 @@ class LostEntry(TypedDict):
 
 
 class Suspicion(TypedDict):
-    """A scenario whose verdict hangs on a second replay; builtins only, so that it crosses processes."""
+    """A scenario whose verdict depends on a second replay; builtins only, so that it crosses processes."""
 
     id: str
     turns: list[SuspectEntry]
@@ -199,7 +199,7 @@ class Finished:
 def suspicion(
     scenario: str, suspects: Sequence[Suspect], lost: Sequence[tuple[Sequence[int], ScenarioEntry]]
 ) -> Suspicion:
-    """Return a suspicion as builtins; `lost` holds entries with the numbers of their lost turns."""
+    """Return a suspicion as builtins; `lost` holds (numbers of the lost turns, entry in that case)."""
     turns: list[SuspectEntry] = [
         {"was": packed(one.was), "now": packed(one.now), "places": sorted(one.places)} for one in suspects
     ]
