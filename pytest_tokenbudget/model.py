@@ -270,7 +270,7 @@ class FindingKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One cause of a change in tokens, or one way to spend fewer."""
+    """One cause of a change in tokens, or one way to spend less."""
 
     kind: FindingKind
     where: str

@@ -232,9 +232,11 @@ class Accepting:
         return [one for one in _sorted(self.diff) if one["change"] == "raised"] if self.diff else []
 
     def headline(self, runs: Mapping[str, float | None]) -> str:
-        """Return `accepts +6,680 prompt tokens (+14.3%), ..., in 5 scenarios; changes 1 cassette`.
+        """Return a sentence: `accepts +6,680 prompt tokens (+14.3%), ..., in 5 scenarios; changes 1
+        cassette`.
 
-        `runs` a month, by scenario id, make its dollars a month. Empty where there is nothing to decide.
+        `runs`, by scenario id, are its runs a month, for the dollars a month. Empty if there is nothing to
+        decide.
         """
         accepted = []
         if raised := self.raised:

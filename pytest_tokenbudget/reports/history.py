@@ -141,7 +141,7 @@ class Step:
 
     @property
     def scenarios(self) -> str:
-        """Return `5 changed, 1 added`."""
+        """Return how many baselines it moved, in words: `5 changed, 1 added`."""
         counts = (self.changed, "changed"), (self.added, "added"), (self.removed, "removed")
         return ", ".join(f"{number:,} {what}" for number, what in counts if number)
 

@@ -170,7 +170,7 @@ def recounted(meter: Meter, recording: Recording) -> Iterator[tuple[Accepted, Tu
 
 
 def without_gone_turns(run: Run) -> Run:
-    """Return a run that accepts that turns are gone, where nothing else keeps it from being judged."""
+    """Return a run that accepts that turns are gone, if nothing else keeps it from being judged."""
     if run.turns and not (run.misses or run.reshaped or run.problems or run.edits):
         return replace(run, unplayed=())
     return run
@@ -264,7 +264,7 @@ class Acceptance:
 def _exchanges(
     ledger: Ledger, written: Sequence[Interaction] | None, *, calls: bool
 ) -> Sequence[Exchange] | None:
-    """Return what the recording of a ledger holds after this run; None where nobody knows yet.
+    """Return what the recording of a ledger holds after this run, or None if it is not known yet.
 
     A new recording is what was `written`, without secrets. One that records (`calls`) and wrote nothing has
     what it had: what it does not hold is called, and nothing is accepted in place of it.
