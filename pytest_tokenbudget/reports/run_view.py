@@ -173,7 +173,7 @@ def _first_of(names: Sequence[str]) -> str:
 
 
 def live(document: Document) -> list[str]:
-    """Return a line for each scenario with live runs: what they cost, and what would decide an open verdict."""
+    """Return a line for each scenario with live runs: what they cost, and what would decide an open one."""
     told = (FindingKind.INTERVAL, FindingKind.INCONCLUSIVE)
     names = short_names(document["scenarios"])
     return [
