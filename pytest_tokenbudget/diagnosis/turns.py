@@ -98,7 +98,7 @@ def bounds(run: Run, baseline: Usage | None, cost: CostOf) -> list[Finding]:
 
 
 def _at_least(run: Run, least: Usage, was: Usage, cost: CostOf) -> str:
-    """Return what a run of which nobody knows the most comes to at least; a sign where that is a growth."""
+    """Return what a run without an upper bound comes to at least, in words; signed if that is a growth."""
     if run.broke_off:
         counted = sum(one.least.tokens.prompt_tokens for one in run.missed)
         text = f"the prompts that nothing answers count at least {counted:,} tokens"

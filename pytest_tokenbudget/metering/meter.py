@@ -524,13 +524,13 @@ def stand_ins(prompt: Prompt) -> int:
 
 
 def _may_call_tools(prompt: Prompt) -> bool:
-    """Return whether an answer may be another one than a text that ends the turn."""
+    """Return whether an answer may be something else than a text that ends the turn."""
     is_offered = any(block.level == "tools" for block in prompt.blocks) or prompt.options.get("mcp_servers")
     return bool(is_offered) and as_mapping(prompt.options.get("tool_choice")).get("type") != "none"
 
 
 def _dearest(prompt: Prompt, tokens: int) -> Tokens:
-    """Return tokens of a prompt that caches as written, for as long as it says, and others as sent."""
+    """Return prompt tokens as written to the cache, for the prompt's lifetime; as sent if it caches nothing."""
     if last_breakpoint(prompt) < 0:
         return Tokens(input_tokens=tokens)
     ttls = {block.ttl for block in prompt.blocks} | {prompt.automatic_ttl}
@@ -538,7 +538,7 @@ def _dearest(prompt: Prompt, tokens: int) -> Tokens:
 
 
 def _shortened(tokens: Tokens, number: int) -> Tokens:
-    """Return tokens with at most so many less of those that are sent or written."""
+    """Return tokens with up to `number` fewer of those that are sent or written."""
     left = {}
     for name in ("input_tokens", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"):
         taken = min(number, getattr(tokens, name))
@@ -664,7 +664,7 @@ class Run:
         return least, sum((*known, *map(self._grown, self.turns)), self.usage)
 
     def _least(self, turn: Turn) -> Usage:
-        """Return what a recorded turn bills at least: nothing is known of one that is unknown."""
+        """Return what a recorded turn bills at least; an empty usage if its basis is unknown."""
         if turn.basis == Basis.UNKNOWN:
             return Usage(1)
         usage, times = turn.best or turn.usage, stand_ins(turn.pair.request.prompt)

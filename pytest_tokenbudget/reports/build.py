@@ -123,12 +123,12 @@ def scenario(
 
 
 _HIDE = Secrets()
-"""The names of tools are anybody's: what looks like a key is none of a report."""
+"""Hides what looks like a key in the names of tools, which anybody may choose."""
 _MCP = "mcp__"
 
 
 def _context(run: Run, cost: CostOf) -> ContextEntry | None:
-    """Return what the bill of a run is made of; None where nothing of it was measured."""
+    """Return the parts of a run's bill, or None if the run was not measured."""
     if not run.is_measured:
         return None
     found = list(portions(lay_out(run, cost)))

@@ -105,18 +105,18 @@ class FindingEntry(TypedDict):
 
 
 class PartEntry(TypedDict):
-    """What one part of the context takes in a run."""
+    """The tokens and dollars of one part of the context in a run."""
 
     part: str
     """`system`, `tools`, `conversation`, `tool results`, `thinking`, `images` or `answers`."""
     tokens: int
     cost_usd: float | None
     turns: list[float | None]
-    """Dollars by turn; 0 where a turn has none of it, None where nobody knows."""
+    """Dollars by turn; 0 where a turn has none of it, None where they are unknown."""
 
 
 class ToolEntry(TypedDict):
-    """What the definition of one tool takes in a run."""
+    """The tokens and dollars of the definition of one tool in a run."""
 
     server: str
     """The MCP server that its name tells; else empty."""
@@ -126,18 +126,18 @@ class ToolEntry(TypedDict):
 
 
 class ConversationEntry(TypedDict):
-    """What one conversation takes: an agent, or a subagent with a beginning of its own."""
+    """The tokens and dollars of one conversation: an agent's, or a subagent's with its own beginning."""
 
     model: str
     turns: list[int]
-    """From 0, among those of the scenario."""
+    """Indexes among the turns of the scenario."""
     tokens: int
-    """Of prompts and answers."""
+    """Tokens of prompts and answers."""
     cost_usd: float | None
 
 
 class ContextEntry(TypedDict):
-    """What the bill of a scenario is made of."""
+    """The parts of a scenario's bill."""
 
     parts: list[PartEntry]
     tools: list[ToolEntry]
@@ -182,7 +182,7 @@ class ScenarioEntry(TypedDict):
     runs_per_month: int | None
     """How often it runs a month, as its marker or the settings of its run say."""
     context: NotRequired[ContextEntry]
-    """Of what was measured; turns whose tokens are unknown are left out."""
+    """The parts of what was measured; turns whose tokens are unknown are left out."""
     bounds: NotRequired[BoundsEntry]
     """Only for a scenario that asks more than was recorded."""
     start: NotRequired[StartEntry]

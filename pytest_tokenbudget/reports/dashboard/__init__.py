@@ -212,7 +212,7 @@ class Page:
     moves: Sequence[SuiteMove]
     """The commits that moved the suite."""
     makeup: Makeup
-    """What the bill is made of."""
+    """The parts of the bill of all scenarios."""
     folders: Sequence[FolderRow]
     """The totals of the scenarios of each folder; empty if there is only one."""
     trends: bool

@@ -145,9 +145,9 @@ class Details:
     turns: TurnTable | None = None
     chart: str = ""
     context: TurnTable | None = None
-    """What the bill of each turn is made of, as shares."""
+    """The parts of each turn's bill, as shares."""
     conversations: Sequence[Sequence[str]] = ()
-    """Of an agent with subagents: what each conversation takes."""
+    """One row for each conversation of an agent with subagents; else empty."""
 
 
 def details(one: Subject, *, brief: bool = False) -> Details:
@@ -179,7 +179,7 @@ def details(one: Subject, *, brief: bool = False) -> Details:
 
 
 def _context(entry: ScenarioEntry) -> TurnTable | None:
-    """Return what the bill of each turn is made of; None where no turn has a price."""
+    """Return the parts of each turn's bill, or None if no turn has a price."""
     parts = [part for part in entry["context"]["parts"] if part["tokens"]] if "context" in entry else []
     columns = [part["turns"][:_TURNS] for part in parts]
     rows = []

@@ -248,20 +248,20 @@ class Makeup:
     """What a run of everything is made of: parts of the context, and the tools that take most."""
 
     parts: Sequence[Sequence[str]] = ()
-    """Name, tokens, dollars and share of the bill."""
+    """One row a part: name, tokens, dollars and share of the bill."""
     tools: Sequence[Sequence[str]] = ()
-    """The same of tool definitions: those of a server as one row, and each of them below it."""
+    """The same rows for tool definitions: one for those of a server, and each of them below it."""
     hidden: int = 0
-    """Tools that are not among them."""
+    """How many tools are not among the rows."""
     unpriced: int = 0
-    """Scenarios that are left out, for a price is missing."""
+    """How many scenarios are left out because a price is missing."""
 
 
 _TOOLS = 40
 
 
 def makeup(document: Document) -> Makeup:
-    """Return what the bill of all scenarios with prices is made of; empty where a document does not say."""
+    """Return the parts of the bill of all scenarios with prices; empty if the document does not say them."""
     known = [one["context"] for one in document["scenarios"] if "context" in one]
     contexts = [context for context in known if None not in (part["cost_usd"] for part in context["parts"])]
     parts: dict[str, Spent] = {}
@@ -298,18 +298,18 @@ def makeup(document: Document) -> Makeup:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Tokens and dollars a run; unknown as soon as a part of them is."""
+    """Tokens and dollars a run; the dollars are None as soon as those of a part are."""
 
     tokens: int = 0
     dollars: float | None = 0.0
 
     def plus(self, tokens: int, dollars: float | None) -> Spent:
-        """Return the sum; its dollars are None where either are."""
+        """Return the sum with more tokens and dollars; its dollars are None if either are."""
         known = self.dollars is not None and dollars is not None
         return Spent(self.tokens + tokens, (self.dollars or 0.0) + (dollars or 0.0) if known else None)
 
     def row(self, name: str, bill: float) -> Sequence[str]:
-        """Return the cells of a table; `bill` is what the shares are of."""
+        """Return the cells of a row; `bill` is the dollars that the share is of."""
         if self.dollars is None:
             return (name, count(self.tokens), UNKNOWN, NONE)
         share = percent(self.dollars / bill) if bill else NONE
