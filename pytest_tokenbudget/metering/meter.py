@@ -530,7 +530,7 @@ def _may_call_tools(prompt: Prompt) -> bool:
 
 
 def _dearest(prompt: Prompt, tokens: int) -> Tokens:
-    """Return prompt tokens as written to the cache, for the prompt's lifetime; as sent if it caches nothing."""
+    """Return prompt tokens as written to the cache, by the prompt's lifetime; as sent if it has no marker."""
     if last_breakpoint(prompt) < 0:
         return Tokens(input_tokens=tokens)
     ttls = {block.ttl for block in prompt.blocks} | {prompt.automatic_ttl}
