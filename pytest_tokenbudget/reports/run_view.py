@@ -41,7 +41,8 @@ def mode(document: Document) -> str:
 def headline(document: Document, *, accepts: bool = False) -> str:
     """Return a sentence: `2 of 14 scenarios are over budget, 1 is stale: +4,120 prompt tokens (+18.0%), ...`.
 
-    What was not measured comes before what is well. "Nothing changed" is said only if all was measured.
+    What was not measured comes before what is well. "Nothing changed" is said only if all was measured, and
+    nothing is told of a change.
     """
     compared = [one for one in document["scenarios"] if is_comparable(one)]
     moved = [*_longer(document, compared), *_dearer(compared)]
@@ -50,9 +51,20 @@ def headline(document: Document, *, accepts: bool = False) -> str:
         end = f": {', '.join(moved)}"
     elif any(map(changed, compared)):
         end = ": the same in all" if fine else ""
+    elif suspected := sum(map(_is_suspected, document["scenarios"])):
+        end = f", {suspected:,} suspected"
     else:
-        end = ", nothing changed" if fine and compared and not (accepts or notes(document)) else ""
+        unchanged = fine and compared and not accepts and not _hides_a_change(document)
+        end = ", nothing changed" if unchanged else ""
     return _verdicts(document) + end + _unpaid(document)
+
+
+def _hides_a_change(document: Document) -> bool:
+    """Return whether numbers that are the same do not say that nothing changed, in all that there is."""
+    told = (note.finding["kind"] for note in notes(document))
+    return bool(document["excluded"] or document["unmetered"]) or any(
+        kind != FindingKind.ASSUMED_MODEL for kind in told
+    )
 
 
 def _unpaid(document: Document) -> str:

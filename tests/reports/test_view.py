@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.model import FindingKind
 from pytest_tokenbudget.reports.change_view import (
     by_cause,
     causes,
@@ -120,6 +121,40 @@ def test_worst_first() -> None:
 )  # fmt: skip
 def test_headline(scenarios: Any, said: str) -> None:
     assert headline(document(scenarios)) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        (FindingKind.VOLATILE, ", 1 suspected"),
+        (FindingKind.ANSWER_OPTIONS, ""),
+        (FindingKind.OTHER_START, ""),
+        (FindingKind.ASSUMED_MODEL, ", nothing changed"),
+    ],
+)
+def test_nothing_changed_is_not_said_beside_a_change_that_is_told(kind: str, end: str) -> None:
+    told: Any = {
+        "kind": kind,
+        "where": "system[0]",
+        "tokens": None,
+        "cost_usd": None,
+        "text": "x",
+        "source": None,
+    }
+    entry: Any = {**one("a"), "findings": [told]}
+    assert headline(document([entry])) == f"1 scenario is within budget{end}"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"excluded": [{"id": "test_it.py::test_b", "why": "slow"}]},
+        {"unmetered": [{"id": "test_it.py::test_b", "calls": 2}]},
+    ],
+    ids=str,
+)
+def test_nothing_changed_is_not_said_where_something_was_not_measured(more: Any) -> None:
+    assert "nothing changed" not in headline({**document([one("a")]), **more})
 
 
 def cells(metric: str, was: Any, now: Any, limit: Any, change: Any, basis: str = "counted") -> list[str]:
