@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.budget.verdict import Starts, judge
+from pytest_tokenbudget.advice import Spend, advise, outliers
+from pytest_tokenbudget.budget.verdict import LiveRuns, Starts, judge
 from pytest_tokenbudget.diagnosis.diagnose import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
-from pytest_tokenbudget.model import FindingKind, Rate, Tokens, Usage
+from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Finding, FindingKind, Rate, Tokens, Usage
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.change_view import changes
 from pytest_tokenbudget.reports.dashboard import dashboard, scenarios
@@ -22,9 +27,23 @@ from pytest_tokenbudget.reports.terminal import failure_text, summary_lines
 from pytest_tokenbudget.reports.text import width
 from pytest_tokenbudget.settings import ScenarioSettings
 from pytest_tokenbudget.sources.tree import SourceTree
-from support.changes import Case, before_system, each, put, system
+from support.changes import Case, before_system, each, put, system, unmark
 from support.documents import document
-from support.seeded import FILES, HANDBOOK, contents, cost, count, tool
+from support.seeded import (
+    FILES,
+    HANDBOOK,
+    METER,
+    Step,
+    changed,
+    contents,
+    cost,
+    count,
+    record,
+    replay,
+    several,
+    support_agent,
+    tool,
+)
 
 GROWN = HANDBOOK + "\n" + "Say in one sentence why, before you say what you will do.\n" * 12
 PROMPT = "agent/prompts/handbook.md"
@@ -41,25 +60,26 @@ CASES = (
     Case("model", each(put(model="claude-haiku-4-5"))),
     Case("nova", each(put(model="claude-nova-9"))),
     Case("unread", each(lambda _, body: contents(body) and body["messages"][0]["content"].insert(0, PDF))),
+    Case("cached", each(), before=each(unmark("system", "messages"))),
     Case("shorter", lambda turn, body: None if turn == 3 else body),
     Case("unchanged", each()),
 )
 ANEW = Usage.of(Rate("claude-sonnet-4-6"), Tokens(input_tokens=9000, output_tokens=160), turns=4)
 STARTS = Starts({}, {Rate("claude-sonnet-4-6"): {"5m": 4085}})
-FOUND = {
-    FindingKind.GROWTH, FindingKind.CACHE_BREAK, FindingKind.VOLATILE, FindingKind.TURNS_CHANGED,
-    FindingKind.MODEL_CHANGED, FindingKind.RECORDING_CHANGED, FindingKind.OTHER_START,
-    FindingKind.ANSWER_OPTIONS, FindingKind.ASSUMED_MODEL, FindingKind.UNKNOWN,
-}  # fmt: skip
+CHEAPER = {"claude-opus-4-8": ("claude-haiku-4-5",), "claude-sonnet-4-6": ("claude-haiku-4-5",)}
 
 
 def entry(case: Case) -> ScenarioEntry:
     """The changed agent of a case as a run would tell it."""
-    run = case.run()
     before = {path: FILES.get(path, "") for path in case.files}
+    return told_of(case.name, case.run(), SourceTree({**FILES, **case.files}, before))
+
+
+def told_of(name: str, run: Run, sources: SourceTree | None = None, *more: Finding) -> ScenarioEntry:
+    """A run, judged against what it recorded, as `Judge` tells it; `more` is what it adds."""
     baseline = sum((turn.recorded for turn in run.turns if turn.recorded), Usage())
     settings = ScenarioSettings(runs_per_month=1000)
-    findings = diagnose(run, cost=cost, count=count, sources=SourceTree({**FILES, **case.files}, before))
+    findings = [*more, *diagnose(run, cost=cost, count=count, sources=sources or SourceTree(FILES))]
     judgement = judge(
         baseline,
         run.usage,
@@ -69,7 +89,7 @@ def entry(case: Case) -> ScenarioEntry:
         best=run.best,
         unbounded=run.is_unbounded,
     )
-    place = build.Place(f"tests/test_agent.py::test_{case.name}", "tests/test_agent.py", 3)
+    place = build.Place(f"tests/test_agent.py::test_{name}", "tests/test_agent.py", 3)
     return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=1000)
 
 
@@ -80,12 +100,65 @@ def told() -> Document:
     anew = [*recorded_anew(run, ANEW, cost, None, names_recording=True), *other_start(STARTS)]
     judgement = judge(ANEW, run.usage, ScenarioSettings(), cost)
     place = build.Place("tests/test_agent.py::test_anew", "tests/test_agent.py", 9)
-    return document([*entries, build.scenario(place, judgement, ANEW, run, anew, cost)])
+    entries.append(build.scenario(place, judgement, ANEW, run, anew, cost))
+    return document([*entries, batched(), unreadable(), unpriced(), live(), *wasteful()])
 
 
-def test_every_kind_of_cause_is_found(told: Document) -> None:
+def batched() -> ScenarioEntry:
+    """Calls that are batches now: the same tokens at another rate."""
+    run = CASES[-1].run()
+    usages = [Usage.of(Rate("claude-sonnet-4-6", ("batch",)), turn.usage.main_tokens) for turn in run.turns]
+    turns = [replace(turn, usage=usage) for turn, usage in zip(run.turns, usages, strict=True)]
+    return told_of("batched", replace(run, turns=tuple(turns)))
+
+
+def unreadable() -> ScenarioEntry:
+    """A run with a problem of its own, which the session puts into words."""
+    problem = "2 calls were asked by threads that no test has begun, and are of nobody"
+    run = replace(CASES[-1].run(), problems=(problem,))
+    return told_of("unreadable", run, None, Finding(FindingKind.PROBLEM, "run", problem))
+
+
+def unpriced() -> ScenarioEntry:
+    """An agent whose model nobody prices, then and now."""
+    run, rate = CASES[-1].run(), Rate("claude-sonnet-9")
+    usages = [Usage.of(rate, turn.usage.main_tokens) for turn in run.turns]
+    turns = [
+        replace(turn, usage=usage, recorded=usage) for turn, usage in zip(run.turns, usages, strict=True)
+    ]
+    finding = Finding(FindingKind.UNPRICED_MODEL, str(rate), f"no price is known for {rate}")
+    return told_of("unpriced", replace(run, turns=tuple(turns)), None, finding)
+
+
+def live() -> ScenarioEntry:
+    """Live runs that differ so much that nothing is decided."""
+    bodies = changed(support_agent().bodies(), each())
+    sample = told_of("live", METER.called(record(bodies, support_agent().answers())))
+    assert sample["measured"] is not None
+    usd = sample["measured"]["cost_usd"]
+    assert usd is not None
+    costs = (0.7 * usd, 1.2 * usd, 1.1 * usd)
+    samples: list[Any] = [{**sample, "measured": {**sample["measured"], "cost_usd": one}} for one in costs]
+    return build.merge_samples(samples, cost, LiveRuns((usd, 1.1 * usd, 0.8 * usd), costs, 1.05))
+
+
+def wasteful() -> Iterator[ScenarioEntry]:
+    """Agents that change nothing, and could be cheaper."""
+    asks = (f"Look into the {part}." for part in ("saddle", "chain", "pump"))
+    scattered = [support_agent(opening=ask, steps=[Step(f"{ask} It is fine.")]) for ask in asks]
+    for name, agents in (("wasteful", [support_agent()]), ("scattered", scattered)):
+        bodies, answers = several(*agents)
+        bodies = changed(bodies, each(unmark("system", "messages")))
+        run = replay(record(bodies, answers), bodies)
+        more = advise(run, cost=cost, cheaper=lambda model: CHEAPER.get(model, ()), batchable=True)
+        yield told_of(name, run, None, *more)
+
+
+def test_every_kind_of_finding_is_written_by_what_finds_it(told: Document) -> None:
     kinds = {finding["kind"] for one in told["scenarios"] for finding in one["findings"]}
-    assert kinds == {str(kind) for kind in FOUND}
+    suite = {f"test_{number}": [Spend(1000, Decimal(number))] for number in range(9)}
+    kinds |= {finding.kind for finding in outliers(suite)}
+    assert kinds == set(map(str, FindingKind))
 
 
 @pytest.mark.parametrize(("columns", "verbosity"), [(60, 0), (80, 0), (120, 0), (80, -1), (80, 1)])
@@ -127,7 +200,7 @@ def test_what_a_context_is_made_of_adds_up_to_the_bill(told: Document) -> None:
         sums = [sum(one["tokens"] for one in context[key]) for key in ("tools", "conversations")]  # type: ignore[literal-required]
         parts = {part["part"]: part["tokens"] for part in context["parts"]}
         assert sums == [parts["tools"], sum(parts.values())]
-        assert list(parts) == ["system", "tools", "conversation", "tool results", "answers"]
+        assert set(parts) | {"tool results"} == {"system", "tools", "conversation", "tool results", "answers"}
 
 
 def test_the_page_says_what_a_context_is_made_of(told: Document) -> None:
