@@ -151,6 +151,18 @@ HARMLESS: dict[str, Edit] = {
     "a description": in_tools(describe),
     "a parameter": in_tools(parameter),
     "keys in another order": in_tools(keys),
+    "reworded, and its file moved": in_system(
+        lambda lines, dice: rewrite(lines, dice, lambda _: sentence(dice))
+    ),
+    "moved, and its module renamed": in_system(swap),
+    "a description, and its file moved": in_tools(describe),
+    "added, and all of it moved into a package": in_system(
+        lambda lines, dice: put(lines, dice, sentence(dice))
+    ),
+    "swapped, and all of it moved into a package": in_system(swap),
+    "an id, and all of it moved into a package": in_system(
+        lambda lines, dice: put(lines, dice, f"Tenant {dice.randbytes(8).hex()}.")
+    ),
 }
 
 
@@ -309,7 +321,8 @@ def outcome(case: Case, edit: Edit) -> Outcome:
     run = asking(recorded, asked, Meter(COUNTER, volatile=proved_volatile))
     measured = judged(baseline, run)
     if not measured.verdict.fails:
-        measured, run = after_second_replay(baseline, recorded, asked, run, [*map(request, sides[ELSEWHERE])])
+        second, tree = [*map(request, sides[ELSEWHERE])], tree_of(case.kind)
+        measured, run = after_second_replay(baseline, recorded, asked, run, second, tree)
     return Outcome(measured, judge(baseline, sum(real, Usage()), SETTINGS, cost), run)
 
 
@@ -331,6 +344,7 @@ def after_second_replay(
     asked: Sequence[Request],
     run: Run,
     second: Sequence[Request],
+    tree: SourceTree,
 ) -> tuple[Judgement, Run]:
     """Judge a run again with what a second replay proves lost."""
     found = suspects([turn.pair for turn in run.turns])
@@ -338,7 +352,7 @@ def after_second_replay(
     turns = same_turns([suspect.now for suspect in found], [one.prompt for one in second])
     proved = set()
     for now, other in turns:
-        shown = experiment(by_prompt[id(now)], other, TREE.lists)
+        shown = experiment(by_prompt[id(now)], other, tree.lists)
         if shown.differs and not shown.on_both_sides:
             proved.add(id(now))
 
@@ -352,6 +366,19 @@ def after_second_replay(
 
 
 TREE = SourceTree(FILES)
+MOVED = SourceTree({f"shop/{path.replace('agent', 'desk')}": text for path, text in FILES.items()})
+"""The same repository, after all its files were moved, and its modules renamed."""
+ELSEWHERE_ALL = SourceTree({"agent/agent.py": "from shop_prompts import handbook, tools\n"})
+"""The repository after its texts were moved into a package, which git does not know."""
+
+
+def tree_of(kind: str) -> SourceTree:
+    """Return what the repository holds once an edit of this kind is made."""
+    if kind.endswith("a package"):
+        return ELSEWHERE_ALL
+    return MOVED if kind.endswith(("moved", "renamed")) and "," in kind else TREE
+
+
 LOUD = {Verdict.OVER, Verdict.UNKNOWN, Verdict.STALE}
 
 
@@ -362,7 +389,7 @@ def cases(kinds: Sequence[str], seeds: int, temperatures: Sequence[bool] = (Fals
 
 @pytest.mark.parametrize("case", cases([*HARMLESS], 9), ids=str)
 def test_an_edit_is_charged_for_its_own_tokens_alone(case: Case) -> None:
-    """306 edits. A limit that is passed is passed by the real run of the changed agent too."""
+    """414 edits. A limit that is passed is passed by the real run of the changed agent too."""
     found = outcome(case, HARMLESS[case.kind])
     assert found.over <= found.truly_over, found.measured
     if found.measured.verdict != Verdict.STALE:

@@ -18,7 +18,7 @@ from support.messages_api import MessagesApi
 from support.scratch_suites import AGENT, INI, TWO, echo, make, record
 
 OTHER = "def test_that_asks_nothing():\n    pass\n"
-LARGER = "Be brief. " + "Say so in full sentences, and never promise a date of delivery to anybody. " * 6
+LARGER = "Be brief. " + "Say so in full sentences, and never promise a date of delivery to anybody. " * 15
 MOCK = "def ask(words):\n    return f'You said {words}'\n"
 EXIT = "pytest.exit('enough', returncode=0)"
 OF_ITEMS = "def pytest_collection_modifyitems(items):\n"
@@ -61,6 +61,16 @@ def swap(was: str, now: str, name: str = "test_it.py") -> Callable[[Path], objec
         text = (folder / name).read_text("utf-8")
         assert was in text
         (folder / name).write_text(text.replace(was, now), "utf-8")
+
+    return do
+
+
+def in_cassettes(was: str, now: str) -> Callable[[Path], object]:
+    """Edit both recordings."""
+
+    def do(folder: Path) -> None:
+        for test in ("test_parcel", "test_letter"):
+            swap(was, now, f"cassettes/test_it/{test}.yaml")(folder)
 
     return do
 
@@ -368,7 +378,21 @@ WAYS = [
         SHOWN,
         COMMITTED,
         "2 ",
-        swap("input_tokens: 11", "input_tokens: 150", "token_budgets/test_it.yaml"),
+        swap("input_tokens: 11", "input_tokens: 900", "token_budgets/test_it.yaml"),
+    ),
+    Way(
+        "usage that is edited",
+        FAILS,
+        JUDGED,
+        "2 over",
+        in_cassettes("        input_tokens: 11\n", "        input_tokens: 1\n"),
+    ),
+    Way(
+        "a cassette of the larger prompt with the usage of before",
+        FAILS,
+        "usage that cannot be that of its prompt is checked where the recording is another",
+        "usage does not fit its prompt",
+        in_cassettes("Be brief.", LARGER.strip()),
     ),
 ]
 
