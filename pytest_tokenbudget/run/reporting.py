@@ -280,6 +280,10 @@ class Summary:
         self._limit_told = False
         self._paid_calls = 0
         self._told: set[tuple[object, ...]] = set()
+        self._told_by_us: list[pytest.TestReport] = []
+        """Failures that stand in our section, and not in pytest's."""
+        self._failed: list[Any] | None = None
+        """All that failed, while pytest writes its section of failures."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -322,17 +326,14 @@ class Summary:
         return result
 
     def _tell_once(self, report: pytest.TestReport) -> None:
-        """Leave a failure to our section with -q, or if another test has failed of the same cause.
-
-        pytest leaves out of its section of failures what its debugger has shown; its short summary has all.
-        """
+        """Leave a failure to our section with -q, or if another test has failed of the same cause."""
         failing = [entry for entry in getattr(report, ENTRIES, ()) if Verdict(entry["verdict"]).fails]
         if not failing or not report.failed or not isinstance(report.longrepr, str):
             return
         told = {_told_by(entry) for entry in failing}
         verbosity = self._config.get_verbosity()
         if verbosity < 0 or (verbosity == 0 and told <= self._told):
-            vars(report)["_pdbshown"] = True
+            self._told_by_us.append(report)
         self._told |= told
         report.longrepr = FailureText(report.longrepr)  # type: ignore[assignment]
 
@@ -393,7 +394,11 @@ class Summary:
         is_red = bool(self._outcome.problems) or self._is_red(self._outcome.document)
         if is_red and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        yield
+        self._set_aside()
+        try:
+            yield
+        finally:
+            self._put_back()
         if is_red and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -422,8 +427,26 @@ class Summary:
         whole = ran is not None and self._results.is_whole(collected["tests"])
         self._results.unmeasured = list(unmeasured(committed, collected, known, ran, whole=whole))
 
+    def _set_aside(self) -> None:
+        """Take what our section tells out of what pytest's section of failures is made of."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and self._told_by_us:
+            told = set(map(id, self._told_by_us))
+            self._failed = reporter.stats.get("failed", [])
+            reporter.stats["failed"] = [report for report in self._failed if id(report) not in told]
+
+    def _put_back(self) -> None:
+        """Give pytest's short summary and its counts all that failed."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and self._failed is not None:
+            reporter.stats["failed"], self._failed = self._failed, None
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write one section, if there is anything to say, and in every judging run what was judged."""
+        """Write one section, if there is anything to say, and in every judging run what was judged.
+
+        pytest has written its section of failures when this is called, and not its short summary.
+        """
+        self._put_back()
         if self._outcome is None:
             return
 
