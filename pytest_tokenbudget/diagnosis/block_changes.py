@@ -214,6 +214,8 @@ def describe(difference: Difference, since: str, source: Source | None = None) -
     `since` is one of `EARLIER`, `RECORDED` and `ELSEWHERE`.
     """
     what = difference.change if difference.change in ("added", "removed") else str(difference.kind)
+    if difference.kind == Kind.ORDER and difference.was[:1] == difference.now[:1] == "{":
+        what = f"keys in {what}"
     at = f", character {difference.char:,}" if difference.change == "changed" else ""
     excerpts = (("was", difference.was), ("now", difference.now))
     pieces = [f'{side} "{text}"' for side, text in excerpts if text]

@@ -113,7 +113,7 @@ VOLATILE = [
         "the keys of every tool in another order",
         each(lambda _, body: body.update(tools=[dict(reversed(tool.items())) for tool in body["tools"]])),
         {
-            "volatile tools[search]": ("another order", "the same of tools[get_order] and tools[refund]", ""),
+            "volatile tools[search]": ("keys in another order", "the same of tools[get_order] and tools[refund]", ""),
         },
     ),
     Case(
@@ -224,7 +224,7 @@ VOLATILE = [
     Case(
         "a set in a schema",
         each(lambda _, body: body["tools"][2]["input_schema"]["required"].reverse()),
-        {"volatile tools[refund].input_schema": ("tools_changed, another order", "")},
+        {"volatile tools[refund].input_schema": ("tools_changed, keys in another order", "")},
     ),
 ]
 
