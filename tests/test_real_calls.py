@@ -151,6 +151,20 @@ def test_live_runs_are_kept_beside_the_replayed_numbers(baseline: Project, api: 
     assert "2 within" in result.output
 
 
+def test_what_could_not_be_kept_is_not_paid_for(
+    recorded: Path, tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi
+) -> None:
+    copy = shutil.copytree(recorded, tmp_path / "suite", ignore=shutil.ignore_patterns("token_budgets"))
+    result = live(
+        Project(copy, pytester), api.url, "--token-budget-update", "--token-budget-samples=5", "-k", "one"
+    )
+    assert (result.status, api.charges) == (1, [])
+    assert "test_ask[one]: live runs are kept beside a replayed baseline, and it has none" in result.words
+    assert (
+        "pytest --token-budget-record=once, then pytest --token-budget --token-budget-update" in result.words
+    )
+
+
 def test_a_dearer_agent_fails_once_a_scenario_and_ends_early(
     baseline: Project, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Mapping
 from decimal import Decimal
@@ -17,6 +18,7 @@ from pytest_tokenbudget.cli import main
 from pytest_tokenbudget.commands.suite import Plan
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Tokens, Usage
+from pytest_tokenbudget.run.reporting import LiveLine
 from support.budgeted import KEY, Done, Project, preload
 from support.messages_api import MessagesApi, text, tool_use
 from support.sample import tenth
@@ -311,3 +313,57 @@ def test_what_is_said_before_is_what_is_billed(
     assert float(told.usd) == pytest.approx(float(billed), rel=0.15)
     if billed:
         assert f"paid: {len(api.charges)} real call" in done.output
+
+
+# --- what is said meanwhile -------------------------------------------------------------------------------
+
+
+class Screen:
+    """A terminal as far as it is needed: what each line shows, and where the cursor is."""
+
+    fullwidth = 30
+
+    def __init__(self) -> None:
+        self.lines, self.row, self.column = [""], 0, 0
+
+    @property
+    def width_of_current_line(self) -> int:
+        return len(self.lines[self.row])
+
+    def write(self, text: str) -> None:
+        for piece in re.findall(r"\x1b\[(?:\d*[AC]|K)|[^\x1b]", text):
+            if piece == "\n":
+                self.row, self.column = self.row + 1, 0
+                self.lines += [""] * (self.row == len(self.lines))
+            elif piece == "\r":
+                self.column = 0
+            elif piece == "\x1b[K":
+                self.lines[self.row] = self.lines[self.row][: self.column]
+            elif piece == "\x1b[A":
+                self.row -= 1
+            elif piece.startswith("\x1b"):
+                self.column += int(piece[2:-1])
+            else:
+                line = self.lines[self.row]
+                self.lines[self.row] = line[: self.column] + piece + line[self.column + 1 :]
+                self.column += 1
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def test_one_line_of_a_terminal_is_written_anew() -> None:
+    screen: Any = Screen()
+    live = LiveLine(screen, screen)
+    live.show("")
+    screen.write("test_a.py .")
+    live.show("test_a.py::test_one: 1 real call, $0.01 so far")
+    assert screen.lines == ["test_a.py .", "test_a.py::test_one: 1 rea..."]
+    live.show("test_two: 2 calls")
+    with live.aside():
+        assert screen.lines == ["test_a.py .", ""]
+        screen.write(".")
+    assert screen.lines == ["test_a.py ..", "test_two: 2 calls"]
+    live.show("")
+    screen.write("\ntest_b.py")
+    assert screen.lines == ["test_a.py ..", "test_b.py"]

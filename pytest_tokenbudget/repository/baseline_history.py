@@ -353,12 +353,7 @@ class Committed:
                 live = {name: replace(kept[name], live=own[name]) for name in own if name in kept}
                 if live and write_baselines(path, live):
                     updated.written.append(path)
-                updated.problems += [
-                    f"{name}: live runs are kept beside a replayed baseline, and it has none. Record it, and "
-                    f"write that first: {UPDATE}"
-                    for name in own
-                    if name not in kept
-                ]
+                updated.problems += [not_replayed(name) for name in own if name not in kept]
             except TokenBudgetError as error:
                 updated.problems.append(str(error))
         return updated
@@ -412,6 +407,14 @@ def _is_taken(before: Baseline | None, baseline: Baseline, told: MeasuredOn | No
         return taken == "migration" and still_holds
     is_anew = None not in (before.recording, baseline.recording) and before.recording != baseline.recording
     return taken == "all" or is_anew or told is None or told["due"]
+
+
+def not_replayed(name: str) -> str:
+    """Return why live runs of a scenario cannot be kept."""
+    return (
+        f"{name}: live runs are kept beside a replayed baseline, and it has none. Record it, and write that "
+        f"first: pytest --token-budget-record=once, then {UPDATE}"
+    )
 
 
 def _baseline(

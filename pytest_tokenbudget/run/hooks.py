@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.budget.verdict import first_look
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.replay.proxy import Access as Access  # part of the fixture's signature
 from pytest_tokenbudget.reports.exports import properties
@@ -244,6 +243,8 @@ class Scenarios:
                 self._cassettes.check(scenario)
                 item.stash[EXCLUDED] = scenario.settings.exclude
                 if scenario.settings.exclude is None or items.is_marked(item):
+                    if items.is_marked(item):
+                        self._session.check_live(scenario.place)
                     item.stash[SCENARIO] = scenario
                     self._stage.enter(scenario, fenced=True)
 
@@ -253,8 +254,8 @@ class Scenarios:
         if options.samples < 2 or hasattr(self._config, "workerinput") or not items.is_marked(item):
             return
         scenarios = len({items.place_of(other).id for other in item.session.items if items.is_marked(other)})
-        if self._results.is_decided(items.place_of(item).id, scenarios):
-            pytest.skip(f"it is over after {first_look(options.samples)} of {options.samples} live runs")
+        if number := self._results.decided_after(items.place_of(item).id, scenarios):
+            pytest.skip(f"it is over after {number} of {options.samples} live runs")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -24,7 +24,7 @@ from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_lost
 from pytest_tokenbudget.reports.run_view import line
 from pytest_tokenbudget.reports.scenario_view import fails
 from pytest_tokenbudget.reports.terminal import failure_text, summary
-from pytest_tokenbudget.reports.text import to_ascii, width, wrap
+from pytest_tokenbudget.reports.text import crop, to_ascii, width, wrap
 from pytest_tokenbudget.run.results import Collected, Outcome, Results, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Session
@@ -267,6 +267,42 @@ def _by_parts(text: str, columns: int) -> Iterator[str]:
     yield first
 
 
+class LiveLine:
+    """One line below those that pytest writes, written anew again and again; for terminals."""
+
+    def __init__(self, writer: Any, file: TextIO) -> None:
+        """`writer` is pytest's, which knows where the cursor is; this one goes past it, to `file`."""
+        self._writer = writer
+        self._file = file
+        self._text = ""
+
+    def show(self, text: str) -> None:
+        """Write `text` in place of what is shown, as much of it as fits; nothing takes the line away."""
+        if text or self._text:
+            self._below(crop(printable(text), self._writer.fullwidth - 1, "..."))
+        self._text = text
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Make room for what pytest writes meanwhile."""
+        text = self._text
+        self.show("")
+        yield
+        self.show(text)
+
+    def _below(self, text: str) -> None:
+        column = self._writer.width_of_current_line % self._writer.fullwidth
+        right = f"\x1b[{column}C" if column else ""
+        self._file.write(f"\n\r\x1b[K{text}\x1b[A\r{right}")
+        self._file.flush()
+
+
+def live_line(writer: Any) -> LiveLine | None:
+    """Return a live line where the run is watched in a terminal; None elsewhere, as in CI."""
+    file = sys.__stdout__
+    return LiveLine(writer, file) if file is not None and file.isatty() and writer.hasmarkup else None
+
+
 class Summary:
     """The part of the plugin that runs in the controller: it collects, writes and tells."""
 
@@ -279,15 +315,37 @@ class Summary:
         self._collected: Collected | None = None
         self._limit_told = False
         self._paid_calls = 0
+        self._live_line: LiveLine | None = None
         self._told: set[tuple[object, ...]] = set()
         self._told_by_us: list[pytest.TestReport] = []
         """Failures that stand in our section, and not in pytest's."""
         self._failed: list[Any] | None = None
         """All that failed, while pytest writes its section of failures."""
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what a report carries; fixtures that fail are reported later."""
+    def pytest_sessionstart(self) -> None:
+        """Begin a live line, where calls are real and somebody watches."""
+        if self._session.options.calls and self._config.pluginmanager.has_plugin("terminalreporter"):
+            self._live_line = live_line(self._config.get_terminal_writer())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> Generator[None, object, object]:
+        """Show in a terminal what the real calls came to so far, while a test runs."""
+        with self._aside():
+            result = yield
+        self._tell_paid(nodeid)
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, object, object]:
+        """Collect; what fails without a failing test of its own (a fixture) is reported later."""
+        with self._aside():
+            self._take_in(report)
+            return (yield)
+
+    def _aside(self) -> contextlib.AbstractContextManager[None]:
+        return self._live_line.aside() if self._live_line else contextlib.nullcontext()
+
+    def _take_in(self, report: pytest.TestReport) -> None:
         self._tell_limit()
         if report.when == "teardown":
             self._ran.add(report.nodeid)
@@ -316,6 +374,8 @@ class Summary:
     def pytest_runtestloop(self) -> Generator[None, object, object]:
         """Report what fails without a test of its own: fixtures, teardowns, live runs, unstable prompts."""
         result = yield
+        if self._live_line is not None:
+            self._live_line.show("")
         live = self._session.options.live
         for entry in self._results.entries:
             if Verdict(entry["verdict"]).fails and (live or ScenarioId(entry["id"]).kind != "test"):
@@ -345,12 +405,17 @@ class Summary:
             self._write_between(opening)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """Say what the real calls came to, after each test that made some."""
+        """Say what the real calls came to, after each test that made some: in a terminal on one line."""
+        self._tell_paid(nodeid, is_over=True)
+
+    def _tell_paid(self, nodeid: str, *, is_over: bool = False) -> None:
         spending = self._session.spending
         if spending is None or self._config.get_verbosity() < 0:
             return
         paid = spending.paid()
-        if paid.calls != self._paid_calls:
+        if self._live_line is not None:
+            self._live_line.show(f"{nodeid}: {paid} so far")
+        elif is_over and paid.calls != self._paid_calls:
             self._paid_calls = paid.calls
             self._write_between(f"{nodeid}: {paid} so far")
 

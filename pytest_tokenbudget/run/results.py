@@ -208,17 +208,17 @@ class Results:
                 "baselines of live runs, which is proved (95 %) even where it is not of any one of them"
             )
 
-    def is_decided(self, name: str, scenarios: int) -> bool:
-        """Return whether live runs of a scenario are proved to be over before all of them are made.
+    def decided_after(self, name: str, scenarios: int) -> int | None:
+        """Return after how many live runs a scenario is proved to be over, or None if more are to be made.
 
         `scenarios` is how many are run live.
         """
         runs = self._live.get(name)
-        if runs is None or name in self._stopped or self._options.update:
-            return name in self._stopped
+        if runs is None or self._options.update:
+            return None
         if may_stop(runs, self._options.samples, scenarios):
             self._stopped.add(name)
-        return name in self._stopped
+        return len(runs.now) if name in self._stopped else None
 
     def replay_again(self, arguments: Sequence[str], invoked_in: Path) -> list[tuple[ScenarioEntry, str]]:
         """Replay once more elsewhere, if a verdict depends on it or it is asked for, and say what it cost.

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile
-from pytest_tokenbudget.errors import ReportError, TokenBudgetError
+from pytest_tokenbudget.errors import RecordingError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import append_line
 from pytest_tokenbudget.metering.counting import Store, best_counter
 from pytest_tokenbudget.metering.meter import Meter, Run
@@ -29,7 +29,7 @@ from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.history import log_entry
 from pytest_tokenbudget.reports.terminal import RecordedEntry, failure_text
-from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn
+from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, not_replayed
 from pytest_tokenbudget.repository.git import head_of
 from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_gone_turns
 from pytest_tokenbudget.run.count_api import ApiCounter
@@ -297,6 +297,11 @@ class Session:
             return self.committed.of(place) is not None
         except TokenBudgetError:
             return True
+
+    def check_live(self, place: Place) -> None:
+        """Raise RecordingError, before a call is paid for, if live runs of a test could not be kept."""
+        if self.options.live and self.options.update and not self.has_baseline(place):
+            raise RecordingError(not_replayed(place.name))
 
 
 def _measured(scenario: Scenario, meter: Meter, options: Options) -> Run | None:

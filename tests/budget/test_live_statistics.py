@@ -11,10 +11,10 @@ from pytest_tokenbudget.budget.verdict import (
     ALPHA,
     Growth,
     LiveRuns,
-    first_look,
     grown,
     growth,
     judge_live,
+    looks,
     may_stop,
     runs_to_decide,
     student_quantile,
@@ -63,7 +63,7 @@ def test_what_cannot_be_compared_is_not(before: tuple[float, ...], now: tuple[fl
 
 
 def test_holm_holds_each_against_what_is_left() -> None:
-    """p of 0.01, 0.02, 0.04 and 0.5: 0.045 / 4 lets the first through, 0.045 / 3 not the second."""
+    """p of 0.01, 0.02, 0.04 and 0.5: 0.0437 / 4 lets the first through, 0.0437 / 3 not the second."""
     errors = {"a": 0.01, "b": 0.02, "c": 0.04, "d": 0.5}
     known = {name: Growth(student_quantile(1 - p, 1e6), 1.0, 1e6) for name, p in errors.items()}
     assert grown(known) == {"a"}
@@ -102,12 +102,15 @@ def test_more_runs_decide_what_these_do_not() -> None:
     assert runs_to_decide(before, now[:1], 1.1) is None
 
 
-@pytest.mark.parametrize(("planned", "look"), [(2, 2), (3, 2), (5, 3), (10, 5), (11, 6)])
-def test_there_is_one_look_after_half_of_the_runs(planned: int, look: int) -> None:
-    assert first_look(planned) == look
-    surely = LiveRuns((1.0, 1.01, 0.99), (2.0, 2.01, 1.99, 2.0, 2.0, 2.0)[:look], ALLOWED)
-    assert may_stop(surely, planned, 10) == (look < planned)
-    assert not may_stop(LiveRuns(surely.baseline, surely.now[: look - 1], ALLOWED), planned, 10)
+@pytest.mark.parametrize(
+    ("planned", "early"), [(1, ()), (2, ()), (3, ()), (4, (3,)), (5, (3, 4)), (10, (5, 8)), (11, (6, 9))]
+)
+def test_there_are_two_looks_before_the_end(planned: int, early: tuple[int, ...]) -> None:
+    assert looks(planned) == early
+    for number in range(2, planned + 1):
+        surely = LiveRuns((1.0, 1.01, 0.99), (2.0, 2.01, 1.99, *[2.0] * 8)[:number], ALLOWED)
+        assert may_stop(surely, planned, 10) == (number in early)
+        assert not may_stop(LiveRuns(surely.baseline, surely.baseline, ALLOWED), planned, 10)
 
 
 def drawn(draw: random.Random, before: int, now: int, factor: float, spread: float) -> LiveRuns:

@@ -113,7 +113,11 @@ VOLATILE = [
         "the keys of every tool in another order",
         each(lambda _, body: body.update(tools=[dict(reversed(tool.items())) for tool in body["tools"]])),
         {
-            "volatile tools[search]": ("keys in another order", "the same of tools[get_order] and tools[refund]", ""),
+            "volatile tools[search]": (
+                "keys in another order",
+                "the same of tools[get_order] and tools[refund]",
+                "",
+            ),
         },
     ),
     Case(
