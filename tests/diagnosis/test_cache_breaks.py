@@ -212,11 +212,7 @@ BREAKS = [
             )
         ),
         {
-            "cache_break tools[search].input_schema": (
-                "tools_changed, keys in another order",
-                "turns 2-4",
-                "",
-            ),
+            "cache_break tools[search].input_schema": ("keys in another order", "turns 2-4", ""),
         },
     ),
     Case(
