@@ -7,7 +7,6 @@ text: common pieces have their own weight, the others one by their length and ki
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import re
@@ -19,6 +18,7 @@ from importlib.resources import files
 from typing import Any, Protocol
 
 from pytest_tokenbudget.metering.models import Family
+from pytest_tokenbudget.wire.prompt import text_digest
 
 # What ctok 1.3 counts around a text, as the only user message of a request.
 CTOK_FRAME = {Family.V3: 7, Family.V47: 11, Family.V48: 6}
@@ -76,20 +76,20 @@ class Memo:
         self.exact = counter.exact
         self._counter = counter
         self._store = store
-        self._counts: dict[tuple[Family, str], int] = {}
+        self._counts: dict[tuple[Family, bytes], int] = {}  # by digest: a run reads many megabytes
 
     def count(self, text: str, family: Family) -> int:
         """Return the count of the counter that it wraps, remembered."""
-        count = self._counts.get((family, text))
+        key = (family, text_digest(text))
+        count = self._counts.get(key)
         if count is None:
-            count = self._counts[family, text] = self._stored(text, family)
+            count = self._counts[key] = self._stored(text, family)
         return count
 
     def _stored(self, text: str, family: Family) -> int:
         if self._store is None:
             return self._counter.count(text, family)
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        key = f"tokenbudget/counts/{self.name.replace(' ', '-')}/{family}/{digest}"
+        key = f"tokenbudget/counts/{self.name.replace(' ', '-')}/{family}/{text_digest(text).hex()}"
         kept = self._store.get(key, None)
         if isinstance(kept, int):
             return kept

@@ -28,6 +28,7 @@ from pytest_tokenbudget.wire.framing import (
     read_event_stream,
     write_event_stream,
 )
+from pytest_tokenbudget.wire.prompt import text_digest
 
 KEPT_OF_REQUESTS = frozenset(
     {"accept", "content-type", "user-agent", "anthropic-version", "anthropic-beta", "x-app"}
@@ -519,14 +520,17 @@ class Secrets:
         known = {form for value in values if _is_secret(value) for form in _forms(value)}
         self._known = sorted(known, key=lambda form: (-len(form), form))
         self._patterns = [re.compile(pattern) for pattern in patterns]
-        self._redacted: dict[str, str] = {}  # memo: conversations repeat their texts on every turn
+        self._clean: set[bytes] = set()  # digests: conversations repeat their texts on every turn
 
     def redact(self, text: str) -> str:
         """Return the text with a placeholder for each secret."""
-        redacted = self._redacted.get(text)
-        if redacted is None:
-            redacted = self._redacted[text] = replace_spans(text, self.spans(text))
-        return redacted
+        key = text_digest(text)
+        if key in self._clean:
+            return text
+        spans = self.spans(text)
+        if not spans:
+            self._clean.add(key)
+        return replace_spans(text, spans)
 
     def spans(self, text: str) -> list[Span]:
         """Return where secrets stand in a text, as (start, end), in order and not overlapping."""

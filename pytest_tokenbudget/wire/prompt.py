@@ -329,3 +329,8 @@ def digest(*values: object) -> str:
     """
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def text_digest(text: str) -> bytes:
+    """Return 16 bytes to remember a text by that is too large to be kept."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -8,6 +8,7 @@ import gzip
 import itertools
 import json
 import string
+import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -16,6 +17,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.metering.counting import Memo
+from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.replay.cassette_file import Interaction, format_cassette
 from pytest_tokenbudget.replay.redaction import Secrets, redact, secrets_of
 from pytest_tokenbudget.wire.framing import (
@@ -456,3 +459,26 @@ def test_the_environment_tells_its_secrets_by_name() -> None:
         *("key-of-anthropic-1", "key/of/aws/2", "token-of-aws-3", "token-of-github-4", "p4ssword!"),
         *("in-the-url-5", "gateway-word-6"),
     }
+
+
+def test_what_was_searched_is_not_kept() -> None:
+    """A run reads many megabytes of prompts, of which none may outlive its test."""
+
+    class Length:
+        name, exact = "length", True
+
+        def count(self, text: str, family: Family) -> int:
+            return len(text)
+
+    secrets, counter = Secrets(["sk-ant-api03-planted"]), Memo(Length())
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            text = f"{number}" + " word" * 20_000
+            assert secrets.redact(text) is text
+            counter.count(text, Family.V3)
+        del text
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000, "of two million characters"
