@@ -271,7 +271,7 @@ class LiveLine:
     """One line below those that pytest writes, written anew again and again; for terminals."""
 
     def __init__(self, writer: Any, file: TextIO) -> None:
-        """`writer` is pytest's, which knows where the cursor is; this one goes past it, to `file`."""
+        """Take pytest's `writer`, which knows where the cursor is; the line goes past it, to `file`."""
         self._writer = writer
         self._file = file
         self._text = ""
