@@ -37,6 +37,26 @@ for (let turn = 0; ; turn++) {
   messages.push({role: "user", content: calls.map(found)});
 }
 """
+AI_SDK = """
+import { generateText, stepCountIs, tool } from "ai";
+import { anthropic } from "@ai-sdk/anthropic";
+import { z } from "zod";
+const { text } = await generateText({
+  model: anthropic("claude-haiku-4-5"),
+  system: "You answer what customers ask about their orders. ".repeat(Number(process.env.TIMES ?? 20)),
+  prompt: "Where is order 17?",
+  tools: {
+    look_up: tool({
+      description: "Look an order up.",
+      inputSchema: z.object({order: z.number()}),
+      execute: async () => "On its way.",
+    }),
+  },
+  stopWhen: stepCountIs(3),
+});
+console.log(text);
+"""
+"""The Vercel AI SDK as its documentation has it: it appends `/messages` to ANTHROPIC_BASE_URL."""
 NODE_SUITE = """
 import subprocess
 import pytest
@@ -88,15 +108,19 @@ def script(body: Mapping[str, Any]) -> Any:
 
 
 class Children:
-    """A suite whose scenario runs an agent in another process."""
+    """A suite whose scenario runs an agent in another process.
 
-    def __init__(self, project: Project) -> None:
+    `version` is what its client takes for a part of the base URL; the proxy does not need it.
+    """
+
+    def __init__(self, project: Project, version: str = "") -> None:
         self.project = project
+        self._version = version
 
-    def call(self, *options: str) -> list[int]:
+    def call(self, *options: str, version: str = "") -> list[int]:
         """Run it against the server; the prompt tokens of each charge."""
         with MessagesApi(script) as api:
-            done = self.project.run(*options, url=api.url)
+            done = self.project.run(*options, url=api.url + version)
         assert done.status == 0, done.output
         assert any(KEY in str(request.headers) for request in api.requests)
         return [charge.usage.prompt_tokens for charge in api.charges]
@@ -116,24 +140,31 @@ class Children:
         assert (entry["measured"]["turns"], entry["measured"]["prompt_tokens"]) == (2, sum(recorded))
 
         monkeypatch.setenv("TIMES", "400")
-        charged = self.call("--token-budget-disable")
+        charged = self.call("--token-budget-disable", version=self._version)
         changed = self.project.judge()
         entry = changed.scenarios[scenario]
         assert (entry["verdict"], entry["basis"]) == ("over", "counted"), changed.output
         assert entry["measured"]["prompt_tokens"] == sum(charged)
 
 
-@pytest.fixture(scope="module")
-def node_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the TypeScript SDK in it."""
+@pytest.fixture(
+    scope="module",
+    params=[(NODE, ["@anthropic-ai/sdk"]), (AI_SDK, ["ai", "@ai-sdk/anthropic", "zod"])],
+    ids=["@anthropic-ai/sdk", "ai"],
+)
+def typescript(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an agent and the packages that it needs."""
     if shutil.which("npm") is None:
         pytest.skip("Node is not installed")
     preload()
+    agent, packages = request.param
     folder = tmp_path_factory.mktemp("node")
-    install = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "@anthropic-ai/sdk"]
+    install = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *packages]
     done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
-        pytest.skip(f"npm cannot install @anthropic-ai/sdk: {done.stderr.strip()[-200:]}")
+        pytest.skip(f"npm cannot install {' '.join(packages)}: {done.stderr.strip()[-200:]}")
+    (folder / "agent.mjs").write_text(agent, "utf-8")
+    scratch(folder, NODE_SUITE)
     return folder
 
 
@@ -142,12 +173,11 @@ def scratch(folder: Path, suite: str) -> None:
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n", "utf-8")
 
 
-def test_the_typescript_sdk(
-    node_project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+def test_an_agent_in_typescript(
+    typescript: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scratch(node_project, NODE_SUITE)
-    (node_project / "agent.mjs").write_text(NODE, "utf-8")
-    Children(Project(node_project, pytester)).check(monkeypatch, "test_node")
+    version = "/v1" if (typescript / "node_modules/ai").exists() else ""
+    Children(Project(typescript, pytester), version).check(monkeypatch, "test_node")
 
 
 @pytest.fixture(scope="module")
