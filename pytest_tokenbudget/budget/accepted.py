@@ -250,6 +250,26 @@ def parse_accepted(text: str, name: str) -> Sequence[AcceptedCassette]:
     return _parsed(load_yaml(text))[name] if text else ()
 
 
+def newly_accepted(was: str, now: str) -> dict[str, list[str]]:
+    """Return the fields of requests that are accepted otherwise than they were, by scenario name.
+
+    `was` and `now` are the texts of an accepted file; empty where there is none. What cannot be read accepts
+    nothing that could be named: the run itself fails on it.
+    """
+    try:
+        before, after = (_parsed(load_yaml(text)) if text else {} for text in (was, now))
+    except (BaselineError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    found = {name: _accepts(cassettes) ^ _accepts(before.get(name, ())) for name, cassettes in after.items()}
+    return {name: sorted({field for field, _ in edits}) for name, edits in found.items() if edits}
+
+
+def _accepts(cassettes: Sequence[AcceptedCassette]) -> set[tuple[str, tuple[str, ...]]]:
+    """Return what edits put in, by field."""
+    turns = (turn for cassette in cassettes for turn in cassette.turns)
+    return {(edit.field, edit.added) for turn in turns for edit in turn.edits}
+
+
 _NEXT = f"Restore it from git, or take one side of the merge, and run `{UPDATE}`."
 
 

@@ -71,6 +71,7 @@ def compare(repository: Repository, base: str | None) -> Diff:
         {"source": prices.source, "version": prices.version},
         prices.cost,
         load_settings(repository.folder).scenario.runs_per_month,
+        baseline_history.accepted_since(repository, commit),
     )
     if apart:
         found["other_start"] = sorted(apart)

@@ -4,7 +4,7 @@
       "base": {"name": "origin/main", "commit": HASH}, "unchanged": 11,
       "scenarios": [{"id": ..., "was": ..., "matched": "file" | "tokens" | null,
         "change": "raised" | "lowered" | "shifted" | "added" | "removed" | "renamed",
-        "before": TOKENS | null, "now": TOKENS | null}],
+        "before": TOKENS | null, "now": TOKENS | null, "accepts": ["system"]}],
       "already": null | [{"id": ..., "verdict": "over", "commit": HASH | null, "worse": [METRIC, ...]}]}
 
 `already` says what failed at the base; it is null if no document of the base was given.
@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NotRequired, TypedDict, cast
 
 from pytest_tokenbudget.budget.changes import Change
@@ -32,7 +33,7 @@ from pytest_tokenbudget.reports.document import (
 )
 from pytest_tokenbudget.reports.scenario_view import METRICS, short_ids, usual_month
 from pytest_tokenbudget.reports.text import Line, Paper, code, html, named_table, plain, prose, shorten, wrap
-from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, listed, money, percent, plural, signed
 
 VERSION = 1
 _AGAIN = "Write it again with `tokenbudget diff --format json`."
@@ -55,6 +56,8 @@ class ChangeEntry(TypedDict):
     change: str
     before: TokensEntry | None
     now: TokensEntry | None
+    accepts: NotRequired[list[str]]
+    """Fields of its requests that are accepted otherwise than before."""
 
 
 class AlreadyEntry(TypedDict):
@@ -90,8 +93,9 @@ def diff(
     prices: Mapping[str, str],
     cost: CostOf,
     runs_per_month: int | None = None,
+    accepts: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> Diff:
-    """Return the DIFF of `changes`, with both sides at the same prices."""
+    """Return the DIFF of `changes`, with both sides at the same prices. `accepts` holds fields by scenario id."""
     scenarios: list[ChangeEntry] = [
         {
             "id": one.id,
@@ -100,6 +104,7 @@ def diff(
             "change": str(one.direction),
             "before": None if one.before is None else build.tokens(one.before, cost),
             "now": None if one.now is None else build.tokens(one.now, cost),
+            "accepts": accepts.get(one.id, []),
         }
         for one in changes
     ]
@@ -174,12 +179,14 @@ _TEXT_OR_NULL = {"type": ["string", "null"]}
 _TOKENS_OR_NULL = {"anyOf": [{"$ref": "#/$defs/tokens"}, {"type": "null"}]}
 _CHANGES = {"enum": ["raised", "lowered", "shifted", "added", "removed", "renamed"]}
 _CHANGE = _object(
+    ("accepts",),
     id=_TEXT,
     was=_TEXT,
     matched={"enum": ["file", "tokens", None]},
     change=_CHANGES,
     before=_TOKENS_OR_NULL,
     now=_TOKENS_OR_NULL,
+    accepts={"type": "array", "items": _TEXT},
 )
 _ALREADY = _object(
     id=_TEXT,
@@ -243,16 +250,30 @@ class Accepting:
             amounts = _moved(raised)
             months = [_month(one, runs.get(one["id"])) for one in raised]
             amounts += _monthly(None if None in months else sum(each or 0.0 for each in months))
-            accepted = [f"accepts {', '.join(amounts)}, in {plural(len(raised), 'scenario')}"]
+            fields = dict.fromkeys(field for one in raised for field in one.get("accepts", ()))
+            changes = listed(list(dict.fromkeys(_FIELDS.get(field, plain(field)) for field in fields)))
+            for_changes = f", for changes of {changes}" if changes else ""
+            accepted = [f"accepts {', '.join(amounts)}, in {plural(len(raised), 'scenario')}{for_changes}"]
         return "; ".join([*accepted, *map(plain, self.decisions)])
 
-    def items(self, runs: Mapping[str, float | None]) -> list[str]:
-        """Return each raised baseline in a sentence."""
+    def items(self, runs: Mapping[str, float | None]) -> list[tuple[str, str]]:
+        """Return the name of each raised baseline, and by how much it was raised."""
         names = short_ids([one["id"] for one in self.raised])
         return [
-            f"{name}: {', '.join([*_moved([one]), *_monthly(_month(one, runs.get(one['id'])))])}"
+            (name, ", ".join([*_moved([one]), *_monthly(_month(one, runs.get(one["id"])))]))
             for name, one in zip(names, self.raised, strict=True)
         ]
+
+
+_FIELDS = {
+    "system": "the system prompt",
+    "tools": "the tools",
+    "messages": "the conversation",
+    "model": "the model",
+    "(url)": "the model",
+    "(keys)": "the order of keys",
+    "(anthropic-beta)": "the betas",
+}
 
 
 def _month(one: ChangeEntry, runs: float | None) -> float | None:

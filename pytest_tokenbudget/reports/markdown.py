@@ -84,14 +84,13 @@ def markdown(
     accepting = accepting or Accepting()
     if not (run_view.has_news(document) or accepting.has_news):
         return f"{marker(suffix)}\n\n{prose(run_view.headline(document))}.\n"
-    below = diff_markdown(accepting.diff) if accepting.diff else ""
     text = ""
     for most, details in _SUMMARY if full else _COMMENT:
         cut = Cut(most, details, every=full)
         text = "\n\n".join([marker(suffix), *_blocks(document, cut, links, accepting)]) + "\n"
         if len(text.encode()) <= _SUMMARY_BYTES if full else len(text) <= _COMMENT_CHARACTERS:
             break
-    return f"{text}\n{below}" if below else text
+    return text
 
 
 def marker(suffix: str = "") -> str:
@@ -120,8 +119,8 @@ def _headings(document: Document, accepting: Accepting) -> Iterator[str]:
         yield f"{prose(run_view.headline(document, accepts=True))}."
     else:
         yield f"### {prose(run_view.headline(document))}"
-    items = [f"- accepted: {prose(text)}" for text in accepting.items(runs)]
-    more = [f"- accepted in {len(items) - _ACCEPTED:,} more"] if len(items) > _ACCEPTED else []
+    items = [f"- **accepted**: {_name(name)}: {prose(text)}" for name, text in accepting.items(runs)]
+    more = [f"- and {len(items) - _ACCEPTED:,} more"] if len(items) > _ACCEPTED else []
     looks = [f"- **look at**: {prose(crop(plain(text), _NOTE_COLUMNS))}" for text in accepting.notices]
     if found := [*items[:_ACCEPTED], *more, *looks[:_CHANGES]]:
         yield "\n".join(found)
@@ -153,6 +152,8 @@ def _blocks(document: Document, cut: Cut, links: Links | None, accepting: Accept
         yield from _details(*group)
     if within:
         yield from _within(within, cut.rows)
+    if accepting.diff and (below := diff_markdown(accepting.diff)):
+        yield below.rstrip("\n")
     yield f"<sub>{_footer(document, links)}</sub>"
 
 

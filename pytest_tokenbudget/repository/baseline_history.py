@@ -19,6 +19,7 @@ from pytest_tokenbudget.budget.accepted import (
     accepted_of,
     accepted_path,
     merged_or_edited,
+    newly_accepted,
     parse_accepted,
     read_accepted,
     read_sides,
@@ -44,6 +45,7 @@ from pytest_tokenbudget.budget.changes import (
     VersionReader,
     by_id,
     is_baseline_file,
+    module_of,
     trends,
 )
 from pytest_tokenbudget.errors import BaselineError, GitError, TokenBudgetError
@@ -102,6 +104,23 @@ def baselines_at_commit(repository: Repository, commit: Commit) -> dict[str, Bas
     where = {path: f"{path} at {commit.id[:7]}" for path in tree}
     texts = {path: _text(contents[blob], where[path]) for path, blob in tree.items()}
     return by_id({path: parse_baselines(text, where[path]) for path, text in texts.items()})
+
+
+_ACCEPTED = "**/token_budgets/accepted/*.yaml"
+
+
+def accepted_since(repository: Repository, commit: Commit) -> dict[str, list[str]]:
+    """Return the fields of requests that are accepted otherwise than at `commit`, by scenario id."""
+    paths = files(repository.folder, _ACCEPTED)
+    tree = repository.tree(commit.id, ".yaml") if paths else {}
+    before = dict(repository.blobs([tree[path] for path, _ in paths if path in tree]))
+    found: dict[str, list[str]] = {}
+    for path, file in paths:
+        was = before[tree[path]].decode(errors="replace") if path in tree else ""
+        module = module_of(path.replace("/accepted/", "/"))
+        for name, fields in newly_accepted(was, file.read_text("utf-8", errors="replace")).items():
+            found[f"{module}::{name}"] = fields
+    return found
 
 
 @dataclass(frozen=True, slots=True)

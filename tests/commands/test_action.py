@@ -108,6 +108,10 @@ def test_an_update_is_shown_beside_the_verdict(repo: Scratch, temporary: Path) -
     assert job.statuses == [0, 0, 0, 0]
     assert "Baselines since origin/main" in job.summary
     assert "2 raised" in job.summary
+    heading = job.summary.split("\n\n")[1]
+    assert heading.startswith("### Accepts +")
+    assert heading.endswith(", in 2 scenarios, for changes of the system prompt")
+    assert "2 scenarios are within budget." in job.summary
 
 
 def test_a_shallow_clone_says_so_and_goes_on(repo: Scratch, tmp_path: Path, temporary: Path) -> None:
