@@ -95,7 +95,7 @@ def diff(
     runs_per_month: int | None = None,
     accepts: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> Diff:
-    """Return the DIFF of `changes`, with both sides at the same prices. `accepts` holds fields by scenario id."""
+    """Return the DIFF of `changes`, both sides at the same prices. `accepts` holds fields by scenario id."""
     scenarios: list[ChangeEntry] = [
         {
             "id": one.id,
