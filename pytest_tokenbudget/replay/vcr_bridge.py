@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import copy
 import functools
+import inspect
+import io
 import itertools
 import re
 import sys
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from http import client
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -58,6 +61,7 @@ from vcr.record_mode import RecordMode  # noqa: E402
 from vcr.request import Request  # noqa: E402
 from vcr.serialize import deserialize, serialize  # noqa: E402
 from vcr.serializers import jsonserializer, yamlserializer  # noqa: E402
+from vcr.stubs import VCRConnection, VCRHTTPConnection  # noqa: E402
 from vcr.util import read_body  # noqa: E402
 
 
@@ -393,7 +397,8 @@ def _sync_handler(router: Router, library: Any, original: Callable[..., Any]) ->
             if router.can_play_response_for(asked):
                 return _played(library, router.play_response(asked))
         answer = original(transport, request)
-        reading = _Reading(router, asked, answer)
+        head = (answer.status_code, answer.reason_phrase, answer.headers.multi_items())
+        reading = _Reading(router, asked, *head)
         answer.stream = Told(reading, answer.stream)
         if not reading.streams:
             with contextlib.closing(answer.stream):
@@ -440,7 +445,8 @@ def _async_handler(router: Router, library: Any, original: Callable[..., Any]) -
                 await _others_ask()
                 return _played(library, router.play_response(asked))
         answer = await original(transport, request)
-        reading = _Reading(router, asked, answer)
+        head = (answer.status_code, answer.reason_phrase, answer.headers.multi_items())
+        reading = _Reading(router, asked, *head)
         answer.stream = Told(reading, answer.stream)
         if not reading.streams:
             async with contextlib.aclosing(answer.stream):
@@ -470,16 +476,22 @@ def _is_cancelled() -> bool:
 
 
 class _Reading:
-    """A real answer of httpx while the agent reads it."""
+    """A real answer while the agent reads it."""
 
-    def __init__(self, router: Router, asked: Request, answer: Any) -> None:
+    def __init__(
+        self, router: Router, asked: Request, code: int, phrase: str, headers: Iterable[tuple[str, str]]
+    ) -> None:
         self._router = router
         self._asked = asked  # kept alive: a call counts as given up when its request is garbage-collected
-        self._answer = answer
+        self._status = {"code": code, "message": phrase}
+        self._headers: dict[str, list[str]] = {}
+        for name, value in headers:
+            self._headers.setdefault(str(name), []).append(value)
         self._chunks: list[bytes] = []
         self._is_over = False
         self._call = router.begun(asked)
-        kind = answer.headers.get("content-type", "")
+        kinds = (values[0] for name, values in self._headers.items() if name.lower() == "content-type")
+        kind = next(kinds, "")
         self.streams = self._call is not None and self._call.sent.costs and kind.startswith(STREAMS)
         """Whether the answer is passed on as it comes."""
         if self.streams and self._call:
@@ -517,21 +529,258 @@ class _Reading:
     def take(self, chunk: bytes, *, unread: bool = False) -> bytes:
         """Keep a chunk and return it; `unread` if the agent does not read it."""
         self._chunks.append(chunk)
-        if unread and self._call and chunk.strip():
-            self._call.is_read = False
+        if unread:
+            self.skip(chunk)
         return chunk
+
+    def skip(self, rest: bytes) -> None:
+        """Note that the agent does not read the rest of the answer."""
+        if self._call and rest.strip():
+            self._call.is_read = False
 
     def end(self) -> None:
         """Give the whole answer to the router."""
         if self._is_over:
             return
         self._is_over = True
-        headers: dict[str, list[str]] = {}
-        for name, value in self._answer.headers.multi_items():
-            headers.setdefault(name, []).append(value)
-        status = {"code": self._answer.status_code, "message": self._answer.reason_phrase}
-        told = {"status": status, "headers": headers, "body": {"string": b"".join(self._chunks)}}
-        self._router.append(self._asked, told)
+        body = {"string": b"".join(self._chunks)}
+        self._router.append(self._asked, {"status": self._status, "headers": self._headers, "body": body})
+
+
+class _Wire(io.BufferedReader):
+    """What a socket says, kept while it is read."""
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock.makefile("rb", buffering=0))
+        self.kept = bytearray()
+        self.told: Callable[[], None] | None = None
+        """Called once before it is closed, by whoever does that: all was read, or nobody reads on."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._keep(super().read(size))
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return self._keep(super().read1(size))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return self._keep(super().readline(size))
+
+    def readinto(self, buffer: Any, /) -> int:
+        number = super().readinto(buffer)
+        self._keep(bytes(memoryview(buffer)[:number]))
+        return number
+
+    def _keep(self, content: bytes) -> bytes:
+        self.kept += content
+        return content
+
+    def close(self) -> None:
+        told, self.told = self.told, None
+        if told is not None and not self.closed:
+            told()
+        super().close()
+
+
+class _Again(io.RawIOBase):
+    """What a wire has said so far, and then what it goes on to say."""
+
+    def __init__(self, kept: bytes, wire: io.BufferedReader | None) -> None:
+        self._kept = io.BytesIO(kept)
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        content = self._kept.read(len(buffer))
+        if not content and self._wire is not None:
+            content = self._wire.read1(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def makefile(self, *_: Any, **__: Any) -> io.BufferedReader:
+        """As of a socket."""
+        return io.BufferedReader(self)
+
+    def content(self, method: str | None) -> bytes:
+        """The body of an answer, as far as it is there. Raises HTTPException and OSError where it is cut."""
+        answer = client.HTTPResponse(self, method=method)  # type: ignore[arg-type]  # only `makefile` is asked
+        answer.begin()
+        return answer.read()
+
+
+class _StreamsError(BaseException):
+    """Carries an answer that comes piece by piece past vcr, which would read it whole."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+_READS_ALL = "_reads_all"
+"""Attribute of a connection of vcr: its caller wants the answer whole, as urllib3's do by default."""
+
+
+def _noting_how_it_reads(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return vcr's `request` of http.client and urllib3 that keeps what vcr drops."""
+
+    @functools.wraps(original)
+    def request(connection: Any, *given: Any, **options: Any) -> Any:
+        vars(connection)[_READS_ALL] = options.get("preload_content", False)
+        return original(connection, *given, **options)
+
+    return request
+
+
+def _passing_streams(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return vcr's `getresponse` of http.client and urllib3, whose streams reach the agent as they come."""
+
+    @functools.wraps(original)
+    def getresponse(connection: Any, *given: Any, **options: Any) -> Any:
+        router, asked = connection.cassette, connection._vcr_request
+        reads_all = vars(connection).get(_READS_ALL, False)
+        if not isinstance(router, Router) or reads_all or router.can_play_response_for(asked):
+            return original(connection, *given, **options)
+        with _tapped(connection.real_connection, router, asked):
+            try:
+                return original(connection, *given, **options)
+            except _StreamsError as streams:
+                return streams.answer
+
+    return getresponse
+
+
+@contextlib.contextmanager
+def _tapped(real: Any, router: Router, asked: Request) -> Iterator[None]:
+    """Let a real connection tell of a stream before it is read; of a library that is unknown, leave it."""
+    unread = {"preload_content": False}
+    is_urllib3 = unread.keys() <= inspect.signature(type(real).request).parameters.keys()
+    if not is_urllib3 and type(real).getresponse is not VCRHTTPConnection._baseclass.getresponse:
+        yield
+        return
+
+    def getresponse(*given: Any, **options: Any) -> Any:
+        wires: list[_Wire] = []
+        real.response_class = functools.partial(_told_response, wires)
+        answer = type(real).getresponse(real, *given, **options)
+        phrase, headers = answer.reason, list(answer.headers.items())
+        reading = _Reading(router, asked, answer.status, phrase, headers)
+        if not reading.streams or not wires:
+            return answer
+        whole = functools.partial(_decoded, answer) if is_urllib3 else bytes
+        wires[0].told = functools.partial(_end, reading, wires[0], asked.method, whole)
+        answer.getheaders = lambda: headers  # vcr asks it, and urllib3 warns of it
+        raise _StreamsError(answer)
+
+    real.request = functools.partial(type(real).request, real, **(unread if is_urllib3 else {}))
+    real.getresponse = getresponse
+    try:
+        yield
+    finally:
+        for name in ("request", "getresponse", "response_class"):
+            vars(real).pop(name, None)
+
+
+def _told_response(wires: list[_Wire], sock: Any, *given: Any, **options: Any) -> client.HTTPResponse:
+    """Return an answer that is read from a wire, which `wires` then holds."""
+    wires.append(_Wire(sock))
+    tapped: Any = SimpleNamespace(makefile=lambda *_: wires[-1])
+    return client.HTTPResponse(tapped, *given, **options)
+
+
+def _end(reading: _Reading, wire: _Wire, method: str, whole: Callable[[bytes], bytes]) -> None:
+    """Take in an answer whose wire is closed; what the agent has left of it is read first."""
+    kept = bytes(wire.kept)
+    try:
+        read = _Again(kept, None).content(method)
+    except client.IncompleteRead as cut:
+        read = cut.partial
+    try:
+        content = _Again(kept, wire).content(method)
+    except (client.HTTPException, OSError):
+        return  # it broke off
+    reading.skip(content[len(read) :])
+    reading.take(whole(content))
+    reading.end()
+
+
+def _decoded(answer: Any, content: bytes) -> bytes:
+    """Return the content of an answer of urllib3 as vcr keeps it: not compressed."""
+    decoded: bytes = type(answer)(io.BytesIO(content), headers=answer.headers).data
+    return decoded
+
+
+class _NoConnection:
+    """What a stream of aiohttp asks of its connection; here it is fed by hand."""
+
+    _reading_paused = False
+    connected = True
+
+    def pause_reading(self) -> None:
+        """Nothing: what comes is kept anyway."""
+
+    def resume_reading(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+
+def _passing_streams_async(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return vcr's `record_response` of aiohttp that passes a stream on as it comes."""
+
+    async def record_response(cassette: Any, asked: Request, response: Any) -> None:
+        if isinstance(cassette, Router) and cassette.begun(asked) is not None:
+            head = (response.status, response.reason, response.headers.items())
+            reading = _Reading(cassette, asked, *head)
+            if reading.streams:
+                _pump(response, reading)
+                return
+        await original(cassette, asked, response)
+
+    return record_response
+
+
+def _pump(response: Any, reading: _Reading) -> None:
+    """Read an answer of aiohttp to its end, and feed the agent with it; it waits for that when it closes."""
+    real, kind = response.content, type(response)
+    content = response.content = type(real)(_NoConnection(), 2**16, loop=asyncio.get_running_loop())
+    feeding = asyncio.ensure_future(_feed(real, content, reading))
+
+    def leave(*_: object) -> None:
+        with contextlib.suppress(Exception):  # of an answer that broke off
+            reading.skip(content.read_nowait())
+
+    class Told(kind):  # type: ignore[misc, valid-type]  # of a library that has no name here
+        """Is closed when the whole answer is there."""
+
+        async def __aexit__(self, *error: Any) -> None:
+            if _is_cancelled():
+                feeding.cancel()
+            await asyncio.wait([feeding])
+            leave()
+            await super().__aexit__(*error)
+
+        def release(self) -> Any:
+            feeding.add_done_callback(leave)
+            return super().release() if feeding.done() else None
+
+        def close(self) -> None:
+            feeding.add_done_callback(leave)
+            if feeding.done():
+                super().close()
+
+    response.__class__ = Told
+
+
+async def _feed(real: Any, content: Any, reading: _Reading) -> None:
+    """Pass on what a stream of aiohttp says, and keep it."""
+    try:
+        with reading.goes_on():
+            async for chunk in real.iter_any():
+                content.feed_data(reading.take(chunk))
+    except Exception as error:
+        content.set_exception(error)
+    else:
+        reading.end()
+        content.feed_eof()
 
 
 def _played(library: Any, answer: Mapping[str, Any]) -> Any:
@@ -614,11 +863,19 @@ def _watched() -> Iterator[None]:
         for library, cls, method in _TRANSPORTS:
             if owner := getattr(sys.modules.get(library), cls, None):
                 stack.enter_context(_replaced(owner, method, _watching(sys.modules[library], owner, method)))
+        noting = _noting_how_it_reads(VCRConnection.request)
+        stack.enter_context(_replaced(VCRConnection, "request", noting))
+        stack.enter_context(
+            _replaced(VCRConnection, "getresponse", _passing_streams(VCRConnection.getresponse))
+        )
+        if stubs := sys.modules.get("vcr.stubs.aiohttp_stubs"):
+            passing = _passing_streams_async(stubs.record_response)
+            stack.enter_context(_replaced(stubs, "record_response", passing))
         yield
 
 
 @contextlib.contextmanager
-def _replaced(owner: type, method: str, new: Callable[..., Any]) -> Iterator[None]:
+def _replaced(owner: Any, method: str, new: Callable[..., Any]) -> Iterator[None]:
     original = owner.__dict__[method]
     setattr(owner, method, new)
     try:

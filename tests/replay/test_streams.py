@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import aiohttp
 import anthropic
 import httpx
 import httpx2
 import pytest
+import requests
 
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger
@@ -70,11 +75,52 @@ def reads_async(library: ModuleType, url: str, seen: threading.Event) -> bytes:
     return asyncio.run(read())
 
 
+def reads_requests(library: ModuleType, url: str, seen: threading.Event) -> bytes:
+    asked: Any = {"json": body(stream=True), "headers": HEADERS, "timeout": PATIENCE, "stream": True}
+    parts = []
+    with library.post(f"{url}/v1/messages", **asked) as answer:
+        for part in answer.iter_content(None):
+            seen.set()
+            parts.append(part)
+    return b"".join(parts)
+
+
+def reads_urllib(library: ModuleType, url: str, seen: threading.Event) -> bytes:
+    content, headers = json.dumps(body(stream=True)).encode(), {**HEADERS, "content-type": "application/json"}
+    asked = library.Request(f"{url}/v1/messages", content, headers)
+    parts = []
+    with library.urlopen(asked, timeout=PATIENCE) as answer:
+        for line in answer:
+            seen.set()
+            parts.append(line)
+    return b"".join(parts)
+
+
+def reads_aiohttp(library: ModuleType, url: str, seen: threading.Event) -> bytes:
+    async def read() -> bytes:
+        asked: Any = {"json": body(stream=True), "headers": HEADERS}
+        parts = []
+        async with library.ClientSession() as session, session.post(f"{url}/v1/messages", **asked) as answer:
+            async for part in answer.content.iter_any():
+                seen.set()
+                parts.append(part)
+        return b"".join(parts)
+
+    return asyncio.run(read())
+
+
 Reads = Callable[[ModuleType, str, threading.Event], bytes]
 
 
-@pytest.mark.parametrize("library", [httpx, httpx2])
-@pytest.mark.parametrize("read", [reads, reads_async])
+@pytest.mark.parametrize(
+    ("library", "read"),
+    [
+        *itertools.product([httpx, httpx2], [reads, reads_async]),
+        (requests, reads_requests),
+        (urllib.request, reads_urllib),
+        (aiohttp, reads_aiohttp),
+    ],
+)
 def test_the_first_event_is_there_before_the_second_is_sent(
     server: Withholding, library: ModuleType, read: Reads
 ) -> None:
@@ -106,12 +152,30 @@ def stops_async(url: str) -> str:
     return asyncio.run(read())
 
 
+def stops_requests(url: str) -> str:
+    asked: Any = {"json": body(stream=True), "headers": HEADERS, "timeout": PATIENCE, "stream": True}
+    with requests.post(f"{url}/v1/messages", **asked) as answer:
+        return str(next(answer.iter_lines()))
+
+
+def stops_aiohttp(url: str) -> str:
+    async def read() -> str:
+        asked: Any = {"json": body(stream=True), "headers": HEADERS}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{url}/v1/messages", **asked) as answer,
+        ):
+            return (await answer.content.readline()).decode()
+
+    return asyncio.run(read())
+
+
 def whole_answer(interactions: list[Interaction]) -> bool:
     (exchange,) = Traffic(interactions).exchanges
     return exchange.answer.is_whole
 
 
-@pytest.mark.parametrize("stop", [stops, stops_async])
+@pytest.mark.parametrize("stop", [stops, stops_async, stops_requests, stops_aiohttp])
 def test_an_agent_that_stops_reading_is_recorded_whole_and_as_such(stop: Callable[[str], str]) -> None:
     with MessagesApi(lambda _: LONG) as api, running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
         first = stop(api.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from decimal import Decimal
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from pytest_tokenbudget.budget.verdict import LiveRuns
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.reports.build import Spread, merge_samples
+from pytest_tokenbudget.reports.dashboard.page import dashboard
 from pytest_tokenbudget.reports.document import TokensEntry, add
-from support.documents import SONNET, loop, scenario
+from support.documents import SONNET, document, loop, scenario
 
 TEST = "tests/test_a.py::test_a"
 WAS = loop(SONNET, 1000, [10, 10])
@@ -62,6 +64,9 @@ def test_what_is_not_decided_says_what_would_decide_it() -> None:
     one = merged(*RUNS, judged=LiveRuns(before, (0.0092, 0.0122, 0.0105), 1.05))
     (said,) = told(one, "inconclusive")
     assert re.fullmatch(r"undecided: \d+ more runs, about \$[\d.]+, would decide \+10\.0%", said)
+    page = html.unescape(dashboard(document([one], mode="live"), None))
+    assert said in page
+    assert told(one, "interval")[0] in page
 
 
 def test_a_run_without_a_prompt_has_no_cache_share() -> None:
