@@ -14,7 +14,15 @@ from pytest_tokenbudget.model import FindingKind
 from pytest_tokenbudget.reports import change_view, run_view, scenario_view, text
 from pytest_tokenbudget.reports.baseline_report import Accepting, diff_markdown
 from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
-from pytest_tokenbudget.reports.scenario_view import cost_cell, row, rows, runs_of, turn_table, ways_out
+from pytest_tokenbudget.reports.scenario_view import (
+    cost_cell,
+    is_comparable,
+    row,
+    rows,
+    runs_of,
+    turn_table,
+    ways_out,
+)
 from pytest_tokenbudget.reports.text import code, crop, html, html_code, plain, prose, shorten
 from pytest_tokenbudget.wording import count, plural, signed
 
@@ -311,6 +319,8 @@ def _footer(document: Document, links: Links | None) -> str:
         parts.insert(0, f"commit {code(document['commit'][:12])}")
     if any(one["basis"] == "estimated" for one in document["scenarios"]):
         parts.append("\\~ is estimated: `--token-budget-count=api` counts exactly, for free")
+    if of_month := run_view.month([one for one in document["scenarios"] if is_comparable(one)]):
+        parts.append(prose(of_month))
     if links:
         parts += [f"[base]({links.base})"] if links.base else []
         parts.append(f"[head]({links.head})")

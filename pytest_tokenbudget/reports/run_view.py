@@ -241,12 +241,21 @@ def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str
         yield "cost unknown"
         return
     yield f"{about}{money(now['cost_usd'])} a run{_relative(now['cost_usd'], was['cost_usd'] or 0)}"
-    months = [one["runs_per_month"] for one in compared]
-    if None not in months:
-        dollars = sum(
-            (runs or 0) * dollars_of([one["measured"]]) for runs, one in zip(months, compared, strict=True)
-        )
-        yield f"{about}{money(dollars)} a month{_start(compared)}"
+    yield from [of_month] if (of_month := month(compared)) else []
+
+
+def month(scenarios: Sequence[ScenarioEntry]) -> str:
+    """Return `$3,177.89 a month (from an empty cache, $2,901.00 with a warm prefix)`.
+
+    Empty if it is not known of each of them how often it runs, and what a run costs.
+    """
+    runs = [one["runs_per_month"] for one in scenarios]
+    if not scenarios or None in runs or any(map(unpriced, scenarios)):
+        return ""
+    dollars = sum(
+        (number or 0) * dollars_of([one["measured"]]) for number, one in zip(runs, scenarios, strict=True)
+    )
+    return f"{tilde(scenarios)}{money(dollars)} a month{_start(scenarios)}"
 
 
 def _start(scenarios: Sequence[ScenarioEntry]) -> str:

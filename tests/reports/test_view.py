@@ -16,6 +16,7 @@ from pytest_tokenbudget.reports.change_view import (
     sentence,
     unexplained,
 )
+from pytest_tokenbudget.reports.dashboard import page
 from pytest_tokenbudget.reports.exports import workflow_commands
 from pytest_tokenbudget.reports.markdown import markdown
 from pytest_tokenbudget.reports.run_view import has_news, headline, line, missing
@@ -282,6 +283,18 @@ def monthly(name: str, runs: int | None) -> Any:
 )  # fmt: skip
 def test_the_line(scenarios: list[Any], said: str) -> None:
     assert line(document(scenarios)) == f"token budgets: {said}"
+
+
+def test_a_month_says_its_start_wherever_it_is_told() -> None:
+    start = {"foreign_reads": 0, "cold_usd": 0.004, "warm_usd": 0.001}
+    told = document([{**monthly("a", 1000), "start": start}])
+    said = "a month (from an empty cache, $1.00 with a warm prefix)"
+    assert said in line(told)
+    assert said.replace("$", "\\$") in markdown(told)
+    assert said in page(told, None, None).facts[-2]
+    partly = document([{**monthly("a", 1000), "start": {**start, "foreign_reads": 5}}])
+    assert "from recordings that began partly warm, $4.00 from an empty cache" in line(partly)
+    assert "a month" not in markdown(document([one("a", "over", SMALL, LARGE)])).rpartition("<sub>")[2]
 
 
 def test_the_line_says_what_else_there_is() -> None:

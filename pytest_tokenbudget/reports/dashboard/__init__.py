@@ -317,6 +317,8 @@ def _facts(
         prices = priced["prices"]
         yield f"prices of {plain(prices['source'])} {plain(prices['version'])}"
     if document:
+        comparable = [one for one in document["scenarios"] if scenario_view.is_comparable(one)]
+        yield from [of_month] if (of_month := run_view.month(comparable)) else []
         yield f"{plain(document['tool']['name'])} {plain(document['tool']['version'])}"
     elif runs is not None:
         yield usual_month(runs)
