@@ -52,7 +52,7 @@ _VERBS = """
     Collect Combine Comment Compare Compute Convert Copy Count Create Cut Decide Decode Define Delete Divide
     Draw Drop Encode End Enter Escape Estimate Explain Express Fill Find Finish Fold Follow Forget Format
     Give Group Hash Hide Hold Import Include Join Judge Keep Lay Learn Leave Let List Load Locate Look Make
-    Map Mark Match Measure Merge Meter Move Multiply Name Note Open Order Pair Parse Patch Pick Prepare
+    Map Mark Match Measure Merge Meter Move Multiply Name Note Open Order Pair Parse Pass Patch Pick Prepare
     Price Print Put Quote Raise Read Rebuild Record Redact Reduce Refuse Register Release Remember Remove
     Render Repeat Replace Replay Report Resolve Restore Return Round Run Say Send Serve Set Share Show
     Simulate Skip Slide Sort Split Stand Start Stop Store Take Tell Track Turn Undo Update Wait Walk Warn

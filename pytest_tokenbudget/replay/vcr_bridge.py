@@ -599,11 +599,11 @@ class _Again(io.RawIOBase):
         return len(content)
 
     def makefile(self, *_: Any, **__: Any) -> io.BufferedReader:
-        """As of a socket."""
+        """Return the file that the answer is read from, as a socket does."""
         return io.BufferedReader(self)
 
     def content(self, method: str | None) -> bytes:
-        """The body of an answer, as far as it is there. Raises HTTPException and OSError where it is cut."""
+        """Return the body of an answer, as far as it is there. Raises HTTPException and OSError if it is cut."""
         answer = client.HTTPResponse(self, method=method)  # type: ignore[arg-type]  # only `makefile` is asked
         answer.begin()
         return answer.read()
@@ -717,10 +717,10 @@ class _NoConnection:
     connected = True
 
     def pause_reading(self) -> None:
-        """Nothing: what comes is kept anyway."""
+        """Change nothing: what comes is kept anyway."""
 
     def resume_reading(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
+        """Change nothing."""
 
 
 def _passing_streams_async(original: Callable[..., Any]) -> Callable[..., Any]:
