@@ -603,7 +603,7 @@ class _Again(io.RawIOBase):
         return io.BufferedReader(self)
 
     def content(self, method: str | None) -> bytes:
-        """Return the body of an answer, as far as it is there; raise HTTPException or OSError if it is cut."""
+        """Return the body of an answer, as far as it came; raise HTTPException or OSError if it is cut."""
         answer = client.HTTPResponse(self, method=method)  # type: ignore[arg-type]  # only `makefile` is asked
         answer.begin()
         return answer.read()
