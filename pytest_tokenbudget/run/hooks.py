@@ -328,7 +328,7 @@ class Scenarios:
         """
         scenario.settle()
         if self._session.options.judge:
-            scenario.renamed = self._cassettes.renamed(scenario, self._session.root)
+            scenario.renamed = self._renamed(scenario)
         try:
             concluded = self._session.conclude(scenario)
         except TokenBudgetError as error:
@@ -346,6 +346,15 @@ class Scenarios:
             warn(node, warning)
         if concluded.failure and (scenario.kind == "test" or concluded.entry is None):
             raise BudgetFailure(concluded.failure, pytrace=False)
+
+    def _renamed(self, scenario: Scenario) -> str | None:
+        """Return what to do where a scenario stands under another name in the files of the repository."""
+        root = self._session.root
+        if found := self._cassettes.renamed(scenario, root):
+            return found
+        return (
+            None if self._session.has_baseline(scenario.place) else items.baseline_elsewhere(scenario, root)
+        )
 
     def _note(self, what: str, entry: object) -> None:
         """Attach `entry` to the next test report, so that xdist carries it to the controller."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 
 from pytest_tokenbudget.budget.accepted import accepted_path, read_accepted
 from pytest_tokenbudget.budget.baselines import UPDATE, baseline_path, read_baselines, recording_digest
+from pytest_tokenbudget.budget.changes import PATTERN
 from pytest_tokenbudget.errors import CassetteError, SettingsError, TokenBudgetError
 from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.replay.cassette_file import module_of_cassette, read_cassette
@@ -209,7 +211,7 @@ class Cassettes:
         """
         function = _function(path)
         if path.stem.startswith("fixture_"):
-            return not is_of_fixture(path.stem, _fixtures(module_of_cassette(path)))
+            return not is_of_fixture(path.stem, _functions(module_of_cassette(path)))
         if path in self._owners or not function.startswith("test"):
             return False
         if any(owner.parent == path.parent and _function(owner) == function for owner in self._owners):
@@ -224,8 +226,47 @@ def _function(cassette: Path) -> str:
     return cassette.stem.partition("[")[0].rpartition(".")[2]
 
 
-def _fixtures(module: Path) -> list[str]:
-    """Return the names that a module may give to fixtures: of its functions, and as decorators say them."""
+def baseline_elsewhere(scenario: Scenario, root: Path) -> str | None:
+    """Return under which name the baseline of a scenario's recording stands, and the way out.
+
+    That is where its test is gone; None where there is none, or more than one.
+    """
+    recordings = [
+        recording_digest(exchanges[index] for index in turn_indexes(exchanges))
+        for ledger in scenario.ledgers
+        if (exchanges := ledger.recording.exchanges)
+    ]
+    digest = recordings[0] if len(recordings) == 1 else None
+    known = []
+    for shown, path in files(root, PATTERN) if digest else ():
+        module = path.parent.parent / f"{path.stem}.py"
+        with contextlib.suppress(TokenBudgetError):
+            known += [
+                (name, shown)
+                for name, baseline in read_baselines(path).items()
+                if baseline.recording == digest and not _defines(module, name)
+            ]
+    if len(known) != 1:
+        return None
+    name, shown = known[0]
+    argument = shlex.quote(ScenarioId(scenario.place.id).argument)
+    return (
+        f"the baseline of {name} in {shown} was measured on this recording, and its test is gone. If this "
+        f"one was renamed or moved: {UPDATE} {argument} && tokenbudget prune --delete"
+    )
+
+
+def _defines(module: Path, name: str) -> bool:
+    """Return whether a module still has the test, or the fixture, of a baseline."""
+    scenario = ScenarioId(f"{module.name}::{name}")
+    if scenario.kind == "fixture":
+        return is_of_fixture(name.replace(" ", "_"), _functions(module))
+    function = name.partition("[")[0].rpartition("::")[2].rpartition(" ")[2]
+    return module.is_file() and function in _functions(module)
+
+
+def _functions(module: Path) -> list[str]:
+    """Return the names of tests and fixtures that a module may have: of functions, and as decorators say."""
     text = module.read_text("utf-8", "replace") if module.is_file() else ""
     return re.findall(r"(?:\bdef |\bname=[\"'])(\w+)", text)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -202,8 +202,8 @@ class Session:
         failed = verdict.fails and not (verdict.is_measured and self.options.live)
         told = entry if judge else None
         mismatches = scenario.mismatches
-        refused = (Finding(FindingKind.PROBLEM, "match_on", text) for text in mismatches)
-        entry["findings"] += map(build.finding, self.judge.without_secrets(refused))
+        beside = self.judge.without_secrets(_beside(scenario, verdict))
+        entry["findings"] += map(build.finding, beside)
         if failed or mismatches:
             failures = [*([failure_text(entry)] if failed else []), *mismatches]
             return Conclusion(told, "\n".join(failures), warnings, measured_on, recorded)
@@ -310,3 +310,11 @@ def _measured(scenario: Scenario, meter: Meter, options: Options) -> Run | None:
         return scenario.run(meter, options)
     except TokenBudgetError:
         return None
+
+
+def _beside(scenario: Scenario, verdict: Verdict) -> Iterator[Finding]:
+    """Yield what is amiss beside the numbers: names that moved, and what `match_on` refuses."""
+    if scenario.renamed and verdict == Verdict.NEW:
+        yield Finding(FindingKind.PROBLEM, "baseline", scenario.renamed)
+    for text in scenario.mismatches:
+        yield Finding(FindingKind.PROBLEM, "match_on", text)

@@ -74,6 +74,15 @@ def test_a_renamed_test(project: Project) -> None:
     assert "its baseline is test_letters with accepted requests in token_budgets/test_it.yaml" in text
     update, _, prune = follow(project, judged, "test_mail").partition(" && ")
     assert update == "--token-budget --token-budget-update test_it.py::test_mail"
+    judged = project.judge("test_it.py::test_mail")
+    (said,) = [
+        finding["text"]
+        for finding in judged.scenarios["test_mail"]["findings"]
+        if finding["kind"] == "problem"
+    ]
+    assert (judged.status, judged.verdicts) == (1, {"new"}), "moved, and not updated yet"
+    assert "the baseline of test_letters in token_budgets/test_it.yaml was measured on this recording" in said
+    assert f"pytest --token-budget {UPDATE} test_it.py::test_mail && tokenbudget prune --delete" in said
     assert project.judge(*update.split()[1:]).status == 0
     assert prune == "tokenbudget prune --delete"
     subprocess.run(
