@@ -349,12 +349,11 @@ class Scenarios:
 
     def _renamed(self, scenario: Scenario) -> str | None:
         """Return what to do where a scenario stands under another name in the files of the repository."""
-        root = self._session.root
+        root, place = self._session.root, scenario.place
         if found := self._cassettes.renamed(scenario, root):
             return found
-        return (
-            None if self._session.has_baseline(scenario.place) else items.baseline_elsewhere(scenario, root)
-        )
+        is_known = self._session.has_baseline(place)
+        return None if is_known else self._cassettes.baseline_elsewhere(scenario, root)
 
     def _note(self, what: str, entry: object) -> None:
         """Attach `entry` to the next test report, so that xdist carries it to the controller."""

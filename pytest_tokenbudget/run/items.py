@@ -176,6 +176,7 @@ class Cassettes:
     def __init__(self, items: Iterable[pytest.Item] = ()) -> None:
         self._owners: dict[Path, dict[str, None]] = defaultdict(dict)
         self._first: dict[Path, frozenset[str]] = {}  # digests: the first request of a cassette
+        self._left: list[tuple[str, str, str | None]] | None = None  # baselines whose test is gone
         for item in items:
             if path := _cassette(item):
                 self._owners[path][place_of(item).id] = None
@@ -204,6 +205,28 @@ class Cassettes:
         known = [path for path in left if misses[0].digest in self._first[path]]
         return _moves(known[0], scenario, root) if len(known) == 1 else None
 
+    def baseline_elsewhere(self, scenario: Scenario, root: Path) -> str | None:
+        """Return under which name the baseline of a scenario's recording stands, and the way out.
+
+        That is where its test is gone; None where there is none, or more than one.
+        """
+        if self._left is None:
+            self._left = [*_without_test(root)]
+        recordings = [ledger.recording.exchanges for ledger in scenario.ledgers] if self._left else []
+        if len(recordings) != 1:
+            return None
+        (exchanges,) = recordings
+        digest = recording_digest(exchanges[index] for index in turn_indexes(exchanges))
+        known = [(name, shown) for name, shown, recording in self._left if recording == digest]
+        if len(known) != 1:
+            return None
+        name, shown = known[0]
+        argument = shlex.quote(ScenarioId(scenario.place.id).argument)
+        return (
+            f"the baseline of {name} in {shown} was measured on this recording, and its test is gone. If "
+            f"this one was renamed or moved: {UPDATE} {argument} && tokenbudget prune --delete"
+        )
+
     def _is_orphan(self, path: Path) -> bool:
         """Return whether no test or fixture is left that a cassette is of: by its name, that of a function.
 
@@ -226,34 +249,14 @@ def _function(cassette: Path) -> str:
     return cassette.stem.partition("[")[0].rpartition(".")[2]
 
 
-def baseline_elsewhere(scenario: Scenario, root: Path) -> str | None:
-    """Return under which name the baseline of a scenario's recording stands, and the way out.
-
-    That is where its test is gone; None where there is none, or more than one.
-    """
-    recordings = [
-        recording_digest(exchanges[index] for index in turn_indexes(exchanges))
-        for ledger in scenario.ledgers
-        if (exchanges := ledger.recording.exchanges)
-    ]
-    digest = recordings[0] if len(recordings) == 1 else None
-    known = []
-    for shown, path in files(root, PATTERN) if digest else ():
+def _without_test(root: Path) -> Iterator[tuple[str, str, str | None]]:
+    """Yield the name, the file and the recording of each baseline below `root` whose test is gone."""
+    for shown, path in files(root, PATTERN):
         module = path.parent.parent / f"{path.stem}.py"
         with contextlib.suppress(TokenBudgetError):
-            known += [
-                (name, shown)
-                for name, baseline in read_baselines(path).items()
-                if baseline.recording == digest and not _defines(module, name)
-            ]
-    if len(known) != 1:
-        return None
-    name, shown = known[0]
-    argument = shlex.quote(ScenarioId(scenario.place.id).argument)
-    return (
-        f"the baseline of {name} in {shown} was measured on this recording, and its test is gone. If this "
-        f"one was renamed or moved: {UPDATE} {argument} && tokenbudget prune --delete"
-    )
+            for name, baseline in read_baselines(path).items():
+                if not _defines(module, name):
+                    yield name, shown, baseline.recording
 
 
 def _defines(module: Path, name: str) -> bool:
