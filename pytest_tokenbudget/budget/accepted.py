@@ -16,12 +16,12 @@ from types import MappingProxyType
 from typing import Any
 
 from pytest_tokenbudget.budget.baselines import (
-    RESOLVE,
     UPDATE,
     Baseline,
     format_models,
     not_written,
     read_models,
+    resolve,
 )
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.files import conflict_in, dump_yaml, load_yaml, write_atomically
@@ -205,7 +205,9 @@ def read_accepted(path: Path) -> Mapping[str, Sequence[AcceptedCassette]]:
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(f"{path}: cannot be read: {error}. {_NEXT}") from error
     if conflict := conflict_in(text):
-        raise BaselineError(f"{path}: holds conflict marks of a merge (line {conflict.line}). {RESOLVE}")
+        raise BaselineError(
+            f"{path}: holds conflict marks of a merge (line {conflict.line}). {resolve(path)}"
+        )
     return _read(text, path)
 
 

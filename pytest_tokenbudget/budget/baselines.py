@@ -24,8 +24,6 @@ VERSION = 2
 """The newest version of the file that is read and written."""
 UPDATE = "pytest --token-budget --token-budget-update"
 """The command that writes baselines."""
-RESOLVE = f"Run `{UPDATE}`, which resolves it scenario by scenario, or take one side (git checkout --ours)."
-"""The next step of a file in conflict."""
 _HEADER = f"# Token budgets. Written by `{UPDATE}`; commit it and review it like code.\n"
 _OPTIONAL = "web_search_requests"
 REQUIRED = tuple(count for count in COUNTS if count != _OPTIONAL)
@@ -106,11 +104,20 @@ def read_baselines(path: Path) -> Mapping[str, Baseline]:
     text = _text_of(path)
     if text is None:
         return MappingProxyType({})
-    return parse_baselines(text, where=str(path), fix=RESOLVE if conflict_in(text) else _restore(path))
+    return parse_baselines(text, where=str(path), fix=resolve(path) if conflict_in(text) else _restore(path))
+
+
+def resolve(path: Path) -> str:
+    """Return the next step of a file in conflict."""
+    side = f"git checkout --ours -- {shlex.quote(str(path))}, or --theirs"
+    return f"Run `{UPDATE}`, which resolves it scenario by scenario, or take one side ({side})."
 
 
 def _restore(path: Path) -> str:
-    return f"Restore it (git checkout -- {shlex.quote(str(path))}), then run `{UPDATE}` for what changed."
+    """Return the next step of a file that is damaged, also one that a merge has left unmerged."""
+    return (
+        f"Restore it (git checkout HEAD -- {shlex.quote(str(path))}), then run `{UPDATE}` for what changed."
+    )
 
 
 def _text_of(path: Path) -> str | None:
@@ -145,9 +152,9 @@ def read_merged(path: Path, ancestor: Callable[[Path], str | None]) -> Merged:
     conflict = conflict_in(_text_of(path) or "")
     if conflict is None or conflict.sides is None:
         return Merged(read_baselines(path))
-    ours, theirs = (parse_baselines(side, str(path), RESOLVE) for side in conflict.sides)
+    ours, theirs = (parse_baselines(side, str(path), resolve(path)) for side in conflict.sides)
     text = ancestor(path) if conflict.base is None else conflict.base
-    base = None if text is None else parse_baselines(text, f"{path}, before both sides", RESOLVE)
+    base = None if text is None else parse_baselines(text, f"{path}, before both sides", resolve(path))
     taken: dict[str, Baseline] = {}
     contested = set()
     for name in {**ours, **theirs}:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -189,9 +190,10 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
     if not text.strip():
         raise _unreadable(path, "is empty")
     if conflict := conflict_in(text):
+        side = f"git checkout --ours -- {shlex.quote(str(path))}, or --theirs"
         raise CassetteError(
-            f"{path}: holds conflict marks of a merge (line {conflict.line}). Take one side (git checkout "
-            f"--ours -- {path}, or --theirs), or record it again: pytest --token-budget-record=all"
+            f"{path}: holds conflict marks of a merge (line {conflict.line}). Take one side ({side}), or "
+            "record it again: pytest --token-budget-record=all"
         )
     try:
         return _interactions(_document(text))
@@ -249,8 +251,9 @@ class _NewerVersionError(ValueError):
 
 
 def _unreadable(path: Path, what: str) -> CassetteError:
+    restore = f"git checkout HEAD -- {shlex.quote(str(path))}"
     return CassetteError(
-        f"{path}: {what}. Restore it (git checkout -- {path}), or delete it and record it again: "
+        f"{path}: {what}. Restore it ({restore}), or delete it and record it again: "
         "pytest --token-budget-record=once"
     )
 

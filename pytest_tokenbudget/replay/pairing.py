@@ -137,15 +137,16 @@ class Recording:
         with self._lock:
             self._misses.append(request)
 
-    def choose_exact(self, request: Request) -> Match | None:
+    def choose_exact(self, request: Request, *, but: Container[int] = ()) -> Match | None:
         """Pair a request as `choose` does, but only with certainty; else return None and change nothing.
 
-        Certain means: recorded byte for byte, at the same place, with an answer that says what it billed.
+        Certain means: recorded byte for byte, at the same place, with an answer that says what it billed, and
+        none of the exchanges `but`.
         """
         conversation = Conversation(request)
         with self._lock:
             match = self._same_bytes(conversation, self._new.origin(conversation))
-            if match is None or self.exchanges[match.index].answer.is_unknown:
+            if match is None or match.index in but or self.exchanges[match.index].answer.is_unknown:
                 return None
             if is_reshaped(conversation, match, self._recorded, self._served):
                 return None

@@ -321,7 +321,7 @@ class Ledger:
 
     def _choose(self, request: Request, left: frozenset[int] | None) -> Match | None:
         if self.rules.exact:
-            match = self.recording.choose_exact(request)
+            match = self.recording.choose_exact(request, but=self._left_calls)
         else:
             required = bool(left) or not self.rules.calls
             match = self.recording.choose(request, required=required, among=self._exchanges(left))
@@ -331,6 +331,13 @@ class Ledger:
             self._book(match)
             self._at_once.found(match.index)
         return match
+
+    @cached_property
+    def _left_calls(self) -> frozenset[int]:
+        """Exchanges whose call was left: nobody knows whether the agent waits for the answer now."""
+        answers = self._traffic.interactions
+        exchanges = enumerate(self._traffic.exchanges)
+        return frozenset(n for n, one in exchanges if how_left(answers[self._carriers[id(one)]][1]))
 
     def _book(self, match: Match) -> None:
         if match.displaced is not None:

@@ -30,6 +30,8 @@ from pytest_tokenbudget.wire.framing import (
 )
 from pytest_tokenbudget.wire.prompt import text_digest
 
+LEFT_AFTER = "x-left-after-ms"
+"""Tells after how many milliseconds a call was left that has no answer."""
 KEPT_OF_REQUESTS = frozenset(
     {"accept", "content-type", "user-agent", "anthropic-version", "anthropic-beta", "x-app"}
     | {"x-stainless-lang", "x-stainless-package-version", "x-stainless-retry-count"}
@@ -38,6 +40,7 @@ KEPT_OF_REQUESTS = frozenset(
 )
 KEPT_OF_ANSWERS = frozenset(
     {"content-type", "content-encoding", "date", "location", "link", "etag", "last-modified", "allow"}
+    | {LEFT_AFTER}
     | {"retry-after", "retry-after-ms", "x-should-retry", "x-amzn-errortype", "x-amzn-bedrock-content-type"}
     | {
         f"x-amzn-bedrock-{what}-token-count"

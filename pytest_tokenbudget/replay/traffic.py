@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import holds_stand_in
-from pytest_tokenbudget.replay.redaction import PLACEHOLDER, Secrets, redact_uri
+from pytest_tokenbudget.replay.redaction import LEFT_AFTER, PLACEHOLDER, Secrets, redact_uri
 from pytest_tokenbudget.wire.answers import read_answer, read_message
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request, endpoint, unmetered_reason
 from pytest_tokenbudget.wire.framing import decode_body, parse_body
@@ -168,7 +168,6 @@ class Left(StrEnum):
 
 _LEFT_STATUS = 499
 """The status that servers log for a client that closed its request."""
-_LEFT_AFTER = "x-left-after-ms"
 
 
 def left_answer(how: Left, after: float) -> dict[str, Any]:
@@ -176,7 +175,7 @@ def left_answer(how: Left, after: float) -> dict[str, Any]:
     headers = {
         "content-type": ["application/json"],
         "x-should-retry": ["false"],
-        _LEFT_AFTER: [str(round(1000 * after))],
+        LEFT_AFTER: [str(round(1000 * after))],
     }
     return {
         "status": {"code": _LEFT_STATUS, "message": str(how)},
@@ -187,7 +186,7 @@ def left_answer(how: Left, after: float) -> dict[str, Any]:
 
 def how_left(answer: Mapping[str, Any]) -> tuple[Left, float] | None:
     """Return how a recorded call was given up, and after how many seconds; None if it was answered."""
-    after = lower(answer.get("headers")).get(_LEFT_AFTER, "")
+    after = lower(answer.get("headers")).get(LEFT_AFTER, "")
     message = (answer.get("status") or {}).get("message")
     if status(answer) != _LEFT_STATUS or not after.isdecimal() or message not in list(Left):
         return None

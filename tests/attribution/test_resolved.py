@@ -5,13 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import re
 import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from pytest_tokenbudget.replay import vcr_bridge
 from support.budgeted import Judged, Project, run_apart
 from support.messages_api import MessagesApi
+from support.scratch import Scratch as Repo
 from support.scratch_suites import make
 
 SUITE = """
@@ -216,3 +219,87 @@ def test_turns_that_nobody_can_count_are_recorded_anew(
     assert "goes on after 'said', which is a stop sequence now" in judged.words
     assert verdict(scratch.project.judge("--token-budget-update")) == "unknown", "nothing unknown is accepted"
     assert verdict(resolved(scratch, judged, scratch.api.url)) == "within"
+
+
+def said_of_files(judged: Judged) -> str:
+    """What the document tells of files that cannot be read, never wrapped."""
+    return " ".join(error["text"] for error in judged.document["errors"])
+
+
+def damage(path: Path) -> None:
+    path.write_text("version: [\n", "utf-8")
+
+
+@pytest.mark.parametrize("name", ["token_budgets/test_it.yaml", "cassettes/test_it/test_it.yaml"])
+def test_what_a_merge_left_is_taken_from_one_side_or_restored(scratch: Scratch, name: str) -> None:
+    """In the middle of a merge: a file with conflict marks, and one that was damaged beside it."""
+    scratch.record()
+    repo, path = Repo.create(scratch.project.path), scratch.project.path / name
+    was = path.read_text("utf-8")
+    repo.commit("Begin")
+    for branch, comment in (("theirs", "# theirs\n"), ("main", "# ours\n")):
+        repo.git("checkout", "-q", *(["-b"] if branch == "theirs" else []), branch)
+        path.write_text(comment + was, "utf-8")
+        repo.commit(f"Say {branch}")
+    merged = subprocess.run(["git", "-C", str(repo.top), "merge", "-q", "theirs"], capture_output=True)
+    assert merged.returncode == 1
+    for spoil, wanted in ((None, "git checkout --ours -- "), (damage, "git checkout HEAD -- ")):
+        if spoil is not None:
+            spoil(path)
+        judged = scratch.project.judge()
+        assert judged.status == 1, judged.output
+        (command,) = re.findall(r"\((git checkout [^),]*)", said_of_files(judged))
+        assert command.startswith(wanted)
+        done = subprocess.run(shlex.split(command), cwd=scratch.project.path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert verdict(scratch.project.judge()) == "within"
+        subprocess.run(["git", "-C", str(repo.top), "checkout", "-q", "--merge", "--", name], check=True)
+
+
+CANCELS = """
+import asyncio
+import contextlib
+import os
+
+import httpx2
+
+URL = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com") + "/v1/messages"
+BODY = {"model": "claude-haiku-4-5", "max_tokens": 50}
+
+
+async def main(words):
+    body = BODY | {"messages": [{"role": "user", "content": words}]}
+    content = httpx2.Request("POST", URL, json=body).read()
+    sent = asyncio.Event()
+
+    async def stream():
+        yield content
+        sent.set()
+
+    headers = {"x-api-key": "k", "content-length": str(len(content))}
+    async with httpx2.AsyncClient(timeout=600) as client:
+        call = asyncio.create_task(client.post(URL, content=stream(), headers=headers))
+        await sent.wait()
+        if words == "One" and os.environ.get("CASE") != "waits":
+            call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            (await call).raise_for_status()
+
+
+def ask(words):
+    asyncio.run(main(words))
+"""
+
+
+def test_a_call_that_was_cancelled_and_is_waited_for_now_is_recorded_anew(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vcr_bridge, "PATIENCE", 0.0)
+    (scratch.project.path / "agent.py").write_text(CANCELS, "utf-8")
+    scratch.record()
+    assert verdict(scratch.project.judge()) == "within"
+    monkeypatch.setenv("CASE", "waits")
+    judged = scratch.project.judge()
+    assert (judged.status, verdict(judged)) == (1, "stale"), judged.output
+    assert "was cancelled by the agent when it was recorded, and the agent waits" in judged.words
+    assert verdict(resolved(scratch, judged, scratch.api.url)) in ("over", "within")
