@@ -97,6 +97,14 @@ class _Grown:
             texts.setdefault((piece.was, piece.now), piece.tokens)
         return texts
 
+    @property
+    def sizes(self) -> list[int]:
+        """Return the tokens of each piece of text at each of its places; one that is re-sent counts once."""
+        sizes: dict[tuple[str, str, str], int] = {}
+        for _, piece in self.pieces:
+            sizes.setdefault((piece.place.where, piece.was, piece.now), piece.tokens)
+        return [*sizes.values()]
+
     def locate(self, sources: SourceTree | None) -> Location | None:
         """Return where the text that grew most stands in the repository, or None if nothing grew."""
         (was, now), tokens = max(self.texts.items(), key=lambda text: text[1])
@@ -234,7 +242,7 @@ def _amount(grown: _Grown) -> str:
     if len(each) == 1:
         return f"{signed_count(each.pop())} tokens, re-sent on {plural(on, 'turn')} = {total}"
     if len(grown.where) > 1:
-        once = f"{signed_count(sum(grown.texts.values()))} tokens in {plural(len(grown.texts), 'piece')}"
+        once = f"{signed_count(sum(grown.sizes))} tokens in {plural(len(grown.sizes), 'piece')}"
         return f"{once}, re-sent on up to {plural(on, 'turn')} = {total}"
     span = f"{signed_count(min(each))} to {signed_count(max(each))} tokens"
     return f"{span} on each of {plural(on, 'turn')} = {total}"

@@ -43,14 +43,20 @@ from support.seeded import (
     FILES,
     GET_ORDER,
     HANDBOOK,
+    PASSAGES,
     REFUND,
     SEARCH,
     Body,
     Change,
+    Step,
+    changed,
     contents,
     count,
     findings,
+    record,
+    replay,
     results,
+    support_agent,
     text,
     tool,
     user,
@@ -372,3 +378,19 @@ def test_what_another_turn_differs_in_is_not_told() -> None:
     told = findings(run, SourceTree(FILES))
     assert [one.where for one in told if one.kind == "growth"] == ["system[0]"]
     adds_up(run, told)
+
+
+def test_what_is_said_twice_is_two_pieces() -> None:
+    """Both results of a run are the same text: one is sent twice, the other once."""
+    looks = [Step("", [("search", {"query": words})], [PASSAGES]) for words in ("saddle", "bolt")]
+    agent = support_agent(steps=[*looks, Step("Tighten it.")])
+
+    def longer(_: int, body: Body) -> Body:
+        for block in results(body):
+            block["content"] += " Ask for the torque before you tighten anything." * 20
+        return body
+
+    run = replay(record(agent.bodies(), agent.answers()), changed(agent.bodies(), longer))
+    (grown,) = [finding for finding in findings(run) if finding.where == "tool_results of search"]
+    once = (grown.tokens or 0) // 3
+    assert f"+{2 * once:,} tokens in 2 pieces, re-sent on up to 2 turns = +{3 * once:,}" in grown.text
