@@ -102,8 +102,10 @@ def _add_reports(add: Add) -> None:
     merge.add_argument("documents", nargs="+", type=Path, metavar="IN")
     merge.add_argument("-o", "--output", type=Path, metavar="FILE", required=True)
     merge.add_argument("--expect", type=_from_one, metavar="N", help="how many shards there are")
-    check = add("check", _check, "Hold the document of a run against what is committed; the action does.")
-    check.add_argument("documents", nargs="+", type=Path, metavar="IN")
+    check = add("check", _check, "Hold the document of a run against what is committed: 1 where it fails.")
+    check.add_argument(
+        "documents", nargs="+", type=Path, metavar="IN", help="JSON documents, or folders of CI artifacts"
+    )
     check.add_argument("--base", metavar="BASE", help="also tell what changed since HEAD left this branch")
     check.add_argument("--partial", action="store_true", help="the run took a part of the suite on purpose")
     _output(check)
