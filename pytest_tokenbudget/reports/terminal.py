@@ -156,6 +156,8 @@ def _change(change: Change, paper: Paper, verbosity: int) -> Iterator[Line]:
         amounts = "; ".join(change_view.facts(finding)) if len(findings) > 1 else ""
         sentence = f"{whose}{change_view.sentence(finding)}" + (f"; {amounts}" if amounts else "")
         yield from map(Line, wrap(sentence, paper.columns, "  * ", "    "))
+    if verbosity <= 0 and len(findings) > _CAUSES:
+        yield Line(f"  * and {len(findings) - _CAUSES:,} more: -v shows them all")
     if verbosity < 0:
         yield from _names(change.failing, paper)
 

@@ -147,6 +147,15 @@ def test_many_causes_are_cut_and_counted() -> None:
     assert len([line for line in lines if line.startswith("  * it grew")]) == 10
 
 
+def test_many_causes_of_one_change_are_counted_where_they_are_not_shown() -> None:
+    one, two = loop(SONNET, 1000, [10]), loop(SONNET, 2000, [10])
+    causes = [finding("growth", f"messages[{n}] user text", f"shot {n}", at="agent.py:3") for n in range(5)]
+    made_of_five = made([scenario("tests/test_a.py::test_it", "over", one, two, findings=causes)])
+    lines = [line.text for line in summary_lines(made_of_five)]
+    assert [line for line in lines if line.startswith("  * ")][-1] == "  * and 2 more: -v shows them all"
+    assert "-v shows" not in "".join(line.text for line in summary_lines(made_of_five, verbosity=1))
+
+
 def monthly(name: str, more: int, runs: int | None, *findings: Any) -> Any:
     was, now = loop(SONNET, 9000, [10]), loop(SONNET, 9000 + more, [10])
     return {**scenario(name, "over", was, now, findings=findings), "runs_per_month": runs}
