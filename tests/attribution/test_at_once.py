@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,7 +102,12 @@ def test_what_was_recorded_at_once_is_as_it_was(
     project = make(tmp_path / "suite", pytester, SUITE, agent=AGENT)
     monkeypatch.setenv("CASE", case)
     together = threading.Barrier(3, timeout=600)
-    with MessagesApi(lambda body: f"{together.wait() and ''}{echo(body)}") as api:
+
+    def says(body: Mapping[str, Any]) -> str:
+        together.wait()
+        return echo(body)
+
+    with MessagesApi(says) as api:
         recorded = project.run(
             "--token-budget", "--token-budget-record=once", "--token-budget-update", url=api.url
         )
