@@ -18,6 +18,7 @@ import yaml
 
 from pytest_tokenbudget.wire import framing
 from support.budgeted import Project
+from support.sample import WHOLE
 
 URL = "https://api.anthropic.com/v1/messages"
 AGENT = f'''
@@ -171,7 +172,8 @@ def pytest_recording_configure(config, vcr):
     vcr.register_serializer("sorted", Sorted)
     vcr.register_serializer("parsed", Parsed)
 """
-MANY = 40
+MANY = 40 if WHOLE else 4
+"""Modules that are alike but for what they say and bill."""
 MODULES = {"zipped": "test_zipped", "by_mark": "test_mark"}
 """Suites whose cassettes do not lie in a folder of their module."""
 

@@ -12,7 +12,6 @@ import json
 import math
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from pytest_tokenbudget.budget.baselines import Baseline, format_baselines, read
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.reports.document import merge as merge_documents
+from support.apart import warm_python
 from support.budgeted import Judged, Project, run_apart
 from support.messages_api import Charge, MessagesApi
 from support.sample import tenth
@@ -325,7 +325,7 @@ def rename(suite: Suite) -> None:
         folder = suite.path / "cassettes" / "test_it"
         (folder / "test_letters.yaml").rename(folder / "test_mail.yaml")
     suite.judge(UPDATE)
-    prune = [sys.executable, "-m", "pytest_tokenbudget", "prune", "--delete"]
+    prune = [warm_python(), "-m", "pytest_tokenbudget", "prune", "--delete"]
     subprocess.run(prune, check=True, capture_output=True, cwd=suite.path)
     holds(suite)
 
@@ -385,6 +385,12 @@ CELLS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where a suite of each kind is kept, recorded and accepted: before a change they are alike."""
+    return tmp_path_factory.mktemp("recorded")
+
+
 @pytest.mark.parametrize(
     ("act", "change", "kind"),
     [
@@ -393,11 +399,19 @@ CELLS = [
     ],
 )
 def test_a_cell(
-    act: Callable[[Suite], None], change: str, kind: str, tmp_path: Path, pytester: pytest.Pytester
+    act: Callable[[Suite], None],
+    change: str,
+    kind: str,
+    recorded: Path,
+    tmp_path: Path,
+    pytester: pytest.Pytester,
 ) -> None:
     suite = Suite(tmp_path / "suite", pytester, kind, CHANGES[change])
-    suite.record()
-    suite.accept()
+    if not (recorded / kind).exists():
+        suite.record()
+        suite.accept()
+        shutil.copytree(suite.path, recorded / kind)
+    shutil.copytree(recorded / kind, suite.path, dirs_exist_ok=True)
     act(suite)
 
 

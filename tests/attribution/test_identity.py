@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from support.apart import warm_python
 from support.budgeted import Judged, Project
 from support.scratch_suites import Suite
 
@@ -86,7 +86,7 @@ def test_a_renamed_test(project: Project) -> None:
     assert project.judge(*update.split()[1:]).status == 0
     assert prune == "tokenbudget prune --delete"
     subprocess.run(
-        [sys.executable, "-m", "pytest_tokenbudget", *prune.split()[1:]], check=True, cwd=project.path
+        [warm_python(), "-m", "pytest_tokenbudget", *prune.split()[1:]], check=True, cwd=project.path
     )
     judged = project.judge()
     assert (judged.status, measured(judged, "test_mail")) == (0, was)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pytest_tokenbudget.cli import main
+from support.apart import warm_python
 
 GREEN, GROWN, ACCEPTED, GROWN_AGAIN = range(1, 5)
 
@@ -24,7 +24,8 @@ def parts(output: str) -> list[str]:
 
 
 def test_from_green_to_red_for_the_second_change_alone(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest_tokenbudget", "demo", "shop"]
+    """As `make demo` runs it from nothing."""
+    command = [warm_python(), "-m", "pytest_tokenbudget", "demo", "shop"]
     environment = {**os.environ, "ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "80"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

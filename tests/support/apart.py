@@ -24,9 +24,10 @@ PATIENCE = 600.0
 
 @functools.cache
 def warm_python() -> str:
-    """Return the path of a command that does what Python does with `-m` and `-c`, without its imports.
+    """Return the path of a command that runs scripts, `-m` and `-c` as Python does, without its imports.
 
-    It takes -B and -u before them. As for Python, output, status, environment and signals are its own.
+    It takes -B and -u before them. As for Python, output, status, environment and signals are its own; the
+    seed of its hashes is not.
     """
     folder = Path(mkdtemp(prefix="warm-python-"))
     named = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

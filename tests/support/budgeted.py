@@ -85,8 +85,7 @@ class Project:
             for name, value in _server(url).items():
                 patch.setenv(name, value)
             patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-            if "-n" in arguments:
-                patch.setattr(sys, "executable", warm_python())  # of the processes that pytest-xdist starts
+            patch.setattr(sys, "executable", warm_python())  # of processes that pytest-xdist or a test starts
             given = ("-p", "no:cacheprovider", *self._plugins(arguments), *arguments)
             done = self._pytester.runpytest_inprocess(*given)
         return Done(int(done.ret), f"{done.stdout}\n{done.stderr}")

@@ -52,11 +52,11 @@ def serve() -> None:
 
 def _import() -> None:
     """Import by an empty run, for what pytest imports of a plugin is compiled in another way."""
-    from support.budgeted import preload
-
     with TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         quiet = ["-p", "no:cacheprovider", "-p", "no:rerunfailures"]  # which starts a thread
         pytest.main([*quiet, "--rootdir", folder, "--token-budget", folder])
+    from support.budgeted import preload
+
     preload()
     for name in ("xdist.remote", "xdist.workermanage"):
         importlib.import_module(name)
@@ -77,8 +77,11 @@ def _answer(connection: socket.socket, executable: str) -> None:
         for stream, own in zip(streams, range(3), strict=True):
             os.dup2(stream, own)
             os.close(stream)
-        for text in (sys.stdout, sys.stderr):
-            text.reconfigure(encoding=os.environ.get("PYTHONIOENCODING"))  # type: ignore[union-attr]
+        encoding = os.environ.get("PYTHONIOENCODING")
+        sys.stdin = sys.__stdin__ = os.fdopen(0, encoding=encoding, closefd=False)
+        sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding=encoding, closefd=False)
+        escaped = {"encoding": encoding, "errors": "backslashreplace"}
+        sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False, **escaped)
         sys.executable = executable
         _run(command["arguments"])
         status = 0
@@ -112,15 +115,21 @@ def _run(arguments: Sequence[str]) -> None:
         else:
             sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
         option, *rest = rest
-    what, *rest = rest
-    sys.path[:] = [str(Path.cwd()) if option == "-m" else "", *given, *PATH]
     importlib.invalidate_caches()
     if option == "-m":
-        sys.argv[:] = [what, *rest]
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
+        sys.path[:] = [str(Path.cwd()), *given, *PATH]
+        sys.argv[:] = rest
+        if not hasattr(sys.modules.get(rest[0]), "__path__"):  # a module; what runs is executed anew
+            sys.modules.pop(rest[0], None)
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif option == "-c":
-        sys.argv[:] = ["-c", *rest]
+        sys.path[:] = ["", *given, *PATH]
+        sys.argv[:] = ["-c", *rest[1:]]
         main = sys.modules["__main__"] = ModuleType("__main__")
-        exec(what, main.__dict__)
-    else:
+        exec(rest[0], main.__dict__)
+    elif option.startswith("-"):
         raise SystemExit(f"this Python takes -B, -u, -m and -c, not {option}")
+    else:
+        sys.path[:] = [str(Path(option).parent.resolve()), *given, *PATH]
+        sys.argv[:] = [option, *rest]
+        runpy.run_path(option, run_name="__main__")
