@@ -95,10 +95,10 @@ class Project:
 
         To load all that are installed takes longer than many a run; `run_apart` does, as users do.
         """
-        if "no:tokenbudget" not in arguments:
-            yield from ("-p", "tokenbudget")
         files = [file for file in self.path.rglob("*") if file.suffix in (".py", ".ini", ".toml")]
         said = "\n".join([*arguments, *(file.read_text("utf-8", errors="replace") for file in files)])
+        if "no:tokenbudget" not in said:
+            yield from ("-p", "tokenbudget")
         for plugin, words in _OTHER_PLUGINS.items():
             if re.search(words, said, re.MULTILINE):
                 yield from ("-p", plugin)

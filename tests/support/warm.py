@@ -41,7 +41,7 @@ def serve() -> None:
             with connection:
                 if os.fork() == 0:
                     listener.close()
-                    _answer(connection, str(Path(folder) / "python"))
+                    _keep(connection, str(Path(folder) / "python"))
             with suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -54,6 +54,7 @@ def _import() -> None:
     """Import by an empty run, for what pytest imports of a plugin is compiled in another way."""
     with TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         quiet = ["-p", "no:cacheprovider", "-p", "no:rerunfailures"]  # which starts a thread
+        quiet += ["-o", "asyncio_default_fixture_loop_scope=function"]  # it warns where that is unset
         pytest.main([*quiet, "--rootdir", folder, "--token-budget", folder])
     from support.budgeted import preload
 
@@ -63,12 +64,26 @@ def _import() -> None:
     assert threading.active_count() == 1, "a process with threads is not safely forked"
 
 
-def _answer(connection: socket.socket, executable: str) -> None:
-    """Be the command that is asked for; end with its status."""
+def _keep(connection: socket.socket, executable: str) -> None:
+    """Start the command that is asked for, tell its number and, however it ends, its status."""
     size, streams, _, _ = socket.recv_fds(connection, 8, 3)
     with connection.makefile("rb") as asked:
-        command: Mapping[str, Any] = json.loads(asked.read(int.from_bytes(size, "big")))
-    connection.sendall(b"%d\n" % os.getpid())
+        command = json.loads(asked.read(int.from_bytes(size, "big")))
+    process = os.fork()
+    if process == 0:
+        connection.close()
+        _become(command, streams, executable)
+    for stream in streams:
+        os.close(stream)
+    connection.sendall(b"%d\n" % process)
+    _, ended = os.waitpid(process, 0)
+    with suppress(OSError):  # of a client that is gone
+        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(ended))
+    os._exit(0)
+
+
+def _become(command: Mapping[str, Any], streams: Sequence[int], executable: str) -> None:
+    """Be the command; end with its status."""
     status = 1
     try:
         os.chdir(command["folder"])
@@ -99,8 +114,6 @@ def _answer(connection: socket.socket, executable: str) -> None:
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        with suppress(OSError):
-            connection.sendall(b"%d\n" % status)
         os._exit(status)
 
 

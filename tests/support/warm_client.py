@@ -22,5 +22,8 @@ if __name__ == "__main__":
         process = int(answers.readline())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, _: os.kill(process, number))
-        status = int(answers.readline() or signal.SIGKILL + 128)  # nothing where it was killed
+        status = int(answers.readline())
+    if status < 0:  # a signal ended it
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
     sys.exit(status)
