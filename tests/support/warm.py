@@ -65,17 +65,29 @@ def _import() -> None:
 
 
 def _keep(connection: socket.socket, executable: str) -> None:
-    """Start the command that is asked for, tell its number and, however it ends, its status."""
+    """Start the command that is asked for, tell its number and, however it ends, its status.
+
+    It is killed where whoever asks for it is gone, as by a timeout.
+    """
     size, streams, _, _ = socket.recv_fds(connection, 8, 3)
     with connection.makefile("rb") as asked:
         command = json.loads(asked.read(int.from_bytes(size, "big")))
+    wakes, ends = os.pipe()
+    os.set_blocking(ends, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(ends)
     process = os.fork()
     if process == 0:
-        connection.close()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for end in (wakes, ends, connection.detach()):
+            os.close(end)
         _become(command, streams, executable)
     for stream in streams:
         os.close(stream)
     connection.sendall(b"%d\n" % process)
+    if connection in select.select([connection, wakes], [], [])[0]:
+        os.kill(process, signal.SIGKILL)
     _, ended = os.waitpid(process, 0)
     with suppress(OSError):  # of a client that is gone
         connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(ended))
