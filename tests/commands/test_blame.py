@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,9 @@ def test_interrupted_it_leaves_nothing_behind(repo: Scratch, tmp_path: Path, num
     repo.commit("Take long")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
+    python = COLD if number == signal.SIGINT else sys.executable
     process = subprocess.Popen(
-        [COLD, "-m", "pytest_tokenbudget", "blame", "HEAD~1..HEAD"],
+        [python, "-m", "pytest_tokenbudget", "blame", "HEAD~1..HEAD"],
         cwd=repo.top,
         env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import importlib.util
 import json
@@ -61,6 +62,8 @@ def _import() -> None:
     preload()
     for name in ("xdist.remote", "xdist.workermanage"):
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # nobody needs to look through what stays
     assert threading.active_count() == 1, "a process with threads is not safely forked"
 
 
@@ -97,6 +100,9 @@ def _keep(connection: socket.socket, executable: str) -> None:
 def _become(command: Mapping[str, Any], streams: Sequence[int], executable: str) -> None:
     """Be the command; end with its status."""
     status = 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the server may have been told to ignore them
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.chdir(command["folder"])
         os.environ.clear()
