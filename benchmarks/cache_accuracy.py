@@ -42,7 +42,7 @@ from pytest_tokenbudget.metering.estimate import worked
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Outcome, Shown, chain, simulate
 from pytest_tokenbudget.model import Tokens
 from pytest_tokenbudget.wire.answers import read_answer, tokens
-from pytest_tokenbudget.wire.exchange import Endpoint
+from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.requests import read_prompt, read_request
 
 COUNTER = Memo(BuiltinCounter())

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from pytest_tokenbudget.advice import advise  # noqa: E402
-from pytest_tokenbudget.diagnosis.diagnose import diagnose  # noqa: E402
-from pytest_tokenbudget.sources.tree import SourceTree  # noqa: E402
+from pytest_tokenbudget.diagnosis import diagnose  # noqa: E402
+from pytest_tokenbudget.sources import SourceTree  # noqa: E402
 from support.changes import Case, before_system, each, every_result, system  # noqa: E402
 from support.seeded import Agent, Step, cost, count, text, tool  # noqa: E402
 

@@ -17,7 +17,7 @@ from pytest_tokenbudget.diagnosis.volatile import experiment, proved_volatile, s
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.model import FindingKind, Usage, Verdict
 from pytest_tokenbudget.settings import ScenarioSettings
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
 from support.sample import tenth
 from support.seeded import (

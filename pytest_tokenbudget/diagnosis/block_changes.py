@@ -18,7 +18,7 @@ from pytest_tokenbudget.diagnosis.values import (
 )
 from pytest_tokenbudget.model import Source
 from pytest_tokenbudget.sequences import common_prefix
-from pytest_tokenbudget.sources.tree import Location
+from pytest_tokenbudget.sources import Location
 from pytest_tokenbudget.sources.words import Names, moved, other_order
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level
 

@@ -26,7 +26,7 @@ from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.prompt_cache import Chain, Outcome, chain
 from pytest_tokenbudget.model import Basis, Finding, FindingKind, Tokens
 from pytest_tokenbudget.sequences import common_prefix
-from pytest_tokenbudget.sources.tree import Location, SourceTree
+from pytest_tokenbudget.sources import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level, Prompt, Ttl
 from pytest_tokenbudget.wording import listed, plural, turns
 

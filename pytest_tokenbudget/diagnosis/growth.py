@@ -23,7 +23,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.model import Basis, Finding, FindingKind, Source
-from pytest_tokenbudget.sources.tree import Location, SourceTree
+from pytest_tokenbudget.sources import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import listed, plural, signed_count, signed_percent
 

@@ -31,7 +31,7 @@ from pytest_tokenbudget.metering.cache_rules import scopes
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, FindingKind
 from pytest_tokenbudget.sequences import common_ends, common_prefix
-from pytest_tokenbudget.sources.tree import Location, SourceTree
+from pytest_tokenbudget.sources import Location, SourceTree
 from pytest_tokenbudget.sources.words import Names, replaced
 from pytest_tokenbudget.wire.exchange import Pair
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, last_breakpoint

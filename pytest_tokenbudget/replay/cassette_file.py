@@ -16,7 +16,8 @@ from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.files import OneLine, conflict_in, load_yaml, write_atomically, yaml_text
+from pytest_tokenbudget.files import conflict_in, load_yaml, write_atomically
+from pytest_tokenbudget.replay.yaml_text import OneLine, yaml_text
 
 MAX_BYTES = 2**30  # bytes of all request bodies of a cassette together, once references are resolved
 _ITEM_BYTES = 8  # bytes of memory that an item takes beside its text

@@ -29,7 +29,8 @@ from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import holds_stand_in
 from pytest_tokenbudget.replay.redaction import LEFT_AFTER, PLACEHOLDER, Secrets, redact_uri
 from pytest_tokenbudget.wire.answers import read_answer, read_message
-from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request, endpoint, unmetered_reason
+from pytest_tokenbudget.wire.endpoints import endpoint, unmetered_reason
+from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
 from pytest_tokenbudget.wire.framing import decode_body, parse_body
 from pytest_tokenbudget.wire.prompt import Prompt
 from pytest_tokenbudget.wire.requests import (

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.repository.git import Repository
-from pytest_tokenbudget.sources.tree import DATA, SourceTree
+from pytest_tokenbudget.sources import DATA, SourceTree
 
 LARGEST = 512 * 1024
 """Most bytes of a file that is read although the change does not touch it: prompts are smaller."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from pytest_tokenbudget.advice import advise
 from pytest_tokenbudget.budget.baselines import UPDATE, Baseline
 from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
-from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.diagnosis.turns import bounds, other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
 from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written, same_start
@@ -34,7 +34,7 @@ from pytest_tokenbudget.run.accepting import accepted_usage, recounted
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.stability import Suspicion, suspicion
 from pytest_tokenbudget.settings import Options, ScenarioSettings, SettingsFiles
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.sources.words import Names
 from pytest_tokenbudget.wire.exchange import Pair
 from pytest_tokenbudget.wire.prompt import Prompt

@@ -1,1 +1,285 @@
-"""Find which line of which file holds a text."""
+"""Find the lines, in the files of the repository, that hold a text which a prompt gained."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from pathlib import PurePosixPath
+
+from pytest_tokenbudget.model import Source
+from pytest_tokenbudget.sources.match import (
+    NAMED,
+    File,
+    Placed,
+    Query,
+    best_placement,
+    equal_places,
+    filled_in,
+    grams_of,
+)
+from pytest_tokenbudget.sources.words import (
+    Names,
+    added_spans,
+    is_new_order,
+    lists_in_order,
+    read_words,
+    words_of,
+)
+from pytest_tokenbudget.wording import plural
+
+_RARE = 12
+"""How many words, the rarest in the repository, choose the files that are searched."""
+_CANDIDATES, _POOL = 6, 256
+"""How many files are searched, and from how many they are chosen."""
+DATA = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".ipynb", ".svg"})
+"""Suffixes of files that seldom hold prompts, and are searched last."""
+_LINES = 50
+"""Most lines that are looked for one by one, of an addition that no file holds as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an added text stands in the repository."""
+
+    sources: tuple[Source, ...] = ()
+    """One if the place is certain, up to three if it is ambiguous, none if no file holds the text."""
+    filled: Source | None = None
+    """The line of a template that the text, or a part of it, is filled into."""
+    missing: tuple[str, ...] = ()
+    """The pieces of the text that no file holds at that place."""
+    elsewhere: tuple[Source, ...] = ()
+    """The places of the smaller additions, if the text has several."""
+    code: str = ""
+    """The text of the line `filled` in the repository."""
+
+    @property
+    def source(self) -> Source | None:
+        """The place of the text if there is exactly one, else None."""
+        return self.sources[0] if len(self.sources) == 1 else None
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """The text files of a repository (relative path to text), and what the change at hand does to them.
+
+    The files are indexed once, at the first question: keep one tree for a whole run.
+    """
+
+    files: Mapping[str, str]
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """The files that the change touches, and what each held before it; empty if it is new."""
+    unread: int = 0
+    """How many text files are not in `files` because they are too large."""
+
+    @property
+    def nowhere(self) -> str:
+        """The words that say where a text is that no file holds.
+
+        They speak of the whole repository only if all of it was read.
+        """
+        if not self.unread:
+            return "in no file of the repository"
+        return f"in no file that was searched ({plural(self.unread, 'file')} too large)"
+
+    @cached_property
+    def _changed(self) -> tuple[_Index, _Index]:
+        """Indexes of the files that the change touches: first of sources, then of data."""
+        return _indexes({path: text for path, text in self.files.items() if path in self.changed})
+
+    @cached_property
+    def _others(self) -> tuple[_Index, _Index]:
+        """Indexes of all other files: first of sources, then of data."""
+        return _indexes({path: text for path, text in self.files.items() if path not in self.changed})
+
+    @cached_property
+    def _answers(self) -> dict[tuple[str, str], Location]:
+        return {}
+
+    def locate(self, was: str, now: str) -> Location:
+        """Return where the repository holds the text that `now` has and `was` lacks; changed files first.
+
+        The place of the largest addition is the answer; those of the others are `elsewhere`. Texts are found
+        in spite of white space, escapes, string concatenation and templates that were filled. A text that
+        several places hold equally well is ambiguous.
+        """
+        key = (was, now)
+        if key not in self._answers:
+            self._answers[key] = self._located(was, now)
+        return self._answers[key]
+
+    def holds(self, text: str) -> bool:
+        """Return whether any file holds `text` word for word. True for a text without words."""
+        words = words_of(text)
+        if not words:
+            return True
+        return any(
+            _contains(file.text.words, words)
+            for index in chain(self._changed, self._others)
+            for file in index.candidates(words)
+        )
+
+    def changes_mention(self, word: str) -> bool:
+        """Return whether a file that the change touches holds a word, in code or text."""
+        whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+        return any(whole.search(self.files[path]) for path in self.changed)
+
+    def lists(self, names: Names) -> bool:
+        """Return whether some file lists these names in this order, or did before the change."""
+        texts = (*self.files.values(), *self.changed.values())
+        return bool(names) and any(lists_in_order(names, text) for text in texts)
+
+    def tells_order(self, names: Names) -> bool:
+        """Return whether the change put these names into this order, in some file."""
+        return any(is_new_order(names, was, self.files[path]) for path, was in self.changed.items())
+
+    def _located(self, was: str, now: str) -> Location:
+        added = (Query(now, span) for span in added_spans(was, now))
+        found = [placed for query in added for placed in self._placed(query)]
+        if not found:
+            return Location()
+        largest = sorted(found, key=lambda placed: -placed[0])
+        first = largest[0][1]
+        filled = next((one.filled for _, one in largest if one.filled), None)
+        others = dict.fromkeys(source for _, one in largest[1:] if (source := one.source))
+        return Location(
+            first.sources,
+            filled,
+            tuple(piece for _, one in found for piece in one.missing),
+            tuple(source for source in others if source != first.source),
+            self.files[filled.file].split("\n")[filled.line - 1] if filled else "",
+        )
+
+    def _placed(self, query: Query) -> list[tuple[int, Location]]:
+        """Return where an addition stands, with its size in words.
+
+        If the addition as a whole is in no one place, its lines are looked for: it may be files put together.
+        """
+        whole = self._place(query)
+        lines = query.lines() if whole.missing and not whole.filled else []
+        if len(lines) <= _LINES:
+            placed = [(line.size, self._place(line)) for line in lines]
+            hits = sum(bool(location.sources) for _, location in placed)
+            if hits and (hits == len(placed) or not whole.sources):
+                return placed
+        return [(query.size, whole)]
+
+    def _place(self, query: Query) -> Location:
+        """Return where the first index that holds an addition has it, else the hole it was filled into."""
+        filled: Location | None = None
+        for index in chain(self._changed, self._others):
+            location = index.place(query)
+            if location and location.sources:
+                return location
+            if location and location.filled and not (filled and index.holds_data):
+                filled = location
+        if filled:
+            return filled
+        hole = filled_in(query, (file for index in self._changed for file in index.all_files()))
+        if hole:
+            return Location(filled=hole.source, missing=(hole.value,))
+        return Location(missing=(query.text,))
+
+
+def _indexes(files: Mapping[str, str]) -> tuple[_Index, _Index]:
+    """Return the indexes of sources and of data files."""
+    data = {path: text for path, text in files.items() if PurePosixPath(path).suffix.lower() in DATA}
+    return (
+        _Index({path: text for path, text in files.items() if path not in data}),
+        _DataIndex(data),
+    )
+
+
+class _Index:
+    """Find the files that hold words. All files are read when the index is made."""
+
+    holds_data = False
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._texts = files
+        self._files: dict[str, File] = {}
+        self._paths: dict[str, Collection[str]] = self._read()
+
+    def _read(self) -> dict[str, Collection[str]]:
+        """Return the paths of the files that hold each word."""
+        paths: dict[str, list[str]] = defaultdict(list)
+        for path in self._texts:
+            for word in set(self._file(path).text.words):
+                paths[word].append(path)
+        return dict(paths)
+
+    def _holding(self, word: str) -> Collection[str]:
+        return self._paths.get(word, ())
+
+    def place(self, query: Query) -> Location | None:
+        """Return where these files hold `query`; None if they hold nothing of it."""
+        words, (start, end) = query.words, query.span
+        context = [*words[:start], *words[end:]]
+        files = {file.path: file for file in (*self.candidates(words[start:end]), *self.candidates(context))}
+        found = [one for file in files.values() if (one := best_placement(query, file))]
+        placed = sorted(found, key=Placed.rank, reverse=True)
+        if not placed:
+            return None
+        best = placed[0]
+        if not best.holds:
+            return Location(filled=best.filled, missing=best.missing) if best.filled else None
+        equals = [one for one in placed if one.rank() == best.rank()]
+        sources = dict.fromkeys(source for one in equals for source in equal_places(one, query))
+        return Location(tuple(sources)[:NAMED], best.filled, best.missing)
+
+    def candidates(self, words: Sequence[str]) -> list[File]:
+        """Return the files that hold most of the rarest of `words`.
+
+        If many hold equally many, those come first that hold more runs of three of them.
+        """
+        known = [word for word in self._telling(words) if self._holding(word)]
+        known.sort(key=lambda word: (len(self._holding(word)), word))
+        votes = Counter(path for word in known[:_RARE] for path in self._holding(word)).most_common(_POOL)
+        if len(votes) > _CANDIDATES and votes[_CANDIDATES - 1][1] == votes[_CANDIDATES][1]:
+            wanted = set(grams_of(words, 3))
+            shared = {path: self._file(path).shared(wanted, 3) for path, _ in votes}
+            votes.sort(key=lambda vote: (-vote[1], -shared[vote[0]]))
+        return [self._file(path) for path, _ in votes[:_CANDIDATES]]
+
+    def _telling(self, words: Sequence[str]) -> Collection[str]:
+        """Return those of `words` that are worth looking for."""
+        return set(words)
+
+    def all_files(self) -> list[File]:
+        """Return every file, sorted by path."""
+        return [self._file(path) for path in sorted(self._texts)]
+
+    def _file(self, path: str) -> File:
+        if path not in self._files:
+            self._files[path] = File(path, read_words(path, self._texts[path]))
+        return self._files[path]
+
+
+class _DataIndex(_Index):
+    """Find the data files that hold words. Each word is searched for in their texts, once, when it is needed.
+
+    Data can be many megabytes, of which few words are ever needed.
+    """
+
+    holds_data = True
+
+    def _read(self) -> dict[str, Collection[str]]:
+        return {}
+
+    def _holding(self, word: str) -> Collection[str]:
+        if word not in self._paths:
+            self._paths[word] = [path for path, text in self._texts.items() if word in text]
+        return self._paths[word]
+
+    def _telling(self, words: Sequence[str]) -> Collection[str]:
+        """Return the longest words, since long words are rare; none that JSON may escape."""
+        plain = {word for word in words if word.isascii() and word.isalnum()}
+        return sorted(plain, key=lambda word: (-len(word), word))[:_RARE]
+
+
+def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:
+    first, size = wanted[0], len(wanted)
+    return any(words[at : at + size] == wanted for at, word in enumerate(words) if word == first)

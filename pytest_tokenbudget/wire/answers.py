@@ -15,7 +15,8 @@ from typing import Any
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.wire.exchange import Answer, Endpoint, Request, is_refusal
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.exchange import Answer, Request, is_refusal
 from pytest_tokenbudget.wire.framing import (
     Streamed,
     assemble,

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.answers import answered
-from pytest_tokenbudget.wire.exchange import Answer, Endpoint, Request, endpoint
+from pytest_tokenbudget.wire.endpoints import Endpoint, endpoint
+from pytest_tokenbudget.wire.exchange import Answer, Request
 from pytest_tokenbudget.wire.framing import decode_body, parse_body
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, parse_prompt
 

@@ -104,7 +104,7 @@ def test_a_renamed_fixture(project: Project) -> None:
     assert (update, prune) == (f"--token-budget {UPDATE} test_it.py", "tokenbudget prune --delete")
     assert project.judge(UPDATE, "test_it.py").status == 0
     subprocess.run(
-        [sys.executable, "-m", "pytest_tokenbudget", *prune.split()[1:]], check=True, cwd=project.path
+        [warm_python(), "-m", "pytest_tokenbudget", *prune.split()[1:]], check=True, cwd=project.path
     )
     judged = project.judge()
     assert (judged.status, measured(judged, "fixture alphabet")) == (0, was)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from support.changes import (
     HANDBOOK_LINES,
     LONGER,

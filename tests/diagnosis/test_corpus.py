@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.advice import advise
-from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.answers import read_answer
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.requests import read_request

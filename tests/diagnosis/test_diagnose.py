@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from support.changes import (
     LONGER,
     Case,

@@ -18,7 +18,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import with_own_parts
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Turn
 from pytest_tokenbudget.metering.rendering import image_tokens
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from support.changes import (
     HANDBOOK_LINES,
     LONGER,

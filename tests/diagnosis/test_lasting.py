@@ -10,7 +10,8 @@ import pytest
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.answers import Answer
-from pytest_tokenbudget.wire.exchange import Endpoint, Pair, Request
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.exchange import Pair, Request
 from pytest_tokenbudget.wire.prompt import parse_prompt
 
 BRIEF = "Be brief."

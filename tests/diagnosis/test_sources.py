@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.sources.words import read_words
 from support.changes import UUIDS
 
@@ -180,7 +180,7 @@ def test_data_is_looked_into_last(path: str, content: str) -> None:
 def test_data_is_not_read_word_by_word_until_a_text_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     monkeypatch.setattr(
-        "pytest_tokenbudget.sources.tree.read_words",
+        "pytest_tokenbudget.sources.read_words",
         lambda path, text: (read.append(path), read_words(path, text))[1],
     )
     files = {f"data/{n}.json": json.dumps({"text": f"Entry {n} of many."}) for n in range(100)}

@@ -8,7 +8,8 @@ import pytest
 
 from pytest_tokenbudget.diagnosis.volatile import Suspect, compare_prefixes, experiment, suspects
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.wire.exchange import Answer, Endpoint, Pair, Request
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 from support.changes import (
     NOW,

@@ -6,7 +6,8 @@ import pytest
 
 from pytest_tokenbudget.metering.meter import cut_off
 from pytest_tokenbudget.model import Paired, Rate, Tokens, Usage
-from pytest_tokenbudget.wire.exchange import Answer, Endpoint, Pair, Request
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
 from pytest_tokenbudget.wire.prompt import parse_prompt
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.diagnosis.diagnose import answer_options
+from pytest_tokenbudget.diagnosis import answer_options
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage, Verdict

@@ -9,7 +9,8 @@ import pytest
 
 from pytest_tokenbudget.metering.prompt_cache import newly_refused, refused
 from pytest_tokenbudget.model import Paired
-from pytest_tokenbudget.wire.exchange import Answer, Endpoint, Pair, Request
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 from support.blocks import text
 from support.messages_api.models import Model, find_model

@@ -23,7 +23,7 @@ from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.replay.playback import Ledger, Rules
 from pytest_tokenbudget.replay.traffic import Reader, Traffic
 from pytest_tokenbudget.replay.vcr_bridge import adopt
-from pytest_tokenbudget.wire.exchange import unmetered_reason
+from pytest_tokenbudget.wire.endpoints import unmetered_reason
 from support.parsed_bodies import ParsedBodies
 from support.sample import WHOLE, tenth
 

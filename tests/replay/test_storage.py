@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget import files
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.files import yaml_text
 from pytest_tokenbudget.replay import cassette_file
 from pytest_tokenbudget.replay.cassette_file import (
     Interaction,
@@ -24,6 +23,7 @@ from pytest_tokenbudget.replay.cassette_file import (
     read_cassette,
     write_cassette,
 )
+from pytest_tokenbudget.replay.yaml_text import yaml_text
 from support.sample import examples
 
 URI = "https://api.anthropic.com/v1/messages"

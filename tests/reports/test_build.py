@@ -17,7 +17,8 @@ from pytest_tokenbudget.metering.meter import Meter
 from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import add, usage_of
-from pytest_tokenbudget.wire.exchange import Answer, Endpoint, Exchange, Request
+from pytest_tokenbudget.wire.endpoints import Endpoint
+from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
 from pytest_tokenbudget.wire.prompt import parse_prompt
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_tokenbudget.advice import Spend, advise, outliers
 from pytest_tokenbudget.budget.verdict import LiveRuns, Starts, judge
-from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, FindingKind, Rate, Tokens, Usage
@@ -26,7 +26,7 @@ from pytest_tokenbudget.reports.scenario_view import fails, worst_first
 from pytest_tokenbudget.reports.terminal import failure_text, summary_lines
 from pytest_tokenbudget.reports.text import width
 from pytest_tokenbudget.settings import ScenarioSettings
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from support.changes import Case, before_system, each, put, system, unmark
 from support.documents import document
 from support.seeded import (

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from support.seeded import (
     EPHEMERAL,
     FILES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from pytest_tokenbudget.diagnosis.diagnose import diagnose
+from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.metering.cache_split import Unsized, cheap_weights, prefix_sizes
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Memo
 from pytest_tokenbudget.metering.meter import Meter, Run
@@ -17,7 +17,7 @@ from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, chain, simulate
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 from pytest_tokenbudget.replay.pairing import Recording
-from pytest_tokenbudget.sources.tree import SourceTree
+from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.requests import read_request
 

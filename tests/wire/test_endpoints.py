@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.wire.exchange import Endpoint, endpoint, unmetered_reason
+from pytest_tokenbudget.wire.endpoints import Endpoint, endpoint, unmetered_reason
 
 BODY: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": []}
 BEDROCK = "https://bedrock-runtime.eu-west-1.amazonaws.com/model"
