@@ -174,7 +174,8 @@ def test_a_miss_that_a_fixture_swallows(project: Project, monkeypatch: pytest.Mo
     assert judged.scenarios["fixture index"]["verdict"] == "stale"
     plain = project.run("-k", "writes")
     assert plain.status == 1
-    assert "fixture index: the recording has no answer to" in plain.output
+    assert "Stale: the recording does not answer what the agent asks" in plain.output
+    assert "user text 'Another index'" in plain.words, "it had the answer of what the fixture asks next"
     assert "Traceback" not in plain.output
 
 

@@ -385,7 +385,7 @@ WAYS = [
         FAILS,
         JUDGED,
         "2 over",
-        in_cassettes("        input_tokens: 11\n", "        input_tokens: 1\n"),
+        in_cassettes("usage: {input_tokens: 11,", "usage: {input_tokens: 1,"),
     ),
     Way(
         "a cassette of the larger prompt with the usage of before",

@@ -177,7 +177,8 @@ def test_what_became_of_the_baselines_stands_below(scratch: Scratch) -> None:
     scratch.write("artifacts/1/token-budget-diff.json", json.dumps(found))
     for given in (["each.json", "--diff", "diff.json"], ["artifacts/0", "artifacts/1"]):
         text = scratch.run("report", *given, "--format", "markdown").stdout
-        assert text.endswith("- `t.py::test_a`: **already over at BASE**\n")
+        assert "\n- `t.py::test_a`: **already over at BASE**\n" in text
+        assert text.index("already over at BASE") < text.index("<sub>"), "the footer stands last"
     missing = ("report", "each.json", "--diff", "nowhere", "--format", "markdown")
     assert "nowhere cannot be read" in scratch.refused(*missing)
 

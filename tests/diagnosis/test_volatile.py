@@ -229,7 +229,7 @@ VOLATILE = [
     Case(
         "a set in a schema",
         each(lambda _, body: body["tools"][2]["input_schema"]["required"].reverse()),
-        {"volatile tools[refund].input_schema": ("tools_changed, keys in another order", "")},
+        {"volatile tools[refund].input_schema": ("tools_changed, another order", "")},
     ),
 ]
 

@@ -8,11 +8,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from pytest_tokenbudget.reports.dashboard.page import dashboard
 
 from pytest_tokenbudget.budget.verdict import LiveRuns
 from pytest_tokenbudget.model import Usage
 from pytest_tokenbudget.reports.build import Spread, merge_samples
+from pytest_tokenbudget.reports.dashboard import dashboard
 from pytest_tokenbudget.reports.document import TokensEntry, add
 from support.documents import SONNET, document, loop, scenario
 
