@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ class Way:
     status: int | None = None
     lines: int = 1
     """How many lines say what was judged."""
+    exact: bool = False
+    """Whether only the exact counter proves it: a prompt this short fits what the built-in one may be off by."""
 
 
 def put(name: str, text: str) -> Callable[[Path], object]:
@@ -393,6 +396,7 @@ WAYS = [
         "usage that cannot be that of its prompt is checked where the recording is another",
         "usage does not fit its prompt",
         in_cassettes("Be brief.", LARGER.strip()),
+        exact=True,
     ),
 ]
 
@@ -416,6 +420,8 @@ def project(template: Path, tmp_path: Path, pytester: pytest.Pytester) -> Projec
 
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
 def test_a_way_to_hide_a_larger_prompt(project: Project, way: Way) -> None:
+    if way.exact and find_spec("ctok") is None:
+        pytest.skip("ctok needs Python 3.12 or newer")
     way.do(project.path)
     done = project.run("--token-budget", *way.options)
     expected = way.status if way.status is not None else 1 if way.ends == FAILS else 0
