@@ -52,7 +52,7 @@ class Way:
     lines: int = 1
     """How many lines say what was judged."""
     exact: bool = False
-    """Whether only the exact counter proves it: so short a prompt fits what the built-in one may be off by."""
+    """Whether only the exact counter proves it: so short a prompt fits what the built-in one is unsure of."""
 
 
 def put(name: str, text: str) -> Callable[[Path], object]:
