@@ -165,6 +165,19 @@ def test_speed_and_place_are_in_the_worst_case() -> None:
     assert least(request).tokens.prompt_tokens < most(request).tokens.prompt_tokens
 
 
+def test_nobody_waits_for_a_call_that_a_scenario_of_another_process_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, left = Decimal("1.5") * worst(call()), call()
+    allowance = Allowance(Caps(), PRICES, purse(tmp_path, limit))
+    allowance.begin(left)
+    left.leave()
+    allowance.close()
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waits"))
+    with pytest.raises(RecordingError, match="not run: spend limit"):
+        purse(tmp_path, limit).hold(call())
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + examples(200)))
 def test_random_runs_stay_below_their_limit(tmp_path: Path, seed: int) -> None:
     """Of 1, 3 or 4 processes that share nothing but the purse; in half a quarter of the answers is cut."""
@@ -189,6 +202,7 @@ def test_random_runs_stay_below_their_limit(tmp_path: Path, seed: int) -> None:
                 spending.settle(one, cost)
             else:
                 one.leave()
+                spending.close_left()
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, seeds))
@@ -241,6 +255,7 @@ def test_random_sessions_against_a_server_with_faults(tmp_path: Path, seed: int)
             answer = posted(api, one, retries=4 * workers)
             if answer is None or is_cut:
                 one.leave()  # billed by the server, and nobody knows what
+                allowance.close()
             else:
                 one.answer = answer
                 allowance.finish(one)

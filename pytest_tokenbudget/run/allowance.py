@@ -94,6 +94,11 @@ class Allowance:
         if self._spending is not None:
             self._spending.settle(call, cost)
 
+    def close(self) -> None:
+        """End the scenario: other processes need not wait for a call that it has left."""
+        if self._spending is not None:
+            self._spending.close_left()
+
     @property
     def unknown(self) -> int:
         """How many of its calls did not say what they billed."""

@@ -161,6 +161,8 @@ class Session:
         No text of the result holds a secret. Raises an error of the catalogue for a baseline or a cassette
         that cannot be read or written.
         """
+        if scenario.allowance is not None:
+            scenario.allowance.close()
         concluded, hidden = self._concluded(scenario), self.redactor.text
         failure = None if concluded.failure is None else hidden(concluded.failure)
         return replace(concluded, failure=failure, warnings=tuple(map(hidden, concluded.warnings)))

@@ -111,6 +111,16 @@ class Spending:
             usd = str(_spent(purse) + cost)
             purse.execute("UPDATE spent SET usd = ?, calls = calls + ?", (usd, int(cost > 0)))
 
+    def close_left(self) -> None:
+        """Let no other process wait for calls that were left in this one: their worst case stays held."""
+        with self._lock, self._opened() as purse:
+            self._close_left(purse)
+
+    def _close_left(self, purse: sqlite3.Connection) -> None:
+        for left, row in [(left, row) for left, row in self._rows.items() if left.left]:
+            purse.execute("UPDATE held SET open = 0 WHERE id = ?", (row,))
+            del self._rows[left]
+
     def paid(self) -> Paid:
         """Return what was billed so far; a call that is under way counts as one of unknown cost."""
         with self._opened() as purse:
@@ -169,9 +179,7 @@ class Spending:
         Raises RecordingError if there will be no room.
         """
         with self._lock, self._opened() as purse:
-            for left, row in [(left, row) for left, row in self._rows.items() if left.left]:
-                purse.execute("UPDATE held SET open = 0 WHERE id = ?", (row,))
-                del self._rows[left]
+            self._close_left(purse)
             model = call.requests[0].prompt.model
             purse.execute("INSERT OR IGNORE INTO first VALUES (1, ?, ?)", (model, str(worst)))
             held = _held(purse)
