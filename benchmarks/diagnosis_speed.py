@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from pytest_tokenbudget.advice import advise  # noqa: E402
+from pytest_tokenbudget.advice.layout import lay_out  # noqa: E402
 from pytest_tokenbudget.diagnosis import diagnose  # noqa: E402
 from pytest_tokenbudget.sources import SourceTree  # noqa: E402
 from support.changes import Case, before_system, each, every_result, system  # noqa: E402
@@ -72,7 +73,7 @@ def measure(turns: int, change: Any) -> dict[str, float]:
     files["prompts/handbook.md"] = HANDBOOK + "\nBe brief, and be kind to everybody.\n"
     return {
         "diagnose": seconds(lambda: diagnose(run, cost=cost, count=count, sources=SourceTree(files))),
-        "advise": seconds(lambda: advise(run, cost=cost, cheaper=lambda _: ["claude-haiku-4-5"])),
+        "advise": seconds(lambda: advise(lay_out(run, cost), cheaper=lambda _: ["claude-haiku-4-5"])),
     }
 
 

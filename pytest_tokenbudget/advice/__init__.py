@@ -11,10 +11,8 @@ from statistics import mean, median
 
 from pytest_tokenbudget.advice.caching import caching
 from pytest_tokenbudget.advice.context import context
-from pytest_tokenbudget.advice.layout import LaidOut, lay_out
+from pytest_tokenbudget.advice.layout import LaidOut
 from pytest_tokenbudget.advice.routing import CheaperModels, batching, parallelism, routing
-from pytest_tokenbudget.budget.verdict import CostOf
-from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, FindingKind
 from pytest_tokenbudget.wording import listed, unsigned_percent
 
@@ -25,25 +23,19 @@ LARGE = Fraction(1, 4)
 
 
 def advise(
-    run: Run,
+    laid_out: LaidOut,
     *,
-    cost: CostOf,
     cheaper: CheaperModels,
-    runs_per_month: int | None = None,
     batchable: bool = False,
     minimums: Mapping[str, int] | None = None,
     worth: Fraction = WORTH,
 ) -> tuple[Finding, ...]:
     """Return the levers of one run as it is asked now: each says its place, the change to make, the saving.
 
-    Empty where the run left its recording, since its numbers answer another question. Savings are negative
-    tokens and dollars a run; `runs_per_month` adds the month to their texts. `cheaper` names the models that
-    cost less than a model (`Prices.cheaper_models`). `batchable` is for work that nobody waits for. `worth`
-    is the share of a run's cost that a lever must save.
+    Savings are negative tokens and dollars a run; the texts have the month too, if the layout knows the runs.
+    `cheaper` names the models that cost less than a model (`Prices.cheaper_models`). `batchable` is for work
+    that nobody waits for. `worth` is the share of a run's cost that a lever must save.
     """
-    if not run.is_measured:
-        return ()
-    laid_out = lay_out(run, cost, runs_per_month=runs_per_month)
     if not laid_out.asked:
         return ()
     found = [

@@ -124,7 +124,12 @@ class LaidOut:
 
 
 def lay_out(run: Run, cost: CostOf, *, runs_per_month: int | None = None) -> LaidOut:
-    """Measure every prefix of what a run asks now; turns that cannot be counted are left out."""
+    """Measure every prefix of what a run asks now; turns that cannot be counted are left out.
+
+    Nothing is laid out of a run that was not measured, since its numbers answer another question.
+    """
+    if not run.is_measured:
+        return LaidOut((), cost, runs_per_month)
     known = [
         (index, turn, _chain_of(turn))
         for index, turn in enumerate(run.turns)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from pytest_tokenbudget import __version__
 from pytest_tokenbudget.advice.context import PARTS, Portion, portions
-from pytest_tokenbudget.advice.layout import lay_out
+from pytest_tokenbudget.advice.layout import LaidOut
 from pytest_tokenbudget.budget.verdict import (
     ALPHA,
     CostOf,
@@ -84,10 +84,12 @@ def scenario(
     *,
     runs_per_month: int | None = None,
     foreign: ForeignReads | None = None,
+    laid_out: LaidOut | None = None,
 ) -> ScenarioEntry:
     """Return the entry of one scenario; `measured` is None if any turn is unknown.
 
-    `foreign` are the foreign reads of its start, if a month is to be told by it.
+    `foreign` are the foreign reads of its start, if a month is to be told by it. `laid_out` is the run again,
+    if its context is to be told.
     """
     entry: ScenarioEntry = {
         "id": place.id,
@@ -111,8 +113,8 @@ def scenario(
             "cold_usd": None if cold is None else float(cold),
             "warm_usd": None if warm is None else float(warm),
         }
-    if (context := _context(run, cost)) is not None:
-        entry["context"] = context
+    if laid_out and laid_out.asked:
+        entry["context"] = _context(laid_out, run)
     if not judgement.verdict.is_measured and run.bounds is not None:
         least, most = run.bounds
         entry["bounds"] = {
@@ -127,13 +129,9 @@ _HIDE = Secrets()
 _MCP = "mcp__"
 
 
-def _context(run: Run, cost: CostOf) -> ContextEntry | None:
-    """Return the parts of a run's bill, or None if the run was not measured."""
-    if not run.is_measured:
-        return None
-    found = list(portions(lay_out(run, cost)))
-    if not found:
-        return None
+def _context(laid_out: LaidOut, run: Run) -> ContextEntry:
+    """Return the parts of a run's bill."""
+    found = list(portions(laid_out))
     parts = [(part, [one for one in found if one.part == part]) for part in PARTS]
     tools: dict[str, list[Portion]] = {}
     conversations: dict[int, list[Portion]] = {}

@@ -182,7 +182,7 @@ class ScenarioEntry(TypedDict):
     runs_per_month: int | None
     """How often it runs a month, as its marker or the settings of its run say."""
     context: NotRequired[ContextEntry]
-    """The parts of what was measured; turns whose tokens are unknown are left out."""
+    """Only for a scenario that was measured."""
     bounds: NotRequired[BoundsEntry]
     """Only for a scenario that asks more than was recorded."""
     start: NotRequired[StartEntry]

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_tokenbudget.advice import advise
+from pytest_tokenbudget.advice.layout import LaidOut, lay_out
 from pytest_tokenbudget.budget.baselines import UPDATE, Baseline
 from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis import diagnose
@@ -79,11 +80,20 @@ class Judge:
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
         self._learn_secrets(run)
         between = () if judgement.verdict.is_measured else bounds(run, baseline, cost)
-        findings = self.without_secrets(self._findings(run, settings, anew, between))
         runs = settings.runs_per_month
+        laid_out = lay_out(run, cost, runs_per_month=runs)
+        findings = self.without_secrets(self._findings(run, settings, laid_out, anew, between))
         foreign = self._start(committed, run) if runs and run.is_measured else None
         return build.scenario(
-            place, judgement, baseline, run, findings, cost, runs_per_month=runs, foreign=foreign
+            place,
+            judgement,
+            baseline,
+            run,
+            findings,
+            cost,
+            runs_per_month=runs,
+            foreign=foreign,
+            laid_out=laid_out,
         )
 
     def _start(self, committed: Baseline | None, run: Run) -> ForeignReads:
@@ -106,9 +116,12 @@ class Judge:
         verdict = Verdict.WITHIN if by_caps.verdict == Verdict.NEW else by_caps.verdict
         judgement = Judgement(verdict, (*metrics, *by_caps.limits))
         self._learn_secrets(run)
-        findings = self.without_secrets(self._findings(run, settings))
         runs = settings.runs_per_month
-        entry = build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=runs)
+        laid_out = lay_out(run, cost, runs_per_month=runs)
+        findings = self.without_secrets(self._findings(run, settings, laid_out))
+        entry = build.scenario(
+            place, judgement, baseline, run, findings, cost, runs_per_month=runs, laid_out=laid_out
+        )
         return entry if entry["measured"] is None else {**entry, "measured": build.tokens(cold, cost)}
 
     def against_baseline(
@@ -158,6 +171,7 @@ class Judge:
         self,
         run: Run,
         settings: ScenarioSettings,
+        laid_out: LaidOut,
         anew: Iterable[Finding] = (),
         between: Iterable[Finding] = (),
     ) -> tuple[Finding, ...]:
@@ -183,10 +197,8 @@ class Judge:
             minimums=self.files.minimum_cacheable_tokens,
         )
         levers = advise(
-            run,
-            cost=self.prices.cost,
+            laid_out,
             cheaper=self.prices.cheaper_models,
-            runs_per_month=settings.runs_per_month,
             batchable=settings.batchable,
             minimums=self.files.minimum_cacheable_tokens,
         )

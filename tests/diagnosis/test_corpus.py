@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.advice import advise
+from pytest_tokenbudget.advice.layout import lay_out
 from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.diagnosis.volatile import compare_prefixes
 from pytest_tokenbudget.metering.meter import Run
@@ -86,7 +87,7 @@ def test_unchanged_sequences_bring_no_finding_and_levers_no_error(
         assert {one.kind for one in told} <= {"turns_changed", "unknown"}, entries[0]["file"]
         if not run.departure:
             assert told == (), entries[0]["file"]
-        for lever in advise(run, cost=PRICES.cost, cheaper=PRICES.cheaper_models, batchable=True):
+        for lever in advise(lay_out(run, PRICES.cost), cheaper=PRICES.cheaper_models, batchable=True):
             assert lever.cost_usd is None or lever.cost_usd <= 0, entries[0]["file"]
         prompts = [exchange.request.prompt for exchange in recorded]
         assert compare_prefixes(prompts, prompts) == []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.advice import Spend, advise, far_above, outliers
+from pytest_tokenbudget.advice.layout import lay_out
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 from pytest_tokenbudget.wording import dollars as dollars_of
@@ -45,8 +46,9 @@ def run_of(agent: Agent, *steps: Any) -> Run:
     return replay(record(bodies, agent.answers()), bodies)
 
 
-def levers(run: Run, kind: str, **options: Any) -> list[Finding]:
-    found = advise(run, cost=cost, cheaper=lambda model: CHEAPER.get(model, ()), **options)
+def levers(run: Run, kind: str, *, runs_per_month: int | None = None, **options: Any) -> list[Finding]:
+    laid_out = lay_out(run, cost, runs_per_month=runs_per_month)
+    found = advise(laid_out, cheaper=lambda model: CHEAPER.get(model, ()), **options)
     return [one for one in found if one.kind == f"lever_{kind}"]
 
 
@@ -471,10 +473,8 @@ class TestOutliers:
 
 def test_the_largest_saving_comes_first_and_the_month_is_told() -> None:
     found = advise(
-        run_of(DRAGGING, UNMARKED),
-        cost=cost,
+        lay_out(run_of(DRAGGING, UNMARKED), cost, runs_per_month=1000),
         cheaper=lambda model: CHEAPER.get(model, ()),
-        runs_per_month=1000,
         batchable=True,
     )
     amounts = [one.cost_usd for one in found if one.cost_usd is not None]
@@ -483,21 +483,20 @@ def test_the_largest_saving_comes_first_and_the_month_is_told() -> None:
 
 
 def test_below_the_set_share_nothing_is_told() -> None:
-    found = advise(run_of(subagents()), cost=cost, cheaper=lambda _: (), worth=Fraction(99, 100))
+    found = advise(lay_out(run_of(subagents()), cost), cheaper=lambda _: (), worth=Fraction(99, 100))
     assert [one.kind for one in found if one.cost_usd is not None] == []
 
 
 def test_a_run_without_turns_has_no_levers() -> None:
-    assert advise(Run(), cost=cost, cheaper=lambda _: ()) == ()
+    assert advise(lay_out(Run(), cost), cheaper=lambda _: ()) == ()
 
 
 def test_a_run_that_left_its_recording_has_no_levers() -> None:
     agent = support_agent(steps=DRAGGING.steps)
     bodies = changed(agent.bodies(), each(UNMARKED))
     recorded = record(bodies, agent.answers())
-    options: dict[str, Any] = {"cost": cost, "cheaper": lambda _: ()}
-    assert advise(replay(recorded, bodies), **options)
-    assert advise(replay(recorded, bodies[:-1]), **options) == ()
+    assert advise(lay_out(replay(recorded, bodies), cost), cheaper=lambda _: ())
+    assert advise(lay_out(replay(recorded, bodies[:-1]), cost), cheaper=lambda _: ()) == ()
 
 
 def test_turns_that_cannot_be_counted_are_left_out() -> None:
@@ -508,4 +507,4 @@ def test_turns_that_cannot_be_counted_are_left_out() -> None:
     run = Case(
         "", each(lambda _, body: (contents(body), body["messages"][0]["content"].insert(0, dict(pdf))))
     ).run()
-    assert advise(run, cost=cost, cheaper=lambda _: ()) == ()
+    assert advise(lay_out(run, cost), cheaper=lambda _: ()) == ()

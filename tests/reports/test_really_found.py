@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.advice import Spend, advise, outliers
+from pytest_tokenbudget.advice.layout import lay_out
 from pytest_tokenbudget.budget.verdict import LiveRuns, Starts, judge
 from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
@@ -90,7 +91,10 @@ def told_of(name: str, run: Run, sources: SourceTree | None = None, *more: Findi
         unbounded=run.is_unbounded,
     )
     place = build.Place(f"tests/test_agent.py::test_{name}", "tests/test_agent.py", 3)
-    return build.scenario(place, judgement, baseline, run, findings, cost, runs_per_month=1000)
+    laid_out = lay_out(run, cost)
+    return build.scenario(
+        place, judgement, baseline, run, findings, cost, runs_per_month=1000, laid_out=laid_out
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +104,7 @@ def told() -> Document:
     anew = [*recorded_anew(run, ANEW, cost, None, names_recording=True), *other_start(STARTS)]
     judgement = judge(ANEW, run.usage, ScenarioSettings(), cost)
     place = build.Place("tests/test_agent.py::test_anew", "tests/test_agent.py", 9)
-    entries.append(build.scenario(place, judgement, ANEW, run, anew, cost))
+    entries.append(build.scenario(place, judgement, ANEW, run, anew, cost, laid_out=lay_out(run, cost)))
     return document([*entries, batched(), unreadable(), unpriced(), live(), *wasteful()])
 
 
@@ -150,7 +154,7 @@ def wasteful() -> Iterator[ScenarioEntry]:
         bodies, answers = several(*agents)
         bodies = changed(bodies, each(unmark("system", "messages")))
         run = replay(record(bodies, answers), bodies)
-        more = advise(run, cost=cost, cheaper=lambda model: CHEAPER.get(model, ()), batchable=True)
+        more = advise(lay_out(run, cost), cheaper=lambda model: CHEAPER.get(model, ()), batchable=True)
         yield told_of(name, run, None, *more)
 
 
