@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import secrets
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,6 +94,16 @@ class Conflict:
 _MARK = re.compile(r"(<{7}|\|{7}|>{7})(?: |$)|={7}$")
 _PARTS = {"<": ("", "ours"), "|": ("ours", "base"), "=": ("ours base", "theirs"), ">": ("theirs", "")}
 """The parts that a mark may end, and the part that it begins, by the mark's character."""
+
+
+def restoring(path: Path) -> str:
+    """Return the command that brings a file back as it was committed, also in the middle of a merge."""
+    return f"git checkout HEAD -- {shlex.quote(str(path))}"
+
+
+def taking_a_side(path: Path) -> str:
+    """Return the command that ends the conflict of a file, and its other form."""
+    return f"git checkout --ours -- {shlex.quote(str(path))}, or --theirs"
 
 
 def conflict_in(text: str) -> Conflict | None:

@@ -7,7 +7,6 @@ not know, else as version 1, which will always be read.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,14 @@ from types import MappingProxyType
 from typing import Any
 
 from pytest_tokenbudget.errors import BaselineError
-from pytest_tokenbudget.files import conflict_in, dump_yaml, load_yaml, write_atomically
+from pytest_tokenbudget.files import (
+    conflict_in,
+    dump_yaml,
+    load_yaml,
+    restoring,
+    taking_a_side,
+    write_atomically,
+)
 from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Exchange
 from pytest_tokenbudget.wire.prompt import Block, digest
@@ -109,15 +115,13 @@ def read_baselines(path: Path) -> Mapping[str, Baseline]:
 
 def resolve(path: Path) -> str:
     """Return the next step of a file in conflict."""
-    side = f"git checkout --ours -- {shlex.quote(str(path))}, or --theirs"
-    return f"Run `{UPDATE}`, which resolves it scenario by scenario, or take one side ({side})."
+    steps = f"resolves it scenario by scenario, or take one side ({taking_a_side(path)})."
+    return f"Run `{UPDATE}`, which {steps}"
 
 
 def _restore(path: Path) -> str:
     """Return the next step of a file that is damaged, also one that a merge has left unmerged."""
-    return (
-        f"Restore it (git checkout HEAD -- {shlex.quote(str(path))}), then run `{UPDATE}` for what changed."
-    )
+    return f"Restore it ({restoring(path)}), then run `{UPDATE}` for what changed."
 
 
 def _text_of(path: Path) -> str | None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
-from pytest_tokenbudget.files import conflict_in, load_yaml, write_atomically
+from pytest_tokenbudget.files import conflict_in, load_yaml, restoring, taking_a_side, write_atomically
 from pytest_tokenbudget.replay.yaml_text import OneLine, yaml_text
 
 MAX_BYTES = 2**30  # bytes of all request bodies of a cassette together, once references are resolved
@@ -191,10 +190,9 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
     if not text.strip():
         raise _unreadable(path, "is empty")
     if conflict := conflict_in(text):
-        side = f"git checkout --ours -- {shlex.quote(str(path))}, or --theirs"
         raise CassetteError(
-            f"{path}: holds conflict marks of a merge (line {conflict.line}). Take one side ({side}), or "
-            "record it again: pytest --token-budget-record=all"
+            f"{path}: holds conflict marks of a merge (line {conflict.line}). Take one side "
+            f"({taking_a_side(path)}), or record it again: pytest --token-budget-record=all"
         )
     try:
         return _interactions(_document(text))
@@ -252,9 +250,8 @@ class _NewerVersionError(ValueError):
 
 
 def _unreadable(path: Path, what: str) -> CassetteError:
-    restore = f"git checkout HEAD -- {shlex.quote(str(path))}"
     return CassetteError(
-        f"{path}: {what}. Restore it ({restore}), or delete it and record it again: "
+        f"{path}: {what}. Restore it ({restoring(path)}), or delete it and record it again: "
         "pytest --token-budget-record=once"
     )
 
