@@ -22,7 +22,7 @@ from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.metering.cache_split import as_written, same_start
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.settings import DEFAULTS, Tolerance, parse_tolerances
+from pytest_tokenbudget.settings import DEFAULTS, MARKER, Tolerance, parse_tolerances
 
 PATTERN = "**/token_budgets/*.yaml"
 """The glob of baseline files below any folder."""
@@ -294,7 +294,6 @@ def _usage(text: str, *, added: bool) -> Usage | None:
     return Usage(int(found["turns"]), MappingProxyType(by_rate))
 
 
-_MARKER = "token_budget"
 Arguments = Mapping[str, object]
 """Settings by name, as literals."""
 
@@ -413,6 +412,6 @@ def _marked(node: ast.AST, name: str) -> Iterator[tuple[str, ast.Call | None]]:
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             inner = f"{name}.{child.name}".lstrip(".")
             yield inner, None
-        elif isinstance(child, ast.Call) and ast.unparse(child.func).rpartition(".")[2] == _MARKER:
+        elif isinstance(child, ast.Call) and ast.unparse(child.func).rpartition(".")[2] == MARKER:
             yield name or "the module", child
         yield from _marked(child, inner)
