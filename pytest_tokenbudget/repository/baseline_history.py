@@ -283,13 +283,13 @@ class Committed:
             return False
         if path not in self._reviewed:
             repository, commit = self._base
-            text = repository.text(commit.id, path)
+            text = repository.text(commit, path)
             with contextlib.suppress(BaselineError):
                 self._reviewed[path] = parse_baselines(text or "", str(path)) if text else {}
         return self._reviewed.get(path, {}).get(place.name) == self.of(place)
 
     @cached_property
-    def _base(self) -> tuple[Repository, Commit] | None:
+    def _base(self) -> tuple[Repository, str] | None:
         try:
             repository = Repository.open(self._root)
             return repository, repository.base()
@@ -302,7 +302,7 @@ class Committed:
         if self._base is None:
             return frozenset()
         repository, commit = self._base
-        names = repository.touched(commit.id) | repository.untracked()
+        names = repository.touched(commit) | repository.untracked()
         return frozenset(self._root / name for name in names)
 
     def accepted(self, place: Place, *, lenient: bool = False) -> Sequence[AcceptedCassette]:

@@ -154,12 +154,17 @@ class Repository:
             raise GitError(f"{revision} and HEAD have no commit in common. {fix}")
         return self.commit(base)
 
-    def base(self) -> Commit:
-        """Return where HEAD left the default branch, or HEAD where that cannot be told. Raises GitError."""
+    def base(self) -> str:
+        """Return the hash of where HEAD left the default branch, or of HEAD if that cannot be told.
+
+        Raises GitError if there is no commit. Each judging run asks, so few processes of git are started.
+        """
         try:
-            return self.merge_base(self.default_branch())
+            branch = self.default_branch()
         except GitError:
-            return self.commit()
+            return self.commit().id
+        found = _git(self.folder, "merge-base", branch, "HEAD", check=False).stdout.decode().strip()
+        return found or self.commit().id
 
     def ancestor(self, path: Path) -> str | None:
         """Return what a file in conflict held before either side of the merge changed it; None otherwise."""
