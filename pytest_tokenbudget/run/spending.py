@@ -113,8 +113,9 @@ class Spending:
 
     def close_left(self) -> None:
         """Let no other process wait for calls that were left in this one: their worst case stays held."""
-        with self._lock, self._opened() as purse:
-            self._close_left(purse)
+        if any(call.left for call in list(self._rows)):
+            with self._lock, self._opened() as purse:
+                self._close_left(purse)
 
     def _close_left(self, purse: sqlite3.Connection) -> None:
         for left, row in [(left, row) for left, row in self._rows.items() if left.left]:
