@@ -134,6 +134,7 @@ def test_unchanged_is_within_and_every_number_is_recorded(project: Project) -> N
     assert set(result.scenarios) == set(SCENARIOS)
     for entry in result.document["scenarios"]:
         assert entry["measured"] == entry["baseline"]
+    assert "TokenBudgetWarning" not in result.output
 
 
 def test_two_percent_pass(project: Project) -> None:

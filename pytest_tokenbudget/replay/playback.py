@@ -126,8 +126,11 @@ class Ledger:
         """Pairs of turns that this run asked for at once, and that were recorded one after the other.
 
         Only what was seen counts: the second was asked before the first had its answer. Times are compared
-        only within one recording session.
+        only within one recording session. None if any turns were recorded at once: which turns of agents at
+        once meet is chance.
         """
+        if _were_at_once(self.recording.exchanges):
+            return []
         seen = [[self.recording.exchanges[index] for index in pair] for pair in self._at_once.pairs]
         return [(one, other) for pair in seen for one, other in (pair, pair[::-1]) if _apart(one, other)]
 
@@ -527,6 +530,19 @@ class AtOnce:
         with self._lock:
             met = {tuple(sorted((a, b))) for one, other in self._met for a in one for b in other}
         return [(first, second) for first, second in sorted(met)]
+
+
+def _were_at_once(exchanges: Iterable[Exchange]) -> bool:
+    """Return whether an exchange was sent before the answer to an earlier one began, by their recorded times."""
+    timed = [(one.answer.sent, one) for one in exchanges if one.answer.sent and one.answer.date]
+    timed.sort(key=lambda entry: entry[0])
+    sessions: dict[object, Exchange] = {}  # the one sent last: it is the one to overlap, if any is
+    for _, exchange in timed:
+        before = sessions.get(exchange.answer.recording_session)
+        if before is not None and not _apart(before, exchange):
+            return True
+        sessions[exchange.answer.recording_session] = exchange
+    return False
 
 
 def _apart(first: Exchange, second: Exchange) -> bool:

@@ -101,6 +101,15 @@ def test_calls_that_are_seen_at_once_and_were_apart_are_told(sent: int, apart: b
     assert said == ([["One", "Two"]] if apart else [])
 
 
+def test_nothing_is_said_where_calls_were_recorded_at_once() -> None:
+    """Which of two agents at once asks first is chance: the second call of one may meet the first of the other."""
+    first, other, second = ("One", 0, 800), ("Other", 100, 850), ("Two", 900, 990)
+    ledger = Meeting(interaction(*first), interaction(*other), interaction(*second))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(partial(ask, ledger), ("Two", "Other")))
+    assert ledger.now_at_once == []
+
+
 def test_nothing_is_said_of_calls_one_after_another() -> None:
     ledger = Ledger("test_it.py::test_it", "record it", [interaction("One", 0, 8), interaction("Two", 9, 20)])
     ask(ledger, "Two")
