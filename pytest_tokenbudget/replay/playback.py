@@ -533,7 +533,7 @@ class AtOnce:
 
 
 def _were_at_once(exchanges: Iterable[Exchange]) -> bool:
-    """Return whether an exchange was sent before the answer to an earlier one began, by their recorded times."""
+    """Return whether one was sent before the answer to an earlier one began, by their recorded times."""
     timed = [(one.answer.sent, one) for one in exchanges if one.answer.sent and one.answer.date]
     timed.sort(key=lambda entry: entry[0])
     sessions: dict[object, Exchange] = {}  # the one sent last: it is the one to overlap, if any is

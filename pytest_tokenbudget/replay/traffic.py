@@ -518,17 +518,22 @@ def settled(new: Sequence[Interaction], old: Sequence[Interaction]) -> list[Inte
     """Return a new recording with what does not matter taken from the `old` one, so that their diff is small.
 
     An answer with the same content keeps its old ids, headers and times; a turn that also bills the same
-    stays as it was. Later requests then repeat the old ids. Times are kept only if all answers are the old
-    ones and overlapped as before, since the times of two runs cannot be compared.
+    stays as it was. Later requests then repeat the old ids. An old id never comes to stand for two calls: one
+    that the new recording has itself is not given to another of its answers. Times are kept only if all
+    answers are the old ones and overlapped as before, since the times of two runs cannot be compared.
     """
     names: dict[str, str] = {}
     left = list(range(len(old)))
+    bodies = [(body_bytes(asked.get("body")), answer_body(told)) for asked, told in new]
+    texts = b"\n".join(itertools.chain.from_iterable(bodies))
     pairs: list[tuple[Interaction, int | None]] = []
     for index, (request, answer) in enumerate(new):
         asked = _renamed(request, names)
         same = (number for number in left if _asks_the_same(asked, old[number][0]))
         number = next(same, index if index in left else None)
         ids = None if number is None else _ids(answer, old[number][1], names)
+        if ids is not None and not _are_free([ids[name] for name in ids.keys() - names], names, texts):
+            ids = None
         if number is not None and ids is not None:
             names |= ids
             left.remove(number)
@@ -544,10 +549,21 @@ def settled(new: Sequence[Interaction], old: Sequence[Interaction]) -> list[Inte
     return list(old) if is_old else kept
 
 
+def _are_free(ids: Sequence[str], names: Mapping[str, str], texts: bytes) -> bool:
+    """Return whether old ids, each once, are not taken: by a call of `names`, or in the new `texts`."""
+    is_once = len({*ids, *names.values()}) == len(ids) + len({*names.values()})
+    return is_once and not any(earlier.encode() in texts for earlier in ids)
+
+
 def _asks_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two requests in vcr's shape have the same method, address and body."""
-    same = (one["method"], one["uri"]) == (other["method"], other["uri"])
+    """Return whether two requests in vcr's shape have the same method, path and body, on whatever host."""
+    same = one["method"] == other["method"] and _path(one["uri"]) == _path(other["uri"])
     return same and body_bytes(one.get("body")) == body_bytes(other.get("body"))
+
+
+def _path(uri: str) -> tuple[str, str]:
+    address = urlsplit(uri)
+    return address.path, address.query
 
 
 def _renamed(request: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -616,7 +632,8 @@ def _kept(new: Interaction, old: Interaction, *, same_times: bool) -> Interactio
     (request, answer), (asked, told) = new, old
     headers, earlier = lower(request.get("headers")), lower(asked.get("headers"))
     if all(headers.get(name) == earlier.get(name) for name in TELLING_HEADERS):
-        request = asked if _asks_the_same(request, asked) else {**request, "headers": asked.get("headers")}
+        is_same = request["uri"] == asked["uri"] and _asks_the_same(request, asked)
+        request = asked if is_same else {**request, "headers": asked.get("headers")}
     if lower(answer.get("headers")).get("content-type") != lower(told.get("headers")).get("content-type"):
         return request, answer  # in another framing
     bills_the_same = (_said(answer) or {}).get("usage") == (_said(told) or {}).get("usage")

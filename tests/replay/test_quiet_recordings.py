@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_tokenbudget.replay.cassette_file import Interaction, format_cassette
 from pytest_tokenbudget.replay.playback import Ledger
@@ -162,6 +165,57 @@ def test_the_order_of_what_was_asked_at_once_says_nothing() -> None:
 
     old = votes(1, ["yes", "no", "maybe"])
     assert settled(votes(2, ["maybe", "yes", "no"]), old) == old
+
+
+def subagents(
+    agents: Sequence[str], ids: Sequence[str], *, host: str, system: str = SYSTEM
+) -> list[Interaction]:
+    """Agents at once, in this order: each looks something up, by a call with its id, and answers."""
+    first, second = list[Interaction](), list[Interaction]()
+    for number, (agent, name) in enumerate(zip(agents, ids, strict=True)):
+        messages: list[dict[str, Any]] = [{"role": "user", "content": f"Source: {agent}"}]
+        call = {"type": "tool_use", "id": f"toolu_{name}", "name": "look_up", "input": {}}
+        for turn, content in enumerate(([call], [{"type": "text", "text": f"Found in {agent}."}])):
+            told = {
+                "id": f"msg_{name}_{turn}",
+                "type": "message",
+                "role": "assistant",
+                "model": "claude-haiku-4-5",
+                "content": content,
+                "usage": usage(100, turn),
+            }
+            asked = request(list(messages), system) | {"uri": f"https://{host}/v1/messages"}
+            started = 10 * number + 1000 * turn
+            (second if turn else first).append((asked, answer(told, 20, started, started + 500)))
+            result = {"type": "tool_result", "tool_use_id": call["id"], "content": "On its way."}
+            messages += [{"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
+    return first + second
+
+
+IDS = ("0123456789ab_1", "0123456789ab_2", "0123456789ab_3", "0123456789ab_4")
+
+
+@given(
+    st.permutations(["manuals", "rules", "cases"]),
+    st.permutations(IDS),
+    st.sampled_from(["gate", "api.anthropic.com"]),
+    st.sampled_from([SYSTEM, "You find parcels."]),
+)
+def test_agents_at_once_keep_their_own_calls(
+    agents: Sequence[str], ids: Sequence[str], host: str, system: str
+) -> None:
+    """In another order, from another host, with ids that the old recording had elsewhere."""
+    old = subagents(["manuals", "rules", "cases"], IDS[:3], host="gate")
+    new = subagents(agents, ids[:3], host=host, system=system)
+    kept = settled(new, old)
+    pairs = set[tuple[str, str]]()
+    for was, now in zip(new, kept, strict=True):
+        assert now[0]["uri"] == was[0]["uri"], "the host decides what a token costs"
+        texts = [bytes(asked["body"]) + told["body"]["string"] for asked, told in (was, now)]
+        assert re.findall(rb"Source: (\w+)", texts[0]) == re.findall(rb"Source: (\w+)", texts[1])
+        before, after = (re.findall(r"toolu_\w+", text.decode()) for text in texts)
+        pairs |= set(zip(before, after, strict=True))
+    assert len({new for new, _ in pairs}) == len({old for _, old in pairs}) == len(pairs) == 3
 
 
 def called(*attempts: tuple[int, str]) -> Ledger:

@@ -102,7 +102,7 @@ def test_calls_that_are_seen_at_once_and_were_apart_are_told(sent: int, apart: b
 
 
 def test_nothing_is_said_where_calls_were_recorded_at_once() -> None:
-    """Which of two agents at once asks first is chance: the second call of one may meet the first of the other."""
+    """Which of two agents asks first is chance: the second call of one may meet the first of the other."""
     first, other, second = ("One", 0, 800), ("Other", 100, 850), ("Two", 900, 990)
     ledger = Meeting(interaction(*first), interaction(*other), interaction(*second))
     with ThreadPoolExecutor(2) as pool:
