@@ -6,12 +6,14 @@ id, `FILE::fixture NAME of OWNER`, or `FILE::teardown of TEST`.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Literal, Self
@@ -112,17 +114,19 @@ class Tokens:
         return Fraction(self.cache_read_input_tokens, self.prompt_tokens) if self.prompt_tokens else None
 
     def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(*(getattr(self, count) + getattr(other, count) for count in COUNTS))
+        return Tokens(*map(operator.add, _counts(self), _counts(other)))
 
     def __radd__(self, other: Literal[0]) -> Self:
         return self  # so that sum() needs no start value
 
     def __sub__(self, other: Tokens) -> Tokens:
-        return Tokens(*(getattr(self, count) - getattr(other, count) for count in COUNTS))
+        return Tokens(*map(operator.sub, _counts(self), _counts(other)))
 
 
 COUNTS: tuple[str, ...] = tuple(count.name for count in fields(Tokens))
 """Names of all counts of `Tokens`, in their order."""
+
+_counts: Callable[[Tokens], tuple[int, ...]] = operator.attrgetter(*COUNTS)
 
 _RATE = re.compile(r"(?P<model>.*?)(?: \((?P<modifiers>[^()]*)\))?")
 
@@ -146,6 +150,7 @@ class Rate:
         return f"{self.model} ({', '.join(self.modifiers)})" if self.modifiers else self.model
 
     @classmethod
+    @lru_cache  # a suite names few rates, its documents and history name them in every entry
     def parse(cls, text: str) -> Rate:
         """Read what `str()` wrote."""
         match = _RATE.fullmatch(text)
@@ -204,7 +209,7 @@ class Usage:
     def __add__(self, other: Usage) -> Usage:
         rates = dict(self.by_rate)
         for rate, tokens in other.by_rate.items():
-            rates[rate] = rates.get(rate, Tokens()) + tokens
+            rates[rate] = rates[rate] + tokens if rate in rates else tokens
         return Usage(self.turns + other.turns, MappingProxyType(rates))
 
     def __sub__(self, other: Usage) -> Usage:

@@ -266,7 +266,7 @@ def test_hostile_text_is_shown_and_does_nothing(state: State, post: Post) -> Non
 
 def test_a_giant_document_fits_a_comment(state: State, post: Post) -> None:
     state.pull(7, OWN, SHA)
-    post(documents.many(3000))
+    post(documents.many(800))
     (body,) = state.bodies(7)
     assert len(body) < 65_536
     assert "more" in body

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn, NotRequired, TypedDict, cast
 
 from pytest_tokenbudget.errors import ReportError
@@ -276,9 +277,12 @@ def totals(scenarios: Iterable[ScenarioEntry]) -> TotalsEntry:
     }
 
 
+_KNOWN = frozenset(map(str, Verdict))
+
+
 def is_known(verdict: str) -> bool:
     """Return whether this version knows `verdict`."""
-    return verdict in set(Verdict)
+    return verdict in _KNOWN
 
 
 def is_measured(scenario: ScenarioEntry) -> bool:
@@ -335,8 +339,11 @@ def _counts_entry(tokens: Tokens) -> CountsEntry:
 
 def usage_of(entry: TokensEntry) -> Usage:
     """Return the usage that `tokens_entry` wrote."""
-    parts = (Usage.of(Rate.parse(rate), _tokens_of(part), turns=0) for rate, part in entry["models"].items())
-    return sum(parts, Usage(entry["turns"]))
+    by_rate: dict[Rate, Tokens] = {}
+    for name, part in entry["models"].items():
+        rate, tokens = Rate.parse(name), _tokens_of(part)
+        by_rate[rate] = by_rate[rate] + tokens if rate in by_rate else tokens
+    return Usage(entry["turns"], MappingProxyType(by_rate))
 
 
 def _tokens_of(entry: RateEntry) -> Tokens:
@@ -461,9 +468,10 @@ def problems(value: object, rule: Schema | None = None, key: str = "") -> Iterat
     if "$ref" in rule:
         yield from problems(value, schema()["$defs"][rule["$ref"].removeprefix("#/$defs/")], key)
     elif "anyOf" in rule:
-        answers = [list(problems(value, option, key)) for option in rule["anyOf"]]
-        if all(answers):
-            yield from answers[0]
+        first, *others = rule["anyOf"]
+        wrong = list(problems(value, first, key))
+        if wrong and all(any(problems(value, option, key)) for option in others):
+            yield from wrong
     elif wanted := _unmet(value, rule):
         yield f"{key or 'it'} must be {wanted}, not {_shown(value)}"
     elif isinstance(value, list):

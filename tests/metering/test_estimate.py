@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -713,21 +713,22 @@ def test_there_and_back_is_nothing(was: Prompt, now: Prompt) -> None:
 
 @pytest.mark.skipif(not CORPUS.exists(), reason="no recorded traffic here")
 @pytest.mark.skipif(importlib.util.find_spec("ctok") is None, reason="ctok needs Python 3.12 or newer")
-def test_recorded_pairs_come_out_as_promised(tmp_path: Path) -> None:
+def test_recorded_pairs_come_out_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof of `docs/accuracy.md`, with the shipped weights; the script refits them."""
-    done = tmp_path / "pairs.json"
-    script = [sys.executable, ROOT / "benchmarks" / "accuracy.py", CORPUS, "--shipped", "--json", done]
-    subprocess.run(script, check=True, capture_output=True, cwd=ROOT)
-    pairs = json.loads(done.read_text(encoding="utf-8"))
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    accuracy, corpus, pairs = map(importlib.import_module, ("accuracy", "corpus", "pairs"))
+    found = [pair for pair in pairs.pairs(corpus.load([CORPUS])) if pair.comparable]
+    counters = accuracy._counters([], shipped=True)
+    done = accuracy.results(found, {name: counters[name] for name in ("ctok", "built-in")})
     for counter, of_edit, of_prompt in (("ctok", 0.03, 0.01), ("built-in", 0.12, 0.06)):
-        mine = [one for one in pairs if one["counter"] == counter]
-        counted = [one for one in mine if one["error"] is not None]
-        single = [one for one in counted if one["edit"] in SINGLE]
+        mine = [result for result in done if result.counter == counter]
+        counted = [result for result in mine if result.error is not None]
+        single = [result for result in counted if result.edit in SINGLE]
         assert len(single) > 300
-        assert share(abs(one["error"]) <= of_edit * one["size"] for one in single) >= 0.9
-        assert share(abs(one["error"]) <= of_prompt * one["prompt_tokens"] for one in single) >= 0.9
-        assert share(abs(one["error"]) <= one["half_width"] for one in counted) >= 0.9
-        assert share(one["half_width"] <= 0.15 * one["size"] for one in counted) >= 0.5
+        assert share(abs(result.error) <= of_edit * result.size for result in single) >= 0.9
+        assert share(abs(result.error) <= of_prompt * result.prompt_tokens for result in single) >= 0.9
+        assert share(abs(result.error) <= result.half_width for result in counted) >= 0.9
+        assert share(result.half_width <= 0.15 * result.size for result in counted) >= 0.5
         assert len(counted) >= 0.85 * len(mine)
 
 

@@ -35,15 +35,17 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: set[str] = set()
         self.rows: list[list[str]] = []
-        self.text, self.comments = "", []  # type: str, list[str]
+        self.said: list[str] = []
+        self.comments: list[str] = []
         self.inside: list[str] = []
         self.feed(cmarkgfm.github_flavored_markdown_to_html(source, options=Options.CMARK_OPT_UNSAFE))
         self.close()
+        self.text = "".join(self.said)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert not [name for name, _ in attrs if name not in ("align", "lang")], "no attribute of anybody's"
         self.tags.add(tag)
-        self.text += "\n"
+        self.said.append("\n")
         if tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
@@ -53,11 +55,11 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.inside.pop() == tag
-        self.text += "\n"
+        self.said.append("\n")
 
     def handle_data(self, data: str) -> None:
         if "code" not in self.inside:
-            self.text += data
+            self.said.append(data)
         if {"td", "th"} & set(self.inside):
             self.rows[-1][-1] += data
 
