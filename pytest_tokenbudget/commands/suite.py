@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
+import multiprocessing
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
@@ -17,6 +23,10 @@ from xml.etree import ElementTree
 
 from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.metering.counting import best_counter
+from pytest_tokenbudget.metering.models import Family
+from pytest_tokenbudget.metering.pricing import Prices
+from pytest_tokenbudget.model import Rate
 from pytest_tokenbudget.reports import advice_report
 from pytest_tokenbudget.reports.document import Document, load
 from pytest_tokenbudget.reports.history import read_log
@@ -46,10 +56,10 @@ class SuiteRun:
     """The last lines of pytest's own output."""
 
 
-def pytest(arguments: Sequence[str], folder: Path) -> int:
+def pytest(arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> int:
     """Run pytest in `folder`, with its output where ours goes, and return its exit status."""
     command = [sys.executable, "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=folder, check=False).returncode  # noqa: S603  # what the user asked for
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode  # noqa: S603  # as asked
 
 
 def measure(arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> SuiteRun:
@@ -261,11 +271,12 @@ def demo(folder: Path) -> int:
         ("3. The answers are worth it: the new cost is accepted.", None, _ACCEPT, 0),
         ("4. Somebody describes the tool at length. Only that is told.", _description, _JUDGE, 1),
     )
+    run = _forked if _preload() else _started
     for what, change, arguments, expected in steps:
         if change:
             change(folder)
         _say(f"\n{what}\n$ pytest {shlex.join(arguments)}")
-        if _apart(arguments, folder) != expected:
+        if run(arguments, folder) != expected:
             _say(f"This run should have ended with status {expected}. Please report it.")
             return 1
     _say(f"\nAll of it is in {folder}. Go on there: change a prompt, then run")
@@ -287,11 +298,57 @@ def _change(name: str) -> str:
     return (_DEMO / "changes" / name).read_text("utf-8")
 
 
-def _apart(arguments: Sequence[str], folder: Path) -> int:
-    """Run pytest without keys, and return its exit status."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHOUT)}
-    command = [sys.executable, "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode  # noqa: S603  # ours
+def _started(arguments: Sequence[str], folder: Path) -> int:
+    """Run pytest in a new process, without keys, and return its exit status."""
+    return pytest(arguments, folder, _keyless())
+
+
+def _forked(arguments: Sequence[str], folder: Path) -> int | None:
+    """Run pytest in a fork of this process, without keys, and return its exit status."""
+    process = multiprocessing.get_context("fork").Process(target=_become_pytest, args=(arguments, folder))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _preload() -> bool:
+    """Import what every run of the demo needs; return whether they may be forked from this process.
+
+    Imports are most of a short run. Linux alone is sure to survive a fork without a new program.
+    """
+    if sys.platform != "linux":
+        return False
+    quiet = io.StringIO()
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        redirect_stdout(quiet),
+        redirect_stderr(quiet),
+        suppress(SystemExit),
+    ):
+        _run_pytest(["--token-budget", "--noconftest", "-c", os.devnull, "--rootdir", empty, empty])
+    Prices().card(Rate("any"))  # what both need is loaded with their first question
+    best_counter().count("any", Family.V3)
+    gc.freeze()  # pytest collects garbage ten times at its end
+    return threading.active_count() == 1  # a plugin may have started one
+
+
+def _become_pytest(arguments: Sequence[str], folder: Path) -> None:
+    """Run pytest in this process, which ends with its exit status."""
+    environment = _keyless()
+    environment["PYTEST_ADDOPTS"] = "-W ignore::pytest.PytestAssertRewriteWarning"  # of what is preloaded
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    _run_pytest(arguments)
+
+
+def _run_pytest(arguments: Sequence[str]) -> None:
+    sys.argv[:] = ["pytest", *arguments]
+    runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+
+
+def _keyless() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(_WITHOUT)}
 
 
 def _say(text: str) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from pytest_tokenbudget.cli import main
+from pytest_tokenbudget.commands import suite
 from support.apart import warm_python
 
 GREEN, GROWN, ACCEPTED, GROWN_AGAIN = range(1, 5)
@@ -41,6 +44,26 @@ def test_from_green_to_red_for_the_second_change_alone(tmp_path: Path) -> None:
     assert {"agent.py", "prompts", "pyproject.toml", "tests"} <= {
         path.name for path in (tmp_path / "shop").iterdir()
     }
+
+
+def test_where_a_process_cannot_be_forked_each_run_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[tuple[Sequence[str], Path]] = []
+
+    def start(arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
+        assert not {"ANTHROPIC_API_KEY", "PYTEST_ADDOPTS", "CI"} & environment.keys()
+        started.append((arguments, folder))
+        return int(len(started) in (GROWN, GROWN_AGAIN))
+
+    for name in ("ANTHROPIC_API_KEY", "PYTEST_ADDOPTS", "CI"):
+        monkeypatch.setenv(name, "set")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(suite, "pytest", start)
+    assert main(["demo", str(tmp_path / "shop")]) == 0
+    assert "cd " in capsys.readouterr().out
+    judge, accept = ("--token-budget", "-q"), ("--token-budget", "--token-budget-update", "-q")
+    assert started == [(arguments, tmp_path / "shop") for arguments in (judge, judge, accept, judge)]
 
 
 def test_a_folder_that_holds_something_is_left_alone(
