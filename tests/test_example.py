@@ -170,6 +170,18 @@ def test_a_timestamp_fails_on_cache_share(project: Project) -> None:
     assert all("cache_share" in result.over(scenario) for scenario in SCENARIOS)
 
 
+def test_what_caches_nothing_is_told_which_text_should_carry_a_breakpoint(project: Project) -> None:
+    agent = project.path / "support_agent/agent.py"
+    replace(agent, ', "cache_control": {"type": "ephemeral"}', "")
+    replace(agent, '            cache_control={"type": "ephemeral"},\n', "")
+    result = project.judge("-k", "late_parcel")
+    (scenario,) = result.document["scenarios"]
+    (lever,) = (found for found in scenario["findings"] if found["kind"] == "lever_caching")
+    assert lever["source"] == {"file": "support_agent/prompts/support.md", "line": 1}
+    assert lever["text"].startswith("cache_control at system[0] (support_agent/prompts/support.md:1-")
+    assert "and the last message" in lever["text"]
+
+
 @pytest.mark.parametrize("edit", [reflect, skip_triage, loop])
 def test_another_shape_is_stale(project: Project, edit: Callable[[Project], None]) -> None:
     edit(project)

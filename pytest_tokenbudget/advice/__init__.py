@@ -9,7 +9,7 @@ from fractions import Fraction
 from math import log
 from statistics import mean, median
 
-from pytest_tokenbudget.advice.caching import caching
+from pytest_tokenbudget.advice.caching import Locate, caching
 from pytest_tokenbudget.advice.context import context
 from pytest_tokenbudget.advice.layout import LaidOut
 from pytest_tokenbudget.advice.routing import CheaperModels, batching, parallelism, routing
@@ -29,17 +29,19 @@ def advise(
     batchable: bool = False,
     minimums: Mapping[str, int] | None = None,
     worth: Fraction = WORTH,
+    locate: Locate = lambda _: None,
 ) -> tuple[Finding, ...]:
     """Return the levers of one run as it is asked now: each says its place, the change to make, the saving.
 
     Savings are negative tokens and dollars a run; the texts have the month too, if the layout knows the runs.
     `cheaper` names the models that cost less than a model (`Prices.cheaper_models`). `batchable` is for work
-    that nobody waits for. `worth` is the share of a run's cost that a lever must save.
+    that nobody waits for. `worth` is the share of a run's cost that a lever must save. `locate` finds the
+    lines of a block that should carry `cache_control`.
     """
     if not laid_out.asked:
         return ()
     found = [
-        *caching(laid_out, minimums or {}),
+        *caching(laid_out, minimums or {}, locate),
         *context(laid_out, worth),
         *routing(laid_out, cheaper),
         *(batching(laid_out) if batchable else ()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -11,18 +11,24 @@ from pytest_tokenbudget.advice.layout import Asked, LaidOut
 from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, place
 from pytest_tokenbudget.metering.cache_rules import hidden_sizes, minimum
 from pytest_tokenbudget.metering.prompt_cache import CacheTurn, refused, simulate
-from pytest_tokenbudget.model import Finding, FindingKind, Usage
-from pytest_tokenbudget.wire.prompt import Ttl, markable
+from pytest_tokenbudget.model import Finding, FindingKind, Source, Usage
+from pytest_tokenbudget.wire.prompt import Block, Ttl, markable
 from pytest_tokenbudget.wording import dollars, listed, plural
 
 _HEADS = 3
 """Most breakpoints in tools and system, so that one of the four is left for the conversation."""
+
+_NAMED = 3
+"""Most places that one advice names."""
 
 _HELD = 0.9
 """If a turn reads less than this part of what it read when recorded, its cache is broken."""
 
 Marks = tuple[int, ...]
 """Positions of the breakpoints of one turn."""
+
+Locate = Callable[[Block], Source | None]
+"""Returns the lines of the repository that hold the text of a block, or None if they are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +41,10 @@ class _Placing:
     written: int
 
 
-def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
+def caching(run: LaidOut, minimums: Mapping[str, int], locate: Locate) -> Iterator[Finding]:
     """Yield where breakpoints should stand, if that is cheaper than where they stand.
 
+    `locate` is asked for the lines of the blocks that are named.
     Conversations with a turn that cannot be simulated are left out: it is not known what their turns read.
     """
     unclear = {opening_of(one.prompt) for one in run.asked if _is_unclear(one)}
@@ -52,13 +59,42 @@ def caching(run: LaidOut, minimums: Mapping[str, int]) -> Iterator[Finding]:
     placings = [placing for marks in options if (placing := bench.placed(marks, "5m"))]
     best = min(placings, key=lambda placing: placing.cost, default=now)
     pays = best.read > now.read or (len(asked) > 1 and not _reads_less(asked))
-    found: list[Finding] = []
+    found: list[_Advice] = []
     if best.cost < now.cost and pays:
-        found.append(_finding(run, asked, now, best, bench.placed(best.marks, "1h")))
+        found.append(_marked_better(run, asked, now, best, bench.placed(best.marks, "1h")))
     if across := _across_runs(run, asked, minimums):
         found.append(across)
     if found:  # the better one: both want a breakpoint behind the system prompt
-        yield min(found, key=lambda one: one.cost_usd or Decimal(0))
+        yield max(found, key=lambda one: one.saved).finding(locate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """A change of breakpoints, and what it saves a run."""
+
+    text: str
+    """Holds `{places}` where the places are named that it begins with."""
+    places: Mapping[str, Block]
+    """The places that gain or lose a breakpoint, by name."""
+    tokens: int
+    saved: Decimal
+
+    def finding(self, locate: Locate) -> Finding:
+        """Return the advice as a lever; its source is the last block outside the messages that is named."""
+        lines = {
+            name: source
+            for name, block in self.places.items()
+            if block.level != "messages" and (source := locate(block))
+        }
+        named = [f"{name} ({lines[name]})" if name in lines else name for name in self.places]
+        return Finding(
+            FindingKind.LEVER_CACHING,
+            next(iter(self.places)),
+            self.text.replace("{places}", listed(named), 1),
+            -self.tokens,
+            -self.saved,
+            next(reversed(lines.values()), None),
+        )
 
 
 def _is_unclear(one: Asked) -> bool:
@@ -71,11 +107,11 @@ def _reads_less(asked: Sequence[Asked]) -> bool:
     return any(now.cache_read_input_tokens < was.cache_read_input_tokens * _HELD for now, was in known)
 
 
-def _finding(
+def _marked_better(
     run: LaidOut, asked: Sequence[Asked], now: _Placing, best: _Placing, hour: _Placing | None
-) -> Finding:
+) -> _Advice:
     saved, read = now.cost - best.cost, best.read - now.read
-    change, where = _change(asked, best.marks)
+    change, places = _change(asked, best.marks)
     if read > 0:
         effect = f"read {plural(read, 'token')} more from the cache"
     elif (unread := now.written - best.written) > 0:
@@ -86,28 +122,31 @@ def _finding(
     if hour is not None:
         gain = now.cost - hour.cost
         text += f"; {run.saving(gain)} at 1h" if gain > 0 else "; nothing at 1h, which is written at 2x"
-    return Finding(FindingKind.LEVER_CACHING, where, text, -max(read, 0), -saved)
+    return _Advice(text, places, max(read, 0), saved)
 
 
-def _change(asked: Sequence[Asked], best: Sequence[Marks]) -> tuple[str, str]:
-    """Return what to do so that the breakpoints stand as in `best`, for 5m, and the first place concerned."""
+def _change(asked: Sequence[Asked], best: Sequence[Marks]) -> tuple[str, Mapping[str, Block]]:
+    """Return what to do so that the breakpoints stand as in `best`, for 5m, and the places concerned.
+
+    The text holds `{places}` for them.
+    """
     here, there = _places(asked, [tuple(one.chain.breakpoints) for one in asked]), _places(asked, best)
     hours = [tuple(p for p, ttl in one.chain.breakpoints.items() if ttl == "1h") for one in asked]
     shorter = _places(asked, hours)
-    more, less = [p for p in there if p not in here], [p for p in here if p not in there]
+    more, less = _first(there, here), _first(here, there)
     if more and less:
-        return f"cache_control at {listed(more[:3])} instead of {listed(less[:3])}", more[0]
+        return f"cache_control at {{places}} instead of {listed([*less])}", more
     if more:
         ttl = " (5m instead of 1h)" if shorter else ""
-        beside = f"beside {listed(here[:3])}{ttl}" if here else "where nothing is marked now"
-        return f"cache_control at {listed(more[:3])}, {beside},", more[0]
+        beside = f"beside {listed([*here][:_NAMED])}{ttl}" if here else "where nothing is marked now"
+        return f"cache_control at {{places}}, {beside},", more
     if less:
-        return f"no cache_control at {listed(less[:3])}", less[0]
-    return f"cache_control of 5m instead of 1h at {listed(shorter[:3])}", there[0]
+        return "no cache_control at {places}", less
+    return "cache_control of 5m instead of 1h at {places}", _first(shorter)
 
 
-def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, int]) -> Finding | None:
-    """Return a lever for tools and system that no breakpoint ends and that other runs begin with too.
+def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, int]) -> _Advice | None:
+    """Return advice for tools and system that no breakpoint ends and that other runs begin with too.
 
     Only what is as it was recorded counts; None if there is nothing to save.
     """
@@ -122,16 +161,15 @@ def _across_runs(run: LaidOut, asked: Sequence[Asked], minimums: Mapping[str, in
     first, hour = (
         tokens * (_above_read(run, one, end, f"ephemeral_{ttl}_input_tokens") - above) for ttl in ("5m", "1h")
     )
-    where = _where(one, end)
     text = (
-        f"{where} ends {plural(tokens, 'token')} that every run begins with and no breakpoint ends; "
+        f"{{places}} ends {plural(tokens, 'token')} that every run begins with and no breakpoint ends; "
         f"cache_control there saves {run.saving(saved)} for runs within five minutes of another"
     )
     if first > 0:
         text += f", of which the first pays {dollars(first)} more to write them"
     if hour > 0:
         text += f"; at 1h for runs within an hour, of which the first pays {dollars(hour)} more"
-    return Finding(FindingKind.LEVER_CACHING, where, text, -tokens, -saved)
+    return _Advice(text, {_where(one, end): one.chain.links[end].block}, tokens, saved)
 
 
 def _above_read(run: LaidOut, one: Asked, position: int, count: str | None = None) -> Decimal:
@@ -250,9 +288,18 @@ def _marked(turn: CacheTurn, marks: Marks, ttl: Ttl) -> CacheTurn:
     return replace(turn, chain=replace(turn.chain, breakpoints=dict.fromkeys(marks, ttl)))
 
 
-def _places(asked: Sequence[Asked], marks: Sequence[Marks]) -> list[str]:
-    named = (_where(one, mark) for one, own in zip(asked, marks, strict=True) for mark in own)
-    return list(dict.fromkeys(named))
+def _places(asked: Sequence[Asked], marks: Sequence[Marks]) -> dict[str, Block]:
+    """Return the block of each breakpoint, by the name of its place: the first of each, in order."""
+    found: dict[str, Block] = {}
+    for one, own in zip(asked, marks, strict=True):
+        for mark in own:
+            found.setdefault(_where(one, mark), one.chain.links[mark].block)
+    return found
+
+
+def _first(places: Mapping[str, Block], but: Iterable[str] = ()) -> dict[str, Block]:
+    """Return as many of the places as are named, without those in `but`."""
+    return dict([(name, block) for name, block in places.items() if name not in but][:_NAMED])
 
 
 def _where(one: Asked, position: int) -> str:

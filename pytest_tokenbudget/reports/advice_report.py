@@ -245,6 +245,5 @@ def _sentence(lever: LeverEntry) -> str:
 
 
 def _where(lever: LeverEntry) -> str:
-    names = lever["scenarios"]
-    others = f", of which these numbers are, and {len(names) - 1:,} more" if len(names) > 1 else ""
-    return ", ".join(filter(None, (lever["source"], f"in {plain(names[0]) if names else NONE}{others}")))
+    first, *others = map(plain, lever["scenarios"] or [NONE])
+    return f"in {first}, whose numbers these are, and {len(others):,} more" if others else f"in {first}"

@@ -17,13 +17,14 @@ from pytest_tokenbudget.advice.layout import LaidOut, lay_out
 from pytest_tokenbudget.budget.baselines import UPDATE, Baseline
 from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis import diagnose
+from pytest_tokenbudget.diagnosis.prompt_parts import text_of
 from pytest_tokenbudget.diagnosis.turns import bounds, other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
 from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written, same_start
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import BY_HAND, Finding, FindingKind, Paired, Usage, Verdict
+from pytest_tokenbudget.model import BY_HAND, Finding, FindingKind, Paired, Source, Usage, Verdict
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, mean_usage
@@ -38,7 +39,7 @@ from pytest_tokenbudget.settings import Options, ScenarioSettings, SettingsFiles
 from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.sources.words import Names
 from pytest_tokenbudget.wire.exchange import Pair
-from pytest_tokenbudget.wire.prompt import Prompt
+from pytest_tokenbudget.wire.prompt import Block, Prompt
 
 
 @dataclass
@@ -201,8 +202,16 @@ class Judge:
             cheaper=self.prices.cheaper_models,
             batchable=settings.batchable,
             minimums=self.files.minimum_cacheable_tokens,
+            locate=self._locate,
         )
         return (*problems, *unpriced, *anew, *causes, *between, *levers)
+
+    def _locate(self, block: Block) -> Source | None:
+        """Return the lines that hold the text of a block.
+
+        None if no place, or more than one, holds it, and in a run without a report, where no lever is told.
+        """
+        return self._sources.locate("", text_of(block)).source if self.options.reports else None
 
     def _learn_secrets(self, run: Run) -> None:
         """Look for secrets in what differs, on both sides: findings quote and cut it."""

@@ -11,14 +11,18 @@ import pytest
 
 from pytest_tokenbudget.advice import Spend, advise, far_above, outliers
 from pytest_tokenbudget.advice.layout import lay_out
+from pytest_tokenbudget.diagnosis.prompt_parts import text_of
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
+from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wording import dollars as dollars_of
 from support.changes import Case, each, mark_system, put, system, unmark
 from support.seeded import (
     EPHEMERAL,
+    FILES,
     HANDBOOK,
     PASSAGES,
+    SEARCH,
     Agent,
     Step,
     advised,
@@ -87,6 +91,32 @@ class TestCaching:
         assert lever.cost_usd == pytest.approx(dollars(best) - dollars(run))
         reads = [sum(t.usage.tokens.cache_read_input_tokens for t in one.turns) for one in (best, run)]
         assert lever.tokens == reads[1] - reads[0]
+
+    @pytest.mark.parametrize(
+        ("parts", "change", "line"),
+        [
+            ({}, "cache_control at system[0] (agent/prompts/handbook.md:1-", 1),
+            (
+                {"system": None, "tools": [tool("look", HANDBOOK), SEARCH]},
+                "cache_control at tools[search] (agent/tools.json:3-",
+                3,
+            ),
+            (
+                {"system": [text("Nobody wrote this. " * 900)]},
+                "cache_control at system[0] and the last",
+                None,
+            ),
+        ],
+        ids=["a system prompt", "a tool", "a text of no file"],
+    )
+    def test_the_line_of_the_block_that_should_carry_it(
+        self, parts: dict[str, Any], change: str, line: int | None
+    ) -> None:
+        tree = SourceTree(FILES)
+        run = run_of(support_agent(**{"system": [text(HANDBOOK)], "rolling": False, **parts}))
+        (lever,) = levers(run, "caching", locate=lambda block: tree.locate("", text_of(block)).source)
+        assert lever.text.startswith(change)
+        assert (lever.source.line if lever.source else None) == line
 
     def test_a_breakpoint_too_late_is_moved_before_what_changes(self) -> None:
         def late(turn: int, body: Any) -> None:

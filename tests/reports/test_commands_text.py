@@ -250,7 +250,7 @@ def levers() -> advice_report.Advice:
     def lever(kind: str, saving: float | None, text: str, at: str = "") -> Any:
         return documents.finding(f"lever_{kind}", "system[0]", text, tokens=None, cost=saving, at=at)
 
-    shared = "system[0] is sent 3 times and never cached"
+    shared = "cache_control at system[0] (agent.py:9), where nothing is marked now, would read more"
     ttl, model = lever("ttl", -0.0001, "an hour is enough"), lever("model", None, "a smaller model")
     scenarios = [
         scenario("a", 1000, lever("caching", -0.002, shared, "agent.py:9"), ttl),

@@ -14,6 +14,7 @@ from pytest_tokenbudget.advice import Spend, advise, outliers
 from pytest_tokenbudget.advice.layout import lay_out
 from pytest_tokenbudget.budget.verdict import LiveRuns, Starts, judge
 from pytest_tokenbudget.diagnosis import diagnose
+from pytest_tokenbudget.diagnosis.prompt_parts import text_of
 from pytest_tokenbudget.diagnosis.turns import other_start, recorded_anew
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, FindingKind, Rate, Tokens, Usage
@@ -148,13 +149,19 @@ def live() -> ScenarioEntry:
 
 def wasteful() -> Iterator[ScenarioEntry]:
     """Agents that change nothing, and could be cheaper."""
+    tree = SourceTree(FILES)
     asks = (f"Look into the {part}." for part in ("saddle", "chain", "pump"))
     scattered = [support_agent(opening=ask, steps=[Step(f"{ask} It is fine.")]) for ask in asks]
     for name, agents in (("wasteful", [support_agent()]), ("scattered", scattered)):
         bodies, answers = several(*agents)
         bodies = changed(bodies, each(unmark("system", "messages")))
         run = replay(record(bodies, answers), bodies)
-        more = advise(lay_out(run, cost), cheaper=lambda model: CHEAPER.get(model, ()), batchable=True)
+        more = advise(
+            lay_out(run, cost),
+            cheaper=lambda model: CHEAPER.get(model, ()),
+            batchable=True,
+            locate=lambda block: tree.locate("", text_of(block)).source,
+        )
         yield told_of(name, run, None, *more)
 
 

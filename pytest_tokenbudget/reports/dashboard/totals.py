@@ -513,8 +513,7 @@ def _lever(lever: LeverEntry) -> Lever:
             saving += f", {signed(month, money(month))} a month"
     shown = scenario_view.short_ids(names)[0] if names else NONE
     others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-    facts = ", ".join(filter(None, (lever["source"], f"in {shown}{others}")))
-    return Lever(saving, text if not where or where in text else f"{where}: {text}", facts)
+    return Lever(saving, text if not where or where in text else f"{where}: {text}", f"in {shown}{others}")
 
 
 _TALL, _LOW = 220, 84
