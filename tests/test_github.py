@@ -130,6 +130,10 @@ def test_what_is_accepted_is_the_headline(state: State, post: Post, tmp_path: Pa
     (was,), (now,) = (documents.loop(documents.SONNET, prefix, [50], cached=False) for prefix in (1000, 3000))
     name = GREEN["scenarios"][0]["id"]
     raised = {"id": name, "was": name, "matched": None, "change": "raised", "before": was, "now": now}
+    raised |= {
+        "accepts": ["system"],
+        "sources": [{"file": "part/a b.md", "line": 3}, {"file": "../x", "line": 1}],
+    }
     prices = {"source": "genai-prices", "version": "1"}
     base = {"name": "origin/main", "commit": BASE}
     diff = {
@@ -149,7 +153,8 @@ def test_what_is_accepted_is_the_headline(state: State, post: Post, tmp_path: Pa
     (body,) = state.bodies(7)
     heading, told, listed = body.split("\n\n")[1:4]
     assert heading.startswith("### Accepts +2,000 prompt tokens (+188.7%), +\\$0.0040 a run (+152.7%), in 1 ")
-    assert ", in 1 scenario; loosens " in heading
+    assert ", in 1 scenario, for changes of the system prompt ([`part/a b.md:3`]" in heading
+    assert f"](https://github.com/shop/agent/blob/{SHA}/part/a%20b.md#L3) and `../x:1`); loosens " in heading
     assert "@limits" not in heading
     assert told == "14 scenarios are within budget."
     assert listed.splitlines()[-1] == "- **look at**: Limits changed: tolerance &lt;b&gt;"
@@ -262,6 +267,22 @@ def test_hostile_text_is_shown_and_does_nothing(state: State, post: Post) -> Non
     assert linked[0].endswith(f"/blob/{SHA}/prompts/a.md#L1")
     assert all(address.startswith("https://github.com/shop/agent/") for address in linked)
     assert "\x1b" not in body
+
+
+def test_a_line_is_linked_from_the_top_of_the_repository(state: State, post: Post) -> None:
+    """Files of a document are named from the folder of its project."""
+    state.pull(7, OWN, SHA)
+    was, now = (documents.loop(documents.SONNET, prefix, [5]) for prefix in (100, 900))
+    found = [
+        documents.finding("growth", "system[0]", "is unplaced", tokens=900),
+        documents.finding("growth", "system[0]", "is placed", tokens=800, at="prompts/a.md:7"),
+    ]
+    scenarios = [documents.scenario("t.py::test", "over", was, now, findings=found)]
+    post({**documents.document(scenarios), "project": "packages/agent"})
+    (body,) = state.bodies(7)
+    assert (
+        f"[`prompts/a.md:7`](https://github.com/shop/agent/blob/{SHA}/packages/agent/prompts/a.md#L7)" in body
+    )
 
 
 def test_a_giant_document_fits_a_comment(state: State, post: Post) -> None:

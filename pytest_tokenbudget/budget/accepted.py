@@ -25,7 +25,7 @@ from pytest_tokenbudget.budget.baselines import (
 )
 from pytest_tokenbudget.errors import BaselineError
 from pytest_tokenbudget.files import conflict_in, dump_yaml, load_yaml, write_atomically
-from pytest_tokenbudget.model import Basis, Usage
+from pytest_tokenbudget.model import Basis, Source, Usage
 from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.exchange import Accepted, Request
 from pytest_tokenbudget.wire.prompt import digest
@@ -252,24 +252,56 @@ def parse_accepted(text: str, name: str) -> Sequence[AcceptedCassette]:
     return _parsed(load_yaml(text))[name] if text else ()
 
 
-def newly_accepted(was: str, now: str) -> dict[str, list[str]]:
-    """Return the fields of requests that are accepted otherwise than they were, by scenario name.
+@dataclass(frozen=True, slots=True)
+class NewlyAccepted:
+    """What requests of a scenario are accepted otherwise than before."""
 
-    `was` and `now` are the texts of an accepted file; empty where there is none. What cannot be read accepts
-    nothing that could be named: the run itself fails on it.
+    fields: Sequence[str] = ()
+    """Fields of the requests: `system`, `tools`, ..."""
+    sources: Sequence[Source] = ()
+    """The lines, from the top of the repository, of the texts that were put in, if they are known."""
+
+
+def newly_accepted(was: str, now: str) -> dict[str, dict[str, list[tuple[str, str]]]]:
+    """Return what is accepted otherwise than it was: by scenario name, by field of its requests.
+
+    `was` and `now` are the texts of an accepted file; empty where there is none. Of each field there is each
+    text that edits put in and did not put in before, beside the text in whose place it stands. What cannot be
+    read accepts nothing that could be named: the run itself fails on it.
     """
     try:
         before, after = (_parsed(load_yaml(text)) if text else {} for text in (was, now))
     except (BaselineError, ValueError, LookupError, TypeError, AttributeError):
         return {}
-    found = {name: _accepts(cassettes) ^ _accepts(before.get(name, ())) for name, cassettes in after.items()}
-    return {name: sorted({field for field, _ in edits}) for name, edits in found.items() if edits}
+    found = {name: _newly(_edits_of(before.get(name, ())), _edits_of(after[name])) for name in after}
+    return {name: fields for name, fields in found.items() if fields}
 
 
-def _accepts(cassettes: Sequence[AcceptedCassette]) -> set[tuple[str, tuple[str, ...]]]:
-    """Return what edits put in, by field."""
+def _edits_of(cassettes: Sequence[AcceptedCassette]) -> dict[tuple[str, tuple[str, ...]], Edit]:
+    """Return the edits of a scenario by field and the lines that they add: each once, in order."""
     turns = (turn for cassette in cassettes for turn in cassette.turns)
-    return {(edit.field, edit.added) for turn in turns for edit in turn.edits}
+    return {(edit.field, edit.added): edit for turn in turns for edit in turn.edits}
+
+
+def _newly(
+    before: Mapping[tuple[str, tuple[str, ...]], Edit], after: Mapping[tuple[str, tuple[str, ...]], Edit]
+) -> dict[str, list[tuple[str, str]]]:
+    """Return the new texts by field, each with what was accepted there before, or else recorded."""
+    found: dict[str, list[tuple[str, str]]] = {field: [] for field, _ in sorted(before.keys() ^ after.keys())}
+    for key, edit in after.items():
+        if key not in before:
+            accepted = [line for field, added in before if field == edit.field for line in added]
+            found[edit.field].append((_unescaped(accepted or edit.removed), _unescaped(edit.added)))
+    return found
+
+
+def _unescaped(lines: Iterable[str]) -> str:
+    """Return the text in lines of JSON (`_lines`), with its line ends; a quotation mark ends a line too."""
+    text = re.sub(r'(\\.)|"', lambda match: match[1] or "\\n", "".join(lines))
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:  # edited by hand
+        return text
 
 
 _NEXT = f"Restore it from git, or take one side of the merge, and run `{UPDATE}`."

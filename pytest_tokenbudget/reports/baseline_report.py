@@ -4,7 +4,8 @@
       "base": {"name": "origin/main", "commit": HASH}, "unchanged": 11,
       "scenarios": [{"id": ..., "was": ..., "matched": "file" | "tokens" | null,
         "change": "raised" | "lowered" | "shifted" | "added" | "removed" | "renamed",
-        "before": TOKENS | null, "now": TOKENS | null, "accepts": ["system"]}],
+        "before": TOKENS | null, "now": TOKENS | null, "accepts": ["system"],
+        "sources": [{"file": "prompts/support.md", "line": 14}]}],
       "already": null | [{"id": ..., "verdict": "over", "commit": HASH | null, "worse": [METRIC, ...]}]}
 
 `already` says what failed at the base; it is null if no document of the base was given.
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NotRequired, TypedDict, cast
 
+from pytest_tokenbudget.budget.accepted import NewlyAccepted
 from pytest_tokenbudget.budget.changes import Change
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.errors import ReportError
@@ -27,6 +29,7 @@ from pytest_tokenbudget.reports.document import (
     Document,
     LimitEntry,
     ScenarioEntry,
+    SourceEntry,
     TokensEntry,
     add,
     problems,
@@ -58,6 +61,8 @@ class ChangeEntry(TypedDict):
     now: TokensEntry | None
     accepts: NotRequired[list[str]]
     """Fields of its requests that are accepted otherwise than before."""
+    sources: NotRequired[list[SourceEntry]]
+    """The lines that the new texts come from, if they are known; files from the top of the repository."""
 
 
 class AlreadyEntry(TypedDict):
@@ -93,9 +98,9 @@ def diff(
     prices: Mapping[str, str],
     cost: CostOf,
     runs_per_month: int | None = None,
-    accepts: Mapping[str, list[str]] = MappingProxyType({}),
+    accepts: Mapping[str, NewlyAccepted] = MappingProxyType({}),
 ) -> Diff:
-    """Return the DIFF of `changes`, both sides at the same prices. `accepts` holds fields by scenario id."""
+    """Return the DIFF of `changes`, both sides at the same prices. `accepts` is by scenario id."""
     scenarios: list[ChangeEntry] = [
         {
             "id": one.id,
@@ -104,7 +109,11 @@ def diff(
             "change": str(one.direction),
             "before": None if one.before is None else build.tokens(one.before, cost),
             "now": None if one.now is None else build.tokens(one.now, cost),
-            "accepts": accepts.get(one.id, []),
+            "accepts": [*accepts.get(one.id, NewlyAccepted()).fields],
+            "sources": [
+                {"file": source.file, "line": source.line}
+                for source in accepts.get(one.id, NewlyAccepted()).sources
+            ],
         }
         for one in changes
     ]
@@ -179,7 +188,7 @@ _TEXT_OR_NULL = {"type": ["string", "null"]}
 _TOKENS_OR_NULL = {"anyOf": [{"$ref": "#/$defs/tokens"}, {"type": "null"}]}
 _CHANGES = {"enum": ["raised", "lowered", "shifted", "added", "removed", "renamed"]}
 _CHANGE = _object(
-    ("accepts",),
+    ("accepts", "sources"),
     id=_TEXT,
     was=_TEXT,
     matched={"enum": ["file", "tokens", None]},
@@ -187,6 +196,7 @@ _CHANGE = _object(
     before=_TOKENS_OR_NULL,
     now=_TOKENS_OR_NULL,
     accepts={"type": "array", "items": _TEXT},
+    sources={"type": "array", "items": _object(file=_TEXT, line={"$ref": "#/$defs/count"})},
 )
 _ALREADY = _object(
     id=_TEXT,
@@ -238,31 +248,54 @@ class Accepting:
         """Return the baselines that were raised, the one that costs most more first."""
         return [one for one in _sorted(self.diff) if one["change"] == "raised"] if self.diff else []
 
-    def headline(self, runs: Mapping[str, float | None]) -> str:
-        """Return a sentence: `accepts +6,680 prompt tokens (+14.3%), ..., in 5 scenarios; changes 1
-        cassette`.
+    @property
+    def sources(self) -> list[SourceEntry]:
+        """Return the lines that raised baselines are raised for, each once."""
+        return _places(self.raised)
 
-        `runs`, by scenario id, are its runs a month, for the dollars a month. Empty if there is nothing to
-        decide.
+    def raises(self, runs: Mapping[str, float | None]) -> str:
+        """Return in words what is raised: `accepts +6,680 prompt tokens (+14.3%), ..., in 5 scenarios`.
+
+        `runs`, by scenario id, are its runs a month, for the dollars a month. Empty if nothing is raised.
         """
-        accepted = []
-        if raised := self.raised:
-            amounts = _moved(raised)
-            months = [_month(one, runs.get(one["id"])) for one in raised]
-            amounts += _monthly(None if None in months else sum(each or 0.0 for each in months))
-            fields = dict.fromkeys(field for one in raised for field in one.get("accepts", ()))
-            changes = listed(list(dict.fromkeys(_FIELDS.get(field, plain(field)) for field in fields)))
-            for_changes = f", for changes of {changes}" if changes else ""
-            accepted = [f"accepts {', '.join(amounts)}, in {plural(len(raised), 'scenario')}{for_changes}"]
-        return "; ".join([*accepted, *map(plain, self.decisions)])
+        if not (raised := self.raised):
+            return ""
+        amounts = _moved(raised)
+        months = [_month(one, runs.get(one["id"])) for one in raised]
+        amounts += _monthly(None if None in months else sum(each or 0.0 for each in months))
+        fields = dict.fromkeys(field for one in raised for field in one.get("accepts", ()))
+        changes = listed(list(dict.fromkeys(_FIELDS.get(field, plain(field)) for field in fields)))
+        for_changes = f", for changes of {changes}" if changes else ""
+        return f"accepts {', '.join(amounts)}, in {plural(len(raised), 'scenario')}{for_changes}"
 
-    def items(self, runs: Mapping[str, float | None]) -> list[tuple[str, str]]:
-        """Return the name of each raised baseline, and by how much it was raised."""
-        names = short_ids([one["id"] for one in self.raised])
+    def decided(self) -> str:
+        """Return in words what else is decided: `changes 1 cassette`. Empty if that is nothing."""
+        return "; ".join(map(plain, self.decisions))
+
+    def items(self, runs: Mapping[str, float | None]) -> list[tuple[str, str, list[SourceEntry]]]:
+        """Return the name of each raised baseline, by how much it was raised, and the lines that raise it.
+
+        There are no lines where all are raised for the same: the headline says them.
+        """
+        raised = self.raised
+        names, alike = short_ids([one["id"] for one in raised]), all(map(self._has_all_sources, raised))
         return [
-            (name, ", ".join([*_moved([one]), *_monthly(_month(one, runs.get(one["id"])))]))
-            for name, one in zip(names, self.raised, strict=True)
+            (
+                name,
+                ", ".join([*_moved([one]), *_monthly(_month(one, runs.get(one["id"])))]),
+                [] if alike else _places([one]),
+            )
+            for name, one in zip(names, raised, strict=True)
         ]
+
+    def _has_all_sources(self, one: ChangeEntry) -> bool:
+        return len(_places([one])) == len(self.sources)
+
+
+def _places(raised: Sequence[ChangeEntry]) -> list[SourceEntry]:
+    """Return the lines of what was accepted, each once."""
+    found = {(place["file"], place["line"]): place for one in raised for place in one.get("sources", ())}
+    return [*found.values()]
 
 
 _FIELDS = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pytest_tokenbudget.model import FindingKind
-from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, SourceEntry
 from pytest_tokenbudget.reports.scenario_view import (
     dollars_of,
     exceeded,
@@ -104,9 +104,14 @@ class Change:
         return [scenario for scenario in self.scenarios if fails(scenario)]
 
     @property
+    def source(self) -> SourceEntry | None:
+        """Its file and line; None if they are not known."""
+        return next((one["source"] for one in self.findings if one["source"]), None)
+
+    @property
     def place(self) -> str:
-        """Its file and line; empty if they are not known."""
-        return next(filter(None, map(place, self.findings)), "")
+        """Its file and line in words; empty if they are not known."""
+        return line(self.source) if self.source else ""
 
     @property
     def where(self) -> str:
@@ -290,9 +295,13 @@ _SAY_TOKENS = (FindingKind.GROWTH, FindingKind.CACHE_BREAK, FindingKind.CACHE_CH
 
 
 def place(finding: FindingEntry) -> str:
-    """Return the file and line of a finding, `prompts/system.md:14`; empty if it has none."""
-    source = finding["source"]
-    return f"{plain(source['file'])}:{source['line']}" if source else ""
+    """Return the file and line of a finding; empty if it has none."""
+    return line(finding["source"]) if finding["source"] else ""
+
+
+def line(source: SourceEntry) -> str:
+    """Return a file and line in words: `prompts/system.md:14`."""
+    return f"{plain(source['file'])}:{source['line']}"
 
 
 def facts(finding: FindingEntry) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import FindingKind
 from pytest_tokenbudget.reports import change_view, run_view, scenario_view, text
 from pytest_tokenbudget.reports.baseline_report import Accepting, diff_markdown
-from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry
+from pytest_tokenbudget.reports.document import Document, FindingEntry, LimitEntry, ScenarioEntry, SourceEntry
 from pytest_tokenbudget.reports.scenario_view import (
     cost_cell,
     is_comparable,
@@ -24,7 +24,7 @@ from pytest_tokenbudget.reports.scenario_view import (
     ways_out,
 )
 from pytest_tokenbudget.reports.text import code, crop, html, html_code, plain, prose, shorten
-from pytest_tokenbudget.wording import count, plural, signed
+from pytest_tokenbudget.wording import count, listed, plural, signed
 
 _COMMENT_CHARACTERS = 60_000
 """GitHub refuses a comment of more than 65,536."""
@@ -36,7 +36,7 @@ _SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0),
 _NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 44, 100, 30, 10
 _CHANGES, _PLACE_COLUMNS, _SENTENCE_COLUMNS, _NOTE_COLUMNS = 10, 100, 300, 600
 _MISSING, _MISSING_COLUMNS = 20, 300
-_ACCEPTED, _HEADLINE_COLUMNS = 3, 300
+_ACCEPTED, _PLACES, _HEADLINE_COLUMNS = 3, 3, 300
 _SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
 
 
@@ -52,12 +52,15 @@ class Links:
     base: str | None = None
     """The commit that the pull request merges into."""
 
-    def place(self, finding: FindingEntry) -> str | None:
-        """Return the address of a finding's line, or None if its file is no plain path in the repository."""
-        source = finding["source"]
-        if source is None or ".." in source["file"] or source["file"].startswith("/"):
+    def line(self, source: SourceEntry, folder: str) -> str | None:
+        """Return the address of a line of a file in a folder of the repository; empty is its top.
+
+        None if that is no plain path in the repository.
+        """
+        path = f"{folder}/{source['file']}" if folder else source["file"]
+        if ".." in path or path.startswith("/"):
             return None
-        return f"{self.source}/{quote(source['file'])}#L{source['line']:d}"
+        return f"{self.source}/{quote(path)}#L{source['line']:d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +114,48 @@ def marker(suffix: str = "") -> str:
     return f"<!-- pytest-tokenbudget{f' {suffix}' if suffix else ''} -->"
 
 
-def _headings(document: Document, accepting: Accepting) -> Iterator[str]:
+def _accepted(accepting: Accepting, runs: Mapping[str, float | None], links: Links | None) -> str:
+    """Return what is decided with a pull request as the words of a heading; empty if that is nothing."""
+    raises = prose(crop(accepting.raises(runs), _HEADLINE_COLUMNS))
+    raises += _at(accepting.sources, links) if raises else ""
+    text = "; ".join(filter(None, (raises, prose(crop(accepting.decided(), _HEADLINE_COLUMNS)))))
+    return text[:1].upper() + text[1:]
+
+
+def _at(sources: Sequence[SourceEntry], links: Links | None) -> str:
+    """Return where something changed: ` (file:line, file:line and 2 more)`; empty if it is not known."""
+    named = [_place(source, links) for source in sources[:_PLACES]]
+    if len(sources) > _PLACES:
+        named.append(f"{len(sources) - _PLACES:,} more")
+    return f" ({listed(named)})" if named else ""
+
+
+def _place(source: SourceEntry, links: Links | None, folder: str = "") -> str:
+    """Return `file:line` as code, with its address if that is known; the file is named from `folder`."""
+    shown = code(crop(change_view.line(source), _PLACE_COLUMNS))
+    address = links and links.line(source, folder)
+    return f"[{shown}]({address})" if address else shown
+
+
+def _headings(document: Document, accepting: Accepting, links: Links | None) -> Iterator[str]:
     """Yield what reviewers decide on: what fails, what is accepted with the pull request, what to look at.
 
     What is accepted leads where nothing fails: "all within budget" alone would hide it.
     """
     runs = {one["id"]: one["runs_per_month"] for one in document["scenarios"]}
-    accepted = crop(accepting.headline(runs), _HEADLINE_COLUMNS)
-    accepted = accepted[:1].upper() + accepted[1:]
+    accepted = _accepted(accepting, runs, links)
     if any(map(scenario_view.fails, document["scenarios"])):
         yield f"### {prose(run_view.money_first(document))}"
-        yield from [f"**{prose(accepted)}**"] if accepted else []
+        yield from [f"**{accepted}**"] if accepted else []
     elif accepted:
-        yield f"### {prose(accepted)}"
+        yield f"### {accepted}"
         yield f"{prose(run_view.headline(document, accepts=True))}."
     else:
         yield f"### {prose(run_view.headline(document))}"
-    items = [f"- **accepted**: {_name(name)}: {prose(text)}" for name, text in accepting.items(runs)]
+    items = [
+        f"- **accepted**: {_name(name)}: {prose(text)}{_at(sources, links)}"
+        for name, text, sources in accepting.items(runs)
+    ]
     more = [f"- and {len(items) - _ACCEPTED:,} more"] if len(items) > _ACCEPTED else []
     looks = [f"- **look at**: {prose(crop(plain(text), _NOTE_COLUMNS))}" for text in accepting.notices]
     if found := [*items[:_ACCEPTED], *more, *looks[:_CHANGES]]:
@@ -140,9 +168,9 @@ def _blocks(document: Document, cut: Cut, links: Links | None, accepting: Accept
     within = [one for one in listed if one["verdict"] == "within"]
     failing = [one for one in told if scenario_view.fails(one)]
     shown = [(one, 0) for one in told] if cut.every else change_view.some_of_each_cause(told)
-    yield from _headings(document, accepting)
+    yield from _headings(document, accepting, links)
     yield from _listed("not measured", run_view.missing(document))
-    yield from _changes(change_view.changes(document), links)
+    yield from _changes(change_view.changes(document), links, document["project"] or "")
     yield from _notes(list(map(str, change_view.notes(document))))
     if live := run_view.live(document):
         more = [f"- and {len(live) - cut.rows:,} more"] if len(live) > cut.rows else []
@@ -181,23 +209,22 @@ def _notes(texts: Sequence[str]) -> Iterator[str]:
         yield "\n".join([*items, *more])
 
 
-def _changes(told: Sequence[change_view.Change], links: Links | None) -> Iterator[str]:
+def _changes(told: Sequence[change_view.Change], links: Links | None, folder: str) -> Iterator[str]:
     """Yield what differs as a list, place by place: narrow enough for a phone."""
     if told:
         more = [f"- and {len(told) - _CHANGES:,} more changes"] if len(told) > _CHANGES else []
-        yield "\n".join([*(_change(change, links) for change in told[:_CHANGES]), *more])
+        yield "\n".join([*(_change(change, links, folder) for change in told[:_CHANGES]), *more])
 
 
-def _change(change: change_view.Change, links: Links | None) -> str:
+def _change(change: change_view.Change, links: Links | None, folder: str) -> str:
     """Return a list item: the line, what it does, and its causes in the scenario that it costs most.
 
     Each line begins with words of ours, so that no text can begin a block, or underline a heading.
     """
     first, *others = change.findings
     where, title = prose(crop(change.where, _PLACE_COLUMNS)), "**changed**"
-    if change.place:
-        shown, address = code(crop(change.place, _PLACE_COLUMNS)), links and links.place(first)
-        title = f"**[{shown}]({address})**" if address else f"**{shown}**"
+    if source := change.source:
+        title = f"**{_place(source, links, folder)}**"
     extent = prose(", ".join(filter(None, (change.amounts, change.extent))))
     name = _name(scenario_view.short_names(change.scenarios[:1])[0])
     texts = [prose(crop(change_view.sentence(one), _SENTENCE_COLUMNS)) for one in (first, *others[:2])]

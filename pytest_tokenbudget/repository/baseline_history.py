@@ -15,6 +15,7 @@ from typing import Literal, TypedDict
 
 from pytest_tokenbudget.budget.accepted import (
     AcceptedCassette,
+    NewlyAccepted,
     accepted_digest,
     accepted_of,
     accepted_path,
@@ -56,6 +57,8 @@ from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import ScenarioEntry, is_measured, usage_of
 from pytest_tokenbudget.reports.history import History, from_trends
 from pytest_tokenbudget.repository.git import Commit, FileChange, Repository
+from pytest_tokenbudget.repository.source_files import read_source_tree
+from pytest_tokenbudget.sources import SourceTree
 
 COMMITS = 100
 """How many commits a history goes back by default."""
@@ -109,18 +112,28 @@ def baselines_at_commit(repository: Repository, commit: Commit) -> dict[str, Bas
 _ACCEPTED = "**/token_budgets/accepted/*.yaml"
 
 
-def accepted_since(repository: Repository, commit: Commit) -> dict[str, list[str]]:
-    """Return the fields of requests that are accepted otherwise than at `commit`, by scenario id."""
+def accepted_since(repository: Repository, commit: Commit) -> dict[str, NewlyAccepted]:
+    """Return what is accepted otherwise than at `commit`, by scenario id; what grew most comes first."""
     paths = files(repository.folder, _ACCEPTED)
     tree = repository.tree(commit.id, ".yaml") if paths else {}
     before = dict(repository.blobs([tree[path] for path, _ in paths if path in tree]))
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for path, file in paths:
         was = before[tree[path]].decode(errors="replace") if path in tree else ""
         module = module_of(path.replace("/accepted/", "/"))
         for name, fields in newly_accepted(was, file.read_text("utf-8", errors="replace")).items():
             found[f"{module}::{name}"] = fields
-    return found
+    sources = read_source_tree(repository.folder) if found else SourceTree({})
+    return {name: _located(fields, sources, repository.prefix) for name, fields in found.items()}
+
+
+def _located(
+    fields: Mapping[str, Sequence[tuple[str, str]]], sources: SourceTree, prefix: str
+) -> NewlyAccepted:
+    added = (text for texts in fields.values() for text in texts)
+    texts = sorted(added, key=lambda text: len(text[0]) - len(text[1]))
+    places = dict.fromkeys(source for text in texts if (source := sources.locate(*text).source))
+    return NewlyAccepted([*fields], [replace(source, file=prefix + source.file) for source in places])
 
 
 @dataclass(frozen=True, slots=True)

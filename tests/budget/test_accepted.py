@@ -20,6 +20,7 @@ from pytest_tokenbudget.budget.accepted import (
     edited,
     edits_between,
     format_accepted,
+    newly_accepted,
     parse_accepted,
     read_accepted,
     write_accepted,
@@ -101,6 +102,36 @@ def test_each_edit_stands_once_in_a_file() -> None:
     text = format_accepted(scenarios)
     assert text.count("Be kind.") == 1
     assert len(text) / 45 < 400
+
+
+def accepted_file(**scenarios: Request) -> str:
+    """The accepted file of scenarios that were recorded with the plain prompt."""
+    recorded = asked("".join(LINES), tools=[{"name": "look", "description": "Looks."}])
+    made = {name: edits_between(recorded, accepted) for name, accepted in scenarios.items()}
+    return format_accepted(
+        {
+            name: [AcceptedCassette("9f2c41d07a3b", (AcceptedTurn(0, USAGE, Basis.COUNTED, edits),))]
+            for name, edits in made.items()
+        }
+    )
+
+
+def test_what_is_newly_accepted_is_told_as_text() -> None:
+    tools = [{"name": "look", "description": "Looks."}]
+    first = [*LINES[:9], 'Say "please".\n', *LINES[9:]]
+    second = [*LINES[:9], 'Say "please".\n', "Say it twice.\n", *LINES[9:]]
+    once = accepted_file(a=asked("".join(first), tools=tools), b=asked("".join(first), tools=tools))
+    assert newly_accepted("", once) == dict.fromkeys("ab", {"system": [("", 'Say "please".\n')]})
+    longer = [{"name": "look", "description": "Looks it up\nin the shop."}]
+    twice = accepted_file(a=asked("".join(second), tools=longer), b=asked("".join(first), tools=tools))
+    found = newly_accepted(once, twice)
+    assert found.keys() == {"a"}
+    assert found["a"]["system"] == [('Say "please".\n', 'Say "please".\nSay it twice.\n')]
+    ((was, now),) = found["a"]["tools"]
+    assert "Looks." in was
+    assert "Looks it up\nin the shop." in now
+    assert newly_accepted(once, once) == {}
+    assert newly_accepted(twice, once)["a"]["tools"] == [], "it is as recorded again"
 
 
 def test_edits_of_another_recording_are_refused() -> None:

@@ -110,7 +110,7 @@ def test_an_update_is_shown_beside_the_verdict(repo: Scratch, temporary: Path) -
     assert "2 raised" in job.summary
     heading = job.summary.split("\n\n")[1]
     assert heading.startswith("### Accepts +")
-    assert heading.endswith(", in 2 scenarios, for changes of the system prompt")
+    assert heading.endswith(", in 2 scenarios, for changes of the system prompt (`src/agent/prompt.md:1`)")
     assert "2 scenarios are within budget." in job.summary
 
 
