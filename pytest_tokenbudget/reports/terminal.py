@@ -336,9 +336,23 @@ def _acceptance(entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: Cos
     if priced is not None and dollars_now is not None:
         apart = dollars_now - float(priced)
         amount = f"{signed(apart, money(apart))} a run"
-    cause = next((one["text"] for one in entry["findings"] if one["kind"] in _CAUSES_OF_COST), None)
-    cause = cause or ("it was recorded anew" if anew else None)
+    cause = _accepted_causes([one for one in entry["findings"] if one["kind"] in _CAUSES_OF_COST])
+    cause = cause or ("it was recorded anew" if anew else "")
     return plain(f"accepted {entry['id']}: {turns}{tokens}, {amount}" + (f": {cause}" if cause else ""))
+
+
+def _accepted_causes(causes: Sequence[FindingEntry]) -> str:
+    """Return the sentence of one cause; of several, what grew in short. Empty without any."""
+    if len(causes) == 1:
+        return causes[0]["text"]
+    told = [_growth(one) if one["kind"] == FindingKind.GROWTH else one["text"] for one in causes[:_CAUSES]]
+    return "; ".join([*told, *([f"and {len(causes) - _CAUSES:,} more"] if len(causes) > _CAUSES else [])])
+
+
+def _growth(finding: FindingEntry) -> str:
+    """Return the place and the tokens of growth: `prompts/support.md:14: system[0] +120 tokens`."""
+    tokens = f" {signed_count(finding['tokens'])} tokens" if finding["tokens"] else ""
+    return ": ".join(filter(None, (change_view.place(finding), f"{finding['where']}{tokens}")))
 
 
 def kept(baselines: Collection[str], *, migrating: bool) -> list[str]:

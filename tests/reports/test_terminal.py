@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.reports import scenario_view
-from pytest_tokenbudget.reports.terminal import failure_text, summary, summary_lines
+from pytest_tokenbudget.reports.terminal import acceptances, failure_text, summary, summary_lines
 from pytest_tokenbudget.reports.text import to_ascii, width
 from support.documents import HAIKU, SONNET, finding, loop, scenario
 from support.documents import document as made
@@ -198,3 +199,26 @@ def test_what_is_a_rounding_or_touches_nothing_that_fails_does_not_stand_in_a_fa
     assert "another model" not in text
     alone = monthly("tests/test_a.py::test_a", 0, None, rounding)
     assert "a hair" in "\n".join(line.text for line in summary_lines(made([alone]))), "all there is to say"
+
+
+def test_an_acceptance_names_every_cause() -> None:
+    """One cause says its own sentence, several their places and tokens."""
+    now = loop(SONNET, 1000, [50], cached=False)
+    prompt = finding("growth", "system[0]", "the prompt grew, from a.md:9", tokens=90, at="a.md:9")
+    tool = finding("growth", "tools[look].description", "the tool grew", tokens=-7)
+    turns = [finding("turns_changed", "turns", f"turn {turn} is gone") for turn in (2, 3)]
+    before = Usage.of(Rate(SONNET), Tokens(input_tokens=900, output_tokens=50))
+    begin = "accepted t.py::test_a: 900 -> 1,060 prompt tokens (+160), an unknown cost"
+
+    def accepted(*findings: Any, anew: bool = False) -> str:
+        document = made([scenario("t.py::test_a", "within", now, now, findings=findings)])
+        ids = ["t.py::test_a"] if anew else []
+        (sentence,) = acceptances(document, {"t.py::test_a": before}, ids, lambda _: None)
+        return sentence
+
+    assert accepted() == begin
+    assert accepted(anew=True) == f"{begin}: it was recorded anew"
+    assert accepted(prompt) == f"{begin}: the prompt grew, from a.md:9"
+    both = f"{begin}: a.md:9: system[0] +90 tokens; tools[look].description −7 tokens"
+    assert accepted(prompt, tool) == both
+    assert accepted(prompt, tool, *turns) == f"{both}; turn 2 is gone; and 1 more"
