@@ -61,22 +61,12 @@ class Judge:
         return read_source_tree(self.root)
 
     def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
-        """Judge one scenario and say why. Raises BaselineError if its baseline cannot be read.
-
-        When baselines are being updated, what was measured is its own baseline, unless it cannot be judged.
-        """
-        committed = self.committed.of(place)
-        if self.options.update:
-            baseline, starts = None if committed is None else committed.usage, None
-            judgement = self._judge(run.best or run.usage, run, settings)
-            if run.is_measured and judgement.verdict.is_measured:
-                baseline = run.usage
-                judgement = self._judge(baseline, run, settings)
-        else:
-            judgement, run, baseline, starts = self.against_baseline(committed, run, settings)
-        cost = self.prices.cost
+        """Judge one scenario and say why. Raises BaselineError if its baseline cannot be read."""
+        committed, cost = self.committed.of(place), self.prices.cost
+        judgement, run, baseline, starts = self._compared(committed, run, settings)
         anew = [*other_start(starts), *_undecided(judgement, run)]
-        if baseline and not self.options.live:
+        is_own_baseline = self.options.update and baseline == run.usage
+        if baseline and not self.options.live and not is_own_baseline:
             names_recording = committed is not None and committed.recording is not None
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
         self._learn_secrets(run)
@@ -124,6 +114,23 @@ class Judge:
             place, judgement, baseline, run, findings, cost, runs_per_month=runs, laid_out=laid_out
         )
         return entry if entry["measured"] is None else {**entry, "measured": build.tokens(cold, cost)}
+
+    def _compared(
+        self, committed: Baseline | None, run: Run, settings: ScenarioSettings
+    ) -> tuple[Judgement, Run, Usage | None, Starts | None]:
+        """Compare a run as `against_baseline` does; in an update with itself, which is accepted.
+
+        What cannot be judged, or is past a cap, keeps its baseline.
+        """
+        if not self.options.update:
+            return self.against_baseline(committed, run, settings)
+        judgement = self._judge(run.best or run.usage, run, settings)
+        if run.is_measured and judgement.verdict.is_measured:
+            own = self._judge(run.usage, run, settings)
+            if own.verdict == Verdict.OVER:
+                return self.against_baseline(committed, run, settings)
+            return own, run, run.usage, None
+        return judgement, run, None if committed is None else committed.usage, None
 
     def against_baseline(
         self, committed: Baseline | None, run: Run, settings: ScenarioSettings

@@ -154,6 +154,29 @@ def test_a_second_update_writes_nothing_and_the_first_says_what_it_accepts(
     assert "accepted test_it" not in again.output
 
 
+def test_an_update_says_what_changed_and_no_word_of_a_recording_that_did_not(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is past a cap keeps its baseline, and is told against that."""
+    recorded = prompt_tokens(project.judge().scenarios["test_letters"], "measured")
+    monkeypatch.setenv("MORE", FIRST)
+    entry = accept(project).scenarios["test_letters"]
+    accepted = prompt_tokens(entry, "measured")
+    assert causes(entry) == [("growth", accepted - recorded)]
+    before = files(project)
+    (project.path / "pyproject.toml").write_text(
+        f"[tool.tokenbudget]\nmax_prompt_tokens = {accepted}\n", "utf-8"
+    )
+    monkeypatch.setenv("MORE", FIRST + SECOND)
+    refused = project.judge(UPDATE)
+    entry = refused.scenarios["test_letters"]
+    assert (refused.status, files(project) == before) == (1, True)
+    assert refused.over("test_letters") >= {"prompt_tokens", "max_prompt_tokens"}
+    assert prompt_tokens(entry, "baseline") == accepted
+    assert causes(entry) == [("growth", prompt_tokens(entry, "measured") - accepted)]
+    assert "A cap is raised by hand: max_prompt_tokens" in refused.words
+
+
 def test_a_clock_makes_no_dirty_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORE", f"{FIRST}\nThe time is 2026-01-02 10:15:31.\n")
     accept(project)
