@@ -76,6 +76,8 @@ class Ledger:
         self.mismatches: list[tuple[str, str]] = []
         """(asker, a sentence about what differs) for each request that `match_on` lets nothing answer. It was
         answered with the exchange that it pairs with, so that it is measured."""
+        self.first: Request | None = None
+        """The first model request that it was asked; None if there was none."""
         self.closed = False
         """Whether the cassette was closed again."""
         self.shared = False
@@ -168,6 +170,7 @@ class Ledger:
         self.notice(sent)
         sent = self._in_full(self._as_recorded(sent))
         with self._lock:
+            self.first = self.first or sent.request
             left = self._left(playable) if playable else None
             if playable and playable.refusal:
                 number = self._despite(sent, playable)

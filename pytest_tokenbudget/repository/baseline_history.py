@@ -109,12 +109,13 @@ def baselines_at_commit(repository: Repository, commit: Commit) -> dict[str, Bas
     return by_id({path: parse_baselines(text, where[path]) for path, text in texts.items()})
 
 
-_ACCEPTED = "**/token_budgets/accepted/*.yaml"
+ACCEPTED = "**/token_budgets/accepted/*.yaml"
+"""The glob of files of accepted requests below any folder."""
 
 
 def accepted_since(repository: Repository, commit: Commit) -> dict[str, NewlyAccepted]:
     """Return what is accepted otherwise than at `commit`, by scenario id; what grew most comes first."""
-    paths = files(repository.folder, _ACCEPTED)
+    paths = files(repository.folder, ACCEPTED)
     tree = repository.tree(commit.id, ".yaml") if paths else {}
     before = dict(repository.blobs([tree[path] for path, _ in paths if path in tree]))
     found: dict[str, dict[str, list[tuple[str, str]]]] = {}

@@ -13,6 +13,7 @@ import unittest
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,7 +182,7 @@ class Scenarios:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Learn which test each cassette belongs to, what to hide, and what is not judged."""
-        self._cassettes = items.Cassettes(session.items)
+        partly: list[Path] = []
         for folder in {item.path.parent for item in session.items}:
             with contextlib.suppress(TokenBudgetError):  # each of its tests tells it
                 self._session.files.of(folder)
@@ -189,10 +190,12 @@ class Scenarios:
         if self._session.options.judge:
             self.fixtures.know_judged(session.items)
             self.collected = self._tests.told(session)
+            partly = [self._session.root / file for file in self.collected["partly"]]
             if file := self._session.options.collected:
                 file.write_text(json.dumps(self.collected), "utf-8")
             if hasattr(self._config, "workeroutput"):
                 self._config.workeroutput[COLLECTED] = self.collected
+        self._cassettes = items.Cassettes(session.items, partly)
         worker = getattr(self._config, "workerinput", {}).get("workerid", "gw0")  # all collect the same
         if self._session.options.judge and worker == "gw0":
             for idle in self._tests.idle(self._session.files.exclude, session):

@@ -24,7 +24,7 @@ from pytest_tokenbudget.replay.cassette_file import module_of_cassette, read_cas
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import Recorder
-from pytest_tokenbudget.repository.baseline_history import files
+from pytest_tokenbudget.repository.baseline_history import ACCEPTED, files
 from pytest_tokenbudget.run.accepting import accepted_in, turn_indexes
 from pytest_tokenbudget.run.results import Collected, is_of_fixture
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
@@ -37,6 +37,7 @@ from pytest_tokenbudget.settings import (
     SettingsFiles,
     override,
 )
+from pytest_tokenbudget.wire.requests import meaning
 
 _SAMPLE = re.compile(rf"\[{SAMPLE}\d+\]$|-{SAMPLE}\d+(?=\]$)|(?<=\[){SAMPLE}\d+-")
 
@@ -173,13 +174,18 @@ class Cassettes:
     What cannot stand in a file's name, and outer classes, are left out of a cassette's name.
     """
 
-    def __init__(self, items: Iterable[pytest.Item] = ()) -> None:
+    def __init__(self, items: Iterable[pytest.Item] = (), partly: Collection[Path] = ()) -> None:
+        """Learn the cassettes of all tests; of the modules in `partly`, not all tests were collected."""
         self._owners: dict[Path, dict[str, None]] = defaultdict(dict)
-        self._first: dict[Path, frozenset[str]] = {}  # digests: the first request of a cassette
+        self._others: set[Path] = set()  # of tests that pytest-recording records
+        self._partly = partly
+        self._first: dict[Path, frozenset[str]] = {}  # meanings: the first request of a cassette
         self._left: list[tuple[str, str, str | None]] | None = None  # baselines whose test is gone
         for item in items:
             if path := _cassette(item):
                 self._owners[path][place_of(item).id] = None
+            else:
+                self._others.add(own_cassette(item))
 
     def check(self, scenario: Scenario) -> None:
         """Raise CassetteError if another test would be recorded into the same file."""
@@ -193,17 +199,28 @@ class Cassettes:
     def renamed(self, scenario: Scenario, root: Path) -> str | None:
         """Return what to do if a scenario without a cassette was renamed or moved; else None.
 
-        That is so if it asks what exactly one cassette holds whose test is gone.
+        That is so if it asks what exactly one cassette holds that is of no test any more.
         """
-        misses = scenario.own.recording.misses if scenario.own else ()
-        if not misses or scenario.cassette is None or scenario.cassette.exists():
+        ledger = scenario.lacking
+        path = scenario.cassette_of(ledger) if ledger else None
+        if ledger is None or ledger.first is None or path is None:
             return None
-        left = [path for _, path in files(root, "**/cassettes/*/*.yaml") if self._is_orphan(path)]
-        for path in left:
-            if path not in self._first:
-                self._first[path] = _first_requests(path)
-        known = [path for path in left if misses[0].digest in self._first[path]]
-        return _moves(known[0], scenario, root) if len(known) == 1 else None
+        asked = meaning(ledger.first)
+        left = {
+            old: "its test is gone" for _, old in files(root, "**/cassettes/*/*.yaml") if self._is_orphan(old)
+        }
+        known = [old for old in left if asked in self._first_of(old, root)]
+        if not known and ledger is not scenario.own:
+            left = dict.fromkeys(_unnamed(path, root), "no Python file names it")
+            known = [old for old in left if asked in self._first_of(old, root)]
+        if len(known) > 1:  # tests with parameters may well begin alike
+            known = [old for old in known if _parameters(old) == _parameters(path)]
+        return _moves(known[0], path, left[known[0]], scenario, root) if len(known) == 1 else None
+
+    def _first_of(self, path: Path, root: Path) -> frozenset[str]:
+        if path not in self._first:
+            self._first[path] = _first_requests(path, root)
+        return self._first[path]
 
     def baseline_elsewhere(self, scenario: Scenario, root: Path) -> str | None:
         """Return under which name the baseline of a scenario's recording stands, and the way out.
@@ -232,14 +249,13 @@ class Cassettes:
 
         If the function was collected with other parameters, those of the cassette are gone.
         """
-        function = _function(path)
+        function, owners, module = _function(path), {*self._owners, *self._others}, module_of_cassette(path)
         if path.stem.startswith("fixture_"):
-            return not is_of_fixture(path.stem, _functions(module_of_cassette(path)))
-        if path in self._owners or not function.startswith("test"):
+            return not is_of_fixture(path.stem, _functions(module))
+        if path in owners or not function.startswith("test"):
             return False
-        if any(owner.parent == path.parent and _function(owner) == function for owner in self._owners):
-            return True
-        module = module_of_cassette(path)
+        if any(owner.parent == path.parent and _function(owner) == function for owner in owners):
+            return module not in self._partly
         return not module.is_file() or not re.search(
             rf"\bdef {re.escape(function)}\b", module.read_text("utf-8", "replace")
         )
@@ -247,6 +263,10 @@ class Cassettes:
 
 def _function(cassette: Path) -> str:
     return cassette.stem.partition("[")[0].rpartition(".")[2]
+
+
+def _parameters(cassette: Path) -> str:
+    return cassette.stem.partition("[")[2]
 
 
 def _without_test(root: Path) -> Iterator[tuple[str, str, str | None]]:
@@ -274,53 +294,85 @@ def _functions(module: Path) -> list[str]:
     return re.findall(r"(?:\bdef |\bname=[\"'])(\w+)", text)
 
 
-def _first_requests(path: Path) -> frozenset[str]:
-    """Return the digests of the first request of a cassette, as it was recorded and as it was accepted.
+def _unnamed(missing: Path, root: Path) -> Iterator[Path]:
+    """Yield the files beside a cassette that is not there, with its suffix, that no Python file names."""
+    beside = [path for _, path in files(root, f"**/*{missing.suffix}") if path.parent == missing.parent]
+    texts = [path.read_text("utf-8", "replace") for _, path in files(root, "**/*.py")] if beside else []
+    for path in beside:
+        function, stem = re.escape(_function(path)), re.escape(path.stem)
+        name = (
+            rf"\b{function}\b"
+            if function.startswith("test")
+            else rf"\b{stem}{re.escape(path.suffix)}|\b{stem}[\"']"
+        )
+        if not any(re.search(name, text) for text in texts):
+            yield path
+
+
+def _first_requests(path: Path, root: Path) -> frozenset[str]:
+    """Return the meanings of the first request of a cassette, as it was recorded and as it was accepted.
 
     Empty for a cassette that cannot be read.
     """
     try:
         exchanges = Traffic(read_cassette(path)).exchanges
         first = exchanges[:1]
-        file = accepted_path(baseline_path(module_of_cassette(path)))
-        accepted = [turns for cassettes in read_accepted(file).values() for turns in cassettes]
+        accepted = [
+            turns
+            for _, file in files(root, ACCEPTED)
+            for cassettes in read_accepted(file).values()
+            for turns in cassettes
+        ]
         was = accepted_in(accepted, exchanges).get(0)
     except (TokenBudgetError, OSError):
         return frozenset()
     requests = [exchange.request for exchange in first]
-    return frozenset(request.digest for request in (*requests, was and was.request) if request)
+    return frozenset(meaning(request) for request in (*requests, was and was.request) if request)
 
 
-def _moves(old: Path, scenario: Scenario, root: Path) -> str:
-    """Return the sentence that names the files of a test that was renamed or moved, and the way out."""
-    assert scenario.cassette is not None
-    new, was = scenario.cassette, module_of_cassette(old)
-    shown = {path: path.relative_to(root).as_posix() for path in (old, new)}
-    try:
-        exchanges = Traffic(read_cassette(old)).exchanges
-        digest = recording_digest(exchanges[index] for index in turn_indexes(exchanges))
-        committed = read_baselines(baseline_path(was))
-    except TokenBudgetError:
-        digest, committed = "", {}
-    names = [name for name, known in committed.items() if known.recording == digest]
-    kept = f"{shown[old]} asks the same, and its test is gone"
-    if names:
-        more = " with accepted requests" if committed[names[0]].accepted else ""
-        file = baseline_path(was).relative_to(root).as_posix()
-        kept += f"; its baseline is {names[0]}{more} in {file}"
-    moves = [(old, new)]
-    if not was.is_file() and names == [scenario.place.name]:
-        budgets = [(baseline_path(was), baseline_path(module_of_cassette(new)))]
+def _moves(old: Path, new: Path, why: str, scenario: Scenario, root: Path) -> str:
+    """Return the sentence that names the files of a test that was renamed or moved, and the way out.
+
+    `why` says why the cassette `old` may be that of `new`.
+    """
+    kept, moves = f"{old.relative_to(root).as_posix()} asks the same, and {why}", [(old, new)]
+    found = _measured_on(old, scenario, root)
+    if found:
+        module, name, more = found
+        file = baseline_path(module).relative_to(root).as_posix()
+        kept += f"; its baseline is {name}{more} in {file}"
+    is_known = found is not None and (root / scenario.place.file, scenario.place.name) == found[:2]
+    if found and not found[0].is_file() and found[1] == scenario.place.name:
+        budgets = [(baseline_path(found[0]), baseline_path(root / scenario.place.file))]
         budgets += [(accepted_path(one), accepted_path(other)) for one, other in budgets]
-        moves = [(old.parent, new.parent)] if not new.parent.exists() else moves
+        if module_of_cassette(old) == found[0] and not new.parent.exists():
+            moves = [(old.parent, new.parent)]
         moves += [(one, other) for one, other in budgets if one.is_file() and not other.exists()]
     missing = dict.fromkeys(to.parent for _, to in moves if not to.parent.is_dir())
     steps = [_command("mkdir", "-p", *missing, root=root)] if missing else []
     steps += [_command("git", "mv", *move, root=root) for move in moves]
-    if len(moves) == 1:
+    if len(moves) == 1 and not is_known:
         argument = ScenarioId(scenario.place.id).argument
         steps += [f"{UPDATE} {shlex.quote(argument)}", "tokenbudget prune --delete"]
     return f"{kept}. If this one was renamed or moved: {' && '.join(steps)}"
+
+
+def _measured_on(cassette: Path, scenario: Scenario, root: Path) -> tuple[Path, str, str] | None:
+    """Return the module, the name and the acceptance, in words, of the baseline of a cassette; None without.
+
+    Of several it is that of the scenario itself, else one whose test is gone.
+    """
+    exchanges = Traffic(read_cassette(cassette)).exchanges
+    digest = recording_digest(exchanges[index] for index in turn_indexes(exchanges))
+    own, known = (root / scenario.place.file, scenario.place.name), []
+    for _, path in files(root, PATTERN):
+        module = path.parent.parent / f"{path.stem}.py"
+        with contextlib.suppress(TokenBudgetError):
+            for name, baseline in read_baselines(path).items():
+                more = " with accepted requests" if baseline.accepted else ""
+                if baseline.recording == digest:
+                    known.append(((module, name) != own, _defines(module, name), (module, name, more)))
+    return min(known)[-1] if known else None
 
 
 def _command(*words: str | Path, root: Path) -> str:

@@ -225,16 +225,31 @@ class Scenario:
             f"delete its {where} in the baseline file"
         )
 
+    @property
+    def lacking(self) -> Ledger | None:
+        """The first of its ledgers that was asked and has no cassette; None where all have one."""
+        return next(filter(self._lacks, self.ledgers), None)
+
+    def _lacks(self, ledger: Ledger) -> bool:
+        holds, path = ledger.recording.exchanges or ledger.calls, self.cassette_of(ledger)
+        return bool(ledger.first and not holds and path and not path.exists())
+
+    def cassette_of(self, ledger: Ledger) -> Path | None:
+        """Return the path of the cassette of one of its ledgers; None if it has none."""
+        return self.cassette if ledger is self.own else Path.cwd() / ledger.rules.cassette
+
     def _unrecorded(self, run: Run) -> Iterator[str]:
         """Yield why there is no recording of what was asked and got no answer; nothing if there is one."""
+        moved = self.renamed or "where a test was renamed or moved, its cassette and its baseline go with it"
+        lacking = self.lacking
+        if lacking and lacking is not self.own:
+            yield f"there is no cassette {lacking.rules.cassette} ({moved})"
+            return
         if self.own and self.cassette and not self.cassette.exists():
             path = "/".join(self.cassette.parts[-3:])
             if self.own.rules.calls:
                 yield f"there is no cassette {path} beside the test: what was called could not be recorded"
                 return
-            moved = (
-                self.renamed or "where a test was renamed or moved, its cassette and its baseline go with it"
-            )
             yield f"there is no cassette {path} beside the test ({moved})"
             return
         holds = any(ledger.recording.exchanges for ledger in self.ledgers)

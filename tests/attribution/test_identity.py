@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.apart import warm_python
 from support.budgeted import Judged, Project
-from support.scratch_suites import Suite
+from support.messages_api import MessagesApi
+from support.scratch_suites import Suite, make
 
 UPDATE = "--token-budget-update"
 MORE = " Never promise a date that nobody has confirmed, and sign with your name." * 4
@@ -131,3 +133,94 @@ def test_a_new_test_is_no_old_one_that_still_stands(project: Project, asks: str)
     )
     text = project.judge().scenarios["test_new"]["findings"][0]["text"]
     assert "asks the same" not in text
+
+
+ADOPTED = """
+import os
+
+import pytest
+import vcr
+from agent import ask
+
+os.environ.setdefault("ANTHROPIC_API_KEY", "a placeholder")
+
+
+@pytest.fixture(scope="module")
+def vcr_config():
+    return {"match_on": ["method", "path"]}
+
+
+@pytest.mark.vcr
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_letters(letter):
+    assert ask("Dear Sir") and ask(letter)
+
+
+def test_words():
+    with vcr.use_cassette("kept/words.yaml", match_on=["method", "path"]):
+        assert ask("Letter C")
+
+
+def test_more_words():
+    with vcr.use_cassette("kept/more.yaml", match_on=["method", "path"]):
+        assert ask("Letter C")
+"""
+
+
+def test_a_renamed_test_or_cassette_of_another_recorder(
+    tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make(tmp_path / "suite", pytester, ADOPTED)
+    assert project.run("--record-mode=once", url=api.url).status == 0
+    assert project.judge(UPDATE).status == 0
+    monkeypatch.setenv("MORE", MORE)
+    was = project.judge(UPDATE)
+    assert was.status == 0
+    for command in ("git init -q", "git add -A"):
+        subprocess.run(command, shell=True, check=True, cwd=project.path)
+    path = project.path / "test_it.py"
+    text = path.read_text("utf-8").replace("test_letters", "test_mail").replace("words.yaml", "terms.yaml")
+    path.write_text(text, "utf-8")
+    judged = project.judge()
+    assert {name: entry["verdict"] for name, entry in judged.scenarios.items()} == {
+        "test_mail[A]": "unrecorded",
+        "test_mail[B]": "unrecorded",
+        "test_words": "unrecorded",
+        "test_more_words": "within",
+    }
+    told = {name: entry["findings"][0]["text"] for name, entry in judged.scenarios.items()}
+    for letter in "AB":
+        old = f"test_letters[{letter}]"
+        assert (
+            f"there is no cassette cassettes/test_it/test_mail[{letter}].yaml" in told[f"test_mail[{letter}]"]
+        )
+        assert (
+            f"cassettes/test_it/{old}.yaml asks the same, and its test is gone"
+            in told[f"test_mail[{letter}]"]
+        )
+        assert (
+            f"its baseline is {old} with accepted requests in token_budgets/test_it.yaml"
+            in (told[f"test_mail[{letter}]"])
+        )
+    assert "there is no cassette kept/terms.yaml" in told["test_words"]
+    assert "kept/words.yaml asks the same, and no Python file names it" in told["test_words"]
+    updates = [follow(project, judged, name) for name in ("test_mail[A]", "test_mail[B]", "test_words")]
+    assert updates[2] == "", "its baseline has its name already"
+    assert updates[0].endswith(f"{UPDATE} 'test_it.py::test_mail[A]' && tokenbudget prune --delete")
+    judged = project.judge("test_it.py::test_words")
+    assert (judged.status, judged.verdicts) == (0, {"within"})
+    assert project.judge(UPDATE, "test_it.py").status == 0
+    assert measured(project.judge(), "test_mail[B]") == measured(was, "test_letters[B]")
+
+
+def test_parameters_that_were_not_asked_for_are_not_gone(
+    tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi
+) -> None:
+    """A test named with its parameter is collected alone: the others stand all the same."""
+    project = make(tmp_path / "suite", pytester, ADOPTED)
+    assert project.run("--record-mode=once", url=api.url).status == 0
+    cassette = project.path / "cassettes" / "test_it" / "test_letters[B].yaml"
+    cassette.unlink()
+    judged = project.judge("test_it.py::test_letters[B]")
+    assert judged.verdicts == {"unrecorded"}
+    assert "asks the same" not in judged.words
