@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -175,7 +176,8 @@ def _direction(before: Usage, now: Usage, cost: CostOf) -> Direction:
 class Snapshot:
     """All baselines after one commit."""
 
-    baselines: Baselines
+    baselines: Mapping[str, Baseline]
+    """By scenario id."""
     moved: Mapping[str, str] = field(default_factory=dict)
     """Files that the commit moved: new path to old path."""
 
@@ -185,25 +187,55 @@ Series = list[tuple[int, Usage | None]]
 gone)."""
 
 
-def trends(snapshots: Iterable[Snapshot]) -> dict[str, Series]:
-    """Return the series of each scenario under its newest id; `snapshots` come oldest first."""
-    living: dict[str, Series] = {}
-    ended: dict[str, Series] = {}
+def trends(snapshots: Iterable[Snapshot]) -> tuple[dict[str, Series], frozenset[str]]:
+    """Return the series of each scenario under its newest id; `snapshots` come oldest first.
+
+    Of the scenarios whose recordings began with different caches, whose ids are returned too, foreign reads
+    count as writes throughout: recording anew at another hour is no change.
+    """
+    living: dict[str, list[tuple[int, Baseline | None]]] = {}
+    ended: dict[str, list[tuple[int, Baseline | None]]] = {}
     before: Baselines = {}
     for place, snapshot in enumerate(snapshots):
-        now = snapshot.baselines
+        now = usages(snapshot.baselines)
         for new, (old, _) in renames(before, now, snapshot.moved).items():
             if new not in ended:  # else a scenario that had this name before has come back
                 living[new] = living.pop(old)
         for name in living.keys() - now.keys():
             living[name].append((place, None))
             ended[name] = living.pop(name)
-        for name, usage in now.items():
+        for name, baseline in snapshot.baselines.items():
             series = living.setdefault(name, ended.pop(name, []))
-            if not series or series[-1][1] != usage:
-                series.append((place, usage))
+            if not series or series[-1][1] != baseline:
+                series.append((place, baseline))
         before = now
-    return dict(sorted({**ended, **living}.items()))
+    found = {name: _from_one_start(points) for name, points in sorted({**ended, **living}.items())}
+    apart = frozenset(name for name, (_, differ) in found.items() if differ)
+    return {name: series for name, (series, _) in found.items()}, apart
+
+
+def _from_one_start(points: Iterable[tuple[int, Baseline | None]]) -> tuple[Series, bool]:
+    """Return the series of a scenario's baselines, and whether their recordings began with different caches.
+
+    A baseline of version 1 does not say how it began, unless one with the same tokens follows and says so.
+    """
+    held: list[tuple[int, Baseline | None]] = []
+    for place, baseline in reversed(list(points)):
+        later = held[-1][1] if held else None
+        is_same = baseline and later and baseline.recording is None and baseline.usage == later.usage
+        held.append((place, later if is_same else baseline))
+    held.reverse()
+    known = [baseline for _, baseline in held if baseline and baseline.recording]
+    starts = [baseline.foreign_reads for baseline in known]
+    apart = not all(same_start(one, other) for one, other in pairwise(starts))
+    series: Series = []
+    for place, baseline in held:
+        usage = baseline.usage if baseline else None
+        if baseline and apart:
+            usage = as_written(baseline.usage, baseline.foreign_reads)
+        if not series or series[-1][1] != usage:
+            series.append((place, usage))
+    return series, apart
 
 
 _BODY = re.compile(r"(?s)(?P<head>.*?\nscenarios:\n)(?P<entries>(?:  [^\n]*\n)+)")
@@ -217,15 +249,15 @@ _DIGEST = (
     r"(?:'[0-9a-f]{12}'|(?=[0-9b]*[ac-f])[0-9a-f]{12})"  # YAML takes digits alone, and 0b01, for numbers
 )
 _ADDED = (
-    rf"(?:    recording: {_DIGEST}\n)?(?:    accepted: {_DIGEST}\n)?"
-    r"(?:    counted_by: [a-z][\w-]* [\w.]+\n)?"
+    rf"(?:    recording: (?P<recording>{_DIGEST})\n)?(?:    accepted: (?P<accepted>{_DIGEST})\n)?"
+    r"(?:    counted_by: (?P<counted_by>[a-z][\w-]* [\w.]+)\n)?"
 )
 _USAGE = re.compile(
     rf"    turns: (?P<turns>0|[1-9]\d*)\n    models:\n"
     rf"(?P<models>(?:      [\w.() ,-]+:\n{_COUNTS}{_FOREIGN})+){_ADDED}"
 )
 _NEW_KEY = re.compile(r"(?m)^(?:        foreign_reads|    (?:recording|accepted|counted_by)):")
-_MODEL = re.compile(rf"      (?P<rate>[a-z][\w.() ,-]*):\n(?P<counts>{_COUNTS}){_FOREIGN}")
+_MODEL = re.compile(rf"      (?P<rate>[a-z][\w.() ,-]*):\n(?P<counts>{_COUNTS})(?P<foreign>{_FOREIGN})")
 
 
 class VersionReader:
@@ -236,16 +268,16 @@ class VersionReader:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Mapping[str, Usage]] = {}  # by head (has the version) and entry
+        self._known: dict[tuple[str, str], Mapping[str, Baseline]] = {}  # by head (has the version) and entry
         self._names: dict[str, str] = {}
         self._heads: set[str] = set()
 
-    def read(self, text: str, where: str) -> Mapping[str, Usage]:
-        """Return the usages of a text by scenario name. Raises BaselineError, which says `where` it is."""
+    def read(self, text: str, where: str) -> Mapping[str, Baseline]:
+        """Return the baselines of a text by scenario name. Raises BaselineError, which says `where` it is."""
         found = _BODY.fullmatch(text)
         if found is None:
-            return usages(parse_baselines(text, where))
-        baselines: dict[str, Usage] = {}
+            return parse_baselines(text, where)
+        baselines: dict[str, Baseline] = {}
         try:
             head = found["head"]
             self._check(head)
@@ -254,7 +286,7 @@ class VersionReader:
                     self._known[head, entry] = self._entry(head, entry)
                 baselines.update(self._known[head, entry])
         except BaselineError:  # not as the tool writes it, for example a value of several lines, or an alias
-            return usages(parse_baselines(text, where))
+            return parse_baselines(text, where)
         return baselines
 
     def _check(self, head: str) -> None:
@@ -262,17 +294,17 @@ class VersionReader:
             parse_baselines(head + "  {}\n", "the version")
             self._heads.add(head)
 
-    def _entry(self, head: str, entry: str) -> Mapping[str, Usage]:
+    def _entry(self, head: str, entry: str) -> Mapping[str, Baseline]:
         first, _, rest = entry.partition("\n")
-        usage = _usage(rest, added="version: 1\n" not in head)
-        if usage is None:
-            return usages(parse_baselines(head + entry, "an entry"))
+        baseline = _baseline(rest, added="version: 1\n" not in head)
+        if baseline is None:
+            return parse_baselines(head + entry, "an entry")
         if first not in self._names:
             (self._names[first],) = parse_baselines(head + entry, "an entry")
-        return {self._names[first]: usage}
+        return {self._names[first]: baseline}
 
 
-def _usage(text: str, *, added: bool) -> Usage | None:
+def _baseline(text: str, *, added: bool) -> Baseline | None:
     """Read the lines below a scenario's name; None if they are not as the tool writes them.
 
     `added` says whether the file may hold the keys that version 2 added.
@@ -280,18 +312,26 @@ def _usage(text: str, *, added: bool) -> Usage | None:
     found = _USAGE.fullmatch(text)
     if found is None or (not added and _NEW_KEY.search(text)):
         return None
-    by_rate = {}
+    by_rate, foreign_reads = {}, {}
     for model in _MODEL.finditer(found["models"]):
-        counts = dict(line.strip().split(": ") for line in model["counts"].splitlines())
+        counts, rate = _numbers(model["counts"]), Rate.parse(model["rate"])
         if not counts.keys() >= set(REQUIRED):
             return None
         try:
-            by_rate[Rate.parse(model["rate"])] = Tokens(
-                **{name: int(value) for name, value in counts.items()}
-            )
+            by_rate[rate] = Tokens(**counts)
         except TypeError:
             return None
-    return Usage(int(found["turns"]), MappingProxyType(by_rate))
+        if foreign := model["foreign"]:
+            foreign_reads[rate] = _numbers(foreign.partition("\n")[2])
+    usage = Usage(int(found["turns"]), MappingProxyType(by_rate))
+    recording, accepted = ((found[key] or "").strip("'") or None for key in ("recording", "accepted"))
+    return Baseline(usage, foreign_reads, recording, accepted, found["counted_by"])
+
+
+def _numbers(lines: str) -> dict[str, int]:
+    """Return the numbers of lines like `input_tokens: 12`, by name."""
+    pairs = (line.strip().split(": ") for line in lines.splitlines())
+    return {name: int(number) for name, number in pairs}
 
 
 Arguments = Mapping[str, object]

@@ -34,7 +34,7 @@ from pytest_tokenbudget.reports.document import (
     add,
     problems,
 )
-from pytest_tokenbudget.reports.scenario_view import METRICS, short_ids, usual_month
+from pytest_tokenbudget.reports.scenario_view import METRICS, other_start, short_ids, usual_month
 from pytest_tokenbudget.reports.text import Line, Paper, code, html, named_table, plain, prose, shorten, wrap
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, listed, money, percent, plural, signed
 
@@ -217,6 +217,7 @@ _SCHEMA = _object(
 _SCHEMA["properties"]["other_start"] = {"type": "array", "items": _TEXT}
 
 
+_BOTH_SIDES = "on both sides"
 _MOVED = ("raised", "lowered", "shifted")
 _ORDER = (*_MOVED, "added", "removed", "renamed")
 CHANGE_HEADERS = ("", "prompt was", "now", "change", "output", "turns", "cost a run")
@@ -370,7 +371,7 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
             *named_table(names, ("scenario", *CHANGE_HEADERS), list(map(_cells, told)), paper, SPARE_HEADERS),
         ]
     notes = [_renamed(one) for one in _sorted(diff) if one["was"] != one["id"]]
-    notes += _other_start(diff)
+    notes += other_start(diff.get("other_start", ()), _BOTH_SIDES)
     notes += [_already(one) for one in diff["already"] or ()]
     if diff.get("runs_per_month"):
         notes.append(usual_month(diff["runs_per_month"] or 0))
@@ -390,7 +391,7 @@ def diff_markdown(diff: Diff) -> str:
         blocks.append(f"<details><summary>{html(headline(diff))}</summary>")
         if told:
             blocks.append(_table(told[:_COMMENT_ROWS]))
-        blocks += [html(note) for note in _other_start(diff)]
+        blocks += [html(note) for note in other_start(diff.get("other_start", ()), _BOTH_SIDES)]
         blocks += _cut([_renamed_markdown(one) for one in _sorted(diff) if one["was"] != one["id"]])
         if len(told) > _COMMENT_ROWS:
             blocks.append(f"_And {len(told) - _COMMENT_ROWS:,} more: `tokenbudget diff` lists them all._")
@@ -461,15 +462,6 @@ def _renamed(one: ChangeEntry) -> str:
 def _renamed_markdown(one: ChangeEntry) -> str:
     new, old = (code(shorten(plain(name), _NAME_COLUMNS)) for name in (one["id"], one["was"]))
     return f"{new} was {old}: {_MATCHED.get(one['matched'] or '', 'renamed')}"
-
-
-def _other_start(diff: Diff) -> Iterator[str]:
-    """Yield that recordings began with different caches, and what is compared."""
-    if names := diff.get("other_start"):
-        yield (
-            f"recorded anew from another start: {plural(len(names), 'scenario')}. What a recording reads "
-            "from a prompt cache that it did not fill counts as written, on both sides"
-        )
 
 
 def _already(one: AlreadyEntry) -> str:

@@ -3,12 +3,15 @@
     HISTORY = {"version": 1, "prices": {"source": ..., "version": ...},
       "web": "https://github.com/owner/name" | null,   where the remote is known
       "commits": [{"commit": HASH, "date": "2026-11-21T09:14:02+01:00", "subject": ...}],   oldest first
-      "scenarios": {ID: [{"commit": INDEX, "tokens": TOKENS | null}]}}
+      "scenarios": {ID: [{"commit": INDEX, "tokens": TOKENS | null}]},
+      "other_start": [ID, ...]}   left out where there are none
 
 A scenario has a point only where its baseline changed. INDEX is the place of that commit in `commits`, and
 its tokens hold until the next point; null says that the baseline is gone. A scenario whose test was renamed
 or whose file was moved is one series under its newest id. All dollars are at the prices of today, so that
-changes of the agent show and not those of the price list.
+changes of the agent show and not those of the price list. `other_start` names scenarios whose recordings
+began with different prompt caches: what these read from a cache that they did not fill counts as written
+throughout.
 
 A log (`--token-budget-log`) has one line of JSON (LogEntry) for each scenario that was metered, in the order
 in which they ended.
@@ -33,7 +36,7 @@ from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import TokensEntry, add, problems
-from pytest_tokenbudget.reports.scenario_view import short_ids, usual_month
+from pytest_tokenbudget.reports.scenario_view import other_start, short_ids, usual_month
 from pytest_tokenbudget.reports.text import Line, Paper, crop, named_table, plain, wrap
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
@@ -68,6 +71,8 @@ class History(TypedDict):
     """The address of the repository on its GitHub; None if unknown."""
     commits: list[CommitEntry]
     scenarios: dict[str, list[PointEntry]]
+    other_start: NotRequired[list[str]]
+    """Ids of scenarios that were recorded from different caches: foreign reads count as writes."""
 
 
 def from_trends(
@@ -214,6 +219,7 @@ def history_lines(
         f"{plural(steady, 'scenario')} never changed" if steady else "every scenario changed",
         f"all at the prices of {' '.join(history['prices'].values())}",
         *([usual_month(runs_per_month)] if runs_per_month else ()),
+        *other_start(history.get("other_start", ()), "throughout"),
     ]
     lines += [Line(), *(Line(text) for text in wrap(plain("; ".join(facts)), columns))]
     return list(map(paper.fitted, lines))

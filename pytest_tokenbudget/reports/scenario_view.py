@@ -25,7 +25,18 @@ from pytest_tokenbudget.reports.document import (
     is_measured,
 )
 from pytest_tokenbudget.reports.text import plain
-from pytest_tokenbudget.wording import NONE, UNKNOWN, apart, cents, count, money, percent, points, signed
+from pytest_tokenbudget.wording import (
+    NONE,
+    UNKNOWN,
+    apart,
+    cents,
+    count,
+    money,
+    percent,
+    plural,
+    points,
+    signed,
+)
 
 _NAMED = 3
 """How many tests one way out names."""
@@ -491,3 +502,15 @@ def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:
 def usual_month(runs_per_month: float) -> str:
     """Return what a month is if no test ran and so no marker was read, in words."""
     return f"a month is {runs_per_month:,.0f} runs of each, as the settings say (markers are not read)"
+
+
+def other_start(names: Sequence[str], where: str) -> Iterator[str]:
+    """Yield that recordings of the scenarios `names` began with different caches, and what is compared.
+
+    `where` says which numbers it is true of.
+    """
+    if names:
+        yield (
+            f"recorded anew from another start: {plural(len(names), 'scenario')}. What a recording reads "
+            f"from a prompt cache that it did not fill counts as written, {where}"
+        )

@@ -41,7 +41,6 @@ from pytest_tokenbudget.budget.baselines import (
 )
 from pytest_tokenbudget.budget.changes import (
     PATTERN,
-    Baselines,
     Snapshot,
     VersionReader,
     by_id,
@@ -156,8 +155,8 @@ def in_history(repository: Repository, most: int) -> Past:
     first = _baseline_files(repository, changed[0][0]) if changed else {}
     blobs = {*first.values(), *(file.blob for _, files in changed for file in files if file.blob)}
     contents = dict(repository.blobs(blobs))
-    reader, read = VersionReader(), dict[str, Baselines]()
-    held: dict[str, Baselines] = {}
+    reader, read = VersionReader(), dict[str, Mapping[str, Baseline]]()
+    held: dict[str, Mapping[str, Baseline]] = {}
     for commit, files in changed:
         whole = not past.commits  # of the oldest commit all files are read, since none before it are known
         told = [FileChange(path, path, blob) for path, blob in first.items()] if whole else files
@@ -186,13 +185,16 @@ def read_history(repository: Repository, most: int = COMMITS) -> tuple[History, 
     """
     past = in_history(repository, most)
     prices = Prices()
+    series, apart = trends(past.snapshots)
     history = from_trends(
         [{"commit": one.id, "date": one.date, "subject": one.subject} for one in past.commits],
-        trends(past.snapshots),
+        series,
         {"source": prices.source, "version": prices.version},
         prices.cost,
         repository.web(),
     )
+    if apart:
+        history["other_start"] = sorted(apart)
     return history, past.amiss
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pytest_tokenbudget.budget.changes as changes_module
-from pytest_tokenbudget.budget.baselines import Baseline, format_baselines, parse_baselines, usages
+from pytest_tokenbudget.budget.baselines import Baseline, format_baselines, parse_baselines
 from pytest_tokenbudget.budget.changes import (
     Direction,
     Matched,
@@ -157,12 +157,16 @@ def test_nothing_is_told_twice_or_left_out(before: Mapping[str, Usage], now: Map
 @given(st.lists(BASELINES, max_size=6))
 def test_trends_hold_every_state(states: list[Mapping[str, Usage]]) -> None:
     """Whatever is renamed, at each commit the series hold what the baselines hold, each once."""
-    found = trends([Snapshot(state) for state in states])
+    found, _ = trends([Snapshot(as_baselines(state)) for state in states])
     for place, state in enumerate(states):
         held = [_at(series, place) for series in found.values()]
         assert sorted(map(repr, filter(None, held))) == sorted(map(repr, state.values()))
     if states:
         assert states[-1].keys() <= found.keys()
+
+
+def as_baselines(usages: Mapping[str, Usage]) -> dict[str, Baseline]:
+    return {name: Baseline(usage) for name, usage in usages.items()}
 
 
 def _at(series: Series, place: int) -> Usage | None:
@@ -171,15 +175,10 @@ def _at(series: Series, place: int) -> Usage | None:
 
 def test_trends_follow_a_scenario_under_its_names() -> None:
     one, two = use(1), use(2)
-    found = trends(
-        [
-            Snapshot({"a.py::x": one}),
-            Snapshot({"a.py::y": one}),
-            Snapshot({"b.py::y": two}, moved={"b.py": "a.py"}),
-            Snapshot({}),
-            Snapshot({"b.py::y": two}),
-        ]
-    )
+    states = [{"a.py::x": one}, {"a.py::y": one}, {"b.py::y": two}, {}, {"b.py::y": two}]
+    snapshots = [Snapshot(as_baselines(state)) for state in states]
+    snapshots[2] = replace(snapshots[2], moved={"b.py": "a.py"})
+    found, _ = trends(snapshots)
     assert found == {"b.py::y": [(0, one), (2, two), (3, None), (4, two)]}
 
 
@@ -211,8 +210,8 @@ def test_versions_are_read_as_baselines_are(baselines: Mapping[str, Baseline]) -
     text = format_baselines(baselines)
     reader = VersionReader()
     assert parse_baselines(text, "x") == baselines
-    assert reader.read(text, "x") == usages(baselines)
-    assert reader.read(text, "x") == usages(baselines)
+    assert reader.read(text, "x") == baselines
+    assert reader.read(text, "x") == baselines
 
 
 def test_what_the_tool_wrote_as_version_2_is_read_without_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +225,7 @@ def test_what_the_tool_wrote_as_version_2_is_read_without_yaml(monkeypatch: pyte
     reader = VersionReader()
     reader.read(texts[0], "x")  # which learns the head and the name
     monkeypatch.setattr(changes_module, "parse_baselines", pytest.fail)
-    assert reader.read(texts[1], "x") == {"test_a": usage}
+    assert reader.read(texts[1], "x") == {"test_a": entry}
 
 
 def test_a_key_of_version_2_is_refused_in_version_1_though_version_2_was_read() -> None:
@@ -263,7 +262,7 @@ scenarios:
     ids=["alias", "two lines", "none", "octal"],
 )
 def test_what_others_wrote_is_read_as_yaml(text: str) -> None:
-    assert VersionReader().read(text, "x") == usages(parse_baselines(text, "x"))
+    assert VersionReader().read(text, "x") == parse_baselines(text, "x")
 
 
 @pytest.mark.parametrize(
@@ -359,21 +358,42 @@ def test_what_became_of_settings() -> None:
     assert unread.is_looser
 
 
-def test_what_was_recorded_anew_from_another_start_is_no_change() -> None:
-    def recorded(tokens: Tokens, foreign: int, recording: str | None) -> Baseline:
-        return Baseline(Usage.of(SONNET, tokens), {SONNET: {"5m": foreign}} if foreign else {}, recording)
+def recorded(tokens: Tokens, foreign: int, recording: str | None) -> Baseline:
+    return Baseline(Usage.of(SONNET, tokens), {SONNET: {"5m": foreign}} if foreign else {}, recording)
 
-    cold = recorded(Tokens(5, ephemeral_5m_input_tokens=2000), 0, "a" * 12)
-    warm = recorded(Tokens(5, cache_read_input_tokens=2000), 2000, "a" * 12)
-    old = recorded(Tokens(5, cache_read_input_tokens=2000), 0, None)
-    before = {"anew": warm, "alike": warm, "old": old, "gone": warm}
-    now = {"anew": cold, "alike": warm, "old": cold, "come": warm}
+
+COLD = recorded(Tokens(5, ephemeral_5m_input_tokens=2000), 0, "a" * 12)
+WARM = recorded(Tokens(5, cache_read_input_tokens=2000), 2000, "b" * 12)
+OLD = recorded(Tokens(5, cache_read_input_tokens=2000), 0, None)
+GROWN = recorded(Tokens(5, ephemeral_5m_input_tokens=2900), 0, "c" * 12)
+AS_RECORDED = recorded(Tokens(5, cache_read_input_tokens=1990), 1990, "d" * 12)
+
+
+def test_what_was_recorded_anew_from_another_start_is_no_change() -> None:
+    before = {"anew": WARM, "alike": WARM, "old": OLD, "gone": WARM}
+    now = {"anew": COLD, "alike": WARM, "old": COLD, "come": WARM}
     was, are, apart = from_one_start(before, now)
     assert apart == {"anew"}, "a baseline of version 1 does not say how it began"
-    assert was["anew"] == are["anew"] == cold.usage
+    assert was["anew"] == are["anew"] == COLD.usage
     assert {name: was[name] for name in ("alike", "old", "gone")} == {
-        "alike": warm.usage,
-        "old": old.usage,
-        "gone": warm.usage,
+        "alike": WARM.usage,
+        "old": OLD.usage,
+        "gone": WARM.usage,
     }
-    assert are["come"] == warm.usage
+    assert are["come"] == WARM.usage
+
+
+@pytest.mark.parametrize(
+    ("held", "series", "apart"),
+    [
+        ([WARM, COLD, GROWN], [(0, COLD.usage), (2, GROWN.usage)], True),
+        ([OLD, WARM, COLD], [(0, COLD.usage)], True),  # a migration says how the older one began
+        ([OLD, COLD], [(0, OLD.usage), (1, COLD.usage)], False),
+        ([WARM, AS_RECORDED], [(0, WARM.usage), (1, AS_RECORDED.usage)], False),
+        ([COLD, None, WARM], [(0, COLD.usage), (1, None), (2, COLD.usage)], True),
+    ],
+)
+def test_a_trend_has_one_start(held: list[Baseline | None], series: Series, apart: bool) -> None:
+    """A commit that only recorded anew is no step; one start holds for the whole trend of a scenario."""
+    snapshots = [Snapshot({} if one is None else {"a.py::x": one}) for one in held]
+    assert trends(snapshots) == ({"a.py::x": series}, {"a.py::x"} if apart else frozenset())

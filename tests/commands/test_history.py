@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_tokenbudget.budget.baselines import Baseline, format_baselines
+from pytest_tokenbudget.model import Tokens, Usage
 from pytest_tokenbudget.reports.history import states, suite
 from pytest_tokenbudget.repository.baseline_history import read_history
 from pytest_tokenbudget.repository.git import Repository
-from support.scratch import Scratch, use
+from support.scratch import SONNET, Scratch, use
 
 FILE = "tests/token_budgets/test_agent.yaml"
 ID = "tests/test_agent.py::"
@@ -132,6 +134,25 @@ def test_in_the_terminal(repo: Scratch) -> None:
         ["To", "200"],
         ["To", "300"],
     ]
+
+
+def test_a_recording_from_another_start_is_no_step(repo: Scratch) -> None:
+    """Warm, then anew on an empty cache, then grown: dollars move once, and a sentence says why."""
+    warm = Baseline(use(4000, read=3000), {SONNET: {"5m": 3000}}, "a" * 12)
+    cold = Tokens(1000, ephemeral_5m_input_tokens=3000, output_tokens=100)
+    for number, tokens in ((0, None), (1, cold), (2, replace(cold, input_tokens=1500))):
+        again = warm if tokens is None else Baseline(Usage.of(SONNET, tokens, 2), {}, f"{number}" * 12)
+        repo.write(FILE, format_baselines({"test_a": again, "test_b": Baseline(use(50))}))
+        repo.commit(f"Commit {number}")
+    found = repo.json("history")
+    assert found["other_start"] == [f"{ID}test_a"]
+    assert [point["commit"] for point in found["scenarios"][f"{ID}test_a"]] == [0, 2]
+    dollars = [one["cost_usd"] for one in suite(found)]
+    assert dollars[0] == dollars[1] < dollars[2]
+    told = repo.run("history").stdout
+    assert "recorded anew from another start: 1 scenario." in " ".join(told.split())
+    assert ("Commit 2" in told, "Commit 1" in told) == (True, False)
+    assert "recorded anew from another start: 1 scenario." in repo.run("history", "--format", "html").stdout
 
 
 def test_no_history(repo: Scratch, tmp_path: Path) -> None:

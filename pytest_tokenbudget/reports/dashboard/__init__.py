@@ -61,6 +61,7 @@ from pytest_tokenbudget.reports.scenario_view import (
     approximate,
     cost_cell,
     cost_change,
+    other_start,
     rows,
     usual_month,
     ways_out,
@@ -322,6 +323,8 @@ def _facts(
         yield f"{plain(document['tool']['name'])} {plain(document['tool']['version'])}"
     elif runs is not None:
         yield usual_month(runs)
+    if history:
+        yield from other_start(history.get("other_start", ()), "in the trends")
 
 
 def _bases(document: Document) -> list[tuple[str, int]]:
