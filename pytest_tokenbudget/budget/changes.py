@@ -3,14 +3,19 @@
 Commit by commit, the changes make one series for each scenario, across renamed tests and moved files. History
 holds thousands of versions of baseline files that are mostly equal: `VersionReader` reads them fast. Limits
 are in the settings and in the markers of tests. Of markers, only literal arguments are read; no code is run.
+What pytest itself is told to run is in its own settings.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import shlex
+import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from configparser import Error as IniError
+from configparser import RawConfigParser
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -395,6 +400,99 @@ def limit_changes(was: Arguments, now: Arguments) -> list[LimitChange]:
     """Return what differs between two tables of settings, sorted by name."""
     names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
     return [LimitChange(name, was.get(name), now.get(name)) for name in names]
+
+
+PYTEST_FILES: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
+    {
+        "pytest.ini": (("pytest",),),
+        ".pytest.ini": (("pytest",),),
+        "pytest.toml": (("pytest",),),
+        ".pytest.toml": (("pytest",),),
+        "pyproject.toml": (("tool", "pytest", "ini_options"), ("tool", "pytest")),
+        "tox.ini": (("pytest",),),
+        "setup.cfg": (("tool:pytest",),),
+    }
+)
+"""The tables that hold settings of pytest, by the name of a file.
+
+<https://docs.pytest.org/en/stable/reference/customize.html#configuration-file-formats>
+"""
+_COLLECTION = ("testpaths", "python_files", "python_classes", "python_functions", "norecursedirs")
+"""Settings that choose what pytest collects."""
+_CHOOSES = re.compile(
+    r"--token-budget(?!-report|-log).*|-[lqsvx]*x[lqsvx]*|--(?:exitfirst|maxfail|sw|stepwise|lf|last-failed|co|collect-only"
+    r"|noconftest|deselect|ignore|ignore-glob|config-file|override-ini|rootdir|confcutdir)(?:=.*)?|-[kmco].*"
+)
+"""Options that choose tests, end a run early, read other settings, or belong to this plugin."""
+_TAKES_NEXT = re.compile(
+    r"-[kmcop]|--(?:maxfail|deselect|ignore|ignore-glob|config-file|override-ini|rootdir)"
+)
+"""Those whose value may be the next argument."""
+
+
+def pytest_settings(name: str, text: str) -> Arguments:
+    """Return the settings in a file called `name` that decide what pytest runs, and how it is judged.
+
+    Of `addopts` only options that decide are kept. What cannot be read is empty: pytest refuses it.
+    """
+    read = _toml if name.endswith(".toml") else _ini
+    for path in PYTEST_FILES[name]:
+        table = read(text, path)
+        kept = {key: " ".join(table[key]) for key in _COLLECTION if table.get(key)}
+        if deciding := shlex.join(_deciding(table.get("addopts", ()))):
+            kept["addopts"] = deciding
+        if kept:
+            return kept
+    return {}
+
+
+def _deciding(options: Sequence[str]) -> Iterator[str]:
+    """Yield the options that decide what runs or how it is judged, their values, and tests by their names."""
+    before = ""
+    for option in options:
+        if before == "-p":
+            yield from ("-p", option) if option == "no:tokenbudget" else ()
+        elif (
+            _TAKES_NEXT.fullmatch(before)
+            or _CHOOSES.fullmatch(option)
+            or option == "-pno:tokenbudget"
+            or (not option.startswith("-") and ("::" in option or option.endswith(".py")))
+        ):
+            yield option
+        before = option
+
+
+def _toml(text: str, path: Sequence[str]) -> dict[str, list[str]]:
+    """Return the strings and lists of strings of a table as arguments."""
+    try:
+        table: object = tomllib.loads(text)
+        for key in path:
+            table = table[key]  # type: ignore[index]
+        items = dict(table).items()  # type: ignore[call-overload]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError):
+        return {}
+    return {
+        key: _split(value) if isinstance(value, str) else [each for each in value if isinstance(each, str)]
+        for key, value in items
+        if isinstance(value, str | list)
+    }
+
+
+def _ini(text: str, path: Sequence[str]) -> dict[str, list[str]]:
+    parser = RawConfigParser(strict=False)
+    try:
+        parser.read_string(text)
+        return {key: _split(value) for key, value in parser.items(path[0])}
+    except IniError:
+        return {}
+
+
+def _split(arguments: str) -> list[str]:
+    """Return the arguments of a command line; none if its quotes are not closed."""
+    try:
+        return shlex.split(arguments)
+    except ValueError:
+        return []
 
 
 def marker_changes(was: str, now: str) -> dict[str, list[LimitChange]]:

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TypedDict
 
 from pytest_tokenbudget.budget.changes import (
+    PYTEST_FILES,
     LimitChange,
     is_baseline_file,
     limit_changes,
     marker_changes,
     module_of,
+    pytest_settings,
 )
 from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.errors import GitError, ReportError
@@ -212,7 +214,7 @@ def _since(repository: Repository, base: str) -> Iterator[tuple[str, str]]:
         scenarios = plural(len(gone), "scenario")
         yield f"removes {scenarios}", f"{scenarios} less than {base} has: {_few(gone)}"
     touched = sorted(repository.touched(commit.id))
-    tree = repository.tree(commit.id, "pyproject.toml", ".py", ".yaml")
+    tree = repository.tree(commit.id, *PYTEST_FILES, ".py", ".yaml")
     cassettes = [path for path in touched if "cassettes" in path.split("/") and path in tree]
     if cassettes:
         number = plural(len(cassettes), "cassette")
@@ -221,6 +223,13 @@ def _since(repository: Repository, base: str) -> Iterator[tuple[str, str]]:
     if changes:
         told = [f"{where}: {', '.join(map(str, found))}" for where, found in changes.items()]
         yield _decided(list(changes.values())), f"Limits changed since {base}: {_few(told, '; ')}"
+    options = dict(_pytest_since(repository, tree, touched))
+    if options:
+        told = [f"{path}: {', '.join(map(str, found))}" for path, found in options.items()]
+        yield (
+            f"changes what pytest runs in {plural(len(told), 'place')}",
+            f"Settings of pytest changed since {base}: {_few(told, '; ')}",
+        )
 
 
 def _limits_since(
@@ -228,16 +237,34 @@ def _limits_since(
 ) -> Iterator[tuple[str, list[LimitChange]]]:
     """Yield where settings or markers differ from those in `tree`, and what differs there."""
     paths = [path for path in touched if path.endswith((".py", "pyproject.toml"))]
-    texts = dict(repository.blobs([tree[path] for path in paths if path in tree]))
-    for path in paths:
-        was = texts[tree[path]].decode(errors="replace") if path in tree else ""
-        file = repository.folder / path
-        now = file.read_text("utf-8", errors="replace") if file.is_file() else ""
+    for path, was, now in _texts(repository, tree, paths):
         if path.endswith(".py"):
             for name, changes in marker_changes(was, now).items():
                 yield f"{path}::{name}", changes
         elif changes := limit_changes(_table(was), _table(now)):
             yield path, changes
+
+
+def _pytest_since(
+    repository: Repository, tree: Mapping[str, str], touched: Sequence[str]
+) -> Iterator[tuple[str, list[LimitChange]]]:
+    """Yield the files whose settings of pytest decide otherwise than in `tree` what is run and judged."""
+    paths = [path for path in touched if Path(path).name in PYTEST_FILES]
+    for path, was, now in _texts(repository, tree, paths):
+        name = Path(path).name
+        if changes := limit_changes(pytest_settings(name, was), pytest_settings(name, now)):
+            yield path, changes
+
+
+def _texts(
+    repository: Repository, tree: Mapping[str, str], paths: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (path, its text in `tree`, its text now); a file that is not there has none."""
+    texts = dict(repository.blobs([tree[path] for path in paths if path in tree]))
+    for path in paths:
+        was = texts[tree[path]].decode(errors="replace") if path in tree else ""
+        file = repository.folder / path
+        yield path, was, file.read_text("utf-8", errors="replace") if file.is_file() else ""
 
 
 def _decided(changes: Sequence[Sequence[LimitChange]]) -> str:

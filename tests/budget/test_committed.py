@@ -25,6 +25,7 @@ from pytest_tokenbudget.budget.changes import (
     limit_changes,
     marker_changes,
     module_of,
+    pytest_settings,
     renames,
     trends,
 )
@@ -356,6 +357,51 @@ def test_what_became_of_settings() -> None:
     assert str(back) == "exclude ['b'] -> ['a', 'b']"
     (unread,) = limit_changes({}, {"tolerance": "whatever"})
     assert unread.is_looser
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("pytest.ini", "[pytest]\naddopts = -ra -n 2 -p xdist --cov=agent\n", []),
+        ("pytest.ini", "[pytest]\naddopts = --token-budget-report=json:a.json\n", []),
+        ("pytest.ini", "[pytest]\naddopts = --token-budget-update -q\n", ['"--token-budget-update"']),
+        ("tox.ini", "[pytest]\naddopts =\n    --token-budget-disable\n", ['"--token-budget-disable"']),
+        ("setup.cfg", "[tool:pytest]\naddopts = -qx --deselect=test_a.py\n", ['"-qx --deselect=test_a.py"']),
+        ("setup.cfg", "[pytest]\naddopts = -x\n", []),  # read by nobody
+        ("pytest.ini", "[pytest]\naddopts = -m 'not slow' -k cart\n", ["\"-m 'not slow' -k cart\""]),
+        ("pytest.ini", "[pytest]\naddopts = -m'not slow' --ignore a\n", ["\"'-mnot slow' --ignore a\""]),
+        (".pytest.ini", "[pytest]\naddopts = -p no:tokenbudget -p no:xdist\n", ['"-p no:tokenbudget"']),
+        ("pytest.ini", "[pytest]\naddopts = -v tests/unit test_a.py::test_b\n", ['"test_a.py::test_b"']),
+        ("pytest.ini", "[pytest]\naddopts = -c other.ini\n", ['"-c other.ini"']),
+        ("pytest.ini", "[pytest]\naddopts = -k 'open\n", []),  # pytest refuses it
+        ("pyproject.toml", '[tool.pytest.ini_options]\naddopts = "--lf"\n', ['"--lf"']),
+        ("pyproject.toml", '[tool.pytest.ini_options]\naddopts = ["-k", "a b"]\n', ["\"-k 'a b'\""]),
+        ("pyproject.toml", '[tool.pytest]\naddopts = ["--co"]\n', ['"--co"']),
+        ("pytest.toml", '[pytest]\naddopts = ["--maxfail=1"]\n', ['"--maxfail=1"']),
+        ("pyproject.toml", "[tool.pytest.ini_options]\naddopts = 7\n", []),
+        ("pyproject.toml", "[tool.pytest\n", []),
+        ("pytest.ini", "addopts = -x\n", []),
+    ],
+)
+def test_options_that_choose_what_is_judged(name: str, text: str, told: list[str]) -> None:
+    """Others say nothing of what is judged: a changed `-ra` is no news."""
+    changes = limit_changes(pytest_settings(name, ""), pytest_settings(name, text))
+    assert [str(change) for change in changes] == [f"addopts not set -> {one}" for one in told]
+    back = limit_changes(pytest_settings(name, text), pytest_settings(name, ""))
+    assert [str(change) for change in back] == [f"addopts {one} -> not set" for one in told]
+
+
+def test_settings_that_choose_what_is_collected() -> None:
+    was = "[pytest]\ntestpaths = tests\nmarkers =\n    slow\n"
+    now = "[pytest]\ntestpaths =\n    tests/unit\n    more\npython_files = check_*.py\nlog_cli = true\n"
+    changes = limit_changes(pytest_settings("pytest.ini", was), pytest_settings("pytest.ini", now))
+    assert [str(change) for change in changes] == [
+        'python_files not set -> "check_*.py"',
+        'testpaths "tests" -> "tests/unit more"',
+    ]
+    assert pytest_settings("pyproject.toml", '[tool.pytest.ini_options]\ntestpaths = ["a", "b"]\n') == {
+        "testpaths": "a b"
+    }
 
 
 def recorded(tokens: Tokens, foreign: int, recording: str | None) -> Baseline:

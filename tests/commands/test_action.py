@@ -152,9 +152,14 @@ def test_what_a_run_does_not_speak_of_fails_it(repo: Scratch, temporary: Path) -
     job = use(repo, temporary, base="main")
     assert job.statuses == [0, 0, 1, 0]
     assert "2 baselines of which this run says nothing: tests/test_agent.py::" in problems(job)
-    (notice,) = job.files["token-budget-check.json"]["notices"]
-    assert notice == "Limits changed since origin/main: pyproject.toml: max_turns not set -> 99"
-    assert job.files["token-budget-check.json"]["decisions"] == ["changes settings in 1 place"]
+    limits, options = job.files["token-budget-check.json"]["notices"]
+    assert limits == "Limits changed since origin/main: pyproject.toml: max_turns not set -> 99"
+    chosen = 'pytest.ini: testpaths not set -> "elsewhere"'
+    assert options == f"Settings of pytest changed since origin/main: {chosen}"
+    assert job.files["token-budget-check.json"]["decisions"] == [
+        "changes settings in 1 place",
+        "changes what pytest runs in 1 place",
+    ]
     assert job.summary.startswith("> **Not judged as committed:** 2 baselines of which this run")
     assert "- **look at**: Limits changed since origin/main: pyproject.toml: max" in job.summary
 
@@ -176,6 +181,29 @@ def test_limits_that_changed_in_markers_are_named(tmp_path: Path) -> None:
     check = checked(Repository.open(repo.top), None, "base", partial=False)
     looser = 'test_a.py::test: tolerance "5%" -> "90%"; test_c.py::test: exclude not set -> "slow"'
     assert check["notices"] == [f"Limits changed since base: {looser}"]
+
+
+def test_settings_of_pytest_that_decide_what_is_judged_are_named(tmp_path: Path) -> None:
+    """In every file that pytest reads: one that updates, disables or deselects is green without a word."""
+    repo = Scratch.create(tmp_path / "repo")
+    repo.write("pytest.ini", "[pytest]\naddopts = -ra\n")
+    repo.write("setup.cfg", "[tool:pytest]\naddopts = --token-budget -q\n")
+    repo.write("part/tox.ini", "[pytest]\naddopts = -k cart\n")
+    repo.commit("Begin")
+    repo.git("branch", "base")
+    repo.write("pytest.ini", "[pytest]\naddopts = -ra --token-budget-update\n")
+    repo.write("setup.cfg", "[tool:pytest]\naddopts = -v\n")
+    repo.write("part/tox.ini", "[pytest]\naddopts = -v -k cart\n")
+    repo.write("pyproject.toml", '[tool.pytest.ini_options]\naddopts = ["--deselect", "test_a.py"]\n')
+    repo.commit("Hide")
+    check = checked(Repository.open(repo.top), None, "base", partial=False)
+    told = [
+        'pyproject.toml: addopts not set -> "--deselect test_a.py"',
+        'pytest.ini: addopts not set -> "--token-budget-update"',
+        'setup.cfg: addopts "--token-budget" -> not set',
+    ]
+    assert check["notices"] == [f"Settings of pytest changed since base: {'; '.join(told)}"]
+    assert check["decisions"] == ["changes what pytest runs in 3 places"]
 
 
 def test_a_run_that_updates_is_no_judgement(repo: Scratch, temporary: Path) -> None:
