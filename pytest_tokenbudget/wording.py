@@ -52,10 +52,12 @@ def signed(number: float, text: str) -> str:
 
 
 def signed_range(least: float, most: float, shown: Callable[[float], str]) -> str:
-    """Return a range: `+120 to +150`, `−80 to −20`, `20 less to 30 more`.
+    """Return a range: `+120 to +150`, `−80 to −20`, `20 less to 30 more`; `+120` for equal ends.
 
     The ends have signs where both have the same one. `shown` writes a number, with its minus if it has one.
     """
+    if shown(least) == shown(most):
+        return signed(least, shown(least))
     if least >= 0:
         return f"+{shown(least)} to +{shown(most)}"
     if most <= 0:

@@ -167,6 +167,17 @@ def test_a_limit_between_the_best_and_the_worst_case_is_unknown(project: Recorde
     assert (result.status, result.verdicts) == (1, {"unknown"}), result.output
     assert "whether it is within its budget cannot be told" in result.output
     assert "2 blocks of its prompt have no known size" in result.output
+    assert 'the first difference is messages[0] user text: now "Please."' in result.words
+    entry = result.scenarios["test_it"]
+    least, most = entry["bounds"]["least"], entry["bounds"]["most"]
+    for first_file in (10, 2000, 4500, 7000, 8900):  # of whatever sizes the two files are, 9,000 together
+        read = first_file + 15  # and the texts up to the first breakpoint
+        asked = 9003 + 9005  # "Please." has 2
+        dollars = (9003 * 3.75 + read * 0.3 + (9005 - read) * 3.75 + 10 * 15) / 1e6
+        assert least["prompt_tokens"] <= asked <= most["prompt_tokens"]
+        assert least["cost_usd"] <= dollars <= most["cost_usd"], first_file
+    (told,) = [one["text"] for one in entry["findings"] if one["where"] == "bounds"]
+    assert told.startswith("as far as it can be told without recording: +2 prompt tokens, 0 output tokens, +")
     assert project.judge("--token-budget-update").verdicts == {"unknown"}, "nothing unknown is accepted"
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.wording import apart, count, money, percent, plural, points, signed
+from pytest_tokenbudget.wording import apart, count, money, percent, plural, points, signed, signed_range
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,9 @@ def test_counts_and_signs() -> None:
     assert signed(5, count(5)) == "+5"
     assert signed(-5, count(-5)) == "−5"
     assert signed(0, count(0)) == "0"
+    ranges = {(2, 5): "+2 to +5", (-5, -2): "−5 to −2", (-2, 5): "2 less to 5 more", (0, 5): "+0 to +5"}
+    ranges |= {(2, 2): "+2", (-2, -2): "−2", (0, 0): "0"}
+    assert {ends: signed_range(*ends, count) for ends in ranges} == ranges
     assert points(-0.739) == "−73.9 pts"
     assert points(0.0004) == "+0.04 pts"
     assert (plural(1, "turn"), plural(0, "turn"), plural(1200, "turn")) == (

@@ -18,7 +18,7 @@ from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Usage
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt
-from pytest_tokenbudget.wire.requests import first_difference
+from pytest_tokenbudget.wire.requests import MISSING, first_other_value
 from pytest_tokenbudget.wording import count, listed, money, plural, signed_range, turns
 
 _NAMED = 3
@@ -167,14 +167,19 @@ def _first_difference(run: Run, request: Request) -> str:
     if not recorded:
         return ""
     nearest = max(recorded, key=lambda one: _begin_alike(one.prompt, request.prompt))
-    return f"; {_difference(nearest, request)}"
+    return f"; {difference_of(nearest, request)}"
 
 
-def _difference(was: Request, now: Request) -> str:
-    """Return where two requests first differ, in words: the place, and a piece of each text."""
+def difference_of(was: Request, now: Request) -> str:
+    """Return where two requests first differ, in words: the place, and a piece of each text or value."""
     at, (old, new) = _begin_alike(was.prompt, now.prompt), (was.prompt.blocks, now.prompt.blocks)
     if at == len(old) == len(new):
-        return f"the first difference is {first_difference(was, now) or 'in its headers'}"
+        option = first_other_value(was, now)
+        if option is None:
+            return "the first difference is in its headers"
+        values = (("was", option.was), ("now", option.now))
+        said = [f"{side} {excerpt(to_json(value), 0)}" for side, value in values if value is not MISSING]
+        return f"the first difference is {option.path}: {', '.join(said)}"
     change = compare(old, new, at, tool_names(now.prompt))
     pieces = [f'{side} "{text}"' for side, text in (("was", change.was), ("now", change.now)) if text]
     return f"the first difference is {change.where}: {', '.join(pieces)}"
@@ -230,7 +235,7 @@ def _reshaped(run: Run) -> Iterator[Finding]:
         index = pairs.get(id(pair))
         was, now = pair.recorded.prompt, pair.request.prompt
         where = f"turn {index + 1}" if index is not None else "reshaped"
-        text = f"{where}: {_shape(was, now)} ({asked(now)}); {_difference(pair.recorded, pair.request)}"
+        text = f"{where}: {_shape(was, now)} ({asked(now)}); {difference_of(pair.recorded, pair.request)}"
         yield Finding(FindingKind.TURNS_CHANGED, where, text)
     if len(run.reshaped) > _NAMED:
         text = f"{plural(len(run.reshaped) - _NAMED, 'more turn')} of another shape than recorded"
@@ -275,8 +280,12 @@ def _unknown(run: Run) -> Iterator[Finding]:
         if turn.basis == Basis.UNKNOWN:
             reasons[turn.estimate.reason or "it cannot be counted offline"].append(index)
     for reason, indexes in reasons.items():
-        where = BY_HAND if newly_refused(run.turns[indexes[0]].pair) else turns(indexes)
-        yield Finding(FindingKind.UNKNOWN, where, f"{turns(indexes)} cannot be counted: {reason}")
+        pair = run.turns[indexes[0]].pair
+        where = BY_HAND if newly_refused(pair) else turns(indexes)
+        text = f"{turns(indexes)} cannot be counted: {reason}"
+        if pair.request.digest != pair.recorded.digest:
+            text += f"; {difference_of(pair.recorded, pair.request)}"
+        yield Finding(FindingKind.UNKNOWN, where, text)
 
 
 def _assumed(run: Run) -> Iterator[Finding]:

@@ -17,8 +17,7 @@ from pytest_tokenbudget.advice.layout import LaidOut, lay_out
 from pytest_tokenbudget.budget.baselines import UPDATE, Baseline
 from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis import diagnose
-from pytest_tokenbudget.diagnosis.prompt_parts import text_of
-from pytest_tokenbudget.diagnosis.turns import bounds, other_start, recorded_anew
+from pytest_tokenbudget.diagnosis.turns import bounds, difference_of, other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
 from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written, same_start
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
@@ -64,13 +63,15 @@ class Judge:
         """Judge one scenario and say why. Raises BaselineError if its baseline cannot be read."""
         committed, cost = self.committed.of(place), self.prices.cost
         judgement, run, baseline, starts = self._compared(committed, run, settings)
-        anew = [*other_start(starts), *_undecided(judgement, run)]
+        between = [] if judgement.verdict.is_measured else bounds(run, baseline, cost)
+        anew = other_start(starts)
+        if undecided := [*_undecided(judgement, run)]:  # the bounds explain it, before what is known
+            anew, between = [*anew, *undecided, *between], []
         is_own_baseline = self.options.update and baseline == run.usage
         if baseline and not self.options.live and not is_own_baseline:
             names_recording = committed is not None and committed.recording is not None
             anew += recorded_anew(run, baseline, cost, starts, names_recording=names_recording)
         self._learn_secrets(run)
-        between = () if judgement.verdict.is_measured else bounds(run, baseline, cost)
         runs = settings.runs_per_month
         laid_out = lay_out(run, cost, runs_per_month=runs)
         findings = self.without_secrets(self._findings(run, settings, laid_out, anew, between))
@@ -347,6 +348,9 @@ def _undecided(judgement: Judgement, run: Run) -> Iterator[Finding]:
         f"whether it is within its budget cannot be told: between {least:,} and {most:,} tokens are read "
         f"from the cache, with a limit in between: {'; '.join(notes)}. Record it anew to know"
     )
+    changed = (turn.pair for turn in run.turns if turn.pair.request.digest != turn.pair.recorded.digest)
+    if pair := next(changed, None):
+        text += f"; {difference_of(pair.recorded, pair.request)}"
     yield Finding(FindingKind.UNKNOWN, "cache", text)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
@@ -84,35 +84,49 @@ def first_difference(was: Request, now: Request) -> str | None:
             if before is None or after is None:
                 return str((before or after).where)
             if before.digest != after.digest or before.ttl != after.ttl:
-                return before.where + (_differs(before.content, after.content) or "")
-    whole = _differs(lasting_body(was.body or {}), lasting_body(now.body or {}))
-    return whole.removeprefix(".") if whole else None
+                found = _differs(before.content, after.content)
+                return before.where + (found.path if found else "")
+    return option.path if (option := first_other_value(was, now)) else None
 
 
-def _differs(was: object, now: object) -> str | None:
-    """Return the path to the first difference of two JSON values; None if they are equal.
+class OtherValue(NamedTuple):
+    """Where two JSON values first differ, and the values there; `MISSING` if there is none."""
+
+    path: str
+    was: object
+    now: object
+
+
+def first_other_value(was: Request, now: Request) -> OtherValue | None:
+    """Return the first value that differs between the bodies of two requests, or None if none does."""
+    found = _differs(lasting_body(was.body or {}), lasting_body(now.body or {}))
+    return found and found._replace(path=found.path.removeprefix("."))
+
+
+def _differs(was: object, now: object) -> OtherValue | None:
+    """Return the first difference of two JSON values; None if they are equal.
 
     If it is in a text, the path names the character, from 1.
     """
     if isinstance(was, Mapping) and isinstance(now, Mapping):
-        return next(
-            (
-                ("" if key == "text" else f".{key}") + deeper
-                for key in (*now, *(key for key in was if key not in now))
-                if (deeper := _differs(was.get(key, _MISSING), now.get(key, _MISSING))) is not None
-            ),
-            None,
-        )
+        keys = (*now, *(key for key in was if key not in now))
+        steps = (("" if key == "text" else f".{key}", key) for key in keys)
+        return _first_below((step, was.get(key, MISSING), now.get(key, MISSING)) for step, key in steps)
     if isinstance(was, list) and isinstance(now, list):
-        pairs = itertools.zip_longest(was, now, fillvalue=_MISSING)
-        found = ((number, _differs(*pair)) for number, pair in enumerate(pairs))
-        return next((f"[{number}]{deeper}" for number, deeper in found if deeper is not None), None)
+        pairs = itertools.zip_longest(was, now, fillvalue=MISSING)
+        return _first_below((f"[{number}]", *pair) for number, pair in enumerate(pairs))
     if isinstance(was, str) and isinstance(now, str) and was != now:
-        return f", character {common_prefix(was, now) + 1}"
-    return None if type(was) is type(now) and was == now else ""
+        return OtherValue(f", character {common_prefix(was, now) + 1}", was, now)
+    return None if type(was) is type(now) and was == now else OtherValue("", was, now)
 
 
-_MISSING = object()
+def _first_below(steps: Iterable[tuple[str, object, object]]) -> OtherValue | None:
+    found = ((step, _differs(was, now)) for step, was, now in steps)
+    return next((deeper._replace(path=step + deeper.path) for step, deeper in found if deeper), None)
+
+
+MISSING = object()
+"""Stands for a value that is not there."""
 
 
 def sorted_keys(value: Any) -> Any:

@@ -217,6 +217,7 @@ def test_turns_that_nobody_can_count_are_recorded_anew(
     judged = scratch.project.judge()
     assert (judged.status, verdict(judged)) == (1, "unknown"), judged.output
     assert "goes on after 'said', which is a stop sequence now" in judged.words
+    assert 'the first difference is stop_sequences[0]: now "said"' in judged.words
     assert verdict(scratch.project.judge("--token-budget-update")) == "unknown", "nothing unknown is accepted"
     assert verdict(resolved(scratch, judged, scratch.api.url)) == "within"
 
