@@ -46,12 +46,18 @@ class Difference:
     new: Block | None = None
     order: Names | None = None
     """Names of the tools or keys that moved, in their new order; None if nothing moved."""
+    is_sorted: bool = False
+    """Whether the tools are in alphabetical order now, and so many that this is no chance."""
 
 
 def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
     """Return the index of the first block that differs, or None if `now` begins with all of `was`."""
     at = common_prefix([block.digest for block in was], [block.digest for block in now])
     return at if at < len(was) else None
+
+
+_SORTED = 4
+"""From how many names on an alphabetical order is no chance: it is one of 24 for four."""
 
 
 def compare(
@@ -69,9 +75,10 @@ def compare(
             before, after = (_start(side[at]) for side in (was, now))
             return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new)
         names_of = [[_identity(block) for block in side if block.level == level] for side in (was, now)]
-        before, after = map(_first_of, names_of)
+        before, after = map(first_of, names_of)
         order = moved(*names_of) if len(names_of[0]) == len(names_of[1]) else None
-        return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new, order)
+        is_sorted = len(names_of[1]) >= _SORTED and names_of[1] == sorted(names_of[1])
+        return Difference(level, change, where, Kind.ORDER, 0, before, after, old, new, order, is_sorted)
     if change == "added" and new:
         return Difference(level, change, place(new, names).where, Kind.TEXT, 0, "", _start(new), None, new)
     if change == "removed" and old:
@@ -172,7 +179,8 @@ def _start(block: Block) -> str:
     return excerpt(wording_of(block), 0)
 
 
-def _first_of(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
+    """Return the first names of a list in words, and that there are more."""
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 

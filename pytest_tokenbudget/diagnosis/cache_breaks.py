@@ -167,11 +167,13 @@ def _parameters(loss: Loss) -> Break | None:
 
 
 def _too_short(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
-    if not loss.now.breakpoints or loss.now_cached:
-        return None
-    least = minimum(loss.now.model, minimums)
-    cause = f"the prefix is shorter than the {least:,} tokens that {loss.now.prompt.model} caches at least"
-    return Break(loss.turn, [*_marks(loss.now)][-1], cause, loss.tokens, effect=_effect(loss))
+    """Return a break if the turn is too short to be cached, or the turn whose cached prefix it read is."""
+    for asked, cached in ((loss.now, loss.now_cached), (loss.reference, loss.source_cached)):
+        if asked.breakpoints and not cached:
+            least, model = minimum(asked.model, minimums), asked.prompt.model
+            cause = f"the prefix is shorter than the {least:,} tokens that {model} caches at least"
+            return Break(loss.turn, [*_marks(asked)][-1], cause, loss.tokens, effect=_effect(loss))
+    return None
 
 
 def _out_of_sight(loss: Loss) -> Break | None:
@@ -308,6 +310,8 @@ class Loss:
     """Tokens that were read or written and no longer are."""
     now_cached: int
     """Tokens that are read or written now."""
+    source_cached: int
+    """Tokens that `source` reads or writes now; those of the turn itself if there is no source."""
 
     @property
     def tokens(self) -> int:
@@ -351,7 +355,7 @@ def losses(run: Run, chains: Chains) -> Iterator[Loss]:
     written: dict[str, int] = {}
     for index, turn in enumerate(run.turns):
         if _may_lose(turn):
-            found = _loss(index, turn, chains, written)
+            found = _loss(run, index, chains, written)
             if found.tokens:
                 yield found
         recorded = chains.recorded(index)
@@ -374,7 +378,8 @@ def _served(tokens: Tokens) -> int:
     return tokens.prompt_tokens - tokens.input_tokens
 
 
-def _loss(index: int, turn: Turn, chains: Chains, written: Mapping[str, int]) -> Loss:
+def _loss(run: Run, index: int, chains: Chains, written: Mapping[str, int]) -> Loss:
+    turn = run.turns[index]
     assert turn.recorded is not None
     was, now = turn.recorded.main_tokens, turn.usage.main_tokens
     recorded = chains.recorded(index)
@@ -393,6 +398,7 @@ def _loss(index: int, turn: Turn, chains: Chains, written: Mapping[str, int]) ->
         reads=_beyond_noise(reads + _grown(turn, recorded, hit), was.cache_read_input_tokens),
         cached=_beyond_noise(cached + _grown(turn, recorded, end), _served(was)),
         now_cached=_served(now),
+        source_cached=_served(now if source is None else run.turns[source].usage.main_tokens),
     )
 
 

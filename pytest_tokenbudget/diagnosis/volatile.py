@@ -16,6 +16,7 @@ from pytest_tokenbudget.diagnosis.block_changes import (
     describe,
     differences,
     excerpt,
+    first_of,
     refined,
 )
 from pytest_tokenbudget.diagnosis.prompt_parts import text_of, tool_names, wording_of
@@ -156,11 +157,18 @@ def experiment(suspect: Suspect, elsewhere: Prompt, lasts: Callable[[Names], boo
         pieces = f'"{excerpt(now, at)}" and "{excerpt(other[where], at)}"'
         differs = f"{where} differs from process to process ({kind}): {pieces}"
         if kind is Kind.ORDER:
-            names = tuple(block.content.get("name", "") for block in suspect.was.level("tools"))
-            known = where.startswith("tools") and lasts(tuple(map(str, names)))
+            accepted, here, there = (_names(prompt) for prompt in (suspect.was, suspect.now, elsewhere))
+            if here != there:
+                pieces = f'"{first_of(here)}" and "{first_of(there)}"'
+                differs = f"tools differ from process to process ({kind}): {pieces}"
+            known = where.startswith("tools") and lasts(accepted)
             return Experiment(differs, on_both_sides=is_reordered(was, now) and not known)
         return Experiment(differs, on_both_sides=_holds_the_like(was, now, other[where], kind))
     return Experiment()
+
+
+def _names(prompt: Prompt) -> Names:
+    return tuple(str(block.content.get("name", "")) for block in prompt.level("tools"))
 
 
 def _holds_the_like(was: str, now: str, elsewhere: str, kind: Kind) -> bool:
@@ -292,20 +300,27 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
     difference = refined(difference, location, edited=False)
     cause = describe(difference, RECORDED, location.filled)
     end = f'"{excerpt(strange[0], 0)}" is {sources.nowhere}: '
-    if made_anew or difference.kind in (Kind.DATE, Kind.ID):
+    if Kind.DATE in (made_anew, difference.kind) and not _TIME_OF_DAY.search(strange[0]):
+        end += "every day has a prefix of its own"
+    elif made_anew or difference.kind in (Kind.DATE, Kind.ID):
         end += "every process caches its own prefix"
     else:
         end += "unless it is the same everywhere, every process caches its own prefix"
     return Finding(FindingKind.VOLATILE, difference.where, f"{cause}; {end}", source=location.filled)
 
 
-def _is_in_order(difference: Difference, sources: SourceTree) -> bool:
-    """Return whether an edit put tools or keys in this order.
+_TIME_OF_DAY = re.compile(r"\d:\d|\d\s?[時时시]|\d{9}|[ap]\.?m\b", re.IGNORECASE)
+"""What is finer than a day: a clock, or seconds since 1970."""
 
-    Either the change lists the tools so, or a file holds the text in this order.
+
+def _is_in_order(difference: Difference, sources: SourceTree) -> bool:
+    """Return whether tools or keys are in this order in every process.
+
+    Either they are sorted by name, or the change lists the tools so, or a file holds the text in this order.
     """
     if difference.level == "tools":
-        return difference.order is not None and sources.tells_order(difference.order)
+        told = difference.order is not None and sources.tells_order(difference.order)
+        return difference.is_sorted or told
     was, now = (text_of(block) if block else "" for block in (difference.old, difference.new))
     location = sources.locate(was, now)
     return bool(location.sources) and not location.missing

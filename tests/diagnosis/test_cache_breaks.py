@@ -337,6 +337,17 @@ BREAKS = [
         agent=lambda: support_agent(rolling=False),
     ),
     Case(
+        "a larger minimum, which the last turn of a growing conversation reaches",
+        each(put(model="claude-haiku-4-5")),
+        {
+            "model_changed turns 1-4": ("", ""),
+            "cache_break the last message": ("shorter than the 4,096 tokens", "turns 2-4 lose", ""),
+            "growth tools": ("", ""),
+            "growth framing": ("", ""),
+        },
+        agent=lambda: support_agent(system=[text((HANDBOOK * 2)[1300:], marked=True)]),
+    ),
+    Case(
         "more blocks in a turn than the API looks back over",
         each(notes_in_front_of_results),
         {

@@ -87,6 +87,19 @@ VOLATILE = [
         {"volatile tools": ("another order", "differs from process to process", "")},
     ),
     Case(
+        "tools that code sorts by name, in the same order in every process",
+        each(lambda _, body: body["tools"].sort(key=lambda tool: tool["name"])),
+        agent=lambda: support_agent(tools=[SEARCH, REFUND, GET_ORDER, tool("weather", "Tell the weather.")]),
+    ),
+    Case(
+        "a day that code fills in: no other prefix in the next process",
+        each(before_system("Today: {}.", "2026-11-29")),
+        {
+            "growth system[0]": ("", ""),
+            "volatile system[0]": ('2026-11-29." is in no file', "every day has a prefix of its own", ""),
+        },
+    ),
+    Case(
         "tools that an edit put in another order",
         each(lambda _, body: body["tools"].reverse()),
         {},
@@ -411,6 +424,6 @@ def test_another_order_proves_what_was_in_a_lasting_one(lasts: bool) -> None:
 
     shown = experiment(suspect, other, known)
     assert shown.differs is not None
-    assert "tools" in shown.differs
+    assert shown.differs == 'tools differ from process to process (another order): "b, c, a" and "c, a, b"'
     assert shown.on_both_sides == (not lasts)
     assert asked_of == [("a", "b", "c")]
