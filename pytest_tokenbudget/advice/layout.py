@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from itertools import accumulate
@@ -11,8 +11,8 @@ from itertools import accumulate
 from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.diagnosis.costs import Ledger
 from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, text_of
-from pytest_tokenbudget.metering.cache_rules import hidden_sizes, tool_prompt
-from pytest_tokenbudget.metering.cache_split import Unsized, Weight, first_message, prefix_sizes
+from pytest_tokenbudget.metering.cache_rules import hidden_sizes
+from pytest_tokenbudget.metering.cache_split import Unsized, Weight, beside_blocks, prefix_sizes
 from pytest_tokenbudget.metering.counting import BuiltinCounter
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.models import Family, model_row
@@ -172,14 +172,11 @@ class _Weights:
     def of(self, its: Chain) -> list[Weight]:
         """Return one weight for each block of a chain, by position."""
         family = model_row(its.prompt.model).family
-        weights = [Weight(share=self._share(link, family)) for link in its.links]
-        whole, late = tool_prompt(its.prompt)
-        first = first_message(its)
-        if whole and weights:
-            weights[0] = replace(weights[0], fixed=whole - late)
-        if late and first is not None:
-            weights[first] = replace(weights[first], fixed=late)
-        return weights
+        beside = beside_blocks(its)
+        return [
+            Weight(beside.get(position, 0), self._share(link, family))
+            for position, link in enumerate(its.links)
+        ]
 
     def _share(self, link: Link, family: Family) -> int:
         key = (family, link.digest)

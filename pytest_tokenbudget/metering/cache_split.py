@@ -17,6 +17,7 @@ both taken as writes, which is what they cost on an empty cache.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -506,6 +507,8 @@ def _divided(tokens: Tokens, read: int, hour: int, last: int, total: int) -> Tok
 
 
 _BlockSizes = Mapping[tuple[Family, str], int]
+"""Tokens of blocks by tokenizer and content, without what tools add beside them. Negative where a recording
+has less than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,13 +536,11 @@ def measure_current(
     tokens are unknown is measured by its weights, so that it can keep its place.
     """
     prefixes: dict[str, int] = {}
-    blocks: dict[tuple[Family, str], int] = {}
     for turn in recorded:
-        family, begin = model_row(turn.chain.prompt.model).family, 0
         for link, size in zip(turn.chain.links, turn.sizes, strict=True):
             prefixes.setdefault(link.key, size)
-            blocks.setdefault((family, link.digest), size - begin)
-            begin = size
+    blocks = [_block_sizes(turn) for turn in recorded]
+    anywhere = {key: size for sizes in reversed(blocks) for key, size in sizes.items()}
     turns: list[CacheTurn | None] = [None] * len(current)
     asked: dict[int, Unsized] = {}
     for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
@@ -557,7 +558,9 @@ def measure_current(
         if its.links and was.sizes and total is not None:
             after = was.total - was.sizes[-1]
             prefixes.setdefault(its.links[-1].key, max(total - after, 0))
-        asked[index] = Unsized(its, total, _weights(its, was.chain, now.parts, blocks, counter, lean))
+        asked[index] = Unsized(
+            its, total, _weights(its, now.parts, ChainMap(blocks[index], anywhere), counter, lean)
+        )
     measured = prefix_sizes(list(asked.values()), prefixes)
     for (index, unsized), sizes in zip(asked.items(), measured, strict=True):
         total = unsized.whole(sizes)
@@ -565,24 +568,48 @@ def measure_current(
     return tuple(turns)
 
 
+def beside_blocks(its: Chain) -> dict[int, int]:
+    """Return the tokens that tools add beside their definitions, by the position that they are counted to.
+
+    They stand before the tools and after the system prompt: before the first message.
+    """
+    whole, late = tool_prompt(its.prompt)
+    if not whole or not its.links:
+        return {}
+    first = next((p for p, link in enumerate(its.links) if link.block.level == "messages"), None)
+    if first == 0:
+        return {0: whole}
+    return {0: whole - late} | ({} if first is None else {first: late})
+
+
+def _block_sizes(turn: CacheTurn) -> dict[tuple[Family, str], int]:
+    """Return the tokens of the blocks of a recorded turn."""
+    family, beside = model_row(turn.chain.prompt.model).family, beside_blocks(turn.chain)
+    sizes: dict[tuple[Family, str], int] = {}
+    begin = 0
+    for position, (link, end) in enumerate(zip(turn.chain.links, turn.sizes, strict=True)):
+        sizes.setdefault((family, link.digest), end - begin - beside.get(position, 0))
+        begin = end
+    return sizes
+
+
 def _weights(
-    its: Chain, was: Chain, parts: Sequence[Part], blocks: _BlockSizes, counter: Counter, lean: Lean
+    its: Chain, parts: Sequence[Part], blocks: _BlockSizes, counter: Counter, lean: Lean
 ) -> tuple[Weight, ...]:
     """Return by position the recorded size of a block, else what was counted, else a cheap weight."""
-    family = model_row(its.prompt.model).family
+    family, beside = model_row(its.prompt.model).family, beside_blocks(its)
     counted = {part.now.where: part for part in parts if part.now is not None}
-    # What tools and a forced choice add after the system prompt is counted to the first message.
-    first, more = first_message(its), tool_prompt(its.prompt)[1] - tool_prompt(was.prompt)[1]
     weights: list[Weight | None] = []
     for position, link in enumerate(its.links):
-        added = more if position == first else 0
+        added = beside.get(position, 0)
         part = counted.get(link.block.where)
         size = blocks.get((family, link.digest))
         before = blocks.get((family, part.was.digest)) if part and part.was else 0
         if size is not None:
             weights.append(Weight(fixed=max(size + added, 0)))
         elif part is not None and before is not None:
-            weights.append(Weight(fixed=max(added, 0), share=max(before + part.tokens, 0)))
+            size_now = before + part.tokens
+            weights.append(Weight(max(added + min(size_now, 0), 0), max(size_now, 0)))
         else:
             weights.append(None)
     if None not in weights:
@@ -624,12 +651,9 @@ def cheap_weights(chain: Chain, counter: Counter, lean: Lean = "first") -> tuple
     """
     shares = block_weights(chain.prompt, counter)
     weights = [Weight(share=shares[link.index]) for link in chain.links]
-    whole, late = tool_prompt(chain.prompt)
-    first = first_message(chain)
-    if whole:
-        weights[0] = Weight(whole - late, max(weights[0].share - whole, 0.0))
-        if first is not None:
-            weights[first] = replace(weights[first], fixed=late)
+    if beside := beside_blocks(chain):
+        weights[0] = Weight(share=max(weights[0].share - tool_prompt(chain.prompt)[0], 0.0))
+        weights = [replace(weight, fixed=beside.get(place, 0)) for place, weight in enumerate(weights)]
     hidden = hidden_sizes(chain.prompt)
     places = [position for position, link in enumerate(chain.links) if link.index in hidden]
     if not places:
@@ -641,11 +665,6 @@ def cheap_weights(chain: Chain, counter: Counter, lean: Lean = "first") -> tuple
         else Weight(weight.fixed + weight.share)
         for position, weight in enumerate(weights)
     )
-
-
-def first_message(chain: Chain) -> int | None:
-    """Return the position of the first block of the messages, or None if there is none."""
-    return next((p for p, link in enumerate(chain.links) if link.block.level == "messages"), None)
 
 
 def prefix_sizes(turns: Sequence[Unsized], exact: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:

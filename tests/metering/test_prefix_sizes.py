@@ -8,10 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tokenbudget.metering.cache_split import Unsized, Weight, cheap_weights, prefix_sizes
+from pytest_tokenbudget.metering.cache_split import (
+    CurrentTurn,
+    Unsized,
+    Weight,
+    cheap_weights,
+    measure_current,
+    prefix_sizes,
+)
 from pytest_tokenbudget.metering.models import Family
-from pytest_tokenbudget.metering.prompt_cache import Chain, chain
+from pytest_tokenbudget.metering.prompt_cache import CacheTurn, Chain, chain
 from pytest_tokenbudget.wire.prompt import parse_prompt
+
+ASKED = {"model": "claude-sonnet-4-5"}
+
+
+def user(*content: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": [*content]}
 
 
 def conversation(*texts: str, **body: Any) -> Chain:
@@ -76,6 +89,18 @@ def test_what_tools_add_stands_around_the_system_prompt() -> None:
     assert 280 < first < 340
     assert last == 1797
     assert last - system > 316
+
+
+def test_what_tools_add_stays_around_a_system_prompt_that_moves_into_a_message() -> None:
+    """It stands before the first block and before the messages, whichever blocks these are."""
+    tools = [{"name": name, "description": "d", "input_schema": {"type": "object"}} for name in "ab"]
+    system, question = ({"type": "text", "text": words} for words in ("s" * 4000, "hello"))
+    was = chain(parse_prompt({**ASKED, "tools": tools, "system": [system], "messages": [user(question)]}))
+    now = parse_prompt({**ASKED, "tools": tools[::-1], "messages": [user(system, question)]})
+    sizes = (180 + 50, 280, 280 + 2000, 280 + 2000 + 316 + 20)
+    (turn,) = measure_current([CacheTurn(was, sizes, 2619)], [CurrentTurn(now, 2619)], Quarters())
+    assert turn is not None
+    assert turn.sizes == (180 + 50, 280, 280 + 316 + 2000, 280 + 316 + 2000 + 20)
 
 
 def test_an_empty_prompt_has_no_prefixes() -> None:
