@@ -261,6 +261,17 @@ def requests(bodies):
     assert "; 1 suspected ====" in result.words
 
 
+def test_a_suspicion_is_told_beside_what_fails_for_another_cause(project: Recorded) -> None:
+    """Whoever accepts the growth sees the clock first."""
+    project.record(*COLD)
+    grown = '" Never promise anything to anybody, and say so at once." * 60'
+    result = project.changed(MAKES.format(text=f"{grown} + {MADE['of this process'][0]}"))
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    assert result.over("test_it") == {"prompt_tokens", "cost_usd"}
+    assert "It is not charged" in result.words
+    assert "; 1 suspected ====" in result.words
+
+
 def test_nothing_is_replayed_again_where_no_verdict_hangs_on_it(project: Recorded) -> None:
     """All of the loss lies between runs, of which this recording has one: it is named, and not charged."""
     project.record(*COLD)

@@ -348,8 +348,6 @@ def notes(document: Document) -> list[Note]:
     found: dict[tuple[object, ...], tuple[FindingEntry, list[ScenarioEntry]]] = {}
     for scenario in worst_first(document["scenarios"]):
         for finding in filter(is_note, scenario["findings"]):
-            if _is_suspicion(finding) and fails(scenario):
-                continue  # it is charged, or what fails is something else
             key = (finding["kind"], finding["where"], place(finding))
             found.setdefault(key, (finding, []))[1].append(scenario)
     return [Note(finding, tuple(scenarios)) for finding, scenarios in found.values()]
@@ -370,7 +368,7 @@ def is_note(finding: FindingEntry) -> bool:
     return finding["kind"] in _NOTED or (finding["kind"] in _AT_NO_COST and finding["cost_usd"] == 0)
 
 
-def _is_suspicion(finding: FindingEntry) -> bool:
+def is_suspicion(finding: FindingEntry) -> bool:
     """Return whether a finding tells a value that no second replay has looked at."""
     return finding["kind"] == FindingKind.VOLATILE and finding["where"] != SECOND_REPLAY
 
@@ -381,6 +379,6 @@ def _next_step(finding: FindingEntry) -> str:
         return ". Record it anew to know."
     if finding["kind"] == FindingKind.ASSUMED_MODEL:
         return f". {_WAYS_OUT}"
-    if _is_suspicion(finding):
+    if is_suspicion(finding):
         return f". It is not charged, as nothing proves it volatile: {_PROOF}"
     return ", at the same price." if finding["kind"] in _AT_NO_COST else "."
