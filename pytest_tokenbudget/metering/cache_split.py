@@ -440,8 +440,11 @@ def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
     """Return the position on `now` that answers to `position` on `was`, or None.
 
     The end of a level answers to the end of that level, any other block to the block at the same place. A
-    breakpoint answers only to a breakpoint: nobody writes a prefix whose mark is gone.
+    breakpoint answers only to a breakpoint: nobody writes a prefix whose mark is gone. Where the system
+    prompt moved into the first message, or out of it, the last breakpoint that conversations share answers.
     """
+    if _has_system(was) != _has_system(now) and position in _shared_breakpoints(was):
+        return max(_shared_breakpoints(now), default=None)
     block = was.links[position].block
     level = [p for p, link in enumerate(now.links) if link.block.level == block.level]
     ends_level = position + 1 == len(was.links) or was.links[position + 1].block.level != block.level
@@ -450,6 +453,20 @@ def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
     if not level or (position in was.breakpoints and level[-1] not in now.breakpoints):
         return None
     return level[-1]
+
+
+def _has_system(its: Chain) -> bool:
+    return any(link.block.level == "system" for link in its.links)
+
+
+def _shared_breakpoints(its: Chain) -> list[int]:
+    """Return the breakpoints of tools, system, and of the first message before its end: others share them."""
+    return [
+        position
+        for position in its.breakpoints
+        if its.links[position].block.level != "messages"
+        or (position + 1 < len(its.links) and its.links[position + 1].block.message == 0)
+    ]
 
 
 def _why_unknown(was: RecordedTurn, before: Chain, now: Chain) -> str | None:

@@ -326,6 +326,62 @@ def test_a_prefix_that_was_warm_stays_warm_when_every_process_sends_the_changed_
     assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
 
 
+def of_a_conversation(words: str, *, system: int, first: int, name: str = "rules") -> list[Prompt]:
+    """Two turns whose shared text stands in the system prompt, or before the question."""
+    heads = [text(system, name, MARK)] if system else []
+    rules = [text(first, name, MARK)] if first else []
+    opening = {"role": "user", "content": [*rules, text(20, words)]}
+    later = [
+        {"role": "assistant", "content": [text(9, "said")]},
+        {"role": "user", "content": [text(7, "on")]},
+    ]
+    whole = {"model": "claude-sonnet-4-5", "system": heads}
+    return [parse_prompt({**whole, "messages": [opening, *more]}) for more in ([], [said, asked])]
+
+
+@pytest.mark.parametrize("name", ["rules", "other"], ids=["as it was", "reworded"])
+@pytest.mark.parametrize(("system", "first"), [(0, 2000), (2000, 0)], ids=["into a message", "out of one"])
+def test_a_warm_prefix_stays_warm_where_its_text_moves_with_its_mark(
+    system: int, first: int, name: str
+) -> None:
+    """Another conversation over the same text had just begun; that of the changed agent has the new text."""
+    api, warm = Api(), Api()
+    record(of_a_conversation("elsewhere", system=first, first=system), api)
+    recorded = record(of_a_conversation("here", system=first, first=system), api)
+    assert split(recorded[0].tokens) == (2000, 0, 0, 23)
+    now = of_a_conversation("here", system=system, first=first, name=name)
+    record(of_a_conversation("elsewhere", system=system, first=first, name=name), warm)
+    assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
+
+
+@pytest.mark.parametrize(("system", "first"), [(0, 2000), (2000, 0)])
+def test_a_warm_conversation_stays_warm_where_its_system_prompt_moves(system: int, first: int) -> None:
+    """Somebody recorded twice in a row, so that the conversation itself was read."""
+
+    def rolling(system: int, first: int) -> list[Prompt]:
+        asked = of_a_conversation("here", system=system, first=first)
+        return [replace(p, blocks=(*p.blocks[:-1], replace(p.blocks[-1], ttl="5m"))) for p in asked]
+
+    api, warm = Api(), Api()
+    record(rolling(first, system), api)
+    recorded = record(rolling(first, system), api)
+    record(rolling(system, first), warm)
+    now = rolling(system, first)
+    assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
+
+
+@pytest.mark.parametrize(("system", "first"), [(0, 2000), (2000, 0)])
+def test_a_warm_prefix_is_cold_where_its_text_moves_without_its_mark(system: int, first: int) -> None:
+    api = Api()
+    record(of_a_conversation("elsewhere", system=first, first=system), api)
+    recorded = record(of_a_conversation("here", system=first, first=system), api)
+    now = [
+        replace(prompt, blocks=tuple(replace(block, ttl=None) for block in prompt.blocks))
+        for prompt in of_a_conversation("here", system=system, first=first)
+    ]
+    assert {split(one.tokens)[0] for one in changed(recorded, now)} == {0}
+
+
 def test_a_prefix_that_got_shorter_than_the_minimum_was_never_warm() -> None:
     api = Api()
     record(agent()[:1], api)
