@@ -17,6 +17,7 @@ from pytest_tokenbudget.advice.layout import LaidOut, lay_out
 from pytest_tokenbudget.budget.baselines import UPDATE, Baseline
 from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis import diagnose
+from pytest_tokenbudget.diagnosis.prompt_parts import text_of
 from pytest_tokenbudget.diagnosis.turns import bounds, difference_of, other_start, recorded_anew
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
 from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written, same_start

@@ -121,7 +121,7 @@ def test_what_is_newly_accepted_is_told_as_text() -> None:
     first = [*LINES[:9], 'Say "please".\n', *LINES[9:]]
     second = [*LINES[:9], 'Say "please".\n', "Say it twice.\n", *LINES[9:]]
     once = accepted_file(a=asked("".join(first), tools=tools), b=asked("".join(first), tools=tools))
-    assert newly_accepted("", once) == dict.fromkeys("ab", {"system": [("", 'Say "please".\n')]})
+    assert newly_accepted("", once) == {name: {"system": [("", 'Say "please".\n')]} for name in "ab"}
     longer = [{"name": "look", "description": "Looks it up\nin the shop."}]
     twice = accepted_file(a=asked("".join(second), tools=longer), b=asked("".join(first), tools=tools))
     found = newly_accepted(once, twice)
