@@ -70,11 +70,17 @@ def _explain(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
 
 
 def _cause_of(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
+    too_short = _too_short(loss, loss.now, loss.now_cached, minimums)
+    across = (
+        too_short if loss.source is None else None
+    )  # whatever else differs from a recording was warm, too
     return (
         _dropped(loss)
+        or across
         or _changed(loss)
         or _parameters(loss)
-        or _too_short(loss, minimums)
+        or too_short
+        or _too_short(loss, loss.reference, loss.source_cached, minimums)
         or _out_of_sight(loss)
         or _moved(loss)
     )
@@ -166,14 +172,16 @@ def _parameters(loss: Loss) -> Break | None:
     return None
 
 
-def _too_short(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
-    """Return a break if the turn is too short to be cached, or the turn whose cached prefix it read is."""
-    for asked, cached in ((loss.now, loss.now_cached), (loss.reference, loss.source_cached)):
-        if asked.breakpoints and not cached:
-            least, model = minimum(asked.model, minimums), asked.prompt.model
-            cause = f"the prefix is shorter than the {least:,} tokens that {model} caches at least"
-            return Break(loss.turn, [*_marks(asked)][-1], cause, loss.tokens, effect=_effect(loss))
-    return None
+def _too_short(loss: Loss, asked: Chain, cached: int, minimums: Mapping[str, int]) -> Break | None:
+    """Return a break if nothing is `cached` of what is `asked`, by the turn or by the one whose cache it read.
+
+    Its breakpoints stand then, and all prefixes up to them are too short.
+    """
+    if cached or not asked.breakpoints:
+        return None
+    least, model = minimum(asked.model, minimums), asked.prompt.model
+    cause = f"the prefix is shorter than the {least:,} tokens that {model} caches at least"
+    return Break(loss.turn, [*_marks(asked)][-1], cause, loss.tokens, effect=_effect(loss))
 
 
 def _out_of_sight(loss: Loss) -> Break | None:

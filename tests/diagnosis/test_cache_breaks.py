@@ -536,12 +536,21 @@ SHARED = [
         warm=True,
     ),
     Case(
-        "another model than the one that was warm",
+        "a warm prompt that is too short now",
+        each(system(lambda _, words: words.replace(RULES, "Be brief."))),
+        {
+            "cache_break system[0]": ("shorter than the 1,024 tokens", "turns 1-4", ""),
+            "growth system[0]": ("−", ""),
+        },
+        agent=lambda: support_agent(rolling=False),
+        warm=True,
+    ),
+    Case(
+        "another model than the one that was warm, with a larger minimum",
         each(put(model="claude-haiku-4-5")),
         {
             "model_changed turns 1-4": ("claude-haiku-4-5 instead of claude-sonnet-4-6", ""),
-            "cache_break model": ("model_changed", "turn 1 lose the cache", ""),
-            "cache_break the last message": ("shorter than the 4,096 tokens", "turns 2-4", ""),
+            "cache_break the last message": ("shorter than the 4,096 tokens", "turns 1-4", ""),
             "growth tools": ("", ""),
             "growth framing": ("", ""),
         },

@@ -331,10 +331,7 @@ def of_a_conversation(words: str, *, system: int, first: int, name: str = "rules
     heads = [text(system, name, MARK)] if system else []
     rules = [text(first, name, MARK)] if first else []
     opening = {"role": "user", "content": [*rules, text(20, words)]}
-    later = [
-        {"role": "assistant", "content": [text(9, "said")]},
-        {"role": "user", "content": [text(7, "on")]},
-    ]
+    said, asked = ({"role": role, "content": [text(7, role)]} for role in ("assistant", "user"))
     whole = {"model": "claude-sonnet-4-5", "system": heads}
     return [parse_prompt({**whole, "messages": [opening, *more]}) for more in ([], [said, asked])]
 
