@@ -173,7 +173,7 @@ def _parameters(loss: Loss) -> Break | None:
 
 
 def _too_short(loss: Loss, asked: Chain, cached: int, minimums: Mapping[str, int]) -> Break | None:
-    """Return a break if nothing is `cached` of what is `asked`, by the turn or by the one whose cache it read.
+    """Return a break if nothing is `cached` of what is `asked`, by a turn or by the one whose cache it read.
 
     Its breakpoints stand then, and all prefixes up to them are too short.
     """
