@@ -151,7 +151,7 @@ class BuiltinCounter:
 _BY_LENGTH = ("word", "name", "word length", "name length")
 
 
-@lru_cache(maxsize=256)  # the same edit comes back on every turn
+@lru_cache(maxsize=32)  # the same edit comes back on every turn
 def guessed(text: str) -> float:
     """Return the part of a text's tokens, from 0 to 1, that only the length and script of words tell.
 

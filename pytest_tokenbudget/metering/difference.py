@@ -90,7 +90,7 @@ def differences(was: Prompt, now: Prompt) -> tuple[Difference, Difference]:
     return _heads_apart(before, after), messages
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _heads_apart(was: Head, now: Head) -> Difference:
     return _matched(_of_head(was), _of_head(now))
 
@@ -189,7 +189,7 @@ def _gaps(its: Iterable[Item], matched: dict[int, int]) -> dict[int, int]:
     return gaps
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def kept(was: str, now: str) -> tuple[int, int]:
     """Return how many characters both texts begin with, and how many of the others both end with.
 

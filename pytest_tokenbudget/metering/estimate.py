@@ -409,7 +409,7 @@ class _Comparison:
         return calibration(self._known, self._counter)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _heads_counted(apart: Difference, counter: Counter) -> tuple[_Counted, ...]:
     return _counted(apart, counter, {})
 

@@ -15,9 +15,9 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Counter
 from pytest_tokenbudget.metering.models import FRAMINGS, MODELS, model_row
@@ -48,9 +48,20 @@ class Rendered:
         )
 
 
-@lru_cache(maxsize=256)  # the same blocks come back on every turn
+_RENDERED: WeakKeyDictionary[Block, dict[tuple[Surroundings, str], Rendered]] = WeakKeyDictionary()
+"""What blocks are rendered as: the same come back on every turn. It keeps none alive, for a block may hold
+megabytes of an image."""
+
+
 def render(block: Block, around: Surroundings, model: str) -> Rendered:
     """Return `block` as the model is shown it among its neighbours, without the framing around it."""
+    known = _RENDERED.setdefault(block, {})
+    if (around, model) not in known:
+        known[around, model] = _rendered(block, around, model)
+    return known[around, model]
+
+
+def _rendered(block: Block, around: Surroundings, model: str) -> Rendered:
     if around.dropped:
         return Rendered()
     if block.kind == "tool":

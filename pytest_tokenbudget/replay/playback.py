@@ -85,6 +85,12 @@ class Ledger:
         self._command = command
         self._asker = self.rules.asker or (lambda: name)
         self._traffic = Traffic(interactions, sort_keys=self.rules.sort_keys)
+        self._forks = Forks()
+        self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with nothing asked of what `_traffic` holds."""
         self.read = self._traffic.reader.read
         """Reads a request in vcr's shape (`Reader.read`)."""
         self.recording = Recording(
@@ -92,15 +98,22 @@ class Ledger:
             repeats=self.rules.repeats,
             accepted=lambda: self.rules.accepted(self._traffic.exchanges),
         )
-        self._accounts = Accounts(self.recording, name)
+        self._accounts = Accounts(self.recording, self.name)
         self._carriers = dict(zip(map(id, self._traffic.exchanges), self._traffic.carriers, strict=True))
-        self._calls = Calls(name)
-        self._forks = Forks()
-        self._lock = threading.Lock()
+        self._calls = Calls(self.name)
         self._threads = MessageThreads()  # the message threads of this run
         self._played: set[int] = set()
         self._answers = Answers(untouched=self.rules.untouched)
         self._at_once = AtOnce()
+
+    def forget(self) -> None:
+        """Drop what is recorded and what was asked, once all of it is judged.
+
+        Whoever still holds the ledger (the traceback of a failure, a cassette of vcr's) then holds no bodies.
+        """
+        with self._lock:
+            self._traffic = Traffic(())
+            self._begin()
 
     @property
     def calls(self) -> tuple[Exchange, ...]:
@@ -181,10 +194,15 @@ class Ledger:
         if number is None:
             return self._unanswered(sent, playable, required=bool(left))
         answer = self._answer(number, sent)
-        self._calls.replayed(sent, self._traffic.interactions[number])
-        if self.rules.limits and self.rules.calls and sent.costs:
-            self.rules.limits.replayed(self._asker(), sent, answer)
+        if self.rules.calls:
+            self._keep_replayed(number, sent, answer)
         return Found(number, answer)
+
+    def _keep_replayed(self, number: int, sent: Sent, answer: Mapping[str, Any]) -> None:
+        """Keep what the recording answered, beside what is really called: for the new one, and the limits."""
+        self._calls.replayed(sent, self._traffic.interactions[number])
+        if self.rules.limits and sent.costs:
+            self.rules.limits.replayed(self._asker(), sent, answer)
 
     def begin(self, sent: Sent) -> Call:
         """Begin a real call. Raises ReplayMiss if the limits refuse it."""

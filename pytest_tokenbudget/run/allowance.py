@@ -99,6 +99,11 @@ class Allowance:
         if self._spending is not None:
             self._spending.close_left()
 
+    def forget(self) -> None:
+        """Drop the turns of a scenario that is over: they hold what was asked."""
+        with self._lock:
+            self._turns.clear()
+
     @property
     def unknown(self) -> int:
         """How many of its calls did not say what they billed."""

@@ -308,7 +308,10 @@ class Scenarios:
             with told_plainly():
                 self._session.log(scenario)
                 self._session.log(teardown)
-        for warning in self._stage.left_behind(scenario):
+            left_behind = [*self._stage.left_behind(scenario)]
+            scenario.forget()
+            teardown.forget()
+        for warning in left_behind:
             warn(item, warning)
         return result
 
@@ -574,3 +577,4 @@ class Fixtures:
             if not scenario.failed:
                 self._end(scenario, node)
             self._log(scenario)
+        scenario.forget()

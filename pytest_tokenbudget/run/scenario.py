@@ -104,6 +104,19 @@ class Scenario:
         """All accounts, its own first."""
         return (*([self.own] if self.own else ()), *self.adopted)
 
+    def forget(self) -> None:
+        """Drop what was asked and recorded, once the scenario is judged, logged and over.
+
+        Its entry says all that the reports need. Cassettes that stay open serve other tests.
+        """
+        for ledger in self.ledgers:
+            if ledger is self.own or ledger.closed:
+                ledger.forget()
+        if self.allowance is not None:
+            self.allowance.forget()
+        self.own = self.measured = self.written = None
+        self.adopted, self.proxies = [], []
+
     @property
     def stop(self) -> str | None:
         """Return why one of its real calls was refused, by a cap or the spend limit; None where none was."""

@@ -29,6 +29,7 @@ from pytest_tokenbudget.sources.words import (
     read_words,
     words_of,
 )
+from pytest_tokenbudget.wire.prompt import text_digest
 from pytest_tokenbudget.wording import plural
 
 _RARE = 12
@@ -96,7 +97,7 @@ class SourceTree:
         return _indexes({path: text for path, text in self.files.items() if path not in self.changed})
 
     @cached_property
-    def _answers(self) -> dict[tuple[str, str], Location]:
+    def _answers(self) -> dict[tuple[bytes, bytes], Location]:
         return {}
 
     def locate(self, was: str, now: str) -> Location:
@@ -106,7 +107,7 @@ class SourceTree:
         in spite of white space, escapes, string concatenation and templates that were filled. A text that
         several places hold equally well is ambiguous.
         """
-        key = (was, now)
+        key = text_digest(was), text_digest(now)
         if key not in self._answers:
             self._answers[key] = self._located(was, now)
         return self._answers[key]

@@ -28,7 +28,7 @@ _NOT_IN_PROMPT = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Block:
     """One tool definition, system block or content block, without its cache marker."""
 
