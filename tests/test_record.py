@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,7 @@ from pytest_tokenbudget.commands.suite import Plan
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.run.reporting import LiveLine
+from support.apart import warm_python
 from support.budgeted import KEY, Done, Project, preload
 from support.messages_api import MessagesApi, text, tool_use
 from support.sample import tenth
@@ -198,6 +200,7 @@ def run_record(project: Project, monkeypatch: pytest.MonkeyPatch, url: str, *arg
         monkeypatch.delenv(name)
     monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setattr(sys, "executable", warm_python())  # of the runs that the command starts
     return main(["record", *arguments, "-p", "no:cacheprovider"])
 
 
