@@ -87,7 +87,7 @@ class Meter:
         a real answer. `only` are the numbers of the exchanges whose turns are wanted: the others are looked
         at only if one of them asks something else than was recorded, and so may have left another cache.
         """
-        settled = self._from_one_start(exchanges)
+        settled = self.from_one_start(exchanges)
         if settled is not exchanges:
             pairs = [replace(pair, answer=settled[pair.index].answer) for pair in pairs]
         paired = {pair.index: _headed(pair) for pair in pairs}
@@ -190,7 +190,7 @@ class Meter:
             return f"was accepted with {stored:,} prompt tokens, {counts}"
         return None
 
-    def _from_one_start(self, exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
+    def from_one_start(self, exchanges: Sequence[Exchange]) -> Sequence[Exchange]:
         """Return the exchanges as if all had been recorded in one session; the same object where they were.
 
         The times of later ones are left out: they are compared only within one session.

@@ -23,7 +23,7 @@ from pytest_tokenbudget.replay.redaction import Secrets, redact_body
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.repository.baseline_history import MeasuredOn
-from pytest_tokenbudget.wire.exchange import Accepted, Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import Accepted, Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, digest
 from pytest_tokenbudget.wire.requests import canonical_body, rewritten
 
@@ -117,13 +117,14 @@ def _same_betas(was: Prompt, now: Prompt) -> bool:
 
 
 def _as_accepted(meter: Meter, recording: Recording, only: Collection[int]) -> Iterator[Turn]:
+    exchanges = meter.from_one_start(recording.exchanges)
     for index, pair in _turn_pairs(recording).items():
         if index not in only:
             continue
-        accepted = recording.accepted.get(index)
-        usage = accepted.usage if accepted else meter.tiered(pair.answer.usage or Usage(1))
+        accepted, answer = recording.accepted.get(index), exchanges[index].answer
+        usage = accepted.usage if accepted else meter.tiered(answer.usage or Usage(1))
         basis, total = accepted.basis if accepted else Basis.RECORDED, usage.main_tokens.prompt_tokens
-        same = replace(pair, recorded=pair.request, by_acceptance=accepted is not None)
+        same = replace(pair, answer=answer, recorded=pair.request, by_acceptance=accepted is not None)
         yield Turn(same, usage, usage, Estimate(total, basis, total, total), accepted=usage)
 
 
@@ -152,9 +153,9 @@ def _accepted_pairs(recording: Recording, among: set[int] | None) -> Iterator[Pa
 
 def accepted_usage(meter: Meter, recording: Recording) -> Usage:
     """Return what a recording and what was accepted of it come to, by what was written down."""
-    usages = []
-    for index in turn_indexes(recording.exchanges):
-        accepted, answer = recording.accepted.get(index), recording.exchanges[index].answer
+    usages, exchanges = [], meter.from_one_start(recording.exchanges)
+    for index in turn_indexes(exchanges):
+        accepted, answer = recording.accepted.get(index), exchanges[index].answer
         usages.append(accepted.usage if accepted else meter.tiered(answer.usage or Usage(1)))
     return sum(usages, Usage())
 
@@ -203,7 +204,7 @@ class Acceptance:
         this run wrote it; `baseline` and `accepted` are what is committed now.
         """
         foreign = {str(rate): dict(ttls) for rate, ttls in self.meter.foreign_reads(run).items()}
-        turns = {id(turn.pair.answer): turn for turn in run.turns}
+        turns = {_identity(turn.pair.answer): turn for turn in run.turns}
         digests, cassettes = [], []
         for ledger, own in ledgers.items():
             calls = own and ledger.rules.calls
@@ -212,6 +213,7 @@ class Acceptance:
                 return MeasuredOn(
                     id=place.id, recording=None, foreign_reads=foreign, counted_by=None, due=due, accepted=""
                 )
+            recorded = self.meter.from_one_start(recorded)
             recorded = [recorded[index] for index in turn_indexes(recorded)]
             digests.append(recording_digest(recorded))
             before = next((one for one in accepted if one.recording == digests[-1]), None)
@@ -241,7 +243,7 @@ class Acceptance:
         written = {turn.of: turn for turn in before.turns} if before else {}
         known = before.apply([exchange.request for exchange in recorded]) if before else {}
         for of, exchange in enumerate(recorded):
-            turn = turns.get(id(exchange.answer))
+            turn = turns.get(_identity(exchange.answer))
             if turn is None:
                 if own:  # others may ask for the turns of another cassette
                     yield AcceptedTurn(of, Usage(), Basis.RECORDED, gone=True)
@@ -259,6 +261,11 @@ class Acceptance:
         if (hidden := redact_body(body, self.secrets)) == body:
             return request
         return rewritten(request, json.loads(hidden), request.endpoint, request.prompt.betas)
+
+
+def _identity(answer: Answer) -> int:
+    """Return a number that two answers share only if one is the other, with whatever split and times."""
+    return id(answer if answer.message is None else answer.message)
 
 
 def _exchanges(

@@ -26,7 +26,7 @@ from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.repository import baseline_history
 from support.budgeted import Judged, Project, run_apart
 from support.messages_api import MessagesApi
-from support.scratch_suites import Suite
+from support.scratch_suites import Suite, echo
 
 FIRST = " Never promise a date that nobody has confirmed, and sign with your name." * 4
 SECOND = " Ask for the number of the parcel before you look anything up." * 9
@@ -543,3 +543,49 @@ def in_git(project: Project, *commands: str) -> None:
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(project.path)]
     for command in commands:
         subprocess.run([*git, *command.split()], check=True)
+
+
+CACHING = """
+import os
+
+import anthropic
+import pytest
+
+RULES = {"type": "text", "text": "You are a clerk. " * 1500, "cache_control": {"type": "ephemeral"}}
+
+
+@pytest.mark.token_budget
+def test_letters():
+    client = anthropic.Anthropic()
+    for letter in os.environ.get("LETTERS", "AB"):
+        messages = [{"role": "user", "content": f"Letter {letter}"}]
+        system = [RULES, {"type": "text", "text": "Be brief." + os.environ.get("MORE", "")}]
+        client.messages.create(model="claude-haiku-4-5", max_tokens=50, system=system, messages=messages)
+"""
+
+
+def test_a_turn_that_was_called_anew_is_no_accepted_one(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a turn of the recording, whose split is that of one start; and what is accepted on it holds."""
+    project = suite(CACHING, 2)
+    monkeypatch.setenv("LETTERS", "AX")
+    with MessagesApi(echo) as api:
+        recorded = project.run("--token-budget-record=changed", url=api.url)
+        assert (recorded.status, len(api.charges)) == (0, 1), recorded.output
+        assert api.charges[0].usage.cache_read_input_tokens == 0, "the server has forgotten the first turn"
+    accept(project)
+    assert list(files(project)) == ["test_it.yaml"]
+    judged = project.judge()
+    entry = judged.scenarios["test_letters"]
+    assert (judged.status, entry["verdict"]) == (0, "within"), judged.output
+    assert entry["measured"] == entry["baseline"]
+    assert entry["measured"]["cache_read_input_tokens"] == entry["measured"]["cache_creation_input_tokens"]
+    monkeypatch.setenv("MORE", FIRST)
+    accepted = project.judge(UPDATE, "test_it.py::test_letters").scenarios["test_letters"]["measured"]
+    assert len(files(project)) == 2
+    judged = project.judge()
+    entry = judged.scenarios["test_letters"]
+    assert (judged.status, entry["verdict"]) == (0, "within"), judged.output
+    assert entry["measured"] == entry["baseline"] == accepted
+    assert accepted["cache_read_input_tokens"] == accepted["cache_creation_input_tokens"]
