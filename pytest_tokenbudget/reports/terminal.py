@@ -135,7 +135,11 @@ def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
     """Yield what differs, place by place, and what fails for another reason; with -q without empty lines."""
     told = change_view.changes(document) if any(map(scenario_view.fails, document["scenarios"])) else []
     most = None if verbosity > 0 else _DETAILS
-    blocks = [_change(change, paper, verbosity) for change in told]
+    failing = [[one["id"] for one in change.failing] for change in told]
+    blocks = [
+        _change(change, paper, verbosity, is_named=sorted(ids) in map(sorted, failing[:number]))
+        for number, (change, ids) in enumerate(zip(told, failing, strict=True))
+    ]
     blocks += [_reason(group, paper, verbosity) for group in change_view.unexplained(document, told)]
     for block in blocks[:most]:
         yield from block
@@ -145,8 +149,11 @@ def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
         yield Line(f"and {len(blocks) - most:,} more causes: -v shows them all")
 
 
-def _change(change: Change, paper: Paper, verbosity: int) -> Iterator[Line]:
-    """Yield one change: where, how much, in how many scenarios, and its causes in the one it costs most."""
+def _change(change: Change, paper: Paper, verbosity: int, *, is_named: bool) -> Iterator[Line]:
+    """Yield one change: where, how much, in how many scenarios, and its causes in the one it costs most.
+
+    `is_named`: whether a change above it names the same scenarios already.
+    """
     (dearest, *others), findings = change.scenarios, change.findings
     yield from (Line(text, "red") for text in wrap(change.title, paper.columns, "", "  "))
     extent = ", ".join(filter(None, (change.amounts, change.extent)))
@@ -159,15 +166,18 @@ def _change(change: Change, paper: Paper, verbosity: int) -> Iterator[Line]:
     if verbosity <= 0 and len(findings) > _CAUSES:
         yield Line(f"  * and {len(findings) - _CAUSES:,} more: -v shows them all")
     if verbosity < 0:
-        yield from _names(change.failing, paper)
+        text = _names(change.failing, is_named=is_named)
+        yield from map(Line, wrap(text, paper.columns, "  ", "    "))
 
 
-def _names(scenarios: Sequence[ScenarioEntry], paper: Paper) -> Iterator[Line]:
-    """Yield the first names of scenarios that fail alike, in one line or two."""
+def _names(scenarios: Sequence[ScenarioEntry], *, is_named: bool) -> str:
+    """Return the first names of scenarios that fail alike; if they are named already, how many they are."""
     verdicts = ", ".join(dict.fromkeys(one["verdict"] for one in scenarios))
     names = scenario_view.short_names(scenarios)
+    if is_named and len(names) > 1:
+        return f"{verdicts}: the same {plural(len(names), 'scenario')}"
     more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
-    yield from map(Line, wrap(f"{verdicts}: {', '.join(names[:_NAMES])}{more}", paper.columns, "  ", "    "))
+    return f"{verdicts}: {', '.join(names[:_NAMES])}{more}"
 
 
 def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Iterator[Line]:

@@ -201,6 +201,20 @@ def test_what_is_a_rounding_or_touches_nothing_that_fails_does_not_stand_in_a_fa
     assert "a hair" in "\n".join(line.text for line in summary_lines(made([alone]))), "all there is to say"
 
 
+def test_scenarios_that_fail_for_two_changes_are_named_once() -> None:
+    first = finding("growth", "system[0]", "it grew", tokens=900, cost=0.09, at="a.md:1")
+    second = finding("growth", "tools[a].description", "it grew", tokens=90, cost=0.009, at="b.py:2")
+    third = finding("growth", "messages[0]", "it grew", tokens=9, cost=0.0009, at="c.py:3")
+    both = [monthly(f"tests/test_a.py::test_{name}", 900, None, first, second) for name in "ab"]
+    other = monthly("tests/test_a.py::test_c", 900, None, third)
+    lines = [line.text.strip() for line in summary_lines(made([*both, other]), verbosity=-1)]
+    assert [line for line in lines if line.startswith("over: ")] == [
+        "over: test_a, test_b",
+        "over: the same 2 scenarios",
+        "over: test_c",
+    ]
+
+
 def test_an_acceptance_names_every_cause() -> None:
     """One cause says its own sentence, several their places and tokens."""
     now = loop(SONNET, 1000, [50], cached=False)
