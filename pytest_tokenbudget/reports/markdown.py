@@ -144,14 +144,12 @@ def _headings(document: Document, accepting: Accepting, links: Links | None) -> 
     """
     runs = {one["id"]: one["runs_per_month"] for one in document["scenarios"]}
     accepted = _accepted(accepting, runs, links)
-    if any(map(scenario_view.fails, document["scenarios"])):
+    fails = any(map(scenario_view.fails, document["scenarios"]))
+    if fails:
         yield f"### {prose(run_view.money_first(document))}"
         yield from [f"**{accepted}**"] if accepted else []
-    elif accepted:
-        yield f"### {accepted}"
-        yield f"{prose(run_view.headline(document, accepts=True))}."
     else:
-        yield f"### {prose(run_view.headline(document))}"
+        yield f"### {accepted or prose(run_view.headline(document))}"
     items = [
         f"- **accepted**: {_name(name)}: {prose(text)}{_at(sources, links)}"
         for name, text, sources in accepting.items(runs)
@@ -160,6 +158,10 @@ def _headings(document: Document, accepting: Accepting, links: Links | None) -> 
     looks = [f"- **look at**: {prose(crop(plain(text), _NOTE_COLUMNS))}" for text in accepting.notices]
     if found := [*items[:_ACCEPTED], *more, *looks[:_CHANGES]]:
         yield "\n".join(found)
+    if fails and (accepted or found):  # two lists would be one
+        yield "What fails:"
+    elif accepted:
+        yield f"{prose(run_view.headline(document, accepts=True))}."
 
 
 def _blocks(document: Document, cut: Cut, links: Links | None, accepting: Accepting) -> Iterator[str]:

@@ -138,7 +138,13 @@ def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool
         accepted = recording.accepted.get(index)
         stored = accepted.usage if accepted else meter.tiered(turn.pair.answer.usage or Usage(1))
         turns.append(meter.since(turn, before[index], stored) if index in before else turn)
-    return replace(run, turns=tuple(turns))
+    requests = {
+        id(recording.exchanges[index]): turn.request
+        for index, turn in recording.accepted.items()
+        if turn.request
+    }
+    unplayed = (replace(one, request=requests.get(id(one), one.request)) for one in run.unplayed)
+    return replace(run, turns=tuple(turns), unplayed=tuple(unplayed))
 
 
 def _accepted_pairs(recording: Recording, among: set[int] | None) -> Iterator[Pair]:

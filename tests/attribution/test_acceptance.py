@@ -208,6 +208,19 @@ def test_a_miss_is_not_accepted(project: Project, monkeypatch: pytest.MonkeyPatc
     assert files(project) == before
 
 
+def test_a_new_turn_is_compared_with_what_was_accepted(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORE", FIRST)
+    accept(project)
+    monkeypatch.setenv("LETTERS", "AA")
+    entry = project.judge().scenarios["test_letters"]
+    told = [finding["text"] for finding in entry["findings"] if finding["where"] == "added"]
+    assert len(told) == 1
+    assert "the first difference is messages[0] user text" in told[0]
+    assert FIRST[1:20] not in told[0]
+
+
 def test_a_secret_is_in_no_file_and_still_accepted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "sk-ant-api03-" + "k3J9" * 12
     monkeypatch.setenv("MORE", f"{FIRST} The key is {secret} .")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.reports.baseline_report import Accepting
 from pytest_tokenbudget.reports.markdown import Links, markdown, marker
 from pytest_tokenbudget.reports.text import code, html, html_code, plain, prose
 from support.documents import SONNET, finding, let_run, loop, scenario
@@ -232,3 +233,14 @@ def test_no_document_writes_markup(document: Any, full: bool, runs: float | None
     heads = [len(re.split(r"(?<!\\)\|", line)) - 2 for line in text.splitlines() if re.match(r"\| :?-", line)]
     assert set(widths) <= set(heads)
     assert all(line.isprintable() for line in text.replace("\u200b", "").split("\n"))
+
+
+def test_what_is_accepted_and_what_fails_are_two_lists(documents: Any) -> None:
+    text = markdown(
+        documents["each"], accepting=Accepting(None, ["changes 1 cassette"], ["1 cassette changed"])
+    )
+    *_, accepted, looks, fails, changes = text.split("\n\n")[:6]
+    assert accepted == "**Changes 1 cassette**"
+    assert looks == "- **look at**: 1 cassette changed"
+    assert fails == "What fails:"
+    assert changes.startswith("- **")
