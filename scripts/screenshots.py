@@ -87,9 +87,9 @@ def main(folder: Path) -> None:
         reports = ("--token-budget-report=json:run.json", "--token-budget-report=html:run.html")
         run(project, "pytest", "-q", "--token-budget", *reports, fails=True)
         comment(project, "red")
-        git(project, "commit", "-aqm", "Worked answers, so that it sounds more like us")
+        commit(project, "Worked answers, so that it sounds more like us")
         run(project, "pytest", "-q", "--token-budget", "--token-budget-update")
-        git(project, "commit", "-aqm", "Accept what the worked answers cost")
+        commit(project, "Accept what the worked answers cost")
         run(project, "pytest", "-q", "--token-budget", reports[0])
         run(project, "pytest_tokenbudget", "diff", "HEAD~2", "--format", "json", "-o", "diff.json")
         comment(project, "accepted")
@@ -109,17 +109,22 @@ def main(folder: Path) -> None:
 def grow_history(project: Path) -> None:
     """Commit the example as it is, and a prompt that grew and was accepted, so that there is a trend."""
     git(project, "init", "-qb", "main", ".")
-    git(project, "add", "-A")
-    git(project, "commit", "-qm", "A support agent, and what it costs")
+    commit(project, "A support agent, and what it costs")
     prompt = project / "support_agent/prompts/triage.md"
     append(prompt, "\nAn order number has eight digits; ask for it where it is missing.\n")
     run(project, "pytest_tokenbudget", "update", "--all")
-    git(project, "commit", "-aqm", "Ask for the order number (#12)")
+    commit(project, "Ask for the order number (#12)")
 
 
 def append(file: Path, text: str) -> None:
     """Add text to the end of a file."""
     file.write_text(file.read_text("utf-8") + text, "utf-8")
+
+
+def commit(project: Path, subject: str) -> None:
+    """Commit agent and tests as they are, with the files that are new."""
+    git(project, "add", "pyproject.toml", "support_agent", "tests")
+    git(project, "commit", "-qm", subject)
 
 
 def git(project: Path, *arguments: str) -> None:

@@ -103,7 +103,9 @@ def _verdicts(document: Document) -> str:
         alone = passing < number
         said.append(f"{passing:,} {_is(passing)} within budget" if alone else f"{every} within budget")
     elif not said:
-        cheaper = f", {verdicts['improved']:,} cheaper" if verdicts["improved"] else ""
+        improved = verdicts["improved"]
+        cheaper = f", {improved:,} of them cheaper" if improved else ""
+        cheaper = ", and cheaper" if improved == number else cheaper
         said.append(f"{every} {_is(number)} within budget{cheaper}")
     if excluded := len(document["excluded"]):
         said.append(f"{excluded:,} {_is(excluded)} excluded")

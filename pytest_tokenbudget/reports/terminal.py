@@ -123,7 +123,7 @@ def summary_lines(
         lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
         headline = run_view.money_first(document) if failing else run_view.headline(document)
         lines += [Line(text, "bold") for text in wrap(headline, paper.columns)]
-    return list(map(paper.fitted, lines))
+    return list(map(paper.fitted, lines)) if lines[1:] else []  # no heading of nothing
 
 
 def _estimated(told: Sequence[ScenarioEntry]) -> str:

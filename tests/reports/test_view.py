@@ -95,7 +95,7 @@ def test_worst_first() -> None:
         (
             [one("a", "improved", LARGE, SMALL)],
             (
-                "1 scenario is within budget, 1 cheaper: "
+                "1 scenario is within budget, and cheaper: "
                 "−600 prompt tokens (−36.1%), −$0.00075 a run (−35.5%)"
             ),
         ),
