@@ -19,7 +19,7 @@ from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 from pytest_tokenbudget.wire.requests import MISSING, first_other_value
-from pytest_tokenbudget.wording import count, listed, money, plural, signed_range, turns
+from pytest_tokenbudget.wording import count, listed, money, plural, signed_count, signed_range, turns
 
 _NAMED = 3
 """How many turns are described one by one."""
@@ -37,6 +37,7 @@ def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Fin
         *in_order,
         *_added(rest),
         *_removed(rest, cost, run),
+        *_returned(run, cost),
         *_reshaped(rest),
         *_models(run, costs),
         *_unknown(run),
@@ -222,6 +223,18 @@ def _fewer(run: Run, gone: Sequence[Exchange], cost: CostOf, text: str) -> Findi
         text += f" (as recorded: {', '.join(was)})" if was else ""
         tokens = amount = None
     return Finding(FindingKind.TURNS_CHANGED, "removed", text, tokens, amount)
+
+
+def _returned(run: Run, cost: CostOf) -> Iterator[Finding]:
+    """Yield a finding for the turns that are asked for again, though it was accepted that they are gone."""
+    back = {i: turn for i, turn in enumerate(run.turns) if turn.came_back and turn.basis != Basis.UNKNOWN}
+    if back:
+        usage = sum((turn.usage for turn in back.values()), Usage())
+        verb, was = ("is", "was") if len(back) == 1 else ("are", "were")
+        tokens, what = usage.tokens.prompt_tokens, asking([turn.pair.request for turn in back.values()])
+        text = f"{plural(len(back), 'turn')} {verb} asked for again that {was} accepted as gone: {what}"
+        said = f"{text} ({signed_count(tokens)} tokens)"
+        yield Finding(FindingKind.GROWTH, turns(back), said, tokens, cost(usage))
 
 
 def _conversations(number: int) -> str:

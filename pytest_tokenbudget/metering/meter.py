@@ -483,8 +483,8 @@ class Turn:
     """What the turn bills now. Where the basis is unknown it is as recorded, and never to be judged. Where
     the cache is known within bounds only, it is the worst case."""
     recorded: Usage | None
-    """What the recorded answer billed, for the recorded request; None for a real call of this run. Where a
-    changed request was accepted, what that one bills, as this run counts."""
+    """What the recorded answer billed, for the recorded request. Where a changed request was accepted, what
+    that one bills, as this run counts. None for a real call of this run, and for a turn that `came_back`."""
     estimate: Estimate
     """How the prompt tokens of `usage` were found, and the parts of their difference."""
     cache_note: str | None = None
@@ -497,6 +497,8 @@ class Turn:
     """What the turn bills now in the best case; None where `usage` is the only case."""
     accepted: Usage | None = None
     """What `recorded` billed when it was accepted, maybe by another counter; None if it was not."""
+    came_back: bool = False
+    """Whether it was accepted that the turn is gone, and it is asked for again."""
 
     @property
     def basis(self) -> Basis:

@@ -137,7 +137,11 @@ def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool
         index = turn.pair.index
         accepted = recording.accepted.get(index)
         stored = accepted.usage if accepted else meter.tiered(turn.pair.answer.usage or Usage(1))
-        turns.append(meter.since(turn, before[index], stored) if index in before else turn)
+        if index in before:
+            turn = meter.since(turn, before[index], stored)
+        elif accepted and accepted.request is None:
+            turn = replace(turn, recorded=None, estimate=replace(turn.estimate, parts=()), came_back=True)
+        turns.append(turn)
     requests = {
         id(recording.exchanges[index]): turn.request
         for index, turn in recording.accepted.items()

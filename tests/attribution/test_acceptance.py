@@ -198,7 +198,15 @@ def test_turns_that_are_gone_are_accepted(project: Project, monkeypatch: pytest.
     accept(project)
     assert files(project) == before
     monkeypatch.delenv("LETTERS")
-    assert project.judge().verdicts == {"over"}
+    judged = project.judge()
+    entry = judged.scenarios["test_letters"]
+    more = prompt_tokens(entry, "measured") - prompt_tokens(entry, "baseline")
+    assert (entry["verdict"], causes(entry)) == ("over", [("growth", more)])
+    said = f"1 turn is asked for again that was accepted as gone: user text 'Letter B' (+{more} tokens)"
+    assert [finding["text"] for finding in entry["findings"] if finding["kind"] == "growth"] == [said]
+    assert "after the baseline" not in judged.words
+    assert f"+{more} prompt tokens" in judged.words
+    assert f": {said}" in accept(project).words
 
 
 def test_a_miss_is_not_accepted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
