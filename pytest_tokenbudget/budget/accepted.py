@@ -309,6 +309,11 @@ _NEXT = f"Restore it from git, or take one side of the merge, and run `{UPDATE}`
 
 def merged_or_edited(path: Path, name: str) -> BaselineError:
     """Return the error for accepted requests that are not those of the baseline of `name`."""
+    if not path.exists():
+        return BaselineError(
+            f"{path}: is not there, and the baseline of {name} names accepted requests in it. Commit it with "
+            f"the baselines, or run `{UPDATE}` for this test."
+        )
     return BaselineError(
         f"{path}: the accepted requests of {name} are not those of its baseline: one of the two files was "
         f"merged or edited. Run `{UPDATE}` for this test."

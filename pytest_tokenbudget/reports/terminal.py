@@ -13,7 +13,13 @@ from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.model import FindingKind, Usage
 from pytest_tokenbudget.reports import change_view, run_view, scenario_view, text
 from pytest_tokenbudget.reports.change_view import Change
-from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, TokensEntry
+from pytest_tokenbudget.reports.document import (
+    Document,
+    FindingEntry,
+    ScenarioEntry,
+    TokensEntry,
+    usage_of,
+)
 from pytest_tokenbudget.reports.scenario_view import (
     Row,
     TurnTable,
@@ -346,6 +352,8 @@ def _acceptance(entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: Cos
     if priced is not None and dollars_now is not None:
         apart = dollars_now - float(priced)
         amount = f"{signed(apart, money(apart))} a run"
+    if usage_of(now) == before:
+        tokens, amount = f"{was:,} prompt tokens", "all as before"
     cause = _accepted_causes([one for one in entry["findings"] if one["kind"] in _CAUSES_OF_COST])
     cause = cause or ("it was recorded anew" if anew else "")
     return plain(f"accepted {entry['id']}: {turns}{tokens}, {amount}" + (f": {cause}" if cause else ""))

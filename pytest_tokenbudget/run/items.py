@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ class Cassettes:
         for item in items:
             if path := _cassette(item):
                 self._owners[path][place_of(item).id] = None
-            else:
+            elif _is_recorded_by_another(item):
                 self._others.add(own_cassette(item))
 
     def check(self, scenario: Scenario) -> None:
@@ -215,7 +215,31 @@ class Cassettes:
             known = [old for old in left if asked in self._first_of(old, root)]
         if len(known) > 1:  # tests with parameters may well begin alike
             known = [old for old in known if _parameters(old) == _parameters(path)]
-        return _moves(known[0], path, left[known[0]], scenario, root) if len(known) == 1 else None
+        if len(known) != 1:
+            return None
+        alike = self._renamed_alike(known[0], path)
+        lacking = {one for one in (*self._owners, *self._others) if not one.exists()} - {
+            path,
+            *alike.values(),
+        }
+        return _moves(known[0], path, left[known[0]], scenario, root, alike=alike, prunes=not lacking)
+
+    def _renamed_alike(self, old: Path, new: Path) -> dict[Path, Path]:
+        """Return the other cassettes of a function with parameters that was renamed, by their old path."""
+        was, now = old.stem.partition("[")[0], new.stem.partition("[")[0]
+        if was == now or not _parameters(old):
+            return {}
+        found = {
+            one: new.with_name(one.name.replace(was, now, 1))
+            for one in sorted(old.parent.glob(f"*{old.suffix}"))
+            if one.stem.partition("[")[0] == was and one != old and self._is_orphan(one)
+        }
+        return {one: to for one, to in found.items() if to in self._known and not to.exists()}
+
+    @property
+    def _known(self) -> set[Path]:
+        """The cassettes that the tests of this run have, or would have."""
+        return {*self._owners, *self._others}
 
     def _first_of(self, path: Path, root: Path) -> frozenset[str]:
         if path not in self._first:
@@ -249,7 +273,7 @@ class Cassettes:
 
         If the function was collected with other parameters, those of the cassette are gone.
         """
-        function, owners, module = _function(path), {*self._owners, *self._others}, module_of_cassette(path)
+        function, owners, module = _function(path), self._known, module_of_cassette(path)
         if path.stem.startswith("fixture_"):
             return not is_of_fixture(path.stem, _functions(module))
         if path in owners or not function.startswith("test"):
@@ -330,12 +354,23 @@ def _first_requests(path: Path, root: Path) -> frozenset[str]:
     return frozenset(meaning(request) for request in (*requests, was and was.request) if request)
 
 
-def _moves(old: Path, new: Path, why: str, scenario: Scenario, root: Path) -> str:
+def _moves(
+    old: Path,
+    new: Path,
+    why: str,
+    scenario: Scenario,
+    root: Path,
+    *,
+    alike: Mapping[Path, Path],
+    prunes: bool,
+) -> str:
     """Return the sentence that names the files of a test that was renamed or moved, and the way out.
 
-    `why` says why the cassette `old` may be that of `new`.
+    `why` says why the cassette `old` may be that of `new`. `alike` are the cassettes of the same function
+    with other parameters, old path to new path. `prunes`: no other test lacks a cassette, which pruning might
+    take for one that has no test any more.
     """
-    kept, moves = f"{old.relative_to(root).as_posix()} asks the same, and {why}", [(old, new)]
+    kept, moves = f"{old.relative_to(root).as_posix()} asks the same, and {why}", [(old, new), *alike.items()]
     found = _measured_on(old, scenario, root)
     if found:
         module, name, more = found
@@ -347,13 +382,15 @@ def _moves(old: Path, new: Path, why: str, scenario: Scenario, root: Path) -> st
         budgets += [(accepted_path(one), accepted_path(other)) for one, other in budgets]
         if module_of_cassette(old) == found[0] and not new.parent.exists():
             moves = [(old.parent, new.parent)]
-        moves += [(one, other) for one, other in budgets if one.is_file() and not other.exists()]
+        budgets = [(one, other) for one, other in budgets if one.is_file() and not other.exists()]
+        is_known, moves = bool(budgets), [*moves, *budgets]
     missing = dict.fromkeys(to.parent for _, to in moves if not to.parent.is_dir())
     steps = [_command("mkdir", "-p", *missing, root=root)] if missing else []
     steps += [_command("git", "mv", *move, root=root) for move in moves]
-    if len(moves) == 1 and not is_known:
+    if not is_known:
         argument = ScenarioId(scenario.place.id).argument
-        steps += [f"{UPDATE} {shlex.quote(argument)}", "tokenbudget prune --delete"]
+        steps.append(f"{UPDATE} {shlex.quote(argument.partition('[')[0] if alike else argument)}")
+        steps += ["tokenbudget prune --delete"] if prunes else []
     return f"{kept}. If this one was renamed or moved: {' && '.join(steps)}"
 
 

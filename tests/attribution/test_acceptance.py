@@ -152,6 +152,12 @@ def test_a_second_update_writes_nothing_and_the_first_says_what_it_accepts(
     assert files(project) == before
     assert "wrote token_budgets" not in again.output
     assert "accepted test_it" not in again.output
+    (project.path / "token_budgets" / "accepted" / "test_it.yaml").unlink()
+    judged = project.judge()
+    told = (
+        "accepted/test_it.yaml: is not there, and the baseline of test_letters names accepted requests in it"
+    )
+    assert (judged.status, told in judged.words) == (1, True)
 
 
 def test_an_update_says_what_changed_and_no_word_of_a_recording_that_did_not(
@@ -422,6 +428,8 @@ def test_an_acceptance_says_how_many_turns_there_are_and_that_the_recording_is_a
 ) -> None:
     monkeypatch.setenv("LETTERS", "A")
     assert "accepted test_it.py::test_letters: 2 -> 1 turns, 24 -> 12 prompt tokens" in accept(project).output
+    assert project.run("--token-budget-record=all", url=api.url).status == 0
+    assert "test_letters: 12 prompt tokens, all as before: it was recorded anew" in accept(project).words
     monkeypatch.setenv("LETTERS", "AA")
     recorded = project.judge("--token-budget-record=all", UPDATE, url=api.url)
     assert "1 -> 2 turns, 12 -> 24 prompt tokens (+12), +$" in recorded.words

@@ -124,6 +124,18 @@ def test_a_moved_module(project: Project) -> None:
     assert measured(judged, "test_letters") == was
 
 
+def test_where_two_tests_were_renamed_nothing_is_pruned_before_both_are_moved(project: Project) -> None:
+    """Pruning takes the cassette of the second for one without a test."""
+    path = project.path / "test_it.py"
+    text = path.read_text("utf-8").replace("test_letters", "test_mail").replace("test_words", "test_terms")
+    path.write_text(text, "utf-8")
+    update = f"--token-budget {UPDATE} test_it.py::"
+    assert follow(project, project.judge(), "test_mail") == f"{update}test_mail"
+    assert (
+        follow(project, project.judge(), "test_terms") == f"{update}test_terms && tokenbudget prune --delete"
+    )
+
+
 @pytest.mark.parametrize("asks", ["Letter A", "Letter Z"])
 def test_a_new_test_is_no_old_one_that_still_stands(project: Project, asks: str) -> None:
     path = project.path / "test_it.py"
@@ -204,9 +216,10 @@ def test_a_renamed_test_or_cassette_of_another_recorder(
         )
     assert "there is no cassette kept/terms.yaml" in told["test_words"]
     assert "kept/words.yaml asks the same, and no Python file names it" in told["test_words"]
-    updates = [follow(project, judged, name) for name in ("test_mail[C]", "test_mail[B]", "test_words")]
-    assert updates[2] == "", "its baseline has its name already"
-    assert updates[0].endswith(f"{UPDATE} 'test_it.py::test_mail[C]' && tokenbudget prune --delete")
+    assert follow(project, judged, "test_words") == "", "its baseline has its name already"
+    update = follow(project, judged, "test_mail[C]")
+    assert update == f"--token-budget {UPDATE} test_it.py::test_mail && tokenbudget prune --delete"
+    assert len([*(project.path / "cassettes" / "test_it").glob("test_mail[[]*")]) == 2, "both are moved"
     judged = project.judge("test_it.py::test_words")
     assert (judged.status, judged.verdicts) == (0, {"within"})
     assert project.judge(UPDATE, "test_it.py").status == 0
