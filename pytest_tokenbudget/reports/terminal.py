@@ -381,7 +381,8 @@ def kept(baselines: Collection[str], *, migrating: bool) -> list[str]:
     number, its, it = plural(len(baselines), "baseline"), "its" if one else "their", "it" if one else "them"
     if migrating:
         stay = "stays as it is" if one else "stay as they are"
-        return [f"{number} {stay}: {its} numbers are no longer those of {its} recording"]
+        more = f"`tokenbudget update --all` takes {it} as {'it is' if one else 'they are'} measured now"
+        return [f"{number} {stay}: {its} numbers are no longer those of {its} recording; {more}"]
     stay = "stays" if one else "stay"
     return [f"{number} changed within {its} tolerance, and {stay}; `tokenbudget update --all` takes {it}"]
 

@@ -409,7 +409,8 @@ class Committed:
             requests = parse_accepted(told["accepted"], name) if told else ()
             baseline = _baseline(entry, told, requests, before.live if before else ())
             if not _is_taken(before, baseline, told, taken):
-                if before and before.usage != baseline.usage:
+                is_left = taken == "migration" and before and _is_of_version_1(before)
+                if before and (before.usage != baseline.usage or is_left):
                     updated.kept.append(entry["id"])
                 continue
             baselines[name], accepted[name] = baseline, requests
@@ -436,12 +437,16 @@ def _is_taken(before: Baseline | None, baseline: Baseline, told: MeasuredOn | No
     """
     if before is None:
         return taken != "migration"
-    is_of_version_1 = before.recording is None and before.accepted is None
-    still_holds = is_of_version_1 and before.usage == baseline.usage and not baseline.accepted
+    still_holds = _is_of_version_1(before) and before.usage == baseline.usage and not baseline.accepted
     if taken == "migration" or still_holds:
         return taken == "migration" and still_holds
     is_anew = None not in (before.recording, baseline.recording) and before.recording != baseline.recording
     return taken == "all" or is_anew or told is None or told["due"]
+
+
+def _is_of_version_1(baseline: Baseline) -> bool:
+    """Return whether a baseline does not say which recording it was measured on."""
+    return baseline.recording is None and baseline.accepted is None
 
 
 def not_replayed(name: str) -> str:

@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pytest_tokenbudget.diagnosis.turns import asking
@@ -259,7 +259,7 @@ class Scenario:
             yield f"there is no cassette {lacking.rules.cassette} ({moved})"
             return
         if self.own and self.cassette and not self.cassette.exists():
-            path = "/".join(self.cassette.parts[-3:])
+            path = PurePosixPath(self.place.file).parent.joinpath(*self.cassette.parts[-3:])
             if self.own.rules.calls:
                 yield f"there is no cassette {path} beside the test: what was called could not be recorded"
                 return

@@ -421,6 +421,16 @@ def test_a_migration_writes_what_is_as_it_was_measured_and_nothing_else(
     monkeypatch.delenv("MORE")
     assert project.judge("--token-budget-migrate").status == 0
     assert files(project) == {"test_it.yaml": new}
+    monkeypatch.setenv("MORE", FIRST)
+    accept(project)
+    as_version_1(project)
+    old = files(project)
+    judged = project.judge("--token-budget-migrate")
+    assert (judged.verdicts, files(project)) == ({"within"}, old), "as it was accepted, without its requests"
+    assert "1 baseline stays as it is" in judged.words
+    assert "`tokenbudget update --all` takes it as it is measured now" in judged.words
+    assert project.judge(UPDATE, "--token-budget-update-all").status == 0
+    assert "accepted: " in files(project)["test_it.yaml"]
 
 
 def test_an_acceptance_says_how_many_turns_there_are_and_that_the_recording_is_another(

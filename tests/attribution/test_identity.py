@@ -118,6 +118,7 @@ def test_a_moved_module(project: Project) -> None:
     (project.path / "test_it.py").rename(project.path / "moved" / "test_that.py")
     judged = project.judge()
     assert judged.verdicts == {"unrecorded"}
+    assert "no cassette moved/cassettes/test_that/test_letters.yaml" in judged.words
     assert follow(project, judged, "test_letters") == ""
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (0, {"within"})
