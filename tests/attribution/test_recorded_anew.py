@@ -1,4 +1,4 @@
-"""Agents at once, recorded anew in many orders: what is on disk is what was asked, and judges itself as unchanged.
+"""Agents at once, recorded anew in many orders: what is on disk is what was asked, and no change to itself.
 
 A tenth of the sessions is drawn (`make test-deep` takes all): each records, changes something, records again.
 """
@@ -60,7 +60,7 @@ def test_agents():
 
 
 def model(calls: int, rounds: int) -> Any:
-    """A model that makes so many calls at once, so many times, before it answers: each agent hears the same."""
+    """Make a model that calls so many tools at once, so many times, before it answers: to each the same."""
 
     def answer(body: Mapping[str, Any]) -> Any:
         if len(body["messages"]) // 2 < rounds:
