@@ -183,7 +183,10 @@ def terminal(text: str) -> str:
             elif part:
                 spans.append(f"<tspan{attributes}>{escape(part)}</tspan>")
         rows.append(f'<text x="16" y="{index * LINE + 12}">{"".join(spans)}</text>')
-    width, height = round(COLUMNS * EM + 32), len(rows) * LINE + 32
+    columns = max(
+        len(ESCAPE.sub("", line)) for line in text.splitlines()
+    )  # pytest passes the width in colour
+    width, height = round(columns * EM + 32), len(rows) * LINE + 32
     return SVG.format(width=width, height=height, family=FAMILY, rows="\n".join(rows))
 
 

@@ -327,7 +327,7 @@ def _finding(finding: FindingEntry) -> str:
 
 
 def _within(scenarios: Sequence[ScenarioEntry], most: int) -> Iterator[str]:
-    yield f"<details><summary>{plural(len(scenarios), 'scenario')} within budget</summary>"
+    yield f"<details><summary>Within budget, in numbers: {plural(len(scenarios), 'scenario')}</summary>"
     shown = scenarios[:most]
     if shown:
         listed = []

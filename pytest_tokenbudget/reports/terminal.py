@@ -44,7 +44,6 @@ from pytest_tokenbudget.wording import NONE, money, plural, signed, signed_count
 
 _LEAST_COLUMNS = 40
 """The least width that lines are laid out for; the longest option of a command fits into it."""
-_FAILURE_COLUMNS = 100
 _SCENARIOS, _DETAILS, _CAUSES, _MISSING, _NAMES = 20, 10, 3, 10, 3
 """How much of a long run is shown without -v."""
 _ABOUT = (
@@ -312,7 +311,7 @@ def _where_to_look(finding: FindingEntry) -> str:
     """Return the place of a finding, and what it says in a few words."""
     if finding["kind"] in change_view.OF_COST:
         return f"  {': '.join(filter(None, (change_view.place(finding), change_view.phrase(finding))))}"
-    return "\n".join(wrap(change_view.sentence(finding), _FAILURE_COLUMNS, "  ", "  "))
+    return f"  {change_view.sentence(finding)}"
 
 
 _MOST = 20

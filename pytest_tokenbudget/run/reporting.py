@@ -83,9 +83,15 @@ class FailureText:
         return self._text
 
     def toterminal(self, writer: Any) -> None:
-        """Write the text line by line to a writer of pytest's."""
+        """Write the text to a writer of pytest's: prose, which is indented, as wide as the terminal is.
+
+        Commands stay on one line, to be copied.
+        """
         for text in self._text.splitlines():
-            writer.line(text)
+            indent = next((indent for indent in ("  * ", "  ") if text.startswith(indent)), "")
+            pieces = wrap(text.strip().removeprefix("* "), writer.fullwidth, indent, " " * len(indent))
+            for piece in pieces if indent else [text]:
+                writer.line(piece)
 
 
 def ascii_only() -> bool:

@@ -12,6 +12,7 @@ from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.reports import scenario_view
 from pytest_tokenbudget.reports.terminal import acceptances, failure_text, summary, summary_lines
 from pytest_tokenbudget.reports.text import to_ascii, width
+from pytest_tokenbudget.run.reporting import FailureText
 from support.documents import HAIKU, SONNET, finding, loop, scenario
 from support.documents import document as made
 from support.strategies import documents as any_document
@@ -199,6 +200,29 @@ def test_what_is_a_rounding_or_touches_nothing_that_fails_does_not_stand_in_a_fa
     assert "another model" not in text
     alone = monthly("tests/test_a.py::test_a", 0, None, rounding)
     assert "a hair" in "\n".join(line.text for line in summary_lines(made([alone]))), "all there is to say"
+
+
+def test_the_text_of_a_failure_is_as_wide_as_the_terminal() -> None:
+    """What is to be copied stays on one line."""
+
+    class Writer:
+        fullwidth = 30
+        lines: list[str] = []  # noqa: RUF012
+
+        def line(self, text: str) -> None:
+            self.lines.append(text)
+
+    command = "If this is meant, accept it: pytest --token-budget --token-budget-update"
+    text = f"Stale\n  a sentence that is wider than it\n  * one of several, wider than it\n{command}"
+    FailureText(text).toterminal(Writer())
+    assert Writer.lines == [
+        "Stale",
+        "  a sentence that is wider",
+        "  than it",
+        "  * one of several, wider than",
+        "    it",
+        command,
+    ]
 
 
 def test_scenarios_that_fail_for_two_changes_are_named_once() -> None:
