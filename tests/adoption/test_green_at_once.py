@@ -133,6 +133,84 @@ def test_parcel(vcr_cassette):
     assert ask("Where is parcel 1?") == "On its way 1."
     assert vcr_cassette.play_count == 1
 """
+CLASSY = """
+import pytest
+import vcr
+from agent import ask
+
+
+def without_headers(request):
+    request.headers = {}
+    return request
+
+
+def without_date(answer):
+    answer["headers"].pop("Date", None)
+    return answer
+
+
+library = vcr.VCR(
+    cassette_library_dir="classy/cassettes",
+    record_mode="once",
+    before_record_request=without_headers,
+    before_record_response=without_date,
+    decode_compressed_response=True,
+)
+
+
+@pytest.fixture(scope="class")
+def opened():
+    with library.use_cassette("TestParcels.yaml"):
+        yield
+
+
+@pytest.mark.usefixtures("opened")
+class TestParcels:
+    @pytest.mark.parametrize("number", [1, 2, 3])
+    def test_parcel(self, number):
+        assert ask(f"Where is parcel {number}?") == f"On its way {number}."
+"""
+CASES = """
+import unittest
+
+import vcr
+from agent import ask
+
+library = vcr.VCR(serializer="json", cassette_library_dir="cases/cassettes", record_mode="any")
+
+
+class ParcelCase(unittest.TestCase):
+    def setUp(self):
+        self.enterContext(library.use_cassette(f"{self.id().rpartition('.')[2]}.json"))
+
+    def test_parcel(self):
+        self.assertEqual(ask("Where is parcel 1?"), "On its way 1.")
+
+    def test_parcel_again(self):
+        with self.subTest("now"):
+            self.assertEqual(ask("Where is parcel 2?"), "On its way 2.")
+"""
+AWAITED = f"""
+import json
+
+import httpx2
+import pytest
+
+pytestmark = pytest.mark.anyio  # on asyncio and on trio, as anyio runs it where nothing else is said
+
+
+@pytest.mark.vcr
+async def test_parcel():
+    body = {{
+        "model": "claude-haiku-4-5",
+        "max_tokens": 50,
+        "system": "You answer the customers of a parcel service.",
+        "messages": [{{"role": "user", "content": "Where is parcel 1?"}}],
+    }}
+    async with httpx2.AsyncClient() as client:
+        answer = await client.post("{URL}", content=json.dumps(body))
+    assert answer.json()["content"][0]["text"] == "On its way 1."
+"""
 CONFIG = """
 import pytest
 
@@ -174,8 +252,10 @@ def pytest_recording_configure(config, vcr):
 """
 MANY = 40 if WHOLE else 4
 """Modules that are alike but for what they say and bill."""
-MODULES = {"zipped": "test_zipped", "by_mark": "test_mark"}
+MODULES = {"zipped": "test_zipped.py", "by_mark": "test_mark.py", "cases": "test_cases.py::ParcelCase"}
 """Suites whose cassettes do not lie in a folder of their module."""
+IN_PARTS = {"shared": "shared/test_shared.py", "classy": "classy/test_classy.py::TestParcels"}
+"""Suites whose one cassette holds an exchange of each of several tests."""
 
 
 def exchange(words: str, said: str, *, prompt: int, output: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -242,6 +322,18 @@ def suite(folder: Path) -> Iterator[tuple[str, str | bytes]]:
     yield "by_mark/conftest.py", BY_FIXTURE
     yield "by_mark/test_mark.py", BY_MARK
     yield "by_mark/cassettes/test_parcel.yaml", cassette(parcel(1))
+    yield "classy/test_classy.py", CLASSY
+    yield (
+        "classy/cassettes/TestParcels.yaml",
+        cassette(*(parcel(number, 20 + number) for number in (1, 2, 3))),
+    )
+    yield "cases/test_cases.py", CASES
+    for number, name in enumerate(("test_parcel", "test_parcel_again"), start=1):
+        held = yaml.safe_load(cassette(parcel(number)))
+        yield f"cases/cassettes/{name}.json", json.dumps(held)
+    yield "awaited/test_awaited.py", AWAITED
+    for loop in ("asyncio", "trio"):
+        yield f"awaited/cassettes/test_awaited/test_parcel[{loop}].yaml", cassette(parcel(1))
     for number in range(MANY):
         test = MARKED.replace("[1, 2]", f"[{number}]")
         yield f"many/test_{number}.py", test
@@ -264,13 +356,14 @@ def expected(folder: Path) -> dict[str, tuple[int, int, int]]:
     found: dict[str, tuple[int, int, int]] = {}
     for path in sorted(path for path in folder.rglob("cassettes/**/*") if path.is_file()):
         where, answers = path.relative_to(folder).as_posix(), billed(path)
-        if where.startswith("shared"):
+        style = where.partition("/")[0]
+        if style in IN_PARTS:
             for number, answer in enumerate(answers, start=1):
-                found[f"shared/test_shared.py::test_parcel[{number}]"] = 1, *answer
+                found[f"{IN_PARTS[style]}::test_parcel[{number}]"] = 1, *answer
             continue
-        style, module = where.partition("/")[0], re.search(r"cassettes/(test_\w+)/", where)
-        name = path.name.partition(".")[0] if module or style == "by_mark" else "test_parcel"
-        scenario = f"{style}/{module[1] if module else MODULES[style]}.py::{name}"
+        module = re.search(r"cassettes/(test_\w+)/", where)
+        name = "test_parcel" if style == "zipped" else path.name.partition(".")[0]
+        scenario = f"{style}/{f'{module[1]}.py' if module else MODULES[style]}::{name}"
         found[scenario] = len(answers), *(sum(column) for column in zip(*answers, strict=True))
     return found
 
@@ -289,7 +382,7 @@ def test_suites_are_green_at_once_without_a_key_and_stay_so(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     project, bills = Project(folder, pytester), expected(folder)
-    assert len(bills) == 4 * 2 + 3 + 1 + 1 + MANY
+    assert len(bills) == 4 * 2 + 3 + 1 + 1 + 3 + 2 + 2 + MANY
 
     first = project.judge("--token-budget-update")
     assert first.status == 0, first.output
