@@ -110,6 +110,16 @@ class _Grown:
         (was, now), tokens = max(self.texts.items(), key=lambda text: text[1])
         return sources.locate(was, now) if sources and now and tokens > 0 else None
 
+    def by_sign(self) -> list[_Grown]:
+        """Split what grew from what shrank at one place, where these are different texts: two prompts."""
+        grew = {text: tokens > 0 for text, tokens in self.texts.items()}
+        if len(self.where) > 1 or len({*grew.values()}) < 2:
+            return [self]
+        halves: dict[bool, list[tuple[int, _Piece]]] = {True: [], False: []}
+        for turn, piece in self.pieces:
+            halves[grew[piece.was, piece.now]].append((turn, piece))
+        return [_Grown(tuple(pieces)) for pieces in halves.values()]
+
     def by_source(self, sources: SourceTree | None) -> list[_Grown]:
         """Split growth by the lines of the repository that it comes from.
 
@@ -148,7 +158,8 @@ def growth(run: Run, costs: Sequence[TurnCosts], count: CountOf, sources: Source
         for piece in _pieces(turn, costs[index], count):
             pieces[piece.place.group].append((index, piece))
     grown = _with_tools_joined({group: _Grown(tuple(several)) for group, several in pieces.items()})
-    found = [(group, one) for group, several in grown.items() for one in several.by_source(sources)]
+    halves = [(group, half) for group, several in grown.items() for half in several.by_sign()]
+    found = [(group, one) for group, half in halves for one in half.by_source(sources)]
     found = [(group, one) for group, one in found if any(one.by_turn.values())]
     found.sort(key=lambda entry: -abs(entry[1].tokens))
     if len(found) > _MOST:

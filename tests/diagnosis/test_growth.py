@@ -341,6 +341,23 @@ def test_two_prompts_at_one_place_are_two_causes_each_with_its_line() -> None:
     adds_up(run, told)
 
 
+def test_a_prompt_that_shrank_beside_one_that_grew_is_a_cause_of_its_own() -> None:
+    longer = system(lambda turn, words: words.replace("Never promise a date.\n", LONGER) if turn else words)
+    case = Case(
+        "",
+        each(on(0, step=system(lambda _, __: TRIAGE)), longer),
+        files=LONGER_FILE,
+        before=_first_turn_triages(TRIAGE + AS_JSON),
+    )
+    run = case.run()
+    told = findings(run, SourceTree({**FILES, **case.files}, {path: FILES[path] for path in case.files}))
+    grew, shrank = [finding for finding in told if finding.kind == "growth"]
+    assert str(grew.source) == HANDBOOK_LINES
+    assert (shrank.where, shrank.source) == ("system[0]", None)
+    assert grew.tokens > 0 > shrank.tokens
+    adds_up(run, told)
+
+
 def test_a_tool_of_an_mcp_server_names_the_server() -> None:
     name = "mcp__github__create_issue"
     change = with_tools(SEARCH, GET_ORDER, REFUND, tool(name, "Opens an issue.", title="What it is about."))
