@@ -184,6 +184,7 @@ def test_none_is_in_anything_that_is_written_or_said(suite: Suite, monkeypatch: 
     (project.path / "pyproject.toml").write_text(SETTINGS, "utf-8")
     asked_for = [f"--token-budget-report={name}:report.{name}" for name in ("markdown", "html")]
     asked_for += ["--junitxml=junit.xml", "-ojunit_logging=all", "-v", "--tb=long"]
+    asked_for += ["--token-budget-log=log.jsonl"]
     told = []
     for plan, verdict in ((missing, "stale"), (grown, "over")):
         plans = {kind: plan(KINDS[kind]) for kind in DRAWN}
@@ -204,6 +205,6 @@ def test_none_is_in_anything_that_is_written_or_said(suite: Suite, monkeypatch: 
 def tellings(folder: Path) -> list[str]:
     """Every report of the run in `folder`, and those that are made of its document."""
     document = load(folder / "report.json")
-    names = ("report.json", "report.markdown", "report.html", "junit.xml")
+    names = ("report.json", "report.markdown", "report.html", "junit.xml", "log.jsonl")
     written = [(folder / name).read_text("utf-8") for name in names]
     return [*written, markdown(document), "\n".join(workflow_commands(document))]
