@@ -266,7 +266,7 @@ def demo(folder: Path) -> int:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
     steps: tuple[tuple[str, Callable[[Path], None] | None, Sequence[str], int], ...] = (
-        ("1. A support agent with two recorded scenarios. Nothing has changed.", None, _JUDGE, 0),
+        ("1. A support agent, two scenarios: recorded answers, no model is asked.", None, _JUDGE, 0),
         ('2. Somebody adds examples to the prompt, "so that it sounds more like us".', _examples, _JUDGE, 1),
         ("3. The answers are worth it: the new cost is accepted.", None, _ACCEPT, 0),
         ("4. Somebody describes the tool at length. Only that is told.", _description, _JUDGE, 1),
@@ -279,7 +279,8 @@ def demo(folder: Path) -> int:
         if run(arguments, folder) != expected:
             _say(f"This run should have ended with status {expected}. Please report it.")
             return 1
-    _say(f"\nAll of it is in {folder}. Go on there: change a prompt, then run")
+    _say(f"\nAll of it is in {folder}, red as step 4 left it: undo that in agent.py, or accept")
+    _say("it as in step 3. Then change a prompt yourself, and run")
     _say(f"  cd {shlex.quote(str(folder))} && pytest --token-budget")
     return 0
 

@@ -137,6 +137,11 @@ class Change:
         costs = [one["cost_usd"] for one in self._findings]
         return None if None in costs else sum(cost or 0.0 for cost in costs)
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether a run bills less for it: what fails, fails for something else."""
+        return self.tokens <= 0 and self.dollars is not None and self.dollars < 0
+
     @cached_property
     def month(self) -> float | None:
         """Dollars that it adds in a month; None if unknown, as when it is not known how often each runs."""

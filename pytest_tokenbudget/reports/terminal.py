@@ -40,7 +40,7 @@ from pytest_tokenbudget.reports.text import (
     width,
     wrap,
 )
-from pytest_tokenbudget.wording import NONE, money, plural, signed, signed_count
+from pytest_tokenbudget.wording import NONE, listed, money, plural, signed, signed_count
 
 _LEAST_COLUMNS = 40
 """The least width that lines are laid out for; the longest option of a command fits into it."""
@@ -170,14 +170,17 @@ def _change(change: Change, paper: Paper, verbosity: int, *, is_named: bool) -> 
         yield from map(Line, wrap(sentence, paper.columns, "  * ", "    "))
     if verbosity <= 0 and len(findings) > _CAUSES:
         yield Line(f"  * and {len(findings) - _CAUSES:,} more: -v shows them all")
-    if verbosity < 0:
+    if verbosity < 0 and not (is_named and change.is_saving):
         text = _names(change.failing, is_named=is_named)
         yield from map(Line, wrap(text, paper.columns, "  ", "    "))
 
 
 def _names(scenarios: Sequence[ScenarioEntry], *, is_named: bool) -> str:
-    """Return the first names of scenarios that fail alike; if they are named already, how many they are."""
+    """Return how scenarios fail and the first of their names; if they are named already, how many they are."""
+    past = dict.fromkeys(row.metric for one in scenarios if one["verdict"] == "over" for row in rows(one))
     verdicts = ", ".join(dict.fromkeys(one["verdict"] for one in scenarios))
+    if past and not is_named:
+        verdicts = verdicts.replace("over", f"over in {listed([*past])}")
     names = scenario_view.short_names(scenarios)
     if is_named and len(names) > 1:
         return f"{verdicts}: the same {plural(len(names), 'scenario')}"

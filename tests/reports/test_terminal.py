@@ -127,7 +127,7 @@ def test_one_cause_is_told_once() -> None:
     assert "  12 more like it: -v shows them all" in text
     assert "in 15 scenarios" in text
     quiet = [line.text for line in summary_lines(made(all_over), verbosity=-1)]
-    assert "  over: test_0, test_1, test_10 and 12 more" in quiet
+    assert "  over in prompt tokens and cost: test_0, test_1, test_10 and 12 more" in quiet
     assert len(quiet) == 6
     text = "\n".join(line.text for line in summary_lines(made(all_over), verbosity=1))
     assert text.count("system[0] grew") == 15 + 1
@@ -232,11 +232,20 @@ def test_scenarios_that_fail_for_two_changes_are_named_once() -> None:
     both = [monthly(f"tests/test_a.py::test_{name}", 900, None, first, second) for name in "ab"]
     other = monthly("tests/test_a.py::test_c", 900, None, third)
     lines = [line.text.strip() for line in summary_lines(made([*both, other]), verbosity=-1)]
-    assert [line for line in lines if line.startswith("over: ")] == [
-        "over: test_a, test_b",
+    assert [line for line in lines if line.startswith("over")] == [
+        "over in prompt tokens and cost: test_a, test_b",
         "over: the same 2 scenarios",
-        "over: test_c",
+        "over in prompt tokens and cost: test_c",
     ]
+
+
+def test_a_saving_beside_what_fails_is_not_said_to_be_over() -> None:
+    grew = finding("growth", "system[0]", "it grew", tokens=900, cost=0.09, at="a.md:1")
+    shrank = finding("growth", "system[0]", "it shrank", tokens=-90, cost=-0.009)
+    both = [monthly(f"tests/test_a.py::test_{name}", 810, None, grew, shrank) for name in "ab"]
+    lines = [line.text.strip() for line in summary_lines(made(both), verbosity=-1)]
+    assert "* test_a: it shrank" in lines
+    assert len([line for line in lines if line.startswith("over")]) == 1
 
 
 def test_an_acceptance_names_every_cause() -> None:
