@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -283,6 +284,7 @@ class Outcome:
     measured: Judgement
     truth: Judgement
     run: Run
+    real: Usage
 
     @property
     def over(self) -> set[str]:
@@ -300,7 +302,8 @@ def agent_of(case: Case) -> Agent:
 
 def warmed(bodies: Sequence[Body], outputs: Sequence[int], before: Body) -> list[Usage]:
     """What the API bills for these turns after another conversation over the prompt of `before`."""
-    other = request({**before, "messages": [user(text("Something else.", marked=True))]})
+    *context, _ = contents(copy.deepcopy(before))[: len(before["messages"][0]["content"])]
+    other = request({**before, "messages": [user(*context, text("Something else.", marked=True))]})
     return usages([other, *map(request, bodies)], [1, *outputs])[1:]
 
 
@@ -323,7 +326,8 @@ def outcome(case: Case, edit: Edit) -> Outcome:
     if not measured.verdict.fails:
         second, tree = [*map(request, sides[ELSEWHERE])], tree_of(case.kind)
         measured, run = after_second_replay(baseline, recorded, asked, run, second, tree)
-    return Outcome(measured, judge(baseline, sum(real, Usage()), SETTINGS, cost), run)
+    total = sum(real, Usage())
+    return Outcome(measured, judge(baseline, total, SETTINGS, cost), run, total)
 
 
 def judged(baseline: Usage, run: Run) -> Judgement:
@@ -417,6 +421,127 @@ def test_what_is_lost_between_runs_is_named_where_the_recording_was_cold(case: C
     found = outcome(case, BETWEEN_RUNS[case.kind])
     assert found.measured.verdict in (Verdict.WITHIN, found.truth.verdict)
     assert FindingKind.VOLATILE in {finding.kind for finding in findings(found.run, TREE)}
+
+
+# --- one edit of each kind: its numbers, its verdict and its cause -----------------------------------------
+
+
+def every_line(body: Body, line: Callable[[int], str]) -> None:
+    lines = body["system"][0]["text"].split("\n")
+    body["system"][0]["text"] = "\n".join(line(n) if text else text for n, text in enumerate(lines))
+
+
+def shrink(body: Body) -> None:
+    lines = body["system"][0]["text"].split("\n")
+    body["system"][0]["text"] = "\n".join(lines[:20] + lines[40:])
+
+
+def example_blocks(body: Body, dice: random.Random) -> None:
+    words = "\n".join(sentence(dice) for _ in range(90))
+    contents(body)
+    body["messages"][0]["content"].insert(0, text(words))
+
+
+def system_first(body: Body) -> None:
+    """Move the system prompt into the first message, with its breakpoint."""
+    contents(body)
+    body["messages"][0]["content"].insert(0, body.pop("system")[0])
+
+
+def prune(body: Body) -> None:
+    for block in results(body)[:-1]:
+        block["content"] = "[pruned]"
+
+
+def without(body: Body, place: str) -> None:
+    (body["system"][0] if place == "system" else contents(body)[-1]).pop("cache_control")
+
+
+def choose(body: Body, turn: int) -> None:
+    if turn % 2:
+        body["tool_choice"] = {"type": "any"}
+
+
+SYSTEM, TOOLS, BREAK, ODD = "growth system[0]", "tools", "cache_break", "volatile"
+OF_KIND: dict[str, tuple[Edit, set[str]]] = {
+    "grown": (DEARER["grown"], {SYSTEM}),
+    "shrunk": (each(lambda turn, body, dice, _: shrink(body)), {SYSTEM}),
+    "translated": (
+        each(lambda turn, body, dice, _: every_line(body, lambda n: f"{n}. Schlage das Thema {n} nach.")),
+        {SYSTEM},
+    ),
+    "tool added": (
+        each(lambda turn, body, dice, _: body["tools"].append(tool("weather", sentence(dice, 60)))),
+        {"growth tools[weather]"},
+    ),
+    "tool fattened": (
+        each(lambda turn, body, dice, _: body["tools"][1].update(description=sentence(dice, 400))),
+        {"growth tools[get_order].description"},
+    ),
+    "tools reordered": (each(lambda turn, body, dice, _: body["tools"].reverse()), {"volatile tools"}),
+    "80 enum values": (DEARER["a fat enum"], {"growth tools[search].input_schema"}),
+    "clock a turn": (
+        each(
+            lambda turn, body, dice, process: front(
+                body, f"It is {random.Random(process).randrange(10, 24)}:{10 + turn}."
+            )
+        ),
+        {"cache_break system[0]", SYSTEM},
+    ),
+    "clock a run": (BETWEEN_RUNS["a clock a run"], {SYSTEM}),
+    "id a turn": (DEARER["an id a turn"], {"cache_break system[0]", SYSTEM}),
+    "id a run": (BETWEEN_RUNS["an id a run"], {SYSTEM}),
+    "tools shuffled": (DEARER["tools shuffled a turn"], {"cache_break tools"}),
+    "tools in hash order": (BETWEEN_RUNS["tools in hash order"], set()),
+    "system unmarked": (each(lambda turn, body, dice, _: without(body, "system")), set()),
+    "messages unmarked": (
+        each(lambda turn, body, dice, _: without(body, "messages")),
+        {"cache_break the last message"},
+    ),
+    "no marker": (DEARER["no marker"], {"cache_break system[0]"}),
+    "an hour": (each(lambda turn, body, dice, _: hourly(body)), {"cache_break system[0]"}),
+    "tool_choice": (each(lambda turn, body, dice, _: choose(body, 1)), {"growth tool_choice"}),
+    "tool_choice toggled": (
+        each(lambda turn, body, dice, _: choose(body, turn)),
+        {"cache_break tool_choice", "growth tool_choice"},
+    ),
+    "a page as a result": (DEARER["a page as a result"], {"growth messages[2] tool_result of search"}),
+    "examples before the question": (
+        each(lambda turn, body, dice, _: example_blocks(body, dice)),
+        {"growth messages[0] user text"},
+    ),
+    "model up": (DEARER["a larger model"], {"model_changed turns 1-4", "growth model"}),
+    "model down": (
+        each(lambda turn, body, dice, _: body.update(model="claude-haiku-4-5")),
+        {"model_changed turns 1-4", "cache_break the last message"},
+    ),
+    "history pruned": (
+        each(lambda turn, body, dice, _: prune(body)),
+        {"cache_break messages[2] tool_result of search", "growth messages[2] tool_result of search"},
+    ),
+    "system in a message": (
+        each(lambda turn, body, dice, _: system_first(body)),
+        {"growth messages[0] user text", SYSTEM},
+    ),
+}
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("kind", OF_KIND)
+def test_a_kind_of_edit_costs_what_the_live_run_costs_and_has_its_cause(kind: str, warm: bool) -> None:
+    """Four turns over a cached handbook, which a run before had cached (warm) or not.
+
+    The live run counts by weights, without the 16 tokens that a forced tool adds to the end of a prompt.
+    """
+    edit, causes = OF_KIND[kind]
+    found = outcome(Case(kind, 2, warm), edit)
+    told = {f"{finding.kind} {finding.where}" for finding in findings(found.run, TREE)}
+    assert causes <= told, told
+    real = found.real.tokens
+    assert found.run.usage.tokens.prompt_tokens == pytest.approx(real.prompt_tokens, rel=0.006)
+    assert float(cost(found.run.usage) or 0) == pytest.approx(float(cost(found.real) or 0), rel=0.005)
+    assert found.measured.verdict == found.truth.verdict
+    assert found.over == found.truly_over
 
 
 def test_the_generator_makes_what_it_says() -> None:

@@ -41,7 +41,7 @@ from pytest_tokenbudget.metering.prompt_cache import (
 )
 from pytest_tokenbudget.metering.rendering import block_weights
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.wire.prompt import LEVELS, Level, Prompt, breakpoints
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level, Prompt, breakpoints
 
 CLOSE = 0.1
 """How far an interpolated size may be off what was read, as a part of it, to be taken for that prefix."""
@@ -425,7 +425,7 @@ def _uncached(was: RecordedTurn, now: CurrentTurn | None) -> Split:
 def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, int]) -> Shown:
     """Return `shown` with the current turn's prefixes warm where the recorded turn's were.
 
-    Only prefixes that are long enough to be cached count; where there is none, `shown` stays as it is.
+    Only prefixes that are long enough to be cached count, and only those that somebody still writes.
     """
     if shown.warm is None or now is None:
         return shown
@@ -433,15 +433,16 @@ def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, in
     counterparts = {_counterpart(chain, position, now.chain) for position in positions}
     shortest = minimum(now.chain.model, minimums)
     found = sorted(p for p in counterparts if p is not None and now.sizes[p] >= shortest)
-    return replace(shown, warm=(now.chain, tuple(found))) if found else shown
+    return replace(shown, warm=(now.chain, tuple(found)) if found else None)
 
 
 def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
     """Return the position on `now` that answers to `position` on `was`, or None.
 
     The end of a level answers to the end of that level, any other block to the block at the same place. A
-    breakpoint answers only to a breakpoint: nobody writes a prefix whose mark is gone. Where the system
-    prompt moved into the first message, or out of it, the last breakpoint that conversations share answers.
+    breakpoint answers only to a breakpoint: nobody writes a prefix whose mark is gone. It may stand on
+    another block of a level that has as many breakpoints as before. Where the system prompt moved into the
+    first message, or out of it, the last breakpoint that conversations share answers.
     """
     if _has_system(was) != _has_system(now) and position in _shared_breakpoints(was):
         return max(_shared_breakpoints(now), default=None)
@@ -450,9 +451,16 @@ def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
     ends_level = position + 1 == len(was.links) or was.links[position + 1].block.level != block.level
     if not ends_level:
         level = [p for p in level if now.links[p].block.where == block.where]
-    if not level or (position in was.breakpoints and level[-1] not in now.breakpoints):
-        return None
-    return level[-1]
+    if level and (position not in was.breakpoints or level[-1] in now.breakpoints):
+        return level[-1]
+    before, after = (_breakpoints_beside(its, block) for its in (was, now))
+    return after[before.index(position)] if position in before and len(before) == len(after) else None
+
+
+def _breakpoints_beside(its: Chain, block: Block) -> list[int]:
+    """Return the breakpoints on the level of a block; of messages, only those on its message."""
+    places = ((position, its.links[position].block) for position in its.breakpoints)
+    return [p for p, other in places if (other.level, other.message) == (block.level, block.message)]
 
 
 def _has_system(its: Chain) -> bool:
@@ -669,7 +677,7 @@ def cheap_weights(chain: Chain, counter: Counter, lean: Lean = "first") -> tuple
     shares = block_weights(chain.prompt, counter)
     weights = [Weight(share=shares[link.index]) for link in chain.links]
     if beside := beside_blocks(chain):
-        weights[0] = Weight(share=max(weights[0].share - tool_prompt(chain.prompt)[0], 0.0))
+        weights[0] = Weight(share=max(weights[0].share - model_row(chain.prompt.model).tools, 0.0))
         weights = [replace(weight, fixed=beside.get(place, 0)) for place, weight in enumerate(weights)]
     hidden = hidden_sizes(chain.prompt)
     places = [position for position, link in enumerate(chain.links) if link.index in hidden]

@@ -397,6 +397,35 @@ def test_a_prefix_that_lost_its_mark_is_cold() -> None:
     assert {split(one.tokens)[0] for one in changed(recorded, unmarked)} == {0}
 
 
+def marked_second(first: int, mark: Mapping[str, Any] | None = None) -> list[Prompt]:
+    """A handbook with a mark and what is of today, behind `first` words that are new."""
+    new = [text(first, "new", mark)] if first else []
+    heads = [*new, text(2000, "handbook", MARK), text(30, "today")]
+    return [ask(heads, text(20 + turn, f"q{turn}")) for turn in range(3)]
+
+
+def test_a_warm_prefix_stays_warm_where_a_block_comes_before_it() -> None:
+    """Its mark stands on another block of the level now."""
+    api, warm = Api(), Api()
+    record(marked_second(0)[2:], api)
+    recorded = record(marked_second(0)[:2], api)
+    assert split(recorded[0].tokens) == (2000, 0, 0, 53)
+    record(marked_second(100)[2:], warm)
+    now = marked_second(100)[:2]
+    assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
+
+
+def test_a_prefix_that_lost_its_mark_is_cold_for_the_marks_behind_it() -> None:
+    """Another conversation over the system prompt had begun: now nobody writes what they share."""
+    api, cold = Api(), Api()
+    for server, mark in ((api, MARK), (cold, None)):
+        record([ask([text(2000, "system", mark)], text(50, "elsewhere", MARK))], server)
+    recorded = record(agent(), api)
+    assert split(recorded[0].tokens) == (2000, 0, 100, 3)
+    unmarked = agent(mark=None)
+    assert [split(one.tokens) for one in changed(recorded, unmarked)] == truth(unmarked, cold)
+
+
 def replace_last(prompt: Prompt) -> Prompt:
     """The last message is ten words longer and of other words."""
     *history, last = (dict(block.content) | ({**MARK} if block.ttl else {}) for block in prompt.blocks[1:])
