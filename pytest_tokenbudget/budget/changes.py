@@ -420,7 +420,7 @@ PYTEST_FILES: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
 _COLLECTION = ("testpaths", "python_files", "python_classes", "python_functions", "norecursedirs")
 """Settings that choose what pytest collects."""
 _CHOOSES = re.compile(
-    r"--token-budget(?!-report|-log).*|-[lqsvx]*x[lqsvx]*|--(?:exitfirst|maxfail|sw|stepwise|lf|last-failed|co|collect-only"
+    r"--token-budget(?!-report|-log).*|-[lqsvx]*x[lqsvx]*|--(?:exitfirst|maxfail|sw|stepwise|lf|last-failed|co|collect-only|setup-only|setup-plan|fixtures"
     r"|noconftest|deselect|ignore|ignore-glob|config-file|override-ini|rootdir|confcutdir)(?:=.*)?|-[kmco].*"
 )
 """Options that choose tests, end a run early, read other settings, or belong to this plugin."""

@@ -353,7 +353,7 @@ class Summary:
 
     def _take_in(self, report: pytest.TestReport) -> None:
         self._tell_limit()
-        if report.when == "teardown":
+        if report.when == "call" or not report.passed:  # --setup-only sets up and tears down
             self._ran.add(report.nodeid)
         self._tell_once(report)
         for entry in getattr(report, ENTRIES, ()):

@@ -22,6 +22,22 @@ OTHER = "def test_that_asks_nothing():\n    pass\n"
 LARGER = "Be brief. " + "Say so in full sentences, and never promise a date of delivery to anybody. " * 15
 MOCK = "def ask(words):\n    return f'You said {words}'\n"
 EXIT = "pytest.exit('enough', returncode=0)"
+FALLBACK = AGENT.replace("Be brief.", LARGER).replace(
+    "    headers",
+    "    try:\n        return call(body)\n    except Exception:\n        return f'You said {words}'\n\n\n"
+    "def call(body):\n    headers",
+)
+OF_UNITTEST = """
+import unittest
+
+from agent import ask
+
+
+class TestIt(unittest.TestCase):
+    @unittest.skip("later")
+    def test_parcel(self):
+        ask("One")
+"""
 OF_ITEMS = "def pytest_collection_modifyitems(items):\n"
 TURNED = """
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -211,6 +227,31 @@ WAYS = [
     Way("collect_ignore", FAILS, LOST, "2 unmeasured", hook("collect_ignore = ['test_it.py']")),
     Way("pytest_ignore_collect", FAILS, LOST, "2 unmeasured", hook(IGNORES)),
     Way("--ignore in addopts", FAILS, LOST, "2 unmeasured", ini("addopts = --ignore=test_it.py")),
+    Way(
+        "tests that say they are none",
+        FAILS,
+        LOST,
+        "2 unmeasured",
+        put("test_it.py", f"{TWO}\n\nfor test in (test_parcel, test_letter):\n    test.__test__ = False\n"),
+    ),
+    Way(
+        "a test case of unittest that is skipped", FAILS, LOST, "2 unmeasured", put("test_it.py", OF_UNITTEST)
+    ),
+    Way(
+        "tests of the same name below",
+        FAILS,
+        NO_ANSWER,
+        "2 stale",
+        put("test_it.py", f"{TWO}\n\ndef test_parcel():\n    pass\n\n\ndef test_letter():\n    pass\n"),
+    ),
+    Way(
+        "parameters that are empty",
+        FAILS,
+        LOST,
+        "2 not judged; 2 unmeasured",
+        swap("def test_", "@pytest.mark.parametrize((), [])\ndef test_"),
+    ),
+    Way("coroutines without a plugin", FAILS, UNJUDGED, "2 not judged", swap("def test_", "async def test_")),
     # tests that are not chosen
     Way(
         "other testpaths",
@@ -267,7 +308,19 @@ WAYS = [
         hook("def pytest_runtest_protocol():\n    return True"),
     ),
     Way("a call of nothing", FAILS, NO_ANSWER, "2 ", hook("def pytest_pyfunc_call():\n    return True")),
+    Way("--setup-plan in addopts", FAILS, LOST, "2 unmeasured", ini("addopts = --setup-plan")),
+    Way("--setup-only in addopts", FAILS, LOST, "2 unmeasured", ini("addopts = --setup-only")),
     # exit status
+    Way("an exit in the test", FAILS, UNJUDGED, "2 not judged", in_body("import sys; sys.exit(0)")),
+    Way(
+        "errors that are taken away",
+        FAILS,
+        RESET,
+        "2 over",
+        hook(
+            "@pytest.hookimpl(tryfirst=True)\ndef pytest_runtest_makereport(call):\n    call.excinfo = None"
+        ),
+    ),
     Way(
         "a status that is reset",
         FAILS,
@@ -313,6 +366,13 @@ WAYS = [
     Way("nothing is shown", FAILS, JUDGED, "", options=("-q", "--no-summary", "--tb=no")),
     Way("warnings are ignored", FAILS, JUDGED, "2 over", options=("-p", "no:warnings")),
     Way("another root", FAILS, JUDGED, "2 over", lambda at: (at / "sub").mkdir(), options=("--rootdir=sub",)),
+    Way(
+        "an option that a conftest sets",
+        SHOWN,
+        "each acceptance is told, and the baselines are changed",
+        "accepted test_it.py::test_parcel",
+        hook("def pytest_configure(config):\n    config.option.token_budget_update = True"),
+    ),
     # settings and markers
     Way("tolerance in the settings", SHOWN, COMMITTED, "2 within", settings('tolerance = "900% or 900"')),
     Way(
@@ -340,7 +400,34 @@ WAYS = [
         status=4,
         lines=0,
     ),
+    Way(
+        "redaction of all that is new",
+        FAILS,
+        JUDGED,
+        "2 over",
+        settings('redact = ["(?s)Say so.*"]'),
+    ),
+    Way("a host that is ignored", FAILS, JUDGED, "2 over", settings('ignored_hosts = ["*"]')),
     # markers and mocks
+    Way(
+        "calls that may be unmetered, and an answer in their place",
+        FAILS,
+        NO_ANSWER,
+        "2 stale",
+        lambda at: (
+            settings("allow_unmetered = true")(at),
+            swap(MARK, "")(at),
+            put("agent.py", FALLBACK)(at),
+        ),
+    ),
+    Way("an answer where the call fails", FAILS, JUDGED, "2 over", put("agent.py", FALLBACK)),
+    Way(
+        "errors that are suppressed",
+        FAILS,
+        JUDGED,
+        "2 over",
+        in_body("import contextlib, agent\n    with contextlib.suppress(BaseException): ask('One')"),
+    ),
     Way("no marker", FAILS, CLOSED, "Its marker was forgotten", swap(MARK, "")),
     Way(
         "a marker by another name",

@@ -378,6 +378,7 @@ def test_what_became_of_settings() -> None:
         ("pyproject.toml", '[tool.pytest.ini_options]\naddopts = ["-k", "a b"]\n', ["\"-k 'a b'\""]),
         ("pyproject.toml", '[tool.pytest]\naddopts = ["--co"]\n', ['"--co"']),
         ("pytest.toml", '[pytest]\naddopts = ["--maxfail=1"]\n', ['"--maxfail=1"']),
+        ("pytest.ini", "[pytest]\naddopts = --setup-plan --setup-show\n", ['"--setup-plan"']),
         ("pyproject.toml", "[tool.pytest.ini_options]\naddopts = 7\n", []),
         ("pyproject.toml", "[tool.pytest\n", []),
         ("pytest.ini", "addopts = -x\n", []),
