@@ -404,14 +404,15 @@ def marked_second(first: int, mark: Mapping[str, Any] | None = None) -> list[Pro
     return [ask(heads, text(20 + turn, f"q{turn}")) for turn in range(3)]
 
 
-def test_a_warm_prefix_stays_warm_where_a_block_comes_before_it() -> None:
-    """Its mark stands on another block of the level now."""
+@pytest.mark.parametrize("mark", [None, MARK], ids=["unmarked", "marked"])
+def test_a_warm_prefix_stays_warm_where_a_block_comes_before_it(mark: Mapping[str, Any] | None) -> None:
+    """Its mark stands at another place of the level now."""
     api, warm = Api(), Api()
     record(marked_second(0)[2:], api)
     recorded = record(marked_second(0)[:2], api)
     assert split(recorded[0].tokens) == (2000, 0, 0, 53)
-    record(marked_second(100)[2:], warm)
-    now = marked_second(100)[:2]
+    record(marked_second(100, mark)[2:], warm)
+    now = marked_second(100, mark)[:2]
     assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
 
 
