@@ -439,21 +439,29 @@ def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, in
 def _counterpart(was: Chain, position: int, now: Chain) -> int | None:
     """Return the position on `now` that answers to `position` on `was`, or None.
 
-    The end of a level answers to the end of that level, any other block to the same one, or else to the one
-    at its place. A breakpoint answers only to a breakpoint: nobody writes a prefix whose mark is gone. It may
-    stand on another block of a level that has as many breakpoints as before. Where the system prompt moved
-    into the first message, or out of it, the last breakpoint that conversations share answers.
+    The end of a level answers to the end of that level, any other block to the same one or to the one at its
+    place. A breakpoint answers only to a breakpoint, and one that conversations share to such a one: nobody
+    writes a prefix whose mark is gone. It may stand on another block of a level that has as many breakpoints
+    as before. Where the system prompt moved into the first message, or out of it, the last of these answers.
     """
-    if _has_system(was) != _has_system(now) and position in _shared_breakpoints(was):
-        return max(_shared_breakpoints(now), default=None)
+    is_shared = position in _shared_breakpoints(was)
+    answers = _shared_breakpoints(now) if is_shared else [*now.breakpoints]
+    if is_shared and _has_system(was) != _has_system(now):
+        return max(answers, default=None)
     block = was.links[position].block
     level = [p for p, link in enumerate(now.links) if link.block.level == block.level]
     ends_level = position + 1 == len(was.links) or was.links[position + 1].block.level != block.level
-    if not ends_level:
-        same = [p for p in level if now.links[p].block.digest == block.digest]
-        level = same or [p for p in level if now.links[p].block.where == block.where]
-    if level and (position not in was.breakpoints or level[-1] in now.breakpoints):
-        return level[-1]
+    if ends_level:
+        level = level[-1:]
+    else:
+        level = [
+            p
+            for p in level
+            if now.links[p].block.digest == block.digest or now.links[p].block.where == block.where
+        ]
+    found = [p for p in level if p in answers or position not in was.breakpoints]
+    if found:
+        return found[-1]
     before, after = (_breakpoints_beside(its, block) for its in (was, now))
     return after[before.index(position)] if position in before and len(before) == len(after) else None
 

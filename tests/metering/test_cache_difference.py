@@ -416,6 +416,40 @@ def test_a_warm_prefix_stays_warm_where_a_block_comes_before_it(mark: Mapping[st
     assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
 
 
+def test_a_warm_context_that_is_gone_does_not_make_the_question_warm() -> None:
+    """The question stands at its place now, with the mark of the conversation."""
+
+    def asked(context: int, question: str) -> Prompt:
+        given = [text(context, "context", MARK)] if context else []
+        message = {"role": "user", "content": [*given, text(300, question, MARK)]}
+        heads = [text(1500, "system", MARK)]
+        return parse_prompt({"model": "claude-sonnet-4-5", "system": heads, "messages": [message]})
+
+    api, warm = Api(), Api()
+    record([asked(400, "elsewhere")], api)
+    recorded = record([asked(400, "here")], api)
+    assert split(recorded[0].tokens) == (1900, 0, 300, 3)
+    record([asked(0, "elsewhere")], warm)
+    now = [asked(0, "here")]
+    assert split(changed(recorded, now)[0].tokens) == pytest.approx(truth(now, warm)[0], abs=3)
+
+
+def test_warm_blocks_that_change_places_stay_warm() -> None:
+    """The first of them is too short to be cached by itself now."""
+
+    def asked(names: str, words: str) -> list[Prompt]:
+        sizes = {"a": 300, "b": 900}
+        heads = [text(sizes[name], name, MARK) for name in names]
+        return [ask(heads, text(20, words), text(9, "said"), text(7, "on"))]
+
+    api, warm = Api(), Api()
+    record(asked("ab", "elsewhere"), api)
+    recorded = record(asked("ab", "here"), api)
+    record(asked("ba", "elsewhere"), warm)
+    now = asked("ba", "here")
+    assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
+
+
 def test_a_prefix_that_lost_its_mark_is_cold_for_the_marks_behind_it() -> None:
     """Another conversation over the system prompt had begun: now nobody writes what they share."""
     api, cold = Api(), Api()
