@@ -426,7 +426,10 @@ WAYS = [
         FAILS,
         JUDGED,
         "2 over",
-        in_body("import contextlib, agent\n    with contextlib.suppress(BaseException): ask('One')"),
+        swap(
+            "    assert ask(",
+            "    import contextlib\n    with contextlib.suppress(BaseException):\n        assert ask(",
+        ),
     ),
     Way("no marker", FAILS, CLOSED, "Its marker was forgotten", swap(MARK, "")),
     Way(
