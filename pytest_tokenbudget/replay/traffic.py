@@ -351,6 +351,7 @@ class Reader:
         """Read every body with its keys in alphabetical order if `sort_keys` (see `read_request`)."""
         self._sort_keys = sort_keys
         self._read: dict[bytes, tuple[Request, tuple[Request, ...]]] = {}
+        self._texts: dict[str, str] = {}
 
     def read(self, raw: Mapping[str, Any], url: str | None = None) -> Sent:
         """Read a request in vcr's shape. Pass `url` if the request's own cannot be trusted."""
@@ -360,7 +361,9 @@ class Reader:
         said.update(body)
         known = self._read.get(key := said.digest())
         if known is None:
-            request = read_request(str(raw["method"]), url, headers, body, sort_keys=self._sort_keys)
+            request = read_request(
+                str(raw["method"]), url, headers, body, sort_keys=self._sort_keys, texts=self._texts
+            )
             if request is not None:
                 entries = read_batch_requests(request, headers, body, sort_keys=self._sort_keys)
                 known = self._read[key] = request, entries

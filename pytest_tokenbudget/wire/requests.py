@@ -35,7 +35,13 @@ _NOT_CANONICAL = (b'": ', b"\\u", b"\\/", b'"metadata"', b'"thread"', _ATTRIBUTI
 
 
 def read_request(
-    method: str, url: str, headers: Mapping[str, str], body: bytes, *, sort_keys: bool = False
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    sort_keys: bool = False,
+    texts: dict[str, str] | None = None,
 ) -> Request | None:
     """Read what an HTTP library sends, or a cassette holds, as a Messages request; None for other traffic.
 
@@ -44,8 +50,13 @@ def read_request(
 
     Key order is part of a prompt, but a cassette whose serializer parses bodies loses it. With `sort_keys`,
     keys are read in alphabetical order, so that what the cassette holds and what is sent now compare.
+
+    Long texts are those of `texts` where it has them, and enter it where not: a conversation sends all that
+    was said before with each of its turns.
     """
     parsed = parse_body(body)
+    if texts is not None and parsed is not None and len(body) >= _LARGE:
+        _share(parsed, texts)
     if sort_keys and parsed is not None:
         parsed = sorted_keys(parsed)
         body = _compact(parsed)
@@ -127,6 +138,24 @@ def _first_below(steps: Iterable[tuple[str, object, object]]) -> OtherValue | No
 
 MISSING = object()
 """Stands for a value that is not there."""
+
+
+_LARGE = 32 * 1024
+"""Bytes of a body from which its texts are shared with those of other requests."""
+_LONG = 500
+"""Characters of a text from which it is shared."""
+
+
+def _share(body: dict[str, Any], texts: dict[str, str]) -> None:
+    """Put the objects in `texts` in the place of equal long texts; `texts` gains those that it lacks."""
+    left: list[Any] = [body]
+    while left:
+        container = left.pop()
+        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(value, str) and len(value) >= _LONG:
+                container[key] = texts.setdefault(value, value)
+            elif isinstance(value, (dict, list)):
+                left.append(value)
 
 
 def sorted_keys(value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pytest_tokenbudget.replay.traffic import Reader
 from support.scratch_suites import Suite
 
 SUITE = """
@@ -71,6 +72,24 @@ def no_garbage_collection() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+def test_a_conversation_holds_each_long_text_once() -> None:
+    """It is sent anew with each turn, as recorded and now: 24 turns of 300 KB are 600 KB, not 17 MB."""
+    reader, said = Reader(), [str(number) * 20_000 for number in range(4)]
+    read = []
+    for turns in (2, 3, 4, 4):
+        messages = [{"role": "user", "content": [{"type": "text", "text": text}]} for text in said[:turns]]
+        body = {"model": "claude-haiku-4-5", "system": f"Turn {len(read)}", "messages": messages}
+        sent = {"method": "POST", "uri": "https://api.anthropic.com/v1/messages", "body": json.dumps(body)}
+        request = reader.read(sent).request
+        assert request is not None
+        assert request.body == body
+        read.append(request)
+    texts = [block.content["text"] for request in read for block in request.prompt.level("messages")]
+    texts += [m["content"][0]["text"] for request in read for m in (request.body or {})["messages"]]
+    assert len(texts) == 2 * (2 + 3 + 4 + 4)
+    assert len({id(text) for text in texts}) == len(said)
 
 
 def test_a_scenario_that_is_over_keeps_nothing_of_what_it_asked(
