@@ -14,6 +14,7 @@ import functools
 import inspect
 import io
 import itertools
+import math
 import re
 import sys
 import time
@@ -459,6 +460,9 @@ def _async_handler(router: Router, library: Any, original: Callable[..., Any]) -
 
 async def _others_ask() -> None:
     """Let the other tasks of this loop ask that are ready to, before an answer that takes no time."""
+    if trio := _trio():
+        await trio.lowlevel.checkpoint()
+        return
     try:
         asyncio.get_running_loop()
     except RuntimeError:  # the loop of another library
@@ -466,8 +470,22 @@ async def _others_ask() -> None:
     await asyncio.sleep(0)
 
 
+def _trio() -> Any:
+    """Return trio if the caller is a task of it (anyio's is, too); else None."""
+    trio = sys.modules.get("trio")
+    return trio if trio and trio.lowlevel.in_trio_task() else None
+
+
+def _cancellations() -> tuple[type[BaseException], ...]:
+    """Return what the event loops in use raise in a task that is cancelled."""
+    trio = sys.modules.get("trio")
+    return (asyncio.CancelledError, trio.Cancelled) if trio else (asyncio.CancelledError,)
+
+
 def _is_cancelled() -> bool:
     """Return whether the running task is being cancelled, so that it must not wait for anything."""
+    if trio := _trio():
+        return bool(trio.current_effective_deadline() == -math.inf)
     try:
         task = asyncio.current_task()
     except RuntimeError:  # the event loop of another library
@@ -504,7 +522,7 @@ class _Reading:
             yield
         except GeneratorExit:
             raise
-        except asyncio.CancelledError:
+        except _cancellations():
             self.leave()
             raise
         except BaseException:
@@ -818,9 +836,14 @@ class _UnansweredError(BaseException):
 
     async def wait(self) -> NoReturn:
         """Wait until the agent cancels the call, as it did before. Refuse if it waits for far longer."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LONGER * self.after + PATIENCE):
-                await asyncio.Event().wait()
+        patience = _LONGER * self.after + PATIENCE
+        if trio := _trio():
+            with trio.move_on_after(patience):
+                await trio.sleep_forever()
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await asyncio.Event().wait()
         self.ledger.overdue(self.sent, self.how)
 
 
@@ -839,7 +862,7 @@ def _noting(timeouts: type[Exception]) -> Iterator[None]:
     except timeouts:
         sending.leave(Left.TIMED_OUT)
         raise
-    except asyncio.CancelledError:
+    except _cancellations():
         sending.leave(Left.CANCELLED)
         raise
     finally:

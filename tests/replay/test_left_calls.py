@@ -10,8 +10,10 @@ from typing import Any
 
 import aiohttp
 import anthropic
+import anyio
 import httpx2
 import pytest
+import trio
 
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.replay import vcr_bridge
@@ -160,6 +162,110 @@ def test_cancelled_calls_are_recorded_and_replayed_as_they_were(slow_api: Messag
     billed = [pair for pair in ledger.recording.pairs if pair.answer.billed]
     assert len(ledger.recording.pairs) == len(interactions)
     assert len(billed) == len(heard), "what was left is no turn"
+
+
+class Waiting:
+    """A client of a task of trio, or of anyio on it, that tells when a request is on its way."""
+
+    def __init__(self, url: str) -> None:
+        self.sent = trio.Event()
+
+        async def note(_: httpx2.Request) -> None:
+            self.sent.set()
+
+        self.client = httpx2.AsyncClient(base_url=url, event_hooks={"request": [note]})
+
+    async def ask(self, words: str) -> str:
+        body = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": words}]}
+        answer = await self.client.post("/v1/messages", json=body, headers={"x-api-key": "sk-ant-test"})
+        return str(answer.json()["content"][0]["text"])
+
+    async def read(self, words: str, seen: trio.Event) -> None:
+        """Read a stream, and stop at its first line until the task is cancelled."""
+        body = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": words}]}
+        headers = {"x-api-key": "sk-ant-test"}
+        stream = self.client.stream("POST", "/v1/messages", json={**body, "stream": True}, headers=headers)
+        async with stream as answer:
+            async for _ in answer.aiter_lines():
+                seen.set()
+                await trio.sleep_forever()
+
+
+async def moved_on(waiting: Waiting, _: bool) -> list[str]:
+    """What `trio.move_on_after` does, without a clock: time is up as soon as the request is sent."""
+    async with trio.open_nursery() as nursery:
+
+        async def slow() -> None:
+            with scope:
+                await waiting.ask(SLOW)
+
+        scope = trio.CancelScope()
+        nursery.start_soon(slow)
+        await waiting.sent.wait()
+        scope.cancel()
+    assert scope.cancelled_caught
+    return [await waiting.ask("Be quick.")]
+
+
+async def hedged_in_a_group(waiting: Waiting, _: bool) -> list[str]:
+    """anyio's task group on trio: the first answer cancels the other call."""
+    heard = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(waiting.ask, SLOW)
+        await waiting.sent.wait()
+        heard.append(await waiting.ask("Hello"))
+        group.cancel_scope.cancel()
+    return heard
+
+
+async def left_while_read(waiting: Waiting, replays: bool) -> list[str]:
+    """A stream is cancelled at its first line; in replay nothing of it comes."""
+    seen = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waiting.read, "Hello", seen)
+        await (waiting.sent if replays else seen).wait()
+        nursery.cancel_scope.cancel()
+    return [await waiting.ask("Bye")]
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator")  # of httpx2, on trio
+@pytest.mark.parametrize("agent", [moved_on, hedged_in_a_group, left_while_read])
+def test_cancelled_calls_on_trio_are_recorded_and_replayed_as_they_were(
+    slow_api: MessagesApi, agent: Callable[[Waiting, bool], Awaitable[list[str]]]
+) -> None:
+    async def main(replays: bool) -> list[str]:
+        waiting = Waiting(slow_api.url)
+        async with waiting.client:
+            return await agent(waiting, replays)
+
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        heard = trio.run(main, False)
+    interactions = recording.interactions()
+    left = [how_left(answer) for _, answer in interactions]
+    assert [one and one[0] for one in left] == [Left.CANCELLED, None]
+    assert len(recording.called("test_it").abandoned) == 1
+    with replaying(interactions) as ledger:
+        assert trio.run(main, True) == heard
+    assert not ledger.problems
+    assert not ledger.recording.misses
+    assert sum(pair.answer.billed for pair in ledger.recording.pairs) == 1
+
+
+def test_what_was_left_on_trio_and_is_waited_for_now_fails(
+    slow_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vcr_bridge, "PATIENCE", 0.0)
+
+    async def main(is_patient: bool) -> None:
+        waiting = Waiting(slow_api.url)
+        async with waiting.client:
+            await (waiting.ask(SLOW) if is_patient else moved_on(waiting, False))
+
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        trio.run(main, False)
+    told = pytest.raises(ReplayMiss, match="was cancelled by the agent when it was recorded")
+    with replaying(recording.interactions()), told:
+        trio.run(main, True)
 
 
 def test_a_stream_that_is_cancelled_while_it_is_read_is_left_too(slow_api: MessagesApi) -> None:
