@@ -330,55 +330,99 @@ def resplit(
         return tuple(Split(turn.tokens) for turn in recorded)
     if not any(map(touches_cache, recorded, current)):
         return tuple(map(_uncached, recorded, current))
-    counter = counter or Memo(BuiltinCounter())
-    simulation = _Simulation(recorded, current, same, minimums or {}, counter, lasting)
-    splits = simulation.splits("first")
-    several = _several_hidden(recorded, current)
-    return splits if several is None else _between(splits, simulation.splits("last"), several)
+    return Resplit(recorded, minimums or {}, counter or Memo(BuiltinCounter())).add(current, lasting)
 
 
-@dataclass(frozen=True, slots=True)
-class _Simulation:
-    """Both sides of a changed run; the fields are the arguments of `resplit`."""
+class Resplit:
+    """Both sides of a changed run, simulated as far as its turns are known.
 
-    recorded: Sequence[RecordedTurn]
-    current: Sequence[CurrentTurn | None]
-    same: Sequence[bool]
-    """Whether a turn asks what was recorded, by turn."""
-    minimums: Mapping[str, int]
-    counter: Counter
-    lasting: Callable[[int], bool]
+    Turns are added in recorded order, as the tests that share a cassette ask for them: what was simulated
+    stays, and each turn is simulated once.
+    """
 
-    def splits(self, lean: Lean) -> tuple[Split, ...]:
-        """Simulate both sides and split each turn; `lean` says which hidden blocks are the largest."""
-        recording = study(self.recorded, self.minimums, self.counter, lean)
-        turns = measure_current(recording.turns, self.current, self.counter, lean)
-        before = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
-        shown = {
-            index: _carried_over(known, turns[index], recording.minimums)
-            if known.warm and self.lasting(index)
-            else known
-            for index, known in recording.shown.items()
-        }
-        after = simulate(turns, shown=shown, minimums=recording.minimums)
+    def __init__(
+        self, recorded: Sequence[RecordedTurn], minimums: Mapping[str, int], counter: Counter
+    ) -> None:
+        """Take the arguments of `resplit`; nothing is simulated before the first turn is added."""
+        self._recorded = recorded
+        self._minimums = minimums
+        self._counter = counter
+        self._current: list[CurrentTurn | None] = []
+        self._sides: dict[Lean, _Sides] = {}
+        self._changed: int | None = None  # the first turn that asks something else
+        self._several: str | None = None
+
+    @property
+    def known(self) -> int:
+        """How many turns were added; only turns from this one on can be."""
+        return len(self._current)
+
+    def add(self, current: Sequence[CurrentTurn | None], lasting: Callable[[int], bool]) -> tuple[Split, ...]:
+        """Add turns behind those that are known, None for each that is not asked; return their splits."""
+        begin = self.known
+        recorded = self._recorded[begin : begin + len(current)]
+        same = [
+            now is not None and same_prompt(now.prompt, was.prompt)
+            for was, now in zip(recorded, current, strict=True)
+        ]
+        if self._changed is None and False in same:
+            self._changed = begin + same.index(False)
+        self._current += current
+        if self._several is None:
+            self._several = _several_hidden(self._recorded if begin == 0 else (), current)
+        splits = self._splits("first", begin, same, lasting)
+        if self._several is None:
+            return splits
+        return _between(splits, self._splits("last", begin, same, lasting), self._several)
+
+    def _splits(
+        self, lean: Lean, begin: int, same: Sequence[bool], lasting: Callable[[int], bool]
+    ) -> tuple[Split, ...]:
+        if lean not in self._sides:
+            recording = study(self._recorded, self._minimums, self._counter, lean)
+            self._sides[lean] = _Sides(recording, self._counter, lean)
+        sides = self._sides[lean]
+        sides.follow(self._current, lasting)
         return tuple(
-            self._split(index, *sides) for index, sides in enumerate(zip(before, after, strict=True))
+            self._split(begin + place, is_same, sides.before[begin + place], sides.after[begin + place])
+            for place, is_same in enumerate(same)
         )
 
-    def _split(self, index: int, before: Outcome, after: Outcome) -> Split:
-        was, now = self.recorded[index], self.current[index]
+    def _split(self, index: int, is_same: bool, before: Outcome, after: Outcome) -> Split:
+        was, now = self._recorded[index], self._current[index]
         tokens = was.tokens
         if now is None or after.chain is None or before.chain is None:
             return Split(None, None, None, before, after)
-        if tokens is None or now.prompt_tokens is None or index < self.same.index(False):
+        is_unchanged = self._changed is None or index < self._changed
+        if tokens is None or now.prompt_tokens is None or is_unchanged:
             return Split(tokens, None, None, before, after)
         note = _why_unknown(was, before.chain, after.chain)
         if note is None:
             return Split(_shifted(tokens, before, after, now.prompt_tokens), None, None, before, after)
-        if self.same[index] and before.read == after.read:
+        if is_same and before.read == after.read:
             return Split(tokens, None, None, before, after)
         best = _kept(tokens, now.prompt_tokens)
         return Split(_lost(best), note, best, before, after)
+
+
+class _Sides:
+    """A simulated recording, and the simulation of its turns as they are asked now, as far as it goes."""
+
+    def __init__(self, recording: Recording, counter: Counter, lean: Lean) -> None:
+        self.before = simulate(recording.turns, shown=recording.shown, minimums=recording.minimums)
+        self.after: list[Outcome] = []
+        self._recording = recording
+        self._measured = CurrentSizes(recording.turns, counter, lean)
+        self._cache = Cache(recording.minimums)
+
+    def follow(self, current: Sequence[CurrentTurn | None], lasting: Callable[[int], bool]) -> None:
+        """Simulate the turns of `current` that were not simulated yet."""
+        begin = len(self.after)
+        for index, turn in enumerate(self._measured.add(current[begin:]), begin):
+            shown = self._recording.shown.get(index, Shown())
+            if shown.warm and lasting(index):
+                shown = _carried_over(shown, turn, self._recording.minimums)
+            self.after.append(Outcome() if turn is None else self._cache.ask(index, turn, shown))
 
 
 def _several_hidden(recorded: Sequence[RecordedTurn], current: Sequence[CurrentTurn | None]) -> str | None:
@@ -558,48 +602,62 @@ class CurrentTurn:
     """Whether it is the recorded prompt as JSON, in any order of keys: each block keeps its recorded size."""
 
 
-def measure_current(
-    recorded: Sequence[CacheTurn],
-    current: Sequence[CurrentTurn | None],
-    counter: Counter,
-    lean: Lean = "first",
-) -> tuple[CacheTurn | None, ...]:
-    """Return the turns as asked now, each measured beside the recorded one that answers it.
+class CurrentSizes:
+    """Measures the turns as they are asked now, each beside the recorded one that answers it.
 
-    None stands for a turn that is not asked. An unchanged turn is the recorded one. A turn whose prompt
-    tokens are unknown is measured by its weights, so that it can keep its place.
+    A prefix that was measured once keeps its size.
     """
-    prefixes: dict[str, int] = {}
-    for turn in recorded:
-        for link, size in zip(turn.chain.links, turn.sizes, strict=True):
-            prefixes.setdefault(link.key, size)
-    blocks = [_block_sizes(turn) for turn in recorded]
-    anywhere = {key: size for sizes in reversed(blocks) for key, size in sizes.items()}
-    turns: list[CacheTurn | None] = [None] * len(current)
-    asked: dict[int, Unsized] = {}
-    for index, (was, now) in enumerate(zip(recorded, current, strict=True)):
-        if now is None:
-            continue
-        if same_prompt(now.prompt, was.chain.prompt):
-            turns[index] = was
-            continue
-        its = chain(now.prompt)
-        if now.equal and len(its.links) == len(was.sizes):
-            turns[index] = replace(was, chain=its)
-            prefixes |= {link.key: size for link, size in zip(its.links, was.sizes, strict=True)} | prefixes
-            continue
-        total = now.prompt_tokens
-        if its.links and was.sizes and total is not None:
-            after = was.total - was.sizes[-1]
-            prefixes.setdefault(its.links[-1].key, max(total - after, 0))
-        asked[index] = Unsized(
-            its, total, _weights(its, now.parts, ChainMap(blocks[index], anywhere), counter, lean)
-        )
-    measured = prefix_sizes(list(asked.values()), prefixes)
-    for (index, unsized), sizes in zip(asked.items(), measured, strict=True):
-        total = unsized.whole(sizes)
-        turns[index] = replace(recorded[index], chain=unsized.chain, sizes=sizes, total=total)
-    return tuple(turns)
+
+    def __init__(self, recorded: Sequence[CacheTurn], counter: Counter, lean: Lean = "first") -> None:
+        """Take the measured recording; `lean` says which hidden blocks are the largest."""
+        self._recorded = recorded
+        self._counter = counter
+        self._lean: Lean = lean
+        self._known = 0
+        self._prefixes: dict[str, int] = {}
+        for turn in recorded:
+            for link, size in zip(turn.chain.links, turn.sizes, strict=True):
+                self._prefixes.setdefault(link.key, size)
+        self._blocks = [_block_sizes(turn) for turn in recorded]
+        self._anywhere = {key: size for sizes in reversed(self._blocks) for key, size in sizes.items()}
+
+    def add(self, current: Sequence[CurrentTurn | None]) -> list[CacheTurn | None]:
+        """Return the next turns, measured.
+
+        None stands for a turn that is not asked. An unchanged turn is the recorded one. A turn whose prompt
+        tokens are unknown is measured by its weights, so that it can keep its place.
+        """
+        begin, self._known = self._known, self._known + len(current)
+        turns: list[CacheTurn | None] = [None] * len(current)
+        asked: dict[int, Unsized] = {}
+        for place, now in enumerate(current):
+            was = self._recorded[begin + place]
+            if now is None:
+                continue
+            if same_prompt(now.prompt, was.chain.prompt):
+                turns[place] = was
+                continue
+            its = chain(now.prompt)
+            if now.equal and len(its.links) == len(was.sizes):
+                turns[place] = replace(was, chain=its)
+                self._learn(its, was.sizes)
+                continue
+            total = now.prompt_tokens
+            if its.links and was.sizes and total is not None:
+                after = was.total - was.sizes[-1]
+                self._prefixes.setdefault(its.links[-1].key, max(total - after, 0))
+            sizes = ChainMap(self._blocks[begin + place], self._anywhere)
+            asked[place] = Unsized(its, total, _weights(its, now.parts, sizes, self._counter, self._lean))
+        measured = prefix_sizes(list(asked.values()), self._prefixes)
+        for (place, unsized), sizes_now in zip(asked.items(), measured, strict=True):
+            total, was = unsized.whole(sizes_now), self._recorded[begin + place]
+            turns[place] = replace(was, chain=unsized.chain, sizes=sizes_now, total=total)
+            self._learn(unsized.chain, sizes_now)
+        return turns
+
+    def _learn(self, its: Chain, sizes: Sequence[int]) -> None:
+        for link, size in zip(its.links, sizes, strict=True):
+            self._prefixes.setdefault(link.key, size)
 
 
 def beside_blocks(its: Chain) -> dict[int, int]:

@@ -5,17 +5,19 @@ A recorded answer is refused where the limits of the new request would end it el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.metering.cache_split import (
     CurrentTurn,
     ForeignReads,
     RecordedTurn,
+    Resplit,
     Split,
     by_rate,
     foreign_reads,
@@ -66,6 +68,9 @@ class Meter:
     """Counts changed prompts exactly, where somebody can be asked."""
     weights: Counter = field(default_factory=lambda: Memo(BuiltinCounter()))
     """Shares known totals out over blocks; only its proportions count."""
+    shared: MutableMapping[object, tuple[Measured, Measured]] = field(default_factory=WeakKeyDictionary)
+    """What was measured of recordings that several tests ask, as asked and as accepted, by what pairs them.
+    It keeps none alive."""
 
     def replayed(
         self,
@@ -78,6 +83,7 @@ class Meter:
         stood_in: int = 0,
         doubtful: Collection[int] = (),
         only: Collection[int] | None = None,
+        measured: Measured | None = None,
     ) -> Run:
         """Measure the requests of one cassette; `exchanges` are all that it holds, in order.
 
@@ -85,7 +91,8 @@ class Meter:
         in recorded order, so that concurrent requests do not change the result. A placeholder `stood_in` for
         the answers to so many of the `misses`, and the `doubtful` ones, by position, may not be asked behind
         a real answer. `only` are the numbers of the exchanges whose turns are wanted: the others are looked
-        at only if one of them asks something else than was recorded, and so may have left another cache.
+        at only if one of them asks something else than was recorded, and so may have left another cache. Of
+        these, `measured` holds what was measured of the same recording before, and is added to.
         """
         settled = self.from_one_start(exchanges)
         if settled is not exchanges:
@@ -99,9 +106,12 @@ class Meter:
         wanted = {n: paired[n] for n in recorded if n in paired and (only is None or n in only)}
         alone = only is not None and settled is exchanges and _stand_alone(recorded, paired, wanted)
         asked = wanted if alone else {n: paired[n] for n in recorded if n in paired}
-        estimates = self._estimates(recorded, asked)
-        simulated = {n: exchange for n, exchange in recorded.items() if n in wanted or not alone}
-        splits = self._splits(simulated, asked, estimates)
+        if alone or measured is None or settled is not exchanges:
+            estimates: Mapping[int, Estimate] = self._estimates(recorded, asked)
+            simulated = {n: exchange for n, exchange in recorded.items() if n in wanted or not alone}
+            splits: Mapping[int, Split] = self._splits(simulated, asked, estimates)
+        else:
+            estimates, splits = self._added(measured, recorded, asked)
         turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in wanted.items())
         moved = tuple(paired.get(pair.index, pair) for pair in reshaped)
         missed = tuple(self._missed(misses, recorded, doubtful)) if misses else ()
@@ -326,6 +336,28 @@ class Meter:
             return Estimate(total, Basis.RECORDED, total, total)
         return estimate(known, pair.request.prompt, self.counter, near=near, answers=answers)
 
+    def _added(
+        self, measured: Measured, recorded: Mapping[int, Exchange], asked: Mapping[int, Pair]
+    ) -> tuple[Mapping[int, Estimate], Mapping[int, Split]]:
+        """Return what `measured` holds, with what is asked behind that; if it comes before it, begin anew."""
+        order = list(recorded)
+        prompts = [exchange.request.prompt for exchange in recorded.values()]
+        if measured.resplit is None or not measured.goes_on(prompts, asked, order):
+            was = [_recorded_turn(exchange) for exchange in recorded.values()]
+            measured.begin(prompts, Resplit(was, self.minimums, self.weights))
+        assert measured.resplit is not None
+        begin = measured.resplit.known
+        end = max((place for place, number in enumerate(order) if number in asked), default=-1) + 1
+        numbers = order[begin:end]
+        new = {number: asked[number] for number in numbers if number in asked}
+        measured.pairs |= new
+        measured.estimates |= self._estimates(recorded, new)
+        current = [_current_turn(new.get(n), measured.estimates.get(n)) for n in numbers]
+        volatile = cache(lambda: frozenset(self.volatile(list(asked.values()))))
+        splits = measured.resplit.add(current, lambda place: order[place] not in volatile())
+        measured.splits |= dict(zip(numbers, splits, strict=True))
+        return measured.estimates, measured.splits
+
     def _splits(
         self,
         recorded: Mapping[int, Exchange],
@@ -333,17 +365,7 @@ class Meter:
         estimates: Mapping[int, Estimate],
     ) -> dict[int, Split]:
         was = [_recorded_turn(exchange) for exchange in recorded.values()]
-        now = [
-            CurrentTurn(
-                asked[number].request.prompt,
-                estimates[number].prompt_tokens or None,
-                estimates[number].parts,
-                equal=asked[number].how == Paired.EXACT and estimates[number].basis is Basis.RECORDED,
-            )
-            if number in asked
-            else None
-            for number in recorded
-        ]
+        now = [_current_turn(asked.get(number), estimates.get(number)) for number in recorded]
         order = list(recorded)
         volatile = cache(lambda: frozenset(self.volatile(list(asked.values()))))
         splits = resplit(
@@ -373,6 +395,45 @@ class Meter:
             None
             if recorded is None or split.best is None
             else self.tiered(recorded.with_main(rate, split.best)),
+        )
+
+
+def _current_turn(pair: Pair | None, estimate: Estimate | None) -> CurrentTurn | None:
+    """Return a turn as it is asked now, or None if it is not asked."""
+    if pair is None or estimate is None:
+        return None
+    return CurrentTurn(
+        pair.request.prompt,
+        estimate.prompt_tokens or None,
+        estimate.parts,
+        equal=pair.how == Paired.EXACT and estimate.basis is Basis.RECORDED,
+    )
+
+
+@dataclass(slots=True)
+class Measured:
+    """What was measured of a cassette that several tests ask, one after the other."""
+
+    resplit: Resplit | None = None
+    pairs: dict[int, Pair] = field(default_factory=dict)
+    estimates: dict[int, Estimate] = field(default_factory=dict)
+    splits: dict[int, Split] = field(default_factory=dict)
+    _prompts: Sequence[Prompt] = ()
+
+    def begin(self, prompts: Sequence[Prompt], resplit: Resplit) -> None:
+        """Forget what is known, and begin with the `prompts` of a recording."""
+        self.resplit, self._prompts = resplit, prompts
+        for known in (self.pairs, self.estimates, self.splits):
+            known.clear()
+
+    def goes_on(self, prompts: Sequence[Prompt], asked: Mapping[int, Pair], order: Sequence[int]) -> bool:
+        """Return whether all that is known still holds, and what is new comes behind it."""
+        known = order[: self.resplit.known if self.resplit else 0]
+        return (
+            len(prompts) == len(self._prompts)
+            and all(now is was for now, was in zip(prompts, self._prompts, strict=True))
+            and all((number in asked) == (number in self.pairs) for number in known)
+            and all(asked[number].request is pair.request for number, pair in self.pairs.items())
         )
 
 

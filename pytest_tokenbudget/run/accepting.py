@@ -14,7 +14,7 @@ from pytest_tokenbudget.budget.accepted import AcceptedCassette, AcceptedTurn, e
 from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
 from pytest_tokenbudget.diagnosis.values import kind_of_difference
 from pytest_tokenbudget.metering.estimate import Estimate
-from pytest_tokenbudget.metering.meter import Meter, Run, Turn, is_turn
+from pytest_tokenbudget.metering.meter import Measured, Meter, Run, Turn, is_turn
 from pytest_tokenbudget.model import Basis, Paired, Usage
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.pairing import Recording
@@ -88,8 +88,14 @@ def replayed(
         stood_in=stood_in,
         doubtful=doubtful,
         only=only,
+        measured=None if whole else _shared(meter, recording)[0],
     )
     return _since_accepted(meter, run, recording, whole=whole) if accepted else run
+
+
+def _shared(meter: Meter, recording: Recording) -> tuple[Measured, Measured]:
+    """Return what was measured of a recording that several tests ask: as it is asked, and as accepted."""
+    return meter.shared.setdefault(recording, (Measured(), Measured()))
 
 
 def _turn_pairs(recording: Recording) -> dict[int, Pair]:
@@ -129,9 +135,13 @@ def _as_accepted(meter: Meter, recording: Recording, only: Collection[int]) -> I
 
 
 def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool) -> Run:
-    asked = {turn.pair.index for turn in run.turns}
-    pairs = _accepted_pairs(recording, None if whole else asked)
-    before = {turn.pair.index: turn for turn in meter.replayed(recording.exchanges, pairs).turns}
+    if whole:
+        was = meter.replayed(recording.exchanges, _accepted_pairs(recording, None))
+    else:  # what others have asked before may have left a cache, as accepted too
+        pairs = _accepted_pairs(recording, set(_turn_pairs(recording)))
+        mine, known = {turn.pair.index for turn in run.turns}, _shared(meter, recording)[1]
+        was = meter.replayed(recording.exchanges, pairs, only=mine, measured=known)
+    before = {turn.pair.index: turn for turn in was.turns}
     turns = []
     for turn in run.turns:
         index = turn.pair.index

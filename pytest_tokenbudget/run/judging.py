@@ -332,7 +332,7 @@ class Judge:
             lost = {pair.index for pair in pairs if any(pair.request.prompt is prompt for prompt in prompts)}
             return proved_volatile(pairs) | lost
 
-        return replace(self.meter, volatile=volatile)
+        return replace(self.meter, volatile=volatile, shared={})
 
     def lasts(self, names: Names) -> bool:
         """Return whether names come in this order in every process, as far as that can be known."""

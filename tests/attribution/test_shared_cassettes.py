@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import pytest
 
-from pytest_tokenbudget.metering import cache_split, meter
+from pytest_tokenbudget.metering import cache_split, meter, prompt_cache
 from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.model import Basis, Usage
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.run.accepting import replayed
+from pytest_tokenbudget.wire.exchange import Accepted
 from support.budgeted import Judged, Project
 from support.messages_api import MessagesApi
 from support.scratch_suites import echo, make
@@ -125,6 +129,77 @@ def test_what_changes_in_a_shared_cassette_without_a_cache_is_counted_once(
     assert {len(run.turns) for run in runs} == {1}
     everything = METER.replayed(recording.exchanges, recording.pairs)
     assert [turn.usage for run in runs for turn in run.turns] == [turn.usage for turn in everything.turns]
+
+
+MARKED = {"cache_control": {"type": "ephemeral"}}
+
+
+def caching_bodies(number: int) -> list[Body]:
+    """What so many tests ask of one cassette: all of them begin with the same cached rules."""
+    rules = text("Never promise a date that nobody has confirmed. " * 120) | MARKED
+    body = {**support_agent().bodies()[0], "tools": []}
+    asked = [{"role": "user", "content": f"Where is parcel {n}?"} for n in range(number)]
+    return [{**body, "system": [rules], "messages": [one]} for one in asked]
+
+
+def longer(body: Body) -> Body:
+    """The body with longer rules."""
+    rules = text(body["system"][0]["text"] + "Sign with your name, and be brief. " * 20) | MARKED
+    return {**body, "system": [rules]}
+
+
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_what_changes_in_a_shared_cassette_that_caches_is_simulated_once(
+    monkeypatch: pytest.MonkeyPatch, is_accepted: bool
+) -> None:
+    """Each test was simulated anew for every later one: n(n+1)/2 turns. It adds its own now."""
+    bodies = caching_bodies(12)
+    recorded = record(bodies, support_agent().answers()[:1] * len(bodies))
+    changed = [longer(body) for body in bodies]
+    accepted = {
+        number: Accepted(request(longer(body)), exchange.answer.usage or Usage(), Basis.COUNTED)
+        for number, (body, exchange) in enumerate(zip(bodies, recorded, strict=True))
+    }
+    if is_accepted:
+        changed = [longer(body) for body in changed]
+    recording = Recording(recorded, accepted=lambda: accepted if is_accepted else {})
+    simulated, counted = [], []
+    ask, estimate = prompt_cache.Cache.ask, meter.estimate
+    monkeypatch.setattr(
+        prompt_cache.Cache, "ask", lambda cache, *turn: (simulated.append(turn), ask(cache, *turn))[1]
+    )
+    monkeypatch.setattr(
+        meter, "estimate", lambda *sides, **near: (counted.append(sides), estimate(*sides, **near))[1]
+    )
+    measure, runs = replace(METER, shared=WeakKeyDictionary()), []
+    for number, body in enumerate(changed):
+        recording.choose(request(body))
+        runs.append(
+            replayed(measure, recording, misses=(), unplayed=(), reshaped=(), whole=False, only={number})
+        )
+    sides = 2 if is_accepted else 1
+    # The recorded turns are studied, and simulated as recorded and as asked: three times each.
+    assert len(simulated) == sides * 3 * len(bodies)
+    assert len(counted) == (3 if is_accepted else 1) * len(bodies)  # and each once against the accepted one
+    assert {len(run.turns) for run in runs} == {1}
+    everything = METER.replayed(recording.exchanges, recording.pairs)
+    assert [turn.usage for run in runs for turn in run.turns] == [turn.usage for turn in everything.turns]
+    assert runs[0].usage.tokens.cache_creation_input_tokens > 0
+    assert all(run.usage.tokens.cache_read_input_tokens > 0 for run in runs[1:])
+
+
+def test_tests_of_a_shared_cassette_that_caches_may_come_in_any_order() -> None:
+    """What comes before what is known is measured anew, with all that is known."""
+    bodies = caching_bodies(5)
+    recording = Recording(record(bodies, support_agent().answers()[:1] * len(bodies)))
+    measure, runs = replace(METER, shared=WeakKeyDictionary()), {}
+    for number in (2, 4, 0, 1, 3):
+        recording.choose(request(longer(bodies[number])))
+        runs[number] = replayed(
+            measure, recording, misses=(), unplayed=(), reshaped=(), whole=False, only={number}
+        )
+        known = METER.replayed(recording.exchanges, recording.pairs, only={number})
+        assert runs[number].usage == known.usage, number
 
 
 def test_a_change_of_a_later_turn_is_no_business_of_those_before_it(monkeypatch: pytest.MonkeyPatch) -> None:

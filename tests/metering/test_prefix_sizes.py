@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tokenbudget.metering.cache_split import (
+    CurrentSizes,
     CurrentTurn,
     Unsized,
     Weight,
     cheap_weights,
-    measure_current,
     prefix_sizes,
 )
 from pytest_tokenbudget.metering.models import Family
@@ -98,7 +98,7 @@ def test_what_tools_add_stays_around_a_system_prompt_that_moves_into_a_message()
     was = chain(parse_prompt({**ASKED, "tools": tools, "system": [system], "messages": [user(question)]}))
     now = parse_prompt({**ASKED, "tools": tools[::-1], "messages": [user(system, question)]})
     sizes = (180 + 50, 280, 280 + 2000, 280 + 2000 + 316 + 20)
-    (turn,) = measure_current([CacheTurn(was, sizes, 2619)], [CurrentTurn(now, 2619)], Quarters())
+    (turn,) = CurrentSizes([CacheTurn(was, sizes, 2619)], Quarters()).add([CurrentTurn(now, 2619)])
     assert turn is not None
     assert turn.sizes == (180 + 50, 280, 280 + 316 + 2000, 280 + 316 + 2000 + 20)
 
