@@ -35,7 +35,9 @@ class Framing:
     """Tokens around the content of the messages, by tokenizer family.
 
     Measured on the recordings of `MODELS`, November 2026; the newest family on four of Opus 4.8, its calls
-    and deferred tools on recordings of Sonnet 5, Opus 4.8 and later that the corpus does not hold.
+    on recordings of Sonnet 5, Opus 4.8 and later that the corpus does not hold. Deferred tools: 4 in 6
+    recordings of Sonnet 4.5, 0 or 1 by a published probe of Haiku 4.5; 93 by that probe of Opus 4.8, Opus 5
+    and Sonnet 5 (ten tools), up to 97 in recordings that the corpus does not hold.
     """
 
     prompt: int
@@ -188,6 +190,16 @@ def _unmeasured(*figures: str) -> Source:
 
 _TOKENIZER = Source(("family",), 'page "Token counting"; source models of ctok 1.3', "2026-09-26")
 _SERIAL_APART = Source(("serial",), "measured on recordings that the corpus does not hold", "2026-11-28")
+_PROBE = Source(
+    ("tools",),
+    "count_tokens of eleven tools (published by romanpert/sanchopanza: probe-models.json)",
+    "2026-09-27",
+)
+_ABOVE_TOOLS = Source(
+    ("any_tool", "one_tool"),
+    "taken to be as far above `tools` as on Opus 4.8, Opus 5 and Sonnet 5",
+    "2026-11-29",
+)
 _TOOLS_PAGE = Source(_TOOLS, 'page "Pricing", tool use', "2026-08")
 _MINIMUM = Source(("cache_minimum",), 'page "Prompt caching"', "2026-09-26")
 _OLD_MINIMUM = Source(("cache_minimum",), 'page "Prompt caching" of 2025', "2025")
@@ -353,12 +365,18 @@ MODELS: tuple[ModelRow, ...] = (
         ),
     ),
     ModelRow(
-        name="fable-5", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), *_PAGES, _unmeasured("serial", "serial_forced")),
+        name="fable-5", family=Family.V48, cache_minimum=512, tools=290, any_tool=410, one_tool=412,
+        sources=(
+            _TOKENIZER, _PROBE, _ABOVE_TOOLS, _like("opus-5", "escapes", "system"), *_PAGES,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
-        name="fable-5-1", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,
-        sources=(_TOKENIZER, _like("opus-5"), *_PAGES, _unmeasured("serial", "serial_forced")),
+        name="fable-5-1", family=Family.V48, cache_minimum=512, tools=288, any_tool=408, one_tool=410,
+        sources=(
+            _TOKENIZER, _PROBE, _ABOVE_TOOLS, _like("opus-5", "escapes", "system"), *_PAGES,
+            _unmeasured("serial", "serial_forced"),
+        ),
     ),
     ModelRow(
         name="fable-5-2", family=Family.V48, cache_minimum=512, tools=286, any_tool=406, one_tool=408,

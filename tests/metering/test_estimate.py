@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.metering.counting import CtokCounter
 from pytest_tokenbudget.metering.estimate import (
     Estimate,
     Known,
@@ -426,6 +427,56 @@ def test_where_one_call_at_a_time_was_not_measured_the_interval_holds_all_that_w
     assert result.high is not None
     assert result.low <= RECORDED - 209
     assert result.high >= RECORDED + 2
+
+
+def probed_tool(name: str, **more: object) -> dict[str, object]:
+    """A tool of the published probe."""
+    about = " ".join(f"field{number} explains attribute {number}." for number in range(60))
+    fields = {f"arg{number}": {"type": "string", "description": f"argument {number}"} for number in range(8)}
+    schema = {"type": "object", "properties": fields, "required": ["arg0"]}
+    return {"name": name, "description": f"Look up detailed records. {about}", "input_schema": schema, **more}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ctok") is None, reason="ctok needs Python 3.12")
+@pytest.mark.parametrize(
+    ("model", "loaded", "deferred"),
+    [
+        ("claude-opus-4-8", 9368, 431),
+        ("claude-opus-5", 9364, 427),
+        ("claude-sonnet-5", 9432, 495),
+        ("claude-fable-5", 9368, 431),
+        ("claude-fable-5-1", 9366, 429),
+        ("claude-haiku-4-5", 7287, 537),
+    ],
+)
+def test_ten_tools_loaded_and_deferred_count_what_the_api_counts(
+    model: str, loaded: int, deferred: int
+) -> None:
+    """Answers of `count_tokens`, as romanpert/sanchopanza published them (probe-models.json, 2026-09-27)."""
+    clock = {"name": "clock", "description": "today", "input_schema": {"type": "object"}}
+    names = [f"records_{number}" for number in range(10)]
+    asked = {"model": model, "messages": [{"role": "user", "content": "Summarise my records."}]}
+    none, all_loaded, all_deferred = (
+        parse_prompt({**asked, "tools": [clock, *tools]})
+        for tools in ([], map(probed_tool, names), [probed_tool(name, defer_loading=True) for name in names])
+    )
+    exact = CtokCounter()
+    now = estimate(Known(all_loaded, loaded), all_deferred, exact)
+    assert now.low is not None
+    assert now.high is not None
+    assert now.low <= deferred <= now.high
+    if "haiku" not in model:  # whose tools count a token less each, by that probe
+        assert estimate(Known(all_loaded, loaded), none, exact).prompt_tokens == deferred - 93
+
+
+def test_the_tool_use_prompt_of_another_model_is_that_of_the_probe() -> None:
+    """Fable 5 has that of Opus 4.8, and Fable 5.1 two tokens fewer."""
+    tools = [probed_tool("records_0")]
+    asked = {"messages": [{"role": "user", "content": "Summarise my records."}], "tools": tools}
+    was = Known(parse_prompt({**asked, "model": "claude-opus-4-8"}), RECORDED)
+    for model, more in (("claude-fable-5", 0), ("claude-fable-5-1", -2)):
+        now = parse_prompt({**asked, "model": model})
+        assert estimate(was, now, Words()).prompt_tokens == RECORDED + more
 
 
 def test_one_call_at_a_time_is_nothing_without_tools() -> None:
