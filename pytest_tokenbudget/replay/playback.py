@@ -76,8 +76,6 @@ class Ledger:
         self.mismatches: list[tuple[str, str]] = []
         """(asker, a sentence about what differs) for each request that `match_on` lets nothing answer. It was
         answered with the exchange that it pairs with, so that it is measured."""
-        self.first: Request | None = None
-        """The first model request that it was asked; None if there was none."""
         self.closed = False
         """Whether the cassette was closed again."""
         self.shared = False
@@ -98,6 +96,8 @@ class Ledger:
             repeats=self.rules.repeats,
             accepted=lambda: self.rules.accepted(self._traffic.exchanges),
         )
+        self.first: Request | None = None
+        """The first model request that it was asked; None if there was none."""
         self._accounts = Accounts(self.recording, self.name)
         self._carriers = dict(zip(map(id, self._traffic.exchanges), self._traffic.carriers, strict=True))
         self._calls = Calls(self.name)
