@@ -176,7 +176,7 @@ def _change(change: Change, paper: Paper, verbosity: int, *, is_named: bool) -> 
 
 
 def _names(scenarios: Sequence[ScenarioEntry], *, is_named: bool) -> str:
-    """Return how scenarios fail and the first of their names; if they are named already, how many they are."""
+    """Return how scenarios fail and the first of their names; how many they are if they are named already."""
     past = dict.fromkeys(row.metric for one in scenarios if one["verdict"] == "over" for row in rows(one))
     verdicts = ", ".join(dict.fromkeys(one["verdict"] for one in scenarios))
     if past and not is_named:
