@@ -12,6 +12,7 @@ from pytest_tokenbudget.diagnosis.block_changes import compare, excerpt
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.prompt_parts import TOOL_RESULT, opening_of, text_of, to_json, tool_names
 from pytest_tokenbudget.metering.cache_rules import cache_model
+from pytest_tokenbudget.metering.cache_split import as_written
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.metering.prompt_cache import newly_refused
 from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Usage
@@ -50,7 +51,8 @@ def recorded_anew(
 ) -> list[Finding]:
     """Tell that the recording itself bills something else than the baseline, as it was made after it.
 
-    `names_recording` says whether the baseline names the recording that it was measured on.
+    What it adds in dollars is that of both sides from one start, as they are judged. `names_recording` says
+    whether the baseline names the recording that it was measured on.
     """
     recorded = sum((turn.recorded for turn in run.turns if turn.recorded), Usage())
     if not run.is_measured or recorded == baseline or (starts and _same_tokens(recorded, baseline)):
@@ -61,6 +63,9 @@ def recorded_anew(
         f"{now.output_tokens:,} output tokens, where the baseline has {plural(baseline.turns, 'turn')} with "
         f"{was.prompt_tokens:,} and {was.output_tokens:,}: it was made after the baseline"
     )
+    first = min(turn.pair.answer.recording_session for turn in run.turns)
+    if later := [turn.pair.request for turn in run.turns if turn.pair.answer.recording_session > first]:
+        text += f"; called anew: {asking(later)}"
     if _same_tokens(recorded, baseline):
         text = "the recording bills the tokens of the baseline, of which other parts are read from the cache"
         if not names_recording:
@@ -68,6 +73,8 @@ def recorded_anew(
                 ": the baseline does not say which recording it was measured on (version 1 of its file), so "
                 "it is taken for this one; where it was another, an update is all that is needed"
             )
+    if starts:
+        baseline, recorded = as_written(baseline, starts.baseline), as_written(recorded, starts.measured)
     before, after = cost(baseline), cost(recorded)
     amount = None if before is None or after is None else after - before
     return [

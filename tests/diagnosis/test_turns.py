@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.budget.verdict import Starts
+from pytest_tokenbudget.diagnosis.turns import recorded_anew
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 from support.changes import adds_up
@@ -218,3 +220,24 @@ def test_another_rate_of_the_same_model() -> None:
         "turn 1: claude-opus-4-8 (batch) instead of claude-opus-4-8",
     )
     assert found.cost_usd == -cost(first.recorded or Usage()) / 2  # type: ignore[operator]
+
+
+def test_a_later_recording_names_what_was_called_anew_and_its_dollars_are_from_one_start() -> None:
+    run = replay(record(BODIES, support_agent().answers()), BODIES)
+    *kept, last = run.turns
+    answer = replace(last.pair.answer, recording_session=1)
+    run = replace(run, turns=(*kept, replace(last, pair=replace(last.pair, answer=answer))))
+    (rate,) = run.usage.by_rate
+    read = {rate: {"5m": run.usage.tokens.cache_read_input_tokens}}
+    fewer = Usage.of(rate, replace(run.usage.tokens, output_tokens=1), turns=len(kept))
+    (finding,) = recorded_anew(run, fewer, cost, Starts(read, read), names_recording=True)
+    assert f"; called anew: {asked(BODIES[-1])}" in finding.text
+    (other,) = recorded_anew(run, fewer, cost, Starts(read, {}), names_recording=True)
+    assert finding.cost_usd is not None
+    assert other.cost_usd is not None
+    assert finding.cost_usd > 0 > other.cost_usd, "what another start had read is written on both sides"
+
+
+def asked(body: Body) -> str:
+    said = body["messages"][-1]["content"]
+    return f"user {said[0]['type']}" if isinstance(said, list) else "user text"
