@@ -381,7 +381,7 @@ class WayOut:
 
 
 def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
-    """Return the command that resolves each failing verdict of `scenarios`; caps are raised by hand."""
+    """Return the command that each verdict of `scenarios` asks for; caps are raised by hand."""
     by_verdict: dict[str, list[ScenarioEntry]] = defaultdict(list)
     for one in scenarios:
         by_verdict[one["verdict"]].append(one)
@@ -410,6 +410,7 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         WayOut("Record what changed (needs an API key)", _command(RECORD, own[RECORD])),
         WayOut("Record it (needs an API key)", _command(FIRST, own[FIRST])),
         WayOut("Write the first baseline", _command(UPDATE, by_verdict["new"])),
+        WayOut("To keep the gain, accept it", _command(UPDATE, by_verdict["improved"])),
         *(WayOut(f"Upgrade to know what {verdict} means", UPGRADE) for verdict in newer),
     ]
     unpriced_models = any(limit["measured"] is None for one in over for limit in exceeded(one))

@@ -123,7 +123,8 @@ def summary_lines(
     for texts, style in ((live, ""), (notes, "yellow"), (missing, "red")):
         pieces = (wrap(text, paper.columns, "", "  ") for text in _some(texts, verbosity))
         lines += [Line(piece, style) for piece in chain.from_iterable(pieces)]
-    lines += [line for way_out in ways_out(failing) for line in _way_out(way_out, paper)]
+    cheaper = [one for one in told if one["verdict"] == "improved" and verbosity >= 0]
+    lines += [line for way_out in ways_out(failing or cheaper) for line in _way_out(way_out, paper)]
     if verbosity >= 0 or missing:
         lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
         headline = run_view.money_first(document) if failing else run_view.headline(document)
@@ -138,7 +139,9 @@ def _estimated(told: Sequence[ScenarioEntry]) -> str:
 
 def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
     """Yield what differs, place by place, and what fails for another reason; with -q without empty lines."""
-    told = change_view.changes(document) if any(map(scenario_view.fails, document["scenarios"])) else []
+    fails = any(map(scenario_view.fails, document["scenarios"]))
+    cheaper = verbosity >= 0 and any(one["verdict"] == "improved" for one in document["scenarios"])
+    told = change_view.changes(document) if fails or cheaper else []
     most = None if verbosity > 0 else _DETAILS
     failing = [[one["id"] for one in change.failing] for change in told]
     blocks = [
