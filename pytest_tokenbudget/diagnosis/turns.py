@@ -170,11 +170,16 @@ def _added(run: Run) -> Iterator[Finding]:
 
 
 def _first_difference(run: Run, request: Request) -> str:
-    """Return where a request leaves the recorded one that begins most like it, in words; else empty."""
+    """Return where a request leaves the recorded one that begins most like it, in words.
+
+    Empty if nothing is recorded, or if every recorded turn is asked and none begins like it.
+    """
     recorded = [one.request for one in run.unplayed] or [turn.pair.recorded for turn in run.turns]
     if not recorded:
         return ""
     nearest = max(recorded, key=lambda one: _begin_alike(one.prompt, request.prompt))
+    if not run.unplayed and not _begin_alike(nearest.prompt, request.prompt):
+        return ""  # it is none of those that are recorded, changed
     return f"; {difference_of(nearest, request)}"
 
 
@@ -433,4 +438,4 @@ def asked(prompt: Prompt) -> str:
     last = next((block for block in reversed(prompt.blocks) if block.level == "messages"), None)
     if last is None:
         return "an empty conversation"
-    return f"{last.role} {last.kind} {excerpt(text_of(last), 0)!r}"
+    return f"{last.role} {last.kind} '{excerpt(text_of(last), 0)}'"

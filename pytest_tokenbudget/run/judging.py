@@ -60,10 +60,16 @@ class Judge:
         """The files that prompts may come from, read when something changed."""
         return read_source_tree(self.root)
 
-    def examine(self, place: Place, settings: ScenarioSettings, run: Run) -> ScenarioEntry:
-        """Judge one scenario and say why. Raises BaselineError if its baseline cannot be read."""
+    def examine(
+        self, place: Place, settings: ScenarioSettings, run: Run, *, stays: bool = False
+    ) -> ScenarioEntry:
+        """Judge one scenario and say why. Raises BaselineError if its baseline cannot be read.
+
+        `stays` says that an update leaves its baseline as it is.
+        """
         committed, cost = self.committed.of(place), self.prices.cost
-        judgement, run, baseline, starts = self._compared(committed, run, settings)
+        compare = self.against_baseline if stays else self._compared
+        judgement, run, baseline, starts = compare(committed, run, settings)
         between = [] if judgement.verdict.is_measured else bounds(run, baseline, cost)
         anew = other_start(starts)
         if undecided := [*_undecided(judgement, run)]:  # the bounds explain it, before what is known

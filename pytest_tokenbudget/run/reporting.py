@@ -35,10 +35,12 @@ Node = pytest.Item | pytest.Collector
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _OF_KEYS = re.compile(r"api_key|auth_token|authentication|credentials|API_KEY|AUTH_TOKEN")
 """Words of an error of a client that has no key."""
-_NO_KEY = (
-    "No model call was made, and there is no key: this run makes real calls, and neither "
-    f"{' nor '.join(_KEYS)} is set. Set one (export {_KEYS[0]}=...), or give the client of the test its key."
+_SET_ONE = (
+    f"neither {' nor '.join(_KEYS)} is set. Set one (export {_KEYS[0]}=...), or give the client of the test "
+    "its key."
 )
+_NO_KEY = f"No real call was made, and there is no key: {_SET_ONE}"
+_PERHAPS_NO_KEY = f"No model call was made. Where one failed for want of a key: {_SET_ONE}"
 
 
 class Cache:
@@ -114,7 +116,7 @@ def of_credentials(error: BaseException | None, scenario: Scenario | None) -> st
             f"{scenario.place.id}: the API answered {status}, so the key was not accepted. Set {_KEYS[0]} to "
             "a key that may call this model, and run it again. Nothing is recorded."
         )
-    if scenario.touched or any(map(os.environ.get, _KEYS)) or not _OF_KEYS.search(str(error)):
+    if scenario.called or any(map(os.environ.get, _KEYS)) or not _OF_KEYS.search(str(error)):
         return None
     return f"{scenario.place.id}: {_NO_KEY}"
 
@@ -129,8 +131,9 @@ def of_real_calls(
     """
     if not report.failed or report.when != "call" or scenario is None:
         return
-    if not scenario.touched and not any(map(os.environ.get, _KEYS)):
-        yield "token budgets", _NO_KEY
+    is_told = _NO_KEY in str(report.longrepr)
+    if not is_told and not scenario.touched and not any(map(os.environ.get, _KEYS)):
+        yield "token budgets", _PERHAPS_NO_KEY
     if not live and scenario.own and scenario.own.calls and scenario.written is None:
         calls = plural(len(scenario.own.calls), "real call")
         yield "token budgets", f"The test failed: nothing of its {calls} is recorded."

@@ -128,6 +128,12 @@ class Scenario:
         return self.allowance is not None and self.allowance.is_spent
 
     @property
+    def called(self) -> bool:
+        """Whether it has made a real call, answered or not."""
+        calls = [ledger.called(self.place.id) for ledger in self.ledgers]
+        return any(one.exchanges or one.unanswered for one in calls)
+
+    @property
     def touched(self) -> bool:
         """Whether there is anything to judge: something was asked, or was recorded and is to be asked."""
         refused = bool(self.refusals or self.unmetered or self.stop)

@@ -196,8 +196,7 @@ class Session:
             prompts = [turn.pair.request.prompt for turn in run.turns]
             keep_prompts(self.options.prompts, scenario.place.id, prompts)
         measured_on = self._to_accept(scenario, run, as_asked) if judge else None
-        examine = self.judge.examine_live if self.options.live else self.judge.examine
-        entry = examine(scenario.place, scenario.settings, run)
+        entry = self._examined(scenario, run, measured_on)
         scenario.outcome = entry["verdict"]
         # Of live runs, the controller judges all samples together.
         verdict = Verdict(entry["verdict"])
@@ -237,6 +236,19 @@ class Session:
         if committed is None or (committed.accepted and not self._accepted_as_committed(scenario.place)):
             return True
         return self.judge.against_baseline(committed, run, scenario.settings)[0].verdict != Verdict.WITHIN
+
+    def _examined(self, scenario: Scenario, run: Run, measured_on: MeasuredOn | None) -> ScenarioEntry:
+        if self.options.live:
+            return self.judge.examine_live(scenario.place, scenario.settings, run)
+        stays = self._stays(scenario.place, measured_on)
+        return self.judge.examine(scenario.place, scenario.settings, run, stays=stays)
+
+    def _stays(self, place: Place, measured_on: MeasuredOn | None) -> bool:
+        """Return whether an update leaves a baseline as it is: what changed is within its tolerance."""
+        before = self.committed.of(place)
+        if before is None or measured_on is None or measured_on["due"] or self.options.taken != "due":
+            return False
+        return before.recording in (None, measured_on["recording"])
 
     def _accepted_as_committed(self, place: Place) -> bool:
         return bool(self.committed.accepted(place, lenient=True))

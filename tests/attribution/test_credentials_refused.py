@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.messages_api import MessagesApi
 from support.scratch_suites import Suite
 
@@ -16,12 +18,20 @@ def test_parcel():
 """
 
 
-def test_it_is_one_sentence_without_a_traceback(suite: Suite, api: MessagesApi) -> None:
+def test_it_is_one_sentence_without_a_traceback(
+    suite: Suite, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = suite(ONE, 1)
     done = project.run("--token-budget-record=all")  # no key is set
     assert done.status == 1
-    assert "test_it.py::test_parcel: No model call was made, and there is no key" in done.output
+    assert "test_it.py::test_parcel: No real call was made, and there is no key" in done.output
     assert "KeyError" not in done.output
+    assert done.words.count("there is no key: neither") == 1, "under the test's name, and nowhere else"
+    monkeypatch.setenv("MORE", " Answer at once, and in as few words as you can.")
+    changed = project.run("--token-budget-record=changed")
+    assert "test_it.py::test_parcel: No real call was made, and there is no key" in changed.output
+    assert "KeyError" not in changed.output
+    monkeypatch.delenv("MORE")
     agent = project.path / "agent.py"
     text = agent.read_text("utf-8")
     agent.write_text(text.replace('"x-api-key"', '"x-other-key"'), "utf-8")  # which the server refuses

@@ -82,7 +82,7 @@ def test_workers_of_xdist(project: Project) -> None:
 def test_nothing_stands_in_where_calls_are_real(project: Project, options: tuple[str, ...]) -> None:
     done = project.run(*options)
     assert done.status != 0
-    assert "No model call was made, and there is no key" in done.output
+    assert "No real call was made, and there is no key" in done.output
     assert "Could not resolve authentication method" not in done.output  # the SDK's traceback
 
 
@@ -152,7 +152,7 @@ def test_what_stands_in_is_never_sent(
     assert looked_up == []
     assert "2 failed, 1 passed" in done.output, done.output
     for refusal in refusals:
-        assert done.output.count(refusal) >= refusals.count(refusal)
+        assert done.words.count(refusal) >= refusals.count(refusal)
 
 
 SETS = """
