@@ -172,15 +172,20 @@ def _added(run: Run) -> Iterator[Finding]:
 def _first_difference(run: Run, request: Request) -> str:
     """Return where a request leaves the recorded one that begins most like it, in words.
 
-    Empty if nothing is recorded, or if every recorded turn is asked and none begins like it.
+    Empty if nothing is recorded, or if every recorded turn is asked and that one is on another model, or
+    differs in whether it offers tools.
     """
     recorded = [one.request for one in run.unplayed] or [turn.pair.recorded for turn in run.turns]
     if not recorded:
         return ""
     nearest = max(recorded, key=lambda one: _begin_alike(one.prompt, request.prompt))
-    if not run.unplayed and not _begin_alike(nearest.prompt, request.prompt):
+    if not run.unplayed and _kind(nearest.prompt) != _kind(request.prompt):
         return ""  # it is none of those that are recorded, changed
     return f"; {difference_of(nearest, request)}"
+
+
+def _kind(prompt: Prompt) -> tuple[str, bool]:
+    return prompt.model, any(block.level == "tools" for block in prompt.blocks)
 
 
 def difference_of(was: Request, now: Request) -> str:

@@ -123,6 +123,7 @@ class Recording:
             match = (
                 self._find(conversation, origin)
                 or self._surely_following(conversation, origin)
+                or self._of_its_kind(conversation, origin)
                 or self._repeated(conversation, origin)
             )
             if match is None:
@@ -262,6 +263,25 @@ class Recording:
         pair = self._taken_back(asked, following)
         return None if pair is None else Match(pair.index, Paired.LINEAGE, origin, displaced=pair.request)
 
+    def _of_its_kind(self, asked: Conversation, origin: Origin) -> Match | None:
+        """Pair an opening with the recorded one whose answer a call of another kind got: a triage before it.
+
+        Of another kind is what asks another model and, unlike the recorded one, offers tools or offers none.
+        """
+        if not origin.may_open:
+            return None
+        recorded = self._recorded
+        taken = [
+            index
+            for index in recorded.roots(asked.request)
+            if index in self._served
+            and _differs_in_kind(self._served[index], recorded[index])
+            and _kind(asked) == _kind(recorded[index])
+            and recorded.is_alike(asked, index)
+        ]
+        pair = self._taken_back(asked, taken)
+        return None if pair is None else Match(pair.index, Paired.SIMILAR, Origin(), displaced=pair.request)
+
     def _taken_back(self, asked: Conversation, found: Iterable[int]) -> Pair | None:
         """Take one of the exchanges from the request that only seemed to belong to it, which is a miss now.
 
@@ -390,6 +410,15 @@ _FEW = 8
 """How many candidates are compared word for word at most; `Recorded._shortlist` chooses them."""
 _TELLING = 64
 """How many of an opening's rarest words are kept to find it by."""
+
+
+def _kind(asked: Conversation) -> tuple[str, bool]:
+    return asked.request.prompt.model, asked.offers_tools
+
+
+def _differs_in_kind(one: Conversation, other: Conversation) -> bool:
+    """Return whether both the model and whether tools are offered differ."""
+    return all(a != b for a, b in zip(_kind(one), _kind(other), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,3 +241,9 @@ def test_a_later_recording_names_what_was_called_anew_and_its_dollars_are_from_o
 def asked(body: Body) -> str:
     said = body["messages"][-1]["content"]
     return f"user {said[0]['type']}" if isinstance(said, list) else "user text"
+
+
+def test_a_call_of_another_kind_has_no_first_difference_to_the_recorded_ones() -> None:
+    check = {"model": MODEL, "max_tokens": 9, "messages": [user("Is this polite? Say yes or no.")]}
+    (found,) = told([*BODIES, check])
+    assert found.text.endswith("conversation more than recorded: user text 'Is this polite? Say yes or no.'")

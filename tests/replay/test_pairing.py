@@ -596,6 +596,31 @@ def test_one_subagent_more_gets_nothing_that_was_another_agents() -> None:
     assert len(recorded.misses) == 1
 
 
+@pytest.mark.parametrize("change", ["the tool", "the system prompt"])
+def test_a_call_in_front_that_asks_the_same_of_another_model_is_the_added_one(change: str) -> None:
+    """A triage: it gets an answer first, and gives it back to the agent whose question it repeats."""
+    question = user("My parcel 4711 never came. Where is it?")
+    system, answered = "You find parcels for the customers of a shop.", tool_use("toolu_a1", "I look.")
+    opening = body([question], system=system)
+    second = body(
+        [question, said(answered.message["content"]), result("toolu_a1", "On its way.")], system=system
+    )
+    recorded = recording((opening, answered), (second, DONE))
+    triage = body([question], model="claude-haiku-4-5", tools=[])
+    if change == "the tool":
+        tools = [
+            {**TOOLS[0], "description": "Looks a parcel up by its number, and says where it is."},
+            *TOOLS[1:],
+        ]
+        now = [{**sent, "tools": tools} for sent in (opening, second)]
+    else:
+        now = [{**sent, "system": f"{system} Be brief."} for sent in (opening, second)]
+    play(recorded, [triage, *now])
+    assert [request.prompt.model for request in recorded.misses] == ["claude-haiku-4-5"]
+    assert [(pair.index, pair.request.body) for pair in recorded.pairs] == [(0, now[0]), (1, now[1])]
+    assert recorded.unplayed == ()
+
+
 def test_examples_with_labels_are_not_taken_for_answers() -> None:
     """Few-shot classification: the answers are texts of the prompt."""
 
