@@ -61,7 +61,7 @@ def caching(run: LaidOut, minimums: Mapping[str, int], locate: Locate) -> Iterat
     pays = best.read > now.read or (len(asked) > 1 and not _reads_less(asked))
     found: list[_Advice] = []
     if best.cost < now.cost and pays:
-        found.append(_marked_better(run, asked, now, best, bench.placed(best.marks, "1h")))
+        found += _marked_better(run, asked, now, best, bench.placed(best.marks, "1h"))
     if across := _across_runs(run, asked, minimums):
         found.append(across)
     if found:  # the better one: both want a breakpoint behind the system prompt
@@ -109,9 +109,12 @@ def _reads_less(asked: Sequence[Asked]) -> bool:
 
 def _marked_better(
     run: LaidOut, asked: Sequence[Asked], now: _Placing, best: _Placing, hour: _Placing | None
-) -> _Advice:
+) -> Iterator[_Advice]:
+    """Yield the advice to place breakpoints as in `best`; none if their places have the same names."""
     saved, read = now.cost - best.cost, best.read - now.read
     change, places = _change(asked, best.marks)
+    if not places:
+        return
     if read > 0:
         effect = f"read {plural(read, 'token')} more from the cache"
     elif (unread := now.written - best.written) > 0:
@@ -122,7 +125,7 @@ def _marked_better(
     if hour is not None:
         gain = now.cost - hour.cost
         text += f"; {run.saving(gain)} at 1h" if gain > 0 else "; nothing at 1h, which is written at 2x"
-    return _Advice(text, places, max(read, 0), saved)
+    yield _Advice(text, places, max(read, 0), saved)
 
 
 def _change(asked: Sequence[Asked], best: Sequence[Marks]) -> tuple[str, Mapping[str, Block]]:

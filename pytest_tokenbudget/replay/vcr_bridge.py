@@ -865,6 +865,10 @@ def _noting(timeouts: type[Exception]) -> Iterator[None]:
     except _cancellations():
         sending.leave(Left.CANCELLED)
         raise
+    except BaseExceptionGroup as several:  # of the nursery in which trio connects
+        if several.split(_cancellations())[1] is None:
+            sending.leave(Left.CANCELLED)
+        raise
     finally:
         _SENDING.reset(token)
 
