@@ -237,7 +237,7 @@ def _limits_since(
 ) -> Iterator[tuple[str, list[LimitChange]]]:
     """Yield where settings or markers differ from those in `tree`, and what differs there."""
     paths = [path for path in touched if path.endswith((".py", "pyproject.toml"))]
-    for path, was, now in _texts(repository, tree, paths):
+    for path, was, now in repository.texts(tree, paths):
         if path.endswith(".py"):
             for name, changes in marker_changes(was, now).items():
                 yield f"{path}::{name}", changes
@@ -250,21 +250,10 @@ def _pytest_since(
 ) -> Iterator[tuple[str, list[LimitChange]]]:
     """Yield the files whose settings of pytest decide otherwise than in `tree` what is run and judged."""
     paths = [path for path in touched if Path(path).name in PYTEST_FILES]
-    for path, was, now in _texts(repository, tree, paths):
+    for path, was, now in repository.texts(tree, paths):
         name = Path(path).name
         if changes := limit_changes(pytest_settings(name, was), pytest_settings(name, now)):
             yield path, changes
-
-
-def _texts(
-    repository: Repository, tree: Mapping[str, str], paths: Sequence[str]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield (path, its text in `tree`, its text now); a file that is not there has none."""
-    texts = dict(repository.blobs([tree[path] for path in paths if path in tree]))
-    for path in paths:
-        was = texts[tree[path]].decode(errors="replace") if path in tree else ""
-        file = repository.folder / path
-        yield path, was, file.read_text("utf-8", errors="replace") if file.is_file() else ""
 
 
 def _decided(changes: Sequence[Sequence[LimitChange]]) -> str:

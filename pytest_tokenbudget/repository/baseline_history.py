@@ -114,14 +114,12 @@ ACCEPTED = "**/token_budgets/accepted/*.yaml"
 
 def accepted_since(repository: Repository, commit: Commit) -> dict[str, NewlyAccepted]:
     """Return what is accepted otherwise than at `commit`, by scenario id; what grew most comes first."""
-    paths = files(repository.folder, ACCEPTED)
+    paths = [path for path, _ in files(repository.folder, ACCEPTED)]
     tree = repository.tree(commit.id, ".yaml") if paths else {}
-    before = dict(repository.blobs([tree[path] for path, _ in paths if path in tree]))
     found: dict[str, dict[str, list[tuple[str, str]]]] = {}
-    for path, file in paths:
-        was = before[tree[path]].decode(errors="replace") if path in tree else ""
+    for path, was, now in repository.texts(tree, paths):
         module = module_of(path.replace("/accepted/", "/"))
-        for name, fields in newly_accepted(was, file.read_text("utf-8", errors="replace")).items():
+        for name, fields in newly_accepted(was, now).items():
             found[f"{module}::{name}"] = fields
     sources = read_source_tree(repository.folder) if found else SourceTree({})
     return {name: _located(fields, sources, repository.prefix) for name, fields in found.items()}
@@ -440,8 +438,13 @@ def _is_taken(before: Baseline | None, baseline: Baseline, told: MeasuredOn | No
     still_holds = _is_of_version_1(before) and before.usage == baseline.usage and not baseline.accepted
     if taken == "migration" or still_holds:
         return taken == "migration" and still_holds
-    is_anew = None not in (before.recording, baseline.recording) and before.recording != baseline.recording
-    return taken == "all" or is_anew or told is None or told["due"]
+    return taken == "all" or told is None or is_due(before, told)
+
+
+def is_due(before: Baseline, told: MeasuredOn) -> bool:
+    """Return whether an update that takes what is due writes over `before`: it fails, improves or is anew."""
+    is_anew = None not in (before.recording, told["recording"]) and before.recording != told["recording"]
+    return is_anew or told["due"]
 
 
 def _is_of_version_1(baseline: Baseline) -> bool:

@@ -203,6 +203,15 @@ class Repository:
             yield name, output[end + 1 : start]
             start += 1  # the newline behind each content
 
+    def texts(self, tree: Mapping[str, str], paths: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+        """Yield (path, its text in `tree`, its text now); a file that is not there has none."""
+        paths = list(paths)
+        known = dict(self.blobs([tree[path] for path in paths if path in tree]))
+        for path in paths:
+            was = known[tree[path]].decode(errors="replace") if path in tree else ""
+            file = self.folder / path
+            yield path, was, file.read_text("utf-8", errors="replace") if file.is_file() else ""
+
     def changes(self, *patterns: str, most: int) -> list[tuple[Commit, list[FileChange]]]:
         """Return the newest `most` first-parent commits of HEAD that touch `patterns`, oldest first."""
         given = ("log", "--first-parent", "-m", "-M", "--raw", "--no-abbrev", "-z", f"--max-count={most}")

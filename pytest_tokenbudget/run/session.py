@@ -29,7 +29,7 @@ from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.history import log_entry
 from pytest_tokenbudget.reports.terminal import RecordedEntry, failure_text
-from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, not_replayed
+from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, is_due, not_replayed
 from pytest_tokenbudget.repository.git import head_of
 from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_gone_turns
 from pytest_tokenbudget.run.count_api import ApiCounter
@@ -246,9 +246,9 @@ class Session:
     def _stays(self, place: Place, measured_on: MeasuredOn | None) -> bool:
         """Return whether an update leaves a baseline as it is: what changed is within its tolerance."""
         before = self.committed.of(place)
-        if before is None or measured_on is None or measured_on["due"] or self.options.taken != "due":
+        if before is None or measured_on is None or self.options.taken != "due":
             return False
-        return before.recording in (None, measured_on["recording"])
+        return not is_due(before, measured_on)
 
     def _accepted_as_committed(self, place: Place) -> bool:
         return bool(self.committed.accepted(place, lenient=True))
