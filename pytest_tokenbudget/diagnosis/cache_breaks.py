@@ -71,12 +71,10 @@ def _explain(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
 
 def _cause_of(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
     too_short = _too_short(loss, loss.now, loss.now_cached, minimums)
-    across = (
-        too_short if loss.source is None else None
-    )  # whatever else differs from a recording was warm, too
+    leads = loss.source is None  # what else differs from a recording was warm, too
     return (
         _dropped(loss)
-        or across
+        or (too_short if leads else None)
         or _changed(loss)
         or _parameters(loss)
         or too_short

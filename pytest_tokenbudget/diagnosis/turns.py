@@ -185,7 +185,7 @@ def _first_difference(run: Run, request: Request) -> str:
 
 
 def _kind(prompt: Prompt) -> tuple[str, bool]:
-    return prompt.model, any(block.level == "tools" for block in prompt.blocks)
+    return prompt.model, prompt.offers_tools
 
 
 def difference_of(was: Request, now: Request) -> str:

@@ -588,7 +588,7 @@ def stand_ins(prompt: Prompt) -> int:
 
 def _may_call_tools(prompt: Prompt) -> bool:
     """Return whether an answer may be something else than a text that ends the turn."""
-    is_offered = any(block.level == "tools" for block in prompt.blocks) or prompt.options.get("mcp_servers")
+    is_offered = prompt.offers_tools or prompt.options.get("mcp_servers")
     return bool(is_offered) and as_mapping(prompt.options.get("tool_choice")).get("type") != "none"
 
 

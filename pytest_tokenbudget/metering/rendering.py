@@ -373,7 +373,7 @@ def render_options(prompt: Prompt) -> dict[str, Rendered]:
     """
     found = {name: _option(name, value, prompt) for name, value in prompt.options.items()}
     found["tool_choice"] = _tool_choice(prompt)
-    if any(block.level == "tools" for block in prompt.blocks):
+    if prompt.offers_tools:
         found["tools"] = Rendered(tokens=model_row(prompt.model).tools, doubt=3)
     if Head.of(prompt).hides_deferred:
         found["defer_loading"] = _deferred(prompt.model)

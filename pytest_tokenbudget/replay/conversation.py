@@ -98,7 +98,7 @@ class Conversation:
     @property
     def offers_tools(self) -> bool:
         """Whether it lists any tool."""
-        return any(block.level == "tools" for block in self._head)
+        return self.request.prompt.offers_tools
 
     @cached_property
     def head_words(self) -> frozenset[str]:

@@ -83,6 +83,11 @@ class Prompt:
         return tuple(block for block in self.blocks if block.level == level)
 
     @property
+    def offers_tools(self) -> bool:
+        """Whether it lists any tool."""
+        return any(block.level == "tools" for block in self.blocks)
+
+    @property
     def message_count(self) -> int:
         """How many messages the conversation holds."""
         last = self.blocks[-1].message if self.blocks else None
