@@ -279,7 +279,8 @@ class Accepting:
         There are no lines where all are raised for the same: the headline says them.
         """
         raised = self.raised
-        names, alike = short_ids([one["id"] for one in raised]), all(map(self._has_all_sources, raised))
+        names, every = short_ids([one["id"] for one in raised]), len(_places(raised))
+        alike = all(len(_places([one])) == every for one in raised)
         return [
             (
                 name,
@@ -288,9 +289,6 @@ class Accepting:
             )
             for name, one in zip(names, raised, strict=True)
         ]
-
-    def _has_all_sources(self, one: ChangeEntry) -> bool:
-        return len(_places([one])) == len(self.sources)
 
 
 def _places(raised: Sequence[ChangeEntry]) -> list[SourceEntry]:

@@ -114,7 +114,9 @@ def summary_lines(
     if not told and not missing and not notes and not live:
         return []
     failing = [one for one in told if scenario_view.fails(one)]
-    lines = [Line(" token budgets ".center(paper.columns, "="), "bold"), *_causes(document, paper, verbosity)]
+    cheaper = [one for one in told if one["verdict"] == "improved" and verbosity >= 0]
+    lines = [Line(" token budgets ".center(paper.columns, "="), "bold")]
+    lines += _causes(document, paper, verbosity) if failing or cheaper else ()
     if verbosity > 0:
         lines += _table([(one, 0) for one in told], paper) if told else ()
         lines += [line for one in failing for line in (Line(), *_turns(one, paper))] + [Line()]
@@ -123,7 +125,6 @@ def summary_lines(
     for texts, style in ((live, ""), (notes, "yellow"), (missing, "red")):
         pieces = (wrap(text, paper.columns, "", "  ") for text in _some(texts, verbosity))
         lines += [Line(piece, style) for piece in chain.from_iterable(pieces)]
-    cheaper = [one for one in told if one["verdict"] == "improved" and verbosity >= 0]
     lines += [line for way_out in ways_out(failing or cheaper) for line in _way_out(way_out, paper)]
     if verbosity >= 0 or missing:
         lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
@@ -139,9 +140,7 @@ def _estimated(told: Sequence[ScenarioEntry]) -> str:
 
 def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
     """Yield what differs, place by place, and what fails for another reason; with -q without empty lines."""
-    fails = any(map(scenario_view.fails, document["scenarios"]))
-    cheaper = verbosity >= 0 and any(one["verdict"] == "improved" for one in document["scenarios"])
-    told = change_view.changes(document) if fails or cheaper else []
+    told = change_view.changes(document)
     most = None if verbosity > 0 else _DETAILS
     failing = [[one["id"] for one in change.failing] for change in told]
     blocks = [
@@ -180,15 +179,15 @@ def _change(change: Change, paper: Paper, verbosity: int, *, is_named: bool) -> 
 
 def _names(scenarios: Sequence[ScenarioEntry], *, is_named: bool) -> str:
     """Return how scenarios fail and the first of their names; how many they are if they are named already."""
-    past = dict.fromkeys(row.metric for one in scenarios if one["verdict"] == "over" for row in rows(one))
-    verdicts = ", ".join(dict.fromkeys(one["verdict"] for one in scenarios))
-    if past and not is_named:
-        verdicts = verdicts.replace("over", f"over in {listed([*past])}")
+    verdicts = [*dict.fromkeys(one["verdict"] for one in scenarios)]
     names = scenario_view.short_names(scenarios)
     if is_named and len(names) > 1:
-        return f"{verdicts}: the same {plural(len(names), 'scenario')}"
+        return f"{', '.join(verdicts)}: the same {plural(len(names), 'scenario')}"
+    past = dict.fromkeys(row.metric for one in scenarios if one["verdict"] == "over" for row in rows(one))
+    if past and not is_named:
+        verdicts = [f"over in {listed([*past])}" if verdict == "over" else verdict for verdict in verdicts]
     more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
-    return f"{verdicts}: {', '.join(names[:_NAMES])}{more}"
+    return f"{', '.join(verdicts)}: {', '.join(names[:_NAMES])}{more}"
 
 
 def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Iterator[Line]:

@@ -8,14 +8,15 @@ import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_tokenbudget.budget.accepted import accepted_path, read_accepted
+from pytest_tokenbudget.budget.accepted import AcceptedCassette, accepted_path, read_accepted
 from pytest_tokenbudget.budget.baselines import UPDATE, baseline_path, read_baselines, recording_digest
 from pytest_tokenbudget.budget.changes import PATTERN
 from pytest_tokenbudget.errors import CassetteError, SettingsError, TokenBudgetError
@@ -181,6 +182,7 @@ class Cassettes:
         self._partly = partly
         self._first: dict[Path, frozenset[str]] = {}  # meanings: the first request of a cassette
         self._left: list[tuple[str, str, str | None]] | None = None  # baselines whose test is gone
+        self._accepted: list[AcceptedCassette] | None = None  # below the root
         for item in items:
             if path := _cassette(item):
                 self._owners[path][place_of(item).id] = None
@@ -218,10 +220,7 @@ class Cassettes:
         if len(known) != 1:
             return None
         alike = self._renamed_alike(known[0], path)
-        lacking = {one for one in (*self._owners, *self._others) if not one.exists()} - {
-            path,
-            *alike.values(),
-        }
+        lacking = {one for one in self._known if not one.exists()} - {path, *alike.values()}
         return _moves(known[0], path, left[known[0]], scenario, root, alike=alike, prunes=not lacking)
 
     def _renamed_alike(self, old: Path, new: Path) -> dict[Path, Path]:
@@ -236,15 +235,22 @@ class Cassettes:
         }
         return {one: to for one, to in found.items() if to in self._known and not to.exists()}
 
-    @property
+    @cached_property
     def _known(self) -> set[Path]:
         """The cassettes that the tests of this run have, or would have."""
         return {*self._owners, *self._others}
 
     def _first_of(self, path: Path, root: Path) -> frozenset[str]:
         if path not in self._first:
-            self._first[path] = _first_requests(path, root)
+            self._first[path] = _first_requests(path, lambda: self._accepted_below(root))
         return self._first[path]
+
+    def _accepted_below(self, root: Path) -> Sequence[AcceptedCassette]:
+        """Return what is accepted of all cassettes. Raises BaselineError."""
+        if self._accepted is None:
+            committed = [read_accepted(file) for _, file in files(root, ACCEPTED)]
+            self._accepted = [one for accepted in committed for turns in accepted.values() for one in turns]
+        return self._accepted
 
     def baseline_elsewhere(self, scenario: Scenario, root: Path) -> str | None:
         """Return under which name the baseline of a scenario's recording stands, and the way out.
@@ -333,7 +339,7 @@ def _unnamed(missing: Path, root: Path) -> Iterator[Path]:
             yield path
 
 
-def _first_requests(path: Path, root: Path) -> frozenset[str]:
+def _first_requests(path: Path, accepted: Callable[[], Sequence[AcceptedCassette]]) -> frozenset[str]:
     """Return the meanings of the first request of a cassette, as it was recorded and as it was accepted.
 
     Empty for a cassette that cannot be read.
@@ -341,13 +347,7 @@ def _first_requests(path: Path, root: Path) -> frozenset[str]:
     try:
         exchanges = Traffic(read_cassette(path)).exchanges
         first = exchanges[:1]
-        accepted = [
-            turns
-            for _, file in files(root, ACCEPTED)
-            for cassettes in read_accepted(file).values()
-            for turns in cassettes
-        ]
-        was = accepted_in(accepted, exchanges).get(0)
+        was = accepted_in(accepted(), exchanges).get(0)
     except (TokenBudgetError, OSError):
         return frozenset()
     requests = [exchange.request for exchange in first]

@@ -137,14 +137,12 @@ class Scenario:
     def touched(self) -> bool:
         """Whether there is anything to judge: something was asked, or was recorded and is to be asked."""
         refused = bool(self.refusals or self.unmetered or self.stop)
-        return refused or self.failed_a_child or any(map(self._touched, self.ledgers))
+        return refused or self.failed_a_child or any(map(self._asked, self.ledgers)) or self.called
 
-    def _touched(self, ledger: Ledger) -> bool:
+    def _asked(self, ledger: Ledger) -> bool:
         account = ledger.account(self.place.id)
         left = account.unplayed if ledger is self.own else ()
-        asked = account.pairs or account.misses or account.problems or account.edits or left
-        called = ledger.called(self.place.id)
-        return bool(asked or called.exchanges or called.unanswered)
+        return bool(account.pairs or account.misses or account.problems or account.edits or left)
 
     @property
     def failed_a_child(self) -> bool:
