@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from pytest_tokenbudget.budget.baselines import Baseline, read_baselines
 from pytest_tokenbudget.budget.changes import PATTERN, Baselines, changes, from_one_start, module_of
@@ -12,10 +14,11 @@ from pytest_tokenbudget.commands import output, suite
 from pytest_tokenbudget.errors import BaselineError, ReportError
 from pytest_tokenbudget.metering.cache_split import as_written
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import ScenarioId
+from pytest_tokenbudget.model import ScenarioId, Verdict
 from pytest_tokenbudget.replay.cassette_file import is_own, module_of_cassette
 from pytest_tokenbudget.reports import baseline_report, build, document
 from pytest_tokenbudget.reports.baseline_report import Diff
+from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import history_lines, log_lines, read_log
 from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.repository import baseline_history
@@ -161,34 +164,29 @@ def write_history(folder: Path, form: str, most: int, destination: Path | None) 
 def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
     """List the baselines and cassettes that belong to no test, or delete them.
 
+    Where there are any, the suite is replayed: what a test under another name finds by what it asks is kept.
     Files that vcrpy or pytest-recording wrote are never touched. Raises ReportError. Raises BaselineError too
-    if something was left out of the collection, since it is then not known what belongs to no test.
+    if it is not known what belongs to no test: something was left out of the collection, or a test without a
+    baseline did not say what it asks, or asks what was never recorded.
     """
     collected = suite.collect(arguments, folder)
-    folder, cassettes_of_tests = Path(collected["root"]), set(collected["cassettes"])
-    baselines = {
-        path: names
-        for path, file in baseline_history.files(folder, PATTERN)
-        if _is_seen(folder, module_of(path), collected)
-        and (names := [name for name in read_baselines(file) if not _has_test(path, name, collected)])
-    }
-    cassettes = [
-        path
-        for path, file in baseline_history.files(folder, "**/cassettes/*/*.yaml")
-        if path not in cassettes_of_tests
-        and _is_seen(folder, module_of_cassette(file).relative_to(folder).as_posix(), collected)
-        and is_own(file)
-        and not is_of_fixture(file.stem, collected["fixtures"])
-    ]
-    left = [f"{module_of(path)}::{name}" for path, names in baselines.items() for name in names]
+    root = Path(collected["root"])
+    left = [*_without_test(root, collected)]
+    asked = suite.measure(arguments, folder).document if left else None
+    formerly = (
+        {one["id"]: one["formerly"] for one in asked["scenarios"] if "formerly" in one} if asked else {}
+    )
+    kept = {name for one in formerly.values() for name in (*one["baselines"], *one["cassettes"])}
+    gone = [one for one in left if one.name not in kept]
     for sentence in (
-        *(f"no test: baseline of {name}" for name in left),
-        *(f"no test: {c}" for c in cassettes),
+        *(f"no test: {one}" for one in gone),
+        *(f"kept for {name}: {one['text']}" for name, one in formerly.items()),
     ):
         output.write_text(f"{plain(sentence)}\n", None)
-    number = f"{plural(len(left), 'baseline')} and {plural(len(cassettes), 'cassette')}"
-    if not delete or not (left or cassettes):
-        more = "; `tokenbudget prune --delete` deletes them" if left or cassettes else ""
+    are_cassettes = [one.is_cassette for one in gone]
+    number = f"{plural(are_cassettes.count(False), 'baseline')} and {plural(sum(are_cassettes), 'cassette')}"
+    if not delete or not gone:
+        more = "; `tokenbudget prune --delete` deletes them" if gone else ""
         output.write_text(f"{number} without a test{more}\n", None)
         return 0
     if unseen := [*_unseen(collected)]:
@@ -196,12 +194,62 @@ def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
             f"Nothing is deleted, for nobody knows what has no test: {'; '.join(unseen)}. "
             "Collect the whole suite."
         )
-    for path, names in baselines.items():
-        baseline_history.remove(folder / path, names)
-    for path in cassettes:
-        (folder / path).unlink(missing_ok=True)
+    if unknown := _unknown(asked):
+        raise BaselineError(
+            "Nothing is deleted, for it may be of a test that was renamed and changed: "
+            f"{'; '.join(unknown)}. Record what has no recording, or exclude it; then prune."
+        )
+    for path, entries in itertools.groupby(gone, lambda one: one.path):
+        if names := [ScenarioId(one.name).name for one in entries if not one.is_cassette]:
+            baseline_history.remove(root / path, names)
+        else:
+            (root / path).unlink(missing_ok=True)
     output.write_text(f"deleted {number}\n", None)
     return 0
+
+
+class _Left(NamedTuple):
+    """A baseline or a cassette that no test has by its name."""
+
+    name: str
+    """The id of the baseline, or the path of the cassette."""
+    path: str
+    """The file that it is in, from the root."""
+
+    @property
+    def is_cassette(self) -> bool:
+        return self.name == self.path
+
+    def __str__(self) -> str:
+        return self.name if self.is_cassette else f"baseline of {self.name}"
+
+
+def _without_test(root: Path, collected: Collected) -> Iterator[_Left]:
+    """Yield the baselines, then the cassettes of our own, that no collected test has."""
+    for path, file in baseline_history.files(root, PATTERN):
+        if _is_seen(root, module_of(path), collected):
+            names = [name for name in read_baselines(file) if not _has_test(path, name, collected)]
+            yield from (_Left(f"{module_of(path)}::{name}", path) for name in names)
+    of_tests = set(collected["cassettes"])
+    for path, file in baseline_history.files(root, "**/cassettes/*/*.yaml"):
+        module = module_of_cassette(file).relative_to(root).as_posix()
+        is_known = path in of_tests or is_of_fixture(file.stem, collected["fixtures"])
+        if not is_known and _is_seen(root, module, collected) and is_own(file):
+            yield _Left(path, path)
+
+
+def _unknown(document: Document | None) -> list[str]:
+    """Return in words what is not known of tests without a baseline: what they ask, or when they did."""
+    if document is None:
+        return ["the suite could not be replayed"]
+    found = [
+        f"{one['id']} has no recording"
+        for one in document["scenarios"]
+        if one["verdict"] == Verdict.UNRECORDED and one["baseline"] is None and "formerly" not in one
+    ]
+    committed = set(document["committed"])
+    ended = [one for one in document["not_judged"] if one["id"] not in committed]
+    return [*found, *(f"{one['id']} was not judged ({one['outcome']})" for one in ended)]
 
 
 def _unseen(collected: Collected) -> Iterator[str]:

@@ -164,6 +164,19 @@ class StartEntry(TypedDict):
     """A run whose prefix is in the cache."""
 
 
+class FormerlyEntry(TypedDict):
+    """What tests that are gone have left, and a scenario finds by what it asks.
+
+    Ids and paths are from the root of the run.
+    """
+
+    cassettes: list[str]
+    baselines: list[str]
+    """Ids under which they stand."""
+    text: str
+    """What to do, in a sentence."""
+
+
 class ScenarioEntry(TypedDict):
     """One scenario: its verdict and all that led to it."""
 
@@ -188,6 +201,8 @@ class ScenarioEntry(TypedDict):
     """Only for a scenario that asks more than was recorded."""
     start: NotRequired[StartEntry]
     """Only if it is known how often the scenario runs a month."""
+    formerly: NotRequired[FormerlyEntry]
+    """Only for a scenario that may have been renamed or moved."""
 
 
 class TotalsEntry(TypedDict):

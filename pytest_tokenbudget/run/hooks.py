@@ -20,6 +20,7 @@ import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
 from pytest_tokenbudget.replay.proxy import Access as Access  # part of the fixture's signature
+from pytest_tokenbudget.reports.document import FormerlyEntry
 from pytest_tokenbudget.reports.exports import properties
 from pytest_tokenbudget.run import items, reporting
 from pytest_tokenbudget.run.active import Asker, Stage
@@ -353,7 +354,7 @@ class Scenarios:
         if concluded.failure and (scenario.kind == "test" or concluded.entry is None):
             raise BudgetFailure(concluded.failure, pytrace=False)
 
-    def _renamed(self, scenario: Scenario) -> str | None:
+    def _renamed(self, scenario: Scenario) -> FormerlyEntry | None:
         """Return what to do where a scenario stands under another name in the files of the repository."""
         root, place = self._session.root, scenario.place
         if found := self._cassettes.renamed(scenario, root):

@@ -18,13 +18,13 @@ import pytest
 
 from pytest_tokenbudget.budget.accepted import AcceptedCassette, accepted_path, read_accepted
 from pytest_tokenbudget.budget.baselines import UPDATE, baseline_path, read_baselines, recording_digest
-from pytest_tokenbudget.budget.changes import PATTERN
+from pytest_tokenbudget.budget.changes import PATTERN, module_of
 from pytest_tokenbudget.errors import CassetteError, SettingsError, TokenBudgetError
 from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.replay.cassette_file import module_of_cassette, read_cassette
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.reports.document import Recorder
+from pytest_tokenbudget.reports.document import FormerlyEntry, Recorder
 from pytest_tokenbudget.repository.baseline_history import ACCEPTED, files
 from pytest_tokenbudget.run.accepting import accepted_in, turn_indexes
 from pytest_tokenbudget.run.results import Collected, is_of_fixture
@@ -38,7 +38,9 @@ from pytest_tokenbudget.settings import (
     SettingsFiles,
     override,
 )
+from pytest_tokenbudget.wire.exchange import Exchange
 from pytest_tokenbudget.wire.requests import meaning
+from pytest_tokenbudget.wording import listed
 
 _SAMPLE = re.compile(rf"\[{SAMPLE}\d+\]$|-{SAMPLE}\d+(?=\]$)|(?<=\[){SAMPLE}\d+-")
 
@@ -181,7 +183,7 @@ class Cassettes:
         self._others: set[Path] = set()  # of tests that pytest-recording records
         self._partly = partly
         self._first: dict[Path, frozenset[str]] = {}  # meanings: the first request of a cassette
-        self._left: list[tuple[str, str, str | None]] | None = None  # baselines whose test is gone
+        self._left: list[tuple[str, str | None]] | None = None  # baselines whose test is gone
         self._accepted: list[AcceptedCassette] | None = None  # below the root
         for item in items:
             if path := _cassette(item):
@@ -198,10 +200,10 @@ class Cassettes:
                 "what the other recorded. Give them names, or parameter ids, of other letters or digits."
             )
 
-    def renamed(self, scenario: Scenario, root: Path) -> str | None:
-        """Return what to do if a scenario without a cassette was renamed or moved; else None.
+    def renamed(self, scenario: Scenario, root: Path) -> FormerlyEntry | None:
+        """Return what a scenario without a cassette finds by what it asks, and what to do; else None.
 
-        That is so if it asks what exactly one cassette holds that is of no test any more.
+        That are cassettes of no test any more: one that was renamed or moved asks what exactly one holds.
         """
         ledger = scenario.lacking
         path = scenario.cassette_of(ledger) if ledger else None
@@ -216,12 +218,18 @@ class Cassettes:
             left = dict.fromkeys(_unnamed(path, root), "no Python file names it")
             known = [old for old in left if asked in self._first_of(old, root)]
         if len(known) > 1:  # tests with parameters may well begin alike
-            known = [old for old in known if _parameters(old) == _parameters(path)]
-        if len(known) != 1:
+            same = [old for old in known if _parameters(old) == _parameters(path)]
+            known = same if len(same) == 1 else known
+        if not known:
             return None
-        alike = self._renamed_alike(known[0], path)
-        lacking = {one for one in self._known if not one.exists()} - {path, *alike.values()}
-        return _moves(known[0], path, left[known[0]], scenario, root, alike=alike, prunes=not lacking)
+        if len(known) > 1:
+            text = f"{listed([from_root(root, old) for old in known])} ask the same, and their tests are gone"
+        else:
+            alike = self._renamed_alike(known[0], path)
+            lacking = {one for one in self._known if not one.exists()} - {path, *alike.values()}
+            text = _moves(known[0], path, left[known[0]], scenario, root, alike=alike, prunes=not lacking)
+        baselines = self._left_of({_recording(old) for old in known}, root)
+        return {"cassettes": [from_root(root, old) for old in known], "baselines": baselines, "text": text}
 
     def _renamed_alike(self, old: Path, new: Path) -> dict[Path, Path]:
         """Return the other cassettes of a function with parameters that was renamed, by their old path."""
@@ -252,27 +260,32 @@ class Cassettes:
             self._accepted = [one for accepted in committed for turns in accepted.values() for one in turns]
         return self._accepted
 
-    def baseline_elsewhere(self, scenario: Scenario, root: Path) -> str | None:
-        """Return under which name the baseline of a scenario's recording stands, and the way out.
+    def baseline_elsewhere(self, scenario: Scenario, root: Path) -> FormerlyEntry | None:
+        """Return under which names baselines of a scenario's recording stand whose tests are gone; else None.
 
-        That is where its test is gone; None where there is none, or more than one.
+        Where that is one, it says what to do.
         """
+        if len(scenario.ledgers) != 1:
+            return None
+        baselines = self._left_of({_digest(scenario.ledgers[0].recording.exchanges)}, root)
+        if not baselines:
+            return None
+        argument = shlex.quote(ScenarioId(scenario.place.id).argument)
+        names = [ScenarioId(one) for one in baselines]
+        were = [f"{one.name} in {from_root(root, baseline_path(root / one.file))}" for one in names]
+        text = f"the baselines of {listed(were)} were measured on this recording, and their tests are gone"
+        if len(were) == 1:
+            text = (
+                f"the baseline of {were[0]} was measured on this recording, and its test is gone. If "
+                f"this one was renamed or moved: {UPDATE} {argument} && tokenbudget prune --delete"
+            )
+        return {"cassettes": [], "baselines": baselines, "text": text}
+
+    def _left_of(self, recordings: Collection[str], root: Path) -> list[str]:
+        """Return the ids of the baselines of these recordings whose tests are gone."""
         if self._left is None:
             self._left = [*_without_test(root)]
-        recordings = [ledger.recording.exchanges for ledger in scenario.ledgers] if self._left else []
-        if len(recordings) != 1:
-            return None
-        (exchanges,) = recordings
-        digest = recording_digest(exchanges[index] for index in turn_indexes(exchanges))
-        known = [(name, shown) for name, shown, recording in self._left if recording == digest]
-        if len(known) != 1:
-            return None
-        name, shown = known[0]
-        argument = shlex.quote(ScenarioId(scenario.place.id).argument)
-        return (
-            f"the baseline of {name} in {shown} was measured on this recording, and its test is gone. If "
-            f"this one was renamed or moved: {UPDATE} {argument} && tokenbudget prune --delete"
-        )
+        return [name for name, recording in self._left if recording in recordings]
 
     def _is_orphan(self, path: Path) -> bool:
         """Return whether no test or fixture is left that a cassette is of: by its name, that of a function.
@@ -299,14 +312,14 @@ def _parameters(cassette: Path) -> str:
     return cassette.stem.partition("[")[2]
 
 
-def _without_test(root: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Yield the name, the file and the recording of each baseline below `root` whose test is gone."""
+def _without_test(root: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield the id and the recording of each baseline below `root` whose test is gone."""
     for shown, path in files(root, PATTERN):
         module = path.parent.parent / f"{path.stem}.py"
         with contextlib.suppress(TokenBudgetError):
             for name, baseline in read_baselines(path).items():
                 if not _defines(module, name):
-                    yield name, shown, baseline.recording
+                    yield f"{module_of(shown)}::{name}", baseline.recording
 
 
 def _defines(module: Path, name: str) -> bool:
@@ -394,13 +407,21 @@ def _moves(
     return f"{kept}. If this one was renamed or moved: {' && '.join(steps)}"
 
 
+def _recording(cassette: Path) -> str:
+    """Return the digest of what a cassette holds."""
+    return _digest(Traffic(read_cassette(cassette)).exchanges)
+
+
+def _digest(exchanges: Sequence[Exchange]) -> str:
+    return recording_digest(exchanges[index] for index in turn_indexes(exchanges))
+
+
 def _measured_on(cassette: Path, scenario: Scenario, root: Path) -> tuple[Path, str, str] | None:
     """Return the module, the name and the acceptance, in words, of the baseline of a cassette; None without.
 
     Of several it is that of the scenario itself, else one whose test is gone.
     """
-    exchanges = Traffic(read_cassette(cassette)).exchanges
-    digest = recording_digest(exchanges[index] for index in turn_indexes(exchanges))
+    digest = _recording(cassette)
     own, known = (root / scenario.place.file, scenario.place.name), []
     for _, path in files(root, PATTERN):
         module = path.parent.parent / f"{path.stem}.py"

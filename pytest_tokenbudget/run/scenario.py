@@ -23,6 +23,7 @@ from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor, redact, secrets_of
 from pytest_tokenbudget.replay.traffic import Traffic, settled
 from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.document import FormerlyEntry
 from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.run.allowance import Allowance
 from pytest_tokenbudget.settings import MARKER, Options, RecordMode, ScenarioSettings, Settings
@@ -81,8 +82,8 @@ class Scenario:
     """Through which agents in other processes ask."""
     allowance: Allowance | None = None
     """The real calls that it may make; None before it is entered."""
-    renamed: str | None = None
-    """What to do about a cassette that is still under the scenario's old name; else None."""
+    renamed: FormerlyEntry | None = None
+    """What stands under the scenario's old name, and what to do about it; else None."""
     written: Sequence[Interaction] | None = None
     """Its new recording, as it was written; None where none was."""
     failed: bool = False
@@ -257,7 +258,8 @@ class Scenario:
 
     def _unrecorded(self, run: Run) -> Iterator[str]:
         """Yield why there is no recording of what was asked and got no answer; nothing if there is one."""
-        moved = self.renamed or "where a test was renamed or moved, its cassette and its baseline go with it"
+        moved = "where a test was renamed or moved, its cassette and its baseline go with it"
+        moved = self.renamed["text"] if self.renamed else moved
         lacking = self.lacking
         if lacking and lacking is not self.own:
             yield f"there is no cassette {lacking.rules.cassette} ({moved})"

@@ -241,7 +241,10 @@ class Session:
         if self.options.live:
             return self.judge.examine_live(scenario.place, scenario.settings, run)
         stays = self._stays(scenario.place, measured_on)
-        return self.judge.examine(scenario.place, scenario.settings, run, stays=stays)
+        entry = self.judge.examine(scenario.place, scenario.settings, run, stays=stays)
+        if scenario.renamed:
+            entry["formerly"] = {**scenario.renamed, "text": self.redactor.text(scenario.renamed["text"])}
+        return entry
 
     def _stays(self, place: Place, measured_on: MeasuredOn | None) -> bool:
         """Return whether an update leaves a baseline as it is: what changed is within its tolerance."""
@@ -329,6 +332,6 @@ def _measured(scenario: Scenario, meter: Meter, options: Options) -> Run | None:
 def _beside(scenario: Scenario, verdict: Verdict) -> Iterator[Finding]:
     """Yield what is amiss beside the numbers: names that moved, and what `match_on` refuses."""
     if scenario.renamed and verdict == Verdict.NEW:
-        yield Finding(FindingKind.PROBLEM, "baseline", scenario.renamed)
+        yield Finding(FindingKind.PROBLEM, "baseline", scenario.renamed["text"])
     for text in scenario.mismatches:
         yield Finding(FindingKind.PROBLEM, "match_on", text)
