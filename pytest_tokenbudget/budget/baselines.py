@@ -141,10 +141,15 @@ class Merged:
 
     baselines: Mapping[str, Baseline]
     """Baselines that are equal on both sides, or changed on only one."""
-    contested: frozenset[str] = frozenset()
-    """Names of scenarios that changed on both sides: they have to be measured again."""
+    contested: Mapping[str, Baseline | None] = field(default_factory=dict)
+    """Scenarios that changed on both sides, as the first side has them: they have to be measured again."""
     conflict: bool = False
     """Whether the file holds conflict marks."""
+
+    @property
+    def compared(self) -> Mapping[str, Baseline]:
+        """Return the baselines that a run which resolves the conflict is compared with."""
+        return {**self.baselines, **{name: first for name, first in self.contested.items() if first}}
 
 
 def read_merged(path: Path, ancestor: Callable[[Path], str | None]) -> Merged:
@@ -160,20 +165,20 @@ def read_merged(path: Path, ancestor: Callable[[Path], str | None]) -> Merged:
     text = ancestor(path) if conflict.base is None else conflict.base
     base = None if text is None else parse_baselines(text, f"{path}, before both sides", resolve(path))
     taken: dict[str, Baseline] = {}
-    contested = set()
+    contested: dict[str, Baseline | None] = {}
     for name in {**ours, **theirs}:
         sides = [ours.get(name), theirs.get(name)]
         known = None if base is None else base.get(name)
         news = [side for side in sides if side != known]
         if sides[0] == sides[1]:
             taken[name] = ours[name]
-        elif base is None and None in sides:
+        elif None in sides and (base is None or len(news) > 1):  # whose test is gone nobody can measure
             taken[name] = {**ours, **theirs}[name]
         elif base is None or len(news) > 1:
-            contested.add(name)
+            contested[name] = ours.get(name)
         elif news[0] is not None:
             taken[name] = news[0]
-    return Merged(MappingProxyType(taken), frozenset(contested), conflict=True)
+    return Merged(MappingProxyType(taken), contested, conflict=True)
 
 
 def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str, Baseline]:
@@ -343,7 +348,7 @@ def write_baselines(path: Path, changed: Mapping[str, Baseline], kept: Merged | 
     or written, or if `changed` does not resolve a conflict in it.
     """
     kept = kept or Merged(read_baselines(path))
-    if left := sorted(kept.contested - changed.keys()):
+    if left := sorted(kept.contested.keys() - changed.keys()):
         raise BaselineError(
             f"{path}: stays in conflict. What changed on both sides of the merge has to be measured, and was "
             f"not in this run: {', '.join(left)}. Run `{UPDATE}` for all of it."

@@ -250,16 +250,23 @@ class Committed:
         """Prepare to read below `root`; `resolves`: merge conflicts are resolved, else they are errors."""
         self._root = root
         self._resolves = resolves
-        self._read: dict[Path, Mapping[str, Baseline]] = {}
+        self._read: dict[Path, Merged] = {}
         self._reviewed: dict[Path, Mapping[str, Baseline]] = {}
         self._accepted: dict[Path, Sequence[Mapping[str, Sequence[AcceptedCassette]]]] = {}
 
     def of(self, place: Place) -> Baseline | None:
         """Return the baseline of a scenario, or None. Raises BaselineError."""
+        return self._merged_of(place).compared.get(place.name)
+
+    def is_contested(self, place: Place) -> bool:
+        """Return whether both sides of a merge changed the baseline of a scenario. Raises BaselineError."""
+        return place.name in self._merged_of(place).contested
+
+    def _merged_of(self, place: Place) -> Merged:
         path = self._path(place)
         if path not in self._read:
-            self._read[path] = self._merged(path).baselines
-        return self._read[path].get(place.name)
+            self._read[path] = self._merged(path)
+        return self._read[path]
 
     def ids(self, folder: str) -> Iterator[str]:
         """Yield the ids of all scenarios with a baseline whose test files are in `folder` (below the root).
@@ -270,8 +277,8 @@ class Committed:
         for path in sorted((at / "token_budgets").glob("*.yaml")):
             if path not in self._read:
                 with contextlib.suppress(BaselineError):
-                    self._read[path] = self._merged(path).baselines
-            for name in self._read.get(path, ()):
+                    self._read[path] = self._merged(path)
+            for name in self._read[path].compared if path in self._read else ():
                 yield f"{PurePosixPath(folder, path.stem)}.py::{name}"
 
     def _merged(self, path: Path) -> Merged:
@@ -338,8 +345,7 @@ class Committed:
 
     def accepted_beside(self, place: Place) -> Sequence[AcceptedCassette]:
         """Return the accepted requests of the other scenarios in a scenario's file. Raises BaselineError."""
-        self.of(place)
-        others = (replace(place, id=f"{place.file}::{name}") for name in self._read[self._path(place)])
+        others = (replace(place, id=f"{place.file}::{name}") for name in self._merged_of(place).compared)
         return [
             cassette
             for other in others
@@ -403,10 +409,11 @@ class Committed:
         baselines: dict[str, Baseline] = {}
         accepted: dict[str, Sequence[AcceptedCassette]] = {}
         for name, entry in entries.items():
-            told, before = measured_on.get(entry["id"]), kept.baselines.get(name)
+            told, before = measured_on.get(entry["id"]), kept.compared.get(name)
             requests = parse_accepted(told["accepted"], name) if told else ()
             baseline = _baseline(entry, told, requests, before.live if before else ())
-            if not _is_taken(before, baseline, told, taken):
+            resolves = name in kept.contested and taken != "migration"
+            if not (resolves or _is_taken(before, baseline, told, taken)):
                 is_left = taken == "migration" and before and _is_of_version_1(before)
                 if before and (before.usage != baseline.usage or is_left):
                     updated.kept.append(entry["id"])

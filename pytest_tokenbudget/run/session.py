@@ -230,7 +230,7 @@ class Session:
 
     def _is_due(self, scenario: Scenario, run: Run) -> bool:
         """Return whether a scenario fails or improves on what is committed, or was recorded anew."""
-        if scenario.written is not None or run.departure:
+        if scenario.written is not None or run.departure or self.committed.is_contested(scenario.place):
             return True
         committed = self.committed.of(scenario.place)
         if committed is None or (committed.accepted and not self._accepted_as_committed(scenario.place)):

@@ -464,7 +464,7 @@ def test_a_merge_of_two_accepted_changes_is_measured(
 ) -> None:
     base = files(project)
     monkeypatch.setenv("MORE", FIRST)
-    accept(project)
+    first = accept(project).scenarios["test_letters"]
     ours = files(project)
     monkeypatch.setenv("MORE", SECOND)
     accept(project)
@@ -477,9 +477,18 @@ def test_a_merge_of_two_accepted_changes_is_measured(
     assert "--token-budget-update`, which resolves it" in judged.words
     assert "Traceback" not in judged.output
     assert files(project) == conflict
-    accept(project)
+    updated = accept(project)
     resolved = project.judge()
     assert (resolved.status, causes(resolved.scenarios["test_letters"])) == (0, [])
+    was, more = (
+        prompt_tokens(first, "measured"),
+        prompt_tokens(resolved.scenarios["test_letters"], "measured"),
+    )
+    assert (
+        f"accepted test_it.py::test_letters: {was} -> {more} prompt tokens (+{more - was}), +$"
+        in updated.words
+    )
+    assert causes(updated.scenarios["test_letters"]) == [("growth", more - was)], "against the first side"
     accept(project)
     assert project.judge("--token-budget-update-all").status == 0
     monkeypatch.setenv("MORE", FIRST)
