@@ -338,9 +338,15 @@ def _functions(module: Path) -> list[str]:
 
 
 def _unnamed(missing: Path, root: Path) -> Iterator[Path]:
-    """Yield the files beside a cassette that is not there, with its suffix, that no Python file names."""
-    beside = [path for _, path in files(root, f"**/*{missing.suffix}") if path.parent == missing.parent]
-    texts = [path.read_text("utf-8", "replace") for _, path in files(root, "**/*.py")] if beside else []
+    """Yield what may be the old file of a cassette that is not there: what no Python file names.
+
+    It lies beside it, or elsewhere under the same name.
+    """
+    found = [path for _, path in files(root, f"**/*{missing.suffix}")]
+    beside = [path for path in found if path.parent == missing.parent]
+    elsewhere = [path for path in found if path.name == missing.name and path not in beside]
+    python = [path for _, path in files(root, "**/*.py")] if beside or elsewhere else []
+    texts = {path: path.read_text("utf-8", "replace") for path in python}
     for path in beside:
         function, stem = re.escape(_function(path)), re.escape(path.stem)
         name = (
@@ -348,8 +354,27 @@ def _unnamed(missing: Path, root: Path) -> Iterator[Path]:
             if function.startswith("test")
             else rf"\b{stem}{re.escape(path.suffix)}|\b{stem}[\"']"
         )
-        if not any(re.search(name, text) for text in texts):
+        if not any(re.search(name, text) for text in texts.values()):
             yield path
+    for path in elsewhere:
+        if not any(_names(text, file, path, missing) for file, text in texts.items()):
+            yield path
+
+
+def _names(text: str, file: Path, path: Path, missing: Path) -> bool:
+    """Return whether the text of a Python file may name `path`, rather than the file of its name, `missing`.
+
+    The folder before the name tells. Where none stands there, one that lies around the Python file, or that
+    the text names anywhere, may be meant.
+    """
+    alike = 1
+    while path.parts[-alike - 1] == missing.parts[-alike - 1]:
+        alike += 1
+    inner, around = (*path.parts[-alike:-1], path.stem), Path(*path.parts[:-alike])
+    name = r"\W+".join(map(re.escape, inner))
+    folders = [match[1] for match in re.finditer(rf"(?:([\w.-]+)/)?\b{name}\b", text)]
+    is_near = file.is_relative_to(around) or re.search(rf"\b{re.escape(around.name)}\b", text)
+    return around.name in folders or bool(None in folders and is_near)
 
 
 def _first_requests(path: Path, accepted: Callable[[], Sequence[AcceptedCassette]]) -> frozenset[str]:

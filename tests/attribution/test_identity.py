@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.run.items import _unnamed
 from support.apart import warm_python
 from support.budgeted import Judged, Project
 from support.messages_api import MessagesApi
 from support.scratch_suites import Suite, make
 
 UPDATE = "--token-budget-update"
+OLD = "words.yaml"
 MORE = " Never promise a date that nobody has confirmed, and sign with your name." * 4
 TESTS = """
 import pytest
@@ -193,13 +195,13 @@ def test_a_renamed_test_or_cassette_of_another_recorder(
         subprocess.run(command, shell=True, check=True, cwd=project.path)
     path = project.path / "test_it.py"
     text = path.read_text("utf-8").replace("test_letters", "test_mail").replace("words.yaml", "terms.yaml")
-    path.write_text(text, "utf-8")
+    path.write_text(text.replace("kept/more.yaml", "later/more.yaml"), "utf-8")
     judged = project.judge()
     assert {name: entry["verdict"] for name, entry in judged.scenarios.items()} == {
         "test_mail[C]": "unrecorded",
         "test_mail[B]": "unrecorded",
         "test_words": "unrecorded",
-        "test_more_words": "within",
+        "test_more_words": "unrecorded",
     }
     told = {name: entry["findings"][0]["text"] for name, entry in judged.scenarios.items()}
     for letter in "CB":
@@ -218,10 +220,12 @@ def test_a_renamed_test_or_cassette_of_another_recorder(
     assert "there is no cassette kept/terms.yaml" in told["test_words"]
     assert "kept/words.yaml asks the same, and no Python file names it" in told["test_words"]
     assert follow(project, judged, "test_words") == "", "its baseline has its name already"
+    assert "kept/more.yaml asks the same, and no Python file names it" in told["test_more_words"]
+    assert follow(project, judged, "test_more_words") == "", "moved into a folder that was not there"
     update = follow(project, judged, "test_mail[C]")
     assert update == f"--token-budget {UPDATE} test_it.py::test_mail && tokenbudget prune --delete"
     assert len([*(project.path / "cassettes" / "test_it").glob("test_mail[[]*")]) == 2, "both are moved"
-    judged = project.judge("test_it.py::test_words")
+    judged = project.judge("test_it.py::test_words", "test_it.py::test_more_words")
     assert (judged.status, judged.verdicts) == (0, {"within"})
     assert project.judge(UPDATE, "test_it.py").status == 0
     assert measured(project.judge(), "test_mail[B]") == measured(was, "test_letters[B]")
@@ -238,3 +242,30 @@ def test_parameters_that_were_not_asked_for_are_not_gone(
     judged = project.judge("test_it.py::test_letters[B]")
     assert judged.verdicts == {"unrecorded"}
     assert "asks the same" not in judged.words
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "is_old"),
+    [
+        ("test_it.py", 'use_cassette("later/words.yaml")', True),
+        ("test_it.py", 'use_cassette(HERE / "later" / "words.yaml")', True),
+        ("test_it.py", 'VCR(cassette_library_dir="later").use_cassette("words.yaml")', True),
+        (
+            "test_it.py",
+            'KEPT = "kept"\nuse_cassette("later/words.yaml"), use_cassette(f"{KEPT}/more.yaml")',
+            True,
+        ),
+        ("test_it.py", 'use_cassette("kept/words.yaml"), use_cassette("later/words.yaml")', False),
+        ("test_it.py", 'for place in ("kept", "later"): use_cassette(f"{place}/words.yaml")', False),
+        ("kept/test_it.py", 'use_cassette(HERE / "words.yaml")', False),
+        ("later/test_it.py", 'use_cassette(HERE / "words.yaml")', True),
+    ],
+)
+def test_a_cassette_in_another_folder_is_old_where_nothing_names_it(
+    tmp_path: Path, file: str, text: str, is_old: bool
+) -> None:
+    for path, content in ((f"kept/{OLD}", ""), ("kept/other.yaml", ""), (file, text)):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(content, "utf-8")
+    old = [path.name for path in _unnamed(tmp_path / "later" / OLD, tmp_path)]
+    assert old == ([OLD] if is_old else [])
