@@ -15,7 +15,7 @@ from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.diagnosis.cache_breaks import cache_breaks
 from pytest_tokenbudget.diagnosis.costs import Ledger, TurnCosts
 from pytest_tokenbudget.diagnosis.growth import growth
-from pytest_tokenbudget.diagnosis.prompt_parts import CountOf, with_own_parts
+from pytest_tokenbudget.diagnosis.prompt_parts import CountOf, edited_at, said_as, with_own_parts
 from pytest_tokenbudget.diagnosis.turns import turn_changes
 from pytest_tokenbudget.diagnosis.volatile import volatile
 from pytest_tokenbudget.metering.meter import Run
@@ -55,12 +55,12 @@ def diagnose(
     costs, changed = _settled(run, costs, broken)
     told = [finding.where for finding in breaks]
     findings = [
-        *turn_changes(run, costs, cost),
+        *turn_changes(run, costs, cost, sources),
         *growth(run, costs, count, sources),
         *breaks,
         *changed,
         *volatile(run, sources, told),
-        *answer_options(run),
+        *answer_options(run, sources),
     ]
     return tuple(sorted(findings, key=_rank))
 
@@ -136,7 +136,7 @@ _OUTPUT = "Their output tokens are those of then, and may be others now"
 _BOTH = "Their output tokens are those of then, and what a beta does to prompt and output is not known"
 
 
-def answer_options(run: Run) -> Iterator[Finding]:
+def answer_options(run: Run, sources: SourceTree | None = None) -> Iterator[Finding]:
     """Yield a finding for effort, thinking and betas that differ from the recorded ones.
 
     What they do to the output is not known.
@@ -148,11 +148,12 @@ def answer_options(run: Run) -> Iterator[Finding]:
             if was[name] != now[name]:
                 changed[name, was[name], now[name]].append(index)
     for (name, before, after), indexes in changed.items():
+        source = sources.edited(*said_as(name)) if sources else None
         text = (
-            f"{turns(indexes)}: {name} is {after}, and was {before} when the answers were recorded. "
-            f"{_BOTH if name == _BETAS else _OUTPUT}"
+            f"{turns(indexes)}: {name} is {after}, and was {before} when the answers were recorded"
+            f"{edited_at(source)}. {_BOTH if name == _BETAS else _OUTPUT}"
         )
-        yield Finding(FindingKind.ANSWER_OPTIONS, name, text)
+        yield Finding(FindingKind.ANSWER_OPTIONS, name, text, source=source)
 
 
 def _ruling(prompt: Prompt) -> dict[str, str]:

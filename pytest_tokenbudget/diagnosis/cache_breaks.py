@@ -20,7 +20,14 @@ from pytest_tokenbudget.diagnosis.block_changes import (
     refined,
 )
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
-from pytest_tokenbudget.diagnosis.prompt_parts import place, size_of, text_of, tool_names
+from pytest_tokenbudget.diagnosis.prompt_parts import (
+    edited_at,
+    place,
+    said_as,
+    size_of,
+    text_of,
+    tool_names,
+)
 from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, minimum
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.prompt_cache import Chain, Outcome, chain
@@ -90,7 +97,7 @@ def _dropped(loss: Loss) -> Break | None:
         if before.breakpoints and not now.breakpoints:
             marks = list(_marks(before))
             cause = f"cache_control is dropped from {listed(marks)}, so that nothing is cached"
-            return Break(loss.turn, marks[0], cause, loss.tokens, effect=_effect(loss))
+            return Break(loss.turn, marks[0], cause, loss.tokens, effect=_effect(loss), words=_MARK)
     return None
 
 
@@ -106,9 +113,8 @@ def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
     for where, ttl in after.items():
         if before.get(where, ttl) != ttl:
             cause = f"cache_control asks for {ttl} where it asked for {before[where]}"
-            return Break(
-                index, where, cause, abs(now - was), effect=f"are written for {ttl}, at another price"
-            )
+            effect = f"are written for {ttl}, at another price"
+            return Break(index, where, cause, abs(now - was), effect=effect, words=("1h", "ttl", *_MARK))
     return None
 
 
@@ -160,13 +166,14 @@ def _parameters(loss: Loss) -> Break | None:
             if now.get(name) != then.get(name) and own.get(name) == was.get(name)
         ]
         if "model" in names:
-            cause = f"{loss.now.prompt.model} cannot read what {loss.reference.prompt.model} cached"
-            return Break(loss.turn, "model", cause, loss.tokens, "model_changed", across=across)
+            models = loss.now.prompt.model, loss.reference.prompt.model
+            cause = f"{models[0]} cannot read what {models[1]} cached"
+            return Break(loss.turn, "model", cause, loss.tokens, "model_changed", across=across, words=models)
         if names:
             verb = "differs" if len(names) == 1 else "differ"
             since = "the recording" if across else "an earlier turn"
             cause = f"{listed(names)} {verb} from {since}, which loses the cache from {level} on"
-            return Break(loss.turn, names[0], cause, loss.tokens, across=across)
+            return Break(loss.turn, names[0], cause, loss.tokens, across=across, words=said_as(names[0]))
     return None
 
 
@@ -204,7 +211,8 @@ def _moved(loss: Loss) -> Break | None:
         to = [where for where in marks if where not in was]
         if gone:
             moved = f"moved from {listed(gone)} to {listed(to)}" if to else f"is dropped from {listed(gone)}"
-            return Break(loss.turn, gone[-1], f"cache_control {moved}", loss.tokens, effect=_effect(loss))
+            cause, effect = f"cache_control {moved}", _effect(loss)
+            return Break(loss.turn, gone[-1], cause, loss.tokens, effect=effect, words=_MARK)
     return None
 
 
@@ -223,6 +231,7 @@ _INDEX = re.compile(r"^messages\[\d+\]")
 _COUNT = re.compile(r"^\d+ ")
 _TOOL = re.compile(r"(?<=tool_result) of .*")
 READS = "lose the cache"
+_MARK = ("cache_control",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +252,8 @@ class Break:
     """What happens to the tokens."""
     recorded: str = ""
     """The text at that place when recorded."""
+    words: tuple[str, ...] = ()
+    """What code says that decides this, where it is no difference of content."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -267,7 +278,8 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
         cause = describe(difference, RECORDED if first.across else EARLIER, source)
     else:
         api = f" ({first.api})" if first.api else ""
-        cause = f"cache prefix breaks at {first.where}{api}: {first.cause}"
+        source = sources.edited(*first.words) if sources else None
+        cause = f"cache prefix breaks at {first.where}{api}: {first.cause}{edited_at(source)}"
     lost = f"{plural(tokens, 'token')} on {turns(one.turn for one in alike)} {first.effect}"
     return Finding(FindingKind.CACHE_BREAK, first.where, f"{cause}; {lost}", tokens, cost, source)
 

@@ -14,8 +14,10 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
     TOOL_RESULT,
     CountOf,
     Place,
+    edited_at,
     place,
     prose,
+    said_as,
     text_of,
     to_json,
     tool_names,
@@ -104,6 +106,12 @@ class _Grown:
         for _, piece in self.pieces:
             sizes.setdefault((piece.place.where, piece.was, piece.now), piece.tokens)
         return [*sizes.values()]
+
+    @property
+    def is_option(self) -> bool:
+        """Whether it is what an option of the request adds, such as `tool_choice`."""
+        places = {piece.place.where for _, piece in self.pieces}
+        return len(places) == 1 and not places & {*_LABELS, "request"} and not any(map(any, self.texts))
 
     def locate(self, sources: SourceTree | None) -> Location | None:
         """Return where the text that grew most stands in the repository, or None if nothing grew."""
@@ -234,6 +242,9 @@ def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | Non
     source = (location.source or location.filled) if location and len(location.sources) < 2 else None
     share = Fraction(grown.tokens, recorded or 1)
     origin = _origin(location, sources, where)
+    if sources and grown.is_option:
+        source = sources.edited(*said_as(where))
+        origin = edited_at(source)
     text = f"{where}: {_label(grown)}{_amount(grown)} ({signed_percent(share)}){origin}"
     return Finding(FindingKind.GROWTH, where, text, grown.tokens, grown.cost, source)
 

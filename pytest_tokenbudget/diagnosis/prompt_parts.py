@@ -22,6 +22,7 @@ from pytest_tokenbudget.metering.rendering import (
     render,
     render_options,
 )
+from pytest_tokenbudget.model import Source
 from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.prompt import Block, Prompt, digest, mappings
 
@@ -269,3 +270,23 @@ def opening_of(prompt: Prompt) -> str:
     """
     first = next((block.digest for block in prompt.blocks if block.level == "messages"), "")
     return f"{cache_model(prompt.model)} {any(block.level == 'tools' for block in prompt.blocks)} {first}"
+
+
+_SAID_AS: Mapping[str, tuple[str, ...]] = {
+    "thinking": ("thinking", "budget_tokens"),
+    "betas": ("anthropic-beta", "betas"),
+    "anthropic-beta": ("anthropic-beta", "betas"),
+    "web_tools": (),
+    "images": (),
+}
+"""What code says that sets an option of a request, where that is not the option's name alone."""
+
+
+def said_as(option: str) -> tuple[str, ...]:
+    """Return the words that set an option in code, the most telling first; none where content decides it."""
+    return _SAID_AS.get(option, (option,))
+
+
+def edited_at(source: Source | None) -> str:
+    """Return a clause that names the edited line which decides something; empty if it is not known."""
+    return f" (edited at {source})" if source else ""

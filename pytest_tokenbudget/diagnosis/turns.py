@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +11,22 @@ from decimal import Decimal
 from pytest_tokenbudget.budget.verdict import CostOf, Starts
 from pytest_tokenbudget.diagnosis.block_changes import compare, excerpt
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
-from pytest_tokenbudget.diagnosis.prompt_parts import TOOL_RESULT, opening_of, text_of, to_json, tool_names
+from pytest_tokenbudget.diagnosis.prompt_parts import (
+    TOOL_RESULT,
+    edited_at,
+    opening_of,
+    said_as,
+    text_of,
+    to_json,
+    tool_names,
+)
 from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.cache_split import as_written
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.metering.prompt_cache import newly_refused
 from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Usage
 from pytest_tokenbudget.sequences import common_prefix
+from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.prompt import Block, Prompt
 from pytest_tokenbudget.wire.requests import MISSING, first_other_value
@@ -31,7 +41,9 @@ _SIZES: Mapping[str, Callable[[Prompt], int]] = {
 """The sizes that make the shape of a conversation, by name."""
 
 
-def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Finding]:
+def turn_changes(
+    run: Run, costs: Sequence[TurnCosts], cost: CostOf, sources: SourceTree | None
+) -> list[Finding]:
     """Return what changed about the turns themselves; `costs` holds one entry a turn."""
     in_order, rest = reordered(run)
     return [
@@ -40,8 +52,8 @@ def turn_changes(run: Run, costs: Sequence[TurnCosts], cost: CostOf) -> list[Fin
         *_removed(rest, cost, run),
         *_returned(run, cost),
         *_reshaped(rest),
-        *_models(run, costs),
-        *_unknown(run),
+        *_models(run, costs, sources),
+        *_unknown(run, sources),
         *_assumed(run),
     ]
 
@@ -283,7 +295,7 @@ def _shape(was: Prompt, now: Prompt) -> str:
     return f"something else is asked than on the recorded turn in its place, {asked(was)}"
 
 
-def _models(run: Run, costs: Sequence[TurnCosts]) -> Iterator[Finding]:
+def _models(run: Run, costs: Sequence[TurnCosts], sources: SourceTree | None) -> Iterator[Finding]:
     switched: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, turn in enumerate(run.turns):
         was, now = turn.pair.recorded.prompt.model, turn.pair.request.prompt.model
@@ -300,11 +312,13 @@ def _models(run: Run, costs: Sequence[TurnCosts]) -> Iterator[Finding]:
         place = turns(indexes)
         is_other = was.partition(" (")[0] != now.partition(" (")[0]
         kind = FindingKind.MODEL_CHANGED if is_other else FindingKind.RATE_CHANGED
-        text = f"{place}: {now} instead of {was}"
-        yield Finding(kind, place, text if total is not None else f"{text}, a price is unknown", None, total)
+        source = sources.edited(now, was) if sources and is_other else None
+        text = f"{place}: {now} instead of {was}{edited_at(source)}"
+        priced = text if total is not None else f"{text}, a price is unknown"
+        yield Finding(kind, place, priced, None, total, source)
 
 
-def _unknown(run: Run) -> Iterator[Finding]:
+def _unknown(run: Run, sources: SourceTree | None) -> Iterator[Finding]:
     reasons: dict[str, list[int]] = defaultdict(list)
     for index, turn in enumerate(run.turns):
         if turn.basis == Basis.UNKNOWN:
@@ -313,9 +327,20 @@ def _unknown(run: Run) -> Iterator[Finding]:
         pair = run.turns[indexes[0]].pair
         where = BY_HAND if newly_refused(pair) else turns(indexes)
         text = f"{turns(indexes)} cannot be counted: {reason}"
+        source = None
         if pair.request.digest != pair.recorded.digest:
-            text += f"; {difference_of(pair.recorded, pair.request)}"
-        yield Finding(FindingKind.UNKNOWN, where, text)
+            option = _other_option(pair.recorded, pair.request)
+            source = sources.edited(*said_as(option)) if sources and option else None
+            text += f"; {difference_of(pair.recorded, pair.request)}{edited_at(source)}"
+        yield Finding(FindingKind.UNKNOWN, where, text, source=source)
+
+
+def _other_option(was: Request, now: Request) -> str | None:
+    """Return the first option of a request that differs from the recorded one; None if its content does."""
+    if [block.digest for block in was.prompt.blocks] != [block.digest for block in now.prompt.blocks]:
+        return None
+    other = first_other_value(was, now)
+    return re.split(r"[.,\[]", other.path)[0] if other else None
 
 
 def _assumed(run: Run) -> Iterator[Finding]:

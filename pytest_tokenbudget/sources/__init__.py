@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -27,6 +27,7 @@ from pytest_tokenbudget.sources.words import (
     is_new_order,
     lists_in_order,
     read_words,
+    replaced,
     words_of,
 )
 from pytest_tokenbudget.wire.prompt import text_digest
@@ -38,6 +39,8 @@ _CANDIDATES, _POOL = 6, 256
 """How many files are searched, and from how many they are chosen."""
 DATA = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".ipynb", ".svg"})
 """Suffixes of files that seldom hold prompts, and are searched last."""
+_PROSE = frozenset({".md", ".rst", ".txt"})
+"""Suffixes of files that tell of code, and are none."""
 _LINES = 50
 """Most lines that are looked for one by one, of an addition that no file holds as a whole."""
 
@@ -127,6 +130,32 @@ class SourceTree:
         """Return whether a file that the change touches holds a word, in code or text."""
         whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
         return any(whole.search(self.files[path]) for path in self.changed)
+
+    def edited(self, *words: str) -> Source | None:
+        """Return the one place in code and settings where the change edits a line that says one of `words`.
+
+        The first of the words that an edited line says decides. None if that is said in several edits, so
+        that nobody knows which of them counts, or in none.
+        """
+        for word in words:
+            if places := [*self._edits(word)]:
+                return places[0] if len(places) == 1 else None
+        return None
+
+    def _edits(self, word: str) -> Iterator[Source]:
+        """Yield the edited lines that say `word`, and what stands where such lines are gone."""
+        said = re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])")
+        for path, before in self.changed.items():
+            if PurePosixPath(path).suffix.lower() in _PROSE or not said.search(before + self.files[path]):
+                continue
+            was, now = ([line.strip() for line in text.splitlines()] for text in (before, self.files[path]))
+            for i, j, k, m in replaced(was, now):
+                gone = Counter(line for line in was[i:j] if said.search(line))
+                come = [(number, line) for number, line in enumerate(now[k:m], k + 1) if said.search(line)]
+                fresh = [number for number, line in come if line not in gone]
+                yield from (Source(path, number) for number in fresh)
+                if not fresh and len(come) < gone.total():
+                    yield Source(path, k + 1, m) if m > k + 1 else Source(path, max(m, 1))
 
     def lists(self, names: Names) -> bool:
         """Return whether some file lists these names in this order, or did before the change."""

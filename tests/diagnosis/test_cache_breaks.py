@@ -20,6 +20,7 @@ from support.changes import (
     WEATHER,
     WHO,
     Case,
+    InPlace,
     before_system,
     each,
     every_result,
@@ -43,8 +44,11 @@ from support.seeded import (
     SEARCH,
     Body,
     Step,
+    changed,
     contents,
     findings,
+    record,
+    replay,
     results,
     subagents,
     support_agent,
@@ -606,3 +610,63 @@ def test_a_reminder_that_is_gone_from_an_earlier_message_is_named() -> None:
         assert '"<reminder>You may leave notes' in one.text
     dollars = {kind: sum(one.cost_usd or 0 for one in told if one.kind == kind) for kind in MEASURED}
     assert dollars["cache_break"] > 10 * dollars["growth"] > 0
+
+
+CALL = """
+def call(self, messages):
+    return self.client.messages.create(
+        model=MODEL,
+        system=[{"type": "text", "text": self.rules, "cache_control": {"type": "ephemeral"}}],
+        messages=messages,
+    )
+"""
+MARK = ', "cache_control": {"type": "ephemeral"}'
+
+
+@pytest.mark.parametrize(
+    ("change", "was", "now", "told"),
+    [
+        (
+            unmark("system", "messages"),
+            ', "cache_control": {"type": "ephemeral"}',
+            "",
+            {"cache_break system[0]"},
+        ),
+        (mark_system("1h"), '"ephemeral"}', '"ephemeral", "ttl": "1h"}', {"cache_break system[0]"}),
+        (
+            on(1, 3, step=lambda _, body: body.update(tool_choice={"type": "any"})),
+            "messages=messages",
+            'tool_choice={"type": "any"} if self.turn % 2 else NOT_GIVEN, messages=messages',
+            {"cache_break tool_choice", "growth tool_choice"},
+        ),
+        (
+            on(1, 3, step=lambda _, body: body.update(thinking={"type": "enabled", "budget_tokens": 2000})),
+            "messages=messages",
+            "thinking=self.thinking(), messages=messages",
+            {"cache_break thinking", "growth thinking", "answer_options thinking"},
+        ),
+        (
+            on(1, 3, step=lambda _, body: body.update(model="claude-opus-4-8")),
+            "MODEL",
+            '"claude-opus-4-8" if self.turn % 2 else MODEL',
+            {"model_changed turns 2 and 4", "cache_break model"},
+        ),
+        (put(max_tokens=9), "messages=messages", "max_tokens=9, messages=messages", {"unknown turns 1-4"}),
+    ],
+    ids=["dropped", "ttl", "tool_choice", "thinking", "model", "max_tokens"],
+)
+def test_what_an_edited_line_of_code_decides_names_it(
+    change: InPlace, was: str, now: str, told: set[str]
+) -> None:
+    agent = support_agent()
+    run = replay(record(agent.bodies(), agent.answers()), changed(agent.bodies(), each(change)))
+    code = CALL.replace(was, now)
+    named = findings(run, SourceTree({**FILES, "agent/call.py": code}, {"agent/call.py": CALL}))
+    line = next(n for n, text in enumerate(code.splitlines(), 1) if text != CALL.splitlines()[n - 1])
+    at = {f"{one.kind} {one.where}": one for one in named if one.source}
+    assert at.keys() == told, named
+    for one in at.values():
+        assert str(one.source) == f"agent/call.py:{line}"
+        assert f"(edited at agent/call.py:{line})" in one.text
+    silent = findings(run, SourceTree({**FILES, "agent/call.py": code}))
+    assert not [one for one in silent if one.source], "nothing is known of an edit here"

@@ -310,3 +310,59 @@ def test_the_index_is_asked_many_times() -> None:
     for i in range(100):
         line = f"File {i}, line 77: {i * 77} of them."
         assert str(tree.locate("", line).source) == f"p/{i}.md:78"
+
+
+# --- where the change edits what code says -----------------------------------------------------------------
+
+CALL = """
+def call(messages):
+    return client.messages.create(
+        model="claude-haiku-4-5",
+        system=[{"type": "text", "text": RULES, "cache_control": {"type": "ephemeral"}}],
+        max_tokens=900,
+        messages=messages,
+    )
+"""
+TTL = CALL.replace('"ephemeral"}', '"ephemeral", "ttl": "1h"}')
+CHOICE = CALL.replace("        max_tokens", '        tool_choice={"type": "any"},\n        max_tokens')
+UNMARKED = CALL.replace(', "cache_control": {"type": "ephemeral"}', "")
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "words", "place"),
+    [
+        (CALL, CALL.replace("haiku", "opus"), ("claude-opus-4-5", "claude-haiku-4-5"), "agent.py:4"),
+        (CALL, CALL.replace('"claude-haiku-4-5"', "LARGE"), ("claude-x", "claude-haiku-4-5"), "agent.py:4"),
+        (CALL, CALL.replace("haiku-4-5", "haiku-4-5-20251001"), ("claude-haiku-4-5",), "agent.py:4"),
+        (CALL, CALL.replace("900", "80"), ("claude-haiku-4-5",), ""),
+        (CALL, UNMARKED, ("cache_control",), "agent.py:5"),
+        (
+            CALL,
+            CALL.replace("        system=", "        # was system="),
+            ("ttl", "cache_control"),
+            "agent.py:5",
+        ),
+        (CALL, CALL.replace(CALL.splitlines(keepends=True)[5], ""), ("max_tokens",), "agent.py:5"),
+        (CALL, TTL, ("1h", "ttl"), "agent.py:5"),
+        (TTL, CALL, ("1h", "ttl"), "agent.py:5"),
+        (CALL, CHOICE, ("tool_choice",), "agent.py:6"),
+        (CHOICE, CALL, ("tool_choice",), "agent.py:5"),
+        (CALL, CALL.replace("\n    ", "\n        "), ("cache_control",), ""),
+        (CALL, CALL.replace("def call", "X = 1\n\n\ndef call"), ("cache_control",), ""),
+        (CALL * 2, UNMARKED * 2, ("cache_control",), ""),
+        ("", CALL, ("cache_control",), "agent.py:5"),
+        ("", CALL * 2, ("cache_control",), ""),
+    ],
+)
+def test_an_edit_is_named_only_where_it_is_the_only_one(
+    was: str, now: str, words: tuple[str, ...], place: str
+) -> None:
+    files = {"agent.py": now, "CHANGES.md": "No cache_control, no 1h, and claude-opus-4-5.\n", "b.py": CALL}
+    tree = SourceTree(files, {"agent.py": was, "CHANGES.md": ""})
+    assert str(tree.edited(*words) or "") == place
+
+
+def test_an_edit_in_two_files_is_named_nowhere() -> None:
+    files = {"a.py": CALL.replace("haiku", "opus"), "b.yaml": "model: claude-opus-4-5\n"}
+    tree = SourceTree(files, {"a.py": CALL, "b.yaml": "model: claude-haiku-4-5\n"})
+    assert tree.edited("claude-opus-4-5", "claude-haiku-4-5") is None
