@@ -68,8 +68,18 @@ class CtokCounter:
         return int(token_count(text, family)) - CTOK_FRAME[family]
 
 
+_MOST_KEPT = 10_000
+"""How many counts a store keeps of one tokenizer: the newest, some 400 KB."""
+_UNKEPT = 1 / 16
+"""Share of the counts of a tokenizer that may be lost when a run ends, so that a store is seldom written."""
+
+
 class Memo:
-    """A counter that counts each text once in a run, and once across runs if it has a store."""
+    """A counter that counts each text once in a run, and most texts once across runs if it has a store.
+
+    A store has one entry a tokenizer, and not one a text: pytest's cache makes a file of each, which agents
+    that list their folder would put into their prompts.
+    """
 
     def __init__(self, counter: Counter, store: Store | None = None) -> None:
         self.name = counter.name
@@ -77,6 +87,8 @@ class Memo:
         self._counter = counter
         self._store = store
         self._counts: dict[tuple[Family, bytes], int] = {}  # by digest: a run reads many megabytes
+        self._kept: dict[Family, dict[str, int]] = {}
+        self._unkept: Multiset[Family] = Multiset()
 
     def count(self, text: str, family: Family) -> int:
         """Return the count of the counter that it wraps, remembered."""
@@ -89,13 +101,30 @@ class Memo:
     def _stored(self, text: str, family: Family) -> int:
         if self._store is None:
             return self._counter.count(text, family)
-        key = f"tokenbudget/counts/{self.name.replace(' ', '-')}/{family}/{text_digest(text).hex()}"
-        kept = self._store.get(key, None)
-        if isinstance(kept, int):
-            return kept
-        count = self._counter.count(text, family)
-        self._store.set(key, count)
-        return count
+        kept, name = self._kept_in(self._store, family), text_digest(text).hex()
+        if name not in kept:
+            kept[name] = self._counter.count(text, family)
+            self._unkept[family] += 1
+            if self._unkept[family] >= _UNKEPT * len(kept):
+                others = self._read(self._store, family)  # of processes beside this one
+                newest = [*(others | kept).items()][-_MOST_KEPT:]
+                self._store.set(self._key(family), dict(newest))
+                self._unkept[family] = 0
+        return kept[name]
+
+    def _kept_in(self, store: Store, family: Family) -> dict[str, int]:
+        if family not in self._kept:
+            self._kept[family] = self._read(store, family)
+        return self._kept[family]
+
+    def _read(self, store: Store, family: Family) -> dict[str, int]:
+        """Return the counts in a store by the digest of their text; what is none is left out."""
+        found = store.get(self._key(family), None)
+        entries = found.items() if isinstance(found, dict) else ()
+        return {name: count for name, count in entries if isinstance(count, int)}
+
+    def _key(self, family: Family) -> str:
+        return f"tokenbudget/{self.name.replace(' ', '-')}-{family}"
 
 
 def best_counter(store: Store | None = None) -> Counter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from typing import Any
@@ -44,12 +45,14 @@ class Cache:
 
     def __init__(self) -> None:
         self.kept: dict[str, Any] = {}
+        self.sets = 0
 
     def get(self, key: str, default: Any) -> Any:
         return self.kept.get(key, default)
 
     def set(self, key: str, value: Any) -> None:
-        self.kept[key] = value
+        self.kept[key] = json.loads(json.dumps(value))
+        self.sets += 1
 
 
 def test_a_text_is_counted_once_a_run_and_tokenizer() -> None:
@@ -66,9 +69,32 @@ def test_a_count_outlives_the_run_where_a_store_keeps_it() -> None:
     later = Spy()
     assert Memo(later, cache).count("a b", Family.V3) == 2
     assert later.asked == []
-    [key] = cache.kept
-    assert key.startswith("tokenbudget/counts/words-1/3.0/")
-    assert "a b" not in key
+    assert "a b" not in json.dumps(cache.kept)
+
+
+def test_a_store_has_one_entry_a_tokenizer_whatever_is_counted() -> None:
+    cache = Cache()
+    memo = Memo(Spy(), cache)
+    for number in range(100):
+        memo.count(f"a {number}", Family.V3)
+    memo.count("a b", Family.V48)
+    assert [*cache.kept] == ["tokenbudget/words-1-3.0", "tokenbudget/words-1-4.8"]
+    assert cache.sets < 60, "it is not written for each of many counts"
+    later = Spy()
+    for number in range(90):
+        Memo(later, cache).count(f"a {number}", Family.V3)
+    assert later.asked == [], "but for a few of the last"
+
+
+def test_processes_beside_each_other_keep_what_the_other_counted() -> None:
+    cache = Cache()
+    one, other = Memo(Spy(), cache), Memo(Spy(), cache)
+    for memo, text in ((one, "a"), (other, "b"), (one, "c"), (other, "d")):
+        memo.count(text, Family.V3)
+    later = Spy()
+    for text in "abcd":
+        Memo(later, cache).count(text, Family.V3)
+    assert later.asked == []
 
 
 def test_another_counter_does_not_read_what_a_former_one_kept() -> None:
@@ -83,8 +109,10 @@ def test_another_counter_does_not_read_what_a_former_one_kept() -> None:
 def test_what_is_no_count_in_the_store_is_counted_again() -> None:
     cache = Cache()
     Memo(Spy(), cache).count("a b", Family.V3)
-    cache.kept = dict.fromkeys(cache.kept, "broken")
-    assert Memo(Spy(), cache).count("a b", Family.V3) == 2
+    [(key, kept)] = cache.kept.items()
+    for broken in ("broken", [1], dict.fromkeys(kept, "broken")):
+        cache.kept = {key: broken}
+        assert Memo(Spy(), cache).count("a b", Family.V3) == 2
 
 
 def test_without_ctok_the_built_in_counter_serves(monkeypatch: pytest.MonkeyPatch) -> None:
