@@ -150,3 +150,11 @@ def test_what_was_too_large_to_be_read_is_counted_and_binary_files_are_not(tmp_p
     assert set(tree.files) == {".gitignore", "agent.py", "prompts/support.md"}
     assert tree.unread == 1
     assert "1 file too large" in tree.nowhere
+
+
+def test_a_submodule_that_moved_on_is_no_file(tmp_path: Path, git: Git) -> None:
+    """What git keeps of it is a commit, which has no content here."""
+    for commit in ("1" * 40, "2" * 40):
+        git("update-index", "--add", "--cacheinfo", f"160000,{commit},vendored")
+        git("commit", "-q", "-m", "Bump")
+    assert read_source_tree(tmp_path).changed == {}

@@ -446,6 +446,28 @@ def pytest_settings(name: str, text: str) -> Arguments:
     return {}
 
 
+_PROSE = (".md", ".rst", ".txt")
+_SETS = re.compile(r"\b(PYTEST_ADDOPTS|pytest-args)\b[\"'\]]*[ \t]*[:=]*[ \t]*(?:[>|][-+]?[ \t]*\n)?(.*)")
+_RUNS = re.compile(r"(?:^|[\s/\"'])(pytest|py\.test)[ \t](.*)", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+
+
+def pytest_options(path: str, text: str) -> Arguments:
+    """Return the options that a workflow, a script or a settings file of any kind hands to pytest.
+
+    They are set in `PYTEST_ADDOPTS`, in the input `pytest-args` of the action, or stand behind `pytest` in a
+    command. Only those that decide what is run or judged are kept.
+    """
+    if path.endswith(_PROSE) or "pytest" not in text.lower():
+        return {}
+    code = _COMMENT.sub("", text)
+    commands = [] if path.endswith(".py") else _RUNS.findall(code)
+    kept: dict[str, list[str]] = defaultdict(list)
+    for name, value in (*_SETS.findall(code), *commands):
+        kept[name] += [shlex.join(_deciding(_split(value.strip("\"' \t"))))]
+    return {name: "; ".join(filter(None, values)) for name, values in kept.items() if any(values)}
+
+
 def _deciding(options: Sequence[str]) -> Iterator[str]:
     """Yield the options that decide what runs or how it is judged, their values, and tests by their names."""
     before = ""

@@ -21,6 +21,7 @@ from pytest_tokenbudget.budget.changes import (
     limit_changes,
     marker_changes,
     module_of,
+    pytest_options,
     pytest_settings,
 )
 from pytest_tokenbudget.commands import output
@@ -214,7 +215,7 @@ def _since(repository: Repository, base: str) -> Iterator[tuple[str, str]]:
         scenarios = plural(len(gone), "scenario")
         yield f"removes {scenarios}", f"{scenarios} less than {base} has: {_few(gone)}"
     touched = sorted(repository.touched(commit.id))
-    tree = repository.tree(commit.id, *PYTEST_FILES, ".py", ".yaml")
+    tree = repository.tree(commit.id)
     cassettes = [path for path in touched if "cassettes" in path.split("/") and path in tree]
     if cassettes:
         number = plural(len(cassettes), "cassette")
@@ -249,10 +250,12 @@ def _pytest_since(
     repository: Repository, tree: Mapping[str, str], touched: Sequence[str]
 ) -> Iterator[tuple[str, list[LimitChange]]]:
     """Yield the files whose settings of pytest decide otherwise than in `tree` what is run and judged."""
-    paths = [path for path in touched if Path(path).name in PYTEST_FILES]
+    paths = [path for path in touched if "cassettes" not in path.split("/") and not is_baseline_file(path)]
     for path, was, now in repository.texts(tree, paths):
         name = Path(path).name
-        if changes := limit_changes(pytest_settings(name, was), pytest_settings(name, now)):
+        options = pytest_options(path, was), pytest_options(path, now)
+        files = (pytest_settings(name, text) for text in (was, now)) if name in PYTEST_FILES else ({}, {})
+        if changes := [*limit_changes(*files), *limit_changes(*options)]:
             yield path, changes
 
 

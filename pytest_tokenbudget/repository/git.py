@@ -184,12 +184,13 @@ class Repository:
         return list(self._log("--first-parent", "--topo-order", "--reverse", until, f"^{after}"))
 
     def tree(self, commit: str, *suffixes: str) -> dict[str, str]:
-        """Return the hash of each file's content at `commit`, by path.
+        """Return the hash of each file's content at `commit`, by path; submodules are no files.
 
         Only paths that end in one of `suffixes` are returned; without suffixes, all.
         """
         fields = (field.partition("\t") for field in self._fields("ls-tree", "-r", "-z", commit, "--", "."))
-        return {path: entry.split(" ")[2] for entry, _, path in fields if path.endswith(suffixes or "")}
+        entries = {path: entry.split(" ") for entry, _, path in fields if path.endswith(suffixes or "")}
+        return {path: blob for path, (_mode, kind, blob) in entries.items() if kind == "blob"}
 
     def blobs(self, ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield the content that is stored under each hash, as (hash, content); git is started only once."""

@@ -206,6 +206,60 @@ def test_settings_of_pytest_that_decide_what_is_judged_are_named(tmp_path: Path)
     assert check["decisions"] == ["changes what pytest runs in 3 places"]
 
 
+SET_OUTSIDE = {
+    ".github/workflows/ci.yml": (
+        "env:\n  PYTEST_ADDOPTS: --color=yes\n",
+        'env:\n  PYTEST_ADDOPTS: "--color=yes -k cart"\n',
+        'PYTEST_ADDOPTS not set -> "-k cart"',
+    ),
+    ".github/workflows/folded.yaml": (
+        "env:\n",
+        "env:\n  PYTEST_ADDOPTS: >-\n    --token-budget-disable\n",
+        'PYTEST_ADDOPTS not set -> "--token-budget-disable"',
+    ),
+    ".github/workflows/action.yml": (
+        "with:\n  pytest-args: tests -n 2\n",
+        "with:\n  pytest-args: tests -n 2 --lf\n",
+        'pytest-args not set -> "--lf"',
+    ),
+    "tox.ini": (
+        "[testenv]\nsetenv =\n    A = b\n",
+        "[testenv]\nsetenv =\n    PYTEST_ADDOPTS = --deselect=test_a.py\n",
+        'PYTEST_ADDOPTS not set -> "--deselect=test_a.py"',
+    ),
+    "Makefile": (
+        "export PYTEST_ADDOPTS := -m slow\ntest:\n\tpython -m pytest --token-budget\n",
+        "# PYTEST_ADDOPTS = -m fast\ntest:\n\tpython -m pytest -q\n",
+        'PYTEST_ADDOPTS "-m slow" -> not set, pytest "--token-budget" -> not set',
+    ),
+    "noxfile.py": (
+        "import os\n",
+        'import os\n\nos.environ["PYTEST_ADDOPTS"] = "--token-budget-update"\n',
+        'PYTEST_ADDOPTS not set -> "--token-budget-update"',
+    ),
+    "docker/Dockerfile": (
+        "FROM x\n",
+        "FROM x\nENV PYTEST_ADDOPTS -p no:tokenbudget\n",
+        'PYTEST_ADDOPTS not set -> "-p no:tokenbudget"',
+    ),
+    "README.md": ("", "PYTEST_ADDOPTS=-k cart pytest -x\n", ""),
+    "run.sh": ("pytest -q\n", "pytest -v --tb=short  # as pytest says\n", ""),
+}
+
+
+@pytest.mark.parametrize("path", SET_OUTSIDE)
+def test_options_of_pytest_that_a_workflow_or_a_script_sets_are_named(path: str, tmp_path: Path) -> None:
+    was, now, told = SET_OUTSIDE[path]
+    repo = Scratch.create(tmp_path / "repo")
+    repo.write(path, was)
+    repo.commit("Begin")
+    repo.git("branch", "base")
+    repo.write(path, now)
+    repo.commit("Hide")
+    check = checked(Repository.open(repo.top), None, "base", partial=False)
+    assert check["notices"] == ([f"Settings of pytest changed since base: {path}: {told}"] if told else [])
+
+
 def test_a_run_that_updates_is_no_judgement(repo: Scratch, temporary: Path) -> None:
     repo.write("src/agent/prompt.md", PROMPT + RULE)
     job = use(repo, temporary, arguments="--token-budget-update")
