@@ -214,7 +214,7 @@ class Agent:
             said = self.call(messages, [TOOL])
             messages.append({"role": "assistant", "content": said})
             used = [block for block in said if block["type"] == "tool_use"]
-            if not used:
+            if not used or (self.kind == "stops" and len(messages) > 2):
                 return said[0]["text"]
             result = f"Page {len(messages)}: tighten the bolt and look again. " * 4
             result += after(result)
@@ -351,15 +351,10 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("templates")
 
 
-@pytest.mark.parametrize("case", tenth(ADDED, of="added calls"), ids=str)
-def test_the_interval_of_a_seeded_agent_holds_what_it_really_bills(
-    case: Added,
-    tmp_path: Path,
-    pytester: pytest.Pytester,
-    templates: Path,
-    seeded_agent: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def recorded(
+    case: Added, folder: Path, pytester: pytest.Pytester, templates: Path, seeded_agent: Any
+) -> Project:
+    """Return a recorded project, a copy of its template, which is made once."""
     kept = templates / f"{case.recorder} {case.warm}"
     if not kept.exists():
         project = make(kept, pytester, RECORDERS[case.recorder], agent=SEEDED)
@@ -369,8 +364,20 @@ def test_the_interval_of_a_seeded_agent_holds_what_it_really_bills(
             assert project.run("--token-budget-record=once", url=api.url).status == 0
         done = project.judge("--token-budget-update")
         assert done.status == 0, done.output
-    shutil.copytree(kept, tmp_path / "suite")
-    project = Project(tmp_path / "suite", pytester)
+    shutil.copytree(kept, folder / "suite")
+    return Project(folder / "suite", pytester)
+
+
+@pytest.mark.parametrize("case", tenth(ADDED, of="added calls"), ids=str)
+def test_the_interval_of_a_seeded_agent_holds_what_it_really_bills(
+    case: Added,
+    tmp_path: Path,
+    pytester: pytest.Pytester,
+    templates: Path,
+    seeded_agent: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = recorded(case, tmp_path, pytester, templates, seeded_agent)
     monkeypatch.setenv("CASE", case.kind)
     monkeypatch.setenv("SEED", str(case.seed))
     judged = project.judge()
@@ -396,3 +403,45 @@ def test_the_interval_of_a_seeded_agent_holds_what_it_really_bills(
         assert least[name] <= value, (name, least, truth)
         assert most is None or value <= most[name], (name, most, truth)
     assert most is not None or case.kind in ("subagent", "retries")
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_calls_more_and_fewer_are_told_in_the_terminal(
+    warm: bool,
+    tmp_path: Path,
+    pytester: pytest.Pytester,
+    templates: Path,
+    seeded_agent: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = recorded(Added("", 0, "own", warm), tmp_path, pytester, templates, seeded_agent)
+    monkeypatch.setenv("CASE", "plans")
+    more = project.judge()
+    assert more.status == 1
+    assert (
+        "the agent starts 1 subagent or conversation more than recorded: user text 'Plan how to answer.' "
+        "* as far as it can be told without recording: +"
+    ) in more.words
+    assert "−" not in more.words, "nothing of it is a saving"
+    assert "pytest --token-budget --token-budget-record=changed test_it.py::test_it" in more.words
+    monkeypatch.setenv("CASE", "stops")
+    fewer = project.judge()
+    assert fewer.status == 1
+    gone = texts(fewer)["removed"]
+    said = "1 recorded turn is not asked for any more: user tool_result 'Page 4: tighten the bolt and"
+    said += " look again.…'"
+    assert f"{said} −{-gone['tokens']:,} tokens, −$" in fewer.words
+    for judged in (more, fewer):
+        assert "token budgets: 1 stale" in judged.output
+    accepted = project.judge("--token-budget-update")
+    assert "accepted test_it.py::test_it" in accepted.words
+    assert project.judge().verdicts == {"within"}
+    with MessagesApi(answers) as api:
+        if warm:
+            seeded_agent(api.url).loop("Another question.")
+        before = len(api.charges)
+        seeded_agent(api.url, "stops").run()
+        spent = api.charges[before:]
+    measured = accepted.scenarios["test_it"]["measured"]
+    assert measured["prompt_tokens"] == sum(one.usage.prompt_tokens for one in spent)
+    assert measured["cost_usd"] == pytest.approx(float(dollars(spent)))
