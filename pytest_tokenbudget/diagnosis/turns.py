@@ -262,6 +262,8 @@ def _returned(run: Run, cost: CostOf) -> Iterator[Finding]:
         verb, was = ("is", "was") if len(back) == 1 else ("are", "were")
         tokens, what = usage.tokens.prompt_tokens, asking([turn.pair.request for turn in back.values()])
         text = f"{plural(len(back), 'turn')} {verb} asked for again that {was} accepted as gone: {what}"
+        recorded = asking([turn.pair.recorded for turn in back.values()])
+        text += f", recorded as {recorded}" if recorded != what else ""
         said = f"{text} ({signed_count(tokens)} tokens)"
         yield Finding(FindingKind.GROWTH, turns(back), said, tokens, cost(usage))
 

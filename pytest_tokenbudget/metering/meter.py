@@ -262,10 +262,16 @@ class Meter:
         return self._foreign_reads([turn.usage for turn in run.turns], turns)
 
     def recorded_foreign_reads(self, run: Run) -> ForeignReads:
-        """Return what the turns of a run, as they were recorded, read from a cache not filled by it."""
-        recorded = [turn for turn in run.turns if turn.recorded is not None]
-        turns = [_recorded_turn(Exchange(turn.pair.recorded, turn.pair.answer)) for turn in recorded]
-        return self._foreign_reads([turn.recorded or Usage() for turn in recorded], turns)
+        """Return what the turns of a run, as recorded or accepted, read from a cache that it had not filled.
+
+        What was accepted is taken as it is measured on this recording: this one may have had another start.
+        """
+        before = [(turn.pair, usage) for turn in run.turns if (usage := turn.before or turn.recorded)]
+        turns = [
+            replace(_recorded_turn(Exchange(pair.recorded, pair.answer)), tokens=usage.main_tokens)
+            for pair, usage in before
+        ]
+        return self._foreign_reads([usage for _, usage in before], turns)
 
     def _foreign_reads(self, usages: Iterable[Usage], turns: Sequence[RecordedTurn]) -> ForeignReads:
         foreign = foreign_reads(turns, minimums=self.minimums, counter=self.weights)
@@ -288,6 +294,7 @@ class Meter:
             pair=pair,
             recorded=stored if stored.main_tokens.prompt_tokens == before else was.usage,
             accepted=stored,
+            before=was.usage,
             estimate=replace(turn.estimate, parts=exactly(apart, now, before).parts),
             cache_before=was.cache_now,
         )
@@ -558,6 +565,8 @@ class Turn:
     """What the turn bills now in the best case; None where `usage` is the only case."""
     accepted: Usage | None = None
     """What `recorded` billed when it was accepted, maybe by another counter; None if it was not."""
+    before: Usage | None = None
+    """What the accepted request bills as this run measures it; None if none was accepted."""
     came_back: bool = False
     """Whether it was accepted that the turn is gone, and it is asked for again."""
 

@@ -139,8 +139,8 @@ def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool
         was = meter.replayed(recording.exchanges, _accepted_pairs(recording, None))
     else:  # what others have asked before may have left a cache, as accepted too
         pairs = _accepted_pairs(recording, set(_turn_pairs(recording)))
-        mine, known = {turn.pair.index for turn in run.turns}, _shared(meter, recording)[1]
-        was = meter.replayed(recording.exchanges, pairs, only=mine, measured=known)
+        mine, shared = {turn.pair.index for turn in run.turns}, _shared(meter, recording)[1]
+        was = meter.replayed(recording.exchanges, pairs, only=mine, measured=shared)
     before = {turn.pair.index: turn for turn in was.turns}
     turns = []
     for turn in run.turns:
@@ -152,13 +152,16 @@ def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool
         elif accepted and accepted.request is None:
             turn = replace(turn, recorded=None, estimate=replace(turn.estimate, parts=()), came_back=True)
         turns.append(turn)
-    requests = {
-        id(recording.exchanges[index]): turn.request
-        for index, turn in recording.accepted.items()
-        if turn.request
-    }
-    unplayed = (replace(one, request=requests.get(id(one), one.request)) for one in run.unplayed)
-    return replace(run, turns=tuple(turns), unplayed=tuple(unplayed))
+    known = {id(recording.exchanges[index]): turn for index, turn in recording.accepted.items()}
+    unplayed = tuple(_as_it_was_accepted(one, known.get(id(one))) for one in run.unplayed)
+    return replace(run, turns=tuple(turns), unplayed=unplayed)
+
+
+def _as_it_was_accepted(exchange: Exchange, accepted: Accepted | None) -> Exchange:
+    """Return an exchange with the request and the usage that were accepted in its place, if any were."""
+    if accepted is None or accepted.request is None:
+        return exchange
+    return Exchange(accepted.request, replace(exchange.answer, usage=accepted.usage))
 
 
 def _accepted_pairs(recording: Recording, among: set[int] | None) -> Iterator[Pair]:

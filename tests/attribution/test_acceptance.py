@@ -203,6 +203,11 @@ def test_turns_that_are_gone_are_accepted(project: Project, monkeypatch: pytest.
     assert (judged.status, entry["verdict"], causes(entry)) == (0, "within", [])
     accept(project)
     assert files(project) == before
+    monkeypatch.setenv("LETTERS", "AD")
+    told = [finding["text"] for finding in project.judge().scenarios["test_letters"]["findings"]]
+    assert any(
+        "accepted as gone: user text 'Letter D', recorded as user text 'Letter B' (+" in one for one in told
+    )
     monkeypatch.delenv("LETTERS")
     judged = project.judge()
     entry = judged.scenarios["test_letters"]
@@ -213,6 +218,16 @@ def test_turns_that_are_gone_are_accepted(project: Project, monkeypatch: pytest.
     assert "after the baseline" not in judged.words
     assert f"+{more} prompt tokens" in judged.words
     assert f": {said}" in accept(project).words
+
+
+def test_a_turn_that_is_gone_saves_what_it_was_accepted_at(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORE", FIRST)
+    accepted = prompt_tokens(accept(project).scenarios["test_letters"], "measured")
+    monkeypatch.setenv("LETTERS", "A")
+    entry = project.judge().scenarios["test_letters"]
+    assert causes(entry) == [("turns_changed", prompt_tokens(entry, "measured") - accepted)]
 
 
 def test_a_miss_is_not_accepted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -640,3 +655,24 @@ def test_a_turn_that_was_called_anew_is_no_accepted_one(
     assert (judged.status, entry["verdict"]) == (0, "within"), judged.output
     assert entry["measured"] == entry["baseline"] == accepted
     assert accepted["cache_read_input_tokens"] == accepted["cache_creation_input_tokens"]
+
+
+def test_what_is_accepted_on_a_warm_recording_has_its_start(
+    suite: Suite, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prefix that others had filled grows with the prompt: that is no other start."""
+    rules = '"You are a clerk. " * 1500'
+    assert rules in CACHING
+    text = CACHING.replace(rules, '("You are a clerk" + os.environ.get("RULE", "") + ". ") * 1500')
+    project = suite(text, 2)
+    assert project.run("--token-budget-record=all", url=api.url).status == 0
+    assert project.judge(UPDATE, "--token-budget-update-all").status == 0
+    assert "foreign_reads" in files(project)["test_it.yaml"]
+    recorded = project.judge().scenarios["test_letters"]["measured"]
+    for rule in (" of the post", ""):
+        monkeypatch.setenv("RULE", rule)
+        entry = project.judge().scenarios["test_letters"]
+        assert "other_start" not in dict(causes(entry)), entry["findings"]
+        accept(project)
+    assert entry["verdict"] == "improved"
+    assert entry["measured"] == recorded
