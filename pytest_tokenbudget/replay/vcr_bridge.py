@@ -375,7 +375,7 @@ def _sync_handler(router: Router, library: Any, original: Callable[..., Any]) ->
             self._chunks = iter(stream)
 
         def __iter__(self) -> Iterator[bytes]:
-            with self._reading.goes_on():
+            with self._reading.goes_on(library.TimeoutException):
                 for chunk in self._chunks:
                     yield self._reading.take(chunk)
             self._reading.end()
@@ -422,7 +422,7 @@ def _async_handler(router: Router, library: Any, original: Callable[..., Any]) -
             self._chunks = aiter(stream)
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            with self._reading.goes_on():
+            with self._reading.goes_on(library.TimeoutException):
                 async for chunk in self._chunks:
                     yield self._reading.take(chunk)
             self._reading.end()
@@ -516,24 +516,30 @@ class _Reading:
             self._call.began = time.monotonic()
 
     @contextlib.contextmanager
-    def goes_on(self) -> Iterator[None]:
-        """Note an answer that breaks off, which is no answer; but not an agent that merely stops reading."""
+    def goes_on(self, timeouts: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+        """Note an answer that breaks off, which is no answer; but not an agent that merely stops reading.
+
+        `timeouts` is what the client raises where it waits no longer for the rest.
+        """
         try:
             yield
         except GeneratorExit:
             raise
         except _cancellations():
-            self.leave()
+            self.leave(Left.CANCELLED)
+            raise
+        except timeouts:
+            self.leave(Left.TIMED_OUT)
             raise
         except BaseException:
             self._is_over = True
             raise
 
-    def leave(self) -> None:
-        """Note that the agent has cancelled the reading: what had come by then is no answer."""
+    def leave(self, how: Left) -> None:
+        """Note that the agent has given the reading up: what had come by then is no answer."""
         self._is_over = True
         if self._call:
-            self._call.leave(Left.CANCELLED)
+            self._call.leave(how)
 
     def is_stopped(self) -> bool:
         """Return whether the part that the agent left unread is to be read now.
@@ -541,7 +547,7 @@ class _Reading:
         An answer whose reader was cancelled is left instead.
         """
         if self.streams and not self._is_over and _is_cancelled():
-            self.leave()
+            self.leave(Left.CANCELLED)
         return self.streams and not self._is_over
 
     def take(self, chunk: bytes, *, unread: bool = False) -> bytes:
@@ -571,24 +577,31 @@ class _Wire(io.BufferedReader):
     def __init__(self, sock: Any) -> None:
         super().__init__(sock.makefile("rb", buffering=0))
         self.kept = bytearray()
+        self.is_late = False
+        """Whether the client's time was up while it read."""
         self.told: Callable[[], None] | None = None
         """Called once before it is closed, by whoever does that: all was read, or nobody reads on."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        return self._keep(super().read(size))
+        return self._kept(super().read, size)
 
     def read1(self, size: int = -1, /) -> bytes:
-        return self._keep(super().read1(size))
+        return self._kept(super().read1, size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        return self._keep(super().readline(size))
+        return self._kept(super().readline, size)
 
     def readinto(self, buffer: Any, /) -> int:
-        number = super().readinto(buffer)
-        self._keep(bytes(memoryview(buffer)[:number]))
-        return number
+        content = self._kept(super().read, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
-    def _keep(self, content: bytes) -> bytes:
+    def _kept(self, read: Callable[[Any], bytes], size: int | None) -> bytes:
+        try:
+            content = read(size)
+        except TimeoutError:
+            self.is_late = True
+            raise
         self.kept += content
         return content
 
@@ -651,19 +664,27 @@ def _noting_how_it_reads(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _passing_streams(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return vcr's `getresponse` of http.client and urllib3, whose streams reach the agent as they come."""
+    """Return vcr's `getresponse` of http.client and urllib3, whose streams reach the agent as they come.
+
+    A call that times out is noted, and one that was recorded so times out again.
+    """
 
     @functools.wraps(original)
     def getresponse(connection: Any, *given: Any, **options: Any) -> Any:
         router, asked = connection.cassette, connection._vcr_request
-        reads_all = vars(connection).get(_READS_ALL, False)
-        if not isinstance(router, Router) or reads_all or router.can_play_response_for(asked):
+        if not isinstance(router, Router):
             return original(connection, *given, **options)
-        with _tapped(connection.real_connection, router, asked):
-            try:
-                return original(connection, *given, **options)
-            except _StreamsError as streams:
-                return streams.answer
+        try:
+            with _noting(TimeoutError):
+                if vars(connection).get(_READS_ALL, False) or router.can_play_response_for(asked):
+                    return original(connection, *given, **options)
+                with _tapped(connection.real_connection, router, asked):
+                    return original(connection, *given, **options)
+        except _StreamsError as streams:
+            return streams.answer
+        except _UnansweredError as unanswered:
+            left = unanswered
+        raise left.ended(TimeoutError)
 
     return getresponse
 
@@ -708,6 +729,9 @@ def _told_response(wires: list[_Wire], sock: Any, *given: Any, **options: Any) -
 
 def _end(reading: _Reading, wire: _Wire, method: str, whole: Callable[[bytes], bytes]) -> None:
     """Take in an answer whose wire is closed; what the agent has left of it is read first."""
+    if wire.is_late:
+        reading.leave(Left.TIMED_OUT)
+        return
     kept = bytes(wire.kept)
     try:
         read = _Again(kept, None).content(method)
@@ -791,7 +815,7 @@ def _pump(response: Any, reading: _Reading) -> None:
 async def _feed(real: Any, content: Any, reading: _Reading) -> None:
     """Pass on what a stream of aiohttp says, and keep it."""
     try:
-        with reading.goes_on():
+        with reading.goes_on(TimeoutError):
             async for chunk in real.iter_any():
                 content.feed_data(reading.take(chunk))
     except Exception as error:
@@ -833,6 +857,12 @@ class _UnansweredError(BaseException):
     def __init__(self, ledger: Ledger, sent: Sent, how: Left, after: float) -> None:
         super().__init__()
         self.ledger, self.sent, self.how, self.after = ledger, sent, how, after
+
+    def ended(self, timeout: type[Exception]) -> Exception:
+        """Return the error of a client whose time is up. Refuse a call that was cancelled."""
+        if self.how is Left.CANCELLED:
+            self.ledger.overdue(self.sent, self.how)
+        return timeout("timed out, as when it was recorded")
 
     async def wait(self) -> NoReturn:
         """Wait until the agent cancels the call, as it did before. Refuse if it waits for far longer."""
@@ -928,9 +958,7 @@ def _watching(library: Any, owner: type, method: str) -> Callable[..., Any]:
                 return send(self, *given, **options)
         except _UnansweredError as unanswered:
             left = unanswered
-        if left.how is Left.CANCELLED:
-            left.ledger.overdue(left.sent, left.how)
-        raise raised("timed out, as when it was recorded")
+        raise left.ended(raised)
 
     @functools.wraps(send)
     async def handle_async(self: Any, *given: Any, **options: Any) -> Any:
@@ -941,7 +969,7 @@ def _watching(library: Any, owner: type, method: str) -> Callable[..., Any]:
             left = unanswered
         if left.how is Left.CANCELLED:
             await left.wait()
-        raise raised("timed out, as when it was recorded")
+        raise left.ended(raised)
 
     return handle if method == "handle_request" else handle_async
 

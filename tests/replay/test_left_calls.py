@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,7 +16,9 @@ import anthropic
 import anyio
 import httpx2
 import pytest
+import requests
 import trio
+import urllib3
 
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.replay import vcr_bridge
@@ -366,40 +371,87 @@ def test_a_cancelled_call_of_aiohttp_is_recorded_and_replayed_as_it_was() -> Non
     assert sum(pair.answer.billed for pair in ledger.recording.pairs) == 1
 
 
-@pytest.mark.parametrize("library", ["sync", "async"])
+def times_out(url: str, seconds: float, sent: Mapping[str, Any]) -> None:
+    """Ask by the SDK, and read the answer to its end."""
+    with anthropic.Anthropic(base_url=url, api_key="sk-ant-test", max_retries=0, timeout=seconds) as client:
+        list(client.messages.create(**sent))
+
+
+def times_out_async(url: str, seconds: float, sent: Mapping[str, Any]) -> None:
+    given: Any = {"base_url": url, "api_key": "sk-ant-test", "max_retries": 0, "timeout": seconds}
+
+    async def main() -> None:
+        async with anthropic.AsyncAnthropic(**given) as client:
+            answer = await client.messages.create(**sent)
+            if sent.get("stream"):
+                assert [event async for event in answer]
+
+    asyncio.run(main())
+
+
+def times_out_requests(url: str, seconds: float, sent: Mapping[str, Any]) -> None:
+    asked: Any = {"headers": {"x-api-key": "sk-ant-test"}, "timeout": seconds}
+    with requests.post(f"{url}/v1/messages", json=sent, **asked, stream=sent.get("stream")) as answer:
+        list(answer.iter_lines())
+
+
+def times_out_urllib3(url: str, seconds: float, sent: Mapping[str, Any]) -> None:
+    given: Any = {"headers": {"x-api-key": "sk-ant-test"}, "retries": False, "preload_content": False}
+    with urllib3.PoolManager(timeout=seconds) as pool:
+        list(pool.request("POST", f"{url}/v1/messages", json=sent, **given).stream())
+
+
+def times_out_urllib(url: str, seconds: float, sent: Mapping[str, Any]) -> None:
+    headers = {"x-api-key": "sk-ant-test", "content-type": "application/json"}
+    asked = urllib.request.Request(f"{url}/v1/messages", json.dumps(sent).encode(), headers)
+    with urllib.request.urlopen(asked, timeout=seconds) as answer:
+        list(answer)
+
+
+def times_out_aiohttp(url: str, seconds: float, sent: Mapping[str, Any]) -> None:
+    async def main() -> None:
+        asked: Any = {"json": sent, "headers": {"x-api-key": "sk-ant-test"}}
+        limit = aiohttp.ClientTimeout(total=seconds)
+        async with (
+            aiohttp.ClientSession(timeout=limit) as session,
+            session.post(f"{url}/v1/messages", **asked) as answer,
+        ):
+            await answer.read()
+
+    asyncio.run(main())
+
+
+TIMEOUTS: Any = {
+    times_out: (anthropic.APITimeoutError, httpx2.ReadTimeout),  # the latter: while a stream is read
+    times_out_async: (anthropic.APITimeoutError, httpx2.ReadTimeout),
+    times_out_requests: (requests.Timeout, requests.ConnectionError),
+    times_out_urllib3: urllib3.exceptions.TimeoutError,
+    times_out_urllib: TimeoutError,
+    times_out_aiohttp: TimeoutError,
+}
+"""Clients, and what they raise when their time is up."""
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("ask", TIMEOUTS)
 def test_a_timeout_of_the_client_is_recorded_and_replayed_at_once(
-    slow_api: MessagesApi, library: str
+    slow_api: MessagesApi, ask: Callable[[str, float, Mapping[str, Any]], None], is_stream: bool
 ) -> None:
-    def ask(seconds: float) -> str:
-        options: Any = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": SLOW}]}
-        given: Any = {
-            "base_url": slow_api.url,
-            "api_key": "sk-ant-test",
-            "max_retries": 0,
-            "timeout": seconds,
-        }
-        try:
-            if library == "sync":
-                with anthropic.Anthropic(**given) as client:
-                    client.messages.create(**options)
-            else:
-
-                async def main() -> None:
-                    async with anthropic.AsyncAnthropic(**given) as client:
-                        await client.messages.create(**options)
-
-                asyncio.run(main())
-        except anthropic.APITimeoutError:
-            return "too slow"
-        return "answered"
-
-    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
-        assert ask(0.2) == "too slow"
+    """Also one that comes in the middle of a stream: what had come by then is no answer."""
+    words = "Hello" if is_stream else SLOW
+    sent = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": words}]}
+    asked = {**sent, "stream": True} if is_stream else sent
+    over = threading.Event()
+    slow_api.before_event = lambda _: over.wait(600)
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording, contextlib.ExitStack() as stack:
+        stack.callback(over.set)
+        with pytest.raises(TIMEOUTS[ask]):
+            ask(slow_api.url, 0.2, asked)
     interactions = recording.interactions()
     ((how, _),) = [left for _, answer in interactions if (left := how_left(answer))]
     assert how is Left.TIMED_OUT
-    with replaying(interactions) as ledger:
-        assert ask(600) == "too slow", "at once, whatever the timeout is now"
+    with replaying(interactions) as ledger, pytest.raises(TIMEOUTS[ask]):  # at once, whatever it is now
+        ask(slow_api.url, 600, asked)
     assert not ledger.problems
     assert not ledger.recording.misses
 
