@@ -12,12 +12,15 @@ from itertools import accumulate, pairwise
 
 from pytest_tokenbudget.advice.layout import READ_TO_UNCACHED, Asked, LaidOut
 from pytest_tokenbudget.diagnosis.prompt_parts import opening_of, place, tool_names
+from pytest_tokenbudget.metering.cache_split import beside_blocks
 from pytest_tokenbudget.model import Finding, FindingKind, Rate
 from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import plural, unsigned_percent
 
 PARTS = ("system", "tools", "conversation", "tool results", "thinking", "images", "answers")
 """What a bill is made of: parts of the prompt, about as they are sent, then what is answered."""
+ADDED_FOR_TOOLS = "added by the API"
+"""Stands for the name of a tool: the prompt that the API adds to the definitions of all tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Portion:
     part: str
     """One of PARTS."""
     tool: str
-    """The name of a tool whose definition it is; else empty."""
+    """The name of a tool whose definition it is, or ADDED_FOR_TOOLS; else empty."""
     tokens: int
     cost: Decimal | None
     """Dollars; None where a price is missing."""
@@ -45,13 +48,15 @@ def portions(run: LaidOut) -> Iterator[Portion]:
     for number, turns in enumerate(run.conversations.values()):
         for one in turns:
             edges = [0, *accumulate(getattr(one.tokens, name) for name in READ_TO_UNCACHED)]
-            ends = [0, *one.cached.sizes]
+            ends, added = [0, *one.cached.sizes], beside_blocks(one.chain)
             if ends[1:]:
                 ends[-1] = edges[-1]
-            for index, link in enumerate(one.chain.links):
-                part, tool = _part(link.block)
-                cost = _billed(run, one, edges, ends[index], ends[index + 1])
-                yield Portion(one.index, number, part, tool, ends[index + 1] - ends[index], cost)
+            for index, (link, (begin, end)) in enumerate(zip(one.chain.links, pairwise(ends), strict=True)):
+                own = min(begin + added.get(index, 0), end)
+                spans = [("tools", ADDED_FOR_TOOLS, begin, own)] if own > begin else []
+                for part, tool, low, high in (*spans, (*_part(link.block), own, end)):
+                    cost = _billed(run, one, edges, low, high)
+                    yield Portion(one.index, number, part, tool, high - low, cost)
             output = one.tokens.output_tokens
             unit = run.unit(one, "output_tokens")
             yield Portion(one.index, number, "answers", "", output, None if unit is None else unit * output)

@@ -20,6 +20,7 @@ from pytest_tokenbudget.reports import baseline_report, build, document
 from pytest_tokenbudget.reports.baseline_report import Diff
 from pytest_tokenbudget.reports.document import Document
 from pytest_tokenbudget.reports.history import history_lines, log_lines, read_log
+from pytest_tokenbudget.reports.scenario_view import is_taken_along, take_along
 from pytest_tokenbudget.reports.text import plain
 from pytest_tokenbudget.repository import baseline_history
 from pytest_tokenbudget.repository.baseline_history import read_history
@@ -173,9 +174,8 @@ def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
     root = Path(collected["root"])
     left = [*_without_test(root, collected)]
     asked = suite.measure(arguments, folder).document if left else None
-    formerly = (
-        {one["id"]: one["formerly"] for one in asked["scenarios"] if "formerly" in one} if asked else {}
-    )
+    renamed = [one for one in asked["scenarios"] if "formerly" in one] if asked else []
+    formerly = {one["id"]: one["formerly"] for one in renamed}
     kept = {name for one in formerly.values() for name in (*one["baselines"], *one["cassettes"])}
     gone = [one for one in left if one.name not in kept]
     for sentence in (
@@ -183,6 +183,8 @@ def prune(folder: Path, arguments: Sequence[str], *, delete: bool) -> int:
         *(f"kept for {name}: {one['text']}" for name, one in formerly.items()),
     ):
         output.write_text(f"{plain(sentence)}\n", None)
+    for way_out in take_along([one for one in renamed if is_taken_along(one)]):
+        output.write_text(f"{way_out}\n", None)
     are_cassettes = [one.is_cassette for one in gone]
     number = f"{plural(are_cassettes.count(False), 'baseline')} and {plural(sum(are_cassettes), 'cassette')}"
     if not delete or not gone:

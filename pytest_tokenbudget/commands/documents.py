@@ -30,7 +30,7 @@ from pytest_tokenbudget.reports import run_view, scenario_view
 from pytest_tokenbudget.reports.baseline_report import Accepting, load_diff
 from pytest_tokenbudget.reports.document import Document, from_the_top, is_lost, load, merge
 from pytest_tokenbudget.reports.terminal import summary_lines
-from pytest_tokenbudget.reports.text import Line, command_data, plain, prose
+from pytest_tokenbudget.reports.text import Line, command_data, plain, prose, wrap
 from pytest_tokenbudget.repository.baseline_history import at_commit, in_files
 from pytest_tokenbudget.repository.git import Repository
 from pytest_tokenbudget.run.results import render
@@ -69,8 +69,9 @@ def led(comment: str, lead: str) -> str:
 
 
 def _terminal(document: Document) -> list[Line]:
-    lines = summary_lines(document, columns=output.columns(), verbosity=1, ascii_only=output.ascii_only())
-    return lines or [Line(run_view.headline(document))]
+    columns = output.columns()
+    lines = summary_lines(document, columns=columns, verbosity=1, ascii_only=output.ascii_only())
+    return [*lines, *(Line(text, "bold") for text in wrap(run_view.opening(document), columns))]
 
 
 def _text(folder: Path, document: Document, form: str, given: Inputs) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+from pytest_tokenbudget.diagnosis.block_changes import excerpt
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.prompt_parts import (
     TOOL_RESULT,
@@ -25,6 +26,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.model import Basis, Finding, FindingKind, Source
+from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.sources import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import Block
 from pytest_tokenbudget.wording import listed, plural, signed_count, signed_percent
@@ -241,7 +243,7 @@ def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | Non
     location = grown.locate(sources)
     source = (location.source or location.filled) if location and len(location.sources) < 2 else None
     share = Fraction(grown.tokens, recorded or 1)
-    origin = _origin(location, sources, where)
+    origin = _origin(grown, location, sources, where)
     if sources and grown.is_option:
         source = sources.edited(*said_as(where))
         origin = edited_at(source)
@@ -270,7 +272,7 @@ def _amount(grown: _Grown) -> str:
     return f"{span} on each of {plural(on, 'turn')} = {total}"
 
 
-def _origin(location: Location | None, sources: SourceTree | None, where: str) -> str:
+def _origin(grown: _Grown, location: Location | None, sources: SourceTree | None, where: str) -> str:
     """Return a clause that says where the added text stands, or that no file holds it.
 
     A tool of an MCP server names its server instead.
@@ -286,4 +288,12 @@ def _origin(location: Location | None, sources: SourceTree | None, where: str) -
         return f", filled in at {location.filled}; the text itself is {sources.nowhere}"
     if server := _OF_MCP.search(where):
         return f", it comes from the MCP server {server[1]}"
-    return f", its text is {sources.nowhere}" if location.missing else ""
+    return f", its text is {sources.nowhere}{_quoted(grown)}" if location.missing else ""
+
+
+def _quoted(grown: _Grown) -> str:
+    """Return what the largest piece of text was and is, around where they first differ."""
+    (was, now), _ = max(grown.texts.items(), key=lambda text: text[1])
+    at = common_prefix(was, now)
+    sides = (("was", was), ("now", now))
+    return ": " + ", ".join(f'{side} "{excerpt(text, at)}"' for side, text in sides if text)

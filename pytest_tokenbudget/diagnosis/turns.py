@@ -172,7 +172,7 @@ def _added(run: Run) -> Iterator[Finding]:
     others += [request for request in openings if request.digest in asked]
     openings = [request for request in openings if request.digest not in asked]
     if openings:
-        text = f"the agent starts {_conversations(len(openings))} more than recorded"
+        text = f"the agent starts {plural(len(openings), 'conversation')} more than recorded"
         first = _first_difference(run, openings[0])
         yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking([*openings, *kin])}{first}")
     if others:
@@ -229,7 +229,7 @@ def _removed(run: Run, cost: CostOf, whole: Run) -> Iterator[Finding]:
     exchanges = {id(exchange.request): exchange for exchange in run.unplayed}
     openings, kin, others = _by_conversation(run, [exchange.request for exchange in run.unplayed])
     if openings:
-        noun, verb = _conversations(len(openings)), "is" if len(openings) == 1 else "are"
+        noun, verb = plural(len(openings), "conversation"), "is" if len(openings) == 1 else "are"
         gone = [exchanges[id(request)] for request in (*openings, *kin)]
         yield _fewer(whole, gone, cost, f"{noun} of the recording {verb} not started{why}")
     if others:
@@ -266,10 +266,6 @@ def _returned(run: Run, cost: CostOf) -> Iterator[Finding]:
         text += f", recorded as {recorded}" if recorded != what else ""
         said = f"{text} ({signed_count(tokens)} tokens)"
         yield Finding(FindingKind.GROWTH, turns(back), said, tokens, cost(usage))
-
-
-def _conversations(number: int) -> str:
-    return f"{plural(number, 'subagent')} or {'conversation' if number == 1 else 'conversations'}"
 
 
 def _reshaped(run: Run) -> Iterator[Finding]:

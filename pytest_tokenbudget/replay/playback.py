@@ -46,6 +46,7 @@ from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exch
 from pytest_tokenbudget.wire.framing import decode_body, parse_body, transcode
 from pytest_tokenbudget.wire.prompt import Prompt, as_mapping
 from pytest_tokenbudget.wire.requests import first_difference
+from pytest_tokenbudget.wording import listed
 
 AcceptedIn = Callable[[Sequence[Exchange]], Mapping[int, Accepted]]
 """Returns what was accepted in place of the exchanges of a recording, by the index of the exchange."""
@@ -306,7 +307,7 @@ class Ledger:
         exchange = self.recording.exchanges[match.index]
         self._threads.keep(sent.body, exchange.answer.message)
         where = first_difference(exchange.request, request)
-        differs = f"match_on: {' and '.join(playable.differs)} differs" + (f" at {where}" if where else "")
+        differs = f"match_on: {differ(playable.differs)}" + (f" at {where}" if where else "")
         told = f"{self.name}: {playable.refusal} {differs}. Record it: {self._command}"
         self.mismatches.append((self._asker(), self._told(told)))
         return self._carrier(match)
@@ -503,7 +504,7 @@ class Ledger:
             self.rules.redactor.learn(sent.request.body)
         missing, record = f"{self.name}: the recording has no answer to {sent}", f"Record it: {self._command}"
         if playable and playable.refusal:
-            self.refuse(f"{missing}: {playable.refusal} {playable.way_out}{record}")
+            self.refuse(f"{missing}: {playable.elsewhere or playable.refusal} {record}")
         if sent.request is None or sent.is_about_a_batch:
             self.refuse(f"{missing}, and nothing reaches the network in replay. {record}")
         more = "The agent asks for more than was recorded, or for the same again."
@@ -629,6 +630,11 @@ class Rules:
         return sent.request is None and own
 
 
+def differ(names: Sequence[str]) -> str:
+    """Return that matchers refuse a request, in words: `body differs`, `scheme and host differ`."""
+    return f"{listed(names)} {'differs' if len(names) == 1 else 'differ'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Playable:
     """What a user's cassette may answer one request with, by the options that it was opened with."""
@@ -639,6 +645,8 @@ class Playable:
     """Why there never were any; empty if there were, though they may all be played by now."""
     differs: tuple[str, ...] = ()
     """Names of the matchers in `match_on` that refuse."""
+    recorded_at: str = ""
+    """The address of the most similar request that is recorded, without a user or a query."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -646,12 +654,13 @@ class Playable:
         return bool(self.differs) and set(self.differs) <= _ADDRESS
 
     @property
-    def way_out(self) -> str:
-        """A sentence about what else helps if only the address differs; else empty."""
+    def elsewhere(self) -> str:
+        """Where it was recorded, and what helps, in words, if only the address differs; else empty."""
         if not self.is_elsewhere:
             return ""
         return (
-            f"Ask at the recorded address (base URL), or leave {' and '.join(self.differs)} out of match_on. "
+            f"it was recorded at {self.recorded_at}. Set that base URL, or leave {listed(self.differs)} out "
+            "of match_on."
         )
 
 

@@ -27,11 +27,12 @@ from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, Protocol
+from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
-from pytest_tokenbudget.replay.playback import Call, Found, Ledger, Ledgers, Playable, Rules
+from pytest_tokenbudget.replay.playback import Call, Found, Ledger, Ledgers, Playable, Rules, differ
 from pytest_tokenbudget.replay.traffic import STREAMS, Left, Sent, body_bytes, how_left
 from pytest_tokenbudget.wire.framing import compact_json
 from pytest_tokenbudget.wire.prompt import Prompt
@@ -147,7 +148,8 @@ class _Adopted(Cassette):  # type: ignore[misc]  # vcr has no types
         if not matching:
             closest = self.find_requests_with_most_matches(request)
             differs = differing(self.data and self._match_on, closest)
-            return Playable(refusal=no_match(self._name, differs), differs=differs), False
+            at = address(closest[0][0].uri) if closest else ""
+            return Playable(refusal=no_match(self._name, differs), differs=differs, recorded_at=at), False
         repeats = self.allow_playback_repeats
         if self.record_mode == RecordMode.ALL or not (self.rewound or repeats):
             return Playable(), False
@@ -1131,7 +1133,13 @@ def no_match(path: str, differs: Sequence[str]) -> str:
     """Return why vcr has nothing to play for a request, given the names of the matchers that refuse it."""
     if not differs:
         return f"there is nothing in the cassette {path}, or it is not there."
-    return f"match_on lets no request of {path} answer it, for {' and '.join(differs)} differs."
+    return f"match_on lets no request of {path} answer it, for {differ(differs)}."
+
+
+def address(url: str) -> str:
+    """Return a URL without what may be secret: its user, its password, its query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def parses_bodies(serializer: Any, held: Sequence[tuple[Request, Mapping[str, Any]]]) -> bool:

@@ -172,11 +172,12 @@ class Change:
 
     @property
     def extent(self) -> str:
-        """How many scenarios it touches: `in 45 scenarios, 3 of them fail`."""
-        every, failing = plural(len(self.touched), "scenario"), len(self.failing)
-        if failing in (0, len(self.touched)):
-            return f"in {every}"
-        return f"in {every}, {failing:,} of them {'fails' if failing == 1 else 'fail'}"
+        """How many scenarios it touches: `in 45 scenarios together, 3 of them fail`."""
+        number, failing = len(self.touched), len(self.failing)
+        every = f"in {plural(number, 'scenario')}{' together' if number > 1 else ''}"
+        if failing in (0, number):
+            return every
+        return f"{every}, {failing:,} of them {'fails' if failing == 1 else 'fail'}"
 
     @cached_property
     def is_told(self) -> bool:

@@ -145,6 +145,13 @@ class ContextEntry(TypedDict):
     conversations: list[ConversationEntry]
 
 
+class MoveEntry(TypedDict):
+    """A file or folder that stands under the old name of a test, and where it belongs now."""
+
+    old: str
+    new: str
+
+
 class BoundsEntry(TypedDict):
     """The bounds of a run that asks more than was recorded."""
 
@@ -165,16 +172,24 @@ class StartEntry(TypedDict):
 
 
 class FormerlyEntry(TypedDict):
-    """What tests that are gone have left, and a scenario finds by what it asks.
+    """What tests that are gone have left, and a scenario finds by what it asks; and what takes it along.
 
     Ids and paths are from the root of the run.
     """
 
+    text: str
+    """What was found, in a sentence."""
     cassettes: list[str]
     baselines: list[str]
     """Ids under which they stand."""
-    text: str
-    """What to do, in a sentence."""
+    folders: list[str]
+    """Folders to make first."""
+    moves: list[MoveEntry]
+    """None where several tests may have been this one."""
+    update: str | None
+    """The tests whose baselines are to be written then, as an argument of pytest; None where none are."""
+    prune: bool
+    """Whether nothing but what belongs to no test is left then, so that it may be deleted."""
 
 
 class ScenarioEntry(TypedDict):

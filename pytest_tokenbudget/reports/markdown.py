@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -285,10 +284,10 @@ def _why(scenario: ScenarioEntry) -> str:
 
 def _ways_out(failing: Sequence[ScenarioEntry]) -> Iterator[str]:
     found = ways_out(failing)
-    commands = [f"# {one.what}\n{shlex.join(one.command)}" for one in found if one.command]
+    commands = ["\n".join((f"# {one.what}", *one.commands)) for one in found if one.commands]
     if commands:
         yield "\n".join(["```sh", *commands, "```"])
-    yield from (f"{prose(one.what)}." for one in found if not one.command)
+    yield from (f"{prose(one.what)}." for one in found if not one.commands)
 
 
 def _details(scenario: ScenarioEntry, *alike: ScenarioEntry) -> Iterator[str]:

@@ -72,6 +72,11 @@ def _unpaid(document: Document) -> str:
     return f", the cost of {plural(unknown, 'scenario')} unknown" if unknown else ""
 
 
+def opening(document: Document) -> str:
+    """Return the headline that fits a run: with dollars first if it fails, else with what is well."""
+    return money_first(document) if any(map(fails, document["scenarios"])) else headline(document)
+
+
 def money_first(document: Document) -> str:
     """Return the headline of a run that fails: dollars a month where known, and a run, tokens, verdicts."""
     compared = [one for one in document["scenarios"] if is_comparable(one)]
@@ -239,7 +244,8 @@ def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str
     """Yield what scenarios with a baseline take a run, compared with it, and a month if that is known."""
     was, now, about = document["totals"]["baseline"], document["totals"]["measured"], tilde(compared)
     before, after = was["prompt_tokens"], now["prompt_tokens"]
-    yield f"{about}{count(after)} prompt tokens{_relative(after, before)}"
+    together = "together " if len(compared) > 1 else ""
+    yield f"{together}{about}{count(after)} prompt tokens{_relative(after, before)}"
     if now["cost_usd"] is None:
         yield "cost unknown"
         return
@@ -278,8 +284,9 @@ def _start(scenarios: Sequence[ScenarioEntry]) -> str:
 
 
 def _relative(now: float, was: float) -> str:
-    """Return the growth from `was`, ` (+18.0%)`; nothing without a base."""
-    return f" ({signed(now - was, percent((now - was) / was))})" if was else ""
+    """Return the growth from `was`, ` (+18.0%)`; nothing without a base, or if nothing grew or shrank."""
+    moved = round(now - was, 10)
+    return f" ({signed(moved, percent(moved / was))})" if was and moved else ""
 
 
 def _longer(document: Document, compared: Sequence[ScenarioEntry]) -> list[str]:

@@ -17,6 +17,7 @@ from pytest_tokenbudget.budget.baselines import UPDATE as UPDATE_COMMAND
 from pytest_tokenbudget.model import BY_HAND, Basis, FindingKind, ScenarioId, Verdict
 from pytest_tokenbudget.reports.document import (
     Count,
+    FormerlyEntry,
     LimitEntry,
     ScenarioEntry,
     TokensEntry,
@@ -371,13 +372,14 @@ REWRITE = ("pytest", "--record-mode=rewrite")
 
 @dataclass(frozen=True, slots=True)
 class WayOut:
-    """What resolves a verdict: what to do, and the command that does it, if there is one."""
+    """What resolves a verdict: what to do, and the commands of a shell that do it, if there are any."""
 
     what: str
-    command: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.what}: {shlex.join(self.command)}" if self.command else self.what
+        """Return it with each command on a line of its own, to be pasted."""
+        return "\n  ".join((f"{self.what}:", *self.commands)) if self.commands else self.what
 
 
 def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
@@ -396,6 +398,7 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         for one in by_verdict[verdict]
         if not (_is_edited_by_hand(one) or one in gone)
     ]
+    moved = [one for one in scenarios if is_taken_along(one)]
     own: dict[tuple[str, ...], list[ScenarioEntry]] = defaultdict(list)
     for one in departed:
         if one["recorder"] is None:
@@ -409,16 +412,20 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         WayOut("Record it anew (needs an API key)", _command(RECORD_ALL, own[RECORD_ALL])),
         WayOut("Record what changed (needs an API key)", _command(RECORD, own[RECORD])),
         WayOut("Record it (needs an API key)", _command(FIRST, own[FIRST])),
-        WayOut("Write the first baseline", _command(UPDATE, by_verdict["new"])),
+        WayOut(
+            "Write the first baseline",
+            _command(UPDATE, [one for one in by_verdict["new"] if one not in moved]),
+        ),
         WayOut("To keep the gain, accept it", _command(UPDATE, by_verdict["improved"])),
-        *(WayOut(f"Upgrade to know what {verdict} means", UPGRADE) for verdict in newer),
+        *(WayOut(f"Upgrade to know what {verdict} means", (shlex.join(UPGRADE),)) for verdict in newer),
     ]
     unpriced_models = any(limit["measured"] is None for one in over for limit in exceeded(one))
     return [
-        *(WayOut("Bring the missing price", UPGRADE_PRICES) for _ in range(unpriced_models)),
-        *(way_out for way_out in found if way_out.command),
+        *take_along(moved),
+        *(WayOut("Bring the missing price", (shlex.join(UPGRADE_PRICES),)) for _ in range(unpriced_models)),
+        *(way_out for way_out in found if way_out.commands),
         *_as_the_suite_does([one for one in departed if one["recorder"]]),
-        *_without_a_key(departed),
+        *_without_a_key([one for one in departed if one not in moved]),
         *(_raise_caps(one) for one in over if any(map(_is_cap, exceeded(one)))),
     ]
 
@@ -454,7 +461,7 @@ def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
     if len(theirs) == 1:
         yield WayOut("Record it anew (needs an API key)", _command(REWRITE, theirs))
     elif theirs:
-        yield WayOut(f"Record each anew (needs an API key): {shlex.join(REWRITE)} TEST")
+        yield WayOut("Record each anew (needs an API key)", (f"{shlex.join(REWRITE)} TEST",))
     if len(theirs) < len(stale):
         yield WayOut("Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)")
 
@@ -486,12 +493,38 @@ def _is_cap(limit: LimitEntry) -> bool:
     return limit["metric"].startswith("max_")
 
 
+def is_taken_along(scenario: ScenarioEntry) -> bool:
+    """Return whether it is known what takes the files of a scenario along that was renamed or moved."""
+    if "formerly" not in scenario or scenario["verdict"] not in (Verdict.NEW, Verdict.UNRECORDED):
+        return False
+    return bool(scenario["formerly"]["moves"] or scenario["formerly"]["update"])
+
+
+def take_along(moved: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
+    """Yield the commands that take the files of renamed tests along: all moves, updates, then one pruning."""
+    if moved:
+        which = short_names(moved[:1])[0] if len(moved) == 1 else f"these {len(moved):,} tests"
+        what = f"If {which} {'was' if len(moved) == 1 else 'were'} renamed or moved, take the files along"
+        yield WayOut(what, tuple(_moves([one["formerly"] for one in moved])))
+
+
+def _moves(moved: Sequence[FormerlyEntry]) -> Iterator[str]:
+    folders = dict.fromkeys(folder for one in moved for folder in one["folders"])
+    moves = dict.fromkeys((move["old"], move["new"]) for one in moved for move in one["moves"])
+    tests = dict.fromkeys(one["update"] for one in moved if one["update"] is not None)
+    if folders:
+        yield shlex.join(["mkdir", "-p", *map(plain, folders)])
+    yield from (shlex.join(["git", "mv", *map(plain, move)]) for move in moves)
+    if tests:
+        yield shlex.join([*UPDATE, *map(plain, tests)])
+    if any(one["prune"] for one in moved):
+        yield "tokenbudget prune --delete"
+
+
 def _command(command: tuple[str, ...], scenarios: Sequence[ScenarioEntry]) -> tuple[str, ...]:
-    """Return the command for one scenario; for several, that of the whole suite; for none, an empty one."""
-    if len(scenarios) != 1:
-        return command if scenarios else ()
-    (one,) = scenarios
-    return (*command, plain(ScenarioId(one["id"]).argument))
+    """Return the command for one scenario; for several, that of the whole suite; for none, no command."""
+    targets = [plain(ScenarioId(one["id"]).argument) for one in scenarios] if len(scenarios) == 1 else []
+    return (shlex.join([*command, *targets]),) if scenarios else ()
 
 
 def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:

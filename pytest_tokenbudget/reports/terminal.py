@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -93,7 +92,8 @@ def summary(
 
     Nothing is written if all was measured, and nothing failed, got cheaper, has an unknown cost or was asked
     for with `-v`. With `-v` every scenario is told with its turns, with `-q` a change in a few lines. No line
-    is wider than `columns` (40 at the least). `ascii_only` is for terminals that show no more.
+    is wider than `columns` (40 at the least) but a command, which is to be pasted. `ascii_only` is for
+    terminals that show no more.
     """
     for line in summary_lines(document, columns=columns, verbosity=verbosity, ascii_only=ascii_only):
         write_line(line.text, **({line.style: True} if line.style else {}))
@@ -126,10 +126,7 @@ def summary_lines(
         pieces = (wrap(text, paper.columns, "", "  ") for text in _some(texts, verbosity))
         lines += [Line(piece, style) for piece in chain.from_iterable(pieces)]
     lines += [line for way_out in ways_out(failing or cheaper) for line in _way_out(way_out, paper)]
-    if verbosity >= 0 or missing:
-        lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
-        headline = run_view.money_first(document) if failing else run_view.headline(document)
-        lines += [Line(text, "bold") for text in wrap(headline, paper.columns)]
+    lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
     return list(map(paper.fitted, lines)) if lines[1:] else []  # no heading of nothing
 
 
@@ -273,25 +270,10 @@ def _cause(finding: FindingEntry, columns: int) -> Iterator[str]:
 
 
 def _way_out(way_out: WayOut, paper: Paper) -> Iterator[Line]:
-    """Yield what to do, and the command in a form that can be pasted."""
-    if not way_out.command or width(str(way_out)) <= paper.columns:
-        yield from map(Line, wrap(str(way_out), paper.columns, "", "  "))
-        return
-    yield from map(Line, wrap(f"{way_out.what}:", paper.columns))
-    yield from map(Line, _pasteable(way_out.command, paper.columns))
-
-
-def _pasteable(command: Sequence[str], columns: int) -> Iterator[str]:
-    """Yield the command in lines that a shell reads as one, without targets that are wider than a line."""
-    words = [word for word in map(shlex.quote, command) if width(word) + 4 <= columns]
-    line = " "
-    for index, word in enumerate(words):
-        more = 0 if index == len(words) - 1 else len(" \\")
-        if width(line) + 1 + width(word) + more > columns:
-            yield line + " \\"
-            line = "   "
-        line += " " + word
-    yield line
+    """Yield what to do, and each command as a line of its own that can be pasted."""
+    what = f"{way_out.what}:" if way_out.commands else way_out.what
+    yield from map(Line, wrap(what, paper.columns, "", "  "))
+    yield from (Line(f"  {command}", is_command=True) for command in way_out.commands)
 
 
 def failure_text(scenario: ScenarioEntry) -> str:

@@ -150,6 +150,8 @@ class Line:
 
     text: str = ""
     style: str = ""
+    is_command: bool = False
+    """Whether it is to be pasted as it stands, so that it is never cut, however wide it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +167,10 @@ class Paper:
         return "..." if self.ascii_only else ELLIPSIS
 
     def fitted(self, line: Line) -> Line:
-        """Return the line as it can be shown here, at most as wide as the paper."""
+        """Return the line as it can be shown here, at most as wide as the paper unless it is a command."""
         text = to_ascii(line.text) if self.ascii_only else line.text
-        return Line(crop(text, self.columns, self.mark), line.style)
+        shown = text if line.is_command else crop(text, self.columns, self.mark)
+        return Line(shown, line.style, line.is_command)
 
 
 def named_table(

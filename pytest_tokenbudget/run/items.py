@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import os
 import re
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,14 +16,14 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.budget.accepted import AcceptedCassette, accepted_path, read_accepted
-from pytest_tokenbudget.budget.baselines import UPDATE, baseline_path, read_baselines, recording_digest
+from pytest_tokenbudget.budget.baselines import baseline_path, read_baselines, recording_digest
 from pytest_tokenbudget.budget.changes import PATTERN, module_of
 from pytest_tokenbudget.errors import CassetteError, SettingsError, TokenBudgetError
 from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.replay.cassette_file import module_of_cassette, read_cassette
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
-from pytest_tokenbudget.reports.document import FormerlyEntry, Recorder
+from pytest_tokenbudget.reports.document import FormerlyEntry, MoveEntry, Recorder
 from pytest_tokenbudget.repository.baseline_history import ACCEPTED, files
 from pytest_tokenbudget.run.accepting import accepted_in, turn_indexes
 from pytest_tokenbudget.run.results import Collected, is_of_fixture
@@ -201,7 +200,7 @@ class Cassettes:
             )
 
     def renamed(self, scenario: Scenario, root: Path) -> FormerlyEntry | None:
-        """Return what a scenario without a cassette finds by what it asks, and what to do; else None.
+        """Return what a scenario without a cassette finds by what it asks, and what takes that along.
 
         That are cassettes of no test any more: one that was renamed or moved asks what exactly one holds.
         """
@@ -223,13 +222,14 @@ class Cassettes:
         if not known:
             return None
         if len(known) > 1:
-            text = f"{listed([from_root(root, old) for old in known])} ask the same, and their tests are gone"
+            names = listed([from_root(root, old) for old in known])
+            found = _formerly(f"{names} ask the same, and their tests are gone")
         else:
             alike = self._renamed_alike(known[0], path)
             lacking = {one for one in self._known if not one.exists()} - {path, *alike.values()}
-            text = _moves(known[0], path, left[known[0]], scenario, root, alike=alike, prunes=not lacking)
+            found = _moves(known[0], path, left[known[0]], scenario, root, alike=alike, prunes=not lacking)
         baselines = self._left_of({_recording(old) for old in known}, root)
-        return {"cassettes": [from_root(root, old) for old in known], "baselines": baselines, "text": text}
+        return {**found, "cassettes": [from_root(root, old) for old in known], "baselines": baselines}
 
     def _renamed_alike(self, old: Path, new: Path) -> dict[Path, Path]:
         """Return the other cassettes of a function with parameters that was renamed, by their old path."""
@@ -270,16 +270,16 @@ class Cassettes:
         baselines = self._left_of({_digest(scenario.ledgers[0].recording.exchanges)}, root)
         if not baselines:
             return None
-        argument = shlex.quote(ScenarioId(scenario.place.id).argument)
         names = [ScenarioId(one) for one in baselines]
         were = [f"{one.name} in {from_root(root, baseline_path(root / one.file))}" for one in names]
-        text = f"the baselines of {listed(were)} were measured on this recording, and their tests are gone"
-        if len(were) == 1:
+        if len(were) > 1:
             text = (
-                f"the baseline of {were[0]} was measured on this recording, and its test is gone. If "
-                f"this one was renamed or moved: {UPDATE} {argument} && tokenbudget prune --delete"
+                f"the baselines of {listed(were)} were measured on this recording, and their tests are gone"
             )
-        return {"cassettes": [], "baselines": baselines, "text": text}
+            return _formerly(text, baselines=baselines)
+        text = f"the baseline of {were[0]} was measured on this recording, and its test is gone"
+        update = ScenarioId(scenario.place.id).argument
+        return _formerly(text, baselines=baselines, update=update, prune=True)
 
     def _left_of(self, recordings: Collection[str], root: Path) -> list[str]:
         """Return the ids of the baselines of these recordings whose tests are gone."""
@@ -401,8 +401,8 @@ def _moves(
     *,
     alike: Mapping[Path, Path],
     prunes: bool,
-) -> str:
-    """Return the sentence that names the files of a test that was renamed or moved, and the way out.
+) -> FormerlyEntry:
+    """Return where the files of a test are that was renamed or moved, and what takes them along.
 
     `why` says why the cassette `old` may be that of `new`. `alike` are the cassettes of the same function
     with other parameters, old path to new path. `prunes`: no other test lacks a cassette, which pruning might
@@ -423,13 +423,34 @@ def _moves(
         budgets = [(one, other) for one, other in budgets if one.is_file() and not other.exists()]
         is_known, moves = bool(budgets), [*moves, *budgets]
     missing = dict.fromkeys(to.parent for _, to in moves if not to.parent.is_dir())
-    steps = [_command("mkdir", "-p", *missing, root=root)] if missing else []
-    steps += [_command("git", "mv", *move, root=root) for move in moves]
-    if not is_known:
-        argument = ScenarioId(scenario.place.id).argument
-        steps.append(f"{UPDATE} {shlex.quote(argument.partition('[')[0] if alike else argument)}")
-        steps += ["tokenbudget prune --delete"] if prunes else []
-    return f"{kept}. If this one was renamed or moved: {' && '.join(steps)}"
+    argument = ScenarioId(scenario.place.id).argument
+    return _formerly(
+        kept,
+        folders=[from_root(root, folder) for folder in missing],
+        moves=[{"old": from_root(root, one), "new": from_root(root, other)} for one, other in moves],
+        update=None if is_known else argument.partition("[")[0] if alike else argument,
+        prune=prunes and not is_known,
+    )
+
+
+def _formerly(
+    text: str,
+    *,
+    baselines: Sequence[str] = (),
+    folders: Sequence[str] = (),
+    moves: Sequence[MoveEntry] = (),
+    update: str | None = None,
+    prune: bool = False,
+) -> FormerlyEntry:
+    return {
+        "text": text,
+        "cassettes": [],
+        "baselines": [*baselines],
+        "folders": [*folders],
+        "moves": [*moves],
+        "update": update,
+        "prune": prune,
+    }
 
 
 def _recording(cassette: Path) -> str:
@@ -456,10 +477,6 @@ def _measured_on(cassette: Path, scenario: Scenario, root: Path) -> tuple[Path, 
                 if baseline.recording == digest:
                     known.append(((module, name) != own, _defines(module, name), (module, name, more)))
     return min(known)[-1] if known else None
-
-
-def _command(*words: str | Path, root: Path) -> str:
-    return shlex.join(word.relative_to(root).as_posix() if isinstance(word, Path) else word for word in words)
 
 
 def teardown_of(scenario: Scenario) -> Scenario:

@@ -17,8 +17,10 @@ from typing import Any, TextIO
 
 import pytest
 
+from pytest_tokenbudget.budget.baselines import UPDATE
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError, TokenBudgetWarning
 from pytest_tokenbudget.model import ScenarioId, Verdict
+from pytest_tokenbudget.reports import scenario_view
 from pytest_tokenbudget.reports.change_view import cause_of, causes
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_lost
 from pytest_tokenbudget.reports.run_view import line
@@ -28,7 +30,6 @@ from pytest_tokenbudget.reports.text import crop, to_ascii, width, wrap
 from pytest_tokenbudget.run.results import Collected, Outcome, Results, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Session
-from pytest_tokenbudget.wording import plural
 
 Node = pytest.Item | pytest.Collector
 
@@ -75,21 +76,27 @@ class _Crash:
 
 
 class FailureText:
-    """The text of a failure; pytest's short summary takes its first line alone, under CI as well."""
+    """The text of a failure; pytest's short summary takes its first line alone, under CI as well.
 
-    def __init__(self, text: str) -> None:
+    JUnit files have it with the commands that resolve it. In the terminal they stand in our section, once for
+    all tests.
+    """
+
+    def __init__(self, text: str, entries: Sequence[ScenarioEntry] = ()) -> None:
+        """Take the text of what fails, and the scenarios that it is about."""
         self._text = text
         self.reprcrash = _Crash(text.partition("\n")[0])
+        ways_out = (str(way_out) for entry in entries for way_out in scenario_view.ways_out([entry]))
+        self._elsewhere = {printable(line) for way_out in ways_out for line in way_out.splitlines()}
 
     def __str__(self) -> str:
         return self._text
 
     def toterminal(self, writer: Any) -> None:
-        """Write the text to a writer of pytest's: prose, which is indented, as wide as the terminal is.
-
-        Commands stay on one line, to be copied.
-        """
+        """Write the text to a writer of pytest's: what is indented as wide as the terminal is."""
         for text in self._text.splitlines():
+            if printable(text) in self._elsewhere:
+                continue
             indent = next((indent for indent in ("  * ", "  ") if text.startswith(indent)), "")
             pieces = wrap(text.strip().removeprefix("* "), writer.fullwidth, indent, " " * len(indent))
             for piece in pieces if indent else [text]:
@@ -135,8 +142,7 @@ def of_real_calls(
     if not is_told and not scenario.touched and not any(map(os.environ.get, _KEYS)):
         yield "token budgets", _PERHAPS_NO_KEY
     if not live and scenario.own and scenario.own.calls and scenario.written is None:
-        calls = plural(len(scenario.own.calls), "real call")
-        yield "token budgets", f"The test failed: nothing of its {calls} is recorded."
+        yield "token budgets", "The test failed: nothing of what it called is recorded."
 
 
 @contextlib.contextmanager
@@ -404,7 +410,7 @@ class Summary:
         if verbosity < 0 or (verbosity == 0 and told <= self._told):
             self._told_by_us.append(report)
         self._told |= told
-        report.longrepr = FailureText(report.longrepr)  # type: ignore[assignment]
+        report.longrepr = FailureText(report.longrepr, failing)  # type: ignore[assignment]
 
     def _tell_limit(self) -> None:
         """Say once what one call can cost under the spend limit, after the first call was bounded."""
@@ -443,7 +449,7 @@ class Summary:
             location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),
             keywords={},
             outcome="failed",
-            longrepr=FailureText(printable(text)),  # type: ignore[arg-type]
+            longrepr=FailureText(printable(text), [entry]),  # type: ignore[arg-type]
             when="call",
         )
         self._config.hook.pytest_runtest_logreport(report=report)
@@ -544,8 +550,9 @@ class Summary:
 
     def _closing(self, outcome: Outcome) -> Iterator[tuple[str, dict[str, bool]]]:
         """Yield what stands below our section, with its colours; what was judged comes last."""
-        for recorded in self._results.recordings.lines(self._shown, self._config.get_verbosity()):
-            yield recorded, {}
+        recorded = [*self._results.recordings.lines(self._shown, self._config.get_verbosity())]
+        for cassette in recorded:
+            yield cassette, {}
         if self._session.spending and (paid := self._session.spending.paid()).calls:
             yield f"paid: {paid}", {}
         for accepted in outcome.accepted:
@@ -556,6 +563,8 @@ class Summary:
             yield printable(told), {}
         for problem in outcome.problems:
             yield problem, {"red": True}
+        if recorded and not self._session.options.judge:
+            yield f"Next, write what it costs, and commit both folders:\n  {UPDATE}", {}
         if self._session.options.judge:
             columns = self._config.get_terminal_writer().fullwidth
             yield "\n".join(_by_parts(printable(line(outcome.document)), columns)), {}

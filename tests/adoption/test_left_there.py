@@ -78,6 +78,6 @@ def test_a_call_that_was_left_in_a_cassette_of_the_suites_own_is_stale_as_vcrpy_
     judged = project.judge()
     assert (judged.status, judged.verdicts) == (1, {"stale"})
     told = judged.words
-    assert "the agent starts 1 subagent or conversation more than recorded: user text 'Think long.'" in told
+    assert "the agent starts 1 conversation more than recorded: user text 'Think long.'" in told
     assert "the agent loops: the same request is sent 2 times (user text 'Hello')" in told
     assert len(asked) == 4, "nothing was sent in replay"

@@ -146,7 +146,7 @@ def test_the_settings_switch_placeholders_off(scratch: Scratch, monkeypatch: pyt
     monkeypatch.setenv("CASE", "reflects")
     judged = scratch.judge()
     found = texts(judged)
-    assert "starts 1 subagent or conversation more than recorded" in found["added"]["text"]
+    assert "starts 1 conversation more than recorded" in found["added"]["text"]
     assert (found["removed"]["tokens"], found["removed"]["cost_usd"]) == (None, None)
     assert "(as recorded: " in found["removed"]["text"]
     assert judged.scenarios["test_it"]["bounds"]["most"] is None
@@ -156,7 +156,7 @@ def test_a_plain_run_gets_no_placeholder(scratch: Scratch, monkeypatch: pytest.M
     monkeypatch.setenv("CASE", "reflects")
     plain = scratch.run()
     assert plain.status == 1
-    assert "starts 1 subagent or conversation more than recorded" in plain.words
+    assert "starts 1 conversation more than recorded" in plain.words
 
 
 def test_turns_that_are_gone_and_nothing_else_are_a_saving(

@@ -53,13 +53,14 @@ def project(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def follow(project: Project, judged: Judged, scenario: str) -> str:
-    """Do what the run says; return the pytest arguments that it ends with."""
-    found = [finding["text"] for finding in judged.scenarios[scenario]["findings"]]
-    advice = re.search(r"If this one was renamed or moved: (.*)\)$", found[0])
-    assert advice, found
-    steps, _, update = advice[1].partition(" && pytest ")
-    subprocess.run(steps, shell=True, check=True, cwd=project.path)
-    return update
+    """Paste what the run says before it runs pytest; return the rest, its lines joined by ` && `."""
+    which = rf"(?:{re.escape(scenario)} was|these \d+ tests were)"
+    title = rf"(?m)^If {which} renamed or moved, take the files along:\n"
+    (told,) = re.findall(rf"{title}((?:  .*\n)+)", judged.output)
+    commands = told.strip().split("\n  ")
+    steps = [command for command in commands if command.startswith(("mkdir ", "git mv "))]
+    subprocess.run("\n".join(steps), shell=True, check=True, cwd=project.path)
+    return " && ".join(commands[len(steps) :]).removeprefix("pytest ")
 
 
 def measured(judged: Judged, scenario: str) -> Mapping[str, Any]:
@@ -86,7 +87,8 @@ def test_a_renamed_test(project: Project) -> None:
     ]
     assert (judged.status, judged.verdicts) == (1, {"new"}), "moved, and not updated yet"
     assert "the baseline of test_letters in token_budgets/test_it.yaml was measured on this recording" in said
-    assert f"pytest --token-budget {UPDATE} test_it.py::test_mail && tokenbudget prune --delete" in said
+    assert follow(project, judged, "test_mail") == f"{update} && tokenbudget prune --delete"
+    assert "Write the first baseline" not in judged.output
     assert project.judge(*update.split()[1:]).status == 0
     assert prune == "tokenbudget prune --delete"
     subprocess.run(
@@ -132,11 +134,13 @@ def test_where_two_tests_were_renamed_nothing_is_pruned_before_both_are_moved(pr
     path = project.path / "test_it.py"
     text = path.read_text("utf-8").replace("test_letters", "test_mail").replace("test_words", "test_terms")
     path.write_text(text, "utf-8")
-    update = f"--token-budget {UPDATE} test_it.py::"
-    assert follow(project, project.judge(), "test_mail") == f"{update}test_mail"
-    assert (
-        follow(project, project.judge(), "test_terms") == f"{update}test_terms && tokenbudget prune --delete"
-    )
+    update = f"--token-budget {UPDATE} test_it.py::test_mail test_it.py::test_terms"
+    assert follow(project, project.judge(), "test_mail") == update
+    assert {path.stem for path in (project.path / "cassettes" / "test_it").iterdir()} == {
+        "test_mail",
+        "test_terms",
+        "fixture_list_of_letters",
+    }
 
 
 @pytest.mark.parametrize("asks", ["Letter A", "Letter Z"])
@@ -219,9 +223,7 @@ def test_a_renamed_test_or_cassette_of_another_recorder(
         )
     assert "there is no cassette kept/terms.yaml" in told["test_words"]
     assert "kept/words.yaml asks the same, and no Python file names it" in told["test_words"]
-    assert follow(project, judged, "test_words") == "", "its baseline has its name already"
     assert "kept/more.yaml asks the same, and no Python file names it" in told["test_more_words"]
-    assert follow(project, judged, "test_more_words") == "", "moved into a folder that was not there"
     update = follow(project, judged, "test_mail[C]")
     assert update == f"--token-budget {UPDATE} test_it.py::test_mail && tokenbudget prune --delete"
     assert len([*(project.path / "cassettes" / "test_it").glob("test_mail[[]*")]) == 2, "both are moved"

@@ -36,7 +36,7 @@ def test_from_green_to_red_for_the_second_change_alone(tmp_path: Path) -> None:
     assert "token budgets: 2 within" in told[GREEN]
     assert "prompts/support.md:16: the system prompt (system[0])" in told[GROWN]
     assert "prompts/support.md:16-24" in told[GROWN]
-    assert " a month, in 2 scenarios" in told[GROWN]
+    assert " a month, in 2 scenarios together" in told[GROWN]
     assert told[ACCEPTED].count("accepted tests/test_support.py::") == 2
     assert "agent.py:17: the description of a tool (tools[look_up_order].description)" in told[GROWN_AGAIN]
     assert "support.md" not in told[GROWN_AGAIN]

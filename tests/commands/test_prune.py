@@ -96,7 +96,7 @@ def test_what_a_test_under_another_name_asks_is_kept_and_the_rest_deleted(suite:
     assert (
         f"{OWN} asks the same, and its test is gone; its baseline is test_first in {BASELINES}" in done.stdout
     )
-    assert f"If this one was renamed or moved: {way} && pytest " in done.stdout
+    assert f"If test_other was renamed or moved, take the files along:\n  {way}\n  pytest " in done.stdout
     assert done.stdout.endswith("deleted 0 baselines and 1 cassette\n")
     assert files(suite) == before - {"tests/cassettes/test_agent/test_old.yaml"}
     suite.git("mv", *way.split()[2:])

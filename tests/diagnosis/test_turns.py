@@ -104,9 +104,9 @@ def test_the_same_request_again_is_a_loop(again: int) -> None:
 def test_a_subagent_less_with_what_it_cost() -> None:
     agent = subagents()
     (two,) = told(agent.bodies()[:4], agent)
-    assert "2 subagents or conversations of the recording are not started" in two.text
+    assert "2 conversations of the recording are not started" in two.text
     (found,) = told(agent.bodies()[:8], agent)
-    assert "1 subagent or conversation of the recording is not started" in found.text
+    assert "1 conversation of the recording is not started" in found.text
     assert "Research the pump for us." in found.text
     assert "1 more" in found.text
     assert found.tokens is not None
@@ -118,7 +118,7 @@ def test_a_subagent_more() -> None:
     recorded = record(agent.bodies()[:8], agent.answers()[:8])
     (found,) = findings(replay(recorded, agent.bodies()))
     assert (found.kind, found.where) == ("turns_changed", "added")
-    assert "starts 1 subagent or conversation more than recorded" in found.text
+    assert "starts 1 conversation more than recorded" in found.text
     assert "Research the pump for us." in found.text
 
 

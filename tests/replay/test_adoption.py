@@ -438,9 +438,11 @@ def test_what_is_asked_at_another_address_is_refused_where_match_on_looks_at_it(
     (ledger,) = ledgers
     assert not ledger.mismatches
     assert ledger.problems == [str(raised.value)]
-    out = "Ask at the recorded address (base URL), or leave {} out of match_on. Record it: " + COMMAND
-    differing = [name for name in names if name in ("uri", "host", "port", "path")]
-    assert str(raised.value).endswith(out.format(" and ".join(differing)))
+    differing = "uri" if "uri" in names else "host, port and path"
+    assert str(raised.value).endswith(
+        f": it was recorded at {URL}/v1/messages. Set that base URL, or leave {differing} out of match_on. "
+        f"Record it: {COMMAND}"
+    )
 
 
 def test_a_cassette_that_is_not_there_is_named(tmp_path: Path, ledgers: list[Ledger]) -> None:

@@ -135,7 +135,7 @@ def test_the_changes_come_first_and_the_numbers_are_folded() -> None:
     )
     assert changes == (
         "- **`p/a b.md:3`**: the system prompt (system\\[0\\]): +45,000 prompt tokens, +\\$0.1125 a run, "
-        "+\\$112.50 a month, in 45 scenarios\n"
+        "+\\$112.50 a month, in 45 scenarios together\n"
         "  - in `test_0`: system\\[0\\]: +1,000 tokens"
     )
     assert command.startswith("```sh")

@@ -46,7 +46,7 @@ def test_failure_texts(documents: Any, golden: Any) -> None:
         one for one in scenario_view.worst_first(documents["each"]["scenarios"]) if scenario_view.fails(one)
     ]
     texts = [failure_text(one) for one in failing]
-    assert all(2 <= len(text.splitlines()) <= 5 for text in texts)
+    assert all(2 <= len(text.splitlines()) <= 6 for text in texts)
     assert {text.split(":")[0] for text in texts} == {"Over budget", "Stale", "New"}
     golden("failures.txt", "\n\n".join(texts) + "\n")
 
@@ -76,7 +76,7 @@ def test_no_line_is_too_wide_or_unprintable(
     document: Any, columns: int, verbosity: int, ascii_only: bool
 ) -> None:
     for line in summary_lines(document, columns=columns, verbosity=verbosity, ascii_only=ascii_only):
-        assert width(line.text) <= max(columns, 40)
+        assert width(line.text) <= max(columns, 40) or line.is_command
         assert line.text.isprintable()
         assert line.text.isascii() or not ascii_only
 
@@ -90,19 +90,12 @@ def test_failure_texts_are_printable(document: Any) -> None:
             assert to_ascii(text).isascii()
 
 
-def test_a_command_goes_on_over_lines_and_leaves_out_what_no_line_holds() -> None:
-    def tail(node_id: str, columns: int) -> list[str]:
-        one = scenario(node_id, "new", None, loop(SONNET, 10, [1]))
-        lines = [line.text for line in summary_lines(made([one]), columns=columns)]
-        return lines[lines.index("Write the first baseline:") : -1]
-
-    assert tail("tests/test_a_long_name.py::test_one[a|b]", 60) == [
+def test_a_command_stands_whole_on_a_line_of_its_own() -> None:
+    one = scenario("tests/test_a_long_name.py::test_one[a|b]", "new", None, loop(SONNET, 10, [1]))
+    lines = [line.text for line in summary_lines(made([one]), columns=60)]
+    assert lines[-2:] == [
         "Write the first baseline:",
-        "  pytest --token-budget --token-budget-update \\",
-        "    'tests/test_a_long_name.py::test_one[a|b]'",
-    ]
-    assert tail("tests/" + "x" * 60 + ".py::test_one", 60)[1:] == [
-        "  pytest --token-budget --token-budget-update"
+        "  pytest --token-budget --token-budget-update 'tests/test_a_long_name.py::test_one[a|b]'",
     ]
 
 
@@ -125,10 +118,10 @@ def test_one_cause_is_told_once() -> None:
     text = "\n".join(line.text for line in summary_lines(made(all_over)))
     assert text.count("system[0] grew") == 1
     assert "  12 more like it: -v shows them all" in text
-    assert "in 15 scenarios" in text
+    assert "in 15 scenarios together" in text
     quiet = [line.text for line in summary_lines(made(all_over), verbosity=-1)]
     assert "  over in prompt tokens and cost: test_0, test_1, test_10 and 12 more" in quiet
-    assert len(quiet) == 6
+    assert len(quiet) == 7
     text = "\n".join(line.text for line in summary_lines(made(all_over), verbosity=1))
     assert text.count("system[0] grew") == 15 + 1
     assert "more like it" not in text
@@ -202,8 +195,7 @@ def test_what_is_a_rounding_or_touches_nothing_that_fails_does_not_stand_in_a_fa
     assert "a hair" in "\n".join(line.text for line in summary_lines(made([alone]))), "all there is to say"
 
 
-def test_the_text_of_a_failure_is_as_wide_as_the_terminal() -> None:
-    """What is to be copied stays on one line."""
+def test_the_text_of_a_failure_is_as_wide_as_the_terminal_and_leaves_the_commands_to_the_section() -> None:
 
     class Writer:
         fullwidth = 30
@@ -212,16 +204,19 @@ def test_the_text_of_a_failure_is_as_wide_as_the_terminal() -> None:
         def line(self, text: str) -> None:
             self.lines.append(text)
 
-    command = "If this is meant, accept it: pytest --token-budget --token-budget-update"
-    text = f"Stale\n  a sentence that is wider than it\n  * one of several, wider than it\n{command}"
-    FailureText(text).toterminal(Writer())
+    one = scenario("tests/test_a.py::test_a", "over", loop(SONNET, 10, [1]), loop(SONNET, 90, [1]))
+    (way_out,) = map(str, scenario_view.ways_out([one]))
+    told = FailureText(
+        f"Over\n  a sentence that is wider than it\n  * one of several, wider than it\n{way_out}", [one]
+    )
+    assert way_out in str(told), "JUnit has it"
+    told.toterminal(Writer())
     assert Writer.lines == [
-        "Stale",
+        "Over",
         "  a sentence that is wider",
         "  than it",
         "  * one of several, wider than",
         "    it",
-        command,
     ]
 
 

@@ -229,7 +229,7 @@ def test_what_a_newer_version_adds_is_ignored_and_its_words_are_shown(tmp_path: 
     assert scenario_view.fails(first)
     assert run_view.headline(document) == "1 of 14 scenarios is suspected"
     assert [str(way_out) for way_out in scenario_view.ways_out([first])] == [
-        "Upgrade to know what suspected means: pip install -U pytest-tokenbudget"
+        "Upgrade to know what suspected means:\n  pip install -U pytest-tokenbudget"
     ]
     terminal = "\n".join(line.text for line in summary_lines(document, columns=120))
     for text in (terminal, markdown(document, full=True), dashboard(document, None)):

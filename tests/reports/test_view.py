@@ -266,19 +266,19 @@ def monthly(name: str, runs: int | None) -> Any:
     ("scenarios", "said"),
     [
         ([], "0 scenarios"),
-        ([one("a"), one("b")], "2 within; 2,120 prompt tokens (0.0%), $0.0027 a run (0.0%)"),
+        ([one("a"), one("b")], "2 within; together 2,120 prompt tokens, $0.0027 a run"),
         ([one("a", "over", SMALL, LARGE), one("b"), one("c", "stale", **UNKNOWN_NOW)],
-         "1 over, 1 stale, 1 within; 2,720 prompt tokens (+28.3%), $0.0035 a run (+27.6%)"),
+         "1 over, 1 stale, 1 within; together 2,720 prompt tokens (+28.3%), $0.0035 a run (+27.6%)"),
         ([one("a", "unknown", SMALL, LARGE), one("b"), one("c", "unrecorded", None, [])],
-         "1 unknown, 1 unrecorded, 1 within; 1,060 prompt tokens (0.0%), $0.0014 a run (0.0%)"),
+         "1 unknown, 1 unrecorded, 1 within; 1,060 prompt tokens, $0.0014 a run"),
         ([one("a", "new", None)], "1 new"),
         ([one("a", "over", SMALL, LARGE, basis="estimated")],
          "1 over; ~1,660 prompt tokens (+56.6%), ~$0.0021 a run (+55.1%)"),
-        ([one("a", "within", UNPRICED, UNPRICED)], "1 within; 1,060 prompt tokens (0.0%), cost unknown"),
+        ([one("a", "within", UNPRICED, UNPRICED)], "1 within; 1,060 prompt tokens, cost unknown"),
         ([monthly("a", 1000), monthly("b", 10)],
-         "2 within; 3,320 prompt tokens (+56.6%), $0.0042 a run (+55.1%), $2.13 a month"),
+         "2 within; together 3,320 prompt tokens (+56.6%), $0.0042 a run (+55.1%), $2.13 a month"),
         ([monthly("a", 1000), monthly("b", None)],
-         "2 within; 3,320 prompt tokens (+56.6%), $0.0042 a run (+55.1%)"),
+         "2 within; together 3,320 prompt tokens (+56.6%), $0.0042 a run (+55.1%)"),
     ],
 )  # fmt: skip
 def test_the_line(scenarios: list[Any], said: str) -> None:
@@ -375,7 +375,10 @@ def test_what_a_finding_says_is_decided_by_its_kind_not_by_what_stands_in_a_prom
     ],
 )  # fmt: skip
 def test_ways_out(scenarios: Any, said: list[str]) -> None:
-    assert [str(way_out) for way_out in ways_out(scenarios)] == said
+    found = ways_out(scenarios)
+    assert [": ".join((way_out.what, *way_out.commands)) for way_out in found] == said
+    for way_out in found:
+        assert str(way_out).splitlines()[1:] == [f"  {command}" for command in way_out.commands]
 
 
 def test_by_cause_puts_together_only_what_has_the_same_reason() -> None:

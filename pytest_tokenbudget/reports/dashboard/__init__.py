@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -244,7 +243,7 @@ def page(document: Document | None, history: History | None, runs_per_month: flo
     then = "baseline" if document else "first baseline"
     return Page(
         judged=document is not None,
-        headline=_headline(document) if document else _trend_headline(listed, past),
+        headline=run_view.opening(document) if document else _trend_headline(listed, past),
         missing=_some(run_view.missing(document)) if document else [],
         facts=list(_facts(document, history, past, runs_per_month)),
         verdicts=[(name, number) for name, number in verdicts.items() if number],
@@ -290,11 +289,6 @@ def _in_brief(listed: Sequence[Subject]) -> set[str]:
     """Return the ids of the scenarios that are shown in brief: if there are many, those without a change."""
     steady = {one.id for one in listed if one.entry and not scenario_view.is_news(one.entry)}
     return steady if len(listed) > _MANY else set()
-
-
-def _headline(document: Document) -> str:
-    failing = any(map(scenario_view.fails, document["scenarios"]))
-    return run_view.money_first(document) if failing else run_view.headline(document)
 
 
 def _trend_headline(listed: Sequence[Subject], past: Past | None) -> str:
@@ -395,8 +389,8 @@ def decisions(document: Document, subjects: Sequence[Subject]) -> Decisions:
     return Decisions(
         shown=found[:_DECISIONS],
         more=f"{plural(len(left), 'more cause')}, of {plural(others, 'scenario')}" if left else "",
-        commands=[(way.what, shlex.join(way.command)) for way in ways if way.command],
-        advice=[way.what for way in ways if not way.command][:_BY_HAND],
+        commands=[(way.what, "\n".join(way.commands)) for way in ways if way.commands],
+        advice=[way.what for way in ways if not way.commands][:_BY_HAND],
     )
 
 
