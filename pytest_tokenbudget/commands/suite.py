@@ -22,7 +22,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from pytest_tokenbudget.commands import output
-from pytest_tokenbudget.errors import ReportError
+from pytest_tokenbudget.errors import GitError, ReportError
 from pytest_tokenbudget.metering.counting import best_counter
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.metering.pricing import Prices
@@ -30,6 +30,7 @@ from pytest_tokenbudget.model import Rate
 from pytest_tokenbudget.reports import advice_report
 from pytest_tokenbudget.reports.document import Document, load
 from pytest_tokenbudget.reports.history import read_log
+from pytest_tokenbudget.repository.git import Repository
 from pytest_tokenbudget.run.results import Collected
 from pytest_tokenbudget.run.spending import PlanEntry
 from pytest_tokenbudget.settings import load_settings, parse_spend
@@ -272,6 +273,7 @@ def demo(folder: Path) -> int:
         ("4. Somebody describes the tool at length. Only that is told.", _description, _JUDGE, 1),
     )
     run = _forked if _preload() else _started
+    repository = _repository(folder)
     for what, change, arguments, expected in steps:
         if change:
             change(folder)
@@ -279,10 +281,28 @@ def demo(folder: Path) -> int:
         if run(arguments, folder) != expected:
             _say(f"This run should have ended with status {expected}. Please report it.")
             return 1
+        if repository and arguments is _ACCEPT:
+            repository.commit_all("Examples in the prompt")
     _say(f"\nAll of it is in {folder}, red as step 4 left it: undo that in agent.py, or accept")
-    _say("it as in step 3. Then change a prompt yourself, and run")
+    _say("it as in step 3.")
+    if repository:
+        _say("It is a git repository: `git diff` shows step 4, `tokenbudget history` what was accepted.")
+    _say("Then change a prompt yourself, and run")
     _say(f"  cd {shlex.quote(str(folder))} && pytest --token-budget")
     return 0
+
+
+def _repository(folder: Path) -> Repository | None:
+    """Commit the demo in a repository of its own; None without git, or if the folder is in one already."""
+    with suppress(GitError):
+        Repository.open(folder)
+        return None
+    with suppress(GitError):
+        (folder / ".gitignore").write_text("__pycache__/\n", "utf-8")
+        repository = Repository.create(folder)
+        repository.commit_all("A support agent")
+        return repository
+    return None
 
 
 def _examples(folder: Path) -> None:

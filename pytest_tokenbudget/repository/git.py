@@ -29,6 +29,7 @@ _SET_BY_HOOKS = frozenset(
 )
 """Variables that a git hook passes to every program it starts. They are removed: here the folder decides."""
 _CONFIG = ("-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false")
+_AUTHOR = ("-c", "user.name=Demo", "-c", "user.email=demo@example.com", "-c", "commit.gpgSign=false")
 _FORMAT = "--format=%x01%H%x1f%T%x1f%P%x1f%cI%x1f%s"
 
 _ORIGIN = re.compile(
@@ -85,6 +86,17 @@ class Repository:
                 "Run this in a clone of the repository that holds the baselines."
             )
         return cls(folder, prefix.removesuffix("\n"))
+
+    @classmethod
+    def create(cls, folder: Path) -> Repository:
+        """Make a repository in `folder`. Raises GitError if git is not there."""
+        _git(folder, "init", "--quiet")
+        return cls(folder, "")
+
+    def commit_all(self, subject: str) -> None:
+        """Commit all that the folder holds, in the name of the demo, whatever git is configured to do."""
+        _git(self.folder, "add", "--all")
+        _git(self.folder, *_AUTHOR, "commit", "--quiet", "--message", subject)
 
     @property
     def is_shallow(self) -> bool:

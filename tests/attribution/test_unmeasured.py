@@ -38,7 +38,7 @@ def test_a_test_that_is_gone_fails_the_run(suite: Suite) -> None:
     judged = project.judge()
     assert (judged.status, lost(judged)) == (1, [(LETTER, "gone")])
     assert GONE in judged.words
-    assert "1 of 2 scenarios is unmeasured, 1 is within budget" in judged.words
+    assert "token budgets: 1 within; " in judged.words
     assert judged.words.count("; 1 unmeasured") == 1
     assert judged.document["committed"] == [LETTER, "test_it.py::test_parcel"]
     assert project.judge("-n", "2").document == judged.document

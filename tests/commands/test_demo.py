@@ -41,6 +41,14 @@ def test_from_green_to_red_for_the_second_change_alone(tmp_path: Path) -> None:
     assert "agent.py:17: the description of a tool (tools[look_up_order].description)" in told[GROWN_AGAIN]
     assert "support.md" not in told[GROWN_AGAIN]
     assert done.stdout.rstrip().endswith("cd shop && pytest --token-budget")
+    history = subprocess.run(
+        ["git", "log", "--format=%s %an"], cwd=tmp_path / "shop", capture_output=True, text=True
+    )
+    assert history.stdout.splitlines() == ["Examples in the prompt Demo", "A support agent Demo"]
+    changed = subprocess.run(
+        ["git", "status", "--short"], cwd=tmp_path / "shop", capture_output=True, text=True
+    )
+    assert changed.stdout == " M agent.py\n", "what step 4 changed, and nothing else"
     assert {"agent.py", "prompts", "pyproject.toml", "tests"} <= {
         path.name for path in (tmp_path / "shop").iterdir()
     }
