@@ -26,6 +26,12 @@ def parts(output: str) -> list[str]:
     return [" ".join(" ".join(lines[a:b]).split()) for a, b in itertools.pairwise(edges)]
 
 
+def of_git(folder: Path, *arguments: str) -> list[str]:
+    """What git says of a folder, by line."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
 def test_from_green_to_red_for_the_second_change_alone(tmp_path: Path) -> None:
     """As `make demo` runs it from nothing."""
     command = [warm_python(), "-m", "pytest_tokenbudget", "demo", "shop"]
@@ -41,14 +47,11 @@ def test_from_green_to_red_for_the_second_change_alone(tmp_path: Path) -> None:
     assert "agent.py:17: the description of a tool (tools[look_up_order].description)" in told[GROWN_AGAIN]
     assert "support.md" not in told[GROWN_AGAIN]
     assert done.stdout.rstrip().endswith("cd shop && pytest --token-budget")
-    history = subprocess.run(
-        ["git", "log", "--format=%s %an"], cwd=tmp_path / "shop", capture_output=True, text=True
-    )
-    assert history.stdout.splitlines() == ["Examples in the prompt Demo", "A support agent Demo"]
-    changed = subprocess.run(
-        ["git", "status", "--short"], cwd=tmp_path / "shop", capture_output=True, text=True
-    )
-    assert changed.stdout == " M agent.py\n", "what step 4 changed, and nothing else"
+    assert of_git(tmp_path / "shop", "log", "--format=%s %an") == [
+        "Examples in the prompt Demo",
+        "A support agent Demo",
+    ]
+    assert of_git(tmp_path / "shop", "status", "--short") == [" M agent.py"], "what step 4 changed"
     assert {"agent.py", "prompts", "pyproject.toml", "tests"} <= {
         path.name for path in (tmp_path / "shop").iterdir()
     }
