@@ -212,6 +212,9 @@ def test_what_a_context_is_made_of_adds_up_to_the_bill(told: Document) -> None:
         parts = {part["part"]: part["tokens"] for part in context["parts"]}
         assert sums == [parts["tools"], sum(parts.values())]
         assert set(parts) | {"tool results"} == {"system", "tools", "conversation", "tool results", "answers"}
+    unchanged = next(one for one in known if one["id"].endswith("::test_unchanged"))
+    tokens = {tool["name"]: tool["tokens"] for tool in unchanged["context"]["tools"]}
+    assert tokens["added by the API"] == 4 * 497, "to the tools of Sonnet 4.6, on four turns"
 
 
 def test_the_page_says_what_a_context_is_made_of(told: Document) -> None:
