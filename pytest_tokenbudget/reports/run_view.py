@@ -161,14 +161,23 @@ def missing(document: Document) -> list[str]:
 
 
 def unmeasured(document: Document) -> list[str]:
-    """Return a line for each reason why a committed baseline was not measured."""
-    return _by_text((one["id"], _UNMEASURED.get(one["why"], one["why"])) for one in document["unmeasured"])
+    """Return a line for each reason why a committed baseline was not measured.
+
+    Where tests were renamed, no pruning is advised: the baselines that seem to be left are theirs.
+    """
+    whys = (
+        {**_UNMEASURED, "gone": _GONE}
+        if any("moved" in one for one in document["scenarios"])
+        else _UNMEASURED
+    )
+    return _by_text((one["id"], whys.get(one["why"], one["why"])) for one in document["unmeasured"])
 
 
+_GONE = "has a baseline, and no test any more"
 _UNMEASURED = {
     "gone": (
-        "has a baseline, and no test any more. Bring the test back; if it is meant to go, its "
-        "baseline goes with it: tokenbudget prune --delete"
+        f"{_GONE}. Bring the test back; if it is meant to go, its baseline goes with it: "
+        "tokenbudget prune --delete"
     ),
     "skipped": "not measured: its module is skipped",
     "not_run": "was to run, and the run ended before it",

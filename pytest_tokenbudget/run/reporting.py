@@ -564,7 +564,10 @@ class Summary:
         for problem in outcome.problems:
             yield problem, {"red": True}
         if recorded and not self._session.options.judge:
-            yield f"Next, write what it costs, and commit both folders:\n  {UPDATE}", {}
+            yield (
+                f"Next, write what it costs to token_budgets/, then commit that and cassettes/:\n  {UPDATE}",
+                {},
+            )
         if self._session.options.judge:
             columns = self._config.get_terminal_writer().fullwidth
             yield "\n".join(_by_parts(printable(line(outcome.document)), columns)), {}

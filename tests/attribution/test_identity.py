@@ -77,6 +77,7 @@ def test_a_renamed_test(project: Project) -> None:
     text = judged.scenarios["test_mail"]["findings"][0]["text"]
     assert "cassettes/test_it/test_letters.yaml asks the same, and its test is gone" in text
     assert "its baseline is test_letters with accepted requests in token_budgets/test_it.yaml" in text
+    assert "test_letters: has a baseline, and no test any more\n" in judged.output, "to prune it loses it"
     update, _, prune = follow(project, judged, "test_mail").partition(" && ")
     assert update == "--token-budget --token-budget-update test_it.py::test_mail"
     judged = project.judge("test_it.py::test_mail")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_tokenbudget.budget.baselines import UPDATE
 from pytest_tokenbudget.reports.terminal import RecordedEntry, Recordings
 from support.budgeted import Project
 from support.messages_api import ApiError, MessagesApi
@@ -62,10 +63,15 @@ def test_it_names_each_cassette_and_what_it_cost(project: Project, api: Messages
     one, both = told(done.output)[0], told(done.output)[-1]
     assert one.startswith(f"wrote {CASSETTE.format('test_one')}: 2 turns, $0.0")
     assert both.startswith("recorded 2 cassettes: 4 turns, $0.0")
+    assert (
+        f"Next, write what it costs to token_budgets/, then commit that and cassettes/:\n  {UPDATE}\n"
+        in done.output
+    )
     spent = [charge.usage for charge in api.charges]
     dollars = sum(usage.input_tokens + 5 * usage.output_tokens for usage in spent) / 1e6
     assert float(both.partition("$")[2]) == pytest.approx(dollars, rel=0.05)
-    assert told(project.run("--token-budget-record=once", "-k", "one or tries", url=api.url).output) == []
+    again = project.run("--token-budget-record=once", "-k", "one or tries", url=api.url)
+    assert (told(again.output), "Next, " in again.output) == ([], False)
     assert told(project.run("-k", "one or tries").output) == []
 
 
