@@ -2,7 +2,7 @@
 #   make demo   `tokenbudget demo`: green, a changed prompt and its red run, accepted, red for the next change alone
 #   make test   the test suite, and of what it tests in bulk a tenth that SEED=1 draws
 #   make test-deep   the test suite with the whole of that
-#   make test-edits   500 generated edits of an agent against what it then bills: false alarms and silent passes
+#   make test-edits   800 generated edits of an agent against what it then bills: false alarms and silent passes
 #   make test-generations   the matrix of docs/compatibility.md with anthropic 0.x, 1.x and 2.x
 #   make test-newest   the test suite with the newest release of everything; prints the versions
 #   make test-lowest   the test suite with the lowest versions that pyproject.toml declares; prints them

@@ -134,6 +134,62 @@ def split(lines: list[str], dice: random.Random) -> None:
     lines[place : place + 1] = [lines[place][:20], lines[place][20:]]
 
 
+def each(change: Callable[[int, Body, random.Random, str], Any]) -> Edit:
+    """A change of every body in place, by its turn, dice and the seed of the process."""
+
+    def made(dice: random.Random, process: str) -> Callable[[int, Body], Body]:
+        seed = dice.random()
+
+        def changes(turn: int, body: Body) -> Body:
+            change(turn, body, random.Random(seed), process)
+            return body
+
+        return changes
+
+    return made
+
+
+def every_line(body: Body, line: Callable[[int], str]) -> None:
+    lines = body["system"][0]["text"].split("\n")
+    body["system"][0]["text"] = "\n".join(line(n) if text else text for n, text in enumerate(lines))
+
+
+def german(number: int, dice: random.Random) -> str:
+    words = ("Kunde", "Paket", "Erstattung", "Bestellung", "Richtlinie", "Verspätung")
+    return f"{number}. Schlage nach, bevor du antwortest: {' '.join(dice.choice(words) for _ in range(9))}."
+
+
+def shrink(body: Body) -> None:
+    lines = body["system"][0]["text"].split("\n")
+    body["system"][0]["text"] = "\n".join(lines[:20] + lines[40:])
+
+
+def example_blocks(body: Body, dice: random.Random) -> None:
+    words = "\n".join(sentence(dice) for _ in range(90))
+    contents(body)
+    body["messages"][0]["content"].insert(0, text(words))
+
+
+def system_first(body: Body) -> None:
+    """Move the system prompt into the first message, with its breakpoint."""
+    contents(body)
+    body["messages"][0]["content"].insert(0, body.pop("system")[0])
+
+
+def prune(body: Body) -> None:
+    for block in results(body)[:-1]:
+        block["content"] = "[pruned]"
+
+
+def without(body: Body, place: str) -> None:
+    (body["system"][0] if place == "system" else contents(body)[-1]).pop("cache_control")
+
+
+def toggle(body: Body, turn: int) -> None:
+    if turn % 2:
+        body["tool_choice"] = {"type": "any"}
+
+
 HARMLESS: dict[str, Edit] = {
     "nothing": in_system(lambda lines, dice: None),
     "reworded": in_system(lambda lines, dice: rewrite(lines, dice, lambda _: sentence(dice))),
@@ -164,25 +220,14 @@ HARMLESS: dict[str, Edit] = {
     "an id, and all of it moved into a package": in_system(
         lambda lines, dice: put(lines, dice, f"Tenant {dice.randbytes(8).hex()}.")
     ),
+    "shrunk": each(lambda turn, body, dice, _: shrink(body)),
+    "the system prompt first in the messages": each(lambda turn, body, dice, _: system_first(body)),
+    "examples in a block of their own": each(lambda turn, body, dice, _: example_blocks(body, dice)),
+    "a smaller model": each(lambda turn, body, dice, _: body.update(model="claude-haiku-4-5")),
 }
 
 
 # --- changes that make the live run dearer -----------------------------------------------------------------
-
-
-def each(change: Callable[[int, Body, random.Random, str], Any]) -> Edit:
-    """A change of every body in place, by its turn, dice and the seed of the process."""
-
-    def made(dice: random.Random, process: str) -> Callable[[int, Body], Body]:
-        seed = dice.random()
-
-        def changes(turn: int, body: Body) -> Body:
-            change(turn, body, random.Random(seed), process)
-            return body
-
-        return changes
-
-    return made
 
 
 def front(body: Body, line: str) -> None:
@@ -255,6 +300,16 @@ DEARER: dict[str, Edit] = {
         )
     ),
     "tools shuffled a turn": each(lambda turn, body, dice, _: shuffled(body, f"{dice.random()}{turn}")),
+    "translated": each(lambda turn, body, dice, _: every_line(body, lambda n: german(n, dice))),
+    "a fat tool": each(
+        lambda turn, body, dice, _: body["tools"][1].update(
+            description=sentence(dice, dice.randrange(200, 500))
+        )
+    ),
+    "history pruned": each(lambda turn, body, dice, _: prune(body)),
+    "an hour": each(lambda turn, body, dice, _: hourly(body)),
+    "tool_choice toggled": each(lambda turn, body, dice, _: toggle(body, turn)),
+    "no marker in the messages": each(lambda turn, body, dice, _: without(body, "messages")),
 }
 BETWEEN_RUNS: dict[str, Edit] = {
     "a clock a run": each(
@@ -393,7 +448,7 @@ def cases(kinds: Sequence[str], seeds: int, temperatures: Sequence[bool] = (Fals
 
 @pytest.mark.parametrize("case", cases([*HARMLESS], 9), ids=str)
 def test_an_edit_is_charged_for_its_own_tokens_alone(case: Case) -> None:
-    """414 edits. A limit that is passed is passed by the real run of the changed agent too."""
+    """486 edits. A limit that is passed is passed by the real run of the changed agent too."""
     found = outcome(case, HARMLESS[case.kind])
     assert found.over <= found.truly_over, found.measured
     if found.measured.verdict != Verdict.STALE:
@@ -402,7 +457,7 @@ def test_an_edit_is_charged_for_its_own_tokens_alone(case: Case) -> None:
 
 @pytest.mark.parametrize("case", cases([*DEARER], 8), ids=str)
 def test_what_makes_the_live_run_dearer_does_not_pass(case: Case) -> None:
-    """192 changes that make the real run dearer by more than the tolerance, those that do not left out."""
+    """288 changes that make the real run dearer by more than the tolerance, those that do not left out."""
     found = outcome(case, DEARER[case.kind])
     if found.truth.verdict == Verdict.OVER:
         assert found.measured.verdict in LOUD, found
@@ -424,42 +479,6 @@ def test_what_is_lost_between_runs_is_named_where_the_recording_was_cold(case: C
 
 
 # --- one edit of each kind: its numbers, its verdict and its cause -----------------------------------------
-
-
-def every_line(body: Body, line: Callable[[int], str]) -> None:
-    lines = body["system"][0]["text"].split("\n")
-    body["system"][0]["text"] = "\n".join(line(n) if text else text for n, text in enumerate(lines))
-
-
-def shrink(body: Body) -> None:
-    lines = body["system"][0]["text"].split("\n")
-    body["system"][0]["text"] = "\n".join(lines[:20] + lines[40:])
-
-
-def example_blocks(body: Body, dice: random.Random) -> None:
-    words = "\n".join(sentence(dice) for _ in range(90))
-    contents(body)
-    body["messages"][0]["content"].insert(0, text(words))
-
-
-def system_first(body: Body) -> None:
-    """Move the system prompt into the first message, with its breakpoint."""
-    contents(body)
-    body["messages"][0]["content"].insert(0, body.pop("system")[0])
-
-
-def prune(body: Body) -> None:
-    for block in results(body)[:-1]:
-        block["content"] = "[pruned]"
-
-
-def without(body: Body, place: str) -> None:
-    (body["system"][0] if place == "system" else contents(body)[-1]).pop("cache_control")
-
-
-def toggle(body: Body, turn: int) -> None:
-    if turn % 2:
-        body["tool_choice"] = {"type": "any"}
 
 
 SYSTEM, TOOLS, BREAK, ODD = "growth system[0]", "tools", "cache_break", "volatile"
