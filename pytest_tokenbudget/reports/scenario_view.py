@@ -467,15 +467,31 @@ def _as_the_suite_does(stale: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
 
 
 def _without_a_key(departed: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
-    """Yield what helps if nobody has a key, or if what changed cannot be counted."""
-    if departed:
-        shown = departed if len(departed) <= _NAMED else departed[:1]
+    """Yield what helps if nobody has a key, or if what changed cannot be counted.
+
+    A test whose call nothing answers fails by itself, judged or not.
+    """
+    answered = [one for one in departed if not _lacks_an_answer(one)]
+    way = "Without a key: undo the change, let somebody who has one record it, or"
+    if answered:
+        shown = answered if len(answered) <= _NAMED else answered[:1]
         named = ", ".join(json.dumps(plain(ScenarioId(one["id"]).argument)) for one in shown)
-        more = ", ..." if len(departed) > _NAMED else ""
-        yield WayOut(
-            "Without a key: undo the change, let somebody who has one record it, or set "
-            f"exclude = [{named}{more}] in [tool.tokenbudget]"
-        )
+        more = ", ..." if len(answered) > _NAMED else ""
+        yield WayOut(f"{way} set exclude = [{named}{more}] in [tool.tokenbudget]")
+    if len(answered) < len(departed):
+        what = "what has no answer" if answered else "the test" if len(departed) == 1 else "the tests"
+        yield WayOut(f"{way} skip {what} until then")
+
+
+_UNANSWERED = ("added", "loop", "reordered")
+"""Places of findings that tell of requests which the recording does not answer."""
+
+
+def _lacks_an_answer(scenario: ScenarioEntry) -> bool:
+    """Return whether a scenario asks what no recorded turn answers."""
+    told = ((finding["kind"], finding["where"]) for finding in scenario["findings"])
+    asks = any(kind == FindingKind.TURNS_CHANGED and where in _UNANSWERED for kind, where in told)
+    return scenario["verdict"] == "unrecorded" or asks
 
 
 def _raise_caps(scenario: ScenarioEntry) -> WayOut:

@@ -100,6 +100,10 @@ def test_what_was_never_recorded_is_recorded_and_accepted_by_one_command(scratch
     assert (judged.status, verdict(judged)) == (1, "unrecorded"), judged.output
     assert "Unrecorded: it asks, and has no cassette" in judged.output
     assert "Without a key: " in judged.output
+    assert "skip the test until then" in judged.words
+    scratch.write("@pytest.mark.skip\n" + MARK)
+    assert scratch.project.judge().status == 0
+    scratch.write()
     assert verdict(resolved(scratch, judged, scratch.api.url)) == "within"
 
 
@@ -188,6 +192,97 @@ def test_an_agent_that_asks_nothing_is_no_recording(
     assert verdict(scratch.project.judge()) == "within"
 
 
+LONGER = " Say so in full sentences, and never promise a date of delivery to anybody." * 4
+
+
+def named(judged: Judged) -> list[list[str]]:
+    """The arguments of each command that a run names anywhere, once."""
+    found = re.findall(r"^(?:.*: |  )pytest (--token-budget .*)$", judged.output, re.MULTILINE)
+    return [shlex.split(text) for text in dict.fromkeys(found)]
+
+
+def test_what_is_over_new_or_improved_is_accepted_by_the_command_that_is_named(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch.record()
+
+    def check(expected: str, status: int) -> None:
+        judged = scratch.project.judge()
+        assert (judged.status, verdict(judged)) == (status, expected), judged.output
+        (command,) = named(judged)
+        assert scratch.project.run(*command).status == 0
+        judged = scratch.project.judge()
+        assert (judged.status, verdict(judged), named(judged)) == (0, "within", [])
+
+    monkeypatch.setenv("MORE", LONGER)
+    check("over", 1)
+    monkeypatch.delenv("MORE")
+    check("improved", 0)
+    (scratch.project.path / "token_budgets" / "test_it.yaml").unlink()
+    check("new", 1)
+
+
+def settings(scratch: Scratch, line: str) -> None:
+    (scratch.project.path / "pyproject.toml").write_text(f"[tool.tokenbudget]\n{line}\n", "utf-8")
+
+
+def test_a_cap_is_raised_by_hand(scratch: Scratch) -> None:
+    scratch.record()
+    settings(scratch, "max_prompt_tokens = 2")
+    judged = scratch.project.judge()
+    assert (judged.status, verdict(judged), named(judged)) == (1, "over", [])
+    assert (
+        "A cap is raised by hand: max_prompt_tokens in the marker of test_it.py::test_it or" in judged.words
+    )
+    settings(scratch, "max_prompt_tokens = 2_000")
+    assert verdict(scratch.project.judge()) == "within"
+
+
+def test_usage_that_cannot_be_is_recorded_anew_or_trusted(scratch: Scratch) -> None:
+    """What its message names, each from the same state: a cassette whose usage says 900 times as much."""
+    scratch.record()
+    honest = scratch.cassette.read_text("utf-8")
+    forged = re.sub(r"usage: \{input_tokens: \d+", "usage: {input_tokens: 9000", honest)
+    assert forged != honest
+    for trusts in (False, True):
+        scratch.cassette.write_text(forged, "utf-8")
+        judged = scratch.project.judge()
+        assert judged.status == 1
+        assert "usage does not fit its prompt" in judged.words
+        if trusts:
+            (line,) = set(re.findall(r"set (trusted_usage = \[.*?\]) in \[tool", judged.words))
+            settings(scratch, line)
+            judged = scratch.project.judge()
+            assert "does not fit" not in judged.words
+            assert verdict(judged) == "over", "it is held against what was accepted"
+            (command,) = named(judged)
+            assert scratch.project.run(*command).status == 0
+        else:
+            (command,) = named(judged)
+            assert command[1] == "--token-budget-record=all"
+            assert scratch.project.run(*command, url=scratch.api.url).status == 0
+        assert verdict(scratch.project.judge()) == "within"
+
+
+def test_a_call_that_nothing_meters_is_let_through_by_the_line_that_is_named(scratch: Scratch) -> None:
+    scratch.record()
+    scratch.write(mark="")
+    (scratch.project.path / "test_other.py").write_text(
+        "from agent import ask\n\n\ndef test_other():\n    ask('One')\n", "utf-8"
+    )
+    judged = scratch.project.judge()
+    assert judged.status == 1
+    told = said_of_files(judged)
+    assert "put @pytest.mark.token_budget" in told + judged.words
+    scratch.write()
+    (line,) = set(re.findall(r"allow_unmetered = \[.*?\]", judged.words)) - {
+        'allow_unmetered = ["test_it.py::test_it"]'
+    }
+    settings(scratch, line)
+    judged = scratch.project.judge(url=scratch.api.url)
+    assert (judged.status, verdict(judged)) == (0, "within"), judged.output
+
+
 UNCOUNTABLE = """
 import os
 
@@ -219,6 +314,11 @@ def test_turns_that_nobody_can_count_are_recorded_anew(
     assert "goes on after 'said', which is a stop sequence now" in judged.words
     assert 'the first difference is stop_sequences[0]: now "said"' in judged.words
     assert verdict(scratch.project.judge("--token-budget-update")) == "unknown", "nothing unknown is accepted"
+    (line,) = set(re.findall(r"set (exclude = \[.*?\]) in \[tool.tokenbudget\]", judged.words))
+    settings(scratch, line)
+    excluded = scratch.project.judge()
+    assert (excluded.status, excluded.document["scenarios"]) == (0, []), excluded.output
+    (scratch.project.path / "pyproject.toml").unlink()
     assert verdict(resolved(scratch, judged, scratch.api.url)) == "within"
 
 
