@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -79,6 +79,8 @@ class Ledger:
         answered with the exchange that it pairs with, so that it is measured."""
         self.closed = False
         """Whether the cassette was closed again."""
+        self.over = threading.Event()
+        """Set when the test or fixture is over, which threads wait for whose call outlived it."""
         self.shared = False
         """Whether several tests ask it. Then turns that nobody asked for say nothing about one of them."""
         self._command = command
@@ -106,6 +108,11 @@ class Ledger:
         self._played: set[int] = set()
         self._answers = Answers(untouched=self.rules.untouched)
         self._at_once = AtOnce()
+
+    def end(self) -> None:
+        """Note that the test or fixture is over, before it is measured: calls under way outlive it."""
+        self._calls.outlived()
+        self.over.set()
 
     def forget(self) -> None:
         """Drop what is recorded and what was asked, once all of it is judged.
@@ -838,6 +845,13 @@ class Calls:
         """Keep a real call that begins."""
         self._calls.append(call)
 
+    def outlived(self) -> None:
+        """Take calls that are still under way for left, whatever their threads hear from now on."""
+        for number, call in enumerate(self._calls):
+            if call.answer is None and not call.left:
+                self._calls[number] = replace(call)
+                self._calls[number].leave(Left.OUTLIVED)
+
     def finish(self, call: Call, answer: Mapping[str, Any]) -> None:
         """Keep the whole answer of a call, decompressed."""
         try:
@@ -895,10 +909,10 @@ class Calls:
 
     @property
     def _abandoned(self) -> list[Call]:
-        """Model calls that the agent gave up: cancelled, or timed out for good. They are recorded as such."""
+        """Model calls that the agent gave up for good. They are recorded as such."""
         timed_out = [call for call in self._given_up if call.how is Left.TIMED_OUT]
-        cancelled = [call for call in self._calls if call.answer is None and call.how is Left.CANCELLED]
-        return [call for call in (*cancelled, *timed_out) if call.sent.request is not None]
+        beside = [call for call in self._calls if call.answer is None and call.how in _BESIDE]
+        return [call for call in (*beside, *timed_out) if call.sent.request is not None]
 
     @property
     def abandoned(self) -> list[str]:
@@ -930,7 +944,7 @@ class Calls:
     def asked_again(self) -> list[str]:
         """Model calls that were given up and were answered when they were asked again; each once."""
         whole = {call.sent.identity for call in self._answered}
-        given_up = [call for call in self._calls if call.answer is None and call.how is not Left.CANCELLED]
+        given_up = [call for call in self._calls if call.answer is None and call.how not in _BESIDE]
         left = [call.sent for call in given_up if call.sent.identity in whole]
         return list(dict.fromkeys(str(sent) for sent in left if sent.request is not None))
 
@@ -985,6 +999,8 @@ def _failure(sent: Sent, answer: Answer) -> str:
     return f"{sent} was answered with {answer.status} ({answer.error})"
 
 
+_BESIDE = frozenset({Left.CANCELLED, Left.OUTLIVED})
+"""How calls are given up that nobody tried again: one that asks the same was sent beside them."""
 _TRANSIENT = frozenset({429, 529})
 """Statuses of a busy server, which say nothing about the agent."""
 
@@ -1268,3 +1284,4 @@ class Ledgers:
             yield ledger
         finally:
             self._stack.remove(ledger)
+            ledger.over.set()

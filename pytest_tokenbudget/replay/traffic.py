@@ -165,6 +165,7 @@ class Left(StrEnum):
 
     CANCELLED = "cancelled by the agent"
     TIMED_OUT = "timed out"
+    OUTLIVED = "under way when the test ended"
 
 
 _LEFT_STATUS = 499

@@ -17,6 +17,7 @@ import itertools
 import math
 import re
 import sys
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -534,11 +535,11 @@ class _Reading:
             self.leave(Left.TIMED_OUT)
             raise
         except BaseException:
-            self._is_over = True
+            self.leave(None)
             raise
 
-    def leave(self, how: Left) -> None:
-        """Note that the agent has given the reading up: what had come by then is no answer."""
+    def leave(self, how: Left | None) -> None:
+        """Note that nobody reads on, and how the agent gave it up if it did: what had come is no answer."""
         self._is_over = True
         if self._call:
             self._call.leave(how)
@@ -844,8 +845,8 @@ class _Sending:
     def __init__(self) -> None:
         self.call: Call | None = None
 
-    def leave(self, how: Left) -> None:
-        """Note how the agent gave the call up."""
+    def leave(self, how: Left | None) -> None:
+        """Note that the call is over without an answer, and how the agent gave it up if it did."""
         if self.call is not None:
             self.call.leave(how)
 
@@ -860,21 +861,30 @@ class _UnansweredError(BaseException):
         super().__init__()
         self.ledger, self.sent, self.how, self.after = ledger, sent, how, after
 
-    def ended(self, timeout: type[Exception]) -> Exception:
-        """Return the error of a client whose time is up. Refuse a call that was cancelled."""
-        if self.how is Left.CANCELLED:
+    def ended(self, timeout: type[Exception]) -> BaseException:
+        """Return the error of a client whose time is up, or what ends a thread when its test is over.
+
+        A call that was cancelled, or whose thread the agent waits for, is refused.
+        """
+        if self.how is Left.TIMED_OUT:
+            return timeout("timed out, as when it was recorded")
+        self.ledger.threads.discard(threading.current_thread())
+        if self.how is not Left.OUTLIVED or not self.ledger.over.wait(self._patience):
             self.ledger.overdue(self.sent, self.how)
-        return timeout("timed out, as when it was recorded")
+        return SystemExit()
+
+    @property
+    def _patience(self) -> float:
+        return _LONGER * self.after + PATIENCE
 
     async def wait(self) -> NoReturn:
         """Wait until the agent cancels the call, as it did before. Refuse if it waits for far longer."""
-        patience = _LONGER * self.after + PATIENCE
         if trio := _trio():
-            with trio.move_on_after(patience):
+            with trio.move_on_after(self._patience):
                 await trio.sleep_forever()
         else:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(self._patience):
                     await asyncio.Event().wait()
         self.ledger.overdue(self.sent, self.how)
 
@@ -898,8 +908,12 @@ def _noting(timeouts: type[Exception]) -> Iterator[None]:
         sending.leave(Left.CANCELLED)
         raise
     except BaseExceptionGroup as several:  # of the nursery in which trio connects
-        if several.split(_cancellations())[1] is None:
-            sending.leave(Left.CANCELLED)
+        sending.leave(Left.CANCELLED if several.split(_cancellations())[1] is None else None)
+        raise
+    except _StreamsError:
+        raise
+    except BaseException:
+        sending.leave(None)
         raise
     finally:
         _SENDING.reset(token)
@@ -969,7 +983,7 @@ def _watching(library: Any, owner: type, method: str) -> Callable[..., Any]:
                 return await send(self, *given, **options)
         except _UnansweredError as unanswered:
             left = unanswered
-        if left.how is Left.CANCELLED:
+        if left.how is not Left.TIMED_OUT:
             await left.wait()
         raise left.ended(raised)
 

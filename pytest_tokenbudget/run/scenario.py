@@ -164,9 +164,11 @@ class Scenario:
         return refused or bool(self.refusals or self.unmetered or self.stop) or self.failed_a_child
 
     def settle(self) -> None:
-        """Wait for the answers to other processes that are on their way."""
+        """Wait for the answers to other processes that are on their way; what threads still ask is left."""
         for proxy in self.proxies:
             proxy.wait()
+        if self.own is not None:
+            self.own.end()
 
     def open(
         self,

@@ -8,6 +8,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent import futures
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -23,11 +24,12 @@ import urllib3
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.replay import vcr_bridge
 from pytest_tokenbudget.replay.playback import Ledger
-from pytest_tokenbudget.replay.traffic import Left, Traffic, how_left
+from pytest_tokenbudget.replay.traffic import Left, Traffic, how_left, left_answer
 from support.clients import CALLS, COMMAND, MODEL, replaying, running
 from support.messages_api import MessagesApi
 
 SLOW = "Think long."
+ASKED: Any = {"model": MODEL, "max_tokens": 64}
 
 
 @pytest.fixture
@@ -454,6 +456,63 @@ def test_a_timeout_of_the_client_is_recorded_and_replayed_at_once(
         ask(slow_api.url, 600, asked)
     assert not ledger.problems
     assert not ledger.recording.misses
+
+
+def hedged_in_threads(url: str, has_begun: Callable[[], bool]) -> str:
+    """The sync SDK in a pool: the first answer wins, and nobody waits for the thread of the other call."""
+    with anthropic.Anthropic(base_url=url, api_key="sk-ant-test", max_retries=0) as client:
+
+        def ask(words: str) -> str:
+            said: Any = [{"role": "user", "content": words}]
+            return str(getattr(client.messages.create(**ASKED, messages=said).content[0], "text", ""))
+
+        pool = futures.ThreadPoolExecutor(2)
+        slow = pool.submit(ask, SLOW)
+        while not has_begun():
+            assert not slow.done()
+        heard = pool.submit(ask, "Hello").result()
+        assert not slow.done()
+        pool.shutdown(wait=False)
+    return heard
+
+
+def test_a_call_that_is_under_way_in_a_thread_when_the_test_ends_is_recorded_and_replayed_as_that(
+    slow_api: MessagesApi,
+) -> None:
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        heard = hedged_in_threads(slow_api.url, lambda: bool(slow_api.requests))
+    interactions = recording.interactions()
+    assert [left and left[0] for _, answer in interactions for left in [how_left(answer)]] == [
+        Left.OUTLIVED,
+        None,
+    ]
+    assert recording.called("test_it").abandoned == [
+        f'POST /v1/messages ({MODEL}): "{SLOW}" was under way when the test ended'
+    ]
+    with replaying(interactions) as ledger:
+        assert hedged_in_threads(slow_api.url, lambda: bool(ledger.recording.pairs)) == heard
+    assert not ledger.problems
+    assert not ledger.recording.misses
+    assert sum(pair.answer.billed for pair in ledger.recording.pairs) == 1
+    assert len(ledger.threads) == 1, "in replay the slow one ends with the test"
+
+
+def test_a_call_of_a_thread_that_is_waited_for_now_fails_and_says_so(
+    slow_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vcr_bridge, "PATIENCE", 0.0)
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        hedged_in_threads(slow_api.url, lambda: bool(slow_api.requests))
+    interactions = recording.interactions()
+    interactions[0] = (interactions[0][0], left_answer(Left.OUTLIVED, 0))
+    said: Any = [{"role": "user", "content": SLOW}]
+    with (
+        replaying(interactions) as ledger,
+        anthropic.Anthropic(base_url=slow_api.url, api_key="sk-ant-test") as client,
+        pytest.raises(ReplayMiss, match="under way when the test ended when it was recorded"),
+    ):
+        client.messages.create(**ASKED, messages=said)
+    assert len(ledger.problems) == 1
 
 
 def test_what_was_left_and_is_waited_for_now_fails_and_says_so(

@@ -164,7 +164,7 @@ def test_a_connection_that_failed_and_was_tried_again_is_recorded(api: MessagesA
             "headers": {},
         }
     )
-    ledger.begin(sent)  # the connection was refused
+    ledger.begin(sent).leave()  # the connection was refused
     with running(ledger):
         httpx2.post(
             f"{api.url}/v1/messages", content=json.dumps(body()), headers={"x-api-key": "sk"}, timeout=600
@@ -221,7 +221,7 @@ def test_a_call_that_is_given_up_and_asked_again_is_told(api: MessagesApi) -> No
     with running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
         given_up = {"method": "POST", "uri": f"{api.url}/v1/messages", "headers": {}}
         content = json.dumps(body()).encode()
-        ledger.begin(ledger.read({**given_up, "body": content}))
+        ledger.begin(ledger.read({**given_up, "body": content})).leave()
         httpx2.post(f"{api.url}/v1/messages", content=content, headers={"x-api-key": "sk"}, timeout=600)
         assert ledger.called("").asked_again == []
     calls = ledger.called("test_it")

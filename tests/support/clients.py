@@ -38,6 +38,7 @@ def running(ledger: Ledger) -> Iterator[Ledger]:
     ledgers = Ledgers()
     with route(ledgers), ledgers.using(ledger):
         yield ledger
+        ledger.end()
 
 
 def record(play: Callable[[], object], **rules: Any) -> list[Interaction]:
