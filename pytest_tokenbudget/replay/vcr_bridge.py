@@ -895,8 +895,11 @@ PATIENCE = 10.0
 
 
 @contextlib.contextmanager
-def _noting(timeouts: type[Exception]) -> Iterator[None]:
-    """Note how a call that is sent inside of this context is given up, if it is."""
+def _noting(timeouts: type[Exception], is_closed: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Note how a call that is sent inside of this context is given up, if it is.
+
+    Whatever it raises, it is given up where the agent has closed the client meanwhile (`is_closed`).
+    """
     sending = _Sending()
     token = _SENDING.set(sending)
     try:
@@ -913,29 +916,35 @@ def _noting(timeouts: type[Exception]) -> Iterator[None]:
     except _StreamsError:
         raise
     except BaseException:
-        sending.leave(None)
+        sending.leave(Left.CANCELLED if is_closed() else None)
         raise
     finally:
         _SENDING.reset(token)
 
 
 _TRANSPORTS = (
-    ("httpx2", "HTTPTransport", "handle_request"),
-    ("httpx2", "AsyncHTTPTransport", "handle_async_request"),
-    ("httpx", "HTTPTransport", "handle_request"),
-    ("httpx", "AsyncHTTPTransport", "handle_async_request"),
-    ("aiohttp", "ClientSession", "_request"),
+    ("httpx2", "HTTPTransport", "handle_request", ()),
+    ("httpx2", "AsyncHTTPTransport", "handle_async_request", ("aclose", "__aexit__")),
+    ("httpx", "HTTPTransport", "handle_request", ()),
+    ("httpx", "AsyncHTTPTransport", "handle_async_request", ("aclose", "__aexit__")),
+    ("aiohttp", "ClientSession", "_request", ("close",)),
 )
-"""Methods, patched by vcr, through which calls pass that can be given up: (library, class, method)."""
+"""Methods, patched by vcr, through which calls pass that can be given up, and the coroutines that close the
+client under them: (library, class, method, coroutines)."""
 
 
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
     """Note how calls are given up, in the libraries that vcr has imported and patched."""
+    closed: WeakSet[Any] = WeakSet()
     with contextlib.ExitStack() as stack:
-        for library, cls, method in _TRANSPORTS:
+        for library, cls, method, closes in _TRANSPORTS:
             if owner := getattr(sys.modules.get(library), cls, None):
-                stack.enter_context(_replaced(owner, method, _watching(sys.modules[library], owner, method)))
+                watching = _watching(sys.modules[library], owner, method, closed)
+                stack.enter_context(_replaced(owner, method, watching))
+                for close in closes:
+                    closing = _noting_that_it_closes(vars(owner)[close], closed)
+                    stack.enter_context(_replaced(owner, close, closing))
         noting = _noting_how_it_reads(VCRConnection.request)
         stack.enter_context(_replaced(VCRConnection, "request", noting))
         stack.enter_context(
@@ -958,10 +967,22 @@ def _replaced(owner: Any, method: str, new: Callable[..., Any]) -> Iterator[None
             setattr(owner, method, original)
 
 
-def _watching(library: Any, owner: type, method: str) -> Callable[..., Any]:
+def _noting_that_it_closes(close: Callable[..., Any], closed: WeakSet[Any]) -> Callable[..., Any]:
+    """Wrap the coroutine that closes a client: what it closes is then in `closed`."""
+
+    @functools.wraps(close)
+    async def note(self: Any, *given: Any) -> None:
+        closed.add(self)
+        await close(self, *given)
+
+    return note
+
+
+def _watching(library: Any, owner: type, method: str, closed: WeakSet[Any]) -> Callable[..., Any]:
     """Wrap a method that vcr has patched.
 
-    The wrapper notes how calls are given up. A call that was recorded as given up ends in the same way.
+    The wrapper notes how calls are given up, also by who has closed the client. A call that was recorded as
+    given up ends in the same way.
     """
     send = owner.__dict__[method]
     timeouts = getattr(library, "TimeoutException", TimeoutError)
@@ -979,7 +1000,7 @@ def _watching(library: Any, owner: type, method: str) -> Callable[..., Any]:
     @functools.wraps(send)
     async def handle_async(self: Any, *given: Any, **options: Any) -> Any:
         try:
-            with _noting(timeouts):
+            with _noting(timeouts, lambda: self in closed):
                 return await send(self, *given, **options)
         except _UnansweredError as unanswered:
             left = unanswered

@@ -25,7 +25,7 @@ from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.replay import vcr_bridge
 from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.traffic import Left, Traffic, how_left, left_answer
-from support.clients import CALLS, COMMAND, MODEL, replaying, running
+from support.clients import CALLS, COMMAND, MODEL, is_faithful, replaying, running
 from support.messages_api import MessagesApi
 
 SLOW = "Think long."
@@ -371,6 +371,39 @@ def test_a_cancelled_call_of_aiohttp_is_recorded_and_replayed_as_it_was() -> Non
     assert not ledger.problems
     assert not ledger.recording.misses
     assert sum(pair.answer.billed for pair in ledger.recording.pairs) == 1
+
+
+@pytest.mark.parametrize("library", [httpx2, aiohttp])
+def test_a_call_whose_client_the_agent_closes_is_left_too(slow_api: MessagesApi, library: Any) -> None:
+    """What `gather` leaves running when another call raises: the client's own block ends before it does."""
+
+    async def post(client: Any, words: str) -> Any:
+        body = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": words}]}
+        asked = client.post(f"{slow_api.url}/v1/messages", json=body, headers={"x-api-key": "sk-ant-test"})
+        if library is httpx2:
+            return (await asked).json()
+        async with asked as answer:
+            return await answer.json()
+
+    async def agent(has_begun: Callable[[], bool]) -> str:
+        async with library.AsyncClient() if library is httpx2 else library.ClientSession() as client:
+            slow = asyncio.create_task(post(client, SLOW))
+            while not has_begun():
+                await asyncio.sleep(0)
+            heard = await post(client, "Hello")
+        await asyncio.sleep(0)
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        return str(heard["content"][0]["text"])
+
+    with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
+        heard = asyncio.run(agent(lambda: bool(slow_api.requests)))
+    interactions = recording.interactions()
+    left = [how_left(answer) for _, answer in interactions]
+    assert [one and one[0] for one in left] == [Left.CANCELLED, None]
+    with replaying(interactions) as ledger:
+        assert asyncio.run(agent(lambda: bool(ledger.recording.pairs))) == heard
+    assert is_faithful(ledger)
 
 
 def times_out(url: str, seconds: float, sent: Mapping[str, Any]) -> None:
