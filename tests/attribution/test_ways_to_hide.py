@@ -46,6 +46,22 @@ def pytest_runtest_makereport():
     report.outcome = "passed"
     return report
 """
+SWALLOWS = """
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call():
+    try:
+        return (yield)
+    except BaseException:
+        return None
+"""
+STRIPS = """
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    report.user_properties.clear()
+    for name in [name for name in vars(report) if name.startswith("token")]:
+        delattr(report, name)
+"""
+EACH = "    for item in items:\n        item.add_marker("
 IGNORES = """
 def pytest_ignore_collect(collection_path):
     return collection_path.name == "test_it.py" or None
@@ -211,6 +227,20 @@ WAYS = [
         hook("@pytest.fixture(autouse=True)\ndef fails():\n    raise ValueError"),
     ),
     # tests that are gone
+    Way(
+        "a marker that a conftest adds",
+        SHOWN,
+        COMMITTED,
+        "2 within",
+        hook(f"{OF_ITEMS}{EACH}pytest.mark.token_budget(tolerance='900% or 900'))"),
+    ),
+    Way(
+        "an exclusion that a conftest adds",
+        TOLD,
+        COMMITTED,
+        "3 excluded",
+        hook(f"{OF_ITEMS}{EACH}pytest.mark.token_budget(exclude='x'))"),
+    ),
     Way("a removed test", FAILS, LOST, "1 unmeasured", swap(TWO[TWO.rindex("\n\n\n") :], "\n")),
     Way("a renamed test", FAILS, LOST, "2 unmeasured", swap("def test_", "def test_new_")),
     Way("a removed file", FAILS, LOST, "2 unmeasured", remove("test_it.py")),
@@ -338,6 +368,8 @@ WAYS = [
         ),
     ),
     Way("reports that are turned", FAILS, RESET, "2 over", hook(TURNED)),
+    Way("a call that a hook swallows", FAILS, RESET, "2 over", hook(SWALLOWS)),
+    Way("reports that are stripped", FAILS, RESET, "2 over", hook(STRIPS)),
     # options
     Way(
         "--token-budget-disable in addopts",
@@ -361,6 +393,14 @@ WAYS = [
         "each acceptance is told, and the baselines are changed",
         "accepted test_it.py::test_parcel",
         ini("addopts = --token-budget-update"),
+    ),
+    Way(
+        "an option that a conftest clears",
+        SHOWN,
+        "there is no document",
+        "3 passed",
+        hook("def pytest_configure(config):\n    config.option.token_budget = False"),
+        lines=0,
     ),
     Way("reruns", FAILS, JUDGED, "2 over", options=("--reruns", "1")),
     Way("nothing is shown", FAILS, JUDGED, "", options=("-q", "--no-summary", "--tb=no")),
