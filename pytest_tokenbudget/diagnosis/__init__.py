@@ -15,7 +15,7 @@ from pytest_tokenbudget.budget.verdict import CostOf
 from pytest_tokenbudget.diagnosis.cache_breaks import cache_breaks
 from pytest_tokenbudget.diagnosis.costs import Ledger, TurnCosts
 from pytest_tokenbudget.diagnosis.growth import growth
-from pytest_tokenbudget.diagnosis.prompt_parts import CountOf, edited_at, said_as, with_own_parts
+from pytest_tokenbudget.diagnosis.prompt_parts import CountOf, edit_of, said_as, with_own_parts
 from pytest_tokenbudget.diagnosis.turns import turn_changes
 from pytest_tokenbudget.diagnosis.volatile import volatile
 from pytest_tokenbudget.metering.meter import Run
@@ -148,10 +148,10 @@ def answer_options(run: Run, sources: SourceTree | None = None) -> Iterator[Find
             if was[name] != now[name]:
                 changed[name, was[name], now[name]].append(index)
     for (name, before, after), indexes in changed.items():
-        source = sources.edited(*said_as(name)) if sources else None
+        source, edit = edit_of(sources, *said_as(name))
         text = (
             f"{turns(indexes)}: {name} is {after}, and was {before} when the answers were recorded"
-            f"{edited_at(source)}. {_BOTH if name == _BETAS else _OUTPUT}"
+            f"{edit}. {_BOTH if name == _BETAS else _OUTPUT}"
         )
         yield Finding(FindingKind.ANSWER_OPTIONS, name, text, source=source)
 

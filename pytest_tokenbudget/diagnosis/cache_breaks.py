@@ -21,7 +21,7 @@ from pytest_tokenbudget.diagnosis.block_changes import (
 )
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.prompt_parts import (
-    edited_at,
+    edit_of,
     place,
     said_as,
     size_of,
@@ -278,8 +278,8 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
         cause = describe(difference, RECORDED if first.across else EARLIER, source)
     else:
         api = f" ({first.api})" if first.api else ""
-        source = sources.edited(*first.words) if sources else None
-        cause = f"cache prefix breaks at {first.where}{api}: {first.cause}{edited_at(source)}"
+        source, edit = edit_of(sources, *first.words)
+        cause = f"cache prefix breaks at {first.where}{api}: {first.cause}{edit}"
     lost = f"{plural(tokens, 'token')} on {turns(one.turn for one in alike)} {first.effect}"
     return Finding(FindingKind.CACHE_BREAK, first.where, f"{cause}; {lost}", tokens, cost, source)
 

@@ -15,7 +15,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
     TOOL_RESULT,
     CountOf,
     Place,
-    edited_at,
+    edit_of,
     place,
     prose,
     said_as,
@@ -245,8 +245,7 @@ def _finding(group: str, grown: _Grown, recorded: int, sources: SourceTree | Non
     share = Fraction(grown.tokens, recorded or 1)
     origin = _origin(grown, location, sources, where)
     if sources and grown.is_option:
-        source = sources.edited(*said_as(where))
-        origin = edited_at(source)
+        source, origin = edit_of(sources, *said_as(where))
     text = f"{where}: {_label(grown)}{_amount(grown)} ({signed_percent(share)}){origin}"
     return Finding(FindingKind.GROWTH, where, text, grown.tokens, grown.cost, source)
 

@@ -24,7 +24,9 @@ from pytest_tokenbudget.metering.rendering import (
 )
 from pytest_tokenbudget.model import Source
 from pytest_tokenbudget.sequences import common_ends
+from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.prompt import Block, Prompt, digest, mappings
+from pytest_tokenbudget.wording import listed
 
 CountOf = Callable[[str], int]
 """Counts the tokens of a text roughly, only to share out a known difference."""
@@ -287,6 +289,11 @@ def said_as(option: str) -> tuple[str, ...]:
     return _SAID_AS.get(option, (option,))
 
 
-def edited_at(source: Source | None) -> str:
-    """Return a clause that names the edited line which decides something; empty if it is not known."""
-    return f" (edited at {source})" if source else ""
+def edit_of(sources: SourceTree | None, *words: str) -> tuple[Source | None, str]:
+    """Return the one line that the change edits and that says one of `words`, and a clause that names it.
+
+    The clause names up to three lines, of which none is the one; it is empty if no line is known.
+    """
+    places = sources.edited(*words) if sources else ()
+    clause = f" (edited at {listed([str(place) for place in places])})" if places else ""
+    return places[0] if len(places) == 1 else None, clause

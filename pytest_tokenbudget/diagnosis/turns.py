@@ -13,7 +13,7 @@ from pytest_tokenbudget.diagnosis.block_changes import compare, excerpt
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.prompt_parts import (
     TOOL_RESULT,
-    edited_at,
+    edit_of,
     opening_of,
     said_as,
     text_of,
@@ -310,8 +310,8 @@ def _models(run: Run, costs: Sequence[TurnCosts], sources: SourceTree | None) ->
         place = turns(indexes)
         is_other = was.partition(" (")[0] != now.partition(" (")[0]
         kind = FindingKind.MODEL_CHANGED if is_other else FindingKind.RATE_CHANGED
-        source = sources.edited(now, was) if sources and is_other else None
-        text = f"{place}: {now} instead of {was}{edited_at(source)}"
+        source, edit = edit_of(sources if is_other else None, now, was)
+        text = f"{place}: {now} instead of {was}{edit}"
         priced = text if total is not None else f"{text}, a price is unknown"
         yield Finding(kind, place, priced, None, total, source)
 
@@ -328,8 +328,8 @@ def _unknown(run: Run, sources: SourceTree | None) -> Iterator[Finding]:
         source = None
         if pair.request.digest != pair.recorded.digest:
             option = _other_option(pair.recorded, pair.request)
-            source = sources.edited(*said_as(option)) if sources and option else None
-            text += f"; {difference_of(pair.recorded, pair.request)}{edited_at(source)}"
+            source, edit = edit_of(sources if option else None, *said_as(option or ""))
+            text += f"; {difference_of(pair.recorded, pair.request)}{edit}"
         yield Finding(FindingKind.UNKNOWN, where, text, source=source)
 
 

@@ -269,6 +269,8 @@ def in_words(where: str) -> str:
 
 
 _PHRASE = 100
+_LIFETIME = re.compile(r" are written for (5m|1h), at another price$")
+"""How a finding ends, in words of this tool alone, that tells of another lifetime of the cache."""
 
 
 def phrase(finding: FindingEntry) -> str:
@@ -277,6 +279,8 @@ def phrase(finding: FindingEntry) -> str:
     if finding["kind"] == FindingKind.GROWTH and where and tokens:
         return f"{in_words(where)} {signed(tokens, count(tokens))} tokens"
     if finding["kind"] == FindingKind.CACHE_BREAK and where:
+        if lifetime := _LIFETIME.search(finding["text"]):
+            return f"{in_words(where)} is cached for {lifetime[1]}, at another price"
         return f"the prompt cache is lost from {in_words(where)} on"
     return crop(sentence(finding), _PHRASE)
 

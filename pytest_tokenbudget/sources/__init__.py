@@ -131,16 +131,16 @@ class SourceTree:
         whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
         return any(whole.search(self.files[path]) for path in self.changed)
 
-    def edited(self, *words: str) -> Source | None:
-        """Return the one place in code and settings where the change edits a line that says one of `words`.
+    def edited(self, *words: str) -> tuple[Source, ...]:
+        """Return the places in code and settings where the change edits a line that says one of `words`.
 
-        The first of the words that an edited line says decides. None if that is said in several edits, so
-        that nobody knows which of them counts, or in none.
+        The first of the words that an edited line says decides. Empty if more than three places say it, so
+        that nobody knows which of them count.
         """
         for word in words:
-            if places := [*self._edits(word)]:
-                return places[0] if len(places) == 1 else None
-        return None
+            if places := tuple(self._edits(word)):
+                return places if len(places) <= NAMED else ()
+        return ()
 
     def _edits(self, word: str) -> Iterator[Source]:
         """Yield the edited lines that say `word`, and what stands where such lines are gone."""

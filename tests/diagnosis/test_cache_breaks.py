@@ -668,5 +668,10 @@ def test_what_an_edited_line_of_code_decides_names_it(
     for one in at.values():
         assert str(one.source) == f"agent/call.py:{line}"
         assert f"(edited at agent/call.py:{line})" in one.text
+    twice = {"agent/call.py": CALL, "agent/again.py": CALL}
+    several = findings(run, SourceTree({**FILES, **dict.fromkeys(twice, code)}, twice))
+    places = f"(edited at agent/call.py:{line} and agent/again.py:{line})"
+    assert {f"{one.kind} {one.where}" for one in several if places in one.text} == told
+    assert not [one for one in several if one.source], "none of them is the one"
     silent = findings(run, SourceTree({**FILES, "agent/call.py": code}))
     assert not [one for one in silent if one.source], "nothing is known of an edit here"

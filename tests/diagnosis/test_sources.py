@@ -349,20 +349,19 @@ UNMARKED = CALL.replace(', "cache_control": {"type": "ephemeral"}', "")
         (CHOICE, CALL, ("tool_choice",), "agent.py:5"),
         (CALL, CALL.replace("\n    ", "\n        "), ("cache_control",), ""),
         (CALL, CALL.replace("def call", "X = 1\n\n\ndef call"), ("cache_control",), ""),
-        (CALL * 2, UNMARKED * 2, ("cache_control",), ""),
+        (CALL * 2, UNMARKED * 2, ("cache_control",), "agent.py:5, agent.py:13"),
+        (CALL * 4, UNMARKED * 4, ("cache_control",), ""),
         ("", CALL, ("cache_control",), "agent.py:5"),
-        ("", CALL * 2, ("cache_control",), ""),
+        ("", CALL * 4, ("cache_control",), ""),
     ],
 )
-def test_an_edit_is_named_only_where_it_is_the_only_one(
-    was: str, now: str, words: tuple[str, ...], place: str
-) -> None:
+def test_edits_are_named_where_they_are_few(was: str, now: str, words: tuple[str, ...], place: str) -> None:
     files = {"agent.py": now, "CHANGES.md": "No cache_control, no 1h, and claude-opus-4-5.\n", "b.py": CALL}
     tree = SourceTree(files, {"agent.py": was, "CHANGES.md": ""})
-    assert str(tree.edited(*words) or "") == place
+    assert ", ".join(map(str, tree.edited(*words))) == place
 
 
-def test_an_edit_in_two_files_is_named_nowhere() -> None:
+def test_an_edit_in_two_files_is_named_in_both() -> None:
     files = {"a.py": CALL.replace("haiku", "opus"), "b.yaml": "model: claude-opus-4-5\n"}
     tree = SourceTree(files, {"a.py": CALL, "b.yaml": "model: claude-haiku-4-5\n"})
-    assert tree.edited("claude-opus-4-5", "claude-haiku-4-5") is None
+    assert [*map(str, tree.edited("claude-opus-4-5", "claude-haiku-4-5"))] == ["a.py:4", "b.yaml:1"]

@@ -13,6 +13,7 @@ from pytest_tokenbudget.reports.change_view import (
     changes,
     facts,
     notes,
+    phrase,
     sentence,
     unexplained,
 )
@@ -323,6 +324,14 @@ def test_findings() -> None:
     gone = finding("turns_changed", "removed", "a turn is gone", tokens=-500, cost=-1)
     assert facts(gone) == ["−500 tokens, −$1.00 a run"]
     assert facts(finding("interval", "live", "about")) == []
+
+
+def test_another_lifetime_is_no_lost_cache() -> None:
+    hour = "cache prefix breaks at system[0]: cache_control asks for 1h where it asked for 5m; 9 tokens on turn 1 "
+    dearer = finding("cache_break", "system[0]", f"{hour}are written for 1h, at another price", tokens=9)
+    assert phrase(dearer) == "the system prompt (system[0]) is cached for 1h, at another price"
+    lost = finding("cache_break", "system[0]", f"{hour}lose the cache", tokens=9)
+    assert phrase(lost) == "the prompt cache is lost from the system prompt (system[0]) on"
 
 
 def test_what_a_finding_says_is_decided_by_its_kind_not_by_what_stands_in_a_prompt() -> None:
