@@ -327,7 +327,7 @@ def test_findings() -> None:
 
 
 def test_another_lifetime_is_no_lost_cache() -> None:
-    hour = "cache prefix breaks at system[0]: cache_control asks for 1h where it asked for 5m; 9 tokens on turn 1 "
+    hour = "cache prefix breaks at system[0]: cache_control asks for 1h where it asked for 5m; 9 tokens "
     dearer = finding("cache_break", "system[0]", f"{hour}are written for 1h, at another price", tokens=9)
     assert phrase(dearer) == "the system prompt (system[0]) is cached for 1h, at another price"
     lost = finding("cache_break", "system[0]", f"{hour}lose the cache", tokens=9)
