@@ -293,7 +293,7 @@ def demo(folder: Path) -> int:
 
 
 def _repository(folder: Path) -> Repository | None:
-    """Commit the demo in a repository of its own; None without git, or if the folder is in one already."""
+    """Keep the demo in a repository of its own; None without git, or if the folder is in one already."""
     with suppress(GitError):
         Repository.open(folder)
         return None

@@ -170,17 +170,11 @@ def _blocks(document: Document, cut: Cut, links: Links | None, accepting: Accept
     failing = [one for one in told if scenario_view.fails(one)]
     shown = [(one, 0) for one in told] if cut.every else change_view.some_of_each_cause(told)
     yield from _headings(document, accepting, links)
-    yield from _listed("not measured", run_view.missing(document))
-    yield from _changes(change_view.changes(document), links, document["project"] or "")
-    yield from _notes(list(map(str, change_view.notes(document))))
-    if live := run_view.live(document):
-        more = [f"- and {len(live) - cut.rows:,} more"] if len(live) > cut.rows else []
-        yield "\n".join([*(f"- {prose(one)}" for one in live[: cut.rows]), *more])
-    yield from _ways_out(failing)
+    if items := list(_items(document, links, cut.rows)):
+        yield "\n".join(items)  # one list: with empty lines between, GitHub would set all of it apart
+    yield from _ways_out(failing or told)
     if shown[: cut.rows]:
-        verdicts = "fails" if len(failing) == 1 else "fail"
-        others = f", {len(told) - len(failing):,} cheaper" if len(told) > len(failing) else ""
-        yield f"<details><summary>{plural(len(failing), 'scenario')} {verdicts}{others}</summary>"
+        yield f"<details><summary>{_numbers_of(len(failing), len(told) - len(failing))}</summary>"
         yield _table(shown[: cut.rows])
         yield "</details>"
     if left := len(told) - sum(1 + alike for _, alike in shown[: cut.rows]):
@@ -194,27 +188,55 @@ def _blocks(document: Document, cut: Cut, links: Links | None, accepting: Accept
     yield f"<sub>{_footer(document, links)}</sub>"
 
 
-def _listed(what: str, lines: Sequence[str]) -> Iterator[str]:
-    """Yield lines as a list; each item begins with `what`, so that no text of others begins a line."""
-    if lines:
-        items = [f"- **{what}**: {code(crop(line, _MISSING_COLUMNS))}" for line in lines[:_MISSING]]
-        more = [f"- and {len(lines) - _MISSING:,} more"] if len(lines) > _MISSING else []
-        yield "\n".join([*items, *more])
+def _items(document: Document, links: Links | None, rows: int) -> Iterator[str]:
+    """Yield what reviewers read first, as items of one list that is narrow enough for a phone.
+
+    That is what was not measured, what differs place by place, why the others fail, what should be known even
+    if all is within budget, and live runs. Each begins with words of ours, so that no text of others begins a
+    line.
+    """
+    changes, folder = change_view.changes(document), document["project"] or ""
+    missing = [
+        f"- **not measured**: {prose(crop(line, _MISSING_COLUMNS))}" for line in run_view.missing(document)
+    ]
+    reasons = list(map(_reason, change_view.unexplained(document, changes)))
+    notes = [
+        f"- **to know**: {prose(crop(str(note), _NOTE_COLUMNS))}" for note in change_view.notes(document)
+    ]
+    live = [f"- {prose(line)}" for line in run_view.live(document)]
+    yield from _most(missing, _MISSING)
+    yield from _most([_change(change, links, folder) for change in changes], _CHANGES)
+    yield from _most(reasons, _CHANGES)
+    yield from _most(notes, _CHANGES)
+    yield from _most(live, rows)
 
 
-def _notes(texts: Sequence[str]) -> Iterator[str]:
-    """Yield as a list what reviewers should know even if all is within budget."""
-    if texts:
-        items = [f"- **to know**: {prose(crop(text, _NOTE_COLUMNS))}" for text in texts[:_CHANGES]]
-        more = [f"- and {len(texts) - _CHANGES:,} more"] if len(texts) > _CHANGES else []
-        yield "\n".join([*items, *more])
+def _most(items: Sequence[str], most: int) -> Iterator[str]:
+    """Yield the first items, and how many more there are."""
+    yield from items[:most]
+    if len(items) > most:
+        yield f"- and {len(items) - most:,} more"
 
 
-def _changes(told: Sequence[change_view.Change], links: Links | None, folder: str) -> Iterator[str]:
-    """Yield what differs as a list, place by place: narrow enough for a phone."""
-    if told:
-        more = [f"- and {len(told) - _CHANGES:,} more changes"] if len(told) > _CHANGES else []
-        yield "\n".join([*(_change(change, links, folder) for change in told[:_CHANGES]), *more])
+def _reason(group: Sequence[ScenarioEntry]) -> str:
+    """Return a list item: scenarios that fail for another reason than a change, and why the first does."""
+    first, *alike = group
+    more = f" and {len(alike):,} more like it" if alike else ""
+    is_over = first["verdict"] == "over"
+    told = change_view.OF_COST if is_over else ()  # a change tells these
+    causes = [change_view.sentence(one) for one in change_view.reasons(first) if one["kind"] not in told]
+    why = "; ".join([*(map(str, rows(first)) if is_over else ()), *causes[:1]])
+    why = f": {prose(crop(why, _SENTENCE_COLUMNS))}" if why else ""
+    return f"- **{prose(first['verdict'])}**: {_name(first['id'])}{more}{why}"
+
+
+def _numbers_of(failing: int, cheaper: int) -> str:
+    """Return how many scenarios a table is of, in words: `2 scenarios fail, 1 is cheaper`."""
+    fails = f"{plural(failing, 'scenario')} {'fails' if failing == 1 else 'fail'}"
+    are = "is" if cheaper == 1 else "are"
+    if not failing:
+        return f"{plural(cheaper, 'scenario')} {are} cheaper"
+    return f"{fails}, {cheaper:,} {are} cheaper" if cheaper else fails
 
 
 def _change(change: change_view.Change, links: Links | None, folder: str) -> str:
@@ -282,8 +304,8 @@ def _why(scenario: ScenarioEntry) -> str:
     return ""
 
 
-def _ways_out(failing: Sequence[ScenarioEntry]) -> Iterator[str]:
-    found = ways_out(failing)
+def _ways_out(scenarios: Sequence[ScenarioEntry]) -> Iterator[str]:
+    found = ways_out(scenarios)
     commands = ["\n".join((f"# {one.what}", *one.commands)) for one in found if one.commands]
     if commands:
         yield "\n".join(["```sh", *commands, "```"])

@@ -45,7 +45,7 @@ def headline(document: Document, *, accepts: bool = False) -> str:
     nothing is told of a change.
     """
     compared = [one for one in document["scenarios"] if is_comparable(one)]
-    moved = [*_longer(document, compared), *_dearer(compared)]
+    moved = [*_longer(document, compared), *_dearer(compared), *_dearer_a_month(compared)]
     fine = not (missing(document) or any(map(fails, document["scenarios"])))
     if moved:
         end = f": {', '.join(moved)}"
@@ -80,11 +80,7 @@ def opening(document: Document) -> str:
 def money_first(document: Document) -> str:
     """Return the headline of a run that fails: dollars a month where known, and a run, tokens, verdicts."""
     compared = [one for one in document["scenarios"] if is_comparable(one)]
-    costs = [(one["runs_per_month"], cost_change(one)) for one in compared]
-    month = sum((runs or 0) * (dollars or 0.0) for runs, dollars in costs)
-    parts = [*_dearer(compared), *_longer(document, compared)]
-    if month and all(runs and dollars is not None for runs, dollars in costs):
-        parts.insert(0, f"{tilde(compared)}{signed(month, money(month))} a month")
+    parts = [*_dearer_a_month(compared), *_dearer(compared), *_longer(document, compared)]
     return ": ".join(filter(None, (", ".join(parts), _verdicts(document) + _unpaid(document))))
 
 
@@ -316,6 +312,16 @@ def _dearer(compared: Sequence[ScenarioEntry]) -> list[str]:
     )
     moved = round(after - before, 10)
     return [f"{tilde(compared)}{growth(after, before, money, 'a run')}"] if moved else []
+
+
+def _dearer_a_month(compared: Sequence[ScenarioEntry]) -> list[str]:
+    """Return the dollars more a month in words, if it is known of each scenario how often it runs."""
+    costs = [(one["runs_per_month"], cost_change(one)) for one in compared]
+    month = sum((runs or 0) * (dollars or 0.0) for runs, dollars in costs)
+    is_known = all(runs and dollars is not None for runs, dollars in costs)
+    return (
+        [f"{tilde(compared)}{signed(month, money(month))} a month"] if is_known and round(month, 10) else []
+    )
 
 
 def growth(now: float, was: float, shown: Callable[[float], str], unit: str) -> str:

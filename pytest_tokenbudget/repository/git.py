@@ -94,7 +94,7 @@ class Repository:
         return cls(folder, "")
 
     def commit_all(self, subject: str) -> None:
-        """Commit all that the folder holds, in the name of the demo, whatever git is configured to do."""
+        """Write a commit of all that the folder holds, as `_AUTHOR`, whatever git is configured to do."""
         _git(self.folder, "add", "--all")
         _git(self.folder, *_AUTHOR, "commit", "--quiet", "--message", subject)
 

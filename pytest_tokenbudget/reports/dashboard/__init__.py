@@ -370,8 +370,8 @@ class Decisions:
 
     shown: Sequence[Decision]
     more: str
-    commands: Sequence[tuple[str, str]]
-    """What each command does, and the command."""
+    commands: Sequence[tuple[str, Sequence[str]]]
+    """What is to be done, and the commands that do it."""
     advice: Sequence[str]
     """What has to be done by hand."""
 
@@ -389,7 +389,7 @@ def decisions(document: Document, subjects: Sequence[Subject]) -> Decisions:
     return Decisions(
         shown=found[:_DECISIONS],
         more=f"{plural(len(left), 'more cause')}, of {plural(others, 'scenario')}" if left else "",
-        commands=[(way.what, "\n".join(way.commands)) for way in ways if way.commands],
+        commands=[(way.what, way.commands) for way in ways if way.commands],
         advice=[way.what for way in ways if not way.commands][:_BY_HAND],
     )
 
