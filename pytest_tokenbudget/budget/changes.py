@@ -36,6 +36,8 @@ PATTERN = "**/token_budgets/*.yaml"
 T = TypeVar("T")
 Baselines = Mapping[str, Usage]
 """The usage of each baseline, by scenario id; for one file, by scenario name."""
+Recordings = tuple[Mapping[str, str | None], Mapping[str, str | None]]
+"""The digests of the recordings that two sets of baselines were measured on, by scenario id."""
 
 
 class Matched(StrEnum):
@@ -43,6 +45,8 @@ class Matched(StrEnum):
 
     FILE = "file"
     """Git says that its file was moved."""
+    RECORDING = "recording"
+    """Only one scenario was removed, and only one added, that was measured on this recording."""
     TOKENS = "tokens"
     """Only one scenario was removed, and only one added, with exactly these tokens."""
 
@@ -116,10 +120,13 @@ def from_one_start(
     return was, are, apart
 
 
-def renames(before: Baselines, now: Baselines, moved: Mapping[str, str]) -> dict[str, tuple[str, Matched]]:
+def renames(
+    before: Baselines, now: Baselines, moved: Mapping[str, str], recordings: Recordings = ({}, {})
+) -> dict[str, tuple[str, Matched]]:
     """Return, for each new id of a renamed scenario, its old id and how the two were matched.
 
     `moved` has the files that git takes for moved, new path to old path: test modules or their baselines.
+    `recordings` are those of both sides.
     """
     gone, came = before.keys() - now.keys(), now.keys() - before.keys()
     found: dict[str, tuple[str, Matched]] = {}
@@ -129,17 +136,28 @@ def renames(before: Baselines, now: Baselines, moved: Mapping[str, str]) -> dict
         old = f"{files.get(file, file)}::{name}"
         if old in gone:
             found[new] = (old, Matched.FILE)
-    left = gone - {old for old, _ in found.values()}
-    olds, news = _by_tokens(left, before), _by_tokens(came - found.keys(), now)
-    for tokens in olds.keys() & news.keys():
-        if len(olds[tokens]) == len(news[tokens]) == 1:
-            found[news[tokens][0]] = (olds[tokens][0], Matched.TOKENS)
+    ways: list[tuple[Matched, Mapping[str, object], Mapping[str, object]]] = [
+        (Matched.RECORDING, *recordings),
+        (Matched.TOKENS, _told_by_tokens(before), _told_by_tokens(now)),
+    ]
+    for matched, was, are in ways:
+        left = gone - {old for old, _ in found.values()}
+        olds, news = _by(was, left), _by(are, came - found.keys())
+        for same in olds.keys() & news.keys():
+            if len(olds[same]) == len(news[same]) == 1:
+                found[news[same][0]] = (olds[same][0], matched)
     return found
 
 
-def changes(before: Baselines, now: Baselines, moved: Mapping[str, str], cost: CostOf) -> list[Change]:
+def changes(
+    before: Baselines,
+    now: Baselines,
+    moved: Mapping[str, str],
+    cost: CostOf,
+    recordings: Recordings = ({}, {}),
+) -> list[Change]:
     """Return every baseline that differs, sorted by id. `cost` prices both sides."""
-    known = renames(before, now, moved)
+    known = renames(before, now, moved, recordings)
     found = []
     for name, usage in now.items():
         was, matched = known.get(name, (name, None))
@@ -157,13 +175,26 @@ def _module(path: str) -> str:
     return module_of(path) if is_baseline_file(path) else path
 
 
-def _by_tokens(ids: Iterable[str], baselines: Baselines) -> dict[object, list[str]]:
+def _told_by_tokens(baselines: Baselines) -> dict[str, object]:
+    return {
+        name: (usage.turns, frozenset(usage.by_rate.items())) if usage.tokens.total else None
+        for name, usage in baselines.items()
+    }
+
+
+def _by(told: Mapping[str, object], ids: Iterable[str]) -> dict[object, list[str]]:
+    """Return the ids by what tells them apart; without those of which nothing does."""
     groups: dict[object, list[str]] = defaultdict(list)
     for name in ids:
-        usage = baselines[name]
-        if usage.tokens.total:
-            groups[usage.turns, frozenset(usage.by_rate.items())].append(name)
+        if told.get(name) is not None:
+            groups[told[name]].append(name)
     return groups
+
+
+def recordings(before: Mapping[str, Baseline], now: Mapping[str, Baseline]) -> Recordings:
+    """Return the recordings of two sets of baselines."""
+    was, are = ({name: one.recording for name, one in side.items()} for side in (before, now))
+    return was, are
 
 
 def _direction(before: Usage, now: Usage, cost: CostOf) -> Direction:
@@ -200,10 +231,11 @@ def trends(snapshots: Iterable[Snapshot]) -> tuple[dict[str, Series], frozenset[
     """
     living: dict[str, list[tuple[int, Baseline | None]]] = {}
     ended: dict[str, list[tuple[int, Baseline | None]]] = {}
-    before: Baselines = {}
+    before: Mapping[str, Baseline] = {}
     for place, snapshot in enumerate(snapshots):
-        now = usages(snapshot.baselines)
-        for new, (old, _) in renames(before, now, snapshot.moved).items():
+        now = snapshot.baselines
+        renamed = renames(usages(before), usages(now), snapshot.moved, recordings(before, now))
+        for new, (old, _) in renamed.items():
             if new not in ended:  # else a scenario that had this name before has come back
                 living[new] = living.pop(old)
         for name in living.keys() - now.keys():

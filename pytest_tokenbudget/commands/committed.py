@@ -9,7 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pytest_tokenbudget.budget.baselines import Baseline, read_baselines
-from pytest_tokenbudget.budget.changes import PATTERN, Baselines, changes, from_one_start, module_of
+from pytest_tokenbudget.budget.changes import (
+    PATTERN,
+    Baselines,
+    changes,
+    from_one_start,
+    module_of,
+    recordings,
+)
 from pytest_tokenbudget.commands import output, suite
 from pytest_tokenbudget.errors import BaselineError, ReportError
 from pytest_tokenbudget.metering.cache_split import as_written
@@ -62,12 +69,13 @@ def compare(repository: Repository, base: str | None) -> Diff:
     """
     name = base or repository.default_branch()
     commit = repository.merge_base(name)
-    before, now, apart = from_one_start(
+    both = (
         baseline_history.baselines_at_commit(repository, commit),
         baseline_history.baselines_in_files(repository.folder),
     )
+    before, now, apart = from_one_start(*both)
     prices = Prices()
-    changed = changes(before, now, repository.moved(commit.id), prices.cost)
+    changed = changes(before, now, repository.moved(commit.id), prices.cost, recordings(*both))
     found = baseline_report.diff(
         changed,
         _unchanged(before, now),

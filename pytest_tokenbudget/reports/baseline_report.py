@@ -2,7 +2,7 @@
 
     DIFF = {"version": 1, "prices": {"source": ..., "version": ...}, "runs_per_month": 30000 | null,
       "base": {"name": "origin/main", "commit": HASH}, "unchanged": 11,
-      "scenarios": [{"id": ..., "was": ..., "matched": "file" | "tokens" | null,
+      "scenarios": [{"id": ..., "was": ..., "matched": "file" | "recording" | "tokens" | null,
         "change": "raised" | "lowered" | "shifted" | "added" | "removed" | "renamed",
         "before": TOKENS | null, "now": TOKENS | null, "accepts": ["system"],
         "sources": [{"file": "prompts/support.md", "line": 14}]}],
@@ -191,7 +191,7 @@ _CHANGE = _object(
     ("accepts", "sources"),
     id=_TEXT,
     was=_TEXT,
-    matched={"enum": ["file", "tokens", None]},
+    matched={"enum": ["file", "recording", "tokens", None]},
     change=_CHANGES,
     before=_TOKENS_OR_NULL,
     now=_TOKENS_OR_NULL,
@@ -223,7 +223,11 @@ _ORDER = (*_MOVED, "added", "removed", "renamed")
 CHANGE_HEADERS = ("", "prompt was", "now", "change", "output", "turns", "cost a run")
 SPARE_HEADERS = ("turns", "output", "prompt was", "now")
 """Columns that a narrow terminal leaves out, in this order."""
-_MATCHED = {"file": "its file was moved", "tokens": "the only one with these tokens"}
+_MATCHED = {
+    "file": "its file was moved",
+    "recording": "the only one of this recording",
+    "tokens": "the only one with these tokens",
+}
 _NAME_COLUMNS = 44
 _COMMENT_ROWS, _COMMENT_CHARACTERS = 15, 5_000
 """Most rows and characters. A comment may have 65,536, and the report beside it takes up to 60,000."""

@@ -163,7 +163,7 @@ def unmeasured(document: Document) -> list[str]:
     """
     whys = (
         {**_UNMEASURED, "gone": _GONE}
-        if any("moved" in one for one in document["scenarios"])
+        if any("formerly" in one for one in document["scenarios"])
         else _UNMEASURED
     )
     return _by_text((one["id"], whys.get(one["why"], one["why"])) for one in document["unmeasured"])

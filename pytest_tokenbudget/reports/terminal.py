@@ -340,9 +340,12 @@ def _acceptance(entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: Cos
         amount = f"{signed(apart, money(apart))} a run"
     if usage_of(now) == before:
         tokens, amount = f"{was:,} prompt tokens", "all as before"
-    cause = _accepted_causes([one for one in entry["findings"] if one["kind"] in _CAUSES_OF_COST])
+    name, causes = entry["id"], entry["findings"]
+    if "formerly" in entry:  # causes are told since the recording: what was accepted then is among them
+        name, causes = f"{name} (was {entry['formerly']['baselines'][0]})", []
+    cause = _accepted_causes([one for one in causes if one["kind"] in _CAUSES_OF_COST])
     cause = cause or ("it was recorded anew" if anew else "")
-    return plain(f"accepted {entry['id']}: {turns}{tokens}, {amount}" + (f": {cause}" if cause else ""))
+    return plain(f"accepted {name}: {turns}{tokens}, {amount}" + (f": {cause}" if cause else ""))
 
 
 def _accepted_causes(causes: Sequence[FindingEntry]) -> str:

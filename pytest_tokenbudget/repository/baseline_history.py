@@ -51,7 +51,7 @@ from pytest_tokenbudget.budget.changes import (
 from pytest_tokenbudget.errors import BaselineError, GitError, TokenBudgetError
 from pytest_tokenbudget.files import locked
 from pytest_tokenbudget.metering.pricing import Prices
-from pytest_tokenbudget.model import Rate, Usage
+from pytest_tokenbudget.model import Rate, ScenarioId, Usage
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import ScenarioEntry, is_measured, usage_of
 from pytest_tokenbudget.reports.history import History, from_trends
@@ -419,9 +419,10 @@ class Committed:
                     updated.kept.append(entry["id"])
                 continue
             baselines[name], accepted[name] = baseline, requests
-            if before and (before.usage, before.accepted) != (baseline.usage, baseline.accepted):
-                updated.before[entry["id"]] = before.usage
-                if before.recording not in (None, baseline.recording):
+            was = before or self._formerly(entry)
+            if was and (was.usage, was.accepted) != (baseline.usage, baseline.accepted):
+                updated.before[entry["id"]] = was.usage
+                if was.recording not in (None, baseline.recording):
                     updated.anew.add(entry["id"])
         beside = accepted_path(path)
         sides = read_sides(beside)
@@ -430,6 +431,13 @@ class Committed:
             updated.written.append(path)
         if write_accepted(beside, accepted, resolved) and beside.exists():
             updated.written.append(beside)
+
+    def _formerly(self, entry: ScenarioEntry) -> Baseline | None:
+        """Return the baseline of a renamed scenario under its old name; None if it has none, or several."""
+        names = entry["formerly"]["baselines"] if "formerly" in entry else []
+        if len(names) != 1:
+            return None
+        return self.of(Place(names[0], ScenarioId(names[0]).file, 1))
 
     def _path(self, place: Place) -> Path:
         return baseline_path(self._root / place.file)

@@ -37,7 +37,7 @@ from pytest_tokenbudget.settings import (
     SettingsFiles,
     override,
 )
-from pytest_tokenbudget.wire.exchange import Exchange
+from pytest_tokenbudget.wire.exchange import Exchange, Request
 from pytest_tokenbudget.wire.requests import meaning
 from pytest_tokenbudget.wording import listed
 
@@ -208,14 +208,12 @@ class Cassettes:
         path = scenario.cassette_of(ledger) if ledger else None
         if ledger is None or ledger.first is None or path is None:
             return None
-        asked = meaning(ledger.first)
-        left = {
-            old: "its test is gone" for _, old in files(root, "**/cassettes/*/*.yaml") if self._is_orphan(old)
-        }
-        known = [old for old in left if asked in self._first_of(old, root)]
+        why = "its test is gone"
+        left = [old for _, old in files(root, "**/cassettes/*/*.yaml") if self._is_orphan(old)]
+        asks, known = self._asking(ledger.first, left, root)
         if not known and ledger is not scenario.own:
-            left = dict.fromkeys(_unnamed(path, root), "no Python file names it")
-            known = [old for old in left if asked in self._first_of(old, root)]
+            why = "no Python file names it"
+            asks, known = self._asking(ledger.first, [*_unnamed(path, root)], root)
         if len(known) > 1:  # tests with parameters may well begin alike
             same = [old for old in known if _parameters(old) == _parameters(path)]
             known = same if len(same) == 1 else known
@@ -223,13 +221,21 @@ class Cassettes:
             return None
         if len(known) > 1:
             names = listed([from_root(root, old) for old in known])
-            found = _formerly(f"{names} ask the same, and their tests are gone")
+            found = _formerly(f"{names} {asks.replace('asks', 'ask')}, and their tests are gone")
         else:
             alike = self._renamed_alike(known[0], path)
             lacking = {one for one in self._known if not one.exists()} - {path, *alike.values()}
-            found = _moves(known[0], path, left[known[0]], scenario, root, alike=alike, prunes=not lacking)
+            text = f"{from_root(root, known[0])} {asks}, and {why}"
+            found = _moves(known[0], path, text, scenario, root, alike=alike, prunes=not lacking)
         baselines = self._left_of({_recording(old) for old in known}, root)
         return {**found, "cassettes": [from_root(root, old) for old in known], "baselines": baselines}
+
+    def _asking(self, first: Request, left: Sequence[Path], root: Path) -> tuple[str, list[Path]]:
+        """Return how cassettes begin, in words, and which: with a request, else with its question."""
+        for asks, said in (("asks the same", meaning(first)), ("asks the same question", _question(first))):
+            if known := [old for old in left if said in self._first_of(old, root)]:
+                return asks, known
+        return "", []
 
     def _renamed_alike(self, old: Path, new: Path) -> dict[Path, Path]:
         """Return the other cassettes of a function with parameters that was renamed, by their old path."""
@@ -378,7 +384,7 @@ def _names(text: str, file: Path, path: Path, missing: Path) -> bool:
 
 
 def _first_requests(path: Path, accepted: Callable[[], Sequence[AcceptedCassette]]) -> frozenset[str]:
-    """Return the meanings of the first request of a cassette, as it was recorded and as it was accepted.
+    """Return the meaning and the question of the first request of a cassette, as recorded and as accepted.
 
     Empty for a cassette that cannot be read.
     """
@@ -389,13 +395,19 @@ def _first_requests(path: Path, accepted: Callable[[], Sequence[AcceptedCassette
     except (TokenBudgetError, OSError):
         return frozenset()
     requests = [exchange.request for exchange in first]
-    return frozenset(meaning(request) for request in (*requests, was and was.request) if request)
+    either = [request for request in (*requests, was and was.request) if request]
+    return frozenset(said for request in either for said in (meaning(request), _question(request)))
+
+
+def _question(request: Request) -> str:
+    """Return what its messages say, whatever its instructions and tools are."""
+    return " ".join(["messages", *(block.digest for block in request.prompt.level("messages"))])
 
 
 def _moves(
     old: Path,
     new: Path,
-    why: str,
+    text: str,
     scenario: Scenario,
     root: Path,
     *,
@@ -404,16 +416,16 @@ def _moves(
 ) -> FormerlyEntry:
     """Return where the files of a test are that was renamed or moved, and what takes them along.
 
-    `why` says why the cassette `old` may be that of `new`. `alike` are the cassettes of the same function
+    `text` says why the cassette `old` may be that of `new`. `alike` are the cassettes of the same function
     with other parameters, old path to new path. `prunes`: no other test lacks a cassette, which pruning might
     take for one that has no test any more.
     """
-    kept, moves = f"{old.relative_to(root).as_posix()} asks the same, and {why}", [(old, new), *alike.items()]
+    moves = [(old, new), *alike.items()]
     found = _measured_on(old, scenario, root)
     if found:
         module, name, more = found
         file = baseline_path(module).relative_to(root).as_posix()
-        kept += f"; its baseline is {name}{more} in {file}"
+        text += f"; its baseline is {name}{more} in {file}"
     is_known = found is not None and (root / scenario.place.file, scenario.place.name) == found[:2]
     if found and not found[0].is_file() and found[1] == scenario.place.name:
         budgets = [(baseline_path(found[0]), baseline_path(root / scenario.place.file))]
@@ -425,7 +437,7 @@ def _moves(
     missing = dict.fromkeys(to.parent for _, to in moves if not to.parent.is_dir())
     argument = ScenarioId(scenario.place.id).argument
     return _formerly(
-        kept,
+        text,
         folders=[from_root(root, folder) for folder in missing],
         moves=[{"old": from_root(root, one), "new": from_root(root, other)} for one, other in moves],
         update=None if is_known else argument.partition("[")[0] if alike else argument,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Mapping
@@ -97,6 +98,48 @@ def test_a_renamed_test(project: Project) -> None:
     )
     judged = project.judge()
     assert (judged.status, measured(judged, "test_mail")) == (0, was)
+
+
+def test_a_renamed_test_whose_prompt_changed_is_found_by_its_question_and_accepted_openly(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was = measured(project.judge(), "test_letters")["prompt_tokens"]
+    subprocess.run(
+        "git add -A && git -c user.name=a -c user.email=a@b commit -q -m was",
+        shell=True,
+        check=True,
+        cwd=project.path,
+    )
+    path = project.path / "test_it.py"
+    path.write_text(path.read_text("utf-8").replace("test_letters", "test_mail"), "utf-8")
+    monkeypatch.setenv("MORE", MORE + MORE)
+    judged = project.judge()
+    text = judged.scenarios["test_mail"]["findings"][0]["text"]
+    assert "cassettes/test_it/test_letters.yaml asks the same question, and its test is gone" in text
+    update, _, _ = follow(project, judged, "test_mail").partition(" && ")
+    judged = project.judge(*update.split()[1:])
+    now = measured(judged, "test_mail")["prompt_tokens"]
+    assert (
+        f"accepted test_it.py::test_mail (was test_it.py::test_letters): {was:,} -> {now:,}" in judged.words
+    )
+    assert now > was
+    baselines = project.path / "token_budgets" / "test_it.yaml"
+    pruned = [warm_python(), "-m", "pytest_tokenbudget", "prune", "--delete"]
+    subprocess.run(pruned, check=True, cwd=project.path)
+    assert "test_letters" not in baselines.read_text("utf-8")
+    told = subprocess.run(
+        [warm_python(), "-m", "pytest_tokenbudget", "diff", "HEAD", "--format", "json"],
+        check=True,
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+    )
+    (change,) = json.loads(told.stdout)["scenarios"]
+    assert (change["was"], change["matched"], change["change"]) == (
+        "test_it.py::test_letters",
+        "recording",
+        "raised",
+    )
 
 
 def test_a_renamed_fixture(project: Project) -> None:

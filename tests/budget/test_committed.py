@@ -119,6 +119,17 @@ def test_moved_by_file(
     assert _renames(before, now, moved) == {new: (old, Matched.FILE) for new, old in found.items()}
 
 
+def test_renamed_and_changed_it_is_found_by_its_recording() -> None:
+    before, now = {"a.py::x": use(1), "a.py::y": use(5)}, {"a.py::z": use(2), "a.py::v": use(5)}
+    digests = {"a.py::x": "r", "a.py::y": "s"}, {"a.py::z": "r", "a.py::v": None}
+    assert renames(before, now, {}, digests) == {
+        "a.py::z": ("a.py::x", Matched.RECORDING),
+        "a.py::v": ("a.py::y", Matched.TOKENS),
+    }
+    shared = {"a.py::x": "r", "a.py::y": "r"}, {"a.py::z": "r", "a.py::v": None}
+    assert "a.py::z" not in renames(before, now, {}, shared), "two that are gone have it"
+
+
 def _renames(before: Counts, now: Counts, moved: Mapping[str, str]) -> Mapping[str, tuple[str, Matched]]:
     was, is_now = ({name: use(n) if n else Usage() for name, n in side.items()} for side in (before, now))
     return renames(was, is_now, moved)
