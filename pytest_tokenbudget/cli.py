@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pytest_tokenbudget.reports.text import plain
 
         told = plain(Redactor(os.environ).text(str(error)), _ERROR)
-        print(f"tokenbudget {given.command}: {told}", file=sys.stderr)
+        print(f"tokenbudget {given.command}: {told}\n{error.more}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -186,7 +186,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         options = _options(config)
     except TokenBudgetError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(f"{error}\n{error.more}") from None
     config.stash[OPTIONS] = options
     if options.judge or options.calls:
         _activate(config)

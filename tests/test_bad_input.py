@@ -122,7 +122,7 @@ def test_spoiled_baselines(suite: Project, spoil: Callable[[str], str]) -> None:
 def test_missing_baselines_are_new_and_name_the_command(suite: Project) -> None:
     (suite.path / BASELINE).unlink()
     output = refused(suite, "--token-budget")
-    assert "is new" in output
+    assert "token budgets: 1 new" in output
     assert "--token-budget-update" in output
     assert not (suite.path / BASELINE).exists()
 

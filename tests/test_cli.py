@@ -102,7 +102,7 @@ def test_an_error_is_a_sentence_and_status_2(tmp_path: Path) -> None:
 def test_an_error_that_quotes_a_stranger_is_one_line_and_no_command(tmp_path: Path) -> None:
     said = run("report", "a\n::add-mask::1 \x1b[31m.json", folder=tmp_path).stderr
     assert said.startswith(r"tokenbudget report: a\n::add-mask::1 \x1b[31m.json cannot be read: ")
-    assert said.count("\n") == 1
+    assert said.splitlines()[1:] == ["More: docs/commands.md#the-document"]
 
 
 def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_full_disk_is_told_in_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     said = "Standard output cannot be written: No space left on device. Send it where there is room."
-    assert done.stderr == f"tokenbudget show: {said}\n"
+    assert done.stderr == f"tokenbudget show: {said}\nMore: docs/commands.md#the-document\n"
 
 
 def test_a_console_of_few_characters(tmp_path: Path) -> None:

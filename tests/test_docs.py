@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_tokenbudget.errors import TokenBudgetError
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -39,6 +41,15 @@ def test_troubleshooting_quotes_what_the_code_says() -> None:
     headings = quoted(ROOT / "docs" / "troubleshooting.md")
     assert len(headings) >= 25
     assert [heading for heading in headings if not any(heading in text for text in said)] == []
+
+
+def test_every_error_names_a_heading_of_the_docs() -> None:
+    kinds = TokenBudgetError.__subclasses__()
+    assert len(kinds) >= 7
+    for kind in kinds:
+        name, _, anchor = kind.docs.partition("#")
+        assert not anchor or anchor in anchors(ROOT / "docs" / name), kind
+        assert kind("It is wrong.").more == f"More: docs/{kind.docs}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

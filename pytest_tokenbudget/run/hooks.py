@@ -72,7 +72,7 @@ def activate(config: pytest.Config, options: Options, *, stood_in: bool = False)
         cache = getattr(config, "cache", None)
         session = Session(config.rootpath, options, files, reporting.Cache(cache) if cache else None)
     except TokenBudgetError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(f"{error}\n{error.more}") from None
     move_clock()
     results = Results(session)
     scenarios = Scenarios(config, session, results)

@@ -151,7 +151,7 @@ def told_plainly() -> Iterator[None]:
     try:
         yield
     except TokenBudgetError as error:
-        raise BudgetFailure(str(error), pytrace=False) from None
+        raise BudgetFailure(f"{error}\n{error.more}", pytrace=False) from None
 
 
 def warn(node: Node, text: str) -> None:

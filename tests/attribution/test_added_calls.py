@@ -117,7 +117,7 @@ def test_added_calls_are_counted_and_never_a_saving(
     monkeypatch.setenv("CASE", "reflects")
     judged = scratch.judge()
     found = texts(judged)
-    assert "starts 3 subagents or conversations more than recorded" in found["added"]["text"]
+    assert "starts 3 conversations more than recorded" in found["added"]["text"]
     first = 'the first difference is messages[0] user text: was "One", now "Is it right to say One?"'
     assert found["added"]["text"].endswith(first)
     assert "removed" not in found

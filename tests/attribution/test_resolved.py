@@ -78,9 +78,9 @@ def scratch(tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi) -> Scra
 
 
 def commands(judged: Judged) -> list[list[str]]:
-    """The arguments of each command that the text of the failing test names, in order."""
-    text = judged.output.partition("token budgets ==")[0]
-    return [shlex.split(found) for found in re.findall(r": pytest (--token-budget .*)", text)]
+    """The arguments of each command that the report of the run names, in order."""
+    text = judged.output.partition("token budgets ==")[2]
+    return [shlex.split(found) for found in re.findall(r"(?m)^  pytest (--token-budget .*)", text)]
 
 
 def verdict(judged: Judged) -> str:
