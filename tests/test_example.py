@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from difflib import unified_diff
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from pytest_tokenbudget.metering.counting import best_counter
 from pytest_tokenbudget.reports.document import schema
 from support.budgeted import Project, preload
 from support.messages_api import MessagesApi
@@ -217,6 +220,74 @@ def test_an_update_without_changes_leaves_every_byte(project: Project) -> None:
     done = project.run("--token-budget", "--token-budget-update")
     assert done.status == 0, done.output
     assert file.read_bytes() == before
+
+
+FIRST = """
+- Say in one sentence what you did, in one what happens next, and in one by when that will be; leave
+  out what the customer knows already from the last mail, and whatever is in the confirmation of the
+  order.
+- Where two rules disagree, follow the one that costs the customer less time, and write a note for
+  the colleague who looks after the rules; say in it which two they are, and what the customer had
+  asked for.
+- Never quote a rule of the house to a customer: say what it means for the order in question, in
+  words that they would use themselves, and what they can do now; whoever asks for the rule itself
+  gets a link.
+- If a customer writes in anger, answer the question first and the anger second, in one sentence,
+  without a word that was in their mail; do not explain how the mistake came about unless they ask
+  you for that.
+"""
+SECOND = """
+- Ask for one thing at a time: an order number first, then what is wrong, then what would help;
+  never for all three in one mail, and never for what stands in the order already or was said in an
+  earlier message.
+- A photo is worth asking for where a part is broken, and only there: say which side of it you need
+  to see, and why that decides; if the customer cannot take one, ask what the part looks like, and
+  go by that.
+- Write dates with the day of the week, and sums with the currency; never write a date that nobody
+  has confirmed, not even as a guess, and no sum that is not in the order or in what a tool has told
+  you of it.
+- Close with your name and the number of the case, never with a survey: whoever is content writes
+  that without being asked for it, and whoever is not has no wish to give stars for an order that
+  went wrong.
+"""
+REVIEWED = ("test_support.yaml", "accepted/test_support.yaml")
+FORMATS = Path(__file__).parents[1] / "docs" / "formats.md"
+
+
+@pytest.mark.skipif(not EXACT, reason="the page shows what ctok counts")
+def test_the_page_shows_what_a_reviewer_sees_of_a_second_acceptance(project: Project) -> None:
+    shown = FORMATS.read_text("utf-8").partition("## What a reviewer sees")[2].partition("\n## ")[0]
+    shown = re.sub(r"ctok [\d.]+", best_counter().name, shown)
+    prompt, folder = project.path / "support_agent/prompts/support.md", project.path / "tests/token_budgets"
+    held = []
+    for at, more in ((58, FIRST), (88, SECOND)):
+        lines = prompt.read_text("utf-8").splitlines()
+        rules = more.strip().replace("\n  ", " ").splitlines()
+        prompt.write_text("\n".join([*lines[:at], *rules, *lines[at:], ""]), "utf-8")
+        done = project.judge("--token-budget-update")
+        held.append([(folder / name).read_text("utf-8").splitlines() for name in REVIEWED])
+    said = " ".join(shown.partition("```text")[2].partition("```")[0].split())
+    assert without_dollars(said) in without_dollars(done.words)
+    for was, now in zip(*held, strict=True):
+        written = [*unified_diff(was, now, n=3, lineterm="")][2:]
+        hunks = re.split(r"^@@.*\n", shown.partition("```diff\n")[2].partition("```")[0], flags=re.MULTILINE)
+        found = [hunk for hunk in hunks if _is_shown(hunk.splitlines(), written)]
+        assert len(found) == (1 if was is held[0][0] else 2), "\n".join(written)
+
+
+def without_dollars(text: str) -> str:
+    """Return a text without what depends on the price list."""
+    return re.sub(r"\$[\d.]+", "$", text)
+
+
+def _is_shown(hunk: Sequence[str], written: Sequence[str]) -> bool:
+    """Return whether the lines of a hunk stand in a diff one after the other; `...` ends a line early."""
+    hunk = [line for line in hunk if not line.startswith(("---", "+++"))]
+    starts = [line.removesuffix("...") for line in hunk]
+    return bool(hunk) and any(
+        all(map(str.startswith, written[at:], starts)) and len(written) - at >= len(hunk)
+        for at in range(len(written))
+    )
 
 
 def test_recording_once_more_changes_no_baseline(project: Project) -> None:

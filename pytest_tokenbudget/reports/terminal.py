@@ -316,23 +316,33 @@ _CAUSES_OF_COST = (
 
 
 def acceptances(
-    document: Document, before: Mapping[str, Usage], anew: Collection[str], cost: CostOf
+    document: Document,
+    before: Mapping[str, Usage],
+    anew: Collection[str],
+    counters: Mapping[str, str],
+    cost: CostOf,
 ) -> list[str]:
     """Return a sentence for each baseline that an update changed; `before` holds what they were, by id.
 
-    `anew` are the ids of those that were measured on another recording.
+    `anew` are the ids of those that were measured on another recording; `counters` has what had counted
+    those that another counter counts now.
     """
     return [
-        _acceptance(entry, entry["measured"], before[entry["id"]], cost, anew=entry["id"] in anew)
+        _acceptance(
+            entry, entry["measured"], before[name], cost, anew=name in anew, counter=counters.get(name)
+        )
         for entry in document["scenarios"]
-        if entry["id"] in before and entry["measured"]
+        if (name := entry["id"]) in before and entry["measured"]
     ]
 
 
-def _acceptance(entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: CostOf, *, anew: bool) -> str:
+def _acceptance(
+    entry: ScenarioEntry, now: TokensEntry, before: Usage, cost: CostOf, *, anew: bool, counter: str | None
+) -> str:
     was = before.tokens.prompt_tokens
     turns = f"{before.turns} -> {now['turns']} turns, " if before.turns != now["turns"] else ""
-    tokens = f"{was:,} -> {now['prompt_tokens']:,} prompt tokens ({signed_count(now['prompt_tokens'] - was)})"
+    change = signed_count(now["prompt_tokens"] - was) + (f", before by {counter}" if counter else "")
+    tokens = f"{was:,} -> {now['prompt_tokens']:,} prompt tokens ({change})"
     priced, dollars_now = cost(before), now["cost_usd"]
     amount = "an unknown cost"
     if priced is not None and dollars_now is not None:

@@ -222,6 +222,8 @@ class Updated:
     """The old usage of each baseline that changed, by scenario id."""
     anew: set[str] = field(default_factory=set)
     """Ids of those among them that were measured on another recording."""
+    counters: dict[str, str] = field(default_factory=dict)
+    """What had counted those among them that another counter counts now, by scenario id."""
     kept: list[str] = field(default_factory=list)
     """Ids of scenarios whose baseline stays although their numbers changed."""
     problems: list[str] = field(default_factory=list)
@@ -424,6 +426,8 @@ class Committed:
                 updated.before[entry["id"]] = was.usage
                 if was.recording not in (None, baseline.recording):
                     updated.anew.add(entry["id"])
+                if before.counted_by and baseline.counted_by not in (None, before.counted_by):
+                    updated.counters[entry["id"]] = before.counted_by
         beside = accepted_path(path)
         sides = read_sides(beside)
         resolved = None if len(sides) == 1 else accepted_of(kept.baselines, sides)

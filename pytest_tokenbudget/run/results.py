@@ -303,7 +303,9 @@ class Results:
             updated = self._update(outcome.document["scenarios"])
             outcome.written += updated.written
             outcome.problems += updated.problems
-            outcome.accepted += acceptances(outcome.document, updated.before, updated.anew, self._prices.cost)
+            outcome.accepted += acceptances(
+                outcome.document, updated.before, updated.anew, updated.counters, self._prices.cost
+            )
             outcome.accepted += kept(updated.kept, migrating=self._options.migrate)
         outcome.problems = list(map(self._session.redactor.text, outcome.problems))
         outcome.document["errors"] += [{"id": None, "text": problem} for problem in outcome.problems]

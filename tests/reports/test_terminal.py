@@ -252,14 +252,15 @@ def test_an_acceptance_names_every_cause() -> None:
     before = Usage.of(Rate(SONNET), Tokens(input_tokens=900, output_tokens=50))
     begin = "accepted t.py::test_a: 900 -> 1,060 prompt tokens (+160), an unknown cost"
 
-    def accepted(*findings: Any, anew: bool = False) -> str:
+    def accepted(*findings: Any, anew: bool = False, **counters: str) -> str:
         document = made([scenario("t.py::test_a", "within", now, now, findings=findings)])
-        ids = ["t.py::test_a"] if anew else []
-        (sentence,) = acceptances(document, {"t.py::test_a": before}, ids, lambda _: None)
+        ids, by = ["t.py::test_a"] if anew else [], {f"t.py::{name}": one for name, one in counters.items()}
+        (sentence,) = acceptances(document, {"t.py::test_a": before}, ids, by, lambda _: None)
         return sentence
 
     assert accepted() == begin
     assert accepted(anew=True) == f"{begin}: it was recorded anew"
+    assert accepted(test_a="ctok 1.3") == begin.replace("(+160)", "(+160, before by ctok 1.3)")
     assert accepted(prompt) == f"{begin}: the prompt grew, from a.md:9"
     both = f"{begin}: a.md:9: system[0] +90 tokens; tools[look].description −7 tokens"
     assert accepted(prompt, tool) == both
