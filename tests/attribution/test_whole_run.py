@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import jsonschema
@@ -149,3 +150,27 @@ def test_two_processes_tell_the_same(suite: Suite, monkeypatch: pytest.MonkeyPat
     one, two = project.judge(), project.judge("-n", "2")
     assert one.document == two.document
     assert one.document["errors"]
+
+
+LISTING = """
+import os
+import pathlib
+
+from agent import ask as asked
+
+
+def ask(words):
+    names = sorted(str(path) for path in pathlib.Path().rglob("*") if "pyc" not in path.name)
+    return asked(words, f"Your files: {' '.join(names)}" + " Be brief, and never promise a date." * 500)
+"""
+
+
+@pytest.mark.skipif(find_spec("ctok") is None, reason="only exact counts are kept: ctok needs Python 3.12")
+def test_the_files_of_this_tool_are_few(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that lists its folder in its prompt is green right after recording."""
+    project = suite(TWO.replace("from agent", "from listing"), 2, listing=LISTING)
+    for _ in range(2):  # the first leaves pytest's cache, and in it what was counted
+        judged = project.judge("-p", "cacheprovider")
+        assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
+    kept = project.path / ".pytest_cache" / "v" / "tokenbudget"
+    assert [path.name.partition("-")[0] for path in kept.iterdir()] == ["ctok"]
