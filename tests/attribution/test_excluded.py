@@ -60,7 +60,7 @@ def test_what_is_excluded_is_not_judged_and_is_told(suite: Suite, monkeypatch: p
     assert judged.document["not_judged"] == []
     assert the_line(judged).startswith("token budgets: 1 over; ")
     assert the_line(judged).endswith("; 3 excluded")
-    assert "3 are excluded" in judged.words
+    assert "; 3 excluded" in judged.words
     assert "4 passed" in judged.output
     jsonschema.Draft202012Validator(schema()).validate(judged.document)
     assert project.judge("-n", "2").document == judged.document
