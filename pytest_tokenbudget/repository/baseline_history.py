@@ -426,8 +426,8 @@ class Committed:
                 updated.before[entry["id"]] = was.usage
                 if was.recording not in (None, baseline.recording):
                     updated.anew.add(entry["id"])
-                if before.counted_by and baseline.counted_by not in (None, before.counted_by):
-                    updated.counters[entry["id"]] = before.counted_by
+                if was.counted_by and baseline.counted_by not in (None, was.counted_by):
+                    updated.counters[entry["id"]] = was.counted_by
         beside = accepted_path(path)
         sides = read_sides(beside)
         resolved = None if len(sides) == 1 else accepted_of(kept.baselines, sides)

@@ -419,7 +419,7 @@ def test_calls_more_and_fewer_are_told_in_the_terminal(
     more = project.judge()
     assert more.status == 1
     assert (
-        "the agent starts 1 subagent or conversation more than recorded: user text 'Plan how to answer.' "
+        "the agent starts 1 conversation more than recorded: user text 'Plan how to answer.' "
         "* as far as it can be told without recording: +"
     ) in more.words
     assert "−" not in more.words, "nothing of it is a saving"
