@@ -90,11 +90,12 @@ def test_a_baseline_file_that_cannot_be_read_is_told_everywhere(suite: Suite) ->
     judged = project.judge("--token-budget-report=markdown:report.md")
     assert judged.status == 1
     assert [test["outcome"] for test in judged.document["not_judged"]] == ["failed"] * 3
-    (report,) = texts(project.path, "report.md")
+    (markdown,) = texts(project.path, "report.md")
+    report = markdown.replace("\\_", "_")
     assert "3 of 3 scenarios are not judged" in report
     for told in (judged.output, report):
         assert QUIET not in told
-        assert "test_it.yaml" in told.replace("\\", "")
+        assert "test_it.yaml" in told
     assert "test_letter" in report
     assert "token budgets: 0 scenarios; 3 not judged" in judged.output
 
