@@ -217,7 +217,8 @@ def _by_place(scenario: ScenarioEntry) -> dict[str, list[FindingEntry]]:
     """
     about = [finding for finding in causes(scenario) if finding["kind"] in OF_COST]
     about.sort(key=lambda finding: finding["kind"] != FindingKind.MODEL_CHANGED)
-    elsewhere = _MODEL if about and about[0]["kind"] == FindingKind.MODEL_CHANGED else None
+    model = about[0] if about and about[0]["kind"] == FindingKind.MODEL_CHANGED else None
+    elsewhere = (place(model) or _MODEL) if model else None
     findings: dict[str, list[FindingEntry]] = defaultdict(list)
     for finding in about:
         findings[place(finding) or elsewhere or finding["where"] or sentence(finding)].append(finding)

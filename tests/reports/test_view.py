@@ -326,6 +326,14 @@ def test_findings() -> None:
     assert facts(finding("interval", "live", "about")) == []
 
 
+@pytest.mark.parametrize("at", ["", "agent.py:9"])
+def test_what_another_model_counts_anew_belongs_to_it(at: str) -> None:
+    switched = finding("model_changed", "turns 1-4", "turns 1-4: a instead of b", cost=0.01, at=at)
+    anew = finding("growth", "model", "another tokenizer", tokens=500, cost=0.002)
+    (change,) = changes(document([one("a", "over", SMALL, LARGE, findings=[switched, anew])]))
+    assert (change.title, change.tokens) == (": ".join(filter(None, (at, "the model"))), 500)
+
+
 def test_another_lifetime_is_no_lost_cache() -> None:
     hour = "cache prefix breaks at system[0]: cache_control asks for 1h where it asked for 5m; 9 tokens "
     dearer = finding("cache_break", "system[0]", f"{hour}are written for 1h, at another price", tokens=9)
