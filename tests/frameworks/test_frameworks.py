@@ -18,6 +18,7 @@ TURNS = {
     "langgraph": 2,
     "litellm": 2,
     "litellm_async": 2,
+    "openai_agents": 2,
     "pydantic_ai": 2,
     "smolagents": 2,
     "strands": 2,
