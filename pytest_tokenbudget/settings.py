@@ -123,9 +123,11 @@ class Options:
             raise SettingsError("--token-budget-samples=N needs --token-budget-live and an N of 1 or more.")
         if self.reports and not self.judge:
             raise SettingsError("--token-budget-report reports what was judged: add --token-budget.")
-        if self.stability and (self.calls or not self.judge):
+        if self.stability and not self.judge:
+            raise SettingsError("--token-budget-stability compares two replays: add --token-budget.")
+        if self.stability and self.calls:
             raise SettingsError(
-                "--token-budget-stability compares two replays: use it with --token-budget alone."
+                "--token-budget-stability compares two replays: record, or run live, without it."
             )
         if self.max_spend is not None and not self.calls:
             raise SettingsError(

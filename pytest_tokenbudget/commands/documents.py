@@ -163,8 +163,9 @@ def write_check(
         for kind, texts in (("error", check["problems"]), ("warning", check["notices"]))
         for text in texts
     ]
-    output.write_text("".join(commands), None)
     red = document is not None and any(map(scenario_view.fails, document["scenarios"]))
+    told = f"{plain(run_view.opening(document))}\n" if document is not None and red else ""
+    output.write_text("".join([*commands, told]), None)
     return 1 if check["problems"] or red else 0
 
 

@@ -20,7 +20,7 @@ from pytest_tokenbudget.files import encoded, write_atomically
 from pytest_tokenbudget.model import Finding, FindingKind, ScenarioId
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
-from pytest_tokenbudget.reports.change_view import SECOND_REPLAY
+from pytest_tokenbudget.reports.change_view import SECOND_REPLAY, is_suspicion
 from pytest_tokenbudget.reports.document import (
     Document,
     ExcludedEntry,
@@ -277,8 +277,9 @@ class Results:
             self._session.redactor.learn(body_of(prompt))
         for name, found in differences(kept_prompts(self._options.prompts), second).items():
             findings = self._session.judge.without_secrets(found)
-            for entry in self._entries[name]:
-                entry["findings"] += [build.finding(one) for one in findings]
+            for entry in self._entries[name]:  # what was suspected is decided
+                left = [one for one in entry["findings"] if not is_suspicion(one)]
+                entry["findings"] = [*left, *map(build.finding, findings)]
             told.append((self._entries[name][-1], unstable_text(findings)))
         return told
 

@@ -106,8 +106,8 @@ def clock_problem() -> str | None:
     if find_spec("time_machine") is not None:
         return None
     return (
-        "The second replay ran at the same time: to move its clock, "
-        'pip install "pytest-tokenbudget[stability]"'
+        "The second replay had the clock of the first, so that it says nothing of dates and times. To move "
+        'it, pip install "pytest-tokenbudget[stability]"'
     )
 
 
