@@ -62,6 +62,8 @@ th, td { border: 1px solid var(--line); padding: 6px 13px; }
 """A page around a comment, in about the style of GitHub."""
 PALETTE = {"31": "#ff7b72", "32": "#7ee787", "33": "#e3b341", "36": "#79c0ff"}
 ESCAPE = re.compile(r"\x1b\[([\d;]*)m")
+DURATION = re.compile(r" in [\d.]+s(?: \([\d:]+\))?")
+"""How long a run took, which is of the machine alone."""
 EM, LINE = 7.83, 18
 SVG = """<svg xmlns="http://www.w3.org/2000/svg"
   width="{width}" height="{height}" viewBox="0 0 {width} {height}">
@@ -82,7 +84,7 @@ def main(folder: Path) -> None:
         grow_history(project)
         prompt = project / "support_agent/prompts/support.md"
         append(prompt, (ROOT / "scripts/demo-prompt-change.md").read_text("utf-8"))
-        said = run(project, "pytest", "-q", "--color=yes", "--token-budget", fails=True)
+        said = DURATION.sub("", run(project, "pytest", "-q", "--color=yes", "--token-budget", fails=True))
         (folder / "terminal.svg").write_text(terminal(f"$ pytest -q --token-budget\n{said}"), "utf-8")
         reports = ("--token-budget-report=json:run.json", "--token-budget-report=html:run.html")
         run(project, "pytest", "-q", "--token-budget", *reports, fails=True)
