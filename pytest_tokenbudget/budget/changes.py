@@ -107,8 +107,7 @@ def from_one_start(
     apart = frozenset(
         name
         for name in before.keys() & now.keys()
-        if None not in (before[name].recording, now[name].recording)
-        and not same_start(before[name].foreign_reads, now[name].foreign_reads)
+        if None not in (before[name].recording, now[name].recording) and _apart(before[name], now[name])
     )
     was, are = (
         {
@@ -223,6 +222,14 @@ Series = list[tuple[int, Usage | None]]
 gone)."""
 
 
+def _apart(one: Baseline, other: Baseline) -> bool:
+    """Return whether two baselines are of recordings that began with different caches.
+
+    On one recording, a shared prefix that grew is read longer, which is no other start.
+    """
+    return one.recording != other.recording and not same_start(one.foreign_reads, other.foreign_reads)
+
+
 def trends(snapshots: Iterable[Snapshot]) -> tuple[dict[str, Series], frozenset[str]]:
     """Return the series of each scenario under its newest id; `snapshots` come oldest first.
 
@@ -263,8 +270,7 @@ def _from_one_start(points: Iterable[tuple[int, Baseline | None]]) -> tuple[Seri
         held.append((place, later if is_same else baseline))
     held.reverse()
     known = [baseline for _, baseline in held if baseline and baseline.recording]
-    starts = [baseline.foreign_reads for baseline in known]
-    apart = not all(same_start(one, other) for one, other in pairwise(starts))
+    apart = any(_apart(one, other) for one, other in pairwise(known))
     series: Series = []
     for place, baseline in held:
         usage = baseline.usage if baseline else None

@@ -14,6 +14,7 @@ test gave no measurement), or `again` (it can be measured again, and has the tok
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict, cast
@@ -85,7 +86,8 @@ class _Known:
 
     commit: str | None
     tokens: TokensEntry | None
-    recorded: list[TokensEntry | None]
+    answers: Counter[int]
+    """The output tokens of each recorded answer."""
     what: str = ""
     """Why nothing newer is known."""
 
@@ -95,7 +97,7 @@ class _Known:
         return Usage() if self.tokens is None else usage_of(self.tokens)
 
 
-_NEVER = _Known(None, None, [])
+_NEVER = _Known(None, None, Counter())
 
 
 def blame(range_: str, replays: Sequence[Replay], prices: Mapping[str, str]) -> Blame:
@@ -122,7 +124,7 @@ def _after(
     told = {one["id"]: one for one in document["scenarios"]}
     untold = {name: what for name, what in replay.untold.items() if name not in told}
     measured = {name: _measured(one, replay.commit["commit"]) for name, one in told.items()}
-    measured |= {name: _Known(None, None, [], what) for name, what in untold.items() if name in before}
+    measured |= {name: _Known(None, None, Counter(), what) for name, what in untold.items() if name in before}
     usages = [{name: one.usage for name, one in side.items()} for side in (before, measured)]
     renamed = renames(usages[0], usages[1], replay.moved)
     was = {name: renamed[name][0] if name in renamed else name for name in measured}
@@ -136,8 +138,10 @@ def _after(
 def _measured(scenario: ScenarioEntry, commit: str) -> _Known:
     if not is_measured(scenario):
         departed = scenario["verdict"] in ("stale", "unrecorded")
-        return _Known(None, None, [], scenario["verdict"] if departed else "unknown")
-    return _Known(commit, scenario["measured"], [turn["recorded"] for turn in scenario["turns"]])
+        return _Known(None, None, Counter(), scenario["verdict"] if departed else "unknown")
+    recorded = [turn["recorded"] for turn in scenario["turns"]]
+    answers = Counter(tokens["output_tokens"] for tokens in recorded if tokens is not None)
+    return _Known(commit, scenario["measured"], answers)
 
 
 def _moves(
@@ -169,7 +173,7 @@ def _move(name: str, was: str, what: str, then: _Known, now: _Known) -> MoveEntr
         "was": was if was != name else None,
         "what": what,
         "since": then.commit,
-        "rerecorded": what == "moved" and now.recorded != then.recorded,
+        "rerecorded": what == "moved" and bool(now.answers - then.answers),
         "before": then.tokens,
         "now": None if now.what else now.tokens,
     }

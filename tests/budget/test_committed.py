@@ -424,12 +424,14 @@ COLD = recorded(Tokens(5, ephemeral_5m_input_tokens=2000), 0, "a" * 12)
 WARM = recorded(Tokens(5, cache_read_input_tokens=2000), 2000, "b" * 12)
 OLD = recorded(Tokens(5, cache_read_input_tokens=2000), 0, None)
 GROWN = recorded(Tokens(5, ephemeral_5m_input_tokens=2900), 0, "c" * 12)
+LONGER = recorded(Tokens(5, cache_read_input_tokens=2190), 2190, "b" * 12)
+"""What was accepted on the warm recording: a longer prefix, that others had filled."""
 AS_RECORDED = recorded(Tokens(5, cache_read_input_tokens=1990), 1990, "d" * 12)
 
 
 def test_what_was_recorded_anew_from_another_start_is_no_change() -> None:
-    before = {"anew": WARM, "alike": WARM, "old": OLD, "gone": WARM}
-    now = {"anew": COLD, "alike": WARM, "old": COLD, "come": WARM}
+    before = {"anew": WARM, "alike": WARM, "old": OLD, "gone": WARM, "grown": WARM}
+    now = {"anew": COLD, "alike": WARM, "old": COLD, "come": WARM, "grown": LONGER}
     was, are, apart = from_one_start(before, now)
     assert apart == {"anew"}, "a baseline of version 1 does not say how it began"
     assert was["anew"] == are["anew"] == COLD.usage
@@ -439,6 +441,7 @@ def test_what_was_recorded_anew_from_another_start_is_no_change() -> None:
         "gone": WARM.usage,
     }
     assert are["come"] == WARM.usage
+    assert are["grown"] == LONGER.usage, "of one recording, it has one start"
 
 
 @pytest.mark.parametrize(
@@ -447,6 +450,7 @@ def test_what_was_recorded_anew_from_another_start_is_no_change() -> None:
         ([WARM, COLD, GROWN], [(0, COLD.usage), (2, GROWN.usage)], True),
         ([OLD, WARM, COLD], [(0, COLD.usage)], True),  # a migration says how the older one began
         ([OLD, COLD], [(0, OLD.usage), (1, COLD.usage)], False),
+        ([WARM, LONGER], [(0, WARM.usage), (1, LONGER.usage)], False),
         ([WARM, AS_RECORDED], [(0, WARM.usage), (1, AS_RECORDED.usage)], False),
         ([COLD, None, WARM], [(0, COLD.usage), (1, None), (2, COLD.usage)], True),
     ],

@@ -15,8 +15,10 @@ PRICES = {"source": "genai-prices", "version": "0.2.3"}
 A, B = "tests/test_agent.py::test_a", "tests/test_agent.py::test_b"
 
 
-def scenario(name: str, prompt: int, verdict: str = "within", recorded: int = 1000) -> ScenarioEntry:
-    was = [documents.used(documents.HAIKU, recorded, 0, 0, 10)]
+def scenario(
+    name: str, prompt: int, verdict: str = "within", answered: int = 10, recorded: int = 1000
+) -> ScenarioEntry:
+    was = [documents.used(documents.HAIKU, recorded, 0, 0, answered)]
     return documents.scenario(name, verdict, was, [documents.used(documents.HAIKU, prompt, 0, 0, 10)])
 
 
@@ -116,9 +118,11 @@ def test_a_renamed_test_and_a_moved_file_are_one_scenario() -> None:
 
 
 def test_a_new_recording_is_told() -> None:
-    found = blame("a..b", replays([scenario(A, 10)], [scenario(A, 30, recorded=900)]), PRICES)
+    found = blame("a..b", replays([scenario(A, 10)], [scenario(A, 30, answered=12)]), PRICES)
     assert [move["rerecorded"] for move in found["commits"][1]["moves"]] == [True]
     assert any("recorded anew" in line.text for line in blame_lines(found, columns=100))
+    accepted = blame("a..b", replays([scenario(A, 10)], [scenario(A, 30, recorded=1020)]), PRICES)
+    assert [move["rerecorded"] for move in accepted["commits"][1]["moves"]] == [False], "its answers stay"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,7 @@ def test_as_it_is_printed(
             {
                 "scenarios": [
                     scenario(A, 900, "stale"),
-                    scenario(B, 2000, recorded=900),
+                    scenario(B, 2000, answered=12),
                     scenario("t.py::new", 4),
                 ]
             },
@@ -147,7 +151,7 @@ def test_as_it_is_printed(
                 "note": "1 test fails for another reason: x.",
             },
             {"same": True, "note": "Changes no file."},
-            [scenario(A, 1670), scenario(B, 2000, recorded=900)],
+            [scenario(A, 1670), scenario(B, 2000, answered=12)],
         ),
         PRICES,
     )
