@@ -180,11 +180,21 @@ def _names(scenarios: Sequence[ScenarioEntry], *, is_named: bool) -> str:
     names = scenario_view.short_names(scenarios)
     if is_named and len(names) > 1:
         return f"{', '.join(verdicts)}: the same {plural(len(names), 'scenario')}"
-    past = dict.fromkeys(row.metric for one in scenarios if one["verdict"] == "over" for row in rows(one))
+    past = [{row.metric: None for row in rows(one)} for one in scenarios if one["verdict"] == "over"]
     if past and not is_named:
-        verdicts = [f"over in {listed([*past])}" if verdict == "over" else verdict for verdict in verdicts]
+        over = _over_in(past)
+        verdicts = [over if verdict == "over" else verdict for verdict in verdicts]
     more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
     return f"{', '.join(verdicts)}: {', '.join(names[:_NAMES])}{more}"
+
+
+def _over_in(metrics: Sequence[Collection[str]]) -> str:
+    """Return what scenarios are over in, of which `metrics` has a collection each: all of them, or some."""
+    every = [metric for metric in metrics[0] if all(metric in one for one in metrics)]
+    some = [metric for metric in dict.fromkeys(chain.from_iterable(metrics)) if metric not in every]
+    if not every:
+        return f"over in {' or '.join(some)}"
+    return f"over in {listed(every)}" + (f", some in {listed(some)}" if some else "")
 
 
 def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Iterator[Line]:

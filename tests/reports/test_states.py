@@ -51,6 +51,31 @@ def three_causes() -> Document:
     return document(scenarios)
 
 
+ASKED = [
+    finding(
+        "turns_changed",
+        "added",
+        "the agent asks 1 turn that the recording does not have: user text 'Is every claim supported?'",
+    ),
+    finding(
+        "turns_changed",
+        "bounds",
+        "as far as it can be told without recording: +138 prompt tokens, +0 to +1,024 output tokens, "
+        "+$0.0004 to +$0.0158 a run",
+    ),
+]
+
+
+def stale() -> Document:
+    """Three scenarios that ask one call more than was recorded, beside one that is as before."""
+    asking = [
+        scenario(name, "stale", SMALL, [*SMALL, None], models=[SONNET] * 3, findings=ASKED) for name in NAMES
+    ]
+    for entry in asking:
+        entry["bounds"] = {"least": add(SMALL), "most": add(LARGE)}
+    return document([*asking, scenario("tests/test_shop.py::test_search", "within", SMALL, SMALL)])
+
+
 def each(verdict: str, was: Any, now: Any, **more: Any) -> Document:
     return document([scenario(name, verdict, was, now) for name in NAMES], **more)
 
@@ -70,6 +95,7 @@ DOCUMENTS = {
         unmeasured=[{"id": NAMES[2], "why": "gone"}],
     ),
     "accepted": each("within", LARGE, LARGE),
+    "stale": stale(),
 }
 
 
