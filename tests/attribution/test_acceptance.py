@@ -409,7 +409,7 @@ def test_an_update_takes_what_is_within_only_where_that_is_asked_for(
     assert (kept in updated.words) == (not takes)
     entry = updated.scenarios["test_letters"]
     assert (entry["measured"] == entry["baseline"]) == bool(takes), "what stays is what is compared with"
-    assert (" prompt tokens, $" in updated.words) == bool(takes)
+    assert (" prompt tokens, $" in updated.words.replace("~", "")) == bool(takes)
     assert ("accepted test_it.py::test_letters" in updated.output) == bool(takes)
 
 

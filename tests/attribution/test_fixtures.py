@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -184,7 +185,9 @@ def test_the_way_out_is_a_command_that_runs(project: Project, monkeypatch: pytes
     monkeypatch.setenv(
         "MORE", " Never promise a date that nobody has confirmed, and sign with your name." * 4
     )
-    judged = project.judge("-k", "red")
+    judged = project.judge("-k", "red", "--junitxml=junit.xml")
+    each = html.unescape((project.path / "junit.xml").read_text("utf-8"))
     for argument in ("'test_it.py::test_stamps[red]'", "test_it.py"):
-        assert f"pytest --token-budget --token-budget-update {argument}\n" in judged.output
-    assert "::fixture clerk --token" not in judged.output
+        assert f"\n  pytest --token-budget --token-budget-update {argument}</failure>" in each
+    assert "\n  pytest --token-budget --token-budget-update\n" in judged.output, "of all three"
+    assert "::fixture clerk</failure>" not in each
