@@ -290,6 +290,8 @@ class Finding:
     cost_usd: Decimal | None = None
     """Dollars a run, more or (negative) fewer; None where no price is known."""
     source: Source | None = None
+    short: str = ""
+    """What becomes of its place, in a few words, where its kind does not say that."""
 
 
 BY_HAND = "by hand"

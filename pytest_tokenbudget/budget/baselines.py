@@ -7,7 +7,7 @@ not know, else as version 1, which will always be read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -146,10 +146,14 @@ class Merged:
     conflict: bool = False
     """Whether the file holds conflict marks."""
 
-    @property
-    def compared(self) -> Mapping[str, Baseline]:
-        """Return the baselines that a run which resolves the conflict is compared with."""
-        return {**self.baselines, **{name: first for name, first in self.contested.items() if first}}
+    def of(self, name: str) -> Baseline | None:
+        """Return the baseline that a run which resolves the conflict is compared with, if there is one."""
+        return self.baselines.get(name) or self.contested.get(name)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of the scenarios that have one."""
+        yield from self.baselines
+        yield from (name for name, first in self.contested.items() if first)
 
 
 def read_merged(path: Path, ancestor: Callable[[Path], str | None]) -> Merged:

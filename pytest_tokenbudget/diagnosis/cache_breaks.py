@@ -113,8 +113,12 @@ def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
     for where, ttl in after.items():
         if before.get(where, ttl) != ttl:
             cause = f"cache_control asks for {ttl} where it asked for {before[where]}"
-            effect = f"are written for {ttl}, at another price"
-            return Break(index, where, cause, abs(now - was), effect=effect, words=("1h", "ttl", *_MARK))
+            effect, short = (
+                f"are written for {ttl}, at another price",
+                f"is cached for {ttl}, at another price",
+            )
+            words = ("1h", "ttl", *_MARK)
+            return Break(index, where, cause, abs(now - was), effect=effect, short=short, words=words)
     return None
 
 
@@ -250,6 +254,8 @@ class Break:
     """Whether the prefix differs from the recorded one rather than from an earlier turn's."""
     effect: str = READS
     """What happens to the tokens."""
+    short: str = ""
+    """What becomes of the place, in a few words, where its cache is not lost."""
     recorded: str = ""
     """The text at that place when recorded."""
     words: tuple[str, ...] = ()
@@ -281,7 +287,8 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
         source, edit = edit_of(sources, *first.words)
         cause = f"cache prefix breaks at {first.where}{api}: {first.cause}{edit}"
     lost = f"{plural(tokens, 'token')} on {turns(one.turn for one in alike)} {first.effect}"
-    return Finding(FindingKind.CACHE_BREAK, first.where, f"{cause}; {lost}", tokens, cost, source)
+    text = f"{cause}; {lost}"
+    return Finding(FindingKind.CACHE_BREAK, first.where, text, tokens, cost, source, first.short)
 
 
 def _located(one: Break, sources: SourceTree | None) -> Location | None:

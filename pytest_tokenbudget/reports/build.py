@@ -272,7 +272,7 @@ def _turn(index: int, turn: Turn, cost: CostOf) -> TurnEntry:
 def finding(found: Finding) -> FindingEntry:
     """Return the entry of a finding."""
     source = found.source
-    return {
+    entry: FindingEntry = {
         "kind": str(found.kind),
         "where": found.where,
         "tokens": found.tokens,
@@ -280,6 +280,9 @@ def finding(found: Finding) -> FindingEntry:
         "text": found.text,
         "source": None if source is None else {"file": source.file, "line": source.line},
     }
+    if found.short:
+        entry["short"] = found.short
+    return entry
 
 
 @dataclass(frozen=True, slots=True)

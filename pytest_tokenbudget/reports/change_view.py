@@ -40,6 +40,12 @@ def reasons(scenario: ScenarioEntry) -> list[FindingEntry]:
     return [finding for finding in causes(scenario) if not is_note(finding)]
 
 
+def beside_changes(scenario: ScenarioEntry) -> list[FindingEntry]:
+    """Return the reasons of a failing scenario that no change tells; if it is over, changes tell costs."""
+    told = OF_COST if scenario["verdict"] == "over" else ()
+    return [finding for finding in reasons(scenario) if finding["kind"] not in told]
+
+
 def by_cause(scenarios: Iterable[ScenarioEntry]) -> list[list[ScenarioEntry]]:
     """Group scenarios of one verdict and the same causes: one prompt changes, many tests fail."""
     groups: dict[object, list[ScenarioEntry]] = {}
@@ -270,8 +276,6 @@ def in_words(where: str) -> str:
 
 
 _PHRASE = 100
-_LIFETIME = re.compile(r" are written for (5m|1h), at another price$")
-"""How a finding ends, in words of this tool alone, that tells of another lifetime of the cache."""
 
 
 def phrase(finding: FindingEntry) -> str:
@@ -280,8 +284,8 @@ def phrase(finding: FindingEntry) -> str:
     if finding["kind"] == FindingKind.GROWTH and where and tokens:
         return f"{in_words(where)} {signed(tokens, count(tokens))} tokens"
     if finding["kind"] == FindingKind.CACHE_BREAK and where:
-        if lifetime := _LIFETIME.search(finding["text"]):
-            return f"{in_words(where)} is cached for {lifetime[1]}, at another price"
+        if short := finding.get("short"):
+            return f"{in_words(where)} {short}"
         return f"the prompt cache is lost from {in_words(where)} on"
     return crop(sentence(finding), _PHRASE)
 

@@ -103,6 +103,8 @@ class FindingEntry(TypedDict):
     cost_usd: float | None
     text: str
     source: SourceEntry | None
+    short: NotRequired[str]
+    """What becomes of its place, in a few words; only where its kind does not say that."""
 
 
 class PartEntry(TypedDict):

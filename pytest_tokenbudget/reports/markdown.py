@@ -222,10 +222,9 @@ def _reason(group: Sequence[ScenarioEntry]) -> str:
     """Return a list item: scenarios that fail for another reason than a change, and why the first does."""
     first, *alike = group
     more = f" and {len(alike):,} more like it" if alike else ""
-    is_over = first["verdict"] == "over"
-    told = change_view.OF_COST if is_over else ()  # a change tells these
-    causes = [change_view.sentence(one) for one in change_view.reasons(first) if one["kind"] not in told]
-    why = "; ".join([*(map(str, rows(first)) if is_over else ()), *causes[:1]])
+    limits = map(str, rows(first)) if first["verdict"] == "over" else ()
+    causes = map(change_view.sentence, change_view.beside_changes(first)[:1])
+    why = "; ".join([*limits, *causes])
     why = f": {prose(crop(why, _SENTENCE_COLUMNS))}" if why else ""
     return f"- **{prose(first['verdict'])}**: {_name(first['id'])}{more}{why}"
 

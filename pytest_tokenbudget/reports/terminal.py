@@ -200,7 +200,6 @@ def _over_in(metrics: Sequence[Collection[str]]) -> str:
 def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Iterator[Line]:
     """Yield why scenarios fail that no change is told for: their verdict, and the causes of the first."""
     scenario, *alike = group
-    told = change_view.OF_COST if scenario["verdict"] == "over" else ()  # a change tells these
     style = _COLORS.get(scenario["verdict"], "red")
     more = f" and {len(alike):,} more like it" if alike else ""
     name = f"{plain(scenario['id'])}{more}"
@@ -208,7 +207,7 @@ def _reason(group: Sequence[ScenarioEntry], paper: Paper, verbosity: int) -> Ite
     if scenario["verdict"] == "over":
         reason = f"Over budget: {'; '.join(map(str, rows(scenario)))}"
     yield from (Line(text, style) for text in wrap(f"{name}: {reason}", paper.columns, "", "  "))
-    causes = [finding for finding in change_view.reasons(scenario) if finding["kind"] not in told]
+    causes = change_view.beside_changes(scenario)
     for finding in causes if verbosity > 0 else causes[:_CAUSES]:
         yield from map(Line, _cause(finding, paper.columns))
     if verbosity <= 0 and len(causes) > _CAUSES:

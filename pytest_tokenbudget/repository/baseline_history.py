@@ -258,7 +258,7 @@ class Committed:
 
     def of(self, place: Place) -> Baseline | None:
         """Return the baseline of a scenario, or None. Raises BaselineError."""
-        return self._merged_of(place).compared.get(place.name)
+        return self._merged_of(place).of(place.name)
 
     def is_contested(self, place: Place) -> bool:
         """Return whether both sides of a merge changed the baseline of a scenario. Raises BaselineError."""
@@ -280,7 +280,7 @@ class Committed:
             if path not in self._read:
                 with contextlib.suppress(BaselineError):
                     self._read[path] = self._merged(path)
-            for name in self._read[path].compared if path in self._read else ():
+            for name in self._read[path].names() if path in self._read else ():
                 yield f"{PurePosixPath(folder, path.stem)}.py::{name}"
 
     def _merged(self, path: Path) -> Merged:
@@ -347,7 +347,7 @@ class Committed:
 
     def accepted_beside(self, place: Place) -> Sequence[AcceptedCassette]:
         """Return the accepted requests of the other scenarios in a scenario's file. Raises BaselineError."""
-        others = (replace(place, id=f"{place.file}::{name}") for name in self._merged_of(place).compared)
+        others = (replace(place, id=f"{place.file}::{name}") for name in self._merged_of(place).names())
         return [
             cassette
             for other in others
@@ -411,7 +411,7 @@ class Committed:
         baselines: dict[str, Baseline] = {}
         accepted: dict[str, Sequence[AcceptedCassette]] = {}
         for name, entry in entries.items():
-            told, before = measured_on.get(entry["id"]), kept.compared.get(name)
+            told, before = measured_on.get(entry["id"]), kept.of(name)
             requests = parse_accepted(told["accepted"], name) if told else ()
             baseline = _baseline(entry, told, requests, before.live if before else ())
             resolves = name in kept.contested and taken != "migration"

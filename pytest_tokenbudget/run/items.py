@@ -210,31 +210,36 @@ class Cassettes:
             return None
         why = "its test is gone"
         left = [old for _, old in files(root, "**/cassettes/*/*.yaml") if self._is_orphan(old)]
-        asks, known = self._asking(ledger.first, left, root)
+        what, known = self._asking(ledger.first, left, root)
         if not known and ledger is not scenario.own:
             why = "no Python file names it"
-            asks, known = self._asking(ledger.first, [*_unnamed(path, root)], root)
+            what, known = self._asking(ledger.first, [*_unnamed(path, root)], root)
         if len(known) > 1:  # tests with parameters may well begin alike
             same = [old for old in known if _parameters(old) == _parameters(path)]
             known = same if len(same) == 1 else known
         if not known:
             return None
+        names = [from_root(root, old) for old in known]
+        recordings = {old: _digest(Traffic(read_cassette(old)).exchanges) for old in known}
         if len(known) > 1:
-            names = listed([from_root(root, old) for old in known])
-            found = _formerly(f"{names} {asks.replace('asks', 'ask')}, and their tests are gone")
+            found = _formerly(f"{listed(names)} ask {what}, and their tests are gone")
         else:
-            alike = self._renamed_alike(known[0], path)
+            (old,) = known
+            alike = self._renamed_alike(old, path)
             lacking = {one for one in self._known if not one.exists()} - {path, *alike.values()}
-            text = f"{from_root(root, known[0])} {asks}, and {why}"
-            found = _moves(known[0], path, text, scenario, root, alike=alike, prunes=not lacking)
-        baselines = self._left_of({_recording(old) for old in known}, root)
-        return {**found, "cassettes": [from_root(root, old) for old in known], "baselines": baselines}
+            text, measured = (
+                f"{names[0]} asks {what}, and {why}",
+                _measured_on(recordings[old], scenario, root),
+            )
+            found = _moves(old, path, text, measured, scenario, root, alike=alike, prunes=not lacking)
+        baselines = self._left_of({*recordings.values()}, root)
+        return {**found, "cassettes": names, "baselines": baselines}
 
     def _asking(self, first: Request, left: Sequence[Path], root: Path) -> tuple[str, list[Path]]:
-        """Return how cassettes begin, in words, and which: with a request, else with its question."""
-        for asks, said in (("asks the same", meaning(first)), ("asks the same question", _question(first))):
+        """Return what cassettes ask first, in words, and which do: a request itself, else its question."""
+        for what, said in (("the same", meaning(first)), ("the same question", _question(first))):
             if known := [old for old in left if said in self._first_of(old, root)]:
-                return asks, known
+                return what, known
         return "", []
 
     def _renamed_alike(self, old: Path, new: Path) -> dict[Path, Path]:
@@ -408,6 +413,7 @@ def _moves(
     old: Path,
     new: Path,
     text: str,
+    measured: tuple[Path, str, str] | None,
     scenario: Scenario,
     root: Path,
     *,
@@ -416,21 +422,20 @@ def _moves(
 ) -> FormerlyEntry:
     """Return where the files of a test are that was renamed or moved, and what takes them along.
 
-    `text` says why the cassette `old` may be that of `new`. `alike` are the cassettes of the same function
-    with other parameters, old path to new path. `prunes`: no other test lacks a cassette, which pruning might
-    take for one that has no test any more.
+    `text` says why the cassette `old` may be that of `new`, `measured` which baseline is its. `alike` are
+    the cassettes of the same function with other parameters, old path to new path. `prunes`: no other test
+    lacks a cassette, which pruning might take for one that has no test any more.
     """
     moves = [(old, new), *alike.items()]
-    found = _measured_on(old, scenario, root)
-    if found:
-        module, name, more = found
-        file = baseline_path(module).relative_to(root).as_posix()
+    if measured:
+        module, name, more = measured
+        file = from_root(root, baseline_path(module))
         text += f"; its baseline is {name}{more} in {file}"
-    is_known = found is not None and (root / scenario.place.file, scenario.place.name) == found[:2]
-    if found and not found[0].is_file() and found[1] == scenario.place.name:
-        budgets = [(baseline_path(found[0]), baseline_path(root / scenario.place.file))]
+    is_known = measured is not None and (root / scenario.place.file, scenario.place.name) == measured[:2]
+    if measured and not measured[0].is_file() and measured[1] == scenario.place.name:
+        budgets = [(baseline_path(measured[0]), baseline_path(root / scenario.place.file))]
         budgets += [(accepted_path(one), accepted_path(other)) for one, other in budgets]
-        if module_of_cassette(old) == found[0] and not new.parent.exists():
+        if module_of_cassette(old) == measured[0] and not new.parent.exists():
             moves = [(old.parent, new.parent)]
         budgets = [(one, other) for one, other in budgets if one.is_file() and not other.exists()]
         is_known, moves = bool(budgets), [*moves, *budgets]
@@ -465,28 +470,22 @@ def _formerly(
     }
 
 
-def _recording(cassette: Path) -> str:
-    """Return the digest of what a cassette holds."""
-    return _digest(Traffic(read_cassette(cassette)).exchanges)
-
-
 def _digest(exchanges: Sequence[Exchange]) -> str:
     return recording_digest(exchanges[index] for index in turn_indexes(exchanges))
 
 
-def _measured_on(cassette: Path, scenario: Scenario, root: Path) -> tuple[Path, str, str] | None:
-    """Return the module, the name and the acceptance, in words, of the baseline of a cassette; None without.
+def _measured_on(recording: str, scenario: Scenario, root: Path) -> tuple[Path, str, str] | None:
+    """Return the module, the name and the acceptance, in words, of a recording's baseline; None without.
 
     Of several it is that of the scenario itself, else one whose test is gone.
     """
-    digest = _recording(cassette)
     own, known = (root / scenario.place.file, scenario.place.name), []
     for _, path in files(root, PATTERN):
         module = path.parent.parent / f"{path.stem}.py"
         with contextlib.suppress(TokenBudgetError):
             for name, baseline in read_baselines(path).items():
                 more = " with accepted requests" if baseline.accepted else ""
-                if baseline.recording == digest:
+                if baseline.recording == recording:
                     known.append(((module, name) != own, _defines(module, name), (module, name, more)))
     return min(known)[-1] if known else None
 

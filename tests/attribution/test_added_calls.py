@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -351,33 +351,34 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("templates")
 
 
-def recorded(
-    case: Added, folder: Path, pytester: pytest.Pytester, templates: Path, seeded_agent: Any
-) -> Project:
-    """Return a recorded project, a copy of its template, which is made once."""
-    kept = templates / f"{case.recorder} {case.warm}"
-    if not kept.exists():
-        project = make(kept, pytester, RECORDERS[case.recorder], agent=SEEDED)
-        with MessagesApi(answers) as api:
-            if case.warm:
-                seeded_agent(api.url).loop("Another question.")
-            assert project.run("--token-budget-record=once", url=api.url).status == 0
-        done = project.judge("--token-budget-update")
-        assert done.status == 0, done.output
-    shutil.copytree(kept, folder / "suite")
-    return Project(folder / "suite", pytester)
+Recorded = Callable[[Added], Project]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, pytester: pytest.Pytester, templates: Path, seeded_agent: Any) -> Recorded:
+    """Return a function that makes a recorded project, a copy of its template, which is made once."""
+
+    def copied(case: Added) -> Project:
+        kept = templates / f"{case.recorder} {case.warm}"
+        if not kept.exists():
+            project = make(kept, pytester, RECORDERS[case.recorder], agent=SEEDED)
+            with MessagesApi(answers) as api:
+                if case.warm:
+                    seeded_agent(api.url).loop("Another question.")
+                assert project.run("--token-budget-record=once", url=api.url).status == 0
+            done = project.judge("--token-budget-update")
+            assert done.status == 0, done.output
+        shutil.copytree(kept, tmp_path / "suite")
+        return Project(tmp_path / "suite", pytester)
+
+    return copied
 
 
 @pytest.mark.parametrize("case", tenth(ADDED, of="added calls"), ids=str)
 def test_the_interval_of_a_seeded_agent_holds_what_it_really_bills(
-    case: Added,
-    tmp_path: Path,
-    pytester: pytest.Pytester,
-    templates: Path,
-    seeded_agent: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    case: Added, recorded: Recorded, seeded_agent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = recorded(case, tmp_path, pytester, templates, seeded_agent)
+    project = recorded(case)
     monkeypatch.setenv("CASE", case.kind)
     monkeypatch.setenv("SEED", str(case.seed))
     judged = project.judge()
@@ -407,14 +408,9 @@ def test_the_interval_of_a_seeded_agent_holds_what_it_really_bills(
 
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
 def test_calls_more_and_fewer_are_told_in_the_terminal(
-    warm: bool,
-    tmp_path: Path,
-    pytester: pytest.Pytester,
-    templates: Path,
-    seeded_agent: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    warm: bool, recorded: Recorded, seeded_agent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = recorded(Added("", 0, "own", warm), tmp_path, pytester, templates, seeded_agent)
+    project = recorded(Added("", 0, "own", warm))
     monkeypatch.setenv("CASE", "plans")
     more = project.judge()
     assert more.status == 1

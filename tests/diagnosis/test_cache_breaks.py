@@ -665,6 +665,8 @@ def test_what_an_edited_line_of_code_decides_names_it(
     line = next(n for n, text in enumerate(code.splitlines(), 1) if text != CALL.splitlines()[n - 1])
     at = {f"{one.kind} {one.where}": one for one in named if one.source}
     assert at.keys() == told, named
+    lasting = {"is cached for 1h, at another price"} if "ttl" in now else set()
+    assert {one.short for one in named if one.short} == lasting
     for one in at.values():
         assert str(one.source) == f"agent/call.py:{line}"
         assert f"(edited at agent/call.py:{line})" in one.text

@@ -337,6 +337,7 @@ def test_what_another_model_counts_anew_belongs_to_it(at: str) -> None:
 def test_another_lifetime_is_no_lost_cache() -> None:
     hour = "cache prefix breaks at system[0]: cache_control asks for 1h where it asked for 5m; 9 tokens "
     dearer = finding("cache_break", "system[0]", f"{hour}are written for 1h, at another price", tokens=9)
+    dearer["short"] = "is cached for 1h, at another price"
     assert phrase(dearer) == "the system prompt (system[0]) is cached for 1h, at another price"
     lost = finding("cache_break", "system[0]", f"{hour}lose the cache", tokens=9)
     assert phrase(lost) == "the prompt cache is lost from the system prompt (system[0]) on"
