@@ -239,6 +239,84 @@ def test_a_second_replay_judges_where_a_verdict_hangs_on_it(project: Recorded, m
     assert "suspected" not in result.output
     proof = "a second replay proves it: system[0] differs from process to process (date or time)"
     assert (proof in result.words) == (verdict == "over")
+    assert project.judge("--token-budget-update").status == 0
+    assert project.judge().verdicts == {"within"}, "what the failure names accepts it"
+    before = (project.path / "token_budgets" / "accepted" / "test_it.yaml").read_bytes()
+    assert project.judge("--token-budget-update").status == 0
+    assert (project.path / "token_budgets" / "accepted" / "test_it.yaml").read_bytes() == before
+
+
+STAMPED = """
+import datetime
+
+
+def requests(bodies):
+    for body in bodies:
+        stamp = datetime.datetime.now().strftime("{format}")
+        body["system"][0]["text"] = f"It is {{stamp}}. " + body["system"][0]["text"]
+        yield body
+"""
+COLD_TURNS = [(WARM, usage(12, 3600, 0)), (WARM, usage(12, 0, 3600)), (WARM, usage(12, 0, 3600))]
+CLOCKS = {"%H:%M:%S": "over", "%s": "over", "%H:%M": "within"}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_clock_is_judged_by_a_replay_in_which_time_goes_by(project: Recorded, clock: str) -> None:
+    """A replay takes no time, so that all its turns look alike; a real run takes seconds."""
+    project.record(*COLD_TURNS)
+    result = project.changed(STAMPED.format(format=clock))
+    verdict = CLOCKS[clock]
+    assert (result.status, result.verdicts) == (int(verdict == "over"), {verdict}), result.output
+    measured = result.scenarios["test_it"]["measured"]
+    assert (measured["cache_read_input_tokens"] == 0) == (verdict == "over")
+    proof = "a second replay proves it, in which a second goes by with each answer"
+    assert (proof in result.words) == (verdict == "over"), result.output
+    assert ("suspected" in result.words) == (verdict == "within"), result.output
+    if verdict == "over":
+        assert result.over("test_it") == {"cache_share", "cost_usd"}
+        assert "(date or time)" in result.words
+        assert measured["prompt_tokens"] == pytest.approx(3 * 3622, abs=60)
+        assert project.judge("--token-budget-update").status == 0
+        assert project.judge().verdicts == {"within"}, "what the failure names accepts it"
+
+
+TIMED = [
+    (body([text(f"It is 09:12:4{turn}. {RULES}", **MARK)], text("Where is it?")), usage(12, 3610, 0))
+    for turn in range(3)
+]
+RETIMED = """
+import datetime
+import re
+
+
+def requests(bodies):
+    for body in bodies:
+        words = body["system"][0]["text"]
+        body["system"][0]["text"] = re.sub(r"It is .{{8}}", {now}, words){more}
+        yield body
+"""
+IT_IS = 'f"It is {datetime.datetime.now():%H:%M:%S}"'
+REPLAYED = {
+    "the same agent": (IT_IS, "", (0, "within", 0)),
+    "one more rule": (IT_IS, ' + " Be kind."', (0, "within", 0)),
+    "no clock any more": ('"It is late"', "", (0, "improved", 7200)),
+    "minutes": ('f"It is {datetime.datetime.now():%H:%M}"', "", (0, "improved", 7200)),
+}
+
+
+@pytest.mark.parametrize("kind", REPLAYED)
+def test_a_clock_that_was_recorded_does_not_stand_still_in_replay(project: Recorded, kind: str) -> None:
+    """All turns of a replay tell the same time. That is no cache gained: each still writes its own prefix."""
+    project.record(*TIMED)
+    now, more, (status, verdict, read) = REPLAYED[kind]
+    result = project.changed(RETIMED.format(now=now, more=more))
+    assert (result.status, result.verdicts) == (status, {verdict}), result.output
+    measured = result.scenarios["test_it"]["measured"]
+    assert measured["cache_read_input_tokens"] == pytest.approx(read, abs=60)
+    assert project.judge("--token-budget-update").status == 0
+    accepted = project.judge()
+    assert accepted.verdicts == {"within"}, accepted.output
+    assert accepted.scenarios["test_it"]["measured"] == measured
 
 
 def test_a_value_that_was_accepted_is_told_and_not_charged(project: Recorded) -> None:

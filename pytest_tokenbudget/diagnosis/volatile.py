@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_tokenbudget.diagnosis.block_changes import (
@@ -35,7 +35,7 @@ from pytest_tokenbudget.sequences import common_ends, common_prefix
 from pytest_tokenbudget.sources import Location, SourceTree
 from pytest_tokenbudget.sources.words import Names, replaced
 from pytest_tokenbudget.wire.exchange import Pair
-from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, last_breakpoint
+from pytest_tokenbudget.wire.prompt import LEVELS, Block, Prompt, digest, last_breakpoint
 from pytest_tokenbudget.wording import listed, plural
 
 _ORDERED = (
@@ -80,13 +80,22 @@ def proved_volatile(pairs: Sequence[Pair]) -> frozenset[int]:
     The proof is an experiment: two turns of one run differ in a value, or in an order, where they were alike
     when recorded. Everything else is an edit until it is proved.
     """
-    groups: defaultdict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
-    for pair in pairs:
-        for place, was, now in _cached_texts(pair.recorded.prompt, pair.request.prompt):
-            groups[place, was].append((pair.index, now))
+    turns = ((pair.index, pair.recorded.prompt, pair.request.prompt) for pair in pairs)
+    groups = _alike_before(turns).values()
     return frozenset(
-        index for texts in groups.values() if _differ_by_value(now for _, now in texts) for index, _ in texts
+        index for texts in groups if _differ_by_value(now for _, now in texts) for index, _ in texts
     )
+
+
+def _alike_before(
+    turns: Iterable[tuple[int, Prompt, Prompt]],
+) -> Mapping[tuple[str, str], Sequence[tuple[int, str]]]:
+    """Return the cached texts of turns (number, accepted prompt, prompt now) by place and accepted text."""
+    groups: defaultdict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    for number, before, after in turns:
+        for place, was, now in _cached_texts(before, after):
+            groups[place, was].append((number, now))
+    return groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,100 @@ def suspects(pairs: Sequence[Pair]) -> list[Suspect]:
         if places:
             found.append(Suspect(pair.recorded.prompt, pair.request.prompt, places))
     return found
+
+
+_SECONDS = re.compile(
+    r"(?<!\d)\d{1,2}\s?[:h時时시]\s?\d{2}\s?[:m分분]\s?\d{2}|\d{9}|(?<!\d)\d{6}(?!\d)", re.IGNORECASE
+)
+"""What may be a clock of seconds: 10:31:07, 10h31m07, 103107, seconds since 1970."""
+
+
+def clocked(pairs: Sequence[Pair]) -> list[Suspect]:
+    """Return the turns whose cached prefix has a clock of seconds where the accepted one has no time.
+
+    A replay takes no time, so that its turns look alike, where in a real run each has a prefix of its own. A
+    turn is left out if no other one was accepted with the same text.
+    """
+    groups = _alike_before((p.index, p.recorded.prompt, p.request.prompt) for p in pairs)
+    places: defaultdict[int, set[str]] = defaultdict(set)
+    for (place, was), texts in groups.items():
+        for index, now in texts if len(texts) > 1 else ():
+            if _gained_clock(was, now):
+                places[index].add(place)
+    return [
+        Suspect(pair.recorded.prompt, pair.request.prompt, frozenset(places[pair.index]))
+        for pair in pairs
+        if pair.index in places
+    ]
+
+
+def _gained_clock(was: str, now: str) -> bool:
+    removed, added = _changed_words(was, now)
+    return bool(_SECONDS.search(added)) and not any(kind is Kind.DATE for kind, _ in values_in(removed))
+
+
+def timed_as_recorded(pairs: Sequence[Pair]) -> dict[int, Prompt]:
+    """Return what turns (`Pair.index`) ask now, with the times of day of their recorded requests.
+
+    Only where these tell several times at a place that tells one now: in a replay no time goes by between
+    turns, so that each would seem to read what it wrote as a prefix of its own when it was recorded.
+    """
+    groups: defaultdict[tuple[str, str], list[tuple[Pair, str]]] = defaultdict(list)
+    for pair in (one for one in pairs if one.request.digest != one.recorded.digest):
+        for place, was, now in _cached_texts(pair.recorded.prompt, pair.request.prompt):
+            groups[place, now].append((pair, was))
+    timed: dict[int, Prompt] = {}
+    for (place, now), turns in groups.items():
+        recorded = {was: set(was.split()) for _, was in turns}
+        everywhere = set.intersection(*recorded.values())
+        for pair, was in turns if len(recorded) > 1 else ():
+            times = {new: old for old, new in _times_changed(was, now) if old not in everywhere}
+            if times:
+                prompt = timed.get(pair.index, pair.request.prompt)
+                timed[pair.index] = _with_words(prompt, place, times)
+    return timed
+
+
+def _times_changed(was: str, now: str) -> Iterator[tuple[str, str]]:
+    """Yield the words (recorded, now) of two texts that are times of day of one form."""
+    removed, added = (words.split() for words in _changed_words(was, now))
+    for old, new in zip(removed, added, strict=False):
+        is_time = _TIME_OF_DAY.search(old) or _SECONDS.search(old)
+        if is_time and re.sub(r"\d+", "0", old) == re.sub(r"\d+", "0", new):
+            yield old, new
+
+
+def _with_words(prompt: Prompt, place: str, words: Mapping[str, str]) -> Prompt:
+    """Return a prompt with words of a text block replaced; other blocks stay as they are."""
+
+    def replaced_in(block: Block) -> Block:
+        text = block.content.get("text")
+        if block.where != place or not isinstance(text, str):
+            return block
+        text = re.sub(r"\S+", lambda word: words.get(word[0], word[0]), text)
+        content = {**block.content, "text": text}
+        return replace(block, content=content, digest=digest(block.level, block.role, content))
+
+    return replace(prompt, blocks=tuple(map(replaced_in, prompt.blocks)))
+
+
+def ticking(turns: Sequence[tuple[Suspect, Prompt]]) -> str | None:
+    """Return where and how turns of one run differ at their suspected places, in a sentence; None if nowhere.
+
+    `turns` holds what is suspected, and what that turn asks in a replay in which time goes by. Only turns
+    that were accepted with the same text are compared.
+    """
+    asked = ((number, one.was, prompt) for number, (one, prompt) in enumerate(turns))
+    for (place, _), texts in _alike_before(asked).items():
+        first, *others = dict.fromkeys(
+            text for number, text in texts if place in turns[number][0].places
+        ) or [""]
+        for other in others:
+            if (kind := kind_of_difference(first, other)).is_value:
+                at = common_prefix(first, other)
+                pieces = f'"{excerpt(first, at)}" and "{excerpt(other, at)}"'
+                return f"{place} differs from turn to turn ({kind}): {pieces}"
+    return None
 
 
 def _looks_volatile(was: str, now: str) -> bool:

@@ -64,6 +64,8 @@ class Meter:
     volatile: Callable[[Sequence[Pair]], Collection[int]] = lambda _: ()
     """Names the turns of a run whose changed prefix is proved to be another in every process (`Pair.index`).
     Every other change is an edit: what was warm before it is warm after it."""
+    timed: Callable[[Sequence[Pair]], Mapping[int, Prompt]] = lambda _: {}
+    """Returns what turns (`Pair.index`) ask the cache, where time goes by between turns but not in replay."""
     recount: CountPrompts | None = None
     """Counts changed prompts exactly, where somebody can be asked."""
     weights: Counter = field(default_factory=lambda: Memo(BuiltinCounter()))
@@ -359,7 +361,8 @@ class Meter:
         new = {number: asked[number] for number in numbers if number in asked}
         measured.pairs |= new
         measured.estimates |= self._estimates(recorded, new)
-        current = [_current_turn(new.get(n), measured.estimates.get(n)) for n in numbers]
+        timed = self.timed(list(asked.values()))
+        current = [_current_turn(new.get(n), measured.estimates.get(n), timed.get(n)) for n in numbers]
         volatile = cache(lambda: frozenset(self.volatile(list(asked.values()))))
         splits = measured.resplit.add(current, lambda place: order[place] not in volatile())
         measured.splits |= dict(zip(numbers, splits, strict=True))
@@ -372,7 +375,8 @@ class Meter:
         estimates: Mapping[int, Estimate],
     ) -> dict[int, Split]:
         was = [_recorded_turn(exchange) for exchange in recorded.values()]
-        now = [_current_turn(asked.get(number), estimates.get(number)) for number in recorded]
+        timed = self.timed(list(asked.values()))
+        now = [_current_turn(asked.get(n), estimates.get(n), timed.get(n)) for n in recorded]
         order = list(recorded)
         volatile = cache(lambda: frozenset(self.volatile(list(asked.values()))))
         splits = resplit(
@@ -405,12 +409,12 @@ class Meter:
         )
 
 
-def _current_turn(pair: Pair | None, estimate: Estimate | None) -> CurrentTurn | None:
-    """Return a turn as it is asked now, or None if it is not asked."""
+def _current_turn(pair: Pair | None, estimate: Estimate | None, timed: Prompt | None) -> CurrentTurn | None:
+    """Return a turn as it is asked now (`timed`, where time goes by), or None if it is not asked."""
     if pair is None or estimate is None:
         return None
     return CurrentTurn(
-        pair.request.prompt,
+        timed or pair.request.prompt,
         estimate.prompt_tokens or None,
         estimate.parts,
         equal=pair.how == Paired.EXACT and estimate.basis is Basis.RECORDED,

@@ -489,6 +489,8 @@ class Ledger:
         return [number for number in numbers if number not in self._played]
 
     def _answer(self, number: int, sent: Sent) -> dict[str, Any]:
+        if sent.costs:
+            self.rules.answered()
         try:
             return self._answers.serve(self._traffic.interactions[number][1], sent)
         except CassetteError as error:
@@ -626,6 +628,8 @@ class Rules:
     """Returns what was accepted in place of the exchanges of a recording, by the index of the exchange."""
     cassette: str = ""
     """The path of the cassette if it is the user's own."""
+    answered: Callable[[], None] = lambda: None
+    """Called when the recording has answered a model call."""
     asker: Callable[[], str] | None = None
     """Returns the test or fixture that asks, if it may differ from the one that opened the cassette."""
 

@@ -273,9 +273,9 @@ class Acceptance:
                 continue
             request = exchange.request if turn.pair.is_recorded else self._hidden(turn.pair.request)
             was, usage = known.get(of), self.meter.tiered(exchange.answer.usage or Usage(1))
-            if was and was.request and was.usage == turn.usage and _says_the_same(was.request, request):
+            if was and was.request and was.usage == turn.usage and says_the_same(was.request, request):
                 yield written[of]
-            elif usage != turn.usage or not _says_the_same(exchange.request, request):
+            elif usage != turn.usage or not says_the_same(exchange.request, request):
                 yield AcceptedTurn(of, turn.usage, turn.basis, edits_between(exchange.request, request))
 
     def _hidden(self, request: Request) -> Request:
@@ -304,7 +304,7 @@ def _exchanges(
     return ledger.recording.exchanges if calls or not ledger.calls else None
 
 
-def _says_the_same(was: Request, now: Request) -> bool:
+def says_the_same(was: Request, now: Request) -> bool:
     """Return whether two requests differ at most in values that a program fills in anew each time."""
     if was.digest == now.digest:
         return _same_betas(was.prompt, now.prompt)

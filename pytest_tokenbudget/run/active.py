@@ -68,6 +68,7 @@ class Stage:
         spending: Spending | None = None,
         redactor: Redactor | None = None,
         accepted: Callable[[Place, Callable[[], bool]], AcceptedIn] = lambda *_: lambda _: {},
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
         self._options = options
         self._root = root
@@ -80,6 +81,7 @@ class Stage:
         self._prices = prices
         self._spending = spending
         self._accepted = accepted
+        self._answered = answered
         self._redactor = redactor or Redactor(without_stand_ins(os.environ))
         self._allowances = Allowances()
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
@@ -115,6 +117,7 @@ class Stage:
                     ignored_hosts=frozenset(map(str.lower, scenario.suite.ignored_hosts)),
                     accepted=self._accepted(scenario.place, lambda: False),
                     placeholder=scenario.suite.placeholder,
+                    answered=self._answered,
                 )
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:
@@ -268,6 +271,7 @@ class Stage:
             accepted=accepted,
             redactor=self._redactor,
             placeholder=offline and bool(held) and opener.suite.placeholder,
+            answered=self._answered,
         )
         ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
         opener.adopts(ledger)

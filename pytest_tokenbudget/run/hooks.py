@@ -45,7 +45,7 @@ from pytest_tokenbudget.run.reporting import (
 from pytest_tokenbudget.run.results import Collected, Results, Unjudged
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Session
-from pytest_tokenbudget.run.stability import move_clock
+from pytest_tokenbudget.run.stability import Clock
 from pytest_tokenbudget.settings import MARKER, SAMPLE, Options, SettingsFiles
 
 SCENARIO = pytest.StashKey[Scenario]()
@@ -73,9 +73,8 @@ def activate(config: pytest.Config, options: Options, *, stood_in: bool = False)
         session = Session(config.rootpath, options, files, reporting.Cache(cache) if cache else None)
     except TokenBudgetError as error:
         raise pytest.UsageError(f"{error}\n{error.more}") from None
-    move_clock()
     results = Results(session)
-    scenarios = Scenarios(config, session, results)
+    scenarios = Scenarios(config, session, results, Clock())
     config.pluginmanager.register(scenarios, "tokenbudget-scenarios")
     config.pluginmanager.register(scenarios.fixtures, "tokenbudget-fixtures")
     is_closed = options.judge or options.calls
@@ -125,8 +124,9 @@ class StandIns:
 class Scenarios:
     """Runs scenarios: in the only process, or in each worker of pytest-xdist."""
 
-    def __init__(self, config: pytest.Config, session: Session, results: Results) -> None:
+    def __init__(self, config: pytest.Config, session: Session, results: Results, clock: Clock) -> None:
         self._config = config
+        self._clock = clock
         self._session = session
         self._results = results
         self._stage = Stage(
@@ -137,6 +137,7 @@ class Scenarios:
             spending=session.spending,
             redactor=session.redactor,
             accepted=session.accepted,
+            answered=clock.step,
         )
         self.fixtures = Fixtures(
             self._stage, session.files, self._end, session.log, judge=session.options.judge
@@ -237,6 +238,7 @@ class Scenarios:
 
         No wrapper: one that fails keeps others from their setup, but not from their teardown.
         """
+        self._clock.begin()
         if items.is_marked(item) or self._session.options.judge or self._session.options.calls:
             self._skip_decided(item)
             with told_plainly():

@@ -19,7 +19,7 @@ from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.diagnosis.prompt_parts import text_of
 from pytest_tokenbudget.diagnosis.turns import bounds, difference_of, other_start, recorded_anew
-from pytest_tokenbudget.diagnosis.volatile import proved_volatile, suspects
+from pytest_tokenbudget.diagnosis.volatile import Suspect, clocked, proved_volatile, suspects
 from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written, same_start
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
@@ -32,7 +32,7 @@ from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.scenario_view import MISBILLED
 from pytest_tokenbudget.repository.baseline_history import Committed
 from pytest_tokenbudget.repository.source_files import read_source_tree
-from pytest_tokenbudget.run.accepting import accepted_usage, recounted
+from pytest_tokenbudget.run.accepting import accepted_usage, recounted, says_the_same
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.stability import Suspicion, suspicion
 from pytest_tokenbudget.settings import Options, ScenarioSettings, SettingsFiles
@@ -312,24 +312,50 @@ class Judge:
 
         Something does if it would fail in case a changed prefix, which looks so, differs in every process.
         """
-        options, place = self.options, scenario.place
+        options = self.options
         is_second = options.prompts is not None and not options.stability
         judges = options.judge and scenario.settings.exclude is None
         if is_second or options.calls or options.update or not judges:
             return None
-        found = suspects([turn.pair for turn in run.turns])
-        if not found:
+        found, lost, timed = self._hanging(scenario, run)
+        if not (lost or timed):
             return None
+        place, settings = scenario.place, scenario.settings
+        entries = [(numbers, self.examine(place, settings, as_lost)) for numbers, as_lost in lost]
+        return suspicion(place.id, found, entries, timed)
+
+    def is_suspected(self, scenario: Scenario, run: Run) -> bool:
+        """Return whether a second replay may fail a scenario that passes, for more than was accepted."""
+        pairs = (turn.pair for turn in run.turns)
+        if all(says_the_same(pair.recorded, pair.request) for pair in pairs):
+            return False
+        _, lost, timed = self._hanging(scenario, run)
+        return bool(lost or timed)
+
+    def _hanging(
+        self, scenario: Scenario, run: Run
+    ) -> tuple[list[Suspect], list[tuple[list[int], Run]], list[Suspect]]:
+        """Return the suspected turns of a scenario, and what of them would fail it.
+
+        That is (numbers of turns, the run if each process has another prefix there), all together first, and
+        the turns with a clock, if it would fail were each of them alone.
+        """
+        pairs, committed = [turn.pair for turn in run.turns], self.committed.of(scenario.place)
+        found, timed = suspects(pairs), clocked(pairs)
+
+        def fails(other: Run) -> bool:
+            return self.against_baseline(committed, other, scenario.settings)[0].verdict.fails
+
         groups: dict[object, list[int]] = defaultdict(list)
         for number, suspect in enumerate(found):
             groups[suspect.places].append(number)
+        together = [[*range(len(found))]] if len(groups) > 1 else []
         lost = []
-        for numbers in ([*range(len(found))], *(groups.values() if len(groups) > 1 else ())):
-            prompts = [found[number].now for number in numbers]
-            entry = self.examine(place, scenario.settings, scenario.run(self._as_lost(prompts), options))
-            if Verdict(entry["verdict"]).fails:
-                lost.append((numbers, entry))
-        return suspicion(place.id, found, lost) if lost else None
+        for numbers in (*together, *groups.values()):
+            as_lost = scenario.run(self._as_lost([found[number].now for number in numbers]), self.options)
+            if fails(as_lost):
+                lost.append((numbers, as_lost))
+        return found, lost, timed if fails(_without_reads(run, [one.now for one in timed])) else []
 
     def _as_lost(self, prompts: Sequence[Prompt]) -> Meter:
         """Return a meter that takes the cached prefixes of these prompts for different in every process."""
@@ -359,6 +385,19 @@ def _undecided(judgement: Judgement, run: Run) -> Iterator[Finding]:
     if pair := next(changed, None):
         text += f"; {difference_of(pair.recorded, pair.request)}"
     yield Finding(FindingKind.UNKNOWN, "cache", text)
+
+
+def _without_reads(run: Run, prompts: Sequence[Prompt]) -> Run:
+    """Return a run whose turns that ask `prompts` read nothing: what was read is written."""
+
+    def alone(turn: Turn) -> Turn:
+        if not any(turn.pair.request.prompt is prompt for prompt in prompts):
+            return turn
+        usage = turn.usage
+        read = {rate: {"5m": tokens.cache_read_input_tokens} for rate, tokens in usage.by_rate.items()}
+        return replace(turn, usage=as_written(usage, read))
+
+    return replace(run, turns=tuple(map(alone, run.turns)))
 
 
 def _is_changed(turn: Turn) -> bool:

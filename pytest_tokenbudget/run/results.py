@@ -35,16 +35,17 @@ from pytest_tokenbudget.repository.baseline_history import MeasuredOn, Updated, 
 from pytest_tokenbudget.repository.git import Repository, head_of, project_of
 from pytest_tokenbudget.run.session import Session
 from pytest_tokenbudget.run.stability import (
+    Replayed,
     Suspicion,
     asked_elsewhere,
     clock_problem,
     differences,
-    kept_prompts,
+    kept_replays,
     resolved,
     unstable_text,
 )
 from pytest_tokenbudget.settings import ReportTarget
-from pytest_tokenbudget.wire.prompt import Prompt, body_of
+from pytest_tokenbudget.wire.prompt import body_of
 from pytest_tokenbudget.wording import plural, signed_percent
 
 
@@ -244,38 +245,42 @@ class Results:
             problems.append(problem)
         return [*self._proved(second), *(self._unstable(second) if self._options.stability else ())]
 
-    def _proved(self, second: Mapping[str, Sequence[Prompt]]) -> Iterator[tuple[ScenarioEntry, str]]:
+    def _proved(self, second: Mapping[str, Replayed]) -> Iterator[tuple[ScenarioEntry, str]]:
         """Yield the scenarios whose changed prefix is proved to differ in every process, judged by that."""
         for name, suspected in self._suspicions.items():
-            finished = resolved(suspected, second.get(name, ()), self._session.judge.lasts)
-            for prompt in second.get(name, ()):
+            (entry,) = self._entries[name]
+            if name not in second:
+                self._told.append(f"{name}: its second replay measured nothing, so that nothing is proved.")
+                continue
+            for prompt in second[name].prompts:
                 self._session.redactor.learn(body_of(prompt))
-            differs = self._session.redactor.text("; ".join(finished.differs))
+            finished = resolved(suspected, entry, second[name], self._session.judge.lasts)
             if finished.entry is not None:
-                text = f"a second replay proves it: {differs}; every process caches its own prefix"
+                text = self._session.redactor.text(finished.proof)
                 entry = finished.entry
+                if finished.ticks:
+                    entry["findings"] = [one for one in entry["findings"] if not is_suspicion(one)]
                 entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, SECOND_REPLAY, text)))
                 self._entries[name] = [entry]
                 yield entry, failure_text(entry)
                 continue
-            (entry,) = self._entries[name]
             kept = [one for one in entry["findings"] if one["where"] not in finished.edits]
             entry["findings"] = [
                 one for one in entry["findings"] if one in kept or one["kind"] != FindingKind.VOLATILE
             ]
             if finished.differs:
+                differs = self._session.redactor.text("; ".join(finished.differs))
                 text = f"{differs}; what was accepted has the like there, so that nothing is charged"
                 entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, SECOND_REPLAY, text)))
-            elif name not in second:
-                self._told.append(f"{name}: its second replay measured nothing, so that nothing is proved.")
 
-    def _unstable(self, second: Mapping[str, Sequence[Prompt]]) -> list[tuple[ScenarioEntry, str]]:
+    def _unstable(self, second: Mapping[str, Replayed]) -> list[tuple[ScenarioEntry, str]]:
         """Return all entries whose prompts differ in the second process, with what differs."""
         assert self._options.prompts is not None
         told = []
-        for prompt in itertools.chain.from_iterable(kept_prompts(self._options.prompts).values()):
+        first = kept_replays(self._options.prompts)
+        for prompt in itertools.chain.from_iterable(replay.prompts for replay in first.values()):
             self._session.redactor.learn(body_of(prompt))
-        for name, found in differences(kept_prompts(self._options.prompts), second).items():
+        for name, found in differences(first, second).items():
             findings = self._session.judge.without_secrets(found)
             for entry in self._entries[name]:  # what was suspected is decided
                 left = [one for one in entry["findings"] if not is_suspicion(one)]

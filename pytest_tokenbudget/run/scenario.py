@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -180,6 +180,7 @@ class Scenario:
         ignored_hosts: frozenset[str] = frozenset(),
         accepted: AcceptedIn = lambda _: {},
         placeholder: bool = False,
+        answered: Callable[[], None] = lambda: None,
     ) -> Ledger:
         """Read the cassette of the scenario and begin its ledger. Raises CassetteError.
 
@@ -202,6 +203,7 @@ class Scenario:
             redactor=redactor,
             accepted=accepted,
             placeholder=placeholder and options.judge and not options.calls and exists,
+            answered=answered,
         )
         self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
         return self.own

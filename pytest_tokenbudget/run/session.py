@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 
-from pytest_tokenbudget.diagnosis.volatile import proved_volatile
+from pytest_tokenbudget.diagnosis.volatile import proved_volatile, timed_as_recorded
 from pytest_tokenbudget.errors import RecordingError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import append_line
 from pytest_tokenbudget.metering.counting import Store, best_counter
@@ -36,7 +36,7 @@ from pytest_tokenbudget.run.count_api import ApiCounter
 from pytest_tokenbudget.run.judging import Judge
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.spending import Planned, Spending
-from pytest_tokenbudget.run.stability import Suspicion, keep_prompts
+from pytest_tokenbudget.run.stability import Replayed, Suspicion, keep_replay
 from pytest_tokenbudget.settings import Options, RecordMode, SettingsFiles
 from pytest_tokenbudget.wire.exchange import Accepted, Exchange
 
@@ -86,6 +86,7 @@ class Session:
             self.prices.tiered,
             self.files.minimum_cacheable_tokens,
             volatile=proved_volatile,
+            timed=timed_as_recorded,
             recount=self.api.count if self.api else None,
         )
 
@@ -192,9 +193,6 @@ class Session:
         broken = run.problems or run.edits or run.misses or run.misbilled or scenario.mismatches
         if not (judge or broken):
             return Conclusion(warnings=warnings, recorded=recorded)
-        if self.options.prompts:
-            prompts = [turn.pair.request.prompt for turn in run.turns]
-            keep_prompts(self.options.prompts, scenario.place.id, prompts)
         measured_on = self._to_accept(scenario, run, as_asked) if judge else None
         entry = self._examined(scenario, run, measured_on)
         scenario.outcome = entry["verdict"]
@@ -205,6 +203,9 @@ class Session:
         mismatches = scenario.mismatches
         beside = self.judge.without_secrets(_beside(scenario, verdict))
         entry["findings"] += map(build.finding, beside)
+        if self.options.prompts:
+            prompts = [turn.pair.request.prompt for turn in run.turns]
+            keep_replay(self.options.prompts, scenario.place.id, Replayed(prompts, entry))
         if failed or mismatches:
             failures = [*([failure_text(entry)] if failed else []), *mismatches]
             return Conclusion(told, "\n".join(failures), warnings, measured_on, recorded)
@@ -229,13 +230,18 @@ class Session:
         return find if self.options.judge and not self.options.live else lambda _: {}
 
     def _is_due(self, scenario: Scenario, run: Run) -> bool:
-        """Return whether a scenario fails or improves on what is committed, or was recorded anew."""
+        """Return whether a scenario fails or improves on what is committed, or was recorded anew.
+
+        One that a second replay may fail is due as well: an update makes none.
+        """
         if scenario.written is not None or run.departure or self.committed.is_contested(scenario.place):
             return True
         committed = self.committed.of(scenario.place)
         if committed is None or (committed.accepted and not self._accepted_as_committed(scenario.place)):
             return True
-        return self.judge.against_baseline(committed, run, scenario.settings)[0].verdict != Verdict.WITHIN
+        if self.judge.against_baseline(committed, run, scenario.settings)[0].verdict != Verdict.WITHIN:
+            return True
+        return self.judge.is_suspected(scenario, run)
 
     def _examined(self, scenario: Scenario, run: Run, measured_on: MeasuredOn | None) -> ScenarioEntry:
         if self.options.live:

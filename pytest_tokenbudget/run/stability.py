@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,9 +19,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict
 
-from pytest_tokenbudget.diagnosis.volatile import Suspect, compare_prefixes, experiment, same_turns
+from pytest_tokenbudget.diagnosis.volatile import (
+    Suspect,
+    compare_prefixes,
+    experiment,
+    same_turns,
+    ticking,
+)
 from pytest_tokenbudget.errors import RecordingError
-from pytest_tokenbudget.model import Finding
+from pytest_tokenbudget.model import Finding, Verdict
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.sources.words import Names
 from pytest_tokenbudget.wire.prompt import Prompt, body_of, digest, parse_prompt
@@ -29,6 +36,8 @@ CLOCK = "TOKENBUDGET_CLOCK"
 """Names, in the environment of the second process, by how many seconds its clock is ahead."""
 _AHEAD = timedelta(minutes=7, seconds=13)
 """Another minute and second, on the same day: a date alone proves nothing."""
+_MOST_SECONDS = 30
+"""How many seconds go by in a test at most."""
 _SEED = "20077"
 _OURS = "--token-budget"
 
@@ -43,31 +52,40 @@ def unpacked(entry: Mapping[str, Any]) -> Prompt:
     return parse_prompt(entry["body"], betas=entry["betas"])
 
 
-def keep_prompts(folder: Path, scenario: str, prompts: Sequence[Prompt]) -> None:
-    """Write what a scenario asked to a file of its own in `folder`."""
-    content = {"id": scenario, "prompts": [packed(prompt) for prompt in prompts]}
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one process asked in a scenario, and how it judged that."""
+
+    prompts: Sequence[Prompt]
+    entry: ScenarioEntry
+
+
+def keep_replay(folder: Path, scenario: str, replay: Replayed) -> None:
+    """Write what a scenario asked, and its entry, to a file of its own in `folder`."""
+    prompts = [packed(prompt) for prompt in replay.prompts]
+    content = {"id": scenario, "prompts": prompts, "entry": replay.entry}
     (folder / f"{digest(scenario)}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def kept_prompts(folder: Path) -> dict[str, list[Prompt]]:
-    """Read what `keep_prompts` wrote, by scenario."""
+def kept_replays(folder: Path) -> dict[str, Replayed]:
+    """Read what `keep_replay` wrote, by scenario."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        found[content["id"]] = [unpacked(entry) for entry in content["prompts"]]
+        found[content["id"]] = Replayed([unpacked(each) for each in content["prompts"]], content["entry"])
     return found
 
 
 def asked_elsewhere(
     tests: Sequence[str], arguments: Sequence[str], invoked_in: Path, root: Path
-) -> dict[str, list[Prompt]]:
+) -> dict[str, Replayed]:
     """Replay `tests` once more and return what their scenarios ask in that process, by scenario.
 
     For the arguments and errors see `replay_again`.
     """
     with tempfile.TemporaryDirectory(prefix="token-budget-") as folder:
         replay_again(Path(folder), tests, arguments, invoked_in, root)
-        return kept_prompts(Path(folder))
+        return kept_replays(Path(folder))
 
 
 def replay_again(
@@ -107,27 +125,53 @@ def clock_problem() -> str | None:
         return None
     return (
         "The second replay had the clock of the first, so that it says nothing of dates and times. To move "
-        'it, pip install "pytest-tokenbudget[stability]"'
+        "it, pip install time-machine"
     )
 
 
-def move_clock() -> None:
-    """Move the clock of this process, if it is the second one, as the environment says, for good."""
-    ahead = os.environ.get(CLOCK)
-    if ahead and find_spec("time_machine") is not None:
-        import time
+class Clock:
+    """The clock of a process: that of the machine, or in the second process one that is some minutes off.
 
-        import time_machine
+    That one goes on by a second with each answer, as a replay takes no time, and no model answers in none.
+    Each test begins with a whole minute, and no more than half of that is added in it, so that a clock of
+    minutes stands still.
+    """
 
-        time_machine.travel(time.time() + float(ahead), tick=True).start()
+    def __init__(self) -> None:
+        """Move the clock of this process for good if it is the second one, and its clock can be moved."""
+        self._moved: Any = None
+        self._left = 0
+        self._lock = threading.Lock()
+        ahead = os.environ.get(CLOCK)
+        if ahead and find_spec("time_machine") is not None:
+            import time
+
+            import time_machine
+
+            self._begin = (time.time() + float(ahead)) // 60 * 60
+            self._moved = time_machine.travel(self._begin, tick=True).start()
+
+    def begin(self) -> None:
+        """Begin a test with a whole minute."""
+        if self._moved is not None:
+            with self._lock:
+                self._left = _MOST_SECONDS
+                self._moved.move_to(self._begin)
+
+    def step(self) -> None:
+        """Let a second go by: a model has answered."""
+        with self._lock:
+            if self._left:
+                self._left -= 1
+                self._moved.shift(1)
 
 
-def differences(
-    first: Mapping[str, Sequence[Prompt]], second: Mapping[str, Sequence[Prompt]]
-) -> dict[str, list[Finding]]:
+def differences(first: Mapping[str, Replayed], second: Mapping[str, Replayed]) -> dict[str, list[Finding]]:
     """Return what differs between the two processes, by scenario; only for those that both ran."""
     both = {
-        name: compare_prefixes(prompts, second[name]) for name, prompts in first.items() if name in second
+        name: compare_prefixes(replay.prompts, second[name].prompts)
+        for name, replay in first.items()
+        if name in second
     }
     return {name: findings for name, findings in both.items() if findings}
 
@@ -182,6 +226,8 @@ class Suspicion(TypedDict):
     turns: list[SuspectEntry]
     lost: list[LostEntry]
     """All turns together first; each fails."""
+    clocked: list[SuspectEntry]
+    """Turns with a clock of seconds; it fails if each has a prefix of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,35 +240,80 @@ class Finished:
     """Where the two processes differ, in sentences."""
     edits: frozenset[str]
     """Places that both processes fill alike: they are edits."""
+    ticks: str | None = None
+    """Where turns of one run differ since time goes by between them, in a sentence; `entry` is judged so."""
+
+    @property
+    def proof(self) -> str:
+        """The sentence that says what is proved."""
+        if self.ticks:
+            return f"a second replay proves it, in which a second goes by with each answer: {self.ticks}"
+        return f"a second replay proves it: {'; '.join(self.differs)}; every process caches its own prefix"
 
 
 def suspicion(
-    scenario: str, suspects: Sequence[Suspect], lost: Sequence[tuple[Sequence[int], ScenarioEntry]]
+    scenario: str,
+    suspects: Sequence[Suspect],
+    lost: Sequence[tuple[Sequence[int], ScenarioEntry]],
+    clocked: Sequence[Suspect] = (),
 ) -> Suspicion:
     """Return a suspicion as builtins; `lost` holds (numbers of the lost turns, entry in that case)."""
-    turns: list[SuspectEntry] = [
-        {"was": packed(one.was), "now": packed(one.now), "places": sorted(one.places)} for one in suspects
-    ]
-    return {"id": scenario, "turns": turns, "lost": [{"turns": list(n), "entry": entry} for n, entry in lost]}
+    return {
+        "id": scenario,
+        "turns": [*map(_packed_suspect, suspects)],
+        "lost": [{"turns": list(numbers), "entry": entry} for numbers, entry in lost],
+        "clocked": [*map(_packed_suspect, clocked)],
+    }
 
 
-def resolved(suspicion: Suspicion, second: Sequence[Prompt], lasts: Callable[[Names], bool]) -> Finished:
-    """Compare a suspicion with what its scenario asks in the second process; for `lasts` see `experiment`."""
-    suspects = [
-        Suspect(unpacked(turn["was"]), unpacked(turn["now"]), frozenset(turn["places"]))
-        for turn in suspicion["turns"]
-    ]
+def _packed_suspect(one: Suspect) -> SuspectEntry:
+    return {"was": packed(one.was), "now": packed(one.now), "places": sorted(one.places)}
+
+
+def _suspect(entry: SuspectEntry) -> Suspect:
+    return Suspect(unpacked(entry["was"]), unpacked(entry["now"]), frozenset(entry["places"]))
+
+
+def resolved(
+    suspicion: Suspicion, first: ScenarioEntry, second: Replayed, lasts: Callable[[Names], bool]
+) -> Finished:
+    """Compare a suspicion of the `first` process with what its scenario asks in the second one.
+
+    For `lasts` see `experiment`.
+    """
+    suspects = [*map(_suspect, suspicion["turns"])]
     numbers = {id(one.now): number for number, one in enumerate(suspects)}
     shown = {
         numbers[id(now)]: experiment(suspects[numbers[id(now)]], other, lasts)
-        for now, other in same_turns([one.now for one in suspects], second)
+        for now, other in same_turns([one.now for one in suspects], second.prompts)
     }
     proved = {number for number, one in shown.items() if one.differs and not one.on_both_sides}
     entry = next((one["entry"] for one in suspicion["lost"] if proved.issuperset(one["turns"])), None)
+    ticks = _ticks(suspicion, second.prompts, lasts) if _loses_cache(first, second.entry) else None
     alike = [suspects[number].places for number, one in shown.items() if one.differs is None]
     differing = [
         one.places for number, one in enumerate(suspects) if number not in shown or shown[number].differs
     ]
     edits = frozenset().union(*alike) - frozenset().union(*differing)
     differs = list(dict.fromkeys(one.differs for one in shown.values() if one.differs))
-    return Finished(entry, differs, edits)
+    return Finished(second.entry if ticks else entry, differs, edits, ticks)
+
+
+def _ticks(suspicion: Suspicion, second: Sequence[Prompt], lasts: Callable[[Names], bool]) -> str | None:
+    """Return where turns of the second process differ from one another as time goes by, or None.
+
+    Turns are left out that were accepted with a value there too.
+    """
+    suspects = [*map(_suspect, suspicion["clocked"])]
+    by_prompt = {id(one.now): one for one in suspects}
+    paired = [(by_prompt[id(now)], other) for now, other in same_turns([one.now for one in suspects], second)]
+    return ticking([pair for pair in paired if not experiment(*pair, lasts).on_both_sides])
+
+
+_BY_CACHE = frozenset({"cost_usd", "max_cost_usd", "cache_share"})
+
+
+def _loses_cache(first: ScenarioEntry, second: ScenarioEntry) -> bool:
+    """Return whether a scenario is over in the second process by what the cache serves, and by no more."""
+    before, after = ({one["metric"] for one in entry["limits"] if one["over"]} for entry in (first, second))
+    return second["verdict"] == Verdict.OVER and bool(after - before) and after - before <= _BY_CACHE

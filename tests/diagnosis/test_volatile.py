@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 
-from pytest_tokenbudget.diagnosis.volatile import Suspect, compare_prefixes, experiment, suspects
+from pytest_tokenbudget.diagnosis.volatile import (
+    Suspect,
+    clocked,
+    compare_prefixes,
+    experiment,
+    suspects,
+    ticking,
+    timed_as_recorded,
+)
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
@@ -372,6 +381,95 @@ def test_the_look_of_a_change_says_where_to_look(now: str, places: set[str]) -> 
 
 def clock(time: str) -> str:
     return f"It is {time}.\n{RULES}"
+
+
+def run_of(*turns: tuple[str, str]) -> list[Pair]:
+    """The turns of one run, by what was accepted and what is asked now; no request equals another one."""
+    return [
+        Pair(
+            index,
+            Request(Endpoint("messages"), asked(now), f"now {index}"),
+            Request(Endpoint("messages"), asked(was), f"was {index}"),
+            Answer(200),
+            Paired.LINEAGE,
+        )
+        for index, (was, now) in enumerate(turns)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "places"),
+    [
+        (RULES, clock("10:31:07"), {"system[0]"}),
+        (RULES, clock("2026-11-29T10:31:07+00:00"), {"system[0]"}),
+        (RULES, clock("10:31:07 AM"), {"system[0]"}),
+        (RULES, clock("10h31m07s"), {"system[0]"}),
+        (RULES, clock("10時31分07秒"), {"system[0]"}),
+        (RULES, clock("20261129_103107"), {"system[0]"}),
+        (RULES, clock("1795974480"), {"system[0]"}),
+        (RULES, clock("10:31"), None),
+        (RULES, clock("Sunday, 2026-11-29"), None),
+        (RULES, clock("29.11.26"), None),
+        (RULES, RULES + "Answer in 30 lines, of 1,200 words.\n", None),
+        (clock("09:12:40"), clock("10:31:07"), None),
+    ],
+)
+def test_a_clock_of_seconds_says_where_time_is_to_go_by(was: str, now: str, places: set[str] | None) -> None:
+    found = clocked(run_of((was, now), (was, now)))
+    assert [one.places for one in found] == ([places] * 2 if places else [])
+    assert clocked(run_of((was, now))) == [], "one turn has none to differ from"
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (("10:31:00", "10:31:01", "10:31:02"), 'turn to turn (date or time): "It is 10:31:00.'),
+        (("10:31:00", "10:31:00", "10:31:00"), None),
+    ],
+)
+def test_turns_between_which_time_goes_by_differ_or_do_not(times: Sequence[str], told: str | None) -> None:
+    suspect = Suspect(asked(RULES), asked(clock("09:00:07")), frozenset({"system[0]"}))
+    found = ticking([(suspect, asked(clock(time))) for time in times])
+    assert told in found if found and told else found is told
+
+
+NOW = clock("17:40:21")
+TOLD = (clock("09:12:40"), clock("09:12:43"))
+
+
+@pytest.mark.parametrize(
+    ("turns", "to_the_cache"),
+    [
+        pytest.param([(TOLD[0], NOW), (TOLD[1], NOW)], [*TOLD], id="the same agent"),
+        pytest.param(
+            [(TOLD[0], f"{NOW}Be kind."), (TOLD[1], f"{NOW}Be kind.")],
+            [f"{TOLD[0]}Be kind.", f"{TOLD[1]}Be kind."],
+            id="one rule more",
+        ),
+        pytest.param([(TOLD[0], NOW), (TOLD[0], NOW)], [NOW, NOW], id="within one second"),
+        pytest.param([(TOLD[0], RULES), (TOLD[1], RULES)], [RULES, RULES], id="no clock any more"),
+        pytest.param(
+            [(TOLD[0], clock("17:40")), (TOLD[1], clock("17:40"))],
+            [clock("17:40"), clock("17:40")],
+            id="minutes",
+        ),
+        pytest.param(
+            [("Step 1.\n" + RULES, "Step 1.\n" + RULES), ("Step 2.\n" + RULES, "Step 1.\n" + RULES)],
+            ["Step 1.\n" + RULES, "Step 1.\n" + RULES],
+            id="a counter",
+        ),
+        pytest.param(
+            [(TOLD[0], NOW), (TOLD[1], clock("17:40:22"))], [NOW, clock("17:40:22")], id="time went by"
+        ),
+    ],
+)
+def test_the_cache_is_asked_with_the_time_of_the_recording(
+    turns: Sequence[tuple[str, str]], to_the_cache: Sequence[str]
+) -> None:
+    pairs = run_of(*turns)
+    timed = timed_as_recorded(pairs)
+    prompts = [timed.get(pair.index, pair.request.prompt) for pair in pairs]
+    assert prompts == [*map(asked, to_the_cache)]
 
 
 @pytest.mark.parametrize(
