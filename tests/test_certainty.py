@@ -361,11 +361,21 @@ def test_nothing_is_replayed_again_where_no_verdict_hangs_on_it(project: Recorde
     assert "; 1 suspected ====" in result.words
 
 
-def test_two_turns_that_differ_in_a_clock_prove_that_a_warm_cache_is_lost(project: Recorded) -> None:
+BY_TURN = {"a clock": CLOCK, "a counter": CLOCK.replace("It is 10:31:{", "Step {")}
+
+
+@pytest.mark.parametrize("kind", BY_TURN)
+def test_two_turns_that_differ_prove_that_a_warm_cache_is_lost(project: Recorded, kind: str) -> None:
+    """A counter is the same in each run, and all the same no turn reads what the one before it wrote.
+
+    A run just after another one, with the same answers, would find each turn in the cache. That is luck of
+    the recording, which no agent with a new question has.
+    """
     project.record((WARM, usage(12, 0, 3600)), (WARM, usage(12, 0, 3600)))
-    result = project.changed(CLOCK)
+    result = project.changed(BY_TURN[kind])
     assert (result.status, result.verdicts) == (1, {"over"}), result.output
     assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] == 0
+    assert "where it leaves the prefix that an earlier turn cached" in result.words
 
 
 def test_a_suite_is_as_green_tomorrow_as_today(project: Recorded) -> None:

@@ -29,14 +29,20 @@ _ESCAPE = re.compile(
     r"\\(?:u(?P<u>[0-9a-fA-F]{4})|U(?P<U>[0-9a-fA-F]{8})|x(?P<x>[0-9a-fA-F]{2})|N\{[^}]*\}|(?P<c>.)|$)"
 )
 _CONTROL = {"n": "\n", "t": "\t", "r": "\r", "b": " ", "f": " ", "v": " ", "a": " "}
+_INNER = r"""(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\{[^{}]*\}|[^{}"'])*"""
+"""The expression of an f-string, which may hold strings with its own quotes (since Python 3.12)."""
 _LITERAL = re.compile(
-    r"""\#[^\n]*
-      | (?:(?<!\w)(?P<prefix>[rRbBuUfFtT]{1,3}))?
+    rf"""\#[^\n]*
+      | (?<!\w)(?P<f>[rR]?[fFtT][rR]?)(?P<ends>(?P<lines>\"\"\"|\'\'\')|"|')
+        (?P<filled>
+          (?:\\.|\{{\{{|\}}\}}|\{{{_INNER}\}}|(?!(?P=ends))(?(lines)[^\\{{}}]|[^\\{{}}\n]))*
+        )(?P=ends)
+      | (?:(?<!\w)(?P<prefix>[rRbBuUfFtT]{{1,3}}))?
         (?: (?P<triple>\"\"\"|\'\'\')(?P<long>(?:\\.|(?!(?P=triple)).)*)(?P=triple)
           | (?P<quote>["'])(?P<short>(?:\\.|(?!(?P=quote))[^\\\n])*)(?P=quote) )""",
     re.VERBOSE | re.DOTALL,
 )
-_FIELD = re.compile(r"\{\{|\}\}|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
+_FIELD = re.compile(rf"\{{\{{|\}}\}}|\{{{_INNER}\}}")
 _ADDS = re.compile(r"[ \t]*\+\s*(?![rRbBuUfFtT]{0,2}[\"'])")
 _ADDED_TO = re.compile(r"[\w)\]]\s*\+\s*$")
 """An expression added behind a literal (`_ADDS`), or in front of it: a hole, as in an f-string."""
@@ -114,10 +120,10 @@ def _literals(source: str) -> Iterator[tuple[int, str]]:
     for match in _LITERAL.finditer(source):
         number += source.count("\n", position, match.start())
         position = match.start()
-        if match["triple"] is None and match["quote"] is None:
-            continue  # a comment
-        prefix = (match["prefix"] or "").lower()
-        body = match["short"] if match["triple"] is None else match["long"]
+        if match[0].startswith("#"):
+            continue
+        prefix = (match["f"] or match["prefix"] or "").lower()
+        body = next(match[name] for name in ("filled", "long", "short") if match[name] is not None)
         if "f" in prefix or "t" in prefix:
             body = _FIELD.sub(_field, body)
         if _ADDED_TO.search(source, max(match.start() - _ADDED_WITHIN, 0), match.start()):
@@ -132,7 +138,11 @@ def _field(match: re.Match[str]) -> str:
     field = match[0]
     if field in ("{{", "}}"):
         return field[0]
-    return f" {HOLE} " + "\n" * field.count("\n")  # keep the expression's line breaks for the line numbers
+    lines = [""] * (field.count("\n") + 1)  # keep the expression's line breaks for the line numbers
+    for number, text in _literals(field[1:-1]):
+        if len(words_of(text)) > 1:  # a sentence, not the key of a mapping
+            lines[number - 1] += f" {text} ".replace("\n", " ")
+    return f" {HOLE} " + "\n".join(lines)
 
 
 def _unescape(line: str) -> str:
