@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ast
+import ensurepip
 import re
-from collections.abc import Iterator
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from pytest_tokenbudget.errors import TokenBudgetError
 
@@ -74,3 +81,42 @@ def test_modules_that_are_named_exist() -> None:
     pages = (FENCED.sub("", page.read_text("utf-8")) for page in PAGES)
     named = {name for page in pages for name in re.findall(r"`([\w/]+\.py)`", page)}
     assert [name for name in named if not any(path.endswith(f"/{name}") for path in held)] == []
+
+
+PIP = re.compile(r"pip install ((?:-U )?(?:\"[^\"]+\"|[\w.-]*\w))")
+
+
+def write_wheel(name: str, extras: Iterable[str], folder: Path) -> None:
+    """An empty wheel, newer than all others."""
+    stem = f"{name.replace('-', '_')}-9999"
+    provided = "".join(f"Provides-Extra: {extra}\n" for extra in extras)
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 9999\n{provided}"
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{stem}.dist-info/METADATA", metadata)
+        wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{stem}.dist-info/RECORD", "")
+
+
+def test_what_messages_install_is_of_the_project_and_pip_takes_it(tmp_path: Path) -> None:
+    """All commands at once, held against wheels in a folder: pip starts slowly."""
+    modules = (ROOT / "pytest_tokenbudget").rglob("*.py")
+    commands = sorted({found for each in modules for found in PIP.findall(each.read_text("utf-8"))})
+    named = [part for command in commands for part in shlex.split(command)]
+    requirements = [Requirement(part) for part in named if part != "-U"]
+    assert len(requirements) >= 4
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {"pytest-tokenbudget": set(project["optional-dependencies"])}
+    declared = {each.name: each.specifier for each in map(Requirement, project["dependencies"])}
+    for each in requirements:
+        assert each.extras <= extras.get(each.name, set())
+        assert each.name in extras or each.specifier in (declared[each.name], "")
+        write_wheel(each.name, extras.get(each.name, ()), tmp_path)
+    bundled = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+    if not bundled:
+        pytest.skip("this Python brings no pip")
+    dry = ["--isolated", "--dry-run", "--no-index", "--no-deps", f"--find-links={tmp_path}"]
+    command = [sys.executable, f"{bundled[-1]}/pip", "install", *dry, f"--target={tmp_path}", *named]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {f"{each.name}-9999" for each in requirements} <= set(done.stdout.replace("_", "-").split())
+    assert "WARNING" not in done.stderr, "an extra that is not there is a warning"

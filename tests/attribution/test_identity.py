@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -275,6 +276,27 @@ def test_a_renamed_test_or_cassette_of_another_recorder(
     assert (judged.status, judged.verdicts) == (0, {"within"})
     assert project.judge(UPDATE, "test_it.py").status == 0
     assert measured(project.judge(), "test_mail[B]") == measured(was, "test_letters[B]")
+
+
+def test_another_recorder_records_anew_what_is_stale_by_its_own_command(
+    tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi
+) -> None:
+    """Its command is run from the state that names it; then the update that accepts the turn that is new."""
+    project = make(tmp_path / "suite", pytester, ADOPTED)
+    assert project.run("--record-mode=once", url=api.url).status == 0
+    assert project.judge(UPDATE).status == 0
+    path = project.path / "test_it.py"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace('ask("Letter A") and', 'ask("Letter A") and ask("Letter D") and'), "utf-8")
+    test = "test_it.py::test_letters[B]"
+    judged = project.judge(test)
+    assert (judged.status, judged.verdicts) == (1, {"stale"}), judged.output
+    for verdict in ("over", "within"):
+        *_, command = [shlex.split(found) for found in re.findall(r"(?m)^  pytest (--.*)", judged.output)]
+        done = project.run(*command, url=api.url)
+        assert done.status == 0, done.output
+        judged = project.judge(test)
+        assert judged.verdicts == {verdict}, (command, judged.output)
 
 
 def test_parameters_that_were_not_asked_for_are_not_gone(

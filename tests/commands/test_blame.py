@@ -17,7 +17,7 @@ import pytest
 from pytest_tokenbudget.reports.blame_report import blame_lines
 from support.agent_suite import PROMPT, RULE, TESTS
 from support.apart import COLD
-from support.scratch import Scratch
+from support.scratch import Scratch, follow_deepening
 
 SLOW = """
 import pathlib
@@ -147,7 +147,9 @@ def test_ranges(repo: Scratch, tmp_path: Path) -> None:
     assert "'..HEAD' is no range" in repo.refused("blame", "..HEAD")
     assert "'nowhere' names no commit" in repo.refused("blame", "nowhere..HEAD")
     assert "HEAD..HEAD~1 holds no commit" in repo.refused("blame", "HEAD..HEAD~1")
-    assert "This clone is shallow" in repo.shallow(tmp_path / "clone").refused("blame", "HEAD~1..HEAD")
+    clone = repo.shallow(tmp_path / "clone")
+    follow_deepening(clone, clone.refused("blame", "HEAD~1..HEAD"))
+    assert clone.git("rev-list", "--count", "HEAD~1..HEAD") == "1"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_tokenbudget.model import Rate
 from support import documents
-from support.scratch import Scratch, use
+from support.scratch import Scratch, follow_deepening, use
 
 FILE = "tests/token_budgets/test_agent.yaml"
 ID = "tests/test_agent.py::"
@@ -179,6 +179,8 @@ def test_in_a_shallow_clone(repo: Scratch, tmp_path: Path) -> None:
         text = clone.refused(*arguments)
         assert "This clone is shallow" in text
         assert "`fetch-depth: 0`" in text
+    follow_deepening(clone, text)
+    assert clone.json("diff", "HEAD~1") == repo.json("diff", "HEAD~1")
     deeper = repo.shallow(tmp_path / "deeper", depth=2)
     assert deeper.json("diff", "HEAD~1")["unchanged"] == 4
 

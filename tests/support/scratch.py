@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -113,3 +114,11 @@ class Scratch:
         """A shallow clone, as CI makes it."""
         self.git("clone", "--quiet", f"--depth={depth}", self.top.resolve().as_uri(), str(target))
         return Scratch(target)
+
+
+def follow_deepening(clone: Scratch, refusal: str) -> None:
+    """Run what the refusal of a shallow clone names."""
+    assert "This clone is shallow" in refusal
+    (command,) = re.findall(r"Run `git (.+?)`", " ".join(refusal.split()))
+    clone.git(*command.split())
+    assert clone.git("rev-parse", "--is-shallow-repository") == "false"
