@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from pytest_tokenbudget.budget.baselines import Baseline, read_baselines
+from pytest_tokenbudget.budget.baselines import read_baselines
 from pytest_tokenbudget.budget.changes import (
     PATTERN,
     Baselines,
@@ -19,7 +19,6 @@ from pytest_tokenbudget.budget.changes import (
 )
 from pytest_tokenbudget.commands import output, suite
 from pytest_tokenbudget.errors import BaselineError, ReportError
-from pytest_tokenbudget.metering.cache_split import as_written
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import ScenarioId, Verdict
 from pytest_tokenbudget.replay.cassette_file import is_own, module_of_cassette
@@ -84,6 +83,7 @@ def compare(repository: Repository, base: str | None) -> Diff:
         prices.cost,
         load_settings(repository.folder).scenario.runs_per_month,
         baseline_history.accepted_since(repository, commit),
+        build.starts(both[1].values(), prices.cost),
     )
     if apart:
         found["other_start"] = sorted(apart)
@@ -109,28 +109,16 @@ def write_baselines(folder: Path, paths: Sequence[str], form: str = "terminal") 
         )
     tokens = {name: build.tokens(one.usage, prices.cost) for name, one in sorted(chosen.items())}
     price_list = {"source": prices.source, "version": prices.version}
+    start = build.starts(chosen.values(), prices.cost)
     if form == "json":
-        value = baseline_report.suite_json(tokens, price_list, runs)
+        value = baseline_report.suite_json(tokens, price_list, runs, start)
         output.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", None)
         return 0
-    start = _start(chosen.values(), prices)
     lines = baseline_report.suite_lines(
-        tokens, price_list, runs, start=start, columns=output.columns(), ascii_only=output.ascii_only()
+        tokens, price_list, runs, start, columns=output.columns(), ascii_only=output.ascii_only()
     )
     output.write_lines(lines, None)
     return 0
-
-
-def _start(baselines: Iterable[Baseline], prices: Prices) -> tuple[int, float]:
-    """Return how many baselines began partly warm, and what these cost more from an empty cache, in dollars.
-
-    What has no price adds nothing, here as in the sum.
-    """
-    warm = [one for one in baselines if one.foreign_reads]
-    cold = [prices.cost(as_written(one.usage, one.foreign_reads)) for one in warm]
-    were = [prices.cost(one.usage) for one in warm]
-    more = [now - was for was, now in zip(were, cold, strict=True) if was is not None and now is not None]
-    return len(warm), float(sum(more))
 
 
 def _is_in(name: str, paths: Sequence[str]) -> bool:

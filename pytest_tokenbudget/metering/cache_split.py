@@ -937,6 +937,22 @@ def as_written(usage: Usage, foreign: ForeignReads) -> Usage:
     )
 
 
+def least_warm(usage: Usage, foreign: ForeignReads) -> Usage:
+    """Return the least that a run bills whose prefix is in the cache already, from its turns' sum alone.
+
+    Which turn wrote the prefix is not known then: all that a model wrote is taken as read, unless the model
+    has `foreign` reads and so began warm. It is exact for a run of one turn, and one that wrote nothing.
+    """
+    began_warm = {rate.model for rate, amounts in foreign.items() if any(amounts.values())}
+    return Usage(
+        usage.turns,
+        {
+            rate: tokens if rate.model in began_warm else _as_read(tokens)
+            for rate, tokens in usage.by_rate.items()
+        },
+    )
+
+
 def as_warm(turns: Iterable[Usage]) -> Usage:
     """Return what the turns of a run bill together where their prefix is in the cache already.
 
@@ -950,15 +966,19 @@ def as_warm(turns: Iterable[Usage]) -> Usage:
         if rate.model not in seen and (written or read):
             seen.add(rate.model)
             if not read:
-                warm = replace(
-                    tokens,
-                    ephemeral_5m_input_tokens=0,
-                    ephemeral_1h_input_tokens=0,
-                    cache_read_input_tokens=written,
-                )
-                usage = usage.with_main(rate, warm)
+                usage = usage.with_main(rate, _as_read(tokens))
         total += usage
     return total
+
+
+def _as_read(tokens: Tokens) -> Tokens:
+    """Return tokens with what was written to the cache as read from it."""
+    return replace(
+        tokens,
+        ephemeral_5m_input_tokens=0,
+        ephemeral_1h_input_tokens=0,
+        cache_read_input_tokens=tokens.cache_read_input_tokens + tokens.cache_creation_input_tokens,
+    )
 
 
 def _as_written(tokens: Tokens, amounts: Mapping[str, int]) -> Tokens:

@@ -6,9 +6,12 @@
         "change": "raised" | "lowered" | "shifted" | "added" | "removed" | "renamed",
         "before": TOKENS | null, "now": TOKENS | null, "accepts": ["system"],
         "sources": [{"file": "prompts/support.md", "line": 14}]}],
-      "already": null | [{"id": ..., "verdict": "over", "commit": HASH | null, "worse": [METRIC, ...]}]}
+      "already": null | [{"id": ..., "verdict": "over", "commit": HASH | null, "worse": [METRIC, ...]}],
+      "start": {"scenarios": 14, "foreign_reads": 0, "usd": ..., "cold_usd": ..., "warm_usd": ...,
+        "warm_is_least": true}}
 
 `already` says what failed at the base; it is null if no document of the base was given.
+`start` is what a run of all baselines of now costs, by what the prompt cache holds when it begins.
 """
 
 from __future__ import annotations
@@ -30,11 +33,18 @@ from pytest_tokenbudget.reports.document import (
     LimitEntry,
     ScenarioEntry,
     SourceEntry,
+    StartsEntry,
     TokensEntry,
     add,
     problems,
 )
-from pytest_tokenbudget.reports.scenario_view import METRICS, other_start, short_ids, usual_month
+from pytest_tokenbudget.reports.scenario_view import (
+    METRICS,
+    baselines_month,
+    other_start,
+    short_ids,
+    usual_month,
+)
 from pytest_tokenbudget.reports.text import Line, Paper, code, html, named_table, plain, prose, shorten, wrap
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, listed, money, percent, plural, signed
 
@@ -89,6 +99,8 @@ class Diff(TypedDict):
     already: list[AlreadyEntry] | None
     other_start: NotRequired[list[str]]
     """Ids of scenarios that were recorded from different caches: foreign reads count as writes."""
+    start: NotRequired[StartsEntry]
+    """What the baselines of now cost, from the start of each recording and from others."""
 
 
 def diff(
@@ -99,8 +111,12 @@ def diff(
     cost: CostOf,
     runs_per_month: int | None = None,
     accepts: Mapping[str, NewlyAccepted] = MappingProxyType({}),
+    start: StartsEntry | None = None,
 ) -> Diff:
-    """Return the DIFF of `changes`, both sides at the same prices. `accepts` is by scenario id."""
+    """Return the DIFF of `changes`, both sides at the same prices.
+
+    `accepts` is by scenario id; `start` is of all baselines of now.
+    """
     scenarios: list[ChangeEntry] = [
         {
             "id": one.id,
@@ -117,7 +133,7 @@ def diff(
         }
         for one in changes
     ]
-    return {
+    found: Diff = {
         "version": VERSION,
         "base": base,
         "prices": dict(prices),
@@ -126,6 +142,7 @@ def diff(
         "scenarios": scenarios,
         "already": None,
     }
+    return found if start is None else {**found, "start": start}
 
 
 def already_failing(report: Document, base: Document, was: Mapping[str, str]) -> list[AlreadyEntry]:
@@ -186,6 +203,7 @@ def _object(optional: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 _TOKENS_OR_NULL = {"anyOf": [{"$ref": "#/$defs/tokens"}, {"type": "null"}]}
+_DOLLARS_OR_NULL = {"type": ["number", "null"], "minimum": 0}
 _CHANGES = {"enum": ["raised", "lowered", "shifted", "added", "removed", "renamed"]}
 _CHANGE = _object(
     ("accepts", "sources"),
@@ -214,7 +232,17 @@ _SCHEMA = _object(
     scenarios={"type": "array", "items": _CHANGE},
     already={"anyOf": [{"type": "array", "items": _ALREADY}, {"type": "null"}]},
 )
-_SCHEMA["properties"]["other_start"] = {"type": "array", "items": _TEXT}
+_SCHEMA["properties"] |= {
+    "other_start": {"type": "array", "items": _TEXT},
+    "start": _object(
+        scenarios={"$ref": "#/$defs/count"},
+        foreign_reads={"$ref": "#/$defs/count"},
+        usd=_DOLLARS_OR_NULL,
+        cold_usd=_DOLLARS_OR_NULL,
+        warm_usd=_DOLLARS_OR_NULL,
+        warm_is_least={"type": "boolean"},
+    ),
+}
 
 
 _BOTH_SIDES = "on both sides"
@@ -375,12 +403,19 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
     notes = [_renamed(one) for one in _sorted(diff) if one["was"] != one["id"]]
     notes += other_start(diff.get("other_start", ()), _BOTH_SIDES)
     notes += [_already(one) for one in diff["already"] or ()]
-    if diff.get("runs_per_month"):
-        notes.append(usual_month(diff["runs_per_month"] or 0))
+    notes += _months(diff)
     if notes:
         lines.append(Line())
     lines += [Line(text) for note in notes for text in wrap(note, columns, "", "  ")]
     return list(map(paper.fitted, lines))
+
+
+def _months(diff: Diff) -> list[str]:
+    """Return what a month is, and what the baselines of now cost in one; nothing if that is not known."""
+    runs = diff.get("runs_per_month")
+    if not runs:
+        return []
+    return [usual_month(runs), *([baselines_month(diff["start"], runs)] if "start" in diff else [])]
 
 
 def diff_markdown(diff: Diff) -> str:
@@ -394,6 +429,7 @@ def diff_markdown(diff: Diff) -> str:
         if told:
             blocks.append(_table(told[:_COMMENT_ROWS]))
         blocks += [html(note) for note in other_start(diff.get("other_start", ()), _BOTH_SIDES)]
+        blocks += [html(note) for note in _months(diff)]
         blocks += _cut([_renamed_markdown(one) for one in _sorted(diff) if one["was"] != one["id"]])
         if len(told) > _COMMENT_ROWS:
             blocks.append(f"_And {len(told) - _COMMENT_ROWS:,} more: `tokenbudget diff` lists them all._")
@@ -488,17 +524,21 @@ _TOTAL = "total"
 
 
 def suite_json(
-    baselines: Mapping[str, TokensEntry], prices: Mapping[str, str], runs_per_month: int | None
+    baselines: Mapping[str, TokensEntry],
+    prices: Mapping[str, str],
+    runs_per_month: int | None,
+    start: StartsEntry,
 ) -> dict[str, Any]:
-    """Return the baselines as `{"version", "prices", "runs_per_month", "totals": TOKENS, "scenarios": ...}`.
+    """Return the baselines as `{"version", "prices", "runs_per_month", "totals", "start", "scenarios"}`.
 
-    `scenarios` is `{ID: TOKENS}`.
+    `totals` is TOKENS, and `scenarios` `{ID: TOKENS}`.
     """
     return {
         "version": 1,
         "prices": dict(prices),
         "runs_per_month": runs_per_month,
         "totals": add(list(baselines.values())),
+        "start": start,
         "scenarios": dict(baselines),
     }
 
@@ -507,16 +547,12 @@ def suite_lines(
     baselines: Mapping[str, TokensEntry],
     prices: Mapping[str, str],
     runs_per_month: int | None,
+    start: StartsEntry,
     *,
-    start: tuple[int, float] = (0, 0.0),
     columns: int,
     ascii_only: bool = False,
 ) -> list[Line]:
-    """Return a table of the baselines, one row a scenario, with their sum.
-
-    `start`: how many of them were recorded from a cache that was partly warm, and by how many dollars a run
-    of these costs more from an empty one.
-    """
+    """Return a table of the baselines, one row a scenario, with their sum and, from each `start`, a month."""
     if not baselines:
         return [Line("There are no baselines here. Write them with `tokenbudget update`.")]
     names = [*short_ids(list(baselines)), _TOTAL]
@@ -528,19 +564,10 @@ def suite_lines(
     about = [plural(len(baselines), "scenario"), f"prices of {' '.join(prices.values())}"]
     if runs_per_month is not None:
         about.append(usual_month(runs_per_month))
-        about.append(_priced_from(start, len(baselines), runs_per_month))
-    return [*lines, Line(), *map(Line, wrap(", ".join(about), columns))]
-
-
-def _priced_from(start: tuple[int, float], scenarios: int, runs_per_month: int) -> str:
-    """Return from which start a month is priced, and what an empty cache would add to it."""
-    warm, more = start
-    if not warm:
-        return "from the start of each recording: an empty prompt cache"
-    return (
-        f"from the start of each recording: {warm:,} of {scenarios:,} began partly warm, and a month costs "
-        f"{money(more * runs_per_month)} more from an empty prompt cache"
-    )
+    notes = [", ".join(about)]
+    if runs_per_month is not None:
+        notes.append(baselines_month(start, runs_per_month))
+    return [*lines, Line(), *(Line(text) for note in notes for text in wrap(note, columns))]
 
 
 def _baseline_cells(one: TokensEntry, runs_per_month: int | None) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from types import MappingProxyType
 from pytest_tokenbudget import __version__
 from pytest_tokenbudget.advice.context import PARTS, Portion, portions
 from pytest_tokenbudget.advice.layout import LaidOut
+from pytest_tokenbudget.budget.baselines import Baseline
 from pytest_tokenbudget.budget.verdict import (
     ALPHA,
     CostOf,
@@ -25,7 +26,7 @@ from pytest_tokenbudget.budget.verdict import (
     runs_to_decide,
     student_quantile,
 )
-from pytest_tokenbudget.metering.cache_split import ForeignReads, as_warm, as_written
+from pytest_tokenbudget.metering.cache_split import ForeignReads, as_warm, as_written, least_warm
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.model import COUNTS, Basis, Finding, FindingKind, Tokens, Usage
 from pytest_tokenbudget.replay.redaction import Secrets
@@ -42,6 +43,7 @@ from pytest_tokenbudget.reports.document import (
     PartEntry,
     Recorder,
     ScenarioEntry,
+    StartsEntry,
     TokensEntry,
     ToolEntry,
     TurnEntry,
@@ -226,6 +228,29 @@ def tokens(used: Usage, cost: CostOf) -> TokensEntry:
     """Return TOKENS of the document, with dollars."""
     costs = {rate: dollars(cost(Usage.of(rate, counts))) for rate, counts in used.by_rate.items()}
     return tokens_entry(used, dollars(cost(used)), costs)
+
+
+def starts(baselines: Collection[Baseline], cost: CostOf) -> StartsEntry:
+    """Return what a run of each of `baselines` costs together, from the start of each and from others."""
+    warm = [least_warm(one.usage, one.foreign_reads) for one in baselines]
+
+    def together(usages: Iterable[Usage]) -> float | None:
+        costs = [cost(usage) for usage in usages]
+        known = [each for each in costs if each is not None]
+        return dollars(sum(known, Decimal(0))) if len(known) == len(costs) else None
+
+    return {
+        "scenarios": len(baselines),
+        "foreign_reads": sum(
+            amount for one in baselines for ttls in one.foreign_reads.values() for amount in ttls.values()
+        ),
+        "usd": together(one.usage for one in baselines),
+        "cold_usd": together(as_written(one.usage, one.foreign_reads) for one in baselines),
+        "warm_usd": together(warm),
+        "warm_is_least": any(
+            one.usage.turns > 1 and least != one.usage for one, least in zip(baselines, warm, strict=True)
+        ),
+    }
 
 
 def dollars(amount: Decimal | None) -> float | None:

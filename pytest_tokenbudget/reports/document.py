@@ -173,6 +173,22 @@ class StartEntry(TypedDict):
     """A run whose prefix is in the cache."""
 
 
+class StartsEntry(TypedDict):
+    """What a run of each of some baselines costs together, from several starts; None: a price is unknown."""
+
+    scenarios: int
+    foreign_reads: int
+    """Tokens that they read and had not put into the cache themselves."""
+    usd: float | None
+    """From the start of each recording."""
+    cold_usd: float | None
+    """From an empty cache."""
+    warm_usd: float | None
+    """With the prefix of each in the cache."""
+    warm_is_least: bool
+    """Whether `warm_usd` is the least that it can be: a baseline does not say which turn wrote how much."""
+
+
 class FormerlyEntry(TypedDict):
     """What tests that are gone have left, and a scenario finds by what it asks; and what takes it along.
 

@@ -4,7 +4,8 @@
       "web": "https://github.com/owner/name" | null,   where the remote is known
       "commits": [{"commit": HASH, "date": "2026-11-21T09:14:02+01:00", "subject": ...}],   oldest first
       "scenarios": {ID: [{"commit": INDEX, "tokens": TOKENS | null}]},
-      "other_start": [ID, ...]}   left out where there are none
+      "other_start": [ID, ...],   left out where there are none
+      "start": {...}}   what all baselines of now cost, by what the prompt cache holds when a run begins
 
 A scenario has a point only where its baseline changed. INDEX is the place of that commit in `commits`, and
 its tokens hold until the next point; null says that the baseline is gone. A scenario whose test was renamed
@@ -35,8 +36,8 @@ from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.reports import build
-from pytest_tokenbudget.reports.document import TokensEntry, add, problems
-from pytest_tokenbudget.reports.scenario_view import other_start, short_ids, usual_month
+from pytest_tokenbudget.reports.document import StartsEntry, TokensEntry, add, problems
+from pytest_tokenbudget.reports.scenario_view import baselines_month, other_start, short_ids, usual_month
 from pytest_tokenbudget.reports.text import Line, Paper, crop, named_table, plain, wrap
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
@@ -73,6 +74,8 @@ class History(TypedDict):
     scenarios: dict[str, list[PointEntry]]
     other_start: NotRequired[list[str]]
     """Ids of scenarios that were recorded from different caches: foreign reads count as writes."""
+    start: NotRequired[StartsEntry]
+    """What the baselines after the newest commit cost, from the start of each recording and from others."""
 
 
 def from_trends(
@@ -218,11 +221,19 @@ def history_lines(
         f"{plural(number, 'commit')} from {first} to {last}" if number > 1 else f"1 commit, {first}",
         f"{plural(steady, 'scenario')} never changed" if steady else "every scenario changed",
         f"all at the prices of {' '.join(history['prices'].values())}",
-        *([usual_month(runs_per_month)] if runs_per_month else ()),
+        *months(history, runs_per_month),
         *other_start(history.get("other_start", ()), "throughout"),
     ]
     lines += [Line(), *(Line(text) for text in wrap(plain("; ".join(facts)), columns))]
     return list(map(paper.fitted, lines))
+
+
+def months(history: History, runs_per_month: float | None) -> list[str]:
+    """Return what a month is, and what the newest baselines cost in one; nothing if that is not known."""
+    if not runs_per_month:
+        return []
+    start = history.get("start")
+    return [usual_month(runs_per_month), *([baselines_month(start, runs_per_month)] if start else [])]
 
 
 def _step_lines(moves: Sequence[Step], paper: Paper, runs: float | None) -> Iterator[Line]:

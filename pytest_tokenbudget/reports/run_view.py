@@ -17,6 +17,7 @@ from pytest_tokenbudget.reports.scenario_view import (
     is_comparable,
     is_live,
     is_news,
+    month_from,
     rank,
     short_names,
     tilde,
@@ -280,12 +281,10 @@ def _start(scenarios: Sequence[ScenarioEntry]) -> str:
     starts = [(one["runs_per_month"] or 0, one.get("start")) for one in scenarios]
     cold = [runs * start["cold_usd"] for runs, start in starts if start and start["cold_usd"] is not None]
     warm = [runs * start["warm_usd"] for runs, start in starts if start and start["warm_usd"] is not None]
-    if len(cold) < len(starts) or len(warm) < len(starts) or money(sum(cold)) == money(sum(warm)):
+    if len(cold) < len(starts) or len(warm) < len(starts):
         return ""
-    from_empty = "from an empty cache"
-    if any(start and start["foreign_reads"] for _, start in starts):
-        from_empty = f"from recordings that began partly warm, {money(sum(cold))} {from_empty}"
-    return f" ({from_empty}, {money(sum(warm))} with a warm prefix)"
+    partly = any(start and start["foreign_reads"] for _, start in starts)
+    return month_from(sum(cold), sum(warm), partly=partly)
 
 
 def _relative(now: float, was: float) -> str:

@@ -20,6 +20,7 @@ from pytest_tokenbudget.reports.document import (
     FormerlyEntry,
     LimitEntry,
     ScenarioEntry,
+    StartsEntry,
     TokensEntry,
     TurnEntry,
     is_known,
@@ -552,6 +553,34 @@ def runs_of(scenario: ScenarioEntry, otherwise: float | None) -> float | None:
 def usual_month(runs_per_month: float) -> str:
     """Return what a month is if no test ran and so no marker was read, in words."""
     return f"a month is {runs_per_month:,.0f} runs of each, as the settings say (markers are not read)"
+
+
+def month_from(cold: float, warm: float, *, partly: bool, least: bool = False) -> str:
+    """Return in brackets from which start a month is priced, and what it costs from others, in dollars.
+
+    `partly`: some recordings began partly warm. `least`: `warm` is the least that it can be. Empty if the
+    cache makes no difference.
+    """
+    if money(cold) == money(warm):
+        return ""
+    from_empty = "from an empty cache"
+    if partly:
+        from_empty = f"from recordings that began partly warm, {money(cold)} {from_empty}"
+    return f" ({from_empty}, {'at least ' if least else ''}{money(warm)} with a warm prefix)"
+
+
+def baselines_month(starts: StartsEntry, runs_per_month: float) -> str:
+    """Return what baselines cost a month, together, and from which start, in words."""
+    number = starts["scenarios"]
+    every = f"all {number:,} baselines together" if number > 1 else "the baseline"
+    usd, cold, warm = (
+        None if dollars is None else dollars * runs_per_month
+        for dollars in (starts["usd"], starts["cold_usd"], starts["warm_usd"])
+    )
+    if usd is None or cold is None or warm is None:
+        return f"{every}: unknown a month, for a price is missing"
+    start = month_from(cold, warm, partly=starts["foreign_reads"] > 0, least=starts["warm_is_least"])
+    return f"{every}: {money(usd)} a month{start}"
 
 
 def other_start(names: Sequence[str], where: str) -> Iterator[str]:

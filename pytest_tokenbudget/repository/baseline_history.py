@@ -52,7 +52,7 @@ from pytest_tokenbudget.errors import BaselineError, GitError, TokenBudgetError
 from pytest_tokenbudget.files import locked
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, ScenarioId, Usage
-from pytest_tokenbudget.reports.build import Place
+from pytest_tokenbudget.reports.build import Place, starts
 from pytest_tokenbudget.reports.document import ScenarioEntry, is_measured, usage_of
 from pytest_tokenbudget.reports.history import History, from_trends
 from pytest_tokenbudget.repository.git import Commit, FileChange, Repository
@@ -193,6 +193,8 @@ def read_history(repository: Repository, most: int = COMMITS) -> tuple[History, 
     )
     if apart:
         history["other_start"] = sorted(apart)
+    if past.snapshots:
+        history["start"] = starts(past.snapshots[-1].baselines.values(), prices.cost)
     return history, past.amiss
 
 

@@ -16,6 +16,7 @@ from pytest_tokenbudget.metering.cache_split import (
     as_written,
     by_rate,
     foreign_reads,
+    least_warm,
     same_start,
 )
 from pytest_tokenbudget.metering.models import Family
@@ -133,6 +134,11 @@ def test_a_warm_prefix_is_what_a_first_turn_reads_just_after_another_run(prompt:
     assert as_warm([first]) == again
     assert as_warm([again]) == again, "what reads is warm"
     assert as_warm([first, first]) == again + first, "later turns stay as they are"
+    assert least_warm(first, {}) == again, "one turn wrote all"
+    assert least_warm(first + first, {}) == again + again, "nobody knows which turn wrote it"
+    rate = first.main_rate
+    assert least_warm(first, {rate: {"5m": 7}}) == first, "what has foreign reads began warm"
+    assert least_warm(first, {rate: {"5m": 0}}) == again
 
 
 class Exactly:

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_tokenbudget.budget.baselines import Baseline
 from pytest_tokenbudget.budget.changes import Change, Direction, Matched
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from pytest_tokenbudget.reports import advice_report, baseline_report, history
+from pytest_tokenbudget.reports import advice_report, baseline_report, build, history
 from pytest_tokenbudget.reports.baseline_report import Diff
+from pytest_tokenbudget.reports.document import usage_of
 from pytest_tokenbudget.reports.terminal import Line
 from support import documents
 
@@ -228,18 +230,52 @@ def test_the_suite_after_each_commit_adds_up() -> None:
 def test_show(golden: Golden, columns: int, runs: int | None) -> None:
     found = {one["id"]: one["baseline"] for one in documents.one_of_each()["scenarios"] if one["baseline"]}
     found[f"{TESTS}priceless"] = documents.used(documents.NEW_MODEL, 900, 0, 0, 10)
-    lines = baseline_report.suite_lines(found, PRICES, runs, columns=columns)
+    start = build.starts([Baseline(usage_of(one)) for one in found.values()], cost)
+    lines = baseline_report.suite_lines(found, PRICES, runs, start, columns=columns)
     golden(f"show-{columns}.txt", printed(lines, columns))
-    assert baseline_report.suite_json(found, PRICES, runs)["totals"]["cost_usd"] is None
+    assert baseline_report.suite_json(found, PRICES, runs, start)["totals"]["cost_usd"] is None
 
 
-def test_a_month_says_from_which_start_it_is_priced() -> None:
-    found = {f"{TESTS}a": documents.used("claude-sonnet-4-5", 900, 0, 2000, 10)}
-    starts = ((0, 0.0), (1, 0.0069))
-    shown = [baseline_report.suite_lines(found, PRICES, 1000, start=start, columns=99) for start in starts]
-    cold, warm = (" ".join(line.text for line in lines) for lines in shown)
-    assert "(markers are not read), from the start of each recording: an empty prompt cache" in cold
-    assert "1 of 1 began partly warm, and a month costs $6.90 more from an empty prompt cache" in warm
+@pytest.mark.parametrize(
+    ("turns", "foreign", "said"),
+    [
+        (1, {}, "from an empty cache, $9.60"),
+        (2, {}, "from an empty cache, at least $9.60"),
+        (2, {"5m": 100}, "from recordings that began partly warm, $25.80 from an empty cache, $24.00"),
+    ],
+)
+def test_a_month_says_from_which_start_it_is_priced(turns: int, foreign: Any, said: str) -> None:
+    """`show`, `diff` and `history` say it of the same baselines in the same words."""
+    rate = Rate(documents.SONNET)
+    tokens = Tokens(100, ephemeral_5m_input_tokens=800, cache_read_input_tokens=200, output_tokens=10)
+    held = Baseline(Usage.of(rate, tokens, turns), {rate: foreign})
+
+    def by_kind(usage: Usage) -> Decimal:
+        all_of_it = usage.tokens
+        written, read = all_of_it.cache_creation_input_tokens, all_of_it.cache_read_input_tokens
+        return (Decimal(2) * written + Decimal("0.2") * read) / 10**6 + Decimal("0.00076")
+
+    start = build.starts([held], by_kind)
+    found = {f"{TESTS}a": documents.used(documents.SONNET, 100, 800, 200, 10)}
+    past_one = {**past(1), "start": start}
+    diff = baseline_report.diff([], 1, BASE, PRICES, by_kind, 10_000, start=start)
+    shown = (
+        baseline_report.suite_lines(found, PRICES, 10_000, start, columns=500),
+        history.history_lines(past_one, columns=500, runs_per_month=10_000),
+        baseline_report.diff_lines(diff, columns=500),
+    )
+    for lines in shown:
+        assert lines[-1].text.endswith(f"the baseline: $24.00 a month ({said} with a warm prefix)")
+    assert by_kind(held.usage) * 10_000 == 24
+
+
+def test_a_month_is_unknown_without_a_price() -> None:
+    held = Baseline(use(900, model=documents.NEW_MODEL))
+    start = build.starts([held], cost)
+    assert (start["usd"], start["cold_usd"], start["warm_usd"]) == (None, None, None)
+    priceless = {f"{TESTS}priceless": documents.used(documents.NEW_MODEL, 900, 0, 0, 10)}
+    lines = baseline_report.suite_lines(priceless, PRICES, 5, start, columns=99)
+    assert lines[-1].text.endswith("unknown a month, for a price is missing")
 
 
 def levers() -> advice_report.Advice:

@@ -55,14 +55,13 @@ from pytest_tokenbudget.reports.dashboard.totals import (
     totals,
 )
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_measured
-from pytest_tokenbudget.reports.history import History
+from pytest_tokenbudget.reports.history import History, months
 from pytest_tokenbudget.reports.scenario_view import (
     approximate,
     cost_cell,
     cost_change,
     other_start,
     rows,
-    usual_month,
     ways_out,
 )
 from pytest_tokenbudget.reports.text import plain
@@ -315,8 +314,8 @@ def _facts(
         comparable = [one for one in document["scenarios"] if scenario_view.is_comparable(one)]
         yield from [of_month] if (of_month := run_view.month(comparable)) else []
         yield f"{plain(document['tool']['name'])} {plain(document['tool']['version'])}"
-    elif runs is not None:
-        yield usual_month(runs)
+    elif history:
+        yield from months(history, runs)
     if history:
         yield from other_start(history.get("other_start", ()), "in the trends")
 
