@@ -328,6 +328,7 @@ def _forked(arguments: Sequence[str], folder: Path) -> int | None:
     """Run pytest in a fork of this process, without keys, and return its exit status."""
     process = multiprocessing.get_context("fork").Process(target=_become_pytest, args=(arguments, folder))
     process.start()
+    _load_counting()  # for the runs after it, while it runs
     process.join()
     return process.exitcode
 
@@ -346,11 +347,18 @@ def _preload() -> bool:
         redirect_stderr(quiet),
         suppress(SystemExit),
     ):
-        _run_pytest(["--token-budget", "--noconftest", "-c", os.devnull, "--rootdir", empty, empty])
-    Prices().card(Rate("any"))  # what both need is loaded with their first question
+        apart = [
+            f"{option}={empty}" for option in ("--rootdir", "--confcutdir")
+        ]  # else all beside is looked at
+        _run_pytest(["--token-budget", "--noconftest", "-c", os.devnull, *apart, empty])
+    return threading.active_count() == 1  # a plugin may have started one
+
+
+def _load_counting() -> None:
+    """Load what counts and prices changed prompts; both load it with their first question, and once."""
+    Prices().card(Rate("any"))
     best_counter().count("any", Family.V3)
     gc.freeze()  # pytest collects garbage ten times at its end
-    return threading.active_count() == 1  # a plugin may have started one
 
 
 def _become_pytest(arguments: Sequence[str], folder: Path) -> None:

@@ -147,8 +147,13 @@ class Repository:
         return next(self._log("--no-walk", found))
 
     def default_branch(self) -> str:
-        """Return the branch that work is merged into. Raises GitError if none is found."""
-        found = next((name for name in DEFAULT_BRANCHES if self._verify(name)), None)
+        """Return the branch that work is merged into. Raises GitError if none is found.
+
+        Each judging run asks, so one process of git is started for all the names.
+        """
+        refs = {_ref(name): name for name in DEFAULT_BRANCHES}
+        listed = _git(self.folder, "for-each-ref", "--format=%(refname)", *refs).stdout.decode().split()
+        found = next((name for ref, name in refs.items() if ref in listed), None)
         if found is None:
             fix = _DEEPEN if self.is_shallow else "Name the commit to compare with, such as HEAD~1."
             raise GitError(f"None of {', '.join(DEFAULT_BRANCHES)} exists here. {fix}")
@@ -159,12 +164,13 @@ class Repository:
 
         Raises GitError if they have no commit in common.
         """
-        other, head = self.commit(revision), self.commit()
-        base = _git(self.folder, "merge-base", other.id, head.id, check=False).stdout.decode().strip()
+        other = self._verify(revision) or self.commit(revision).id
+        base = _git(self.folder, "merge-base", other, "HEAD", check=False).stdout.decode().strip()
         if not base:
+            self.commit()
             fix = _DEEPEN if self.is_shallow else "Name a commit that HEAD builds upon."
             raise GitError(f"{revision} and HEAD have no commit in common. {fix}")
-        return self.commit(base)
+        return next(self._log("--no-walk", base))
 
     def base(self) -> str:
         """Return the hash of where HEAD left the default branch, or of HEAD if that cannot be told.
@@ -281,6 +287,11 @@ class Repository:
     def _fields(self, *given: str) -> list[str]:
         """Run git and return its output, split at NUL characters, without empty fields."""
         return [field for field in os.fsdecode(_git(self.folder, *given).stdout).split("\0") if field]
+
+
+def _ref(branch: str) -> str:
+    """Return the whole name of a branch: `refs/remotes/origin/main`, `refs/heads/main`."""
+    return f"refs/{'remotes' if '/' in branch else 'heads'}/{branch}"
 
 
 def head_of(folder: Path) -> str | None:

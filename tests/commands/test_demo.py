@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from pytest_tokenbudget.cli import main
 from pytest_tokenbudget.commands import suite
 from support.apart import warm_python
 
+WATCHER = """
+def pytest_collect_directory(path):
+    with open({!r}, "a", encoding="utf-8") as visited:
+        visited.write(f"{{path}}\\n")
+"""
 GREEN, GROWN, ACCEPTED, GROWN_AGAIN = range(1, 5)
 
 
@@ -35,11 +41,22 @@ def of_git(folder: Path, *arguments: str) -> list[str]:
 def test_from_green_to_red_for_the_second_change_alone(tmp_path: Path) -> None:
     """As `make demo` runs it from nothing."""
     command = [warm_python(), "-m", "pytest_tokenbudget", "demo", "shop"]
-    environment = {**os.environ, "ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "COLUMNS": "80"}
+    visited = tmp_path / "visited.txt"
+    (tmp_path / "watcher.py").write_text(WATCHER.format(str(visited)), "utf-8")
+    environment = {
+        **os.environ,
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
+        "COLUMNS": "80",
+        "PYTHONPATH": str(tmp_path),
+        "PYTEST_PLUGINS": "watcher",
+    }
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told = parts(done.stdout)
     assert "token budgets: 2 within" in told[GREEN]
+    folders = {Path(line) for line in visited.read_text("utf-8").splitlines()}
+    assert tmp_path / "shop" / "tests" in folders
+    assert not folders & {tmp_path, *tmp_path.parents, Path(tempfile.gettempdir())}, "only what is its own"
     assert "prompts/support.md:16: the system prompt (system[0])" in told[GROWN]
     assert "prompts/support.md:16-24" in told[GROWN]
     assert " a month, in 2 scenarios together" in told[GROWN]
