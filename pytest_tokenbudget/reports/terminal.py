@@ -39,7 +39,7 @@ from pytest_tokenbudget.reports.text import (
     width,
     wrap,
 )
-from pytest_tokenbudget.wording import NONE, listed, money, plural, signed, signed_count
+from pytest_tokenbudget.wording import NONE, UNKNOWN, listed, money, plural, signed, signed_count
 
 _LEAST_COLUMNS = 40
 """The least width that lines are laid out for; the longest option of a command fits into it."""
@@ -290,11 +290,7 @@ def failure_text(scenario: ScenarioEntry) -> str:
 
     Stands under the test's name, so it does not repeat it; pytest's short summary shows the first line.
     """
-    lines = [_REASONS.get(scenario["verdict"], scenario["verdict"])]
-    if scenario["verdict"] == "over":
-        its = rows(scenario)
-        past = [f"{row.metric} {row.now if row.change == NONE else row.change}" for row in its]
-        lines = [f"Over budget: {', '.join(past)}"]
+    lines = [failure_reason(scenario)]
     lines += [
         _where_to_look(finding)
         for finding in (change_view.reasons(scenario) or change_view.causes(scenario))[:1]
@@ -303,10 +299,25 @@ def failure_text(scenario: ScenarioEntry) -> str:
     return "\n".join(lines)
 
 
+def failure_reason(scenario: ScenarioEntry, *, amounts: bool = True) -> str:
+    """Return what a failing test is: `Over budget: prompt tokens +9.1%, cost +6.9%`, or without `amounts`."""
+    if scenario["verdict"] != "over":
+        return _REASONS.get(scenario["verdict"], scenario["verdict"])
+    past = [
+        f"{row.metric} {row.now if row.change == NONE else row.change}"
+        if amounts or row.now == UNKNOWN
+        else row.metric
+        for row in rows(scenario)
+    ]
+    return f"Over budget: {', '.join(past)}"
+
+
 def _where_to_look(finding: FindingEntry) -> str:
-    """Return the place of a finding, and what it says in a few words."""
+    """Return the place of a finding, and what it says in a few words, of this test alone."""
     if finding["kind"] in change_view.OF_COST:
-        return f"  {': '.join(filter(None, (change_view.place(finding), change_view.phrase(finding))))}"
+        where = ": ".join(filter(None, (change_view.place(finding), change_view.phrase(finding))))
+        is_growth = finding["kind"] == FindingKind.GROWTH and finding["where"] and finding["tokens"]
+        return f"  {where}" + (" in this test" if is_growth else "")
     return f"  {change_view.sentence(finding)}"
 
 

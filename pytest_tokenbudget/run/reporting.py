@@ -25,11 +25,12 @@ from pytest_tokenbudget.reports.change_view import cause_of, causes
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_lost
 from pytest_tokenbudget.reports.run_view import line
 from pytest_tokenbudget.reports.scenario_view import fails
-from pytest_tokenbudget.reports.terminal import failure_text, summary
+from pytest_tokenbudget.reports.terminal import failure_reason, failure_text, summary
 from pytest_tokenbudget.reports.text import crop, to_ascii, width, wrap
 from pytest_tokenbudget.run.results import Collected, Outcome, Results, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Session
+from pytest_tokenbudget.wording import plural
 
 Node = pytest.Item | pytest.Collector
 
@@ -76,16 +77,26 @@ class _Crash:
 
 
 class FailureText:
-    """The text of a failure; pytest's short summary takes its first line alone, under CI as well.
+    """The text of a failure, for JUnit files, for pytest's section of failures and for its short summary.
 
-    JUnit files have it with the commands that resolve it. In the terminal they stand in our section, once for
-    all tests.
+    JUnit files have all of it. In the terminal our section says the amounts, and the commands that resolve
+    it, once for all tests; with -q it has no amounts of a single test, so that the short summary says them.
     """
 
-    def __init__(self, text: str, entries: Sequence[ScenarioEntry] = ()) -> None:
-        """Take the text of what fails, and the scenarios that it is about."""
+    def __init__(self, text: str, entries: Sequence[ScenarioEntry] = (), verbosity: int = 0) -> None:
+        """Take the text of what fails, the scenarios that it is about, and the verbosity of the run."""
         self._text = text
-        self.reprcrash = _Crash(text.partition("\n")[0])
+        self._reason = text.partition("\n")[0]
+        self.alike = 0
+        """How many tests more fail of the same cause, and are told in our section alone."""
+        short = self._reason
+        for entry in entries:
+            if self._reason == printable(failure_reason(entry)):
+                self._reason = printable(failure_reason(entry, amounts=False))
+                is_over = entry["verdict"] == Verdict.OVER
+                short = short if is_over and verbosity < 0 else self._reason
+                short = short if is_over else short.partition(":")[0]
+        self.reprcrash = _Crash(short)
         ways_out = (str(way_out) for entry in entries for way_out in scenario_view.ways_out([entry]))
         self._elsewhere = {printable(line) for way_out in ways_out for line in way_out.splitlines()}
 
@@ -94,7 +105,9 @@ class FailureText:
 
     def toterminal(self, writer: Any) -> None:
         """Write the text to a writer of pytest's: what is indented as wide as the terminal is."""
-        for text in self._text.splitlines():
+        more = f" (so {'is' if self.alike == 1 else 'are'} {plural(self.alike, 'test')} more, below)"
+        writer.line(self._reason + (more if self.alike else ""))
+        for text in self._text.splitlines()[1:]:
             if printable(text) in self._elsewhere:
                 continue
             indent = next((indent for indent in ("  * ", "  ") if text.startswith(indent)), "")
@@ -331,7 +344,8 @@ class Summary:
         self._limit_told = False
         self._paid_calls = 0
         self._live_line: LiveLine | None = None
-        self._told: set[tuple[object, ...]] = set()
+        self._told: dict[tuple[object, ...], FailureText] = {}
+        """The first failure of each cause."""
         self._told_by_us: list[pytest.TestReport] = []
         """Failures that stand in our section, and not in pytest's."""
         self._failed: list[Any] | None = None
@@ -405,12 +419,13 @@ class Summary:
         failing = [entry for entry in getattr(report, ENTRIES, ()) if Verdict(entry["verdict"]).fails]
         if not failing or not report.failed or not isinstance(report.longrepr, str):
             return
-        told = {_told_by(entry) for entry in failing}
         verbosity = self._config.get_verbosity()
-        if verbosity < 0 or (verbosity == 0 and told <= self._told):
+        text = FailureText(report.longrepr, failing, verbosity)
+        first = [self._told.setdefault(_told_by(entry), text) for entry in failing]
+        if verbosity < 0 or (verbosity == 0 and text not in first):
             self._told_by_us.append(report)
-        self._told |= told
-        report.longrepr = FailureText(report.longrepr, failing)  # type: ignore[assignment]
+            first[0].alike += 1
+        report.longrepr = text  # type: ignore[assignment]
 
     def _tell_limit(self) -> None:
         """Say once what one call can cost under the spend limit, after the first call was bounded."""
@@ -449,7 +464,7 @@ class Summary:
             location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),
             keywords={},
             outcome="failed",
-            longrepr=FailureText(printable(text), [entry]),  # type: ignore[arg-type]
+            longrepr=FailureText(printable(text), [entry], self._config.get_verbosity()),  # type: ignore[arg-type]
             when="call",
         )
         self._config.hook.pytest_runtest_logreport(report=report)

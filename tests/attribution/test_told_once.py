@@ -43,6 +43,7 @@ def test_forty_five_failures_of_one_cause_are_sixty_lines(suite: Suite) -> None:
     assert len(lines) <= 60, done.output
     assert sum("the system prompt (system[0])" in line for line in lines) == 1
     assert sum(line.startswith("FAILED test_it.py::test_it[") for line in lines) == 45
+    assert "so are" not in done.output, "no failure stands outside of the section"
     assert sum("--token-budget-update" in line for line in lines) == 1
 
 
@@ -57,10 +58,13 @@ def test_a_failure_says_what_it_is_and_where_to_look(
     (block,) = re.findall(r"(?ms)^_+ test_it\[0\] _+\n(.*?)^(?:[=_]{5}|-+ gen)", done.output)
     what, where, *more = block.splitlines()
     assert not more or (len(more), columns) == (1, 60), "two lines, where they fit"
-    assert re.match(r"Over budget: prompt tokens ~?\+", what)
+    assert what == "Over budget: prompt tokens (so are 2 tests more, below)"
     assert where.startswith("  rules.py:2: the system prompt (system[0]) +")
+    assert " ".join(block.split()).endswith(" tokens in this test")
     for said in (where.strip(), "on one turn", "rules.py:2: the system prompt"):
         assert done.output.count(said) <= 2, said
+    assert "%" not in block, "the table has it"
+    assert re.findall(r"(?m)^FAILED .* - (.*)$", done.output) == ["Over budget: prompt tokens"] * 3
     assert done.output.count("--token-budget-update") == 1
     section = done.output.partition(" token budgets =")[2].partition("= short test summary")[0]
     assert all(len(line) <= columns for line in section.splitlines()[1:])
@@ -68,7 +72,8 @@ def test_a_failure_says_what_it_is_and_where_to_look(
         assert word not in done.output
     for case in ET.parse(Path(project.path, "junit.xml")).iter("testcase"):
         (failure,) = case.iter("failure")
-        assert failure.get("message") == what
+        assert failure.get("message") == "Over budget: prompt tokens"
+        assert re.match(r"Over budget: prompt tokens ~?\+[\d,.]+%", failure.text or "")
         assert "rules.py:2" in (failure.text or "")
         command = "pytest --token-budget --token-budget-update 'test_it.py::test_it["
         assert f"\n  {command}" in (failure.text or "")
@@ -78,3 +83,4 @@ def test_every_failure_is_told_with_v(suite: Suite) -> None:
     done = grown(suite, 2).run("--token-budget", "-v")
     assert len(re.findall(r"(?m)^_+ test_it\[[01]\] _+$", done.output)) == 2
     assert "answered by the most similar" in done.output
+    assert "so is" not in done.output, "each has its own failure"

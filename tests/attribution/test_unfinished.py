@@ -120,7 +120,7 @@ def test_nothing_hides_a_request_without_an_answer(suite: Suite, monkeypatch: py
     assert "6 failed" in judged.output
     assert (len(judged.scenarios), judged.verdicts) == (6, {"stale"})
     for name in judged.scenarios:
-        assert f"FAILED test_it.py::{name} - Stale: " in judged.output
+        assert f"FAILED test_it.py::{name} - Stale\n" in judged.output
     assert "(needs an API key): pytest --token-budget --token-budget-record=changed" in " ".join(
         judged.output.split()
     )
