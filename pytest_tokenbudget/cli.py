@@ -30,10 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(given, rest[1:] if rest[:1] == ["--"] else rest)
     except TokenBudgetError as error:
+        from pytest_tokenbudget.files import seen_from
         from pytest_tokenbudget.replay.redaction import Redactor
-        from pytest_tokenbudget.reports.text import plain
+        from pytest_tokenbudget.reports.text import printable_lines
 
-        told = plain(Redactor(os.environ).text(str(error)), _ERROR)
+        said = seen_from(Path.cwd(), Redactor(os.environ).text(str(error)))
+        told = printable_lines(said, _ERROR)
         print(f"tokenbudget {given.command}: {told}\n{error.more}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

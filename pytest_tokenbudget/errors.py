@@ -6,7 +6,10 @@ from typing import ClassVar
 
 
 class TokenBudgetError(Exception):
-    """Base of all user errors; its text is one or more plain sentences, the last one the next step."""
+    """Base of all user errors; its text is one or more plain sentences, the last one the next step.
+
+    A command stands on a line of its own, which two spaces begin.
+    """
 
     docs: ClassVar[str] = "troubleshooting.md"
     """The page and heading of the docs that has more of its kind."""

@@ -102,8 +102,13 @@ def restoring(path: Path) -> str:
 
 
 def taking_a_side(path: Path) -> str:
-    """Return the command that ends the conflict of a file, and its other form."""
-    return f"git checkout --ours -- {shlex.quote(str(path))}, or --theirs"
+    """Return the command that ends the conflict of a file by our side of it."""
+    return f"git checkout --ours -- {shlex.quote(str(path))}"
+
+
+def seen_from(folder: Path, text: str) -> str:
+    """Return a text whose paths below `folder` begin there, so that its commands can be pasted there."""
+    return text.replace(f"{folder}{os.sep}", "")
 
 
 def conflict_in(text: str) -> Conflict | None:

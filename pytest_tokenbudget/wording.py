@@ -124,3 +124,8 @@ def listed(items: Sequence[str]) -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def next_step(what: str, *commands: str) -> str:
+    """Return what to do, and below it each command on a line of its own, which two spaces begin."""
+    return "\n".join([f"{what}:", *(f"  {command}" for command in commands)])

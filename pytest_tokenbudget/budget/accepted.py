@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -30,6 +31,7 @@ from pytest_tokenbudget.sequences import common_ends
 from pytest_tokenbudget.wire.exchange import Accepted, Request
 from pytest_tokenbudget.wire.prompt import digest
 from pytest_tokenbudget.wire.requests import lasting_body, rewritten
+from pytest_tokenbudget.wording import next_step
 
 VERSION = 1
 _HEADER = f"# Accepted requests. Written by `{UPDATE}`; commit it with the baselines.\n"
@@ -203,10 +205,10 @@ def read_accepted(path: Path) -> Mapping[str, Sequence[AcceptedCassette]]:
     except FileNotFoundError:
         return MappingProxyType({})
     except (OSError, UnicodeDecodeError) as error:
-        raise BaselineError(f"{path}: cannot be read: {error}. {_NEXT}") from error
+        raise BaselineError(f"{path}: cannot be read: {error}.\n{_NEXT}") from error
     if conflict := conflict_in(text):
         raise BaselineError(
-            f"{path}: holds conflict marks of a merge (line {conflict.line}). {resolve(path)}"
+            f"{path}: holds conflict marks of a merge (line {conflict.line}).\n{resolve(path)}"
         )
     return _read(text, path)
 
@@ -217,7 +219,7 @@ def _read(text: str, path: Path) -> Mapping[str, Sequence[AcceptedCassette]]:
     except BaselineError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BaselineError(f"{path}: was merged or edited ({error}). {_NEXT}") from error
+        raise BaselineError(f"{path}: was merged or edited ({error}).\n{_NEXT}") from error
 
 
 def read_sides(path: Path) -> Sequence[Mapping[str, Sequence[AcceptedCassette]]]:
@@ -304,19 +306,21 @@ def _unescaped(lines: Iterable[str]) -> str:
         return text
 
 
-_NEXT = f"Restore it from git, or take one side of the merge, and run `{UPDATE}`."
+_NEXT = next_step("Restore it from git, or take one side of the merge, then", UPDATE)
 
 
 def merged_or_edited(path: Path, name: str) -> BaselineError:
     """Return the error for accepted requests that are not those of the baseline of `name`."""
+    module = path.parents[2] / f"{path.stem}.py"
+    update = next_step("Update this test", f"{UPDATE} {shlex.quote(f'{module}::{name}')}")
     if not path.exists():
         return BaselineError(
             f"{path}: is not there, and the baseline of {name} names accepted requests in it. Commit it with "
-            f"the baselines, or run `{UPDATE}` for this test."
+            f"the baselines, or write both anew.\n{update}"
         )
     return BaselineError(
         f"{path}: the accepted requests of {name} are not those of its baseline: one of the two files was "
-        f"merged or edited. Run `{UPDATE}` for this test."
+        f"merged or edited.\n{update}"
     )
 
 

@@ -25,6 +25,7 @@ from pytest_tokenbudget.files import (
 from pytest_tokenbudget.model import COUNTS, Rate, Tokens, Usage
 from pytest_tokenbudget.wire.exchange import Exchange
 from pytest_tokenbudget.wire.prompt import Block, digest
+from pytest_tokenbudget.wording import next_step
 
 VERSION = 2
 """The newest version of the file that is read and written."""
@@ -115,13 +116,13 @@ def read_baselines(path: Path) -> Mapping[str, Baseline]:
 
 def resolve(path: Path) -> str:
     """Return the next step of a file in conflict."""
-    steps = f"resolves it scenario by scenario, or take one side ({taking_a_side(path)})."
-    return f"Run `{UPDATE}`, which {steps}"
+    side = next_step("Or take one side (yours; --theirs is the other)", taking_a_side(path))
+    return f"{next_step('Resolve it scenario by scenario', UPDATE)}\n{side}"
 
 
 def _restore(path: Path) -> str:
     """Return the next step of a file that is damaged, also one that a merge has left unmerged."""
-    return f"Restore it ({restoring(path)}), then run `{UPDATE}` for what changed."
+    return next_step("Restore it, then write what changed", restoring(path), UPDATE)
 
 
 def _text_of(path: Path) -> str | None:
@@ -132,7 +133,7 @@ def _text_of(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise BaselineError(f"{path}: cannot be read: {why}. {_restore(path)}") from error
+        raise BaselineError(f"{path}: cannot be read: {why}.\n{_restore(path)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +192,16 @@ def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str
     Raises BaselineError, in which `where` names the text and `fix` is the next step.
     """
     if conflict := conflict_in(text):
-        raise BaselineError(f"{where}: holds conflict marks of a merge (line {conflict.line}). {fix}")
+        raise BaselineError(f"{where}: holds conflict marks of a merge (line {conflict.line}).\n{fix}")
     try:
         document = load_yaml(text)
     except ValueError as error:
-        raise BaselineError(f"{where}: is no YAML: {error}. {fix}") from error
+        raise BaselineError(f"{where}: is no YAML: {error}.\n{fix}") from error
     if not isinstance(document, dict) or "version" not in document:
-        raise BaselineError(f"{where}: is no baseline file: it has no `version`. {fix}")
+        raise BaselineError(f"{where}: is no baseline file: it has no `version`.\n{fix}")
     version = document["version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BaselineError(f"{where}: `version` is {version!r}, not 1 to {VERSION}. {fix}")
+        raise BaselineError(f"{where}: `version` is {version!r}, not 1 to {VERSION}.\n{fix}")
     if version > VERSION:
         raise BaselineError(
             f"{where}: is of version {version!r}; this pytest-tokenbudget reads 1 to {VERSION}. "
@@ -208,12 +209,12 @@ def parse_baselines(text: str, where: str, fix: str = _COMMITTED) -> Mapping[str
         )
     scenarios = document.get("scenarios")
     if not isinstance(scenarios, dict):
-        raise BaselineError(f"{where}: `scenarios` is not a table. {fix}")
+        raise BaselineError(f"{where}: `scenarios` is not a table.\n{fix}")
     try:
         _refuse_unknown(document, ("version", "scenarios"), "the file")
         return MappingProxyType({str(k): _baseline(v, str(k), version) for k, v in scenarios.items()})
     except ValueError as error:
-        raise BaselineError(f"{where}: {error}. {fix}") from None
+        raise BaselineError(f"{where}: {error}.\n{fix}") from None
 
 
 def _baseline(value: object, where: str, version: int) -> Baseline:
@@ -355,7 +356,7 @@ def write_baselines(path: Path, changed: Mapping[str, Baseline], kept: Merged | 
     if left := sorted(kept.contested.keys() - changed.keys()):
         raise BaselineError(
             f"{path}: stays in conflict. What changed on both sides of the merge has to be measured, and was "
-            f"not in this run: {', '.join(left)}. Run `{UPDATE}` for all of it."
+            f"not in this run: {', '.join(left)}.\n{next_step('Measure all of it', UPDATE)}"
         )
     merged = {**kept.baselines, **changed}
     if merged == kept.baselines and not kept.conflict:
@@ -382,6 +383,6 @@ def remove_baselines(path: Path, names: Collection[str]) -> None:
 def not_written(path: Path, error: OSError) -> BaselineError:
     """Return the error for a file of the baselines that cannot be written, with the next step."""
     return BaselineError(
-        f"{path}: cannot be written: {error.strerror or error}. The baselines on disk are as they were; make "
-        f"the folder writable and run `{UPDATE}` again."
+        f"{path}: cannot be written: {error.strerror or error}. The baselines on disk are as they were.\n"
+        + next_step("Make the folder writable, and run it again", UPDATE)
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.files import conflict_in, load_yaml, restoring, taking_a_side, write_atomically
 from pytest_tokenbudget.replay.yaml_text import OneLine, yaml_text
+from pytest_tokenbudget.wording import next_step
 
 MAX_BYTES = 2**30  # bytes of all request bodies of a cassette together, once references are resolved
 _ITEM_BYTES = 8  # bytes of memory that an item takes beside its text
@@ -191,8 +193,9 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Interaction]:
         raise _unreadable(path, "is empty")
     if conflict := conflict_in(text):
         raise CassetteError(
-            f"{path}: holds conflict marks of a merge (line {conflict.line}). Take one side "
-            f"({taking_a_side(path)}), or record it again: pytest --token-budget-record=all"
+            f"{path}: holds conflict marks of a merge (line {conflict.line}).\n"
+            + next_step("Take one side (yours; --theirs is the other)", taking_a_side(path))
+            + f"\n{_again(path)}"
         )
     try:
         return _interactions(_document(text))
@@ -250,9 +253,15 @@ class _NewerVersionError(ValueError):
 
 
 def _unreadable(path: Path, what: str) -> CassetteError:
-    return CassetteError(
-        f"{path}: {what}. Restore it ({restoring(path)}), or delete it and record it again: "
-        "pytest --token-budget-record=once"
+    return CassetteError(f"{path}: {what}.\n{next_step('Restore it', restoring(path))}\n{_again(path)}")
+
+
+def _again(path: Path) -> str:
+    """Return the step that records a cassette again, and nothing else."""
+    return next_step(
+        "Or record it again (needs an API key)",
+        f"rm {shlex.quote(str(path))}",
+        "pytest --token-budget-record=once",
     )
 
 

@@ -37,6 +37,7 @@ from pytest_tokenbudget.replay.playback import Call, Found, Ledger, Ledgers, Pla
 from pytest_tokenbudget.replay.traffic import STREAMS, Left, Sent, body_bytes, how_left
 from pytest_tokenbudget.wire.framing import compact_json
 from pytest_tokenbudget.wire.prompt import Prompt
+from pytest_tokenbudget.wording import next_step
 
 _OLDEST = (8, 5)
 
@@ -51,7 +52,7 @@ def check_vcr(version: str) -> None:
     if numbers < _OLDEST:
         raise CassetteError(
             f"vcrpy {version} is too old: model calls would go past it, or lose what they stream. "
-            'Install a newer one: pip install "vcrpy>=8.5"'
+            + next_step("Install a newer one", 'pip install "vcrpy>=8.5"')
         )
 
 

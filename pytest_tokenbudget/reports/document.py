@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn, NotRequired, TypedDict, cast
 
 from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.model import Rate, ScenarioId, Tokens, Usage, Verdict
-from pytest_tokenbudget.wording import plural
+from pytest_tokenbudget.wording import next_step, plural
 
 VERSION = 2
 
@@ -427,7 +427,7 @@ def validate(document: object, name: str = "the document") -> Document:
     if isinstance(version, int) and version > VERSION:
         raise ReportError(
             f"{name} has version {version}, written by a newer pytest-tokenbudget; this one reads versions 1 "
-            f"to {VERSION}. Upgrade with `pip install -U pytest-tokenbudget`."
+            f"to {VERSION}. " + next_step("Upgrade", "pip install -U pytest-tokenbudget")
         )
     document = _upgraded(document)
     wrong = next(problems(document), None)

@@ -22,7 +22,7 @@ from pytest_tokenbudget.reports.scenario_view import (
     turn_table,
     ways_out,
 )
-from pytest_tokenbudget.reports.text import code, crop, html, html_code, plain, prose, shorten
+from pytest_tokenbudget.reports.text import code, crop, html, html_code, message_lines, plain, prose, shorten
 from pytest_tokenbudget.wording import count, listed, plural, signed
 
 _COMMENT_CHARACTERS = 60_000
@@ -196,9 +196,7 @@ def _items(document: Document, links: Links | None, rows: int) -> Iterator[str]:
     line.
     """
     changes, folder = change_view.changes(document), document["project"] or ""
-    missing = [
-        f"- **not measured**: {prose(crop(line, _MISSING_COLUMNS))}" for line in run_view.missing(document)
-    ]
+    missing = [f"- **not measured**: {_message(text)}" for text in run_view.missing(document)]
     reasons = list(map(_reason, change_view.unexplained(document, changes)))
     notes = [
         f"- **to know**: {prose(crop(str(note), _NOTE_COLUMNS))}" for note in change_view.notes(document)
@@ -209,6 +207,14 @@ def _items(document: Document, links: Links | None, rows: int) -> Iterator[str]:
     yield from _most(reasons, _CHANGES)
     yield from _most(notes, _CHANGES)
     yield from _most(live, rows)
+
+
+def _message(text: str) -> str:
+    """Return a message in one line of Markdown, its commands as code."""
+    return " ".join(
+        code(line.strip()) if line.startswith("  ") else prose(crop(line, _MISSING_COLUMNS))
+        for line in message_lines(text)
+    )
 
 
 def _most(items: Sequence[str], most: int) -> Iterator[str]:

@@ -24,8 +24,8 @@ from pytest_tokenbudget.reports.scenario_view import (
     unpriced,
     verdict_fails,
 )
-from pytest_tokenbudget.reports.text import plain
-from pytest_tokenbudget.wording import count, money, percent, plural, signed
+from pytest_tokenbudget.reports.text import plain, printable_lines
+from pytest_tokenbudget.wording import count, money, next_step, percent, plural, signed
 
 _MODES = {
     "replay": "replayed from recordings",
@@ -172,10 +172,8 @@ def unmeasured(document: Document) -> list[str]:
 
 _GONE = "has a baseline, and no test any more"
 _UNMEASURED = {
-    "gone": (
-        f"{_GONE}. Bring the test back; if it is meant to go, its baseline goes with it: "
-        "tokenbudget prune --delete"
-    ),
+    "gone": f"{_GONE}. Bring the test back.\n"
+    + next_step("If it is meant to go, its baseline goes with it", "tokenbudget prune --delete"),
     "skipped": "not measured: its module is skipped",
     "not_run": "was to run, and the run ended before it",
 }
@@ -189,7 +187,7 @@ def errors(document: Document) -> list[str]:
 def _by_text(entries: Iterable[tuple[str | None, str]]) -> list[str]:
     names: dict[str, list[str]] = defaultdict(list)
     for name, text in entries:
-        names[plain(text)] += [plain(name)] if name else []
+        names[printable_lines(text)] += [plain(name)] if name else []
     return [f"{_first_of(ids)}: {text}" if ids else text for text, ids in names.items()]
 
 

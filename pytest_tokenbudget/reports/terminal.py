@@ -33,13 +33,14 @@ from pytest_tokenbudget.reports.text import (
     Line,
     Paper,
     ascii_strings,
+    message,
     named_blocks,
     plain,
     shorten,
     width,
     wrap,
 )
-from pytest_tokenbudget.wording import NONE, UNKNOWN, listed, money, plural, signed, signed_count
+from pytest_tokenbudget.wording import NONE, UNKNOWN, listed, money, next_step, plural, signed, signed_count
 
 _LEAST_COLUMNS = 40
 """The least width that lines are laid out for; the longest option of a command fits into it."""
@@ -123,8 +124,7 @@ def summary_lines(
     elif verbosity == 0 and told:
         lines += [*_few_of_each_cause(told, paper), Line()]
     for texts, style in ((live, ""), (notes, "yellow"), (missing, "red")):
-        pieces = (wrap(text, paper.columns, "", "  ") for text in _some(texts, verbosity))
-        lines += [Line(piece, style) for piece in chain.from_iterable(pieces)]
+        lines += chain.from_iterable(message(text, paper, style) for text in _some(texts, verbosity))
     lines += [line for way_out in ways_out(failing or cheaper) for line in _way_out(way_out, paper)]
     lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
     return list(map(paper.fitted, lines)) if lines[1:] else []  # no heading of nothing
@@ -400,10 +400,10 @@ def kept(baselines: Collection[str], *, migrating: bool) -> list[str]:
     number, its, it = plural(len(baselines), "baseline"), "its" if one else "their", "it" if one else "them"
     if migrating:
         stay = "stays as it is" if one else "stay as they are"
-        more = f"`tokenbudget update --all` takes {it} as {'it is' if one else 'they are'} measured now"
-        return [f"{number} {stay}: {its} numbers are no longer those of {its} recording; {more}"]
-    stay = "stays" if one else "stay"
-    return [f"{number} changed within {its} tolerance, and {stay}; `tokenbudget update --all` takes {it}"]
+        what = f"{number} {stay}: {its} numbers are no longer those of {its} recording"
+    else:
+        what = f"{number} changed within {its} tolerance, and {'stays' if one else 'stay'}"
+    return [next_step(f"{what}. To take {it} as measured now", "tokenbudget update --all")]
 
 
 class RecordedEntry(TypedDict):

@@ -117,6 +117,9 @@ def _head(text: str, columns: int) -> str:
     return text
 
 
+_MESSAGE = 12
+"""Most lines of one message: more keeps an error of somebody else's from flooding a report."""
+_NEXT_LINE = re.compile(r"\n(?=  \S|[^\n]*:\n  \S|More: docs/)")
 _UNIT = re.compile(r"\([^()\n]{1,40}\)\S*|\S+")
 """Words that are not broken over two lines while they fit into one."""
 
@@ -171,6 +174,28 @@ class Paper:
         text = to_ascii(line.text) if self.ascii_only else line.text
         shown = text if line.is_command else crop(text, self.columns, self.mark)
         return Line(shown, line.style, line.is_command)
+
+
+def printable_lines(text: str, most: int = 600) -> str:
+    """Return a message, sentences and commands, as printable lines of at most `most` characters each."""
+    return "\n".join(plain(line, most) for line in message_lines(text)[:_MESSAGE])
+
+
+def message_lines(text: str) -> list[str]:
+    """Return the lines of a message: its sentences, then each step, its commands, and where there is more.
+
+    No other newline divides it: one may be of a file's name, or of what somebody else wrote.
+    """
+    return _NEXT_LINE.split(text)
+
+
+def message(text: str, paper: Paper, style: str = "") -> Iterator[Line]:
+    """Yield the lines of a message: sentences wrapped, and whole each command, which two spaces begin."""
+    for line in message_lines(text):
+        if line.startswith("  "):
+            yield Line(line, is_command=True)
+        else:
+            yield from (Line(piece, style) for piece in wrap(line, paper.columns, "", "  "))
 
 
 def named_table(

@@ -58,6 +58,7 @@ from pytest_tokenbudget.reports.history import History, from_trends
 from pytest_tokenbudget.repository.git import Commit, FileChange, Repository
 from pytest_tokenbudget.repository.source_files import read_source_tree
 from pytest_tokenbudget.sources import SourceTree
+from pytest_tokenbudget.wording import next_step
 
 COMMITS = 100
 """How many commits a history goes back by default."""
@@ -475,9 +476,8 @@ def _is_of_version_1(baseline: Baseline) -> bool:
 
 def not_replayed(name: str) -> str:
     """Return why live runs of a scenario cannot be kept."""
-    return (
-        f"{name}: live runs are kept beside a replayed baseline, and it has none. Record it, and write that "
-        f"first: pytest --token-budget-record=once, then {UPDATE}"
+    return f"{name}: live runs are kept beside a replayed baseline, and it has none.\n" + next_step(
+        "Record it, and write that first", "pytest --token-budget-record=once", UPDATE
     )
 
 

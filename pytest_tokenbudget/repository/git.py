@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_tokenbudget.errors import GitError
+from pytest_tokenbudget.wording import next_step
 
 DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 """Names that the default branch is looked for under, in this order."""
 
 _DEEPEN = (
-    "This clone is shallow: its history is cut off. Run `git fetch --unshallow`; in GitHub Actions, give "
-    "actions/checkout `fetch-depth: 0`."
+    "This clone is shallow: its history is cut off. "
+    "In GitHub Actions, give actions/checkout `fetch-depth: 0`. "
+    + next_step("Elsewhere, fetch it", "git fetch --unshallow")
 )
 _SET_BY_HOOKS = frozenset(
     ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
@@ -142,7 +144,9 @@ class Repository:
         if found is None:
             if revision == "HEAD":
                 raise GitError(f"The repository of {self.folder} has no commit yet. Commit the baselines.")
-            fix = _DEEPEN if self.is_shallow else "`git branch --all` and `git tag` list what there is."
+            fix = (
+                _DEEPEN if self.is_shallow else next_step("List what there is", "git branch --all", "git tag")
+            )
             raise GitError(f"{revision!r} names no commit of this repository. {fix}")
         return next(self._log("--no-walk", found))
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.errors import ReplayMiss, TokenBudgetError
+from pytest_tokenbudget.files import seen_from
 from pytest_tokenbudget.replay.proxy import Access as Access  # part of the fixture's signature
 from pytest_tokenbudget.reports.document import FormerlyEntry
 from pytest_tokenbudget.reports.exports import properties
@@ -434,7 +435,11 @@ class Scenarios:
 
     def _shown(self, failure: BaseException | None) -> str:
         """Return why a test fails, as the terminal shows it, without secrets."""
-        return reporting.printable(self._session.redactor.text(str(failure)))
+        return reporting.printable(self._as_seen(str(failure)))
+
+    def _as_seen(self, text: str) -> str:
+        """Return a text without secrets, and with paths as they are seen from where pytest was called."""
+        return seen_from(self._config.invocation_params.dir, self._session.redactor.text(text))
 
     def _unjudged(self, item: pytest.Item, outcome: str, error: BaseException | None) -> Unjudged | None:
         """Return what is told of a test that ended with `outcome`; None if it is judged or no scenario."""
@@ -446,7 +451,7 @@ class Scenarios:
         asked = scenario is not None and scenario.touched
         if not (asked or items.is_marked(item) or self._session.has_baseline(place)):
             return None
-        text = self._session.redactor.text(reporting.why(error)) if outcome == "failed" else None
+        text = self._as_seen(reporting.why(error)) if outcome == "failed" else None
         not_run = scenario is not None and scenario.not_run
         return {"id": place.id, "outcome": "not_run" if not_run else outcome, "text": text}
 

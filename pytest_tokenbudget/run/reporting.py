@@ -26,7 +26,7 @@ from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_lost
 from pytest_tokenbudget.reports.run_view import line
 from pytest_tokenbudget.reports.scenario_view import fails
 from pytest_tokenbudget.reports.terminal import failure_reason, failure_text, summary
-from pytest_tokenbudget.reports.text import crop, to_ascii, width, wrap
+from pytest_tokenbudget.reports.text import Paper, crop, message, message_lines, to_ascii, width, wrap
 from pytest_tokenbudget.run.results import Collected, Outcome, Results, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Session
@@ -227,12 +227,13 @@ def outcome_of(report: pytest.TestReport, *, is_budgets: bool) -> str | None:
 
 
 def why(error: BaseException | None) -> str:
-    """Return in one line what ended a test: a text of ours, or the name alone of any other error.
+    """Return what ended a test: a text of ours, or the name alone of any other error.
 
     Another error may hold a prompt or a key.
     """
     if isinstance(error, BudgetFailure | ReplayMiss):
-        return " ".join(str(error).split())
+        lines = message_lines(str(error))
+        return "\n".join(f"{'  ' * line.startswith('  ')}{' '.join(line.split())}" for line in lines)
     return f"ended before it was measured: {type(error).__name__}"
 
 
@@ -346,10 +347,12 @@ class Summary:
         self._live_line: LiveLine | None = None
         self._told: dict[tuple[object, ...], FailureText] = {}
         """The first failure of each cause."""
+        self._errors = set[str | None]()
+        """The errors of ours that ended a test."""
         self._told_by_us: list[pytest.TestReport] = []
         """Failures that stand in our section, and not in pytest's."""
-        self._failed: list[Any] | None = None
-        """All that failed, while pytest writes its section of failures."""
+        self._failed: dict[str, list[Any]] = {}
+        """All that failed, by pytest's word for it, while pytest writes what failed."""
 
     def pytest_sessionstart(self) -> None:
         """Begin a live line, where calls are real and somebody watches."""
@@ -416,10 +419,14 @@ class Summary:
 
     def _tell_once(self, report: pytest.TestReport) -> None:
         """Leave a failure to our section with -q, or if another test has failed of the same cause."""
+        verbosity = self._config.get_verbosity()
+        if errors := {test["text"] for test in getattr(report, UNJUDGED, ())} & {str(report.longrepr)}:
+            if verbosity < 0 or (verbosity == 0 and errors <= self._errors):
+                self._told_by_us.append(report)
+            self._errors |= errors
         failing = [entry for entry in getattr(report, ENTRIES, ()) if Verdict(entry["verdict"]).fails]
         if not failing or not report.failed or not isinstance(report.longrepr, str):
             return
-        verbosity = self._config.get_verbosity()
         text = FailureText(report.longrepr, failing, verbosity)
         first = [self._told.setdefault(_told_by(entry), text) for entry in failing]
         if verbosity < 0 or (verbosity == 0 and text not in first):
@@ -525,16 +532,19 @@ class Summary:
     def _set_aside(self) -> None:
         """Take what our section tells out of what pytest's section of failures is made of."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and self._told_by_us:
-            told = set(map(id, self._told_by_us))
-            self._failed = reporter.stats.get("failed", [])
-            reporter.stats["failed"] = [report for report in self._failed if id(report) not in told]
+        if reporter is None:
+            return
+        told = set(map(id, self._told_by_us))
+        for word in {"failed", "error"} & reporter.stats.keys():
+            self._failed[word] = reporter.stats[word]
+            reporter.stats[word] = [report for report in reporter.stats[word] if id(report) not in told]
 
     def _put_back(self) -> None:
         """Give pytest's short summary and its counts all that failed."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and self._failed is not None:
-            reporter.stats["failed"], self._failed = self._failed, None
+        if reporter is not None:
+            reporter.stats.update(self._failed)
+            self._failed = {}
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write one section, if there is anything to say, and in every judging run what was judged.
@@ -558,10 +568,8 @@ class Summary:
             ascii_only=ascii_only(),
         )
         for text, markup in self._closing(self._outcome):
-            for paragraph in text.splitlines():
-                indent = "  " if paragraph.startswith("  ") else ""
-                for piece in wrap(paragraph, columns, indent, "  "):
-                    write_line(piece, **markup)
+            for piece in message(text, Paper(columns, ascii_only=False)):
+                write_line(piece.text, **markup)
 
     def _closing(self, outcome: Outcome) -> Iterator[tuple[str, dict[str, bool]]]:
         """Yield what stands below our section, with its colours; what was judged comes last."""
@@ -584,8 +592,13 @@ class Summary:
                 {},
             )
         if self._session.options.judge:
-            columns = self._config.get_terminal_writer().fullwidth
-            yield "\n".join(_by_parts(printable(line(outcome.document)), columns)), {}
+            yield from ((piece, {}) for piece in self._judged(outcome.document))
+
+    def _judged(self, document: Document) -> Iterator[str]:
+        """Yield what was judged, in as many lines as it takes."""
+        columns = self._config.get_terminal_writer().fullwidth
+        for part in _by_parts(printable(line(document)), columns):
+            yield from wrap(part, columns, "  " if part.startswith("  ") else "", "  ")
 
     def _shown(self, path: Path) -> Path:
         """Return a path as it is named from where pytest was called; whole if it lies elsewhere."""

@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from pytest_tokenbudget.budget.verdict import LiveRuns, LiveVerdict, judge_live, may_stop
 from pytest_tokenbudget.errors import GitError, RecordingError, ReportError, TokenBudgetError
-from pytest_tokenbudget.files import encoded, write_atomically
+from pytest_tokenbudget.files import encoded, seen_from, write_atomically
 from pytest_tokenbudget.model import Finding, FindingKind, ScenarioId
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
@@ -313,7 +313,8 @@ class Results:
                 outcome.document, updated.before, updated.anew, updated.counters, self._prices.cost
             )
             outcome.accepted += kept(updated.kept, migrating=self._options.migrate)
-        outcome.problems = list(map(self._session.redactor.text, outcome.problems))
+        told = map(self._session.redactor.text, outcome.problems)
+        outcome.problems = [seen_from(Path.cwd(), problem) for problem in told]
         outcome.document["errors"] += [{"id": None, "text": problem} for problem in outcome.problems]
         runs_per_month = self._session.settings.scenario.runs_per_month
         for target in self._options.reports:

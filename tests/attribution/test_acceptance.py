@@ -405,7 +405,10 @@ def test_an_update_takes_what_is_within_only_where_that_is_asked_for(
     updated = project.judge(UPDATE, *takes)
     assert updated.status == 0
     assert (files(project) == before) == (not takes)
-    kept = "1 baseline changed within its tolerance, and stays; `tokenbudget update --all` takes it"
+    kept = (
+        "1 baseline changed within its tolerance, and stays. To take it as measured now: "
+        "tokenbudget update --all"
+    )
     assert (kept in updated.words) == (not takes)
     entry = updated.scenarios["test_letters"]
     assert (entry["measured"] == entry["baseline"]) == bool(takes), "what stays is what is compared with"
@@ -446,7 +449,7 @@ def test_a_migration_writes_what_is_as_it_was_measured_and_nothing_else(
     judged = project.judge("--token-budget-migrate")
     assert (judged.verdicts, files(project)) == ({"within"}, old), "as it was accepted, without its requests"
     assert "1 baseline stays as it is" in judged.words
-    assert "`tokenbudget update --all` takes it as it is measured now" in judged.words
+    assert "To take it as measured now: tokenbudget update --all" in judged.words
     assert project.judge(UPDATE, "--token-budget-update-all").status == 0
     assert "accepted: " in files(project)["test_it.yaml"]
 

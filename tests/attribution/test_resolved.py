@@ -349,7 +349,7 @@ def test_what_a_merge_left_is_taken_from_one_side_or_restored(scratch: Scratch, 
             spoil(path)
         judged = scratch.project.judge()
         assert judged.status == 1, judged.output
-        (command,) = re.findall(r"\((git checkout [^),]*)", said_of_files(judged))
+        (command, *_) = re.findall(r"(?m)^  (git checkout .*)$", judged.output)
         assert command.startswith(wanted)
         done = subprocess.run(shlex.split(command), cwd=scratch.project.path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -84,3 +84,22 @@ def test_every_failure_is_told_with_v(suite: Suite) -> None:
     assert len(re.findall(r"(?m)^_+ test_it\[[01]\] _+$", done.output)) == 2
     assert "answered by the most similar" in done.output
     assert "so is" not in done.output, "each has its own failure"
+
+
+def test_an_error_of_several_tests_is_told_once_with_commands_that_can_be_pasted(suite: Suite) -> None:
+    project = suite(SUITE.format(3), 3, rules=RULES)
+    (path,) = project.path.glob("**/token_budgets/*.yaml")
+    path.write_text(f"<<<<<<< HEAD\n{path.read_text('utf-8')}=======\n>>>>>>> theirs\n", "utf-8")
+    name = path.relative_to(project.path).as_posix()
+    commands = ["pytest --token-budget --token-budget-update", f"git checkout --ours -- {name}"]
+    judged = project.run("--token-budget")
+    failures, _, section = judged.output.partition(" token budgets =")
+    for told in (failures, section.partition("short test summary")[0]):
+        assert " ".join(told.split()).count(f"{name}: holds conflict marks of a merge") == 1
+        assert [
+            line.strip() for line in told.splitlines() if line.startswith("  ") and "--" in line
+        ] == commands
+    assert judged.output.count("FAILED test_it.py::test_it[") == 3
+    quiet = project.run("--token-budget", "-q").output
+    assert quiet.count(commands[0]) == quiet.count(commands[1]) == 1
+    assert "FAILURES" not in quiet

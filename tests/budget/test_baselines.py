@@ -140,10 +140,12 @@ def test_a_file_that_cannot_be_used_is_named_with_the_fix(tmp_path: Path, text: 
 def test_what_is_no_text_is_named_with_the_fix(tmp_path: Path) -> None:
     path = tmp_path / "test_a.yaml"
     path.write_bytes(TEXT.encode("utf-16"))
-    with pytest.raises(BaselineError, match=r"test_a.yaml: cannot be read: it is not UTF-8 text. Restore it"):
+    with pytest.raises(
+        BaselineError, match=r"test_a.yaml: cannot be read: it is not UTF-8 text.\nRestore it"
+    ):
         read_baselines(path)
     with pytest.raises(
-        BaselineError, match=f"{tmp_path.name}: cannot be read: {os.strerror(errno.EISDIR)}. Restore it"
+        BaselineError, match=f"{tmp_path.name}: cannot be read: {os.strerror(errno.EISDIR)}.\nRestore it"
     ):
         read_baselines(tmp_path)
 

@@ -186,8 +186,9 @@ def test_in_a_shallow_clone(repo: Scratch, tmp_path: Path) -> None:
 
 
 def test_what_is_not_there(repo: Scratch, tmp_path: Path) -> None:
-    assert "'nowhere' names no commit of this repository. `git branch --all`" in repo.refused(
-        "diff", "nowhere"
+    assert (
+        "'nowhere' names no commit of this repository. List what there is:\n  git branch --all\n"
+        in repo.refused("diff", "nowhere")
     )
     assert "'--all' names no commit" in repo.refused("diff", "--", "--all")
     assert "'main..HEAD' names no commit" in repo.refused("diff", "main..HEAD")

@@ -481,9 +481,7 @@ def test_a_bad_cassette_is_refused_by_name(
     with pytest.raises(CassetteError, match=message) as caught:
         read_cassette(path)
     assert str(caught.value).startswith(f"{path}: ")
-    assert "record it again: pytest --token-budget-record=" in str(caught.value) or "Upgrade" in str(
-        caught.value
-    )
+    assert "\n  pytest --token-budget-record=" in str(caught.value) or "Upgrade" in str(caught.value)
 
 
 def test_a_missing_cassette_is_told_apart(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ from pytest_tokenbudget.reports.scenario_view import (
     ways_out,
 )
 from pytest_tokenbudget.reports.text import plain
-from pytest_tokenbudget.wording import UNKNOWN, count, plural
+from pytest_tokenbudget.wording import UNKNOWN, count, next_step, plural
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -101,7 +101,8 @@ def _template() -> Template:
         import jinja2  # noqa: F401  # said here, however often a page was made before
     except ImportError as error:
         raise ReportError(
-            'The HTML report needs Jinja2. Install it with `pip install "pytest-tokenbudget[html]"`.'
+            "The HTML report needs Jinja2. "
+            + next_step("Install it", 'pip install "pytest-tokenbudget[html]"')
         ) from error
     return _environment().get_template("dashboard.html")
 
