@@ -28,7 +28,16 @@ from pytest_tokenbudget.commands import output
 from pytest_tokenbudget.errors import GitError, ReportError
 from pytest_tokenbudget.reports import run_view, scenario_view
 from pytest_tokenbudget.reports.baseline_report import Accepting, load_diff
-from pytest_tokenbudget.reports.document import Document, from_the_top, is_lost, load, merge
+from pytest_tokenbudget.reports.document import (
+    CHECK,
+    DIFF,
+    DOCUMENT,
+    Document,
+    from_the_top,
+    is_lost,
+    load,
+    merge,
+)
 from pytest_tokenbudget.reports.terminal import summary_lines
 from pytest_tokenbudget.reports.text import Line, command_data, plain, prose, wrap
 from pytest_tokenbudget.repository.baseline_history import at_commit, in_files
@@ -311,8 +320,6 @@ def leading(check: Check, *, alone: bool = False) -> str:
 
 
 _MOST_LEADS = 20
-
-DOCUMENT, DIFF, CHECK = "token-budget.json", "token-budget-diff.json", "token-budget-check.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,19 @@ from pytest_tokenbudget.reports.scenario_view import (
     short_ids,
     usual_month,
 )
-from pytest_tokenbudget.reports.text import Line, Paper, code, html, named_table, plain, prose, shorten, wrap
-from pytest_tokenbudget.wording import NONE, UNKNOWN, count, listed, money, percent, plural, signed
+from pytest_tokenbudget.reports.text import (
+    Line,
+    Paper,
+    code,
+    html,
+    message,
+    named_table,
+    plain,
+    prose,
+    shorten,
+    wrap,
+)
+from pytest_tokenbudget.wording import NONE, UNKNOWN, count, listed, money, next_step, percent, plural, signed
 
 VERSION = 1
 _AGAIN = "Write it again with `tokenbudget diff --format json`."
@@ -245,6 +256,7 @@ _SCHEMA["properties"] |= {
 }
 
 
+_UNACCEPTED = next_step("What the agent costs now, against these", "pytest --token-budget")
 _BOTH_SIDES = "on both sides"
 _MOVED = ("raised", "lowered", "shifted")
 _ORDER = (*_MOVED, "added", "removed", "renamed")
@@ -353,7 +365,10 @@ def headline(diff: Diff) -> str:
     """Return a sentence: `Baselines since origin/main (1a2b3c4): 3 raised, +4,120 prompt tokens; 1 added`."""
     base = f"{plain(diff['base']['name'])} ({plain(diff['base']['commit'][:7])})"
     if not diff["scenarios"]:
-        return f"The {plural(diff['unchanged'], 'baseline')} are as at {base}"
+        number = diff["unchanged"]
+        if not number:
+            return f"There is no baseline, neither here nor at {base}"
+        return f"Nothing was accepted since {base}: {plural(number, 'baseline')}, unchanged"
     parts = [part for word in _ORDER if (part := _part(diff, word))]
     if diff["unchanged"]:
         parts.append(f"{diff['unchanged']:,} unchanged")
@@ -404,6 +419,8 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
     notes += other_start(diff.get("other_start", ()), _BOTH_SIDES)
     notes += [_already(one) for one in diff["already"] or ()]
     notes += _months(diff)
+    if not diff["scenarios"]:
+        lines += message(_UNACCEPTED, paper)
     if notes:
         lines.append(Line())
     lines += [Line(text) for note in notes for text in wrap(note, columns, "", "  ")]

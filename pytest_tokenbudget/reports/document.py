@@ -429,12 +429,26 @@ def validate(document: object, name: str = "the document") -> Document:
             f"{name} has version {version}, written by a newer pytest-tokenbudget; this one reads versions 1 "
             f"to {VERSION}. " + next_step("Upgrade", "pip install -U pytest-tokenbudget")
         )
+    if isinstance(document, dict):
+        for keys, what in _BESIDE.items():
+            if keys <= document.keys():
+                raise ReportError(f"{name} is no document of a run: it is {what}.")
     document = _upgraded(document)
     wrong = next(problems(document), None)
     if wrong is not None:
         raise ReportError(f"{name}: {wrong}. {_AGAIN}")
     return cast("Document", document)
 
+
+DOCUMENT, DIFF, CHECK = "token-budget.json", "token-budget-diff.json", "token-budget-check.json"
+"""The names of a document and of what stands beside it, in the folder of a CI artifact."""
+_BESIDE: Mapping[frozenset[str], str] = {
+    frozenset(("problems", "notices")): (
+        f"what `tokenbudget check` wrote. Keep it as {CHECK} beside {DOCUMENT}, and name the folder"
+    ),
+    frozenset(("base", "unchanged")): f"what `tokenbudget diff` wrote. Give it as --diff={DIFF}",
+}
+"""What is given for a document by mistake, by keys that it has and a document has not."""
 
 _LATER: Mapping[str, object] = {
     "excluded": [],

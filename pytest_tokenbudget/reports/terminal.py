@@ -379,17 +379,18 @@ def _acceptance(
 
 
 def _accepted_causes(causes: Sequence[FindingEntry]) -> str:
-    """Return the sentence of one cause; of several, what grew in short. Empty without any."""
+    """Return one cause in the words of a red run; of several, what grew in short. Empty without any."""
     if len(causes) == 1:
-        return causes[0]["text"]
+        where, text = causes[0]["where"], causes[0]["text"]
+        is_led = where and text.startswith(f"{where}: ")
+        return f"{change_view.in_words(where)}{text.removeprefix(where)}" if is_led else text
     told = [_growth(one) if one["kind"] == FindingKind.GROWTH else one["text"] for one in causes[:_CAUSES]]
     return "; ".join([*told, *([f"and {len(causes) - _CAUSES:,} more"] if len(causes) > _CAUSES else [])])
 
 
 def _growth(finding: FindingEntry) -> str:
-    """Return the place and the tokens of growth: `prompts/support.md:14: system[0] +120 tokens`."""
-    tokens = f" {signed_count(finding['tokens'])} tokens" if finding["tokens"] else ""
-    return ": ".join(filter(None, (change_view.place(finding), f"{finding['where']}{tokens}")))
+    """Return the place and the tokens of growth: `agent.md:14: the system prompt (system[0]) +120 tokens`."""
+    return ": ".join(filter(None, (change_view.place(finding), change_view.phrase(finding))))
 
 
 def kept(baselines: Collection[str], *, migrating: bool) -> list[str]:

@@ -316,13 +316,18 @@ _LINKED = re.compile(
 )
 
 
+_COMMIT = re.compile(r"(?i)(?<![\w.&#;])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{7,40}(?!\w)")
+"""The hash of a commit: no number, and no word."""
+
+
 def prose(text: str) -> str:
     """Return `text` as Markdown for a paragraph, a list or a table cell, with nothing in it that is markup.
 
     GitHub looks for mentions, references, addresses and commits after the Markdown is rendered, where no
-    escape is left: a break of no width takes them apart.
+    escape is left: a break of no width takes them apart. A commit, which is to be copied, stands as code.
     """
     broken = _MARKUP.sub(r"\\\1", _LINKED.sub(_break, plain(text)))
+    broken = _COMMIT.sub(r"`\g<0>`", broken)
     return broken.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
 
 
@@ -338,7 +343,7 @@ def code(text: str, *, cell: bool = False) -> str:
 
 def html(text: str) -> str:
     """Return `text` for the inside of an HTML element of one line."""
-    return escape(_LINKED.sub(_break, plain(text)))
+    return _COMMIT.sub(r"<code>\g<0></code>", escape(_LINKED.sub(_break, plain(text))))
 
 
 def html_code(text: str) -> str:
@@ -349,6 +354,8 @@ def html_code(text: str) -> str:
 def _break(found: re.Match[str]) -> str:
     if found["commit"] is None:
         return found[0] + _BREAK
+    if _COMMIT.fullmatch(found.string, found.start(), found.end()):
+        return found[0]
     return _BREAK.join(re.findall(".{1,6}", found[0]))  # GitHub takes seven digits for a commit
 
 

@@ -35,7 +35,11 @@ def changes(found: Any) -> dict[str, tuple[str, str, str | None]]:
 def test_nothing_changed(repo: Scratch) -> None:
     done = repo.run("diff")
     main = repo.git("rev-parse", "--short=7", "main")
-    assert done.stdout == f"The 4 baselines are as at main ({main})\n"
+    assert done.stdout.splitlines() == [
+        f"Nothing was accepted since main ({main}): 4 baselines, unchanged",
+        "What the agent costs now, against these:",
+        "  pytest --token-budget",
+    ]
     assert repo.json("diff")["unchanged"] == 4
 
 

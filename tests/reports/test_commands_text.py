@@ -81,7 +81,9 @@ def test_diff_in_markdown(golden: Golden) -> None:
 def test_a_diff_without_a_change_is_a_sentence_and_no_section() -> None:
     nothing = baseline_report.diff([], 14, BASE, PRICES, cost)
     assert [line.text for line in baseline_report.diff_lines(nothing, columns=80)] == [
-        "The 14 baselines are as at origin/main (9f2c41d)"
+        "Nothing was accepted since origin/main (9f2c41d): 14 baselines, unchanged",
+        "What the agent costs now, against these:",
+        "  pytest --token-budget",
     ]
     assert baseline_report.diff_markdown(nothing) == ""
 

@@ -262,6 +262,11 @@ def test_an_acceptance_names_every_cause() -> None:
     assert accepted(anew=True) == f"{begin}: it was recorded anew"
     assert accepted(test_a="ctok 1.3") == begin.replace("(+160)", "(+160, before by ctok 1.3)")
     assert accepted(prompt) == f"{begin}: the prompt grew, from a.md:9"
-    both = f"{begin}: a.md:9: system[0] +90 tokens; tools[look].description −7 tokens"
+    led = finding("growth", "system[0]", "system[0]: +90 tokens, from a.md:9", tokens=90, at="a.md:9")
+    words = "the system prompt (system[0])"
+    assert accepted(led) == f"{begin}: {words}: +90 tokens, from a.md:9", "as in a red run"
+    both = (
+        f"{begin}: a.md:9: {words} +90 tokens; the description of a tool (tools[look].description) −7 tokens"
+    )
     assert accepted(prompt, tool) == both
     assert accepted(prompt, tool, *turns) == f"{both}; turn 2 is gone; and 1 more"

@@ -249,3 +249,22 @@ def test_numbers_that_nothing_can_add_up_are_refused(tmp_path: Path, number: str
         (tmp_path / "large.json").write_text(before + place + number + after.lstrip("-.0123456789e"), "utf-8")
         with pytest.raises(ReportError, match=r"large\.json"):
             load(tmp_path / "large.json")
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [
+        (
+            {"problems": [], "notices": [], "decisions": []},
+            "check` wrote. Keep it as token-budget-check.json beside token-budget.json, and name the folder.",
+        ),
+        (
+            {"version": 1, "base": {}, "unchanged": 0, "scenarios": []},
+            "diff` wrote. Give it as --diff=token-budget-diff.json.",
+        ),
+    ],
+)
+def test_what_stands_beside_a_document_is_named(beside: Any, told: str) -> None:
+    with pytest.raises(ReportError) as refused:
+        validate(beside, "a.json")
+    assert str(refused.value) == f"a.json is no document of a run: it is what `tokenbudget {told}"
