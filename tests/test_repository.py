@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_tokenbudget.errors import GitError
-from pytest_tokenbudget.repository.git import FileChange, Repository
+from pytest_tokenbudget.repository.git import FileChange, Repository, checked_out
 from support.scratch import Scratch
 
 TEXT = "".join(f"line {number}\n" for number in range(20))
@@ -36,6 +36,19 @@ def test_files_are_those_that_are_there_and_not_ignored(scratch: Scratch) -> Non
         "part/c d\n.py",
         "part/new.py",
     ]
+
+
+def test_what_is_checked_out(scratch: Scratch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checked_out(tmp_path) == (None, None)
+    scratch.write("part/a.py", "x")
+    part = scratch.top / "part"
+    assert checked_out(part) == (None, "part"), "no commit yet"
+    first = scratch.commit("First")
+    assert checked_out(part) == (first, "part")
+    assert checked_out(scratch.top) == (first, "")
+    assert checked_out(scratch.top / ".git") == (None, None), "it is no working tree"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert checked_out(part) == (None, None), "git is not installed"
 
 
 def test_what_the_working_tree_holds_otherwise(scratch: Scratch) -> None:

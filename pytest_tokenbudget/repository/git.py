@@ -298,20 +298,22 @@ def _ref(branch: str) -> str:
     return f"refs/{'remotes' if '/' in branch else 'heads'}/{branch}"
 
 
-def head_of(folder: Path) -> str | None:
-    """Return the hash of the commit that `folder` is at; None if there is none."""
-    try:
-        return Repository.open(folder).commit().id
-    except GitError:
-        return None
+def checked_out(folder: Path) -> tuple[str | None, str | None]:
+    """Return the hash of the commit that `folder` is at, and its path from the top of its repository.
 
-
-def project_of(folder: Path) -> str | None:
-    """Return the path of `folder` from the top of its repository; None if it is in no repository."""
+    The hash is None before the first commit; both are None where there is no repository.
+    """
     try:
-        return Repository.open(folder).prefix.removesuffix("/")
-    except GitError:
-        return None
+        asked = _git(
+            folder, "rev-parse", "--is-inside-work-tree", "--show-prefix", "HEAD^{commit}", check=False
+        )
+    except GitError:  # git is not installed
+        return None, None
+    inside, _, rest = os.fsdecode(asked.stdout).partition("\n")
+    if inside != "true":
+        return None, None
+    prefix, _, commit = rest.partition("\n")
+    return None if asked.returncode else commit.strip(), prefix.removesuffix("/")
 
 
 def _commit(text: str) -> Commit:

@@ -32,7 +32,7 @@ from pytest_tokenbudget.reports.document import (
 from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.terminal import Recordings, acceptances, failure_text, kept
 from pytest_tokenbudget.repository.baseline_history import MeasuredOn, Updated, read_history
-from pytest_tokenbudget.repository.git import Repository, head_of, project_of
+from pytest_tokenbudget.repository.git import Repository, checked_out
 from pytest_tokenbudget.run.session import Session
 from pytest_tokenbudget.run.stability import (
     Replayed,
@@ -328,18 +328,19 @@ class Results:
     def document(self) -> Document:
         """Return the JSON document of all that was collected."""
         left = sorted((test for test in self._unjudged.values() if test["id"] not in self._entries), key=_id)
+        commit, project = checked_out(self._session.root)
         return build.document(
             self.entries,
             mode=self._options.mode,
             prices=(self._prices.source, self._prices.version),
-            commit=head_of(self._session.root),
+            commit=commit,
             errors=[{"id": test["id"], "text": test["text"]} for test in left if test["text"]],
             not_judged=[{"id": test["id"], "outcome": test["outcome"]} for test in left if test["outcome"]],
             excluded=list(self.excluded.values()),
             unmeasured=self.unmeasured,
             committed=self.committed_ids,
             unmetered=[{"id": name, "calls": calls} for name, calls in self.unmetered.items()],
-            project=project_of(self._session.root),
+            project=project,
         )
 
 

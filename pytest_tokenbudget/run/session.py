@@ -30,7 +30,7 @@ from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.history import log_entry
 from pytest_tokenbudget.reports.terminal import RecordedEntry, failure_text
 from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, is_due, not_replayed
-from pytest_tokenbudget.repository.git import head_of
+from pytest_tokenbudget.repository.git import checked_out
 from pytest_tokenbudget.run.accepting import Acceptance, accepted_in, without_gone_turns
 from pytest_tokenbudget.run.count_api import ApiCounter
 from pytest_tokenbudget.run.judging import Judge
@@ -120,7 +120,7 @@ class Session:
 
     @cached_property
     def _commit(self) -> str | None:
-        return head_of(self.root)
+        return checked_out(self.root)[0]
 
     def log(self, scenario: Scenario) -> None:
         """Add the line of a scenario that is over to the log, if there is one.
