@@ -189,6 +189,9 @@ class SourceTree:
         If the addition as a whole is in no one place, its lines are looked for: it may be files put together.
         """
         whole = self._place(query)
+        if whole.missing and not whole.sources and (unit := query.once()):
+            once = self._place(unit)
+            return [(query.size, once if once.sources else whole)]
         lines = query.lines() if whole.missing and not whole.filled else []
         if len(lines) <= _LINES:
             placed = [(line.size, self._place(line)) for line in lines]

@@ -271,6 +271,14 @@ class Query:
             last += 1
         return first, last
 
+    def once(self) -> Query | None:
+        """Return a query for one time of what the addition says over and over (`TEXT * 20`), else None."""
+        first, last = self.span
+        unit = _period(self.words[first:last])
+        if 2 * unit > self.size:
+            return None
+        return Query(self._full, (first + self._start, first + unit + self._start), self._all)
+
     def lines(self) -> list[Query]:
         """Return one query for each line of the addition; none if it has only one line."""
         first, last = self.span
@@ -278,6 +286,20 @@ class Query:
         edges = [first, *starts, last]
         spans = pairwise(edges) if starts else ()
         return [Query(self._full, (a + self._start, b + self._start), self._all) for a, b in spans]
+
+
+def _period(words: Sequence[str]) -> int:
+    """Return after how many words a text begins again, to its end; all of them if it does not.
+
+    By the prefix function of Knuth, Morris and Pratt: linear.
+    """
+    borders = [0] * len(words)
+    for end in range(1, len(words)):
+        border = borders[end - 1]
+        while border and words[border] != words[end]:
+            border = borders[border - 1]
+        borders[end] = border + (words[border] == words[end])
+    return len(words) - borders[-1] if words else 0
 
 
 @dataclass(frozen=True, slots=True)

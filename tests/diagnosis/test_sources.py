@@ -369,3 +369,11 @@ def test_an_edit_in_two_files_is_named_in_both() -> None:
     files = {"a.py": CALL.replace("haiku", "opus"), "b.yaml": "model: claude-opus-4-5\n"}
     tree = SourceTree(files, {"a.py": CALL, "b.yaml": "model: claude-haiku-4-5\n"})
     assert [*map(str, tree.edited("claude-opus-4-5", "claude-haiku-4-5"))] == ["a.py:4", "b.yaml:1"]
+
+
+@pytest.mark.parametrize("times", [2, 20, 300])
+def test_a_text_that_is_said_over_and_over_has_the_line_of_one(times: int) -> None:
+    """What a test makes long by `TEXT * 20`: the file says it once."""
+    files = {"a.py": f'X = "{LINES[0]} " + (\n    "{ADDED} " * {times}\n)\n'}
+    location = SourceTree(files).locate(f"{LINES[0]} ", f"{LINES[0]} " + f"{ADDED} " * times)
+    assert (str(location.source), location.missing) == ("a.py:2", ())
