@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pytest_tokenbudget.model import FindingKind
+from pytest_tokenbudget.model import FindingKind, Verdict
 from pytest_tokenbudget.reports.document import Document, FindingEntry, ScenarioEntry, SourceEntry
 from pytest_tokenbudget.reports.scenario_view import (
     dollars_of,
@@ -357,12 +357,15 @@ def notes(document: Document) -> list[Note]:
     """Return what should be known whatever the verdicts are, each once for all scenarios that it is found in.
 
     These are values that may lose the cache from process to process, another order, another model at the same
-    price, options under which the recorded answers would be others, recordings that began with another cache,
-    and models that are not known.
+    price or within tolerance, options under which the recorded answers would be others, recordings that began
+    with another cache, and models that are not known.
     """
     found: dict[tuple[object, ...], tuple[FindingEntry, list[ScenarioEntry]]] = {}
     for scenario in worst_first(document["scenarios"]):
-        for finding in filter(is_note, scenario["findings"]):
+        is_within = scenario["verdict"] == Verdict.WITHIN
+        for finding in scenario["findings"]:
+            if not (is_note(finding) or (is_within and finding["kind"] in _OF_MODEL)):
+                continue
             key = (finding["kind"], finding["where"], place(finding))
             found.setdefault(key, (finding, []))[1].append(scenario)
     return [Note(finding, tuple(scenarios)) for finding, scenarios in found.values()]
@@ -374,13 +377,13 @@ _NOTED = (
     FindingKind.OTHER_START,
     FindingKind.ASSUMED_MODEL,
 )
-_AT_NO_COST = (FindingKind.MODEL_CHANGED, FindingKind.RATE_CHANGED)
+_OF_MODEL = (FindingKind.MODEL_CHANGED, FindingKind.RATE_CHANGED)
 _NOTE = 400
 
 
 def is_note(finding: FindingEntry) -> bool:
     """Return whether a finding explains no cost, and should be known all the same."""
-    return finding["kind"] in _NOTED or (finding["kind"] in _AT_NO_COST and finding["cost_usd"] == 0)
+    return finding["kind"] in _NOTED or (finding["kind"] in _OF_MODEL and finding["cost_usd"] == 0)
 
 
 def is_suspicion(finding: FindingEntry) -> bool:
@@ -396,4 +399,6 @@ def _next_step(finding: FindingEntry) -> str:
         return f". {_WAYS_OUT}"
     if is_suspicion(finding):
         return f". It is not charged, as nothing proves it volatile: {_PROOF}"
-    return ", at the same price." if finding["kind"] in _AT_NO_COST else "."
+    if finding["kind"] in _OF_MODEL:
+        return f", {'at the same price' if finding['cost_usd'] == 0 else 'within the tolerance of the cost'}."
+    return "."

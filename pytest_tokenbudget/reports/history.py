@@ -221,10 +221,10 @@ def history_lines(
         f"{plural(number, 'commit')} from {first} to {last}" if number > 1 else f"1 commit, {first}",
         f"{plural(steady, 'scenario')} never changed" if steady else "every scenario changed",
         f"all at the prices of {' '.join(history['prices'].values())}",
-        *months(history, runs_per_month),
         *other_start(history.get("other_start", ()), "throughout"),
     ]
-    lines += [Line(), *(Line(text) for text in wrap(plain("; ".join(facts)), columns))]
+    notes = ["; ".join(facts), *months(history, runs_per_month)]
+    lines += [Line(), *(Line(text) for note in notes for text in wrap(plain(note), columns))]
     return list(map(paper.fitted, lines))
 
 

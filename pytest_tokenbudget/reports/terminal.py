@@ -445,6 +445,11 @@ class Recordings:
             }
         self._entries[entry["cassette"]] = entry
 
+    def folders(self) -> set[Path]:
+        """Return the folders whose `cassettes` hold them."""
+        cassettes = (Path(path).parents[1] for path in self._entries)
+        return {folder.parent for folder in cassettes if folder.name == "cassettes"}
+
     def lines(self, shown: Callable[[Path], object], verbosity: int = 0) -> Iterator[str]:
         """Yield a line for each cassette, its path as `shown`, and one for all; under -q only the last."""
         entries = list(self._entries.values())

@@ -30,7 +30,7 @@ from pytest_tokenbudget.reports.text import Paper, crop, message, message_lines,
 from pytest_tokenbudget.run.results import Collected, Outcome, Results, asked_for, unmeasured
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.session import Session
-from pytest_tokenbudget.wording import plural
+from pytest_tokenbudget.wording import listed, next_step, plural
 
 Node = pytest.Item | pytest.Collector
 
@@ -105,7 +105,7 @@ class FailureText:
 
     def toterminal(self, writer: Any) -> None:
         """Write the text to a writer of pytest's: what is indented as wide as the terminal is."""
-        more = f" (so {'is' if self.alike == 1 else 'are'} {plural(self.alike, 'test')} more, below)"
+        more = f" ({plural(self.alike, 'more test')} of the same cause, below)"
         writer.line(self._reason + (more if self.alike else ""))
         for text in self._text.splitlines()[1:]:
             if printable(text) in self._elsewhere:
@@ -587,10 +587,10 @@ class Summary:
         for problem in outcome.problems:
             yield problem, {"red": True}
         if recorded and not self._session.options.judge:
-            yield (
-                f"Next, write what it costs to token_budgets/, then commit that and cassettes/:\n  {UPDATE}",
-                {},
-            )
+            folders = sorted({self._shown(path) for path in self._results.recordings.folders()})
+            named = [f"{folder / name}/" for folder in folders for name in ("cassettes", "token_budgets")]
+            commit = listed(named) if len(folders) == 1 else "cassettes/ and token_budgets/ beside the tests"
+            yield next_step(f"Next, write what it costs; then commit {commit}", UPDATE), {}
         if self._session.options.judge:
             yield from ((piece, {}) for piece in self._judged(outcome.document))
 

@@ -43,7 +43,7 @@ def test_forty_five_failures_of_one_cause_are_sixty_lines(suite: Suite) -> None:
     assert len(lines) <= 60, done.output
     assert sum("the system prompt (system[0])" in line for line in lines) == 1
     assert sum(line.startswith("FAILED test_it.py::test_it[") for line in lines) == 45
-    assert "so are" not in done.output, "no failure stands outside of the section"
+    assert "of the same cause" not in done.output, "no failure stands outside of the section"
     assert sum("--token-budget-update" in line for line in lines) == 1
 
 
@@ -58,7 +58,7 @@ def test_a_failure_says_what_it_is_and_where_to_look(
     (block,) = re.findall(r"(?ms)^_+ test_it\[0\] _+\n(.*?)^(?:[=_]{5}|-+ gen)", done.output)
     what, where, *more = block.splitlines()
     assert not more or (len(more), columns) == (1, 60), "two lines, where they fit"
-    assert what == "Over budget: prompt tokens (so are 2 tests more, below)"
+    assert what == "Over budget: prompt tokens (2 more tests of the same cause, below)"
     assert where.startswith("  rules.py:2: the system prompt (system[0]) +")
     assert " ".join(block.split()).endswith(" tokens in this test")
     for said in (where.strip(), "on one turn", "rules.py:2: the system prompt"):
@@ -83,7 +83,7 @@ def test_every_failure_is_told_with_v(suite: Suite) -> None:
     done = grown(suite, 2).run("--token-budget", "-v")
     assert len(re.findall(r"(?m)^_+ test_it\[[01]\] _+$", done.output)) == 2
     assert "answered by the most similar" in done.output
-    assert "so is" not in done.output, "each has its own failure"
+    assert "of the same cause" not in done.output, "each has its own failure"
 
 
 def test_an_error_of_several_tests_is_told_once_with_commands_that_can_be_pasted(suite: Suite) -> None:

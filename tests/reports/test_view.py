@@ -443,7 +443,7 @@ def test_a_turn_keeps_its_counts_apart() -> None:
 VOLATILE = finding("volatile", "system[0]", "a date differs, from agent.py:3", at="agent.py:3")
 ORDER = finding("volatile", "tools", "the tools stand in another order")
 SAME_PRICE = finding("model_changed", "turn 1", "turn 1: b instead of a", cost=0.0)
-DEARER = finding("model_changed", "turn 1", "turn 1: c instead of a", cost=0.5)
+DEARER = finding("model_changed", "turn 2", "turn 2: c instead of a", cost=0.5)
 EFFORT = finding("answer_options", "effort", "turn 1: effort is high, and was low", at="agent.py:9")
 
 
@@ -459,6 +459,7 @@ def test_what_matters_is_told_everywhere_although_all_is_within_budget() -> None
         f"test_a and 1 more: a date differs, from agent.py:3. {proof}",
         f"test_a: the tools stand in another order. {proof}",
         "test_a: turn 1: b instead of a, at the same price.",
+        "test_a: turn 2: c instead of a, within the tolerance of the cost.",
         "test_a: agent.py:9: turn 1: effort is high, and was low. Record it anew to know.",
     ]
     assert has_news(told)
@@ -473,9 +474,10 @@ def test_what_matters_is_told_everywhere_although_all_is_within_budget() -> None
         "::warning file=agent.py,line=3",
         "::warning file=tests/test_a.py,line=12",
         "::warning file=tests/test_a.py,line=12",
+        "::warning file=tests/test_a.py,line=12",
         "::warning file=agent.py,line=9",
     ]
-    assert not notes(document([one("a", findings=[DEARER])]))
+    assert not notes(document([one("a", "over", SMALL, LARGE, findings=[DEARER])])), "it is a change there"
 
 
 def test_a_change_explains_what_is_over_and_nothing_else() -> None:
