@@ -36,6 +36,8 @@ from pytest_tokenbudget.run.spending import PlanEntry
 from pytest_tokenbudget.settings import load_settings, parse_spend
 from pytest_tokenbudget.wording import dollars, money, plural
 
+_LOOK_UP = 1.0
+"""Seconds after which a wait is begun anew."""
 _LINES = 15
 """How many of pytest's last lines are kept, for the case that it could not run."""
 _FAILED = {"failure": "failed", "error": "failed", "skipped": "skipped"}
@@ -82,7 +84,7 @@ def _quietly(
     arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
     """Run pytest in `folder`; return its exit status and the last lines that it said."""
-    done = subprocess.run(  # noqa: S603  # the user's own tests, as the user asked for
+    with subprocess.Popen(  # noqa: S603  # the user's own tests, as the user asked for
         [sys.executable, "-m", "pytest", *arguments],
         cwd=folder,
         env=environment,
@@ -91,9 +93,23 @@ def _quietly(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        check=False,
-    )
-    return done.returncode, "\n".join(done.stdout.rstrip().splitlines()[-_LINES:])
+    ) as process:
+        try:
+            said = _waited(process)
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode, "\n".join(said.rstrip().splitlines()[-_LINES:])
+
+
+def _waited(process: subprocess.Popen[str]) -> str:
+    """Return what a process said when it has ended.
+
+    It looks up now and then: Python heeds a signal that comes right before a read only when that returns.
+    """
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=_LOOK_UP)[0]
 
 
 def collect(arguments: Sequence[str], folder: Path) -> Collected:

@@ -143,8 +143,9 @@ def preload() -> None:
     for name in ("anthropic", "ctok", "httpcore", "httpcore2", "vcr", "genai_prices", "tabulate", "jinja2"):
         if importlib.util.find_spec(name) is not None:  # ctok, with its vocabularies, is not everywhere
             importlib.import_module(name)
-    for name in ("genai_prices.decompose", "genai_prices.validation", "vcr.stubs.httpx_stubs"):
-        importlib.import_module(name)
+    for name in ("data", "decompose", "validation"):
+        importlib.import_module(f"genai_prices.{name}")
+    importlib.import_module("vcr.stubs.httpx_stubs")
     for module in pkgutil.walk_packages(pytest_tokenbudget.__path__, "pytest_tokenbudget."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

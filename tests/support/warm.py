@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import importlib
 import importlib.util
@@ -10,8 +11,10 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
+import ssl
 import sys
 import threading
 import traceback
@@ -26,6 +29,7 @@ import pytest
 
 PATH = [entry for entry in sys.path if entry not in ("", str(Path(__file__).parents[1]))]
 """Where Python finds modules, without the folder that it is started in."""
+EXAMPLE = Path(__file__).parents[2] / "example_project"
 
 
 def serve() -> None:
@@ -52,13 +56,24 @@ def serve() -> None:
 
 
 def _import() -> None:
-    """Import by an empty run, for what pytest imports of a plugin is compiled in another way."""
-    with TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        quiet = ["-p", "no:cacheprovider", "-p", "no:rerunfailures"]  # which starts a thread
-        quiet += ["-o", "asyncio_default_fixture_loop_scope=function"]  # it warns where that is unset
-        pytest.main([*quiet, "--rootdir", folder, "--token-budget", folder])
+    """Import by a run of the example, for what pytest imports of a plugin is compiled in another way.
+
+    What the SDK, pydantic and the counter make on first use is made as well. No module of the example stays.
+    """
     from support.budgeted import preload
 
+    # Most of what a client costs is a context of TLS with the certificates of this machine.
+    ssl.create_default_context = functools.cache(ssl.create_default_context)
+    before = set(sys.modules)
+    with TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        example = shutil.copytree(EXAMPLE, Path(folder) / "example")
+        quiet = ["-p", "no:cacheprovider", "-p", "no:rerunfailures"]  # which starts a thread
+        quiet += ["-o", "asyncio_default_fixture_loop_scope=function"]  # it warns where that is unset
+        status = pytest.main([*quiet, "--rootdir", str(example), "--token-budget", str(example)])
+        assert status == 0, "the example is not as its baselines have it"
+        for name in set(sys.modules) - before:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+                del sys.modules[name]
     preload()
     for name in ("xdist.remote", "xdist.workermanage"):
         importlib.import_module(name)
