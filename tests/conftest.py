@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pytest_tokenbudget.metering.counting import CtokCounter
 from pytest_tokenbudget.metering.pricing import Prices, RateCard
 from pytest_tokenbudget.model import Rate
 from support.sample import SEED, WHOLE, examples
@@ -115,4 +116,13 @@ def _prices_are_looked_up_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Prices, "_listed", listed)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_text_is_counted_once() -> Iterator[None]:
+    """Every run in this process would count the texts of its agents anew."""
+    count = functools.lru_cache(5_000)(functools.partial(CtokCounter.count, CtokCounter.__new__(CtokCounter)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CtokCounter, "count", lambda _, text, family: count(text, family))
         yield
