@@ -64,8 +64,7 @@ def test_it_names_each_cassette_and_what_it_cost(project: Project, api: Messages
     assert one.startswith(f"wrote {CASSETTE.format('test_one')}: 2 turns, $0.0")
     assert both.startswith("recorded 2 cassettes: 4 turns, $0.0")
     assert (
-        f"Next, write what it costs; then commit cassettes/ and token_budgets/:\n  {UPDATE}\n"
-        in done.output
+        f"Next, write what it costs; then commit cassettes/ and token_budgets/:\n  {UPDATE}\n" in done.output
     )
     spent = [charge.usage for charge in api.charges]
     dollars = sum(usage.input_tokens + 5 * usage.output_tokens for usage in spent) / 1e6
