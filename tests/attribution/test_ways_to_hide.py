@@ -142,6 +142,14 @@ def after(line: str) -> Callable[[Path], object]:
     )
 
 
+def twice(folder: Path) -> None:
+    """Repeat all scenarios with larger numbers, as a union of two branches has them."""
+    path = folder / "token_budgets" / "test_it.yaml"
+    text = path.read_text("utf-8")
+    scenarios = text.partition("scenarios:\n")[2]
+    path.write_text(text + scenarios.replace("input_tokens: 11", "input_tokens: 900"), "utf-8")
+
+
 MARK = "@pytest.mark.token_budget\n"
 JUDGED = "its prompt is measured whatever is around it"
 UNJUDGED = "a test that was collected and ends without a verdict is no failure, and no success either"
@@ -512,6 +520,22 @@ WAYS = [
         COMMITTED,
         "2 ",
         swap("input_tokens: 11", "input_tokens: 900", "token_budgets/test_it.yaml"),
+    ),
+    Way(
+        "a scenario that stands twice in the baselines",
+        FAILS,
+        "a union of two branches says nothing, and the larger of both is not taken",
+        "2 not judged",
+        twice,
+    ),
+    Way(
+        "a tolerance without end",
+        FAILS,
+        "a limit is a number",
+        "tolerance",
+        settings('tolerance = "inf%"'),
+        status=4,
+        lines=0,
     ),
     Way(
         "usage that is edited",
