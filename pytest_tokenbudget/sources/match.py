@@ -272,12 +272,15 @@ class Query:
         return first, last
 
     def once(self) -> Query | None:
-        """Return a query for one time of what the addition says over and over (`TEXT * 20`), else None."""
+        """Return a query for one time of what the addition says over and over (`TEXT * 20`), else None.
+
+        It has no words around it, which may be the same text again.
+        """
         first, last = self.span
         unit = _period(self.words[first:last])
         if 2 * unit > self.size:
             return None
-        return Query(self._full, (first + self._start, first + unit + self._start), self._all)
+        return Query(self.piece((first, first + unit)), (0, unit))
 
     def lines(self) -> list[Query]:
         """Return one query for each line of the addition; none if it has only one line."""

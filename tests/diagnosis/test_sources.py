@@ -372,8 +372,9 @@ def test_an_edit_in_two_files_is_named_in_both() -> None:
 
 
 @pytest.mark.parametrize("times", [2, 20, 300])
-def test_a_text_that_is_said_over_and_over_has_the_line_of_one(times: int) -> None:
+@pytest.mark.parametrize("before", [f"{LINES[0]} ", f"{ADDED} "], ids=["behind another", "once before"])
+def test_a_text_that_is_said_over_and_over_has_the_line_of_one(before: str, times: int) -> None:
     """What a test makes long by `TEXT * 20`: the file says it once."""
     files = {"a.py": f'X = "{LINES[0]} " + (\n    "{ADDED} " * {times}\n)\n'}
-    location = SourceTree(files).locate(f"{LINES[0]} ", f"{LINES[0]} " + f"{ADDED} " * times)
+    location = SourceTree(files).locate(before, before + f"{ADDED} " * times)
     assert (str(location.source), location.missing) == ("a.py:2", ())
