@@ -101,6 +101,17 @@ def test_usage_of_a_trusted_host_is_taken_as_it_is(project: Project) -> None:
     assert judged.verdicts == {"improved"}
 
 
+def test_usage_of_a_trusted_host_is_not_even_counted(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(project)
+    (project.path / "pyproject.toml").write_text(
+        '[tool.tokenbudget]\ntrusted_usage = ["127.0.0.1"]\n', "utf-8"
+    )
+    monkeypatch.setattr(session, "best_counter", lambda _: Never())
+    assert project.judge().verdicts == {"improved"}
+
+
 class Never:
     """A counter that must not be asked."""
 

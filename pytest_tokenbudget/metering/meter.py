@@ -166,9 +166,9 @@ class Meter:
         dearest = _dearest(prompt, counted.high + times * most)
         return Missed(request, Usage.of(rate, least), Usage.of(rate, replace(dearest, output_tokens=most)))
 
-    def misbilled(self, run: Run) -> Iterator[tuple[Turn, int]]:
+    def misbilled(self, turns: Iterable[Turn]) -> Iterator[tuple[Turn, int]]:
         """Yield the turns whose recorded prompt tokens cannot be true, each with what its prompt counts."""
-        for turn in run.turns:
+        for turn in turns:
             pair, usage = turn.pair, turn.pair.answer.usage
             tokens = usage.main_tokens.prompt_tokens if usage else 0
             is_compared = turn.accepted is not None  # its pair holds what was accepted, and checked then

@@ -461,18 +461,23 @@ _START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (marker, re.compile(pattern))
-    for marker, pattern in (  # a text that every match contains, and the pattern; only its group is hidden
+    # A text that every match contains, and the pattern, of which only a group is hidden. The letters of these
+    # texts occur in the base64 of images, so a key ends where keys do.
+    for marker, pattern in (
         ("sk-ant-", r"sk-ant-[\w-]{10,}"),
         ("sk-", _START + r"sk-(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[\w-]{20,}"),  # OpenAI, OpenRouter, litellm
         ("sk_", _START + r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"),  # Stripe
         ("rk_", _START + r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"),
-        ("A", _START + r"A(?:KI|SI|BI|CC)A[0-9A-Z]{16}(?![0-9A-Za-z])"),  # AWS
-        ("ABSK", r"ABSK[A-Za-z0-9+/=]{40,}"),  # Bedrock
+        *(
+            (name, _START + name + r"[0-9A-Z]{16}(?![0-9A-Za-z])")  # AWS
+            for name in ("AKIA", "ASIA", "ABIA", "ACCA")
+        ),
+        ("ABSK", _START + r"ABSK[A-Za-z0-9+/=]{40,400}(?![A-Za-z0-9+/=])"),  # Bedrock
         ("bedrock-api-key-", r"bedrock-api-key-[\w+/=-]{20,}"),
         ("<Se", r"<(?:SecretAccessKey|SessionToken)>([^<]+)"),  # what AWS STS answers
-        ("AIza", r"AIza[\w-]{35}"),  # Google
+        ("AIza", _START + r"AIza[\w-]{35}(?![\w-])"),  # Google
         ("ya29.", r"ya29\.[\w.-]{20,}"),
-        ("gh", _START + r"gh[pousr]_[A-Za-z0-9]{36,}"),  # GitHub
+        *((f"gh{kind}_", _START + rf"gh{kind}_[A-Za-z0-9]{{36,}}") for kind in "pousr"),  # GitHub
         ("github_pat_", r"github_pat_\w{22,}"),
         ("glpat-", r"glpat-[\w-]{20,}"),  # GitLab
         ("xox", _START + r"xox[abeoprs]-[\w-]{10,}"),  # Slack

@@ -249,7 +249,8 @@ class Judge:
         if self.options.live or is_known:
             return
         trusted = scenario.suite.trusted_usage
-        wrong = [found for found in self.meter.misbilled(run) if found[0].pair.recorded.host not in trusted]
+        checked = (turn for turn in run.turns if turn.pair.recorded.host not in trusted)
+        wrong = [*self.meter.misbilled(checked)]
         if not wrong:
             return
         turn, counted = wrong[0]

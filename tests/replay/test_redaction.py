@@ -289,6 +289,8 @@ def test_keys_are_known_by_their_shape(key: str, place: Callable[[str], Interact
         "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----",
         "msg_01XFDUDYJgAACzvnptvVoYEL toolu_01A09q90qw90lq917835lq9 batch_01HkcTjaV5uDC8jWR4ZsDV8d",
         "eyJ is how base64 of JSON begins",
+        "iVBORw0KGgo" + "AnImage9" * 3 + "+ABSK" + "AnImage9" * 60,
+        "iVBORw0KGgo" + "AnImage9" * 3 + "AIza" + "AnImage9" * 60,
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
