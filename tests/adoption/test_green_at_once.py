@@ -250,6 +250,74 @@ def pytest_recording_configure(config, vcr):
     vcr.register_serializer("sorted", Sorted)
     vcr.register_serializer("parsed", Parsed)
 """
+PYTEST_VCR = """
+from pathlib import Path
+
+import pytest
+import vcr as vcrpy
+
+
+def kept(request):
+    marker = request.node.get_closest_marker("vcr")
+    return dict(marker.kwargs) if marker else {}
+
+
+@pytest.fixture(autouse=True)
+def _vcr_marker(request):
+    if request.node.get_closest_marker("vcr"):
+        request.getfixturevalue("vcr_cassette")
+
+
+@pytest.fixture(scope="module")
+def vcr(request, vcr_config, vcr_cassette_dir):
+    options = {"cassette_library_dir": vcr_cassette_dir, "path_transformer": vcrpy.VCR.ensure_suffix(".yaml")}
+    return vcrpy.VCR(**options | vcr_config | kept(request))
+
+
+@pytest.fixture
+def vcr_cassette(request, vcr, vcr_cassette_name):
+    with vcr.use_cassette(vcr_cassette_name, **kept(request)) as cassette:
+        yield cassette
+
+
+@pytest.fixture(scope="module")
+def vcr_cassette_dir(request):
+    return str(Path(request.node.path).parent / "cassettes")
+
+
+@pytest.fixture
+def vcr_cassette_name(request):
+    return f"{request.cls.__name__}.{request.node.name}" if request.cls else request.node.name
+
+
+@pytest.fixture(scope="module")
+def vcr_config():
+    return {"filter_headers": ["x-api-key"], "record_mode": "none"}
+"""
+"""The fixtures of pytest-vcr 1.0.2, written anew: it cannot be installed beside pytest-recording, whose
+fixture `vcr` is another one. Its options of the command line are left out."""
+FOR_PYTEST_VCR = """
+import pytest
+from agent import ask
+
+
+@pytest.mark.vcr
+@pytest.mark.parametrize("number", [1, 2])
+def test_parcel(number, vcr_cassette):
+    assert ask(f"Where is parcel {number}?") == f"On its way {number}."
+    assert ask(f"And parcel {number} now?") == f"Still on its way {number}."
+    assert vcr_cassette.all_played
+
+
+@pytest.mark.vcr(match_on=["method", "uri", "body"])
+class TestParcels:
+    def test_parcel(self):
+        assert ask("Where is parcel 3?") == "On its way 3."
+
+    def test_of_another(self, vcr):
+        with vcr.use_cassette("TestParcels.test_parcel"):
+            assert ask("Where is parcel 3?") == "On its way 3."
+"""
 MANY = 40 if WHOLE else 4
 """Modules that are alike but for what they say and bill."""
 MODULES = {"zipped": "test_zipped.py", "by_mark": "test_mark.py", "cases": "test_cases.py::ParcelCase"}
@@ -404,6 +472,42 @@ def test_suites_are_green_at_once_without_a_key_and_stay_so(
     assert {path: path.read_bytes() for path in files if path.suffix != ".json"} == {
         path: content for path, content in files.items() if path.suffix != ".json"
     }, "a second update writes nothing, and no cassette of the suites is ever written"
+
+
+def test_a_suite_of_pytest_vcr_is_green_at_once_and_stays_so(
+    tmp_path: Path, pytester: pytest.Pytester
+) -> None:
+    files = {"pytest.ini": INI, "agent.py": AGENT, "conftest.py": PYTEST_VCR, "test_it.py": FOR_PYTEST_VCR}
+    for number in (1, 2):
+        files[f"cassettes/test_parcel[{number}].yaml"] = asked_twice(number)
+    for test in ("test_parcel", "test_of_another"):
+        files[f"cassettes/TestParcels.{test}.yaml"] = cassette(parcel(3))
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, "utf-8")
+    project = Project(tmp_path, pytester)
+    bills = {
+        f"test_it.py::{path.stem.replace('.', '::')}": (
+            len(answers := billed(path)),
+            *(sum(column) for column in zip(*answers, strict=True)),
+        )
+        for path in tmp_path.glob("cassettes/*")
+    }
+    without = ("-p", "no:recording")
+    for arguments in (["--token-budget-update"], [], ["--token-budget-update"]):
+        held = {path: path.read_bytes() for path in tmp_path.rglob("*.yaml")}
+        judged = project.judge(*without, *arguments)
+        assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
+        assert measured(judged.document) == bills
+        assert {entry["recorder"] for entry in judged.document["scenarios"]} == {"vcrpy"}
+        assert not held.items() - {path: path.read_bytes() for path in tmp_path.rglob("*.yaml")}.items()
+    (tmp_path / "agent.py").write_text(AGENT.replace("parcel service.", "parcel service. " * 60), "utf-8")
+    changed = project.judge(*without)
+    assert changed.status == 1
+    assert {changed.scenarios[f"test_parcel[{number}]"]["verdict"] for number in (1, 2)} == {"over"}
+    in_class = changed.scenarios["TestParcels::test_parcel"]
+    assert "match_on: body differs" in changed.words
+    assert in_class["verdict"] == "over"
 
 
 @pytest.mark.parametrize(("coding", "module"), [("br", "brotli"), ("zstd", "zstandard")])
