@@ -1,8 +1,8 @@
 """What replaying and judging cost beside pytest-recording: `replay_speed.py [--scenarios N] ...`.
 
 One suite, in whole processes of pytest, in turn: each test is a conversation through the SDK, its system
-prompt 30 KB, its cassette as vcrpy writes it. Prints the median CPU seconds of each way, and
-their ratio to those of pytest-recording.
+prompt of 30 KB (`--system`), its cassette as vcrpy writes it. Prints the median CPU seconds and the largest
+peak of memory (resident, MB) of each way, and their ratios to those of pytest-recording.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -28,7 +27,9 @@ SUITE = """
 import os
 import anthropic, pytest
 
-SYSTEM = open("system.txt").read() + os.environ.get("MORE", "")
+SYSTEM = open("system.txt").read()
+if "LONGER" in os.environ:
+    SYSTEM += " Be kind." * (len(SYSTEM) // 75)
 CLIENT = anthropic.Anthropic(api_key="none", max_retries=0)
 
 @pytest.mark.{marker}
@@ -54,7 +55,7 @@ WAYS = {
     "pytest --token-budget, the prompt changed": (
         "ours",
         ("--token-budget",),
-        {"MORE": " Be kind." * 400},
+        {"LONGER": "by an eighth"},
     ),
     "the suite of pytest-recording --token-budget": ("vcr", ("--token-budget",), {}),
 }
@@ -107,9 +108,9 @@ def interaction(body: str, answer: str) -> dict[str, Any]:
     }
 
 
-def write_suites(folder: Path, scenarios: int, turns: int) -> None:
+def write_suites(folder: Path, scenarios: int, turns: int, system_size: int) -> None:
     """One suite for each marker, and one of a test that asks nothing."""
-    system = prose(30_000, 0)
+    system = prose(system_size, 0)
     for name, marker in (("ours", "token_budget"), ("vcr", "vcr"), ("nothing", "")):
         suite = folder / name
         suite.mkdir()
@@ -128,22 +129,25 @@ def write_suites(folder: Path, scenarios: int, turns: int) -> None:
         run(folder / name, ("--token-budget", "--token-budget-update"), {}, 0)
 
 
-def run(suite: Path, arguments: Sequence[str], environment: dict[str, str], status: int) -> float:
-    """CPU seconds of one process of pytest; raises SystemExit with its output where the status is another."""
+def run(
+    suite: Path, arguments: Sequence[str], environment: dict[str, str], status: int
+) -> tuple[float, float]:
+    """CPU seconds and peak memory (MB) of one process of pytest; SystemExit where its status is another."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    start = cpu_of_children()
-    done = subprocess.run(
-        command, cwd=suite, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    seconds = cpu_of_children() - start
-    if done.returncode != status:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}")
-    return seconds
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, cwd=suite, env={**os.environ, **environment}, stdout=output, stderr=output
+        )
+        _, ended, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(ended)
+        if process.returncode != status:
+            output.seek(0)
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{output.read()[-2000:]}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / _MEGABYTE
 
 
-def cpu_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+_MEGABYTE = 1024 * (1024 if sys.platform == "darwin" else 1)
+"""How many units of `ru_maxrss` are a MB: bytes on macOS, else KB (`man getrusage`)."""
 
 
 def main() -> None:
@@ -151,19 +155,30 @@ def main() -> None:
     parser.add_argument("--scenarios", type=int, default=40)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--system", type=int, default=30_000, help="characters of the system prompt")
     options = parser.parse_args()
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    runs: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        write_suites(Path(folder), options.scenarios, options.turns)
+        write_suites(Path(folder), options.scenarios, options.turns, options.system)
         for _ in range(options.rounds):
             for way, (suite, arguments, environment) in WAYS.items():
-                seconds = run(Path(folder, suite), arguments, environment, EXPECTED.get(way, 0))
-                times[way].append(seconds)
-    medians = {way: statistics.median(of) for way, of in times.items()}
-    reference = medians["pytest-recording: replays, judges nothing"]
+                used = run(Path(folder, suite), arguments, environment, EXPECTED.get(way, 0))
+                runs[way].append(used)
+    medians = {way: statistics.median(seconds for seconds, _ in of) for way, of in runs.items()}
+    peaks = {way: max(peak for _, peak in of) for way, of in runs.items()}
+    rival = "pytest-recording: replays, judges nothing"
     print(f"{options.scenarios} scenarios of {options.turns} turns, median of {options.rounds} rounds\n")
-    rows = [(way, f"{seconds:.2f}", f"{seconds / reference:.2f}") for way, seconds in medians.items()]
-    print(table(("way", "CPU seconds", "to pytest-recording"), rows))
+    rows = [
+        (
+            way,
+            f"{medians[way]:.2f}",
+            f"{medians[way] / medians[rival]:.2f}",
+            f"{peaks[way]:.0f}",
+            f"{peaks[way] / peaks[rival]:.2f}",
+        )
+        for way in WAYS
+    ]
+    print(table(("way", "CPU seconds", "to pytest-recording", "peak MB", "to pytest-recording"), rows))
 
 
 if __name__ == "__main__":
