@@ -378,6 +378,20 @@ def test_two_turns_that_differ_prove_that_a_warm_cache_is_lost(project: Recorded
     assert "where it leaves the prefix that an earlier turn cached" in result.words
 
 
+def test_an_edit_in_front_of_such_a_clock_is_not_why_the_cache_is_lost(project: Recorded) -> None:
+    """The edit would be warm again in the next run; the first turn loses its cache to the clock as well."""
+    look = {"name": "look", "description": "Look it up.", "input_schema": {"type": "object"}}
+    warm = body([text(RULES, **MARK)], text("Where is it?"), tools=[look])
+    project.record((warm, usage(12, 0, 3900)), (warm, usage(12, 0, 3900)))
+    edit = 'body["tools"][0]["description"] = "Look it up in the shop."'
+    result = project.changed(CLOCK.replace("    return bodies", f"        {edit}\n    return bodies"))
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    findings = result.scenarios["test_it"]["findings"]
+    (lost,) = (finding for finding in findings if finding["kind"] == "cache_break")
+    assert lost["where"] == "system[0]"
+    assert "on turns 1 and 2 lose the cache" in lost["text"]
+
+
 def test_a_suite_is_as_green_tomorrow_as_today(project: Recorded) -> None:
     """A date alone is never proof, however the repository makes it."""
     dated = body([text(f"{RULES} Today is 2026-11-25.", **MARK)], text("Where is it?"))

@@ -54,6 +54,8 @@ def cache_breaks(
     groups: dict[tuple[object, ...], list[Break]] = {}
     chains = Chains(run)
     causes = [cause for loss in losses(run, chains) if (cause := _explain(loss, minimums or {}))]
+    within = [cause for cause in causes if cause.difference and not cause.across]
+    causes = [_of_this_run(cause, within, chains) for cause in causes]
     explained = {cause.turn for cause in causes}
     rest = (index for index in range(len(run.turns)) if index not in explained)
     causes += [cause for index in rest if (cause := _lifetime(run, index, chains))]
@@ -61,6 +63,22 @@ def cache_breaks(
         groups.setdefault(cause.key, []).append(cause)
     findings = [finding_of(group, costs, sources) for group in groups.values()]
     return findings, frozenset(one.turn for group in groups.values() for one in group)
+
+
+def _of_this_run(cause: Break, within: Sequence[Break], chains: Chains) -> Break:
+    """Return a break of what was warm before the run as the one `within` the run, if the turn has that too.
+
+    What was edited alone is warm again in the next run. A value that differs from turn to turn never is: the
+    first difference to the recording is not why the turn lost its cache.
+    """
+    if not cause.across or cause.difference is None:
+        return cause
+    sides = chains.recorded(cause.turn), chains.now(cause.turn)
+    was, now = ({block.where: text_of(block) for block in side.prompt.blocks} for side in sides)
+    for other in within:
+        if other.where != cause.where and other.where in now and was.get(other.where) != now[other.where]:
+            return replace(other, turn=cause.turn, tokens=cause.tokens)
+    return cause
 
 
 def _explain(loss: Loss, minimums: Mapping[str, int]) -> Break | None:

@@ -33,7 +33,7 @@ _COMMENT = ((50, 10), (50, 3), (25, 1), (10, 0), (3, 0), (0, 0))
 _SUMMARY = ((10_000, 500), (2_000, 100), (500, 50), (100, 20), (50, 3), (10, 0), (0, 0))
 """Pairs of (rows of a table, details to unfold), from the most to the least; the first that fits is taken."""
 _NAME_COLUMNS, _WHY_COLUMNS, _TURNS, _FINDINGS = 44, 100, 30, 10
-_CHANGES, _PLACE_COLUMNS, _SENTENCE_COLUMNS, _NOTE_COLUMNS = 10, 100, 300, 600
+_CHANGES, _PLACE_COLUMNS, _SENTENCE_COLUMNS, _NOTE_COLUMNS = 10, 100, 400, 600
 _MISSING, _MISSING_COLUMNS = 20, 300
 _ACCEPTED, _PLACES, _HEADLINE_COLUMNS = 3, 3, 300
 _SUFFIX = re.compile(r"[\w./ ()]*(-[\w./ ()]+)*")
