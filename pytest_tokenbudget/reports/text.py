@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import chain
@@ -316,7 +316,7 @@ _LINKED = re.compile(
 )
 
 
-_COMMIT = re.compile(r"(?i)(?<![\w.&#;])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{7,40}(?!\w)")
+_COMMIT = re.compile(r"(?i)(?<![\w.])((?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{7,40})(?!\w)")
 """The hash of a commit: no number, and no word."""
 
 
@@ -326,9 +326,18 @@ def prose(text: str) -> str:
     GitHub looks for mentions, references, addresses and commits after the Markdown is rendered, where no
     escape is left: a break of no width takes them apart. A commit, which is to be copied, stands as code.
     """
-    broken = _MARKUP.sub(r"\\\1", _LINKED.sub(_break, plain(text)))
-    broken = _COMMIT.sub(r"`\g<0>`", broken)
+    return _around_commits(plain(text), _escaped, "`", "`")
+
+
+def _escaped(text: str) -> str:
+    broken = _MARKUP.sub(r"\\\1", _LINKED.sub(_break, text))
     return broken.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
+
+
+def _around_commits(text: str, shown: Callable[[str], str], begin: str, end: str) -> str:
+    """Return `text` with commits between `begin` and `end`, and the rest as `shown`."""
+    parts = _COMMIT.split(text)
+    return "".join(f"{begin}{part}{end}" if place % 2 else shown(part) for place, part in enumerate(parts))
 
 
 def code(text: str, *, cell: bool = False) -> str:
@@ -343,7 +352,7 @@ def code(text: str, *, cell: bool = False) -> str:
 
 def html(text: str) -> str:
     """Return `text` for the inside of an HTML element of one line."""
-    return _COMMIT.sub(r"<code>\g<0></code>", escape(_LINKED.sub(_break, plain(text))))
+    return _around_commits(plain(text), lambda part: escape(_LINKED.sub(_break, part)), "<code>", "</code>")
 
 
 def html_code(text: str) -> str:
@@ -354,8 +363,6 @@ def html_code(text: str) -> str:
 def _break(found: re.Match[str]) -> str:
     if found["commit"] is None:
         return found[0] + _BREAK
-    if _COMMIT.fullmatch(found.string, found.start(), found.end()):
-        return found[0]
     return _BREAK.join(re.findall(".{1,6}", found[0]))  # GitHub takes seven digits for a commit
 
 
