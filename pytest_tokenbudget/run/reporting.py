@@ -106,7 +106,8 @@ class FailureText:
     def toterminal(self, writer: Any) -> None:
         """Write the text to a writer of pytest's: what is indented as wide as the terminal is."""
         more = f" ({plural(self.alike, 'more test')} of the same cause, below)"
-        writer.line(self._reason + (more if self.alike else ""))
+        for piece in wrap(self._reason + (more if self.alike else ""), writer.fullwidth, "", "  "):
+            writer.line(piece)
         for text in self._text.splitlines()[1:]:
             if printable(text) in self._elsewhere:
                 continue
