@@ -492,7 +492,9 @@ def test_a_merge_of_two_accepted_changes_is_measured(
     judged = project.judge()
     assert judged.status == 1
     assert "test_it.yaml: holds conflict marks of a merge (line 1)" in judged.output
-    assert "--token-budget-update`, which resolves it" in judged.words
+    assert (
+        "\nResolve it scenario by scenario:\n  pytest --token-budget --token-budget-update\n" in judged.output
+    )
     assert "Traceback" not in judged.output
     assert files(project) == conflict
     updated = accept(project)
