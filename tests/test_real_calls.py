@@ -160,9 +160,7 @@ def test_what_could_not_be_kept_is_not_paid_for(
     )
     assert (result.status, api.charges) == (1, [])
     assert "test_ask[one]: live runs are kept beside a replayed baseline, and it has none" in result.words
-    assert (
-        "pytest --token-budget-record=once, then pytest --token-budget --token-budget-update" in result.words
-    )
+    assert "pytest --token-budget-record=once pytest --token-budget --token-budget-update" in result.words
 
 
 def test_a_dearer_agent_fails_once_a_scenario_and_ends_early(

@@ -119,6 +119,6 @@ class Scratch:
 def follow_deepening(clone: Scratch, refusal: str) -> None:
     """Run what the refusal of a shallow clone names."""
     assert "This clone is shallow" in refusal
-    (command,) = re.findall(r"Run `git (.+?)`", " ".join(refusal.split()))
+    (command,) = re.findall(r"^  git (.+)$", refusal, re.MULTILINE)
     clone.git(*command.split())
     assert clone.git("rev-parse", "--is-shallow-repository") == "false"
