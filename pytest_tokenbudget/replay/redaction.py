@@ -456,8 +456,9 @@ PLACEHOLDER = "REDACTED"
 
 Span = tuple[int, int]
 
-# The start of a word. In JSON inside of JSON that is also behind the letter of an escape ("\nsk-...").
-_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+# The start of a word. That is also behind an escape: "\nsk-..." and "\u003dsk-..." in JSON inside of JSON,
+# "%3Dsk-..." in an URL inside of an URL.
+_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=\\u00[0-9A-Fa-f]{2})|(?<=%[0-9A-Fa-f]{2}))"
 
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (marker, re.compile(pattern))

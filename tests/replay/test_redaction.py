@@ -264,11 +264,13 @@ SHAPES = {
         lambda key: interaction(json.dumps({"a": key, "b": [1]}, indent=1).encode()),
         lambda key: interaction(answer=write_sse(text_stream(f"The key: {key}"))),
         lambda key: interaction(answer=f"plain\n{key}".encode()),
+        lambda key: interaction(answer=f"https://example.com/?to=%2Fa%3Fname%3D{key}".encode()),
+        lambda key: interaction(answer=rf"{{\"to\": \"/?name\u003d{key}\"}}".encode()),
         lambda key: interaction(
             answer=gzip.compress(compact({"text": key})), received={"content-encoding": "gzip"}
         ),
     ],
-    ids=["JSON", "JSON in JSON", "indented JSON", "stream", "text", "compressed"],
+    ids=["JSON", "JSON in JSON", "indented JSON", "stream", "text", "URL in URL", "escaped", "compressed"],
 )
 def test_keys_are_known_by_their_shape(key: str, place: Callable[[str], Interaction]) -> None:
     secret = max(key.split("\n"), key=len) if "RSA" not in key else "MIIE+/abc="
