@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 import yaml
 
 from support.budgeted import Judged, Project, preload
@@ -106,6 +108,11 @@ class Recorded(Project):
     def change(self, agent: str) -> None:
         """Write the agent."""
         (self.path / "agent.py").write_text(agent, "utf-8")
+
+    def judge(self, *arguments: str, url: str | None = None) -> Judged:
+        """Judge in a moment, as on a machine that is never slow; a second replay has a clock of its own."""
+        with time_machine.travel(datetime.datetime.now(datetime.UTC), tick=False):
+            return super().judge(*arguments, url=url)
 
     def changed(self, agent: str) -> Judged:
         """Judge another agent."""
