@@ -196,7 +196,7 @@ def _items(document: Document, links: Links | None, rows: int) -> Iterator[str]:
     line.
     """
     changes, folder = change_view.changes(document), document["project"] or ""
-    missing = [f"- **not measured**: {_message(text)}" for text in run_view.missing(document)]
+    missing = [f"- **not measured**: {_missing(*told)}" for told in run_view.missing_by_text(document)]
     reasons = list(map(_reason, change_view.unexplained(document, changes)))
     notes = [
         f"- **to know**: {prose(crop(str(note), _NOTE_COLUMNS))}" for note in change_view.notes(document)
@@ -207,6 +207,12 @@ def _items(document: Document, links: Links | None, rows: int) -> Iterator[str]:
     yield from _most(reasons, _CHANGES)
     yield from _most(notes, _CHANGES)
     yield from _most(live, rows)
+
+
+def _missing(names: Sequence[str], text: str) -> str:
+    """Return tests and why they are not measured, in one line of Markdown."""
+    shown = f"{code(crop(names[0], _MISSING_COLUMNS))}{run_view.and_more(names)}: " if names else ""
+    return shown + _message(text)
 
 
 def _message(text: str) -> str:

@@ -146,14 +146,23 @@ def _is(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
+Told = tuple[Sequence[str], str]
+"""Tests, by their ids, and what is said of all of them."""
+
+
 def missing(document: Document) -> list[str]:
     """Return a line for each error, and one for what ended otherwise without a verdict."""
+    return _lines(missing_by_text(document))
+
+
+def missing_by_text(document: Document) -> list[Told]:
+    """Return what `missing` says: the tests, and why they are missing."""
     failed = {error["id"] for error in document["errors"]}
     others = [(test["id"], test["outcome"]) for test in document["not_judged"] if test["id"] not in failed]
     return [
-        *errors(document),
+        *_errors(document),
         *_by_text((name, f"not judged: {outcome}") for name, outcome in others),
-        *unmeasured(document),
+        *_unmeasured(document),
     ]
 
 
@@ -162,16 +171,16 @@ def unmeasured(document: Document) -> list[str]:
 
     Where tests were renamed, no pruning is advised: the baselines that seem to be left are theirs.
     """
-    whys = (
-        {**_UNMEASURED, "gone": _GONE}
-        if any("formerly" in one for one in document["scenarios"])
-        else _UNMEASURED
-    )
+    return _lines(_unmeasured(document))
+
+
+def _unmeasured(document: Document) -> list[Told]:
+    whys = {**_WHYS, "gone": _GONE} if any("formerly" in one for one in document["scenarios"]) else _WHYS
     return _by_text((one["id"], whys.get(one["why"], one["why"])) for one in document["unmeasured"])
 
 
 _GONE = "has a baseline, and no test any more"
-_UNMEASURED = {
+_WHYS = {
     "gone": f"{_GONE}. Bring the test back.\n"
     + next_step("If it is meant to go, its baseline goes with it", "tokenbudget prune --delete"),
     "skipped": "not measured: its module is skipped",
@@ -181,18 +190,27 @@ _UNMEASURED = {
 
 def errors(document: Document) -> list[str]:
     """Return a line for each error, with the tests that it is of."""
+    return _lines(_errors(document))
+
+
+def _errors(document: Document) -> list[Told]:
     return _by_text((error["id"], error["text"]) for error in document["errors"])
 
 
-def _by_text(entries: Iterable[tuple[str | None, str]]) -> list[str]:
+def _by_text(entries: Iterable[tuple[str | None, str]]) -> list[Told]:
     names: dict[str, list[str]] = defaultdict(list)
     for name, text in entries:
         names[printable_lines(text)] += [plain(name)] if name else []
-    return [f"{_first_of(ids)}: {text}" if ids else text for text, ids in names.items()]
+    return [(ids, text) for text, ids in names.items()]
 
 
-def _first_of(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+def _lines(told: Iterable[Told]) -> list[str]:
+    return [f"{names[0]}{and_more(names)}: {text}" if names else text for names, text in told]
+
+
+def and_more(names: Sequence[str]) -> str:
+    """Return how many names there are beside the first: ` and 2 more`."""
+    return f" and {len(names) - 1:,} more" if len(names) > 1 else ""
 
 
 def live(document: Document) -> list[str]:
