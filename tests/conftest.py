@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib.metadata
-import importlib.util
 import os
-import ssl
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -18,6 +16,7 @@ from pytest_tokenbudget.metering.counting import CtokCounter
 from pytest_tokenbudget.metering.pricing import Prices, RateCard
 from pytest_tokenbudget.model import Rate
 from support.sample import SEED, WHOLE, examples
+from support.warm import read_certificates_once
 
 # The machine may be busy: neither a slow example nor slow drawing is a fault.
 settings.register_profile(
@@ -77,13 +76,8 @@ def _the_environment_is_the_same_everywhere() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _certificates_are_read_once() -> Iterator[None]:
-    """Most of what a client costs is a context of TLS with the certificates of this machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
-        if importlib.util.find_spec("httpcore2") is not None:
-            import httpcore2
-
-            patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        read_certificates_once(patch)
         yield
 
 

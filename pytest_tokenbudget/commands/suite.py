@@ -363,9 +363,7 @@ def _preload() -> bool:
         redirect_stderr(quiet),
         suppress(SystemExit),
     ):
-        apart = [
-            f"{option}={empty}" for option in ("--rootdir", "--confcutdir")
-        ]  # else all beside is looked at
+        apart = [f"--rootdir={empty}", f"--confcutdir={empty}"]  # else all that lies beside is looked at
         _run_pytest(["--token-budget", "--noconftest", "-c", os.devnull, *apart, empty])
     return threading.active_count() == 1  # a plugin may have started one
 

@@ -131,12 +131,15 @@ def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
     for where, ttl in after.items():
         if before.get(where, ttl) != ttl:
             cause = f"cache_control asks for {ttl} where it asked for {before[where]}"
-            effect, short = (
-                f"are written for {ttl}, at another price",
-                f"is cached for {ttl}, at another price",
+            return Break(
+                index,
+                where,
+                cause,
+                abs(now - was),
+                effect=f"are written for {ttl}, at another price",
+                short=f"is cached for {ttl}, at another price",
+                words=("1h", "ttl", *_MARK),
             )
-            words = ("1h", "ttl", *_MARK)
-            return Break(index, where, cause, abs(now - was), effect=effect, short=short, words=words)
     return None
 
 

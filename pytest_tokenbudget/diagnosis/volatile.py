@@ -158,21 +158,25 @@ def _gained_clock(was: str, now: str) -> bool:
     return bool(_SECONDS.search(added)) and not any(kind is Kind.DATE for kind, _ in values_in(removed))
 
 
-def timed_as_recorded(pairs: Sequence[Pair]) -> dict[int, Prompt]:
-    """Return what turns (`Pair.index`) ask now, with the times of day of their recorded requests.
+def timed_as_recorded(pairs: Iterable[Pair], new: Iterable[Pair]) -> dict[int, Prompt]:
+    """Return what `new` turns of `pairs` (`Pair.index`) ask, with the times of day of their recordings.
 
     Only where these tell several times at a place that tells one now: in a replay no time goes by between
-    turns, so that each would seem to read what it wrote as a prefix of its own when it was recorded.
+    turns, so that each would seem to read what it wrote as a prefix of its own when it was recorded. Turns
+    that are not new are looked at only if a new one has such a place.
     """
     groups: defaultdict[tuple[str, str], list[tuple[Pair, str]]] = defaultdict(list)
-    for pair in (one for one in pairs if one.request.digest != one.recorded.digest):
-        for place, was, now in _cached_texts(pair.recorded.prompt, pair.request.prompt):
+    for pair, place, was, now in _changed_texts(new):
+        if was != now and _tells_time(was):
             groups[place, now].append((pair, was))
+    recorded: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for _, place, was, now in _changed_texts(pairs) if groups else ():
+        recorded[place, now].add(was)
     timed: dict[int, Prompt] = {}
     for (place, now), turns in groups.items():
-        recorded = {was: set(was.split()) for _, was in turns}
-        everywhere = set.intersection(*recorded.values())
-        for pair, was in turns if len(recorded) > 1 else ():
+        told = recorded[place, now]
+        everywhere = set.intersection(*(set(was.split()) for was in told))
+        for pair, was in turns if len(told) > 1 else ():
             times = {new: old for old, new in _times_changed(was, now) if old not in everywhere}
             if times:
                 prompt = timed.get(pair.index, pair.request.prompt)
@@ -180,12 +184,23 @@ def timed_as_recorded(pairs: Sequence[Pair]) -> dict[int, Prompt]:
     return timed
 
 
+def _changed_texts(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, str, str, str]]:
+    """Yield (turn, place, recorded text, new text) of the cached prefix of turns that are not as recorded."""
+    for pair in pairs:
+        if pair.request.digest != pair.recorded.digest:
+            for place, was, now in _cached_texts(pair.recorded.prompt, pair.request.prompt):
+                yield pair, place, was, now
+
+
+def _tells_time(text: str) -> bool:
+    return bool(_TIME_OF_DAY.search(text) or _SECONDS.search(text))
+
+
 def _times_changed(was: str, now: str) -> Iterator[tuple[str, str]]:
     """Yield the words (recorded, now) of two texts that are times of day of one form."""
     removed, added = (words.split() for words in _changed_words(was, now))
     for old, new in zip(removed, added, strict=False):
-        is_time = _TIME_OF_DAY.search(old) or _SECONDS.search(old)
-        if is_time and re.sub(r"\d+", "0", old) == re.sub(r"\d+", "0", new):
+        if _tells_time(old) and re.sub(r"\d+", "0", old) == re.sub(r"\d+", "0", new):
             yield old, new
 
 

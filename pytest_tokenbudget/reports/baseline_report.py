@@ -41,6 +41,7 @@ from pytest_tokenbudget.reports.document import (
 from pytest_tokenbudget.reports.scenario_view import (
     METRICS,
     baselines_month,
+    months,
     other_start,
     short_ids,
     usual_month,
@@ -418,21 +419,13 @@ def diff_lines(diff: Diff, *, columns: int, ascii_only: bool = False) -> list[Li
     notes = [_renamed(one) for one in _sorted(diff) if one["was"] != one["id"]]
     notes += other_start(diff.get("other_start", ()), _BOTH_SIDES)
     notes += [_already(one) for one in diff["already"] or ()]
-    notes += _months(diff)
+    notes += months(diff.get("runs_per_month"), diff.get("start"))
     if not diff["scenarios"]:
         lines += message(_UNACCEPTED, paper)
     if notes:
         lines.append(Line())
     lines += [Line(text) for note in notes for text in wrap(note, columns, "", "  ")]
     return list(map(paper.fitted, lines))
-
-
-def _months(diff: Diff) -> list[str]:
-    """Return what a month is, and what the baselines of now cost in one; nothing if that is not known."""
-    runs = diff.get("runs_per_month")
-    if not runs:
-        return []
-    return [usual_month(runs), *([baselines_month(diff["start"], runs)] if "start" in diff else [])]
 
 
 def diff_markdown(diff: Diff) -> str:
@@ -446,7 +439,7 @@ def diff_markdown(diff: Diff) -> str:
         if told:
             blocks.append(_table(told[:_COMMENT_ROWS]))
         blocks += [html(note) for note in other_start(diff.get("other_start", ()), _BOTH_SIDES)]
-        blocks += [html(note) for note in _months(diff)]
+        blocks += [html(note) for note in months(diff.get("runs_per_month"), diff.get("start"))]
         blocks += _cut([_renamed_markdown(one) for one in _sorted(diff) if one["was"] != one["id"]])
         if len(told) > _COMMENT_ROWS:
             blocks.append(f"_And {len(told) - _COMMENT_ROWS:,} more: `tokenbudget diff` lists them all._")

@@ -37,7 +37,7 @@ from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Basis
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.document import StartsEntry, TokensEntry, add, problems
-from pytest_tokenbudget.reports.scenario_view import baselines_month, other_start, short_ids, usual_month
+from pytest_tokenbudget.reports.scenario_view import months, other_start, short_ids
 from pytest_tokenbudget.reports.text import Line, Paper, crop, named_table, plain, wrap
 from pytest_tokenbudget.wording import NONE, UNKNOWN, count, money, percent, plural, signed
 
@@ -223,17 +223,9 @@ def history_lines(
         f"all at the prices of {' '.join(history['prices'].values())}",
         *other_start(history.get("other_start", ()), "throughout"),
     ]
-    notes = ["; ".join(facts), *months(history, runs_per_month)]
+    notes = ["; ".join(facts), *months(runs_per_month, history.get("start"))]
     lines += [Line(), *(Line(text) for note in notes for text in wrap(plain(note), columns))]
     return list(map(paper.fitted, lines))
-
-
-def months(history: History, runs_per_month: float | None) -> list[str]:
-    """Return what a month is, and what the newest baselines cost in one; nothing if that is not known."""
-    if not runs_per_month:
-        return []
-    start = history.get("start")
-    return [usual_month(runs_per_month), *([baselines_month(start, runs_per_month)] if start else [])]
 
 
 def _step_lines(moves: Sequence[Step], paper: Paper, runs: float | None) -> Iterator[Line]:

@@ -555,6 +555,13 @@ def usual_month(runs_per_month: float) -> str:
     return f"a month is {runs_per_month:,.0f} runs of each, as the settings say (markers are not read)"
 
 
+def months(runs_per_month: float | None, start: StartsEntry | None) -> list[str]:
+    """Return what a month is, and what baselines cost in one; nothing if that is not known."""
+    if not runs_per_month:
+        return []
+    return [usual_month(runs_per_month), *([baselines_month(start, runs_per_month)] if start else [])]
+
+
 def month_from(cold: float, warm: float, *, partly: bool, least: bool = False) -> str:
     """Return in brackets from which start a month is priced, and what it costs from others, in dollars.
 

@@ -79,15 +79,8 @@ class Repository:
     @classmethod
     def open(cls, folder: Path) -> Repository:
         """Open the repository that `folder` is in. Raises GitError if there is none."""
-        found = _git(folder, "rev-parse", "--is-inside-work-tree", "--show-prefix", check=False)
-        inside, _, prefix = os.fsdecode(found.stdout).partition("\n")
-        if found.returncode or inside != "true":
-            reason = found.stderr.decode(errors="replace").strip().partition("\n")[0]
-            raise GitError(
-                f"{folder} is not in the working tree of a git repository ({reason or 'bare repository'}). "
-                "Run this in a clone of the repository that holds the baselines."
-            )
-        return cls(folder, prefix.removesuffix("\n"))
+        prefix, _ = _position(folder)
+        return cls(folder, prefix)
 
     @classmethod
     def create(cls, folder: Path) -> Repository:
@@ -304,16 +297,27 @@ def checked_out(folder: Path) -> tuple[str | None, str | None]:
     The hash is None before the first commit; both are None where there is no repository.
     """
     try:
-        asked = _git(
-            folder, "rev-parse", "--is-inside-work-tree", "--show-prefix", "HEAD^{commit}", check=False
-        )
-    except GitError:  # git is not installed
+        prefix, commit = _position(folder)
+    except GitError:
         return None, None
+    return commit, prefix.removesuffix("/")
+
+
+def _position(folder: Path) -> tuple[str, str | None]:
+    """Return where `folder` is below the top of its repository, and the hash of HEAD, if there is one.
+
+    Raises GitError if it is in no working tree.
+    """
+    asked = _git(folder, "rev-parse", "--is-inside-work-tree", "--show-prefix", "HEAD^{commit}", check=False)
     inside, _, rest = os.fsdecode(asked.stdout).partition("\n")
     if inside != "true":
-        return None, None
-    prefix, _, commit = rest.partition("\n")
-    return None if asked.returncode else commit.strip(), prefix.removesuffix("/")
+        reason = asked.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise GitError(
+            f"{folder} is not in the working tree of a git repository ({reason or 'bare repository'}). "
+            "Run this in a clone of the repository that holds the baselines."
+        )
+    prefix, _, commit = rest.removesuffix("\n").rpartition("\n")  # a folder's name may hold line breaks
+    return prefix, None if asked.returncode else commit
 
 
 def _commit(text: str) -> Commit:

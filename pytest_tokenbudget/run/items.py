@@ -227,10 +227,8 @@ class Cassettes:
             (old,) = known
             alike = self._renamed_alike(old, path)
             lacking = {one for one in self._known if not one.exists()} - {path, *alike.values()}
-            text, measured = (
-                f"{names[0]} asks {what}, and {why}",
-                _measured_on(recordings[old], scenario, root),
-            )
+            measured = _measured_on(recordings[old], scenario, root)
+            text = f"{names[0]} asks {what}, and {why}"
             found = _moves(old, path, text, measured, scenario, root, alike=alike, prunes=not lacking)
         baselines = self._left_of({*recordings.values()}, root)
         return {**found, "cassettes": names, "baselines": baselines}

@@ -356,7 +356,8 @@ class Judge:
             as_lost = scenario.run(self._as_lost([found[number].now for number in numbers]), self.options)
             if fails(as_lost):
                 lost.append((numbers, as_lost))
-        return found, lost, timed if fails(_without_reads(run, [one.now for one in timed])) else []
+        ticks = bool(timed) and fails(_without_reads(run, [one.now for one in timed]))
+        return found, lost, timed if ticks else []
 
     def _as_lost(self, prompts: Sequence[Prompt]) -> Meter:
         """Return a meter that takes the cached prefixes of these prompts for different in every process."""

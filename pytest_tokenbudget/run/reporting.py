@@ -90,12 +90,14 @@ class FailureText:
         self.alike = 0
         """How many tests more fail of the same cause, and are told in our section alone."""
         short = self._reason
-        for entry in entries:
-            if self._reason == printable(failure_reason(entry)):
-                self._reason = printable(failure_reason(entry, amounts=False))
-                is_over = entry["verdict"] == Verdict.OVER
-                short = short if is_over and verbosity < 0 else self._reason
-                short = short if is_over else short.partition(":")[0]
+        told = next((one for one in entries if short == printable(failure_reason(one))), None)
+        if told is not None:
+            self._reason = printable(failure_reason(told, amounts=False))
+            is_over = told["verdict"] == Verdict.OVER
+            if not is_over:
+                short = self._reason.partition(":")[0]
+            elif verbosity >= 0:
+                short = self._reason
         self.reprcrash = _Crash(short)
         ways_out = (str(way_out) for entry in entries for way_out in scenario_view.ways_out([entry]))
         self._elsewhere = {printable(line) for way_out in ways_out for line in way_out.splitlines()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -146,6 +147,27 @@ def longer(body: Body) -> Body:
     """The body with longer rules."""
     rules = text(body["system"][0]["text"] + "Sign with your name, and be brief. " * 20) | MARKED
     return {**body, "system": [rules]}
+
+
+def test_a_clock_is_looked_for_once_in_what_changes_in_a_shared_cassette(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In each turn once, not in all turns again for each later test."""
+    volatile = import_module(
+        "pytest_tokenbudget.diagnosis.volatile"
+    )  # its package has a function of that name
+    bodies = caching_bodies(12)
+    recording = Recording(record(bodies, support_agent().answers()[:1] * len(bodies)))
+    looked_at: list[object] = []
+    cached_texts = volatile._cached_texts
+    monkeypatch.setattr(
+        volatile, "_cached_texts", lambda was, now: (looked_at.append(now), cached_texts(was, now))[1]
+    )
+    measure = replace(METER, shared=WeakKeyDictionary(), timed=volatile.timed_as_recorded)
+    for number, body in enumerate(map(longer, bodies)):
+        recording.choose(request(body))
+        replayed(measure, recording, misses=(), unplayed=(), reshaped=(), whole=False, only={number})
+    assert len(looked_at) == len(bodies)
 
 
 @pytest.mark.parametrize("is_accepted", [False, True])

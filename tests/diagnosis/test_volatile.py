@@ -467,7 +467,7 @@ def test_the_cache_is_asked_with_the_time_of_the_recording(
     turns: Sequence[tuple[str, str]], to_the_cache: Sequence[str]
 ) -> None:
     pairs = run_of(*turns)
-    timed = timed_as_recorded(pairs)
+    timed = timed_as_recorded(pairs, pairs)
     prompts = [timed.get(pair.index, pair.request.prompt) for pair in pairs]
     assert prompts == [*map(asked, to_the_cache)]
 

@@ -60,10 +60,7 @@ def _import() -> None:
 
     What the SDK, pydantic and the counter make on first use is made as well. No module of the example stays.
     """
-    from support.budgeted import preload
-
-    # Most of what a client costs is a context of TLS with the certificates of this machine.
-    ssl.create_default_context = functools.cache(ssl.create_default_context)
+    read_certificates_once(pytest.MonkeyPatch())
     before = set(sys.modules)
     with TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         example = shutil.copytree(EXAMPLE, Path(folder) / "example")
@@ -74,12 +71,23 @@ def _import() -> None:
         for name in set(sys.modules) - before:
             if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
                 del sys.modules[name]
+    from support.budgeted import preload
+
     preload()
     for name in ("xdist.remote", "xdist.workermanage"):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # nobody needs to look through what stays
     assert threading.active_count() == 1, "a process with threads is not safely forked"
+
+
+def read_certificates_once(patch: pytest.MonkeyPatch) -> None:
+    """Keep the contexts of TLS: most of what a client costs is one with the certificates of this machine."""
+    patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+    if importlib.util.find_spec("httpcore2") is not None:
+        import httpcore2
+
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
 
 
 def _keep(connection: socket.socket, executable: str) -> None:

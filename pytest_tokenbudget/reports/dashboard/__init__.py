@@ -55,11 +55,12 @@ from pytest_tokenbudget.reports.dashboard.totals import (
     totals,
 )
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_measured
-from pytest_tokenbudget.reports.history import History, months
+from pytest_tokenbudget.reports.history import History
 from pytest_tokenbudget.reports.scenario_view import (
     approximate,
     cost_cell,
     cost_change,
+    months,
     other_start,
     rows,
     ways_out,
@@ -316,7 +317,7 @@ def _facts(
         yield from [of_month] if (of_month := run_view.month(comparable)) else []
         yield f"{plain(document['tool']['name'])} {plain(document['tool']['version'])}"
     elif history:
-        yield from months(history, runs)
+        yield from months(runs, history.get("start"))
     if history:
         yield from other_start(history.get("other_start", ()), "in the trends")
 
