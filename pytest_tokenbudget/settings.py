@@ -102,6 +102,11 @@ class Options:
         return self.live or self.record != RecordMode.NONE
 
     @property
+    def is_second_replay(self) -> bool:
+        """Whether this is the second replay of a run, in another process."""
+        return self.prompts is not None and not self.stability
+
+    @property
     def taken(self) -> Literal["due", "all", "migration"]:
         """Which baselines an update writes: those that are due, all, or the migration alone."""
         if self.migrate:

@@ -287,6 +287,52 @@ def test_a_clock_is_judged_by_a_replay_in_which_time_goes_by(project: Recorded, 
         assert project.judge().verdicts == {"within"}, "what the failure names accepts it"
 
 
+TICKING = """
+import datetime
+import os
+
+IS_SECOND = "TOKENBUDGET_CLOCK" in os.environ
+
+
+def requests(bodies):
+    began = datetime.datetime.now()
+    for turn, body in enumerate(bodies):
+        passed = datetime.timedelta({unit}=0 if IS_SECOND else turn // 2)
+        stamp = ((datetime.datetime.now() if IS_SECOND else began) + passed).strftime("{format}")
+        body["system"][0]["text"] = f"It is {{stamp}}. " + body["system"][0]["text"]
+        yield body
+"""
+TICKS = {"seconds": ("%H:%M:%S", "over", 0), "minutes": ("%H:%M", "within", 7200)}
+
+
+@pytest.mark.parametrize("unit", TICKS)
+def test_a_second_or_minute_that_ends_in_a_replay_decides_nothing(project: Recorded, unit: str) -> None:
+    """On a slow machine one does. The second replay judges all the same, with the same sum."""
+    clock, verdict, read = TICKS[unit]
+    project.record(*COLD_TURNS)
+    result = project.changed(TICKING.format(unit=unit, format=clock))
+    assert (result.status, result.verdicts) == (int(verdict == "over"), {verdict}), result.output
+    measured = result.scenarios["test_it"]["measured"]
+    assert measured["cache_read_input_tokens"] == pytest.approx(read, abs=60)
+    assert "date or time" in result.words
+
+
+@pytest.mark.parametrize("unit", TICKS)
+def test_a_clock_that_was_recorded_within_one_tick_may_go_on_in_a_replay(
+    project: Recorded, unit: str
+) -> None:
+    """The agent is unchanged. That its turns tell two times now is the machine's doing."""
+    clock, _, _ = TICKS[unit]
+    stamp = datetime.datetime(2026, 11, 25, 9, 12, 40).strftime(clock)
+    timed = body([text(f"It is {stamp}. {RULES}", **MARK)], text("Where is it?"))
+    project.record((timed, usage(12, 3610, 0)), *[(timed, usage(12, 0, 3610))] * 2)
+    agent = TICKING.format(unit=unit, format=clock)
+    result = project.changed(agent.replace('["text"]\n', '["text"][len(f"It is {stamp}. "):]\n'))
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    measured = result.scenarios["test_it"]["measured"]
+    assert measured["cache_read_input_tokens"] == pytest.approx(7220, abs=60)
+
+
 TIMED = [
     (body([text(f"It is 09:12:4{turn}. {RULES}", **MARK)], text("Where is it?")), usage(12, 3610, 0))
     for turn in range(3)
@@ -326,23 +372,35 @@ def test_a_clock_that_was_recorded_does_not_stand_still_in_replay(project: Recor
     assert accepted.scenarios["test_it"]["measured"] == measured
 
 
-def test_a_value_that_was_accepted_is_told_and_not_charged(project: Recorded) -> None:
-    """The accepted prompt has one at that place too, so that both sides end there."""
-    timed = body([text(f"{RULES} It is 09:12:44.", **MARK)], text("Where is it?"))
-    project.record((timed, usage(12, 0, 3610)))
-    agent = """
+ACCEPTED = {
+    "a clock": ("It is 09:12:44.", 'f"It is {datetime.datetime.now():%H:%M:%S}."'),
+    "an id": ("Run 9f2c41d0.", 'f"Run {uuid.uuid4().hex[:8]}."'),
+}
+REPLACED = """
 import datetime
+import uuid
 
 
 def requests(bodies):
-    now = datetime.datetime.now().strftime("%H:%M:%S")
     for body in bodies:
-        body["system"][0]["text"] = body["system"][0]["text"].replace("09:12:44", now)
+        body["system"][0]["text"] = body["system"][0]["text"].replace("{was}", {now})
     return bodies
 """
-    result = project.changed(agent)
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_a_value_that_was_accepted_is_told_and_not_charged(project: Recorded, kind: str) -> None:
+    """The accepted prompt has one at that place too, so that both sides end there.
+
+    What is a time on both sides is known to be one without a second replay.
+    """
+    was, now = ACCEPTED[kind]
+    project.record((body([text(f"{RULES} {was}", **MARK)], text("Where is it?")), usage(12, 0, 3610)))
+    result = project.changed(REPLACED.format(was=was, now=now))
     assert (result.status, result.verdicts) == (0, {"within"}), result.output
-    assert "what was accepted has the like there, so that nothing is charged" in result.words
+    accepted = "what was accepted has the like there, so that nothing is charged"
+    assert (accepted in result.words) == (kind == "an id")
+    assert ("once more in another process: " in result.words) == (kind == "an id")
     assert "; 1 suspected ====" in result.words
 
 

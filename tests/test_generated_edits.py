@@ -7,19 +7,30 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from pytest_tokenbudget.budget.verdict import Judgement, judge
-from pytest_tokenbudget.diagnosis.volatile import experiment, proved_volatile, same_turns, suspects
+from pytest_tokenbudget.diagnosis.volatile import (
+    Suspect,
+    clocked,
+    experiment,
+    proved_volatile,
+    same_turns,
+    suspects,
+    ticking,
+    timed_as_recorded,
+)
 from pytest_tokenbudget.metering.meter import Meter, Run
 from pytest_tokenbudget.model import FindingKind, Usage, Verdict
 from pytest_tokenbudget.settings import ScenarioSettings
 from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
+from pytest_tokenbudget.wire.prompt import Prompt
 from support.sample import tenth
 from support.seeded import (
     COUNTER,
@@ -362,6 +373,15 @@ def warmed(bodies: Sequence[Body], outputs: Sequence[int], before: Body) -> list
     return usages([other, *map(request, bodies)], [1, *outputs])[1:]
 
 
+REPLAY = Meter(COUNTER, volatile=proved_volatile, timed=timed_as_recorded)
+SECOND_REPLAY = Meter(
+    COUNTER,
+    volatile=partial(proved_volatile, time_goes_by=True),
+    timed=partial(timed_as_recorded, time_goes_by=True),
+)
+"""In which time goes by."""
+
+
 def outcome(case: Case, edit: Edit) -> Outcome:
     agent = agent_of(case)
     bodies, answers = agent.bodies(), agent.answers()
@@ -376,7 +396,7 @@ def outcome(case: Case, edit: Edit) -> Outcome:
         real = usages([*map(request, sides[NOW])], outputs)
     baseline = sum((exchange.answer.usage or Usage() for exchange in recorded), Usage())
     asked = [*map(request, sides[NOW])]
-    run = asking(recorded, asked, Meter(COUNTER, volatile=proved_volatile))
+    run = asking(recorded, asked, REPLAY)
     measured = judged(baseline, run)
     if not measured.verdict.fails:
         second, tree = [*map(request, sides[ELSEWHERE])], tree_of(case.kind)
@@ -405,23 +425,34 @@ def after_second_replay(
     second: Sequence[Request],
     tree: SourceTree,
 ) -> tuple[Judgement, Run]:
-    """Judge a run again with what a second replay proves lost."""
-    found = suspects([turn.pair for turn in run.turns])
-    by_prompt = {id(suspect.now): suspect for suspect in found}
-    turns = same_turns([suspect.now for suspect in found], [one.prompt for one in second])
-    proved = set()
-    for now, other in turns:
-        shown = experiment(by_prompt[id(now)], other, tree.lists)
-        if shown.differs and not shown.on_both_sides:
-            proved.add(id(now))
+    """Judge a run again with what a second replay proves lost, or where its turns differ as time goes by."""
+    pairs = [turn.pair for turn in run.turns]
+    proved = {id(suspect.now) for suspect, _ in proved_elsewhere(suspects(pairs), second, tree, proves=True)}
+    if ticking([*proved_elsewhere(clocked(pairs), second, tree)]):
+        lost = asking(recorded, second, SECOND_REPLAY)
+    else:
 
-    def volatile(pairs: Sequence[Pair]) -> frozenset[int]:
-        lost = {pair.index for pair in pairs if id(pair.request.prompt) in proved}
-        return proved_volatile(pairs) | lost
+        def volatile(pairs: Sequence[Pair]) -> frozenset[int]:
+            lost = {pair.index for pair in pairs if id(pair.request.prompt) in proved}
+            return proved_volatile(pairs) | lost
 
-    lost = asking(recorded, asked, replace(Meter(COUNTER), volatile=volatile))
+        lost = asking(recorded, asked, replace(REPLAY, volatile=volatile))
     verdict = judged(baseline, lost)
     return (verdict, lost) if verdict.verdict.fails else (judged(baseline, run), run)
+
+
+def proved_elsewhere(
+    found: Sequence[Suspect], second: Sequence[Request], tree: SourceTree, *, proves: bool = False
+) -> Iterator[tuple[Suspect, Prompt]]:
+    """Yield what is suspected with its turn of the second replay, where no accepted value is of its kind.
+
+    With `proves` only those that differ there.
+    """
+    by_prompt = {id(suspect.now): suspect for suspect in found}
+    for now, other in same_turns([suspect.now for suspect in found], [one.prompt for one in second]):
+        shown = experiment(by_prompt[id(now)], other, tree.lists)
+        if not shown.on_both_sides and (shown.differs or not proves):
+            yield by_prompt[id(now)], other
 
 
 TREE = SourceTree(FILES)

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pytest_tokenbudget.diagnosis.block_changes import (
     ELSEWHERE,
@@ -74,16 +75,20 @@ def _with_the_same(first: Finding, *others: Finding) -> Finding:
     return replace(first, text=f"{first.text}; the same of {listed([one.where for one in others])}")
 
 
-def proved_volatile(pairs: Sequence[Pair]) -> frozenset[int]:
+def proved_volatile(pairs: Sequence[Pair], *, time_goes_by: bool = False) -> frozenset[int]:
     """Return the turns (`Pair.index`) whose cached prefix is proved to differ in every process.
 
     The proof is an experiment: two turns of one run differ in a value, or in an order, where they were alike
-    when recorded. Everything else is an edit until it is proved.
+    when recorded. Everything else is an edit until it is proved. Whether a second or a minute ends between
+    two turns of a replay is the machine's doing, so that a clock proves nothing but in the replay in which
+    `time_goes_by` as it does in a real run.
     """
     turns = ((pair.index, pair.recorded.prompt, pair.request.prompt) for pair in pairs)
-    groups = _alike_before(turns).values()
     return frozenset(
-        index for texts in groups if _differ_by_value(now for _, now in texts) for index, _ in texts
+        index
+        for (_, was), texts in _alike_before(turns).items()
+        if _differ_by_value(_retold(now, _times(was, now, time_goes_by=time_goes_by)) for _, now in texts)
+        for index, _ in texts
     )
 
 
@@ -128,23 +133,28 @@ def suspects(pairs: Sequence[Pair]) -> list[Suspect]:
     return found
 
 
-_SECONDS = re.compile(
-    r"(?<!\d)\d{1,2}\s?[:h時时시]\s?\d{2}\s?[:m分분]\s?\d{2}|\d{9}|(?<!\d)\d{6}(?!\d)", re.IGNORECASE
+_TIME = re.compile(
+    r"(?<!\d)\d{1,2}\s?[:h時时시]\s?\d{2}(?:\s?[:m分분]\s?\d{2}(?P<fraction>[.,]\d+)?)?(?!\d)"
+    r"|(?<!\d)(?:1[4-9]|20)\d{8}(?P<decimals>\.\d+|\d{3}|\d{6}|\d{9})?(?!\d)"
+    r"|(?<!\d)(?:[01]\d|2[0-3])(?:[0-5]\d){2}(?!\d)",
+    re.IGNORECASE,
 )
-"""What may be a clock of seconds: 10:31:07, 10h31m07, 103107, seconds since 1970."""
+"""A time of day: 10:31, 10:31:07, 10:31:07.125, 10h31, seconds since 1970 or finer, 103107."""
 
 
 def clocked(pairs: Sequence[Pair]) -> list[Suspect]:
-    """Return the turns whose cached prefix has a clock of seconds where the accepted one has no time.
+    """Return the turns whose cached prefix may have a clock where the accepted one has no time.
 
-    A replay takes no time, so that its turns look alike, where in a real run each has a prefix of its own. A
-    turn is left out if no other one was accepted with the same text.
+    Either it tells seconds: a replay takes no time, so that its turns look alike, where in a real run each
+    has a prefix of its own. Or it went on between two turns. A turn is left out if no other one was accepted
+    with the same text.
     """
     groups = _alike_before((p.index, p.recorded.prompt, p.request.prompt) for p in pairs)
     places: defaultdict[int, set[str]] = defaultdict(set)
     for (place, was), texts in groups.items():
+        went_on = len({now for _, now in texts}) > len({_at_no_time(now) for _, now in texts})
         for index, now in texts if len(texts) > 1 else ():
-            if _gained_clock(was, now):
+            if _gained_clock(was, now, went_on=went_on):
                 places[index].add(place)
     return [
         Suspect(pair.recorded.prompt, pair.request.prompt, frozenset(places[pair.index]))
@@ -153,69 +163,81 @@ def clocked(pairs: Sequence[Pair]) -> list[Suspect]:
     ]
 
 
-def _gained_clock(was: str, now: str) -> bool:
+def _gained_clock(was: str, now: str, *, went_on: bool) -> bool:
     removed, added = _changed_words(was, now)
-    return bool(_SECONDS.search(added)) and not any(kind is Kind.DATE for kind, _ in values_in(removed))
+    has_clock = any(went_on or _tells_seconds(match[0]) for match in _TIME.finditer(added))
+    return has_clock and not any(kind is Kind.DATE for kind, _ in values_in(removed))
 
 
-def timed_as_recorded(pairs: Iterable[Pair], new: Iterable[Pair]) -> dict[int, Prompt]:
-    """Return what `new` turns of `pairs` (`Pair.index`) ask, with the times of day of their recordings.
+def _tells_seconds(time: str) -> bool:
+    return len(re.findall(r"\d+", time)) != len(("hour", "minute"))
 
-    Only where these tell several times at a place that tells one now: in a replay no time goes by between
-    turns, so that each would seem to read what it wrote as a prefix of its own when it was recorded. Turns
-    that are not new are looked at only if a new one has such a place.
+
+def timed_as_recorded(turns: Iterable[Pair], *, time_goes_by: bool = False) -> dict[int, Prompt]:
+    """Return what turns (`Pair.index`) ask at the times of their recordings, where they tell times of day.
+
+    Between the turns of a replay no time goes by, or as much as the machine is slow. A text that was recorded
+    with a time of that form gets that one back. In other texts a clock of seconds or minutes stands still,
+    but in the replay in which `time_goes_by`.
     """
-    groups: defaultdict[tuple[str, str], list[tuple[Pair, str]]] = defaultdict(list)
-    for pair, place, was, now in _changed_texts(new):
-        if was != now and _tells_time(was):
-            groups[place, now].append((pair, was))
-    recorded: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for _, place, was, now in _changed_texts(pairs) if groups else ():
-        recorded[place, now].add(was)
     timed: dict[int, Prompt] = {}
-    for (place, now), turns in groups.items():
-        told = recorded[place, now]
-        everywhere = set.intersection(*(set(was.split()) for was in told))
-        for pair, was in turns if len(told) > 1 else ():
-            times = {new: old for old, new in _times_changed(was, now) if old not in everywhere}
-            if times:
-                prompt = timed.get(pair.index, pair.request.prompt)
-                timed[pair.index] = _with_words(prompt, place, times)
+    for pair in turns:
+        if pair.request.digest == pair.recorded.digest:
+            continue
+        prompt, recorded = pair.request.prompt, {block.where: block for block in pair.recorded.prompt.blocks}
+        end = last_breakpoint(prompt) + 1
+        cached = [
+            _timed(recorded.get(block.where), block, time_goes_by=time_goes_by)
+            for block in prompt.blocks[:end]
+        ]
+        if any(block is not asked for block, asked in zip(cached, prompt.blocks, strict=False)):
+            timed[pair.index] = replace(prompt, blocks=(*cached, *prompt.blocks[end:]))
     return timed
 
 
-def _changed_texts(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, str, str, str]]:
-    """Yield (turn, place, recorded text, new text) of the cached prefix of turns that are not as recorded."""
-    for pair in pairs:
-        if pair.request.digest != pair.recorded.digest:
-            for place, was, now in _cached_texts(pair.recorded.prompt, pair.request.prompt):
-                yield pair, place, was, now
+def _timed(recorded: Block | None, block: Block, *, time_goes_by: bool) -> Block:
+    """Return a block with the times that `_times` has for it; the same object if it has none."""
+    if recorded is not None and recorded.digest == block.digest:
+        return block
+    was = "" if recorded is None else text_of(recorded)
+    times = _times(was, text_of(block), time_goes_by=time_goes_by)
+    if not times:
+        return block
+    content = _retold(block.content, times)
+    return replace(block, content=content, digest=digest(block.level, block.role, content))
 
 
-def _tells_time(text: str) -> bool:
-    return bool(_TIME_OF_DAY.search(text) or _SECONDS.search(text))
+def _times(was: str, now: str, *, time_goes_by: bool) -> dict[str, str]:
+    """Return what stands for the changed times of a text: recorded ones of the same form, else no time."""
+    if was == now or not _TIME.search(now):
+        return {}
+    removed, added = ([match[0] for match in _TIME.finditer(words)] for words in _changed_words(was, now))
+    times = {} if time_goes_by else {new: _at_no_time(new) for new in added}
+    return times | {new: old for old, new in zip(removed, added, strict=False) if _form(old) == _form(new)}
 
 
-def _times_changed(was: str, now: str) -> Iterator[tuple[str, str]]:
-    """Yield the words (recorded, now) of two texts that are times of day of one form."""
-    removed, added = (words.split() for words in _changed_words(was, now))
-    for old, new in zip(removed, added, strict=False):
-        if _tells_time(old) and re.sub(r"\d+", "0", old) == re.sub(r"\d+", "0", new):
-            yield old, new
+def _retold(content: Any, times: Mapping[str, str]) -> Any:
+    """Return a JSON-like value with the times in its strings replaced."""
+    if isinstance(content, str):
+        return _TIME.sub(lambda match: times.get(match[0], match[0]), content)
+    if isinstance(content, Mapping):
+        return {key: _retold(value, times) for key, value in content.items()}
+    return [_retold(value, times) for value in content] if isinstance(content, list) else content
 
 
-def _with_words(prompt: Prompt, place: str, words: Mapping[str, str]) -> Prompt:
-    """Return a prompt with words of a text block replaced; other blocks stay as they are."""
+def _at_no_time(text: str) -> str:
+    """Return a text whose clocks of seconds and minutes stand at 0.
 
-    def replaced_in(block: Block) -> Block:
-        text = block.content.get("text")
-        if block.where != place or not isinstance(text, str):
-            return block
-        text = re.sub(r"\S+", lambda word: words.get(word[0], word[0]), text)
-        content = {**block.content, "text": text}
-        return replace(block, content=content, digest=digest(block.level, block.role, content))
+    Finer ones stay: they differ from turn to turn in a replay as well.
+    """
+    return _TIME.sub(
+        lambda match: match[0] if match["fraction"] or match["decimals"] else _form(match[0]), text
+    )
 
-    return replace(prompt, blocks=tuple(map(replaced_in, prompt.blocks)))
+
+def _form(time: str) -> str:
+    """Return a time with all its numbers 0, whether they have one digit or two."""
+    return re.sub(r"\d+", lambda digits: "0" * max(2, len(digits[0])), time)
 
 
 def ticking(turns: Sequence[tuple[Suspect, Prompt]]) -> str | None:

@@ -64,9 +64,8 @@ class Meter:
     volatile: Callable[[Sequence[Pair]], Collection[int]] = lambda _: ()
     """Names the turns of a run whose changed prefix is proved to be another in every process (`Pair.index`).
     Every other change is an edit: what was warm before it is warm after it."""
-    timed: Callable[[Iterable[Pair], Iterable[Pair]], Mapping[int, Prompt]] = lambda *_: {}
-    """Returns, of all turns and the new ones, what these (`Pair.index`) ask the cache, where time goes by
-    between turns but not in replay."""
+    timed: Callable[[Iterable[Pair]], Mapping[int, Prompt]] = lambda _: {}
+    """Returns what turns (`Pair.index`) ask the cache, where time goes by between turns but not in replay."""
     recount: CountPrompts | None = None
     """Counts changed prompts exactly, where somebody can be asked."""
     weights: Counter = field(default_factory=lambda: Memo(BuiltinCounter()))
@@ -362,7 +361,7 @@ class Meter:
         new = {number: asked[number] for number in numbers if number in asked}
         measured.pairs |= new
         measured.estimates |= self._estimates(recorded, new)
-        timed = self.timed(asked.values(), new.values())
+        timed = self.timed(new.values())
         current = [_current_turn(new.get(n), measured.estimates.get(n), timed.get(n)) for n in numbers]
         volatile = cache(lambda: frozenset(self.volatile(list(asked.values()))))
         splits = measured.resplit.add(current, lambda place: order[place] not in volatile())
@@ -376,7 +375,7 @@ class Meter:
         estimates: Mapping[int, Estimate],
     ) -> dict[int, Split]:
         was = [_recorded_turn(exchange) for exchange in recorded.values()]
-        timed = self.timed(asked.values(), asked.values())
+        timed = self.timed(asked.values())
         now = [_current_turn(asked.get(n), estimates.get(n), timed.get(n)) for n in recorded]
         order = list(recorded)
         volatile = cache(lambda: frozenset(self.volatile(list(asked.values()))))

@@ -19,7 +19,7 @@ from pytest_tokenbudget.budget.verdict import Judgement, Starts, judge
 from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.diagnosis.prompt_parts import text_of
 from pytest_tokenbudget.diagnosis.turns import bounds, difference_of, other_start, recorded_anew
-from pytest_tokenbudget.diagnosis.volatile import Suspect, clocked, proved_volatile, suspects
+from pytest_tokenbudget.diagnosis.volatile import Suspect, clocked, suspects
 from pytest_tokenbudget.metering.cache_split import ForeignReads, as_written, same_start
 from pytest_tokenbudget.metering.meter import Meter, Run, Turn
 from pytest_tokenbudget.metering.models import Family
@@ -314,9 +314,8 @@ class Judge:
         Something does if it would fail in case a changed prefix, which looks so, differs in every process.
         """
         options = self.options
-        is_second = options.prompts is not None and not options.stability
         judges = options.judge and scenario.settings.exclude is None
-        if is_second or options.calls or options.update or not judges:
+        if options.is_second_replay or options.calls or options.update or not judges:
             return None
         found, lost, timed = self._hanging(scenario, run)
         if not (lost or timed):
@@ -362,9 +361,9 @@ class Judge:
     def _as_lost(self, prompts: Sequence[Prompt]) -> Meter:
         """Return a meter that takes the cached prefixes of these prompts for different in every process."""
 
-        def volatile(pairs: Sequence[Pair]) -> frozenset[int]:
+        def volatile(pairs: Sequence[Pair]) -> set[int]:
             lost = {pair.index for pair in pairs if any(pair.request.prompt is prompt for prompt in prompts)}
-            return proved_volatile(pairs) | lost
+            return lost.union(self.meter.volatile(pairs))
 
         return replace(self.meter, volatile=volatile, shared={})
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from pytest_tokenbudget.diagnosis.volatile import proved_volatile, timed_as_recorded
@@ -81,12 +81,13 @@ class Session:
     @cached_property
     def meter(self) -> Meter:
         """The meter of this process; nothing heavy is loaded before the first count."""
+        goes_by = self.options.is_second_replay
         return Meter(
             best_counter(self._store),
             self.prices.tiered,
             self.files.minimum_cacheable_tokens,
-            volatile=proved_volatile,
-            timed=timed_as_recorded,
+            volatile=partial(proved_volatile, time_goes_by=goes_by),
+            timed=partial(timed_as_recorded, time_goes_by=goes_by),
             recount=self.api.count if self.api else None,
         )
 

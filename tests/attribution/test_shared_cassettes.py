@@ -15,6 +15,7 @@ from pytest_tokenbudget.model import Basis, Usage
 from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.wire.exchange import Accepted
+from pytest_tokenbudget.wire.prompt import Block, last_breakpoint
 from support.budgeted import Judged, Project
 from support.messages_api import MessagesApi
 from support.scratch_suites import echo, make
@@ -159,15 +160,19 @@ def test_a_clock_is_looked_for_once_in_what_changes_in_a_shared_cassette(
     bodies = caching_bodies(12)
     recording = Recording(record(bodies, support_agent().answers()[:1] * len(bodies)))
     looked_at: list[object] = []
-    cached_texts = volatile._cached_texts
-    monkeypatch.setattr(
-        volatile, "_cached_texts", lambda was, now: (looked_at.append(now), cached_texts(was, now))[1]
-    )
+    timed = volatile._timed
+
+    def counted(recorded: object, block: Block, **how: bool) -> object:
+        looked_at.append(block)
+        return timed(recorded, block, **how)
+
+    monkeypatch.setattr(volatile, "_timed", counted)
     measure = replace(METER, shared=WeakKeyDictionary(), timed=volatile.timed_as_recorded)
     for number, body in enumerate(map(longer, bodies)):
         recording.choose(request(body))
         replayed(measure, recording, misses=(), unplayed=(), reshaped=(), whole=False, only={number})
-    assert len(looked_at) == len(bodies)
+    prompts = [request(body).prompt for body in bodies]
+    assert len(looked_at) == sum(last_breakpoint(prompt) + 1 for prompt in prompts)
 
 
 @pytest.mark.parametrize("is_accepted", [False, True])

@@ -12,6 +12,7 @@ from pytest_tokenbudget.diagnosis.volatile import (
     clocked,
     compare_prefixes,
     experiment,
+    proved_volatile,
     suspects,
     ticking,
     timed_as_recorded,
@@ -446,11 +447,11 @@ TOLD = (clock("09:12:40"), clock("09:12:43"))
             [f"{TOLD[0]}Be kind.", f"{TOLD[1]}Be kind."],
             id="one rule more",
         ),
-        pytest.param([(TOLD[0], NOW), (TOLD[0], NOW)], [NOW, NOW], id="within one second"),
+        pytest.param([(TOLD[0], NOW), (TOLD[0], NOW)], [TOLD[0]] * 2, id="within one second"),
         pytest.param([(TOLD[0], RULES), (TOLD[1], RULES)], [RULES, RULES], id="no clock any more"),
         pytest.param(
             [(TOLD[0], clock("17:40")), (TOLD[1], clock("17:40"))],
-            [clock("17:40"), clock("17:40")],
+            [clock("00:00")] * 2,
             id="minutes",
         ),
         pytest.param(
@@ -458,8 +459,27 @@ TOLD = (clock("09:12:40"), clock("09:12:43"))
             ["Step 1.\n" + RULES, "Step 1.\n" + RULES],
             id="a counter",
         ),
+        pytest.param([(TOLD[0], NOW), (TOLD[1], clock("17:40:22"))], [*TOLD], id="time went by"),
         pytest.param(
-            [(TOLD[0], NOW), (TOLD[1], clock("17:40:22"))], [NOW, clock("17:40:22")], id="time went by"
+            [(TOLD[0], NOW), (TOLD[0], clock("17:40:22"))], [TOLD[0]] * 2, id="a second ended in replay"
+        ),
+        pytest.param(
+            [(RULES, clock("9:59")), (RULES, clock("10:00"))], [clock("00:00")] * 2, id="a minute ended"
+        ),
+        pytest.param(
+            [(RULES, clock("1795974480")), (RULES, clock("1795974481"))],
+            [clock("0000000000")] * 2,
+            id="seconds since 1970",
+        ),
+        pytest.param(
+            [(RULES, clock("10:31:07.125")), (RULES, clock("10:31:07.250"))],
+            [clock("10:31:07.125"), clock("10:31:07.250")],
+            id="a fraction differs in every replay",
+        ),
+        pytest.param(
+            [(TOLD[0], f"Be kind.\n{NOW}Open till 17:30.") for _ in range(2)],
+            [f"Be kind.\n{TOLD[0]}Open till 00:00."] * 2,
+            id="an edit with a time of its own",
         ),
     ],
 )
@@ -467,9 +487,36 @@ def test_the_cache_is_asked_with_the_time_of_the_recording(
     turns: Sequence[tuple[str, str]], to_the_cache: Sequence[str]
 ) -> None:
     pairs = run_of(*turns)
-    timed = timed_as_recorded(pairs, pairs)
+    timed = timed_as_recorded(pairs)
     prompts = [timed.get(pair.index, pair.request.prompt) for pair in pairs]
     assert prompts == [*map(asked, to_the_cache)]
+
+
+@pytest.mark.parametrize(
+    ("was", "first", "second", "proved"),
+    [
+        pytest.param(RULES, clock("10:31:07"), clock("10:31:08"), False, id="a second ended"),
+        pytest.param(RULES, clock("9:59"), clock("10:00"), False, id="a minute ended"),
+        pytest.param(clock("09:12"), clock("10:31"), clock("10:32"), False, id="the same agent"),
+        pytest.param(RULES, clock("10:31:07.125"), clock("10:31:07.250"), True, id="fractions"),
+        pytest.param(RULES, "Step 1.\n" + RULES, "Step 2.\n" + RULES, True, id="a counter"),
+        pytest.param(RULES, clock("10:31") + "Step 1.", clock("10:31") + "Step 2.", True, id="both"),
+        pytest.param(RULES, RULES + "Run 9f2c41d0.", RULES + "Run 77b0c2aa.", True, id="an id"),
+    ],
+)
+def test_what_a_slow_machine_changes_between_two_turns_is_no_proof(
+    was: str, first: str, second: str, proved: bool
+) -> None:
+    pairs = run_of((was, first), (was, second))
+    assert proved_volatile(pairs) == (frozenset({0, 1}) if proved else frozenset())
+    if not proved:
+        assert len(clocked(pairs)) == (2 if was == RULES else 0), "the second replay decides"
+
+
+def test_in_the_second_replay_time_goes_by_and_proves() -> None:
+    pairs = run_of((RULES, clock("10:31:07")), (RULES, clock("10:31:08")))
+    assert proved_volatile(pairs, time_goes_by=True) == {0, 1}
+    assert timed_as_recorded(pairs, time_goes_by=True) == {}
 
 
 @pytest.mark.parametrize(
