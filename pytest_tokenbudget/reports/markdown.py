@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -174,7 +175,7 @@ def _blocks(document: Document, cut: Cut, links: Links | None, accepting: Accept
         yield "\n".join(items)  # one list: with empty lines between, GitHub would set all of it apart
     yield from _ways_out(failing or told)
     if shown[: cut.rows]:
-        yield f"<details><summary>{_numbers_of(len(failing), len(told) - len(failing))}</summary>"
+        yield f"<details><summary>{_numbers_of(told)}</summary>"
         yield _table(shown[: cut.rows])
         yield "</details>"
     if left := len(told) - sum(1 + alike for _, alike in shown[: cut.rows]):
@@ -241,13 +242,24 @@ def _reason(group: Sequence[ScenarioEntry]) -> str:
     return f"- **{prose(first['verdict'])}**: {_name(first['id'])}{more}{why}"
 
 
-def _numbers_of(failing: int, cheaper: int) -> str:
+def _numbers_of(scenarios: Sequence[ScenarioEntry]) -> str:
     """Return how many scenarios a table is of, in words: `2 scenarios fail, 1 is cheaper`."""
-    fails = f"{plural(failing, 'scenario')} {'fails' if failing == 1 else 'fail'}"
-    are = "is" if cheaper == 1 else "are"
-    if not failing:
-        return f"{plural(cheaper, 'scenario')} {are} cheaper"
-    return f"{fails}, {cheaper:,} {are} cheaper" if cheaper else fails
+    numbers = Counter(map(_word, scenarios))
+    (first, number), *others = [
+        (word[number > 1], number) for word in (_FAILS, _CHEAPER, _BELOW) if (number := numbers[word])
+    ]
+    return ", ".join([f"{plural(number, 'scenario')} {first}", *(f"{n:,} {word}" for word, n in others)])
+
+
+_FAILS, _CHEAPER = ("fails", "fail"), ("is cheaper", "are cheaper")
+_BELOW = ("is improved, not cheaper", "are improved, not cheaper")
+
+
+def _word(scenario: ScenarioEntry) -> tuple[str, str]:
+    """Return what a scenario that is not within budget does, in words: one, several."""
+    if scenario_view.fails(scenario):
+        return _FAILS
+    return _CHEAPER if scenario_view.is_cheaper(scenario) else _BELOW
 
 
 def _change(change: change_view.Change, links: Links | None, folder: str) -> str:

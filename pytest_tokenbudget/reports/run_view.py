@@ -14,6 +14,7 @@ from pytest_tokenbudget.reports.scenario_view import (
     cost_change,
     dollars_of,
     fails,
+    is_cheaper,
     is_comparable,
     is_live,
     is_news,
@@ -105,7 +106,7 @@ def _verdicts(document: Document) -> str:
         alone = passing < number
         said.append(f"{passing:,} {_is(passing)} within budget" if alone else f"{every} within budget")
     elif not said:
-        improved = verdicts["improved"]
+        improved = sum(one["verdict"] == "improved" and is_cheaper(one) for one in document["scenarios"])
         cheaper = f", {improved:,} of them cheaper" if improved else ""
         cheaper = ", and cheaper" if improved == number else cheaper
         said.append(f"{every} {_is(number)} within budget{cheaper}")

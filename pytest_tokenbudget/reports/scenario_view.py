@@ -159,6 +159,21 @@ def cost_change(scenario: ScenarioEntry) -> float | None:
     return None if baseline["cost_usd"] is None else measured["cost_usd"] - baseline["cost_usd"]
 
 
+def is_cheaper(scenario: ScenarioEntry) -> bool:
+    """Return whether a run is known to cost less than the baseline, both from the same start."""
+    return any(change < 0 for change in _changes_of_cost(scenario))
+
+
+def is_dearer(scenario: ScenarioEntry) -> bool:
+    """Return whether a run is known to cost more than the baseline, both from the same start."""
+    return any(change > 0 for change in _changes_of_cost(scenario))
+
+
+def _changes_of_cost(scenario: ScenarioEntry) -> list[float]:
+    """Return the relative change of the cost, if it is known."""
+    return [limit["change"] or 0.0 for limit in scenario["limits"] if limit["metric"] == "cost_usd"]
+
+
 def cost_cell(scenario: ScenarioEntry, runs: float = 1) -> str:
     """Return the cost of the change in `runs` runs, `+$0.0094`; without a baseline, that of the scenario."""
     if is_departed(scenario):
@@ -393,6 +408,7 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     grown = [one for one in over if any(not _is_cap(limit) for limit in exceeded(one))]
     live, grown = [one for one in grown if is_live(one)], [one for one in grown if not is_live(one)]
     gone = [one for one in by_verdict["stale"] if _only_lost_turns(one)]
+    improved = by_verdict["improved"]
     departed = [
         one
         for verdict in ("stale", "unknown", "unrecorded")
@@ -417,7 +433,11 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
             "Write the first baseline",
             _command(UPDATE, [one for one in by_verdict["new"] if one not in moved]),
         ),
-        WayOut("To keep the gain, accept it", _command(UPDATE, by_verdict["improved"])),
+        WayOut("To keep the gain, accept it", _command(UPDATE, [one for one in improved if not is_dearer(one)])),
+        WayOut(
+            "It uses less, but costs more. If this is meant, accept it",
+            _command(UPDATE, [one for one in improved if is_dearer(one)]),
+        ),
         *(WayOut(f"Upgrade to know what {verdict} means", (shlex.join(UPGRADE),)) for verdict in newer),
     ]
     unpriced_models = any(limit["measured"] is None for one in over for limit in exceeded(one))

@@ -27,6 +27,8 @@ from support.documents import HAIKU, NEW_MODEL, SONNET, document, finding, loop,
 
 TEST = "tests/test_a.py::test_"
 SMALL, LARGE = loop(HAIKU, 1000, [10]), loop(HAIKU, 1600, [10])
+CACHED, SHORT = [used(HAIKU, 1100, 0, 5000, 10)], [used(HAIKU, 1200, 0, 4400, 10)]
+"""A prompt of which less is sent, and of that less is read from the cache: fewer tokens, a dearer run."""
 UNPRICED = loop(NEW_MODEL, 1000, [10])
 UPDATE = "pytest --token-budget --token-budget-update"
 RECORD = "pytest --token-budget --token-budget-record=changed"
@@ -102,6 +104,17 @@ def test_worst_first() -> None:
             ),
         ),
         (
+            [one("a", "improved", CACHED, SHORT), one("b", "improved", LARGE, SMALL)],
+            (
+                "2 scenarios are within budget, 1 of them cheaper: "
+                "−1,100 prompt tokens (−14.2%), −$0.00071 a run (−18.9%)"
+            ),
+        ),
+        (
+            [one("a", "improved", CACHED, SHORT)],
+            "1 scenario is within budget: −500 prompt tokens (−8.2%), +$0.000040 a run (+2.4%)",
+        ),
+        (
             [one("a", "over", SMALL, LARGE, basis="estimated")],
             "1 of 1 scenario is over budget: ~+600 prompt tokens (+56.6%), ~+$0.00075 a run (+55.1%)",
         ),
@@ -146,6 +159,15 @@ def test_nothing_changed_is_not_said_beside_a_change_that_is_told(kind: str, end
     }
     entry: Any = {**one("a"), "findings": [told]}
     assert headline(document([entry])) == f"1 scenario is within budget{end}"
+
+
+def test_what_costs_more_is_called_cheaper_nowhere() -> None:
+    told = markdown(document([one("a", "improved", CACHED, SHORT)]))
+    assert "1 scenario is improved, not cheaper" in told
+    assert "gain" not in told
+    assert "2 scenarios are improved, not cheaper" in markdown(
+        document([one(name, "improved", CACHED, SHORT) for name in "ab"])
+    )
 
 
 @pytest.mark.parametrize(
@@ -359,6 +381,9 @@ def test_what_a_finding_says_is_decided_by_its_kind_not_by_what_stands_in_a_prom
         ([one("a[x|y]", "over", SMALL, LARGE)], [f"If this is meant, accept it: {UPDATE} '{TEST}a[x|y]'"]),
         ([one("a", "over", SMALL, LARGE), one("b", "over", SMALL, LARGE)],
          [f"If this is meant, accept it: {UPDATE}"]),
+        ([one("a", "improved", LARGE, SMALL)], [f"To keep the gain, accept it: {UPDATE} {TEST}a"]),
+        ([one("a", "improved", CACHED, SHORT)],
+         [f"It uses less, but costs more. If this is meant, accept it: {UPDATE} {TEST}a"]),
         ([one("a", "new", None)], [f"Write the first baseline: {UPDATE} {TEST}a"]),
         ([scenario("tests/conftest.py::fixture agent [session]", "new", None, SMALL)],
          [f"Write the first baseline: {UPDATE} tests"]),
