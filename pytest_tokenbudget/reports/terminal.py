@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -120,7 +121,8 @@ def summary_lines(
     lines += _causes(document, paper, verbosity) if failing or cheaper else ()
     if verbosity > 0:
         lines += _table([(one, 0) for one in told], paper) if told else ()
-        lines += [line for one in failing for line in (Line(), *_turns(one, paper))] + [Line()]
+        said = _said_of_causes(document)
+        lines += [line for one in failing for line in (Line(), *_turns(one, paper, said[one["id"]]))] + [Line()]
     elif verbosity == 0 and told:
         lines += [*_few_of_each_cause(told, paper), Line()]
     for texts, style in ((live, ""), (notes, "yellow"), (missing, "red")):
@@ -153,6 +155,17 @@ def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
         yield Line(f"and {len(blocks) - most:,} more causes: -v shows them all")
 
 
+def _said_of_causes(document: Document) -> dict[str, list[FindingEntry]]:
+    """Return the findings that `_causes` writes with -v, by the id of the scenario of which it writes them."""
+    told = change_view.changes(document)
+    said: dict[str, list[FindingEntry]] = defaultdict(list)
+    for change in told:
+        said[change.scenarios[0]["id"]] += change.findings
+    for scenario, *_ in change_view.unexplained(document, told):
+        said[scenario["id"]] += change_view.beside_changes(scenario)
+    return said
+
+
 def _change(change: Change, paper: Paper, verbosity: int, *, is_named: bool) -> Iterator[Line]:
     """Yield one change: where, how much, in how many scenarios, and its causes in the one it costs most.
 
@@ -164,7 +177,8 @@ def _change(change: Change, paper: Paper, verbosity: int, *, is_named: bool) -> 
     yield from map(Line, wrap(extent, paper.columns, "  ", "  "))
     whose = f"{scenario_view.short_names([dearest])[0]}: " if others else ""
     for finding in findings[: None if verbosity > 0 else _CAUSES]:
-        amounts = "; ".join(change_view.facts(finding)) if len(findings) > 1 else ""
+        is_part = len(findings) > 1 or (verbosity > 0 and others)
+        amounts = "; ".join(change_view.facts(finding)) if is_part else ""
         sentence = f"{whose}{change_view.sentence(finding)}" + (f"; {amounts}" if amounts else "")
         yield from map(Line, wrap(sentence, paper.columns, "  * ", "    "))
     if verbosity <= 0 and len(findings) > _CAUSES:
@@ -247,8 +261,8 @@ def _cells(scenario: ScenarioEntry, row: Row, cost: bool) -> tuple[str, ...]:
     return row.metric.removesuffix(" tokens"), row.baseline, row.now, row.change, row.limit, dollars
 
 
-def _turns(scenario: ScenarioEntry, paper: Paper) -> Iterator[Line]:
-    """Yield the turns of a scenario that fails, and all of its causes."""
+def _turns(scenario: ScenarioEntry, paper: Paper, said: Sequence[FindingEntry]) -> Iterator[Line]:
+    """Yield the turns of a scenario that fails, and its causes but those `said` above."""
     verdict = f": {scenario['verdict']}"
     name = shorten(plain(scenario["id"]), paper.columns - len(verdict), paper.mark)
     yield Line(name + verdict, _COLORS.get(scenario["verdict"], "red"))
@@ -258,7 +272,8 @@ def _turns(scenario: ScenarioEntry, paper: Paper) -> Iterator[Line]:
         yield from map(Line, wrap(", ".join(facts), paper.columns, "  ", "  "))
         yield from map(Line, _turn_lines(table, paper))
     for finding in change_view.causes(scenario):
-        yield from map(Line, _cause(finding, paper.columns))
+        if finding not in said:
+            yield from map(Line, _cause(finding, paper.columns))
 
 
 def _turn_lines(table: TurnTable, paper: Paper) -> list[str]:

@@ -123,7 +123,9 @@ def test_one_cause_is_told_once() -> None:
     assert "  over in prompt tokens and cost: test_0, test_1, test_10 and 12 more" in quiet
     assert len(quiet) == 7
     text = "\n".join(line.text for line in summary_lines(made(all_over), verbosity=1))
-    assert text.count("system[0] grew") == 15 + 1
+    assert text.count("system[0] grew") == 15, "above for the first, in their own words for the others"
+    alone = [line.text for line in summary_lines(made(all_over[:1]), verbosity=1)]
+    assert len([line for line in alone if "system[0] grew" in line]) == 1
     assert "more like it" not in text
     lines = [line.text for line in summary_lines(made(all_over[:12]))]
     assert len([line for line in lines if line.startswith("test_")]) == 12, "a dozen rows are not too many"
