@@ -31,7 +31,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
 from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, minimum
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.prompt_cache import Chain, Outcome, chain
-from pytest_tokenbudget.model import Basis, Finding, FindingKind, Tokens
+from pytest_tokenbudget.model import Basis, Finding, FindingKind, Source, Tokens
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.sources import Location, SourceTree
 from pytest_tokenbudget.wire.prompt import LEVELS, Block, Level, Prompt, Ttl
@@ -95,7 +95,7 @@ def _explain(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
 
 
 def _cause_of(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
-    too_short = _too_short(loss, loss.now, loss.now_cached, minimums)
+    too_short = _too_short(loss, loss.recorded, loss.now, loss.now_cached, minimums)
     leads = loss.source is None  # what else differs from a recording was warm, too
     return (
         _dropped(loss)
@@ -103,7 +103,7 @@ def _cause_of(loss: Loss, minimums: Mapping[str, int]) -> Break | None:
         or _changed(loss)
         or _parameters(loss)
         or too_short
-        or _too_short(loss, loss.reference, loss.source_cached, minimums)
+        or _too_short(loss, loss.before, loss.reference, loss.source_cached, minimums)
         or _out_of_sight(loss)
         or _moved(loss)
     )
@@ -202,16 +202,42 @@ def _parameters(loss: Loss) -> Break | None:
     return None
 
 
-def _too_short(loss: Loss, asked: Chain, cached: int, minimums: Mapping[str, int]) -> Break | None:
+def _too_short(
+    loss: Loss, before: Chain, asked: Chain, cached: int, minimums: Mapping[str, int]
+) -> Break | None:
     """Return a break if nothing is `cached` of what is `asked`, by a turn or by the one whose cache it read.
 
-    Its breakpoints stand then, and all prefixes up to them are too short.
+    Its breakpoints stand then, and all prefixes up to them are too short. `before` is what it was recorded as.
     """
     if cached or not asked.breakpoints:
         return None
     least, model = minimum(asked.model, minimums), asked.prompt.model
-    cause = f"the prefix is shorter than the {least:,} tokens that {model} caches at least"
-    return Break(loss.turn, [*_marks(asked)][-1], cause, loss.tokens, effect=_effect(loss))
+    short = f"shorter than the {least:,} tokens that {model} caches at least"
+    where, kept = _shortened(before, asked)
+    cause = f"the prefix is {short}" + (f", since {where} {'was shortened' if kept else 'is gone'}" if where else "")
+    return Break(
+        loss.turn,
+        [*_marks(asked)][-1],
+        cause,
+        loss.tokens,
+        effect=_effect(loss),
+        short=f"ends a prefix that is {short}",
+        kept=kept,
+    )
+
+
+def _shortened(before: Chain, asked: Chain) -> tuple[str, str]:
+    """Return the place of the block that lost most text, and its text now; both empty if none lost any."""
+    was, now = (_texts(side) for side in (before, asked))
+    lost = {where: len(text) - len(now.get(where, "")) for where, text in was.items()}
+    where = max(lost, key=lambda where: lost[where], default="")
+    return (where, now.get(where, "")) if lost.get(where, 0) > 0 else ("", "")
+
+
+def _texts(chain: Chain) -> dict[str, str]:
+    """Return the texts of the blocks of a chain by their places."""
+    names = tool_names(chain.prompt)
+    return {place(link.block, names).where: text_of(link.block) for link in chain.links}
 
 
 def _out_of_sight(loss: Loss) -> Break | None:
@@ -276,11 +302,13 @@ class Break:
     effect: str = READS
     """What happens to the tokens."""
     short: str = ""
-    """What becomes of the place, in a few words, where its cache is not lost."""
+    """What becomes of the place, in a few words, where there is more to say than that its cache is lost."""
     recorded: str = ""
     """The text at that place when recorded."""
     words: tuple[str, ...] = ()
     """What code says that decides this, where it is no difference of content."""
+    kept: str = ""
+    """What is left of the text that is too short now."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -305,11 +333,17 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
         cause = describe(difference, RECORDED if first.across else EARLIER, source)
     else:
         api = f" ({first.api})" if first.api else ""
-        source, edit = edit_of(sources, *first.words)
+        source, edit = _left_of(first.kept, sources) if first.kept else edit_of(sources, *first.words)
         cause = f"cache prefix breaks at {first.where}{api}: {first.cause}{edit}"
     lost = f"{plural(tokens, 'token')} on {turns(one.turn for one in alike)} {first.effect}"
     text = f"{cause}; {lost}"
     return Finding(FindingKind.CACHE_BREAK, first.where, text, tokens, cost, source, first.short)
+
+
+def _left_of(kept: str, sources: SourceTree | None) -> tuple[Source | None, str]:
+    """Return where what is left of a text stands, and a clause that names it; empty if that is not known."""
+    source = sources.locate("", kept).source if sources else None
+    return source, f" (what is left of it: {source})" if source else ""
 
 
 def _located(one: Break, sources: SourceTree | None) -> Location | None:

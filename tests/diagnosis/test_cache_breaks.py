@@ -335,7 +335,11 @@ BREAKS = [
         "a prompt too short to be cached",
         each(system(lambda _, words: words.replace(RULES, "Be brief."))),
         {
-            "cache_break system[0]": ("shorter than the 1,024 tokens", "turns 2-4", ""),
+            "cache_break system[0]": (
+                "shorter than the 1,024 tokens that claude-sonnet-4-6 caches at least, since system[0] was shortened",
+                "turns 2-4",
+                "agent/prompts/handbook.md:1",
+            ),
             "growth system[0]": ("−", ""),
         },
         agent=lambda: support_agent(rolling=False),
@@ -345,7 +349,7 @@ BREAKS = [
         each(put(model="claude-haiku-4-5")),
         {
             "model_changed turns 1-4": ("", ""),
-            "cache_break the last message": ("shorter than the 4,096 tokens", "turns 2-4 lose", ""),
+            "cache_break the last message": ("shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;", "turns 2-4 lose", ""),
             "growth tools": ("", ""),
             "growth framing": ("", ""),
         },
@@ -405,7 +409,7 @@ BREAKS = [
         each(put(model="claude-haiku-4-5")),
         {
             "model_changed turns 1-4": ("", ""),
-            "cache_break the last message": ("shorter than the 4,096 tokens", "turns 2-4 lose", ""),
+            "cache_break the last message": ("shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;", "turns 2-4 lose", ""),
             "growth tools": ("", ""),
             "growth framing": ("", ""),
         },
@@ -543,7 +547,7 @@ SHARED = [
         "a warm prompt that is too short now",
         each(system(lambda _, words: words.replace(RULES, "Be brief."))),
         {
-            "cache_break system[0]": ("shorter than the 1,024 tokens", "turns 1-4", ""),
+            "cache_break system[0]": ("system[0] was shortened", "turns 1-4", "agent/prompts/handbook.md:1"),
             "growth system[0]": ("−", ""),
         },
         agent=lambda: support_agent(rolling=False),
@@ -554,7 +558,7 @@ SHARED = [
         each(put(model="claude-haiku-4-5")),
         {
             "model_changed turns 1-4": ("claude-haiku-4-5 instead of claude-sonnet-4-6", ""),
-            "cache_break the last message": ("shorter than the 4,096 tokens", "turns 1-4", ""),
+            "cache_break the last message": ("shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;", "turns 1-4", ""),
             "growth tools": ("", ""),
             "growth framing": ("", ""),
         },

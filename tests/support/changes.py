@@ -80,7 +80,7 @@ class Case:
             *phrases, line = self.found[f"{one.kind} {one.where}"]
             for phrase in phrases:
                 assert phrase in one.text
-            assert str(one.source or "") == line
+            assert str(one.source or "") == line, one.text
             assert not one.source or f"{one.source.file}:{one.source.line}" in one.text
         adds_up(run, told)
 
