@@ -244,6 +244,7 @@ def test_a_second_replay_judges_where_a_verdict_hangs_on_it(project: Recorded, m
     assert (read == 0) == (verdict == "over")
     assert "replayed 1 scenario once more in another process: " in result.output
     assert "suspected" not in result.output
+    assert "1 failed, 1 passed" not in result.output, "one test counts once"
     proof = "a second replay proves it: system[0] differs from process to process (date or time)"
     assert (proof in result.words) == (verdict == "over")
     assert project.judge("--token-budget-update").status == 0

@@ -477,7 +477,15 @@ class Summary:
             longrepr=FailureText(printable(text), [entry], self._config.get_verbosity()),  # type: ignore[arg-type]
             when="call",
         )
+        self._take_back(entry["id"])
         self._config.hook.pytest_runtest_logreport(report=report)
+
+    def _take_back(self, nodeid: str) -> None:
+        """Take a test that fails now out of those that passed, so that it counts once."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and "passed" in reporter.stats:
+            passed = [report for report in reporter.stats["passed"] if report.nodeid != nodeid]
+            reporter.stats["passed"] = passed
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
