@@ -124,23 +124,36 @@ def _lifetime(run: Run, index: int, chains: Chains) -> Break | None:
     turn = run.turns[index]
     if turn.recorded is None:
         return None
-    was, now = (usage.main_tokens.ephemeral_1h_input_tokens for usage in (turn.recorded, turn.usage))
-    if was == now:
+    was, now = turn.recorded.main_tokens, turn.usage.main_tokens
+    longer = now.ephemeral_1h_input_tokens - was.ephemeral_1h_input_tokens
+    shorter = now.ephemeral_5m_input_tokens - was.ephemeral_5m_input_tokens
+    if not longer:
         return None
+    written: Ttl = "1h" if longer > 0 else "5m"
+    instead = longer * shorter < 0 and 2 * abs(shorter) >= abs(longer)
     before, after = _marks(chains.recorded(index)), _marks(chains.now(index))
-    for where, ttl in after.items():
-        if before.get(where, ttl) != ttl:
-            cause = f"cache_control asks for {ttl} where it asked for {before[where]}"
-            return Break(
-                index,
-                where,
-                cause,
-                abs(now - was),
-                effect=f"are written for {ttl}, at another price",
-                short=f"is cached for {ttl}, at another price",
-                words=("1h", "ttl", *_MARK),
-            )
+    for where in dict.fromkeys((*after, *before)):
+        old, new = before.get(where), after.get(where)
+        if old == new or not ((old and new) or (instead and "1h" in (old, new))):
+            continue
+        return Break(
+            index,
+            where,
+            _asked(old, new),
+            abs(longer),
+            effect=f"are written for {written}, at another price",
+            short=f"is cached for {written}, at another price",
+            words=("1h", "ttl", *_MARK),
+            is_price=True,
+        )
     return None
+
+
+def _asked(old: Ttl | None, new: Ttl | None) -> str:
+    """Return in words which lifetime a breakpoint asks for, and did; None where there is none."""
+    if new is None:
+        return f"cache_control is dropped, which asked for {old}"
+    return f"cache_control asks for {new}" + (f" where it asked for {old}" if old else " and is new")
 
 
 def _effect(loss: Loss) -> str:
@@ -307,6 +320,8 @@ class Break:
     """The text at that place when recorded."""
     words: tuple[str, ...] = ()
     """What code says that decides this, where it is no difference of content."""
+    is_price: bool = False
+    """Whether nothing is lost, and what is written has another price."""
     kept: str = ""
     """What is left of the text that is too short now."""
 
@@ -334,7 +349,8 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
     else:
         api = f" ({first.api})" if first.api else ""
         source, edit = _left_of(first.kept, sources) if first.kept else edit_of(sources, *first.words)
-        cause = f"cache prefix breaks at {first.where}{api}: {first.cause}{edit}"
+        where = first.where if first.is_price else f"cache prefix breaks at {first.where}"
+        cause = f"{where}{api}: {first.cause}{edit}"
     lost = f"{plural(tokens, 'token')} on {turns(one.turn for one in alike)} {first.effect}"
     text = f"{cause}; {lost}"
     return Finding(FindingKind.CACHE_BREAK, first.where, text, tokens, cost, source, first.short)

@@ -378,7 +378,7 @@ _NOTED = (
     FindingKind.ASSUMED_MODEL,
 )
 _OF_MODEL = (FindingKind.MODEL_CHANGED, FindingKind.RATE_CHANGED)
-_NOTE = 400
+_NOTE = 600
 
 
 def is_note(finding: FindingEntry) -> bool:

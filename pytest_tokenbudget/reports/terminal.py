@@ -48,7 +48,7 @@ _LEAST_COLUMNS = 40
 _SCENARIOS, _DETAILS, _CAUSES, _MISSING, _NAMES = 20, 10, 3, 10, 3
 """How much of a long run is shown without -v."""
 _ABOUT = (
-    "~ is estimated, as nothing here counts this model exactly: --token-budget-count=api does, "
+    "~ is estimated, as nothing here counts it exactly: --token-budget-count=api does, "
     "for free (needs an API key)."
 )
 _HEADERS = ("scenario", "metric", "baseline", "now", "change", "limit", "cost a run")

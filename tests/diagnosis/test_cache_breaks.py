@@ -332,6 +332,30 @@ BREAKS = [
         before=each(mark_system("1h")),
     ),
     Case(
+        "the hour dropped, and five minutes in its place",
+        each(unmark("system")),
+        {
+            "cache_break system[0]": (
+                "system[0]: cache_control is dropped, which asked for 1h; ",
+                "on turn 1 are written for 5m, at another price",
+                "",
+            )
+        },
+        before=each(mark_system("1h")),
+    ),
+    Case(
+        "an hour for what had five minutes of another breakpoint",
+        each(mark_system("1h")),
+        {
+            "cache_break system[0]": (
+                "system[0]: cache_control asks for 1h and is new; ",
+                "on turn 1 are written for 1h, at another price",
+                "",
+            )
+        },
+        before=each(unmark("system")),
+    ),
+    Case(
         "a prompt too short to be cached",
         each(system(lambda _, words: words.replace(RULES, "Be brief."))),
         {
