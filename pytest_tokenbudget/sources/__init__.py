@@ -41,6 +41,8 @@ DATA = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".ipynb"
 """Suffixes of files that seldom hold prompts, and are searched last."""
 _PROSE = frozenset({".md", ".rst", ".txt"})
 """Suffixes of files that tell of code, and are none."""
+_FUNCTION = re.compile(r"\b(?:def|function|func|fn)\s+(\w+)")
+"""The head of a function, by its name, in the languages that have a word for it."""
 _LINES = 50
 """Most lines that are looked for one by one, of an addition that no file holds as a whole."""
 
@@ -134,19 +136,35 @@ class SourceTree:
     def edited(self, *words: str) -> tuple[Source, ...]:
         """Return the places in code and settings where the change edits a line that says one of `words`.
 
-        The first of the words that an edited line says decides. Empty if more than three places say it, so
-        that nobody knows which of them count.
+        The first of the words that an edited line says decides; if no line says any, the first that a
+        function says whose name an edited line says. Empty if more than three places say it, so that nobody
+        knows which of them count.
         """
-        for word in words:
+        said = (word for words_said in (words, self._functions_that_say(words)) for word in words_said)
+        for word in said:
             if places := tuple(self._edits(word)):
                 return places if len(places) <= NAMED else ()
         return ()
 
+    def _functions_that_say(self, words: Sequence[str]) -> Iterator[str]:
+        """Yield the names of functions in code that say one of `words`, before or after the change."""
+        for word in words:
+            said = _whole(word)
+            for path in self.files:
+                texts = (self.files[path], self.changed.get(path, ""))
+                if _is_prose(path) or not any(word in text for text in texts):
+                    continue
+                for text in texts:
+                    begins = [(found.start(), found[1]) for found in _FUNCTION.finditer(text)]
+                    ends = [*(start for start, _ in begins[1:]), len(text)]
+                    bodies = zip(begins, ends, strict=False)
+                    yield from (name for (start, name), end in bodies if said.search(text, start, end))
+
     def _edits(self, word: str) -> Iterator[Source]:
         """Yield the edited lines that say `word`, and what stands where such lines are gone."""
-        said = re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])")
+        said = _whole(word)
         for path, before in self.changed.items():
-            if PurePosixPath(path).suffix.lower() in _PROSE or not said.search(before + self.files[path]):
+            if _is_prose(path) or not said.search(before + self.files[path]):
                 continue
             was, now = ([line.strip() for line in text.splitlines()] for text in (before, self.files[path]))
             for i, j, k, m in replaced(was, now):
@@ -316,3 +334,13 @@ class _DataIndex(_Index):
 def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:
     first, size = wanted[0], len(wanted)
     return any(words[at : at + size] == wanted for at, word in enumerate(words) if word == first)
+
+
+def _whole(word: str) -> re.Pattern[str]:
+    """Return a pattern that finds `word`, and no longer one that holds it."""
+    return re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])")
+
+
+def _is_prose(path: str) -> bool:
+    """Return whether a file tells of code, and is none."""
+    return PurePosixPath(path).suffix.lower() in _PROSE

@@ -329,6 +329,14 @@ def call(messages):
 """
 TTL = CALL.replace('"ephemeral"}', '"ephemeral", "ttl": "1h"}')
 CHOICE = CALL.replace("        max_tokens", '        tool_choice={"type": "any"},\n        max_tokens')
+HELPED = """
+def marked(block):
+    return {**block, "cache_control": {"type": "ephemeral"}}
+
+
+def ask(block):
+    return send(marked(block), limit=900)
+"""
 UNMARKED = CALL.replace(', "cache_control": {"type": "ephemeral"}', "")
 
 
@@ -355,6 +363,8 @@ UNMARKED = CALL.replace(', "cache_control": {"type": "ephemeral"}', "")
         (CALL, CALL.replace("def call", "X = 1\n\n\ndef call"), ("cache_control",), ""),
         (CALL * 2, UNMARKED * 2, ("cache_control",), "agent.py:5, agent.py:13"),
         (CALL * 4, UNMARKED * 4, ("cache_control",), ""),
+        (HELPED, HELPED.replace("marked(block),", "block,"), ("ttl", "cache_control"), "agent.py:7"),
+        (HELPED, HELPED.replace("def ask", "LIMIT = 80\n\n\ndef ask"), ("cache_control",), ""),
         ("", CALL, ("cache_control",), "agent.py:5"),
         ("", CALL * 4, ("cache_control",), ""),
     ],
