@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +39,7 @@ VERSION = 1
 _HEADER = f"# Accepted requests. Written by `{UPDATE}`; commit it with the baselines.\n"
 _ORDER, _URL, _BETAS = "(keys)", "(url)", "(anthropic-beta)"
 """Fields that are no keys of a body: the order of its keys, what the URL tells, and the betas."""
+_TOOLS = "tools"
 _MOSTLY = 0.5
 """If more than this share of a field's lines changed, one edit replaces all between the unchanged ends."""
 
@@ -51,6 +54,9 @@ class Edit:
     """Index, from 0, of the first removed line, or of the line before which lines are added."""
     removed: tuple[str, ...]
     added: tuple[str, ...]
+    tools: Mapping[str, str] = field(default=MappingProxyType({}), compare=False)
+    """The tools that it changes, as its lines need not say their names: a digest of each that is accepted, by
+    its name; empty for one that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +108,46 @@ def edits_between(recorded: Request, request: Request) -> tuple[Edit, ...]:
     """Return the edits that turn `recorded` into `request`; none if both say the same."""
     known = recorded.prompt.betas is not None
     was, now = _fields(recorded, betas=known), _fields(request, betas=known)
-    return tuple(
+    edits = (
         edit
         for name in dict.fromkeys((*was, *now))
         for edit in _edits(name, was.get(name, []), now.get(name, []))
     )
+    return tuple(_naming_tools(edits, recorded, request))
+
+
+def _naming_tools(edits: Iterable[Edit], recorded: Request, request: Request) -> Iterator[Edit]:
+    """Yield the edits, those of tools with the names of the tools that they change."""
+    was, now = ((side.body or {}).get(_TOOLS) for side in (recorded, request))
+    was, now = (tools if isinstance(tools, list) else [] for tools in (was, now))
+    before, after = ({_name_of(tool): tool for tool in tools} for tools in (was, now))
+    grown = 0
+    for edit in edits:
+        if edit.field == _TOOLS:
+            begin = edit.start + grown
+            touched = _owners(was)[edit.start : edit.start + len(edit.removed)]
+            touched += _owners(now)[begin : begin + len(edit.added)]
+            grown += len(edit.added) - len(edit.removed)
+            changed = (name for name in touched if name and before.get(name) != after.get(name))
+            yield replace(
+                edit, tools={name: digest(after[name])[:8] if name in after else "" for name in changed}
+            )
+        else:
+            yield edit
+
+
+def _owners(tools: Sequence[Any]) -> list[str]:
+    """Return the name of the tool that each line of `_lines(tools)` begins in; empty for the first bracket."""
+    sizes = (sum(map(len, _lines(tool))) + 1 for tool in tools)
+    starts = list(accumulate(sizes, initial=1))[:-1]
+    offsets = accumulate(map(len, _lines(tools)), initial=0)
+    names = ["", *map(_name_of, tools)]
+    return [names[bisect_right(starts, offset)] for offset in offsets][:-1]
+
+
+def _name_of(tool: object) -> str:
+    """Return the name of a tool; empty if it has none."""
+    return str(tool.get("name") or "") if isinstance(tool, Mapping) else ""
 
 
 def edited(recorded: Request, edits: Iterable[Edit]) -> Request:
@@ -262,6 +303,8 @@ class NewlyAccepted:
     """Fields of the requests: `system`, `tools`, ..."""
     sources: Sequence[Source] = ()
     """The lines, from the top of the repository, of the texts that were put in, if they are known."""
+    tools: Sequence[str] = ()
+    """Names of the tools that are accepted otherwise, if they are known."""
 
 
 def newly_accepted(was: str, now: str) -> dict[str, dict[str, list[tuple[str, str]]]]:
@@ -271,23 +314,48 @@ def newly_accepted(was: str, now: str) -> dict[str, dict[str, list[tuple[str, st
     text that edits put in and did not put in before, beside the text in whose place it stands. What cannot be
     read accepts nothing that could be named: the run itself fails on it.
     """
-    try:
-        before, after = (_parsed(load_yaml(text)) if text else {} for text in (was, now))
-    except (BaselineError, ValueError, LookupError, TypeError, AttributeError):
-        return {}
-    found = {name: _newly(_edits_of(before.get(name, ())), _edits_of(after[name])) for name in after}
+    found = {name: _newly(before, after) for name, before, after in _edits_of_both(was, now)}
     return {name: fields for name, fields in found.items() if fields}
 
 
-def _edits_of(cassettes: Sequence[AcceptedCassette]) -> dict[tuple[str, tuple[str, ...]], Edit]:
+def newly_changed_tools(was: str, now: str) -> dict[str, list[str]]:
+    """Return the names of the tools that are accepted otherwise than they were, by scenario name.
+
+    For the arguments see `newly_accepted`. What was accepted before names were written has none.
+    """
+    found = {
+        name: {tool for tool, _ in _tools_of(before) ^ _tools_of(after)}
+        for name, before, after in _edits_of_both(was, now)
+    }
+    return {name: sorted(tools) for name, tools in found.items()}
+
+
+_Edits = Mapping[tuple[str, tuple[str, ...]], Edit]
+"""The edits of a scenario, each once, by field and the lines that they add."""
+
+
+def _edits_of_both(was: str, now: str) -> Iterator[tuple[str, _Edits, _Edits]]:
+    """Yield each scenario of the text `now` with its edits in both texts; nothing if one cannot be read."""
+    try:
+        before, after = (_parsed(load_yaml(text)) if text else {} for text in (was, now))
+    except (BaselineError, ValueError, LookupError, TypeError, AttributeError):
+        return
+    for name in after:
+        yield name, _edits_of(before.get(name, ())), _edits_of(after[name])
+
+
+def _tools_of(edits: _Edits) -> set[tuple[str, str]]:
+    """Return the name and the digest of each tool that edits change."""
+    return {tool for edit in edits.values() for tool in edit.tools.items()}
+
+
+def _edits_of(cassettes: Sequence[AcceptedCassette]) -> _Edits:
     """Return the edits of a scenario by field and the lines that they add: each once, in order."""
     turns = (turn for cassette in cassettes for turn in cassette.turns)
     return {(edit.field, edit.added): edit for turn in turns for edit in turn.edits}
 
 
-def _newly(
-    before: Mapping[tuple[str, tuple[str, ...]], Edit], after: Mapping[tuple[str, tuple[str, ...]], Edit]
-) -> dict[str, list[tuple[str, str]]]:
+def _newly(before: _Edits, after: _Edits) -> dict[str, list[tuple[str, str]]]:
     """Return the new texts by field, each with what was accepted there before, or else recorded."""
     found: dict[str, list[tuple[str, str]]] = {field: [] for field, _ in sorted(before.keys() ^ after.keys())}
     for key, edit in after.items():
@@ -345,7 +413,8 @@ def _parsed(document: Any) -> dict[str, tuple[AcceptedCassette, ...]]:
 
 def _edit(value: Mapping[str, Any]) -> Edit:
     removed, added = (tuple(map(str, value[key])) for key in ("removed", "added"))
-    return Edit(str(value["field"]), int(value["from"]), removed, added)
+    tools = {str(name): str(accepted) for name, accepted in value.get("tools", {}).items()}
+    return Edit(str(value["field"]), int(value["from"]), removed, added, tools)
 
 
 def _turn(value: Mapping[str, Any], edits: Mapping[str, Edit]) -> AcceptedTurn:
@@ -386,7 +455,7 @@ def _turn_table(turn: AcceptedTurn, by_key: dict[str, dict[str, Any]]) -> dict[s
             "added": list(edit.added),
         }
         keys.append(digest(table)[:8])
-        by_key[keys[-1]] = table
+        by_key[keys[-1]] = {**table, "tools": dict(edit.tools)} if edit.tools else table
     written = {"of": turn.of, "basis": str(turn.basis), "models": format_models(turn.usage.by_rate)}
     return {**written, "edits": keys} if keys else written
 

@@ -4,7 +4,7 @@
       "base": {"name": "origin/main", "commit": HASH}, "unchanged": 11,
       "scenarios": [{"id": ..., "was": ..., "matched": "file" | "recording" | "tokens" | null,
         "change": "raised" | "lowered" | "shifted" | "added" | "removed" | "renamed",
-        "before": TOKENS | null, "now": TOKENS | null, "accepts": ["system"],
+        "before": TOKENS | null, "now": TOKENS | null, "accepts": ["system", "tools"], "tools": ["refund"],
         "sources": [{"file": "prompts/support.md", "line": 14}]}],
       "already": null | [{"id": ..., "verdict": "over", "commit": HASH | null, "worse": [METRIC, ...]}],
       "start": {"scenarios": 14, "foreign_reads": 0, "usd": ..., "cold_usd": ..., "warm_usd": ...,
@@ -83,6 +83,8 @@ class ChangeEntry(TypedDict):
     now: TokensEntry | None
     accepts: NotRequired[list[str]]
     """Fields of its requests that are accepted otherwise than before."""
+    tools: NotRequired[list[str]]
+    """Names of the tools that are accepted otherwise, if they are known."""
     sources: NotRequired[list[SourceEntry]]
     """The lines that the new texts come from, if they are known; files from the top of the repository."""
 
@@ -138,6 +140,7 @@ def diff(
             "before": None if one.before is None else build.tokens(one.before, cost),
             "now": None if one.now is None else build.tokens(one.now, cost),
             "accepts": [*accepts.get(one.id, NewlyAccepted()).fields],
+            "tools": [*accepts.get(one.id, NewlyAccepted()).tools],
             "sources": [
                 {"file": source.file, "line": source.line}
                 for source in accepts.get(one.id, NewlyAccepted()).sources
@@ -218,7 +221,7 @@ _TOKENS_OR_NULL = {"anyOf": [{"$ref": "#/$defs/tokens"}, {"type": "null"}]}
 _DOLLARS_OR_NULL = {"type": ["number", "null"], "minimum": 0}
 _CHANGES = {"enum": ["raised", "lowered", "shifted", "added", "removed", "renamed"]}
 _CHANGE = _object(
-    ("accepts", "sources"),
+    ("accepts", "tools", "sources"),
     id=_TEXT,
     was=_TEXT,
     matched={"enum": ["file", "recording", "tokens", None]},
@@ -226,6 +229,7 @@ _CHANGE = _object(
     before=_TOKENS_OR_NULL,
     now=_TOKENS_OR_NULL,
     accepts={"type": "array", "items": _TEXT},
+    tools={"type": "array", "items": _TEXT},
     sources={"type": "array", "items": _object(file=_TEXT, line={"$ref": "#/$defs/count"})},
 )
 _ALREADY = _object(
@@ -310,7 +314,8 @@ class Accepting:
         months = [_month(one, runs.get(one["id"])) for one in raised]
         amounts += _monthly(None if None in months else sum(each or 0.0 for each in months))
         fields = dict.fromkeys(field for one in raised for field in one.get("accepts", ()))
-        changes = listed(list(dict.fromkeys(_FIELDS.get(field, plain(field)) for field in fields)))
+        words = {**_FIELDS, "tools": _tools(raised)}
+        changes = listed(list(dict.fromkeys(words.get(field, plain(field)) for field in fields)))
         for_changes = f", for changes of {changes}" if changes else ""
         return f"accepts {', '.join(amounts)}, in {plural(len(raised), 'scenario')}{for_changes}"
 
@@ -342,6 +347,16 @@ def _places(raised: Sequence[ChangeEntry]) -> list[SourceEntry]:
     return [*found.values()]
 
 
+def _tools(raised: Sequence[ChangeEntry]) -> str:
+    """Return which tools were accepted otherwise, in words: `the tool refund`, `5 tools (a, b, c, ...)`."""
+    names = [plain(name) for name in dict.fromkeys(name for one in raised for name in one.get("tools", ()))]
+    if len(names) > _NAMED:
+        return f"{len(names):,} tools ({', '.join(names[:_NAMED])}, ...)"
+    return f"the {'tool' if len(names) == 1 else 'tools'} {listed(names)}" if names else _FIELDS["tools"]
+
+
+_NAMED = 3
+"""How many tools a headline names."""
 _FIELDS = {
     "system": "the system prompt",
     "tools": "the tools",

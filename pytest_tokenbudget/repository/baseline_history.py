@@ -21,6 +21,7 @@ from pytest_tokenbudget.budget.accepted import (
     accepted_path,
     merged_or_edited,
     newly_accepted,
+    newly_changed_tools,
     parse_accepted,
     read_accepted,
     read_sides,
@@ -118,12 +119,18 @@ def accepted_since(repository: Repository, commit: Commit) -> dict[str, NewlyAcc
     paths = [path for path, _ in files(repository.folder, ACCEPTED)]
     tree = repository.tree(commit.id, ".yaml") if paths else {}
     found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+    tools: dict[str, list[str]] = {}
     for path, was, now in repository.texts(tree, paths):
         module = module_of(path.replace("/accepted/", "/"))
         for name, fields in newly_accepted(was, now).items():
             found[f"{module}::{name}"] = fields
+        for name, names in newly_changed_tools(was, now).items():
+            tools[f"{module}::{name}"] = names
     sources = read_source_tree(repository.folder) if found else SourceTree({})
-    return {name: _located(fields, sources, repository.prefix) for name, fields in found.items()}
+    return {
+        name: replace(_located(fields, sources, repository.prefix), tools=tools[name])
+        for name, fields in found.items()
+    }
 
 
 def _located(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pytest_tokenbudget.budget.accepted import (
     edits_between,
     format_accepted,
     newly_accepted,
+    newly_changed_tools,
     parse_accepted,
     read_accepted,
     write_accepted,
@@ -132,6 +134,51 @@ def test_what_is_newly_accepted_is_told_as_text() -> None:
     assert "Looks it up\nin the shop." in now
     assert newly_accepted(once, once) == {}
     assert newly_accepted(twice, once)["a"]["tools"] == [], "it is as recorded again"
+
+
+SCHEMA = {"type": "object", "properties": {"ref": {"type": "string"}}, "required": ["ref"]}
+LOOK, BUY, SELL = ({"name": name, "description": "Acts.", "input_schema": SCHEMA} for name in ("look", "buy", "sell"))
+LONGER = {**LOOK, "description": "Looks it up."}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "names"),
+    [
+        ([LOOK], [LOOK, BUY], ["buy"]),
+        ([LOOK], [BUY, LOOK], ["buy"]),
+        ([LOOK], [LONGER], ["look"]),
+        ([LOOK], [], ["look"]),
+        ([LOOK, BUY], [LOOK], ["buy"]),
+        ([LOOK, BUY], [LONGER, BUY], ["look"]),
+        ([LOOK, BUY], [LOOK, BUY, SELL], ["sell"]),
+        ([LOOK, BUY], [BUY, LOOK], []),
+        ([LOOK, BUY], [LONGER, SELL], ["buy", "look", "sell"]),
+        ([LOOK, {"type": "mcp_toolset"}, BUY], [LOOK, {"type": "mcp_toolset"}, LONGER, SELL], ["buy", "look", "sell"]),
+    ],
+)
+def test_the_tools_are_named_that_are_accepted_otherwise(before: Any, now: Any, names: list[str]) -> None:
+    """Also those of which no line that changed says the name, and only those that were not accepted so before."""
+    recorded = asked("Be kind.", tools=[LOOK])
+
+    def accepted(tools: Any) -> str:
+        edits = edits_between(recorded, asked("Be kind.", tools=tools))
+        turns = (AcceptedTurn(0, USAGE, Basis.COUNTED, edits),)
+        return format_accepted({"test_a": [AcceptedCassette("9f2c41d07a3b", turns)]})
+
+    assert newly_changed_tools(accepted(before), accepted(now)) == {"test_a": names}
+
+
+def test_names_of_tools_change_no_digest() -> None:
+    """Files of before have none, and stay what they were."""
+    recorded, now = (asked("Be kind.", tools=tools) for tools in ([LOOK], [LONGER]))
+    edits = edits_between(recorded, now)
+    bare = tuple(replace(edit, tools={}) for edit in edits)
+    turns = [(AcceptedTurn(0, USAGE, Basis.COUNTED, each),) for each in (edits, bare)]
+    named, old = ([AcceptedCassette("9f2c41d07a3b", each)] for each in turns)
+    assert edits[0].tools
+    assert accepted_digest(named) == accepted_digest(old)
+    assert named == old, "so that an update leaves the file as it is"
+    assert newly_changed_tools("", format_accepted({"test_a": old})) == {"test_a": []}
 
 
 def test_edits_of_another_recording_are_refused() -> None:
