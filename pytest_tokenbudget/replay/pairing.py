@@ -54,6 +54,8 @@ class Recording:
         self._lock = threading.Lock()
         self._new = Lineage()  # the requests of this run, each under the index of its exchange
         self._served: dict[int, Conversation] = {}
+        self._parents: dict[int, frozenset[int]] = {}  # of the request that each exchange answered last
+        self._borrowed: set[int] = set()  # exchanges that answered what follows an answer that was taken back
         self._last: dict[str, int] = {}  # request digest -> index of the exchange that answered it last
         self._said: dict[
             tuple[str, str], tuple[int, frozenset[int]]
@@ -174,6 +176,7 @@ class Recording:
             self._reshaped.append(pair)
         self._pairs.append(pair)
         self._served[match.index] = conversation
+        self._parents[match.index] = match.origin.parents
         self._last[conversation.request.digest] = match.index
         self._said[conversation.content] = match.index, match.origin.parents
         self._new.add(match.index, conversation, reply(exchange.answer))
@@ -193,7 +196,7 @@ class Recording:
         if last is not None and not self.exchanges[last].answer.billed:
             return self._retry(asked, origin, last)
         if origin.may_open:
-            return self._opening(asked, origin)
+            return self._same_opening(asked) or self._opening(asked, origin)
         found = self._not_yet(asked, origin, self._recorded.successors(origin.parents))
         return Match(self._recorded.best(asked, found), Paired.LINEAGE, origin) if found else None
 
@@ -250,18 +253,30 @@ class Recording:
         """Pair a request with the equal recorded one, whose answer an added call (a planner) got."""
         equals = [*self._recorded.by_digest.get(asked.request.digest, ())]
         equals += self._accepted_by_digest.get(asked.request.digest, ())
-        pair = self._taken_back(asked, equals)
-        if pair is None:
+        added = self._taken_back(asked, equals)
+        if added is None:
             return None
-        accepted = asked.request.digest != pair.recorded.digest
-        return Match(pair.index, Paired.EXACT, origin, accepted, displaced=pair.request)
+        accepted = asked.request.digest != added.pair.recorded.digest
+        return Match(added.pair.index, Paired.EXACT, origin, accepted, added)
 
     def _surely_following(self, asked: Conversation, origin: Origin) -> Match | None:
         """Pair a request with what follows its answer for sure, and another has, that merely says the same: a
         reflection on a result."""
         following = () if origin.may_open else self._recorded.successors(origin.parents)
-        pair = self._taken_back(asked, following)
-        return None if pair is None else Match(pair.index, Paired.LINEAGE, origin, displaced=pair.request)
+        added = self._taken_back(asked, following)
+        return None if added is None else Match(added.pair.index, Paired.LINEAGE, origin, displaced=added)
+
+    def _same_opening(self, asked: Conversation) -> Match | None:
+        """Pair an opening with the recorded one that has its messages, and whose answer one with others got: a
+        subagent more, which was asked before it."""
+        same = [index for index in self._recorded.roots(asked.request) if self._opens_alike(asked, index)]
+        if any(index not in self._served for index in same):
+            return None
+        return self._as_displacing(asked, (i for i in same if not self._opens_alike(self._served[i], i)))
+
+    def _opens_alike(self, asked: Conversation, index: int) -> bool:
+        """Return whether a request has the messages of the recorded one at `index`."""
+        return asked.chain[-1] == self._recorded[index].chain[-1]
 
     def _of_its_kind(self, asked: Conversation, origin: Origin) -> Match | None:
         """Pair an opening with the recorded one whose answer a call of another kind got: a triage before it.
@@ -271,32 +286,45 @@ class Recording:
         if not origin.may_open:
             return None
         recorded = self._recorded
-        taken = [
+        taken = (
             index
             for index in recorded.roots(asked.request)
             if index in self._served
             and _differs_in_kind(self._served[index], recorded[index])
             and _kind(asked) == _kind(recorded[index])
             and recorded.is_alike(asked, index)
-        ]
-        pair = self._taken_back(asked, taken)
-        return None if pair is None else Match(pair.index, Paired.SIMILAR, Origin(), displaced=pair.request)
+        )
+        return self._as_displacing(asked, taken)
 
-    def _taken_back(self, asked: Conversation, found: Iterable[int]) -> Pair | None:
+    def _as_displacing(self, asked: Conversation, found: Iterable[int]) -> Match | None:
+        """Match an opening to one of the exchanges `found` that can be taken back."""
+        added = self._taken_back(asked, found)
+        return None if added is None else Match(added.pair.index, Paired.SIMILAR, Origin(), displaced=added)
+
+    def _taken_back(self, asked: Conversation, found: Iterable[int]) -> Displaced | None:
         """Take one of the exchanges from the request that only seemed to belong to it, which is a miss now.
 
-        It has been played out, so that it is none of those that `asked` may be answered with.
+        It has been played out, so that it is none of those that `asked` may be answered with. What continued
+        that answer only seemed to belong to the recording as well.
         """
         if is_free(asked.request):
             return None
         belong = set(self._recorded.of_the_same_api(asked.request, found))
-        seems = (pair for pair in self._pairs if pair.how in (Paired.SIMILAR, Paired.ORDER))
+        seems = (
+            pair
+            for pair in self._pairs
+            if pair.how in (Paired.SIMILAR, Paired.ORDER) or pair.index in self._borrowed
+        )
         pair = next((pair for pair in seems if pair.index in belong), None)
-        if pair is not None:
-            self._pairs = [other for other in self._pairs if other is not pair]
-            self._reshaped = [other for other in self._reshaped if other is not pair]
-            self._misses.append(pair.request)
-        return pair
+        if pair is None:
+            return None
+        self._pairs = [other for other in self._pairs if other is not pair]
+        self._reshaped = [other for other in self._reshaped if other is not pair]
+        self._misses.append(pair.request)
+        self._borrowed |= {
+            other.index for other in self._pairs if pair.index in self._parents.get(other.index, ())
+        }
+        return Displaced(pair, follows=pair.index in self._borrowed)
 
     def _repeated(self, asked: Conversation, origin: Origin) -> Match | None:
         """Repeat the exchange that answered the same request before, or else the first that may answer it.
@@ -422,6 +450,16 @@ def _differs_in_kind(one: Conversation, other: Conversation) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Displaced:
+    """A pair that the recording's own request has put an end to."""
+
+    pair: Pair
+    follows: bool
+    """Whether its request continued an answer that was taken back as well, so that a real answer before it
+    may have ended the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """The recorded exchange that answers a request, and why it does."""
 
@@ -432,8 +470,8 @@ class Match:
     """The answer that the request continues."""
     by_acceptance: bool = False
     """Whether the match is exact because the request equals an accepted one, not the recorded one."""
-    displaced: Request | None = None
-    """The request that had this answer before; it turned out to be an added call, and is a miss."""
+    displaced: Displaced | None = None
+    """The pair that had this answer before; its request turned out to be an added call, and is a miss."""
 
 
 def is_free(request: Request) -> bool:

@@ -373,7 +373,7 @@ class Ledger:
 
     def _book(self, match: Match) -> None:
         if match.displaced is not None:
-            self._accounts.displaced(match.index)
+            self._accounts.displaced(match.index, follows=match.displaced.follows)
         self._accounts.asked(match.index, self._asker())
 
     def _exchanges(self, left: frozenset[int] | None) -> frozenset[int] | None:
@@ -734,10 +734,13 @@ class Accounts:
         """Record who sent the request that was just appended to `recording.misses` (parallel lists)."""
         self._missed.append((asker, asker in self._behind))
 
-    def displaced(self, number: int) -> None:
-        """Record as a miss the request that got this answer, which so was its placeholder."""
+    def displaced(self, number: int, *, follows: bool) -> None:
+        """Record as a miss the request that got this answer, which so was its placeholder.
+
+        `follows`: it followed such an answer, with no recorded turn between.
+        """
         asker = self._asked[number]
-        self._missed.append((asker, False))
+        self._missed.append((asker, follows))
         self._stood_in[asker] += 1
 
     def refused(self, asker: str, problem: str) -> None:

@@ -242,6 +242,8 @@ class Agent:
         kind = self.kind
         if kind == "plans":
             self.say("Plan how to answer.", rules=self.dice.choice([RULES, ""]))
+        if kind == "researches":
+            self.loop("Research the bolt.")
         reflects = kind in ("reflects", "streams")
         last = self.loop("My saddle is loose.", self.reflect if reflects else lambda _: "")
         if kind == "retries":
@@ -281,7 +283,7 @@ from agent import Agent
 def test_it():
     Agent(kind=os.environ.get("CASE", ""), seed=os.environ.get("SEED", "0")).run()
 """
-KINDS = ("reflects", "streams", "plans", "retries", "subagent", "another model", "summarizes", "votes")
+KINDS = ("reflects", "streams", "plans", "retries", "subagent", "researches", "another model", "summarizes", "votes")
 RECORDERS = {
     "own": OWN_SUITE,
     "vcrpy": SEEDED_SUITE.replace("MATCH", '["method", "path"]'),
@@ -403,7 +405,7 @@ def test_the_interval_of_a_seeded_agent_holds_what_it_really_bills(
     for name, value in truth.items():
         assert least[name] <= value, (name, least, truth)
         assert most is None or value <= most[name], (name, most, truth)
-    assert most is not None or case.kind in ("subagent", "retries")
+    assert most is not None or case.kind in ("subagent", "researches", "retries")
 
 
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])

@@ -621,6 +621,47 @@ def test_a_call_in_front_that_asks_the_same_of_another_model_is_the_added_one(ch
     assert recorded.unplayed == ()
 
 
+@pytest.mark.parametrize("change", ["nothing", "the system prompt"])
+def test_a_subagent_more_gives_back_all_that_it_was_answered_with(change: str) -> None:
+    """It runs where the recording begins another one, and is led through that one's tools."""
+    system = "You read the pages of a warehouse, and note what is missing."
+
+    def turns(topic: str, *answers: Answer, system: str = system) -> list[Body]:
+        messages, bodies = [user(f"Read for {topic}.")], []
+        for step, answer in enumerate(answers):
+            bodies.append(body(list(messages), system=system))
+            messages += [said(answer.message["content"]), result(f"toolu_{topic}{step}", f"Page of {topic}.")]
+        return bodies
+
+    calls = {
+        topic: [tool_use(f"toolu_{topic}{step}", f"I look at step {step}.") for step in range(2)]
+        for topic in ("dates", "sums", "people")
+    }
+    recorded = recording(
+        *(
+            (sent, answer)
+            for topic, steps in calls.items()
+            for sent, answer in zip(turns(topic, *steps, DONE), [*steps, DONE], strict=True)
+        )
+    )
+    now = f"{system} Be brief." if change == "the system prompt" else system
+    dates = turns("dates", *calls["dates"], DONE, system=now)
+    sums = turns("sums", *calls["sums"], DONE, system=now)
+    people = turns("people", *calls["people"], DONE, system=now)
+    names = turns("names", *calls["sums"], DONE, system=now)
+    for sent in names[1:]:  # it answers the tool calls that it was given
+        for message in sent["messages"]:
+            for block in message["content"] if isinstance(message["content"], list) else ():
+                if block["type"] == "tool_result":
+                    block["tool_use_id"] = block["tool_use_id"].replace("names", "sums")
+    matches = [recorded.choose(request(sent)) for sent in (*dates, *names, *sums, *people)]
+    assert [match and match.index for match in matches] == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
+    assert [match.displaced.follows for match in matches if match and match.displaced] == [False, True, True]
+    assert [miss.body for miss in recorded.misses] == names
+    assert [(pair.index, pair.request.body) for pair in recorded.pairs] == [*enumerate([*dates, *sums, *people])]
+    assert recorded.unplayed == ()
+
+
 def test_examples_with_labels_are_not_taken_for_answers() -> None:
     """Few-shot classification: the answers are texts of the prompt."""
 
