@@ -414,15 +414,35 @@ class _Sides:
         self._recording = recording
         self._measured = CurrentSizes(recording.turns, counter, lean)
         self._cache = Cache(recording.minimums)
+        self._gone: list[tuple[Chain, tuple[int, ...]]] = []  # what was warm before turns that are not asked
 
     def follow(self, current: Sequence[CurrentTurn | None], lasting: Callable[[int], bool]) -> None:
         """Simulate the turns of `current` that were not simulated yet."""
         begin = len(self.after)
         for index, turn in enumerate(self._measured.add(current[begin:]), begin):
             shown = self._recording.shown.get(index, Shown())
+            if turn is None:
+                self._gone += [shown.warm] if shown.warm else []
+                self.after.append(Outcome())
+                continue
+            shown = self._as_at_the_start(index, shown)
             if shown.warm and lasting(index):
                 shown = _carried_over(shown, turn, self._recording.minimums)
-            self.after.append(Outcome() if turn is None else self._cache.ask(index, turn, shown))
+            self.after.append(self._cache.ask(index, turn, shown))
+
+    def _as_at_the_start(self, index: int, shown: Shown) -> Shown:
+        """Return `shown` with what was warm before turns that are not asked now, if this turn read it then.
+
+        That a turn is gone takes nothing out of the cache that the run began with.
+        """
+        hit, its = self.before[index].hit, self._recording.turns[index].chain
+        places = {link.key: position for position, link in enumerate(its.links[: -1 if hit is None else hit + 1])}
+        keys = {chain.links[position].key for chain, positions in self._gone for position in positions}
+        found = {places[key] for key in keys & places.keys()}
+        if hit is None or not found:
+            return shown
+        known = shown.warm[1] if shown.warm else ()
+        return replace(shown, warm=(its, tuple(sorted({*found, *known}))))
 
 
 def _several_hidden(recorded: Sequence[RecordedTurn], current: Sequence[CurrentTurn | None]) -> str | None:

@@ -326,6 +326,27 @@ def test_a_prefix_that_was_warm_stays_warm_when_every_process_sends_the_changed_
     assert [split(one.tokens) for one in changed(recorded, now)] == truth(now, warm)
 
 
+@pytest.mark.parametrize(
+    ("rules", "lasting", "warm"),
+    [("rules", True, True), ("rules", False, True), ("others", True, True), ("others", False, False)],
+)
+def test_what_was_warm_before_a_turn_that_is_gone_is_warm_for_those_that_read_it(
+    rules: str, lasting: bool, warm: bool
+) -> None:
+    """A subagent less: what it read first is read by the next, unless every process sends another text."""
+
+    def subagents(name: str) -> list[Prompt]:
+        return [ask([text(2000, name, MARK)], text(20, question)) for question in ("one", "two", "three")]
+
+    api, steady = Api(), Api()
+    record(subagents("rules")[:1], api)
+    recorded = record(subagents("rules"), api)
+    _, two, three = subagents(rules)
+    record([three] if warm else [], steady)
+    splits = changed(recorded, [None, two, three], lasting=lambda _: lasting)
+    assert [split(one.tokens) for one in splits] == truth([None, two, three], steady)
+
+
 def of_a_conversation(words: str, *, system: int, first: int, name: str = "rules") -> list[Prompt]:
     """Two turns whose shared text stands in the system prompt, or before the question."""
     heads = [text(system, name, MARK)] if system else []
