@@ -154,7 +154,10 @@ def test_what_is_accepted_is_the_headline(state: State, post: Post, tmp_path: Pa
     (body,) = state.bodies(7)
     heading, listed, told = body.split("\n\n")[1:4]
     assert heading.startswith("### Accepts +2,000 prompt tokens (+188.7%), +\\$0.0040 a run (+152.7%), in 1 ")
-    assert ", in 1 scenario, for changes of the system prompt and the tools refund and @\u200blook ([`part/a b.md:3`]" in heading
+    assert (
+        ", in 1 scenario, for changes of the system prompt and the tools refund and @\u200blook "
+        "([`part/a b.md:3`]" in heading
+    )
     assert f"](https://github.com/shop/agent/blob/{SHA}/part/a%20b.md#L3) and `../x:1`); loosens " in heading
     assert "@limits" not in heading
     assert told == "14 scenarios are within budget."

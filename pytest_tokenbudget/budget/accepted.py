@@ -6,12 +6,13 @@ describes it. Each edit is written once in a file, however many turns and scenar
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import accumulate
 from pathlib import Path
@@ -54,7 +55,7 @@ class Edit:
     """Index, from 0, of the first removed line, or of the line before which lines are added."""
     removed: tuple[str, ...]
     added: tuple[str, ...]
-    tools: Mapping[str, str] = field(default=MappingProxyType({}), compare=False)
+    tools: Mapping[str, str] = dataclasses.field(default=MappingProxyType({}), compare=False)
     """The tools that it changes, as its lines need not say their names: a digest of each that is accepted, by
     its name; empty for one that is gone."""
 
@@ -137,7 +138,7 @@ def _naming_tools(edits: Iterable[Edit], recorded: Request, request: Request) ->
 
 
 def _owners(tools: Sequence[Any]) -> list[str]:
-    """Return the name of the tool that each line of `_lines(tools)` begins in; empty for the first bracket."""
+    """Return the name of the tool that each line of `_lines(tools)` begins in, if it begins in one."""
     sizes = (sum(map(len, _lines(tool))) + 1 for tool in tools)
     starts = list(accumulate(sizes, initial=1))[:-1]
     offsets = accumulate(map(len, _lines(tools)), initial=0)

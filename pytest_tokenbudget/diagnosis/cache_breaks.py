@@ -220,14 +220,16 @@ def _too_short(
 ) -> Break | None:
     """Return a break if nothing is `cached` of what is `asked`, by a turn or by the one whose cache it read.
 
-    Its breakpoints stand then, and all prefixes up to them are too short. `before` is what it was recorded as.
+    Its breakpoints stand then, and all prefixes up to them are too short. `before` is it as recorded.
     """
     if cached or not asked.breakpoints:
         return None
     least, model = minimum(asked.model, minimums), asked.prompt.model
     short = f"shorter than the {least:,} tokens that {model} caches at least"
     where, kept = _shortened(before, asked)
-    cause = f"the prefix is {short}" + (f", since {where} {'was shortened' if kept else 'is gone'}" if where else "")
+    cause = f"the prefix is {short}" + (
+        f", since {where} {'was shortened' if kept else 'is gone'}" if where else ""
+    )
     return Break(
         loss.turn,
         [*_marks(asked)][-1],

@@ -104,7 +104,8 @@ def bounds(run: Run, baseline: Usage | None, cost: CostOf) -> list[Finding]:
     was = baseline or Usage()
     kind = FindingKind.TURNS_CHANGED if run.missed else FindingKind.UNKNOWN
     if most is None:
-        return [Finding(kind, "bounds", _at_least(run, least, was, cost))]
+        told = _at_least(run, least, was, cost)
+        return [Finding(kind, "bounds", told)] if told else []
     low, high = (least - was).tokens, (most - was).tokens
     said = [
         f"{signed_range(low.prompt_tokens, high.prompt_tokens, count)} prompt tokens",
@@ -118,13 +119,18 @@ def bounds(run: Run, baseline: Usage | None, cost: CostOf) -> list[Finding]:
 
 
 def _at_least(run: Run, least: Usage, was: Usage, cost: CostOf) -> str:
-    """Return what a run without an upper bound comes to at least, in words; signed if that is a growth."""
+    """Return what a run without an upper bound comes to at least, in words; signed if that is a growth.
+
+    Empty if nothing of it can be counted.
+    """
     if run.broke_off:
         counted = sum(one.least.tokens.prompt_tokens for one in run.missed)
         text = f"the prompts that nothing answers count at least {counted:,} tokens"
         return f"what follows cannot be told; {text}"
     tokens, before = least.tokens.prompt_tokens, was.tokens.prompt_tokens
     cheapest, dollars = cost(least), cost(was)
+    if not tokens:
+        return ""
     if tokens < before or cheapest is None or dollars is None:
         return f"what can be counted is {tokens:,} prompt tokens, where the baseline has {before:,}"
     grown = f"+{count(tokens - before)} prompt tokens"

@@ -436,7 +436,9 @@ class _Sides:
         That a turn is gone takes nothing out of the cache that the run began with.
         """
         hit, its = self.before[index].hit, self._recording.turns[index].chain
-        places = {link.key: position for position, link in enumerate(its.links[: -1 if hit is None else hit + 1])}
+        places = {
+            link.key: position for position, link in enumerate(its.links[: -1 if hit is None else hit + 1])
+        }
         keys = {chain.links[position].key for chain, positions in self._gone for position in positions}
         found = {places[key] for key in keys & places.keys()}
         if hit is None or not found:

@@ -267,8 +267,10 @@ class Recording:
         return None if added is None else Match(added.pair.index, Paired.LINEAGE, origin, displaced=added)
 
     def _same_opening(self, asked: Conversation) -> Match | None:
-        """Pair an opening with the recorded one that has its messages, and whose answer one with others got: a
-        subagent more, which was asked before it."""
+        """Pair an opening with the recorded one of the same messages, whose answer another opening got.
+
+        That was an added call, such as one subagent more, which was asked before it.
+        """
         same = [index for index in self._recorded.roots(asked.request) if self._opens_alike(asked, index)]
         if any(index not in self._served for index in same):
             return None

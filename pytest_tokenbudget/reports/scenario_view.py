@@ -433,7 +433,9 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
             "Write the first baseline",
             _command(UPDATE, [one for one in by_verdict["new"] if one not in moved]),
         ),
-        WayOut("To keep the gain, accept it", _command(UPDATE, [one for one in improved if not is_dearer(one)])),
+        WayOut(
+            "To keep the gain, accept it", _command(UPDATE, [one for one in improved if not is_dearer(one)])
+        ),
         WayOut(
             "It uses less, but costs more. If this is meant, accept it",
             _command(UPDATE, [one for one in improved if is_dearer(one)]),

@@ -122,19 +122,25 @@ def summary_lines(
     if verbosity > 0:
         lines += _table([(one, 0) for one in told], paper) if told else ()
         said = _said_of_causes(document)
-        lines += [line for one in failing for line in (Line(), *_turns(one, paper, said[one["id"]]))] + [Line()]
+        lines += [line for one in failing for line in (Line(), *_turns(one, paper, said[one["id"]]))] + [
+            Line()
+        ]
     elif verbosity == 0 and told:
         lines += [*_few_of_each_cause(told, paper), Line()]
     for texts, style in ((live, ""), (notes, "yellow"), (missing, "red")):
         lines += chain.from_iterable(message(text, paper, style) for text in _some(texts, verbosity))
     lines += [line for way_out in ways_out(failing or cheaper) for line in _way_out(way_out, paper)]
-    lines += [Line(text) for text in wrap(_estimated(told), paper.columns)]
+    lines += [Line(text) for text in wrap(_estimated(told, verbosity), paper.columns)]
     return list(map(paper.fitted, lines)) if lines[1:] else []  # no heading of nothing
 
 
-def _estimated(told: Sequence[ScenarioEntry]) -> str:
-    """Return what `~` means, if it is in the report; else nothing."""
-    return _ABOUT if any(map(scenario_view.approximate, told)) else ""
+def _estimated(told: Sequence[ScenarioEntry], verbosity: int) -> str:
+    """Return what `~` means, if it is in the report; else nothing.
+
+    Numbers of what is stale are in its turns only, which are told with -v.
+    """
+    shown = told if verbosity > 0 else [one for one in told if not scenario_view.is_departed(one)]
+    return _ABOUT if scenario_view.tilde(shown) else ""
 
 
 def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
@@ -156,7 +162,7 @@ def _causes(document: Document, paper: Paper, verbosity: int) -> Iterator[Line]:
 
 
 def _said_of_causes(document: Document) -> dict[str, list[FindingEntry]]:
-    """Return the findings that `_causes` writes with -v, by the id of the scenario of which it writes them."""
+    """Return the findings that `_causes` writes with -v, by the id of their scenario."""
     told = change_view.changes(document)
     said: dict[str, list[FindingEntry]] = defaultdict(list)
     for change in told:

@@ -283,7 +283,17 @@ from agent import Agent
 def test_it():
     Agent(kind=os.environ.get("CASE", ""), seed=os.environ.get("SEED", "0")).run()
 """
-KINDS = ("reflects", "streams", "plans", "retries", "subagent", "researches", "another model", "summarizes", "votes")
+KINDS = (
+    "reflects",
+    "streams",
+    "plans",
+    "retries",
+    "subagent",
+    "researches",
+    "another model",
+    "summarizes",
+    "votes",
+)
 RECORDERS = {
     "own": OWN_SUITE,
     "vcrpy": SEEDED_SUITE.replace("MATCH", '["method", "path"]'),

@@ -137,7 +137,9 @@ def test_what_is_newly_accepted_is_told_as_text() -> None:
 
 
 SCHEMA = {"type": "object", "properties": {"ref": {"type": "string"}}, "required": ["ref"]}
-LOOK, BUY, SELL = ({"name": name, "description": "Acts.", "input_schema": SCHEMA} for name in ("look", "buy", "sell"))
+LOOK, BUY, SELL = (
+    {"name": name, "description": "Acts.", "input_schema": SCHEMA} for name in ("look", "buy", "sell")
+)
 LONGER = {**LOOK, "description": "Looks it up."}
 
 
@@ -153,11 +155,15 @@ LONGER = {**LOOK, "description": "Looks it up."}
         ([LOOK, BUY], [LOOK, BUY, SELL], ["sell"]),
         ([LOOK, BUY], [BUY, LOOK], []),
         ([LOOK, BUY], [LONGER, SELL], ["buy", "look", "sell"]),
-        ([LOOK, {"type": "mcp_toolset"}, BUY], [LOOK, {"type": "mcp_toolset"}, LONGER, SELL], ["buy", "look", "sell"]),
+        (
+            [LOOK, {"type": "mcp_toolset"}, BUY],
+            [LOOK, {"type": "mcp_toolset"}, LONGER, SELL],
+            ["buy", "look", "sell"],
+        ),
     ],
 )
 def test_the_tools_are_named_that_are_accepted_otherwise(before: Any, now: Any, names: list[str]) -> None:
-    """Also those of which no line that changed says the name, and only those that were not accepted so before."""
+    """Also where no line that changed says the name; not those that were accepted so before."""
     recorded = asked("Be kind.", tools=[LOOK])
 
     def accepted(tools: Any) -> str:

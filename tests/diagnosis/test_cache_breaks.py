@@ -360,7 +360,7 @@ BREAKS = [
         each(system(lambda _, words: words.replace(RULES, "Be brief."))),
         {
             "cache_break system[0]": (
-                "shorter than the 1,024 tokens that claude-sonnet-4-6 caches at least, since system[0] was shortened",
+                "than the 1,024 tokens that claude-sonnet-4-6 caches at least, since system[0] was shortened",
                 "turns 2-4",
                 "agent/prompts/handbook.md:1",
             ),
@@ -373,7 +373,11 @@ BREAKS = [
         each(put(model="claude-haiku-4-5")),
         {
             "model_changed turns 1-4": ("", ""),
-            "cache_break the last message": ("shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;", "turns 2-4 lose", ""),
+            "cache_break the last message": (
+                "shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;",
+                "turns 2-4 lose",
+                "",
+            ),
             "growth tools": ("", ""),
             "growth framing": ("", ""),
         },
@@ -433,7 +437,11 @@ BREAKS = [
         each(put(model="claude-haiku-4-5")),
         {
             "model_changed turns 1-4": ("", ""),
-            "cache_break the last message": ("shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;", "turns 2-4 lose", ""),
+            "cache_break the last message": (
+                "shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;",
+                "turns 2-4 lose",
+                "",
+            ),
             "growth tools": ("", ""),
             "growth framing": ("", ""),
         },
@@ -582,7 +590,11 @@ SHARED = [
         each(put(model="claude-haiku-4-5")),
         {
             "model_changed turns 1-4": ("claude-haiku-4-5 instead of claude-sonnet-4-6", ""),
-            "cache_break the last message": ("shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;", "turns 1-4", ""),
+            "cache_break the last message": (
+                "shorter than the 4,096 tokens that claude-haiku-4-5 caches at least;",
+                "turns 1-4",
+                "",
+            ),
             "growth tools": ("", ""),
             "growth framing": ("", ""),
         },

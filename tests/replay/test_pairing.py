@@ -658,7 +658,9 @@ def test_a_subagent_more_gives_back_all_that_it_was_answered_with(change: str) -
     assert [match and match.index for match in matches] == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8]
     assert [match.displaced.follows for match in matches if match and match.displaced] == [False, True, True]
     assert [miss.body for miss in recorded.misses] == names
-    assert [(pair.index, pair.request.body) for pair in recorded.pairs] == [*enumerate([*dates, *sums, *people])]
+    assert [(pair.index, pair.request.body) for pair in recorded.pairs] == [
+        *enumerate([*dates, *sums, *people])
+    ]
     assert recorded.unplayed == ()
 
 
