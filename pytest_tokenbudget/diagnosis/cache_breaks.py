@@ -23,11 +23,13 @@ from pytest_tokenbudget.diagnosis.costs import TurnCosts
 from pytest_tokenbudget.diagnosis.prompt_parts import (
     edit_of,
     place,
+    reorder_of,
     said_as,
     size_of,
     text_of,
     tool_names,
 )
+from pytest_tokenbudget.diagnosis.values import Kind
 from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, minimum
 from pytest_tokenbudget.metering.meter import Run, Turn
 from pytest_tokenbudget.metering.prompt_cache import Chain, Outcome, chain
@@ -348,6 +350,9 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
         if location:
             difference = refined(difference, location, edited=first.across)
         cause = describe(difference, RECORDED if first.across else EARLIER, source)
+        if source is None and difference.kind == Kind.ORDER:
+            source, edit = reorder_of(sources)
+            cause += edit
     else:
         api = f" ({first.api})" if first.api else ""
         source, edit = _left_of(first.kept, sources) if first.kept else edit_of(sources, *first.words)

@@ -292,8 +292,24 @@ def said_as(option: str) -> tuple[str, ...]:
 def edit_of(sources: SourceTree | None, *words: str) -> tuple[Source | None, str]:
     """Return the one line that the change edits and that says one of `words`, and a clause that names it.
 
-    The clause names up to three lines, of which none is the one; it is empty if no line is known.
+    A function that says one of them says it for those that call it. The clause names up to three lines, of
+    which none is the one; it is empty if no line is known.
     """
-    places = sources.edited(*words) if sources else ()
+    return _named(sources.edited_through(*words) if sources else ())
+
+
+_ORDERING = (
+    *("shuffle", "sample", "set", "frozenset", "Set", "sorted", "sort", "toSorted", "reversed", "reverse"),
+    *("listdir", "scandir", "iterdir", "glob", "rglob", "readdir", "as_completed"),
+)
+"""What code says that puts things into an order, or into none."""
+
+
+def reorder_of(sources: SourceTree | None) -> tuple[Source | None, str]:
+    """Return the one line that the change edits and that orders something, and a clause that names it."""
+    return _named(sources.edited(*_ORDERING) if sources else ())
+
+
+def _named(places: Sequence[Source]) -> tuple[Source | None, str]:
     clause = f" (edited at {listed([str(place) for place in places])})" if places else ""
     return places[0] if len(places) == 1 else None, clause

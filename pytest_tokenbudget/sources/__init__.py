@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -136,12 +136,17 @@ class SourceTree:
     def edited(self, *words: str) -> tuple[Source, ...]:
         """Return the places in code and settings where the change edits a line that says one of `words`.
 
-        The first of the words that an edited line says decides; if no line says any, the first that a
-        function says whose name an edited line says. Empty if more than three places say it, so that nobody
-        knows which of them count.
+        The first of the words that an edited line says decides. Empty if more than three places say it, so
+        that nobody knows which of them count.
         """
-        said = (word for words_said in (words, self._functions_that_say(words)) for word in words_said)
-        for word in said:
+        return self._first_edited(words)
+
+    def edited_through(self, *words: str) -> tuple[Source, ...]:
+        """Return what `edited` returns, or else the places that say a function which says one of `words`."""
+        return self._first_edited((*words, *self._functions_that_say(words)))
+
+    def _first_edited(self, words: Iterable[str]) -> tuple[Source, ...]:
+        for word in words:
             if places := tuple(self._edits(word)):
                 return places if len(places) <= NAMED else ()
         return ()

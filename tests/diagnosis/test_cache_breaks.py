@@ -672,6 +672,12 @@ MARK = ', "cache_control": {"type": "ephemeral"}'
             "",
             {"cache_break system[0]"},
         ),
+        (
+            on(1, 3, step=lambda _, body: body["tools"].reverse()),
+            "messages=messages",
+            "tools=random.sample(self.tools, 3), messages=messages",
+            {"cache_break tools"},
+        ),
         (mark_system("1h"), '"ephemeral"}', '"ephemeral", "ttl": "1h"}', {"cache_break system[0]"}),
         (
             on(1, 3, step=lambda _, body: body.update(tool_choice={"type": "any"})),
@@ -693,7 +699,7 @@ MARK = ', "cache_control": {"type": "ephemeral"}'
         ),
         (put(max_tokens=9), "messages=messages", "max_tokens=9, messages=messages", {"unknown turns 1-4"}),
     ],
-    ids=["dropped", "ttl", "tool_choice", "thinking", "model", "max_tokens"],
+    ids=["dropped", "shuffled", "ttl", "tool_choice", "thinking", "model", "max_tokens"],
 )
 def test_what_an_edited_line_of_code_decides_names_it(
     change: InPlace, was: str, now: str, told: set[str]
