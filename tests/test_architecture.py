@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections import Counter, defaultdict
@@ -64,9 +65,12 @@ SHALLOW_LINES = 60
 LONGEST_FUNCTION = 50
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+MODULES = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
+
+
+@functools.cache
+def parsed(path: str) -> ast.Module:
+    return ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -76,9 +80,6 @@ def imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-MODULES = dict(modules())
 
 
 def lines(path: str) -> int:
@@ -105,15 +106,16 @@ def height(path: str) -> int:
     return next(number for number, rooms in enumerate(FLOORS) if room(path) in rooms)
 
 
-def own_imports(path: str) -> set[str]:
+@functools.cache
+def own_imports(path: str) -> frozenset[str]:
     """The modules of the package that a module imports, early or late."""
-    return {module_of(name) for name in imports(MODULES[path]) if name.split(".")[0] == ROOT} - {path}
+    return frozenset(module_of(name) for name in imports(parsed(path)) if name.split(".")[0] == ROOT) - {path}
 
 
-IMPORTERS: dict[str, set[str]] = defaultdict(set)
-for importer in MODULES:
-    for imported in own_imports(importer):
-        IMPORTERS[imported].add(importer)
+@functools.cache
+def importers(path: str) -> frozenset[str]:
+    """The modules of the package that import a module."""
+    return frozenset(importer for importer in MODULES if path in own_imports(importer))
 
 
 @pytest.mark.parametrize("path", MODULES)
@@ -146,12 +148,12 @@ def test_no_module_name_is_used_twice() -> None:
 @pytest.mark.parametrize("path", [path for path in MODULES if not Path(path).name.startswith("__")])
 def test_no_module_is_a_drawer_of_another(path: str) -> None:
     """What a single module needs, in few lines, belongs into that module."""
-    assert len(IMPORTERS[path]) != 1 or lines(path) >= SHALLOW_LINES, f"{path} belongs into {IMPORTERS[path]}"
+    assert len(importers(path)) != 1 or lines(path) >= SHALLOW_LINES, f"{path} belongs into {importers(path)}"
 
 
 @pytest.mark.parametrize("path", MODULES)
 def test_no_function_is_too_long(path: str) -> None:
-    for node in ast.walk(MODULES[path]):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= LONGEST_FUNCTION, f"{path}: {node.name} has {length} lines"
@@ -159,8 +161,8 @@ def test_no_function_is_too_long(path: str) -> None:
 
 def test_one_foreign_library_in_one_module() -> None:
     known: dict[str, set[str]] = defaultdict(set)
-    for path, tree in MODULES.items():
-        for name in imports(tree):
+    for path in MODULES:
+        for name in imports(parsed(path)):
             top = name.split(".")[0]
             if top != ROOT and top not in sys.stdlib_module_names:
                 known[top].add(path)
@@ -172,7 +174,7 @@ def test_one_foreign_library_in_one_module() -> None:
 @pytest.mark.parametrize("path", MODULES)
 def test_names_are_imported_from_where_they_are_defined(path: str) -> None:
     """Else a module knows a library, or another module, through a third one."""
-    for node in ast.walk(MODULES[path]):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == ROOT:
             source = module_of(node.module)
             for alias in node.names:
@@ -182,7 +184,7 @@ def test_names_are_imported_from_where_they_are_defined(path: str) -> None:
 
 def defined(path: str) -> set[str]:
     names: set[str] = set()
-    for node in MODULES[path].body:
+    for node in parsed(path).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -195,23 +197,25 @@ def defined(path: str) -> set[str]:
 
 def test_foreign_libraries_are_imported_late() -> None:
     """Except pytest in the plugin, and vcr in the module that is itself imported late."""
-    for path, tree in MODULES.items():
+    for path in MODULES:
         if path in {*OWNERS["pytest"], *OWNERS["vcr"]}:
             continue
-        top_level = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
+        top_level = ast.Module(
+            [n for n in parsed(path).body if isinstance(n, ast.Import | ast.ImportFrom)], []
+        )
         foreign = {n.split(".")[0] for n in imports(top_level)} - {ROOT} - sys.stdlib_module_names
         assert not foreign, f"{path} imports {foreign} when it is imported"
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.startswith(PURE)])
 def test_the_floors_in_the_middle_do_no_network_and_start_nothing(path: str) -> None:
-    used = {name for name in imports(MODULES[path]) for io in IO if name == io or name.startswith(f"{io}.")}
+    used = {name for name in imports(parsed(path)) for io in IO if name == io or name.startswith(f"{io}.")}
     assert not used - {"threading.Lock"}, f"{path} uses {used}"
 
 
 def test_nothing_private_of_pytest_and_never_the_sdk() -> None:
-    for path, tree in MODULES.items():
-        for name in imports(tree):
+    for path in MODULES:
+        for name in imports(parsed(path)):
             assert not name.startswith("_pytest"), f"{path} imports {name}"
             assert not name.startswith("anthropic"), f"{path} imports {name}"
 
@@ -222,7 +226,7 @@ def test_the_plugin_module_is_light() -> None:
     assert own_imports("plugin.py") <= {"errors.py", "settings.py", *late}
     top = {
         name
-        for node in MODULES["plugin.py"].body
+        for node in parsed("plugin.py").body
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in imports(node)
     }
@@ -232,13 +236,13 @@ def test_the_plugin_module_is_light() -> None:
 
 @pytest.mark.parametrize("path", MODULES)
 def test_every_module_says_what_it_is_for(path: str) -> None:
-    assert ast.get_docstring(MODULES[path]), f"{path} has no docstring"
+    assert ast.get_docstring(parsed(path)), f"{path} has no docstring"
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path != "metering/models.py"])
 def test_what_is_known_of_a_model_stands_in_the_table_of_models(path: str) -> None:
     """No other module tells one model from another by its name; docstrings and comments may."""
-    tree = MODULES[path]
+    tree = parsed(path)
     statements = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
     told = {id(value) for value in statements if isinstance(value, ast.Constant)}
     names = [
@@ -256,8 +260,8 @@ def test_docstrings_of_functions_begin_with_a_verb() -> None:
     """A property is named for what it is, and so is its docstring."""
     begun = {
         f"{path}: {function.name}": docstring.split()[0].strip(".,:;`")
-        for path, tree in MODULES.items()
-        for function in ast.walk(tree)
+        for path in MODULES
+        for function in ast.walk(parsed(path))
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         and (docstring := ast.get_docstring(function))
         and not any("property" in ast.unparse(decorator) for decorator in function.decorator_list)
