@@ -1,7 +1,8 @@
 # Everything here sets itself up: a machine needs make, git and a Python from 3.11 to 3.14 with venv, no key.
 #   make demo   `tokenbudget demo`: green, a changed prompt and its red run, accepted, red for the next change alone
-#   make test   the test suite, and of what it tests in bulk a tenth that SEED=1 draws
-#   make test-deep   the test suite with the whole of that
+#   make test   the tests but whole runs of pytest; of what is tested in bulk a tenth that SEED=1 draws
+#   make test-runs   the tests that start whole runs of pytest, again with a tenth
+#   make test-deep   all of both, with the whole of what is tested in bulk
 #   make test-edits   800 generated edits of an agent against what it then bills: false alarms and silent passes
 #   make test-generations   the matrix of docs/compatibility.md with anthropic 0.x, 1.x and 2.x
 #   make test-newest   the test suite with the newest release of everything; prints the versions
@@ -15,12 +16,13 @@
 # The newest Python that is found serves (PATH, pyenv, uv); choose another with PYTHON=python3.11.
 # Only test-newest, test-lowest and test-frameworks install what is not in locks/.
 
-# How long `make test` takes on 2 calm cores; it is said when the tests start.
-USUAL_TIME = 9 minutes
+# How long the tests take on 2 calm cores; it is said when they start.
+USUAL_TIME = 2 minutes
+USUAL_TIME_OF_RUNS = 5 minutes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-deep test-edits test-generations test-newest test-lowest test-frameworks check-wheel
+.PHONY: help demo test test-runs test-deep test-edits test-generations test-newest test-lowest test-frameworks check-wheel
 .PHONY: lint lint-workflows format lock record-example known-texts screenshots clean
 
 ifndef PYTHON
@@ -43,13 +45,23 @@ demo: .venv-demo-$(VERSION)/.ready
 # A file stays with one of the two processes, so that what its tests share is made once. What Python compiles is
 # kept: the suite starts many processes, each of which would compile anew.
 SEED ?= 1
-test test-deep test-edits: export PYTHONDONTWRITEBYTECODE :=
-test test-deep: export TOKENBUDGET_SEED = $(SEED)
+RUN_TESTS = $(TEST) -m compileall -q pytest_tokenbudget && \
+	$(TEST) -m pytest -n 2 --dist loadfile --hypothesis-seed $(SEED)
+test test-runs test-deep test-edits: export PYTHONDONTWRITEBYTECODE :=
+test test-runs test-deep: export TOKENBUDGET_SEED = $(SEED)
 test-deep: export TOKENBUDGET_WHOLE = 1
-test test-deep: .venv-test-$(VERSION)/.ready
-	@echo "The whole suite usually takes $(USUAL_TIME) on 2 calm cores; ARGS=tests/test_cli.py runs a part of it."
-	@$(TEST) -m compileall -q pytest_tokenbudget
-	@$(TEST) -m pytest -n 2 --dist loadfile --hypothesis-seed $(SEED) $(ARGS)
+test: .venv-test-$(VERSION)/.ready
+	@echo "All tests but those that start whole runs of pytest: usually $(USUAL_TIME) on 2 calm cores."
+	@echo "Those take $(USUAL_TIME_OF_RUNS): make test-runs. ARGS=tests/test_cli.py runs a part."
+	@$(RUN_TESTS) -m "not matrix and not whole_run" $(ARGS)
+
+test-runs: .venv-test-$(VERSION)/.ready
+	@echo "The tests that start whole runs of pytest: usually $(USUAL_TIME_OF_RUNS) on 2 calm cores."
+	@echo "ARGS=tests/test_example.py runs a part. make test runs all other tests."
+	@$(RUN_TESTS) -m "whole_run and not matrix" $(ARGS)
+
+test-deep: .venv-test-$(VERSION)/.ready
+	@$(RUN_TESTS) $(ARGS)
 
 test-edits: export TOKENBUDGET_WHOLE = 1
 test-edits: .venv-test-$(VERSION)/.ready

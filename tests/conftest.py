@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from pytest_tokenbudget.metering.counting import CtokCounter
 from pytest_tokenbudget.metering.pricing import Prices, RateCard
 from pytest_tokenbudget.model import Rate
-from support.sample import SEED, WHOLE, examples
+from support.sample import SEED, SIDES, WHOLE, examples, side
 from support.warm import read_certificates_once
 
 # The machine may be busy: neither a slow example nor slow drawing is a fault.
@@ -31,6 +31,9 @@ gc.set_threshold(50_000, 20, 20)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="write the golden files anew")
+    parser.addoption(
+        "--side", choices=SIDES, help="of the whole runs, take the files that the seed draws for this Python"
+    )
 
 
 def pytest_report_header() -> str:
@@ -39,13 +42,36 @@ def pytest_report_header() -> str:
     return f"bulk: a tenth, drawn by seed {SEED}; make test-deep takes the whole"
 
 
+STARTS_PYTEST = {"pytester", "quick"}
+"""Fixtures of tests that start whole runs of pytest; others that do have the marker `whole_run`."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What needs the optional group runs only when it is asked for: it installs and starts heavy things."""
-    if "frameworks" in config.getoption("-m"):
-        return
+    """Mark the whole runs, leave those of another side out, and skip what `make test-frameworks` tests.
+
+    What needs the optional group runs only when it is asked for: it installs and starts heavy things.
+    """
     for item in items:
-        if item.get_closest_marker("frameworks"):
+        if STARTS_PYTEST.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("whole_run")
+        if item.get_closest_marker("frameworks") and "frameworks" not in config.getoption("-m"):
             item.add_marker(pytest.mark.skip(reason="runs under make test-frameworks (-m frameworks)"))
+    if own := config.getoption("--side"):
+        _leave_out_of_side(own, config, items)
+
+
+def _leave_out_of_side(own: str, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the whole runs whose file is drawn for the other Python."""
+    runs = [item for item in items if item.get_closest_marker("whole_run")]
+    fixed = {_file(item): "newest" for item in runs if item.get_closest_marker("newest")}
+    left_out = [item for item in runs if side(_file(item), fixed) != own]
+    items[:] = [item for item in items if item not in set(left_out)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session", autouse=True)

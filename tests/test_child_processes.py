@@ -14,6 +14,8 @@ from pytest_tokenbudget.replay.credentials import STAND_IN
 from support.budgeted import KEY, Judged, Project, preload
 from support.messages_api import ApiError, MessagesApi, text, tool_use
 
+pytestmark = pytest.mark.newest
+
 EXACT = find_spec("ctok") is not None
 AGENT = '''
 """A small agent. Arguments: its name, its question, and how many rounds it makes more than it needs."""

@@ -19,6 +19,8 @@ from support.budgeted import Project, preload
 from support.messages_api import MessagesApi
 from support.messages_api.support_model import answer
 
+pytestmark = pytest.mark.newest
+
 EXAMPLE = Path(__file__).parents[1] / "example_project"
 EXACT = find_spec("ctok") is not None
 SCENARIOS = {

@@ -16,6 +16,8 @@ from support.messages_api.support_model import answer
 from test_example import EXACT, EXAMPLE, grow_prompt, replace, timestamp
 from test_example import SCENARIOS as OF_THE_EXAMPLE
 
+pytestmark = pytest.mark.newest
+
 ALLOWED = 0.02 if EXACT else 0.06
 SCENARIOS = {
     name: OF_THE_EXAMPLE[name]

@@ -28,6 +28,8 @@ from support.budgeted import Judged, Project, run_apart
 from support.messages_api import MessagesApi
 from support.scratch_suites import Suite, echo
 
+pytestmark = pytest.mark.newest
+
 FIRST = " Never promise a date that nobody has confirmed, and sign with your name." * 4
 SECOND = " Ask for the number of the parcel before you look anything up." * 9
 TESTS = """

@@ -30,6 +30,8 @@ from support.messages_api import Charge, MessagesApi
 from support.sample import tenth
 from support.scratch_suites import INI, echo
 
+pytestmark = pytest.mark.newest
+
 UPDATE = "--token-budget-update"
 EXACT = find_spec("ctok") is not None
 ROUGHLY = 0.06

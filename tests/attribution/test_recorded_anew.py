@@ -18,6 +18,8 @@ from support.budgeted import Project
 from support.messages_api import MessagesApi, api, text, tool_use
 from support.sample import tenth
 
+pytestmark = pytest.mark.newest
+
 AGENT = """
 import asyncio
 import os

@@ -18,6 +18,8 @@ from support.budgeted import Project, run_apart
 from support.messages_api import MessagesApi
 from support.scratch_suites import AGENT, INI, TWO, echo, make, record
 
+pytestmark = pytest.mark.newest
+
 OTHER = "def test_that_asks_nothing():\n    pass\n"
 LARGER = "Be brief. " + "Say so in full sentences, and never promise a date of delivery to anybody. " * 15
 MOCK = "def ask(words):\n    return f'You said {words}'\n"

@@ -14,6 +14,8 @@ from pytest_tokenbudget.reports.document import schema
 from pytest_tokenbudget.reports.exports import workflow_commands
 from support.scratch_suites import Suite
 
+pytestmark = pytest.mark.newest
+
 TWO = """
 import os
 

@@ -16,6 +16,8 @@ from pytest_tokenbudget.cli import main
 from pytest_tokenbudget.commands import suite
 from support.apart import warm_python
 
+pytestmark = pytest.mark.whole_run
+
 WATCHER = """
 def pytest_collect_directory(path):
     with open({!r}, "a", encoding="utf-8") as visited:

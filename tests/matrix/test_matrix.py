@@ -10,6 +10,8 @@ import pytest
 from support.playing import Charge, Played, play, scenario
 from support.rows import ROWS, Row
 
+pytestmark = [pytest.mark.whole_run, pytest.mark.newest]
+
 EXACT = find_spec("ctok") is not None
 PRICES = {"haiku-4-5": (1, 5), "sonnet-4-5": (3, 15), "opus-4-8": (5, 25)}
 """Dollars of a million tokens in and out; writing to the cache costs 1.25 of it, reading 0.1."""

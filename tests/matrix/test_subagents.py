@@ -17,6 +17,8 @@ from support.budgeted import Judged, run_apart
 from support.messages_api import MessagesApi
 from support.sample import tenth
 
+pytestmark = [pytest.mark.whole_run, pytest.mark.newest]
+
 SUITE = Path(__file__).with_name("subagents")
 RECORDED = 0
 """The seed of the interleaving that is recorded."""

@@ -1,14 +1,20 @@
-"""What is tested in bulk: `make test` takes a tenth of it, which a seed draws, `make test-deep` the whole."""
+"""What a seed draws: a tenth of what is tested in bulk, and the Python that tests a file of whole runs.
+
+`make test` and `make test-runs` take that tenth, `make test-deep` the whole. `.ci/run` tests whole runs of
+pytest on one Python each.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+SIDES = ("oldest", "newest")
+"""The two Pythons of `.ci/run`."""
 WHOLE = "TOKENBUDGET_WHOLE" in os.environ
 """Whether this run takes the whole, as `make test-deep` does."""
 SEED = int(os.environ.get("TOKENBUDGET_SEED", "1"))
@@ -29,3 +35,11 @@ def tenth(whole: Sequence[T], *, of: str) -> list[T]:
 def examples(whole: int) -> int:
     """Return how many examples Hypothesis makes of a test that has `whole` of them in `make test-deep`."""
     return whole if WHOLE else max(whole // 10, 10)
+
+
+def side(file: str, fixed: Mapping[str, str], seed: int = SEED) -> str:
+    """Return the one of `SIDES` that tests a file of whole runs: the one in `fixed`, or what `seed` draws.
+
+    A file is drawn by its own name alone, so that two runs agree even where one finds more files.
+    """
+    return fixed.get(file) or random.Random(f"{seed} {file}").choice(SIDES)
