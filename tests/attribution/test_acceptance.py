@@ -672,7 +672,8 @@ def test_what_is_accepted_on_a_warm_recording_has_its_start(
     assert rules in CACHING
     text = CACHING.replace(rules, '("You are a clerk" + os.environ.get("RULE", "") + ". ") * 1500')
     project = suite(text, 2)
-    assert project.run("--token-budget-record=all", url=api.url).status == 0
+    for _ in ("cold", "warm"):
+        assert project.run("--token-budget-record=all", url=api.url).status == 0
     assert project.judge(UPDATE, "--token-budget-update-all").status == 0
     assert "foreign_reads" in files(project)["test_it.yaml"]
     recorded = project.judge().scenarios["test_letters"]["measured"]
