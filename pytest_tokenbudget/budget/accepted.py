@@ -55,7 +55,7 @@ class Edit:
     """Index, from 0, of the first removed line, or of the line before which lines are added."""
     removed: tuple[str, ...]
     added: tuple[str, ...]
-    tools: Mapping[str, str] = dataclasses.field(default=MappingProxyType({}), compare=False)
+    tools: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
     """The tools that it changes, as its lines need not say their names: a digest of each that is accepted, by
     its name; empty for one that is gone."""
 
