@@ -58,7 +58,8 @@ def serve() -> None:
 def _import() -> None:
     """Import by a run of the example, for what pytest imports of a plugin is compiled in another way.
 
-    What the SDK, pydantic and the counter make on first use is made as well. No module of the example stays.
+    What the SDK, pydantic and the counter make on first use is made as well. The example is unchanged, and so
+    counts nothing: the vocabularies are loaded by a text. No module of the example stays.
     """
     read_certificates_once(pytest.MonkeyPatch())
     before = set(sys.modules)
@@ -71,9 +72,14 @@ def _import() -> None:
         for name in set(sys.modules) - before:
             if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
                 del sys.modules[name]
+    from pytest_tokenbudget.metering.counting import best_counter
+    from pytest_tokenbudget.metering.models import Family
     from support.budgeted import preload
 
     preload()
+    counter = best_counter()
+    for family in Family:
+        counter.count("Load the vocabulary.", family)
     for name in ("xdist.remote", "xdist.workermanage"):
         importlib.import_module(name)
     gc.collect()
@@ -83,7 +89,9 @@ def _import() -> None:
 
 def read_certificates_once(patch: pytest.MonkeyPatch) -> None:
     """Keep the contexts of TLS: most of what a client costs is one with the certificates of this machine."""
-    patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+    create = ssl.create_default_context
+    for name in ("create_default_context", "_create_default_https_context"):  # the second is that of urllib
+        patch.setattr(ssl, name, functools.cache(create))
     if importlib.util.find_spec("httpcore2") is not None:
         import httpcore2
 
