@@ -36,12 +36,13 @@ class Page(HTMLParser):
     def __init__(self, source: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: dict[str, list[str]] = {}
         self.rows: list[list[str]] = []
         self._open: list[str] = []
+        self._pieces: dict[str, list[list[str]]] = {}
         self.feed(source)
         self.close()
         assert self._open == []
+        self.texts = {tag: ["".join(parts) for parts in texts] for tag, texts in self._pieces.items()}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
@@ -49,7 +50,7 @@ class Page(HTMLParser):
             self.rows.append([])
         elif tag in ("td", "th"):
             self.rows[-1].append("")
-        self.texts.setdefault(tag, []).append("")
+        self._pieces.setdefault(tag, []).append([])
         if tag not in VOID:
             self._open.append(tag)
 
@@ -61,7 +62,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         for tag in set(self._open):
-            self.texts[tag][-1] += data
+            self._pieces[tag][-1].append(data)
         if {"td", "th"} & set(self._open):
             self.rows[-1][-1] += data
 

@@ -17,7 +17,11 @@ from support.browser import Browser, Page, browser, executable
 from support.documents import HAIKU, SONNET, all_green, document, loop, many, one_of_each, scenario
 from support.histories import history_of, with_gaps
 
-pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium or Chrome on PATH")
+pytestmark = [
+    pytest.mark.whole_run,
+    pytest.mark.newest,
+    pytest.mark.skipif(executable() is None, reason="needs Chromium or Chrome on PATH"),
+]
 
 NAMES = ("each", "green", "history", "many")
 ENTER = 13, "\r"
