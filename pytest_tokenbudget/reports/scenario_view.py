@@ -408,7 +408,6 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
     grown = [one for one in over if any(not _is_cap(limit) for limit in exceeded(one))]
     live, grown = [one for one in grown if is_live(one)], [one for one in grown if not is_live(one)]
     gone = [one for one in by_verdict["stale"] if _only_lost_turns(one)]
-    improved = by_verdict["improved"]
     departed = [
         one
         for verdict in ("stale", "unknown", "unrecorded")
@@ -433,13 +432,7 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
             "Write the first baseline",
             _command(UPDATE, [one for one in by_verdict["new"] if one not in moved]),
         ),
-        WayOut(
-            "To keep the gain, accept it", _command(UPDATE, [one for one in improved if not is_dearer(one)])
-        ),
-        WayOut(
-            "It uses less, but costs more. If this is meant, accept it",
-            _command(UPDATE, [one for one in improved if is_dearer(one)]),
-        ),
+        *_keep(by_verdict["improved"]),
         *(WayOut(f"Upgrade to know what {verdict} means", (shlex.join(UPGRADE),)) for verdict in newer),
     ]
     unpriced_models = any(limit["measured"] is None for one in over for limit in exceeded(one))
@@ -451,6 +444,13 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         *_without_a_key([one for one in departed if one not in moved]),
         *(_raise_caps(one) for one in over if any(map(_is_cap, exceeded(one)))),
     ]
+
+
+def _keep(improved: Sequence[ScenarioEntry]) -> Iterator[WayOut]:
+    """Yield how to take lower numbers as baseline; those of a run that costs more are no gain."""
+    cheaper, dearer = ([one for one in improved if is_dearer(one) == dear] for dear in (False, True))
+    yield WayOut("To keep the gain, accept it", _command(UPDATE, cheaper))
+    yield WayOut("It uses less, but costs more. If this is meant, accept it", _command(UPDATE, dearer))
 
 
 def _recording_of(scenario: ScenarioEntry) -> tuple[str, ...]:
