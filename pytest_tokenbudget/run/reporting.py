@@ -417,6 +417,7 @@ class Summary:
                 self._fail(entry, failure_text(entry))
         invoked = self._config.invocation_params
         for entry, text in self._results.replay_again(invoked.args, invoked.dir):
+            self._take_back(entry["id"])
             self._fail(entry, text)
         return result
 
@@ -477,11 +478,10 @@ class Summary:
             longrepr=FailureText(printable(text), [entry], self._config.get_verbosity()),  # type: ignore[arg-type]
             when="call",
         )
-        self._take_back(entry["id"])
         self._config.hook.pytest_runtest_logreport(report=report)
 
     def _take_back(self, nodeid: str) -> None:
-        """Take a test that fails now out of those that passed, so that it counts once."""
+        """Take a test that fails by a second replay out of those that passed, so that it counts once."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and "passed" in reporter.stats:
             passed = [report for report in reporter.stats["passed"] if report.nodeid != nodeid]
