@@ -93,6 +93,7 @@ def test_a_client_without_a_key_is_told_what_to_set(pytester: pytest.Pytester) -
     assert "is set" not in Project(pytester.path, pytester).run().output, "a replay needs none"
 
 
+@pytest.mark.whole_run
 def test_a_terminal_of_ascii_gets_ascii(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

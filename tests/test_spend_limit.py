@@ -398,6 +398,7 @@ def test_a_call_that_nobody_can_bound_is_not_made(
         assert len(api.requests) == 3
 
 
+@pytest.mark.whole_run
 def test_workers_have_one_purse(votes: Path) -> None:
     """A limit of little more than one worst case: a share of it would let no worker call at all."""
     limit = WORST * Decimal("1.5")
