@@ -49,9 +49,11 @@ def teardown_path(cassette: Path) -> Path:
 def _file_name(name: str) -> str:
     for character in _FORBIDDEN:
         name = name.replace(character, "-")
-    if len(f"{name}.yaml".encode()) > _LONGEST_NAME:
-        digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
-        name = f"{name[: _LONGEST_NAME - len('.yaml') - len(digest) - 3]}...{digest}"
+    encoded = name.encode()
+    if len(encoded) + len(".yaml") > _LONGEST_NAME:
+        rest = f"...{hashlib.md5(encoded, usedforsecurity=False).hexdigest()}"
+        cut = encoded[: _LONGEST_NAME - len(".yaml") - len(rest)]
+        name = cut.decode(errors="ignore") + rest  # a letter of several bytes may be cut through
     return f"{name}.yaml"
 
 
