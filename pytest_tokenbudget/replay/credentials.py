@@ -21,6 +21,10 @@ STAND_IN = "replay-needs-no-key"
 """The stand-in for a key. No server accepts it."""
 _SENT = re.compile(rf"{STAND_IN}(?![-\w])")
 """Finds the stand-in, but no key of `token_budget_proxy`, which begins with it and is longer."""
+_GOOGLE_FILE = str(Path(__file__).with_name("google_stand_in.json"))
+"""Google's clients read credentials from a file. With these they ask for a token, which a ledger answers."""
+TOKEN = {"access_token": STAND_IN, "expires_in": 3600, "token_type": "Bearer"}
+"""What Google would answer, but for the token (RFC 6749, section 5.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,12 @@ _CREDENTIALS = (
         _AWS_FILES,
     ),
     _Credential(("CLOUD_ML_REGION",), {"CLOUD_ML_REGION": "us-east5"}),
+    _Credential(
+        ("GOOGLE_APPLICATION_CREDENTIALS",),
+        {"GOOGLE_APPLICATION_CREDENTIALS": _GOOGLE_FILE},
+        ("CLOUDSDK_CONFIG",),
+        (".config/gcloud/application_default_credentials.json",),
+    ),
 )
 
 
@@ -144,10 +154,15 @@ def _kept_from_children(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def without_stand_ins(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the variables whose value is the stand-in for a key."""
-    return {name: value for name, value in environ.items() if value != STAND_IN}
+    """Return an environment without the variables whose value stands in for a key."""
+    return {name: value for name, value in environ.items() if value not in (STAND_IN, _GOOGLE_FILE)}
 
 
 def holds_stand_in(headers: Mapping[str, str]) -> bool:
     """Return whether request headers would show a server a stand-in, as a key or as a signature's name."""
     return any(_SENT.search(value) for value in headers.values())
+
+
+def asks_for_a_token(body: bytes) -> bool:
+    """Return whether a form asks for a token and shows the stand-in as what that is given for."""
+    return body.startswith(b"grant_type=") and _SENT.search(body.decode("latin-1")) is not None

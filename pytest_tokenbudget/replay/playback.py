@@ -24,6 +24,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.cassette_file import Interaction
+from pytest_tokenbudget.replay.credentials import TOKEN
 from pytest_tokenbudget.replay.pairing import Match, Recording, is_free
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.replay.traffic import (
@@ -176,8 +177,8 @@ class Ledger:
         return self._at_once.asking()
 
     def _find(self, sent: Sent, playable: Playable | None) -> Found | None:
-        if sent.request is None and sent.host in self.rules.ignored_hosts:
-            return Found(-1, _empty(200, "OK"))
+        if (known := self._known(sent)) is not None:
+            return Found(-1, known)
         if self.rules.outside:
             self.check_key(sent)
             return None
@@ -205,6 +206,14 @@ class Ledger:
         if self.rules.calls:
             self._keep_replayed(number, sent, answer)
         return Found(number, answer)
+
+    def _known(self, sent: Sent) -> dict[str, Any] | None:
+        """Return the answer to a request that needs none from a recording or a server; None for any other."""
+        if sent.request is None and sent.host in self.rules.ignored_hosts:
+            return _empty(200, "OK")
+        if sent.asks_for_a_token and not (self.rules.outside or self.rules.calls):
+            return _empty(200, "OK") | {"body": {"string": json.dumps(TOKEN).encode()}}
+        return None
 
     def _keep_replayed(self, number: int, sent: Sent, answer: Mapping[str, Any]) -> None:
         """Keep what the recording answered, beside what is really called: for the new one, and the limits."""

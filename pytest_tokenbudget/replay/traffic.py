@@ -26,7 +26,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
-from pytest_tokenbudget.replay.credentials import holds_stand_in
+from pytest_tokenbudget.replay.credentials import asks_for_a_token, holds_stand_in
 from pytest_tokenbudget.replay.redaction import LEFT_AFTER, PLACEHOLDER, Secrets, redact_uri
 from pytest_tokenbudget.wire.answers import read_answer, read_message
 from pytest_tokenbudget.wire.endpoints import endpoint, unmetered_reason
@@ -265,7 +265,13 @@ class Sent:
     @property
     def has_no_key(self) -> bool:
         """Whether it holds only a stand-in for a key, so that it must not leave this machine."""
-        return self.host not in LOOPBACK and holds_stand_in(lower(self.raw.get("headers")))
+        shows = self.asks_for_a_token or holds_stand_in(lower(self.raw.get("headers")))
+        return self.host not in LOOPBACK and shows
+
+    @property
+    def asks_for_a_token(self) -> bool:
+        """Whether a client asks, with a stand-in for its credentials, for the token of its model calls."""
+        return self.request is None and asks_for_a_token(self.body)
 
     @property
     def unmetered(self) -> str | None:

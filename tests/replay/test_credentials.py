@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
+import httpx2
 import pytest
 
+from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.replay.credentials import (
     STAND_IN,
     chosen,
@@ -18,9 +22,12 @@ from pytest_tokenbudget.replay.credentials import (
     standing_in,
     without_stand_ins,
 )
+from pytest_tokenbudget.replay.playback import Outside
+from support.clients import body, replaying
 
 AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"}
-ALL = {"ANTHROPIC_API_KEY", "ANTHROPIC_FOUNDRY_API_KEY", "AWS_DEFAULT_REGION", "CLOUD_ML_REGION", *AWS}
+GOOGLE = {"CLOUD_ML_REGION", "GOOGLE_APPLICATION_CREDENTIALS"}
+ALL = {"ANTHROPIC_API_KEY", "ANTHROPIC_FOUNDRY_API_KEY", "AWS_DEFAULT_REGION", *AWS, *GOOGLE}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +41,7 @@ ALL = {"ANTHROPIC_API_KEY", "ANTHROPIC_FOUNDRY_API_KEY", "AWS_DEFAULT_REGION", "
         ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, ALL - AWS),
         ({"AWS_BEARER_TOKEN_BEDROCK": "a", "AWS_REGION": "eu-west-1"}, ALL - AWS - {"AWS_DEFAULT_REGION"}),
         ({"AWS_PROFILE": "dev"}, ALL - {"AWS_DEFAULT_REGION"}),
+        ({"GOOGLE_APPLICATION_CREDENTIALS": "own.json"}, ALL - {"GOOGLE_APPLICATION_CREDENTIALS"}),
         ({"AWS_EC2_METADATA_DISABLED": "false"}, ALL - {"AWS_EC2_METADATA_DISABLED"}),
     ],
 )
@@ -70,6 +78,48 @@ def test_what_the_user_keeps_elsewhere_serves_other_code(tmp_path: Path, given: 
         (tmp_path / ".aws/credentials").write_text("[default]", "utf-8")
     assert not AWS & set(chosen(environ, everywhere=True))
     assert set(chosen(environ)) >= AWS, "inside a scenario nothing is called, and botocore asks nobody"
+
+
+def test_googles_own_credentials_serve_other_code(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path)}
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in chosen(environ, everywhere=True)
+    (tmp_path / ".config/gcloud").mkdir(parents=True)
+    (tmp_path / ".config/gcloud/application_default_credentials.json").write_text("{}", "utf-8")
+    assert "GOOGLE_APPLICATION_CREDENTIALS" not in chosen(environ, everywhere=True)
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in chosen(environ), "inside a scenario nobody is asked"
+
+
+def form_of_google() -> bytes:
+    """Return what google-auth 2 posts for a token, from the file that the environment names."""
+    given = json.loads(Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"]).read_text("utf-8"))
+    assert given.pop("type") == "authorized_user"
+    return urlencode({"grant_type": "refresh_token", **given}).encode()
+
+
+def test_a_token_for_google_is_answered_in_replay_and_asked_of_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    url = "https://oauth2.googleapis.com/token"
+    with standing_in():
+        form = form_of_google()
+        assert not {STAND_IN, os.environ["GOOGLE_APPLICATION_CREDENTIALS"]} & {
+            *without_stand_ins(os.environ).values()
+        }
+    with replaying(()) as ledger:
+        token = httpx2.post(url, content=form).json()
+        with pytest.raises(ReplayMiss, match="no answer"):
+            httpx2.post("https://aiplatform.googleapis.com/v1/messages", json=body())
+    assert token["access_token"] == STAND_IN
+    assert token["expires_in"] > 0
+    assert not ledger.warnings
+    outside = Outside(lambda _: None, frozenset())
+    sent = outside.read({"method": "POST", "uri": url, "body": form, "headers": {}})
+    with pytest.raises(ReplayMiss, match="no key is set"):
+        outside.find(sent)
+    own = {"grant_type": "refresh_token", "refresh_token": "1//own"}
+    with replaying(()) as ledger:
+        assert httpx2.post(url, data=own).status_code == 403, "what is no stand-in is no stand-in's"
 
 
 SHOW = "import os; print(os.environ.get('ANTHROPIC_API_KEY'), os.environ.get('OTHER'))"
