@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +65,27 @@ def test_a_client_at_import(project: Project) -> None:
     assert project.judge().verdicts == {"within"}
     plain = project.run()
     assert plain.status == 0, plain.output
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        'anthropic.Anthropic(api_key=os.environ["ANTHROPIC_API_KEY"], max_retries=0)',
+        'anthropic.Anthropic(api_key=os.getenv("ANTHROPIC_API_KEY") or sys.exit("no key"), max_retries=0)',
+    ],
+    ids=["environ", "getenv"],
+)
+def test_a_module_that_reads_the_variable_itself(
+    made: str, tmp_path: Path, pytester: pytest.Pytester, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises KeyError, or ends the process, where the variable is not set; also an empty one is none."""
+    module = CLIENT.replace("anthropic.Anthropic(max_retries=0)", made).replace(
+        "import anthropic", "import os\nimport sys\n\nimport anthropic"
+    )
+    project = recorded(make(tmp_path / "reading", pytester, SCENARIO, client=module), api)
+    assert project.judge().verdicts == {"within"}
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "")
+    assert project.run("--token-budget").status == 0
 
 
 def test_conftests_and_hooks_from_beginning_to_end(project: Project) -> None:
