@@ -1,7 +1,7 @@
 # Everything here sets itself up: a machine needs make, git and a Python from 3.11 to 3.14 with venv, no key.
 #   make demo   `tokenbudget demo`: green, a changed prompt and its red run, accepted, red for the next change alone
 #   make test   all tests but the next; of what is tested in bulk a tenth that SEED=1 draws
-#   make test-runs   the tests that start whole runs of pytest, or a browser, again with a tenth
+#   make test-runs   the tests that start whole runs of pytest or a browser, or measure all recorded traffic
 #   make test-deep   all of both, with the whole of what is tested in bulk
 #   make test-edits   800 generated edits of an agent against what it then bills: false alarms and silent passes
 #   make test-generations   the matrix of docs/compatibility.md with anthropic 0.x, 1.x and 2.x
@@ -51,12 +51,12 @@ test test-runs test-deep test-edits: export PYTHONDONTWRITEBYTECODE :=
 test test-runs test-deep: export TOKENBUDGET_SEED = $(SEED)
 test-deep: export TOKENBUDGET_WHOLE = 1
 test: .venv-test-$(VERSION)/.ready
-	@echo "All tests but those that start whole runs of pytest, or a browser: usually $(USUAL_TIME) on 2 calm cores."
+	@echo "All tests but whole runs (of pytest, a browser, all recorded traffic): usually $(USUAL_TIME) on 2 calm cores."
 	@echo "Those take $(USUAL_TIME_OF_RUNS): make test-runs. ARGS=tests/test_cli.py runs a part."
 	@$(RUN_TESTS) -m "not matrix and not whole_run" $(ARGS)
 
 test-runs: .venv-test-$(VERSION)/.ready
-	@echo "The tests that start whole runs of pytest, or a browser: usually $(USUAL_TIME_OF_RUNS) on 2 calm cores."
+	@echo "The tests that are whole runs (of pytest, a browser, all recorded traffic): usually $(USUAL_TIME_OF_RUNS) on 2 calm cores."
 	@echo "ARGS=tests/test_example.py runs a part. make test runs all other tests."
 	@$(RUN_TESTS) -m "whole_run and not matrix" $(ARGS)
 

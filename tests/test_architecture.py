@@ -7,7 +7,7 @@ import functools
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,8 +73,14 @@ def parsed(path: str) -> ast.Module:
     return ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+@functools.cache
+def nodes(path: str) -> tuple[ast.AST, ...]:
+    """All of a module: to walk through it is most of what these tests cost."""
+    return tuple(ast.walk(parsed(path)))
+
+
+def imports(found: Iterable[ast.AST]) -> Iterator[str]:
+    for node in found:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -109,7 +115,7 @@ def height(path: str) -> int:
 @functools.cache
 def own_imports(path: str) -> frozenset[str]:
     """The modules of the package that a module imports, early or late."""
-    return frozenset(module_of(name) for name in imports(parsed(path)) if name.split(".")[0] == ROOT) - {path}
+    return frozenset(module_of(name) for name in imports(nodes(path)) if name.split(".")[0] == ROOT) - {path}
 
 
 @functools.cache
@@ -153,7 +159,7 @@ def test_no_module_is_a_drawer_of_another(path: str) -> None:
 
 @pytest.mark.parametrize("path", MODULES)
 def test_no_function_is_too_long(path: str) -> None:
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= LONGEST_FUNCTION, f"{path}: {node.name} has {length} lines"
@@ -162,7 +168,7 @@ def test_no_function_is_too_long(path: str) -> None:
 def test_one_foreign_library_in_one_module() -> None:
     known: dict[str, set[str]] = defaultdict(set)
     for path in MODULES:
-        for name in imports(parsed(path)):
+        for name in imports(nodes(path)):
             top = name.split(".")[0]
             if top != ROOT and top not in sys.stdlib_module_names:
                 known[top].add(path)
@@ -174,7 +180,7 @@ def test_one_foreign_library_in_one_module() -> None:
 @pytest.mark.parametrize("path", MODULES)
 def test_names_are_imported_from_where_they_are_defined(path: str) -> None:
     """Else a module knows a library, or another module, through a third one."""
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == ROOT:
             source = module_of(node.module)
             for alias in node.names:
@@ -203,19 +209,19 @@ def test_foreign_libraries_are_imported_late() -> None:
         top_level = ast.Module(
             [n for n in parsed(path).body if isinstance(n, ast.Import | ast.ImportFrom)], []
         )
-        foreign = {n.split(".")[0] for n in imports(top_level)} - {ROOT} - sys.stdlib_module_names
+        foreign = {n.split(".")[0] for n in imports(ast.walk(top_level))} - {ROOT} - sys.stdlib_module_names
         assert not foreign, f"{path} imports {foreign} when it is imported"
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.startswith(PURE)])
 def test_the_floors_in_the_middle_do_no_network_and_start_nothing(path: str) -> None:
-    used = {name for name in imports(parsed(path)) for io in IO if name == io or name.startswith(f"{io}.")}
+    used = {name for name in imports(nodes(path)) for io in IO if name == io or name.startswith(f"{io}.")}
     assert not used - {"threading.Lock"}, f"{path} uses {used}"
 
 
 def test_nothing_private_of_pytest_and_never_the_sdk() -> None:
     for path in MODULES:
-        for name in imports(parsed(path)):
+        for name in imports(nodes(path)):
             assert not name.startswith("_pytest"), f"{path} imports {name}"
             assert not name.startswith("anthropic"), f"{path} imports {name}"
 
@@ -228,7 +234,7 @@ def test_the_plugin_module_is_light() -> None:
         name
         for node in parsed("plugin.py").body
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in imports(node)
+        for name in imports(ast.walk(node))
     }
     assert not any(name.startswith((f"{ROOT}.run", f"{ROOT}.replay")) for name in top)
     assert own_imports("settings.py") <= {"errors.py"}
@@ -242,12 +248,11 @@ def test_every_module_says_what_it_is_for(path: str) -> None:
 @pytest.mark.parametrize("path", [path for path in MODULES if path != "metering/models.py"])
 def test_what_is_known_of_a_model_stands_in_the_table_of_models(path: str) -> None:
     """No other module tells one model from another by its name; docstrings and comments may."""
-    tree = parsed(path)
-    statements = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    statements = (node.value for node in nodes(path) if isinstance(node, ast.Expr))
     told = {id(value) for value in statements if isinstance(value, ast.Constant)}
     names = [
         node.value
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and id(node) not in told
@@ -261,7 +266,7 @@ def test_docstrings_of_functions_begin_with_a_verb() -> None:
     begun = {
         f"{path}: {function.name}": docstring.split()[0].strip(".,:;`")
         for path in MODULES
-        for function in ast.walk(parsed(path))
+        for function in nodes(path)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         and (docstring := ast.get_docstring(function))
         and not any("property" in ast.unparse(decorator) for decorator in function.decorator_list)

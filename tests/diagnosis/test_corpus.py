@@ -32,7 +32,10 @@ CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "
 EXCHANGES = CORPUS / "exchanges.jsonl.gz"
 PRICES = Prices()
 
-pytestmark = pytest.mark.skipif(not EXCHANGES.exists(), reason=f"no corpus of recordings at {CORPUS}")
+pytestmark = [
+    pytest.mark.whole_run,
+    pytest.mark.skipif(not EXCHANGES.exists(), reason=f"no corpus of recordings at {CORPUS}"),
+]
 
 Entry = dict[str, Any]
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.whole_run
+
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", ROOT.parent / "shared" / "corpus"))
 
 

@@ -34,6 +34,8 @@ from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
 from support.blocks import text, tool
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.newest
+
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", ROOT.parent / "shared" / "corpus"))
 MODEL = "claude-haiku-4-5"
 RECORDED = 1000
@@ -764,6 +766,7 @@ def test_there_and_back_is_nothing(was: Prompt, now: Prompt) -> None:
 
 @pytest.mark.skipif(not CORPUS.exists(), reason="no recorded traffic here")
 @pytest.mark.skipif(importlib.util.find_spec("ctok") is None, reason="ctok needs Python 3.12 or newer")
+@pytest.mark.whole_run
 def test_recorded_pairs_come_out_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof of `docs/accuracy.md`, with the shipped weights; the script refits them."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")

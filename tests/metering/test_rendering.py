@@ -31,6 +31,8 @@ from support.blocks import assistant, call, text, tool, user
 
 OLDER, NEWER = "claude-haiku-4-5", "claude-opus-4-8"
 NS = "antml:"
+pytestmark = pytest.mark.newest
+
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 
 
@@ -376,6 +378,7 @@ def whole(asked: Prompt, counter: Counter) -> int | None:
 
 @pytest.mark.skipif(not (CORPUS / "exchanges.jsonl.gz").exists(), reason="no recorded traffic here")
 @pytest.mark.skipif(importlib.util.find_spec("ctok") is None, reason="ctok needs Python 3.12 or newer")
+@pytest.mark.whole_run
 def test_whole_recorded_prompts_come_out_to_the_token() -> None:
     counter = Memo(CtokCounter())
     some = islice(recorded_totals(), 0, None, 8)

@@ -31,9 +31,10 @@ CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "
 CASSETTES = CORPUS / "cassettes"
 PATHS = tenth(sorted(CASSETTES.rglob("*.yaml")), of="corpus")
 
-pytestmark = pytest.mark.skipif(
-    not CASSETTES.is_dir(), reason=f"the corpus of real traffic is not at {CORPUS}"
-)
+pytestmark = [
+    pytest.mark.whole_run,
+    pytest.mark.skipif(not CASSETTES.is_dir(), reason=f"the corpus of real traffic is not at {CORPUS}"),
+]
 
 Row = dict[str, Any]
 

@@ -362,6 +362,7 @@ def test_a_plain_vcr_cassette_is_read_as_vcr_reads_it(tmp_path: Path, any_loader
     assert round_trip([first, second], tmp_path) == [first, second]
 
 
+@pytest.mark.whole_run
 def test_recorded_cassettes_of_other_projects_round_trip(tmp_path: Path) -> None:
     corpus = Path(os.environ.get("TOKENBUDGET_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
     paths = sorted((corpus / "cassettes").rglob("*.y*ml"))

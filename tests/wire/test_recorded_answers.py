@@ -22,9 +22,12 @@ from pytest_tokenbudget.wire.requests import read_request
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(os.environ.get("TOKENBUDGET_CORPUS", ROOT.parent / "shared" / "corpus"))
 
-pytestmark = pytest.mark.skipif(
-    not CORPUS.is_dir(), reason="no corpus of recordings: set TOKENBUDGET_CORPUS to its folder"
-)
+pytestmark = [
+    pytest.mark.whole_run,
+    pytest.mark.skipif(
+        not CORPUS.is_dir(), reason="no corpus of recordings: set TOKENBUDGET_CORPUS to its folder"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
