@@ -83,13 +83,16 @@ def estimate(
     return best.estimate(recorded.prompt_tokens)
 
 
-def assumed(*models: str) -> str | None:
-    """Return a sentence that names those of `models` that have no row of their own, or None if all have."""
+def assumed(*models: str, told: str = "what changed is estimated as the newest models read it") -> str | None:
+    """Return a sentence that names those of `models` that have no row of their own, or None if all have.
+
+    `told` is what that means.
+    """
     names = list(dict.fromkeys(model for model in models if model_row(model) is STAND_IN))
     if not names:
         return None
     verb = "is not a known model" if len(names) == 1 else "are not known models"
-    return f"{' and '.join(names)} {verb}: what changed is estimated as the newest models read it"
+    return f"{' and '.join(names)} {verb}: {told}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ _BASES = 8
 """Recorded turns, beside the first, that a request without an answer may be counted from."""
 _NEAR = 1
 """Turns before and after the paired one that a changed request may be counted from, each way."""
+_ASSUMED_CACHE = "what the prompt cache holds of its prompts is estimated by the rules of the newest models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +395,7 @@ class Meter:
         rate = asked_rate(usage.main_rate, pair.recorded, pair.request)
         if recorded is not None and split.tokens is not None:
             usage = recorded.with_main(rate, split.tokens)
-            found = _with_assumed_split(pair, found, recorded.main_tokens, split.tokens)
+            found = self._with_assumed_split(pair, found, recorded.main_tokens, split.tokens)
         return Turn(
             pair,
             self.tiered(usage),
@@ -407,6 +408,21 @@ class Meter:
             if recorded is None or split.best is None
             else self.tiered(recorded.with_main(rate, split.best)),
         )
+
+    def _with_assumed_split(self, pair: Pair, found: Estimate, was: Tokens | None, now: Tokens) -> Estimate:
+        """Return `found` as an estimate if its cached tokens moved by the rules of a model that has no row.
+
+        A model whose shortest cacheable prefix the settings name needs none.
+        """
+        models = (pair.recorded.prompt.model, pair.request.prompt.model)
+        reason = assumed(*(model for model in models if model not in self.minimums), told=_ASSUMED_CACHE)
+        if reason is None or was is None or found.basis not in (Basis.RECORDED, Basis.COUNTED):
+            return found
+        moved = (was.cache_read_input_tokens, was.cache_creation_input_tokens) != (
+            now.cache_read_input_tokens,
+            now.cache_creation_input_tokens,
+        )
+        return replace(found, basis=Basis.ESTIMATED, reason=reason) if moved else found
 
 
 def _current_turn(pair: Pair | None, estimate: Estimate | None, timed: Prompt | None) -> CurrentTurn | None:
@@ -446,18 +462,6 @@ class Measured:
             and all((number in asked) == (number in self.pairs) for number in known)
             and all(asked[number].request is pair.request for number, pair in self.pairs.items())
         )
-
-
-def _with_assumed_split(pair: Pair, found: Estimate, was: Tokens | None, now: Tokens) -> Estimate:
-    """Return `found` as an estimate if its cached tokens moved by the rules of a model that has no row."""
-    reason = assumed(pair.recorded.prompt.model, pair.request.prompt.model)
-    if reason is None or was is None or found.basis is Basis.UNKNOWN:
-        return found
-    moved = (was.cache_read_input_tokens, was.cache_creation_input_tokens) != (
-        now.cache_read_input_tokens,
-        now.cache_creation_input_tokens,
-    )
-    return replace(found, basis=Basis.ESTIMATED, reason=reason) if moved else found
 
 
 def is_turn(exchange: Exchange) -> bool:

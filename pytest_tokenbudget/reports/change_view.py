@@ -334,7 +334,10 @@ def facts(finding: FindingEntry) -> list[str]:
 SECOND_REPLAY = "second replay"
 """`Finding.where` of what a second replay in another process has shown."""
 _PROOF = "--token-budget-stability replays once more in another process and tells."
-_WAYS_OUT = "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free."
+_WAYS_OUT = (
+    "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free, and "
+    "minimum_cacheable_tokens in the settings names the shortest prefix that it caches."
+)
 
 
 @dataclass(frozen=True, slots=True)

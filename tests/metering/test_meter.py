@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -191,21 +193,26 @@ def test_a_changed_prompt_is_the_recorded_one_plus_what_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "basis", "reason"),
+    ("model", "minimums", "basis", "reason"),
     [
-        ("claude-sonnet-4-6", Basis.RECORDED, None),
-        ("claude-opus-9", Basis.ESTIMATED, "claude-opus-9 is not a known model: "),
+        ("claude-sonnet-4-6", {}, Basis.RECORDED, None),
+        ("claude-opus-9", {}, Basis.ESTIMATED, "claude-opus-9 is not a known model: what the prompt cache"),
+        ("claude-opus-9", {"claude-opus-9": 1024}, Basis.RECORDED, None),
     ],
 )
 def test_a_split_by_the_minimum_of_a_model_without_a_row_is_estimated(
-    model: str, basis: Basis, reason: str | None
+    model: str, minimums: Mapping[str, int], basis: Basis, reason: str | None
 ) -> None:
-    """The text is as recorded, and so is its total; what the cache makes of it hangs on the model's row."""
+    """The text is as recorded, and so is its total; what the cache makes of it hangs on the model's row.
+
+    The settings may name its minimum.
+    """
     marker = {"cache_control": {"type": "ephemeral"}}
     block = {"type": "text", "text": "word " * 3000}
     told = answer(model=model, input_tokens=3, ephemeral_5m_input_tokens=3000, output_tokens=4)
     exchange = Exchange(request(model=model, system=[{**block, **marker}]), told)
-    run = METER.replayed([exchange], [pair(0, exchange, request(model=model, system=[block]))])
+    meter = replace(METER, minimums=minimums, shared=WeakKeyDictionary())
+    run = meter.replayed([exchange], [pair(0, exchange, request(model=model, system=[block]))])
     assert run.usage.tokens == Tokens(input_tokens=3003, output_tokens=4)
     assert run.basis == basis
     assert (run.turns[0].estimate.reason or "").startswith(reason or "")
