@@ -288,6 +288,18 @@ def test_a_clock_is_judged_by_a_replay_in_which_time_goes_by(project: Recorded, 
         assert project.judge().verdicts == {"within"}, "what the failure names accepts it"
 
 
+def test_a_router_that_is_asked_the_same_is_not_taken_for_the_turn_with_the_clock(project: Recorded) -> None:
+    router = body([text("Sort the message: where, why, or when.")], text("Where is it?"))
+    project.record((router, usage(30, 0, 0)), *COLD_TURNS[:2])
+    asked = STAMPED.format(format="%H:%M:%S").replace(
+        "    for body in", "    yield bodies.pop(0)\n    for body in"
+    )
+    result = project.changed(asked)
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] == 0
+    assert "what was accepted has the like there" not in result.words
+
+
 TICKING = """
 import datetime
 import os

@@ -531,9 +531,26 @@ def _paired(first: Iterable[Prompt], second: Iterable[Prompt]) -> Iterator[tuple
             waiting[key(prompt)].append(prompt)
         rest = []
         for prompt in left:
-            if waiting.get(key(prompt)):
-                yield prompt, waiting[key(prompt)].pop(0)
+            if same := waiting.get(key(prompt)):
+                yield prompt, same.pop(_likest(prompt, same))
             else:
                 rest.append(prompt)
         left = rest
         right = [prompt for prompts in waiting.values() for prompt in prompts]
+
+
+def _likest(prompt: Prompt, among: Sequence[Prompt]) -> int:
+    """Return the index of the prompt that has most text in common, the first of several.
+
+    A router is asked the same messages as the turn that it chooses, under another system prompt.
+    """
+    if prompt.blocks == among[0].blocks:
+        return 0
+    return max(range(len(among)), key=lambda number: _in_common(prompt, among[number]))
+
+
+def _in_common(one: Prompt, other: Prompt) -> int:
+    """Return how many characters the blocks of two prompts begin and end with alike, by their places."""
+    texts = {block.where: wording_of(block) for block in other.blocks}
+    ends = (common_ends(wording_of(block), texts.get(block.where, "")) for block in one.blocks)
+    return sum(start + tail for start, tail in ends)

@@ -270,7 +270,10 @@ class Results:
             ]
             if finished.differs:
                 differs = self._session.redactor.text("; ".join(finished.differs))
-                text = f"{differs}; what was accepted has the like there, so that nothing is charged"
+                if finished.on_both_sides:
+                    text = f"{differs}; what was accepted has the like there, so that nothing is charged"
+                else:
+                    text = f"{differs}; no limit is passed by what that loses, and it is not charged"
                 entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, SECOND_REPLAY, text)))
 
     def _unstable(self, second: Mapping[str, Replayed]) -> list[tuple[ScenarioEntry, str]]:

@@ -240,6 +240,8 @@ class Finished:
     """Where the two processes differ, in sentences."""
     edits: frozenset[str]
     """Places that both processes fill alike: they are edits."""
+    on_both_sides: bool = False
+    """Whether what was accepted has a value of the kind wherever the two processes differ."""
     ticks: str | None = None
     """Where turns of one run differ since time goes by between them, in a sentence; `entry` is judged so."""
 
@@ -296,7 +298,7 @@ def resolved(
     ]
     edits = frozenset().union(*alike) - frozenset().union(*differing)
     differs = list(dict.fromkeys(one.differs for one in shown.values() if one.differs))
-    return Finished(second.entry if ticks else entry, differs, edits, ticks)
+    return Finished(second.entry if ticks else entry, differs, edits, not proved, ticks)
 
 
 def _ticks(suspicion: Suspicion, second: Sequence[Prompt], lasts: Callable[[Names], bool]) -> str | None:
