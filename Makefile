@@ -17,8 +17,8 @@
 # Only test-newest, test-lowest and test-frameworks install what is not in locks/.
 
 # How long the tests take on 2 calm cores; it is said when they start.
-USUAL_TIME = 3 minutes
-USUAL_TIME_OF_RUNS = 4 minutes
+USUAL_TIME = 2 minutes
+USUAL_TIME_OF_RUNS = 6 minutes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
