@@ -65,9 +65,9 @@ def _leave_out_of_side(own: str, config: pytest.Config, items: list[pytest.Item]
     """Deselect the whole runs whose file is drawn for the other Python."""
     runs = [item for item in items if item.get_closest_marker("whole_run")]
     fixed = {_file(item): "newest" for item in runs if item.get_closest_marker("newest")}
-    left_out = [item for item in runs if side(_file(item), fixed) != own]
-    items[:] = [item for item in items if item not in set(left_out)]
-    config.hook.pytest_deselected(items=left_out)
+    left_out = {item for item in runs if side(_file(item), fixed) != own}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=[*left_out])
 
 
 def _file(item: pytest.Item) -> str:

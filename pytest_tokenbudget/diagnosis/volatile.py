@@ -218,6 +218,8 @@ def _times(was: str, now: str, *, time_goes_by: bool) -> dict[str, str]:
 
 def _retold(content: Any, times: Mapping[str, str]) -> Any:
     """Return a JSON-like value with the times in its strings replaced."""
+    if not times:
+        return content
     if isinstance(content, str):
         return _TIME.sub(lambda match: times.get(match[0], match[0]), content)
     if isinstance(content, Mapping):

@@ -56,10 +56,13 @@ def minimum(model: str, overrides: Mapping[str, int]) -> int:
 
     `model` is as `cache_model` names it; `overrides` (tokens by model) may name models as requests do.
     """
-    for name, tokens in overrides.items():
-        if cache_model(name) == model:
-            return tokens
-    return model_row(model).cache_minimum
+    named = named_minimum(model, overrides)
+    return model_row(model).cache_minimum if named is None else named
+
+
+def named_minimum(model: str, overrides: Mapping[str, int]) -> int | None:
+    """Return the shortest cacheable prefix that `overrides` name for a model, or None; see `minimum`."""
+    return next((tokens for name, tokens in overrides.items() if cache_model(name) == model), None)
 
 
 def tool_prompt(prompt: Prompt) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from pytest_tokenbudget.metering.cache_rules import cache_model, named_minimum
 from pytest_tokenbudget.metering.cache_split import (
     CurrentTurn,
     ForeignReads,
@@ -415,7 +416,8 @@ class Meter:
         A model whose shortest cacheable prefix the settings name needs none.
         """
         models = (pair.recorded.prompt.model, pair.request.prompt.model)
-        reason = assumed(*(model for model in models if model not in self.minimums), told=_ASSUMED_CACHE)
+        unnamed = (one for one in models if named_minimum(cache_model(one), self.minimums) is None)
+        reason = assumed(*unnamed, told=_ASSUMED_CACHE)
         if reason is None or was is None or found.basis not in (Basis.RECORDED, Basis.COUNTED):
             return found
         moved = (was.cache_read_input_tokens, was.cache_creation_input_tokens) != (

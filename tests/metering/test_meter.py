@@ -198,6 +198,7 @@ def test_a_changed_prompt_is_the_recorded_one_plus_what_changed() -> None:
         ("claude-sonnet-4-6", {}, Basis.RECORDED, None),
         ("claude-opus-9", {}, Basis.ESTIMATED, "claude-opus-9 is not a known model: what the prompt cache"),
         ("claude-opus-9", {"claude-opus-9": 1024}, Basis.RECORDED, None),
+        ("anthropic.claude-opus-9-v1:0", {"claude-opus-9": 1024}, Basis.RECORDED, None),
     ],
 )
 def test_a_split_by_the_minimum_of_a_model_without_a_row_is_estimated(
