@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, settings
 from pytest_tokenbudget.metering.counting import CtokCounter
 from pytest_tokenbudget.metering.pricing import Prices, RateCard
 from pytest_tokenbudget.model import Rate
+from support.budgeted import preload
+from support.messages_api import MessagesApi
 from support.sample import SEED, SIDES, WHOLE, examples, side
+from support.scratch_suites import echo
 from support.warm import read_certificates_once
 
 # The machine may be busy: neither a slow example nor slow drawing is a fault.
@@ -101,6 +104,13 @@ def _the_environment_is_the_same_everywhere() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _what_runs_import_is_imported_once(request: pytest.FixtureRequest) -> None:
+    """A run in this process would import it again, for `pytester` forgets what comes after itself."""
+    if any(item.get_closest_marker("whole_run") for item in request.session.items):
+        preload()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _certificates_are_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         read_certificates_once(patch)
@@ -146,3 +156,10 @@ def _a_text_is_counted_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CtokCounter, "count", lambda _, text, family: count(text, family))
         yield
+
+
+@pytest.fixture
+def api() -> Iterator[MessagesApi]:
+    """A server of the Messages API that says back what it is asked."""
+    with MessagesApi(echo) as server:
+        yield server

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.budgeted import Judged, Project, preload, record_test
+from support.budgeted import Judged, Project, record_test
 from support.messages_api import MessagesApi
 
 TEST = """
@@ -32,11 +32,6 @@ def test_it():
     url = os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
     httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=600).raise_for_status()
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded() -> None:
-    preload()
 
 
 @pytest.fixture

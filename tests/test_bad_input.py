@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.budgeted import KEY, Project, preload, run_apart
+from support.budgeted import KEY, Project, run_apart
 from support.messages_api import SECRETS, MessagesApi
 
 SUITE = """
@@ -35,7 +35,6 @@ def answer(body: Mapping[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    preload()
     folder = tmp_path_factory.mktemp("bad")
     (folder / "test_bad.py").write_text(SUITE, "utf-8")
     (folder / "pyproject.toml").write_text(PYPROJECT, "utf-8")

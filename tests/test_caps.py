@@ -12,8 +12,9 @@ import pytest
 
 from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Tokens, Usage
-from support.budgeted import Done, Project, preload
-from support.messages_api import ApiError, MessagesApi, text, tool_use
+from support.blocks import text
+from support.budgeted import Done, Project
+from support.messages_api import ApiError, MessagesApi, tool_use
 
 SUITE = """
 import contextlib
@@ -91,7 +92,6 @@ def looks_up(times: int) -> Callable[[Mapping[str, Any]], Any]:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    preload()
     folder = tmp_path_factory.mktemp("caps")
     (folder / "test_agent.py").write_text(SUITE, "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")

@@ -12,7 +12,8 @@ import pytest
 import time_machine
 import yaml
 
-from support.budgeted import Judged, Project, preload
+from support.blocks import text
+from support.budgeted import Judged, Project
 
 MARK = {"cache_control": {"type": "ephemeral"}}
 RULES = " ".join(f"Rule {number}: answer the customers of the shop briefly." for number in range(300))
@@ -36,15 +37,6 @@ def test_it():
         httpx2.post("https://api.anthropic.com/v1/messages", json=body)
 """
 UNCHANGED = "def requests(bodies):\n    return bodies\n"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded() -> None:
-    preload()
-
-
-def text(words: str, **more: Any) -> dict[str, Any]:
-    return {"type": "text", "text": words, **more}
 
 
 def body(system: Sequence[Any], *content: Any, **more: Any) -> dict[str, Any]:

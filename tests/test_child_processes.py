@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.replay.credentials import STAND_IN
-from support.budgeted import KEY, Judged, Project, preload
-from support.messages_api import ApiError, MessagesApi, text, tool_use
+from support.blocks import text
+from support.budgeted import KEY, Judged, Project
+from support.messages_api import ApiError, MessagesApi, tool_use
 
 pytestmark = pytest.mark.newest
 
@@ -131,7 +132,6 @@ def clerk(body: Mapping[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    preload()
     folder = tmp_path_factory.mktemp("children")
     (folder / "agent.py").write_text(AGENT, "utf-8")
     (folder / "test_clerks.py").write_text(SUITE, "utf-8")

@@ -15,7 +15,7 @@ import pytest
 
 from pytest_tokenbudget.metering.counting import best_counter
 from pytest_tokenbudget.reports.document import schema
-from support.budgeted import Project, preload
+from support.budgeted import Project
 from support.messages_api import MessagesApi
 from support.messages_api.support_model import answer
 
@@ -31,11 +31,6 @@ SCENARIOS = {
     "test_an_unknown_order_is_asked_for_again": "FW-99999",
 }
 """Each scenario, and words of the customer's message that stand in all of its requests."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded() -> None:
-    preload()
 
 
 @pytest.fixture

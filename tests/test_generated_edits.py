@@ -31,6 +31,7 @@ from pytest_tokenbudget.settings import ScenarioSettings
 from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.exchange import Exchange, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt
+from support.blocks import EPHEMERAL, text, user
 from support.sample import tenth
 from support.seeded import (
     COUNTER,
@@ -46,10 +47,8 @@ from support.seeded import (
     request,
     results,
     support_agent,
-    text,
     tool,
     usages,
-    user,
 )
 
 SETTINGS = ScenarioSettings()
@@ -369,7 +368,8 @@ def agent_of(case: Case) -> Agent:
 def warmed(bodies: Sequence[Body], outputs: Sequence[int], before: Body) -> list[Usage]:
     """What the API bills for these turns after another conversation over the prompt of `before`."""
     *context, _ = contents(copy.deepcopy(before))[: len(before["messages"][0]["content"])]
-    other = request({**before, "messages": [user(*context, text("Something else.", marked=True))]})
+    asks = user(*context, text("Something else.", cache_control=EPHEMERAL))
+    other = request({**before, "messages": [asks]})
     return usages([other, *map(request, bodies)], [1, *outputs])[1:]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support.budgeted import Project, preload, run_apart
+from support.budgeted import Project, run_apart
 from support.messages_api import MessagesApi
+from support.scratch_suites import echo
 
 SUITE = """
 import os
@@ -80,14 +79,9 @@ INI = "[pytest]\naddopts = --strict-markers\nasyncio_default_fixture_loop_scope 
 COUNT = 10
 
 
-def echo(body: Mapping[str, Any]) -> str:
-    return f"You said {body['messages'][-1]['content']}"
-
-
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite that was recorded and given its baselines."""
-    preload()
     folder = tmp_path_factory.mktemp("kinds")
     (folder / "test_kinds.py").write_text(SUITE, "utf-8")
     (folder / "pytest.ini").write_text(INI, "utf-8")

@@ -13,7 +13,7 @@ from pytest_tokenbudget.errors import ReportError
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.advice_report import advice
 from pytest_tokenbudget.reports.history import LogEntry, log_lines, read_log
-from support.budgeted import Project, preload, run_apart
+from support.budgeted import Project, run_apart
 from support.messages_api import MessagesApi
 
 SUITE = """
@@ -65,11 +65,6 @@ def shared():
 def test_shares(shared):
     assert shared
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded() -> None:
-    preload()
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from support.blocks import user
-from support.messages_api import SECRETS, ApiError, MessagesApi, Usage, text, tool_use
+from support.blocks import text, user
+from support.messages_api import SECRETS, ApiError, MessagesApi, Usage, tool_use
 from support.messages_api.cache import PromptCache
 from support.messages_api.counting import (
     KNOWN_TEXTS,

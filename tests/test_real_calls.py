@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_tokenbudget.budget.baselines import read_baselines
-from support.budgeted import Project, preload, run_apart
+from support.budgeted import Project, run_apart
 from support.messages_api import MessagesApi
+from support.scratch_suites import echo
 
 SUITE = """
 import os
@@ -39,13 +40,8 @@ def test_ask(word):
 """
 
 
-def echo(body: Mapping[str, Any]) -> str:
-    return f"You said {body['messages'][0]['content']}"
-
-
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    preload()
     folder = tmp_path_factory.mktemp("real")
     (folder / "test_real.py").write_text(SUITE, "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
@@ -59,12 +55,6 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def suite(recorded: Path, pytester: pytest.Pytester) -> Project:
     return Project(recorded, pytester)
-
-
-@pytest.fixture
-def api() -> Iterator[MessagesApi]:
-    with MessagesApi(echo) as server:
-        yield server
 
 
 def live(suite: Project, url: str, *arguments: str) -> Any:

@@ -21,8 +21,9 @@ from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.run.reporting import LiveLine
 from support.apart import warm_python
-from support.budgeted import KEY, Done, Project, preload
-from support.messages_api import MessagesApi, text, tool_use
+from support.blocks import text
+from support.budgeted import KEY, Done, Project
+from support.messages_api import MessagesApi, tool_use
 from support.sample import tenth
 
 SUITE = """
@@ -74,7 +75,6 @@ def model(body: Mapping[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    preload()
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "test_agent.py").write_text(SUITE, "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
@@ -297,7 +297,6 @@ def test_what_is_said_before_is_what_is_billed(
     tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, seed: int, mode: str
 ) -> None:
     """Of ten projects, nine must be within 15 %; all of those drawn here are."""
-    preload()
     (tmp_path / "test_made.py").write_text(generated(seed), "utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
     project = Project(tmp_path, pytester)

@@ -23,7 +23,7 @@ from pytest_tokenbudget.replay.traffic import Reader
 from pytest_tokenbudget.run.allowance import Allowance
 from pytest_tokenbudget.run.spending import Spending, least, most, unbounded
 from pytest_tokenbudget.settings import Caps
-from support.budgeted import Project, preload, run_apart
+from support.budgeted import Project, run_apart
 from support.messages_api import ApiError, MessagesApi
 from support.sample import SEED, examples
 
@@ -307,11 +307,6 @@ def test_votes(number):
     [one.exception() for one in asked]
 """
 RECORD, LIVE = "--token-budget-record=all", "--token-budget-live"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded() -> None:
-    preload()
 
 
 @pytest.fixture

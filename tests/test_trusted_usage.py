@@ -9,7 +9,7 @@ import pytest
 
 from pytest_tokenbudget.metering.models import Family
 from pytest_tokenbudget.run import session
-from support.budgeted import Done, Project, preload
+from support.budgeted import Done, Project
 from support.messages_api import MessagesApi
 from support.messages_api import api as api_of_the_tests
 from support.scratch_suites import echo, make, record
@@ -25,11 +25,6 @@ def test_it():
     ask("Where is my parcel?", "You answer the customers of a parcel service, briefly and kindly. " * 100)
 """
 FITS_NOT = r"usage does not fit its prompt on 1 of 1 turns: turn 1 was billed [\d,]+ prompt tokens, and its"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _preloaded() -> None:
-    preload()
 
 
 @pytest.fixture

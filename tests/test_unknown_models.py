@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.budgeted import Judged, Project, preload, record_test
+from support.budgeted import Judged, Project, record_test
 
 TEST = """
 import os
@@ -36,11 +36,6 @@ def test_one_turn():
     ask("Is it false?")
 """
 SENTENCE = "claude-opus-9 is not a known model: "
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded() -> None:
-    preload()
 
 
 @pytest.fixture

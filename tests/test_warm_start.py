@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.budgeted import Project, preload
+from support.budgeted import Project
 from support.messages_api import Charge, MessagesApi, Script
 from support.messages_api.prompt import Body
 from support.messages_api.support_model import answer
@@ -24,11 +24,6 @@ SCENARIOS = {
     for name in ("test_a_late_parcel_counts_as_lost", "test_three_researchers_find_out_whether_it_fits")
 }
 """Of the example: one that asks in turn, and one that asks at once. Both send the same handbook."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded() -> None:
-    preload()
 
 
 def record_warm(project: Project, script: Script) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from support.budgeted import Project, preload
+from support.budgeted import Project
 from support.messages_api import Charge, MessagesApi
 from support.scratch_suites import Suite, echo, make, record
 
@@ -19,17 +18,6 @@ class Recording(NamedTuple):
 
     folder: Path
     charges: list[Charge]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _preloaded() -> None:
-    preload()
-
-
-@pytest.fixture
-def api() -> Iterator[MessagesApi]:
-    with MessagesApi(echo) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from support.blocks import text
 from support.budgeted import Judged, Project
-from support.messages_api import Charge, MessagesApi, text, tool_use
+from support.messages_api import Charge, MessagesApi, tool_use
 from support.sample import tenth
 from support.scratch_suites import echo, make
 

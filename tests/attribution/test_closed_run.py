@@ -6,9 +6,8 @@ import jsonschema
 import pytest
 
 from pytest_tokenbudget.reports.document import schema
-from support.budgeted import Project
 from support.messages_api import MessagesApi
-from support.scratch_suites import Suite
+from support.scratch_suites import Suite, settings
 
 ONE = """
 import pytest
@@ -82,10 +81,6 @@ def test_free():
     body = {"model": "claude-haiku-4-5", "messages": [{"role": "user", "content": "Two"}]}
     assert httpx2.post(f"{url}/v1/messages/count_tokens", json=body, headers=headers).is_success
 """
-
-
-def settings(project: Project, text: str) -> None:
-    (project.path / "pyproject.toml").write_text(f"[tool.tokenbudget]\n{text}\n", "utf-8")
 
 
 def test_a_call_that_nothing_meters_is_refused_and_named(suite: Suite, api: MessagesApi) -> None:

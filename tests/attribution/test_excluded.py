@@ -6,8 +6,8 @@ import jsonschema
 import pytest
 
 from pytest_tokenbudget.reports.document import schema
-from support.budgeted import Judged, Project
-from support.scratch_suites import Suite
+from support.budgeted import Judged
+from support.scratch_suites import Suite, settings
 
 PDFS = """
 import pytest
@@ -34,10 +34,6 @@ def test_plain():
     pass
 """
 LONGER = " Say so in full sentences, and never promise a date of delivery to anybody." * 3
-
-
-def settings(project: Project, text: str) -> None:
-    (project.path / "pyproject.toml").write_text(f"[tool.tokenbudget]\n{text}\n", "utf-8")
 
 
 def the_line(judged: Judged) -> str:

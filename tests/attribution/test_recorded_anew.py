@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from support.blocks import text
 from support.budgeted import Project
-from support.messages_api import MessagesApi, api, text, tool_use
+from support.messages_api import MessagesApi, api, tool_use
 from support.sample import tenth
 
 pytestmark = pytest.mark.newest

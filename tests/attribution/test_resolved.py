@@ -15,7 +15,7 @@ from pytest_tokenbudget.replay import vcr_bridge
 from support.budgeted import Judged, Project, run_apart
 from support.messages_api import MessagesApi
 from support.scratch import Scratch as Repo
-from support.scratch_suites import make
+from support.scratch_suites import make, settings
 
 SUITE = """
 import contextlib
@@ -222,19 +222,15 @@ def test_what_is_over_new_or_improved_is_accepted_by_the_command_that_is_named(
     check("new", 1)
 
 
-def settings(scratch: Scratch, line: str) -> None:
-    (scratch.project.path / "pyproject.toml").write_text(f"[tool.tokenbudget]\n{line}\n", "utf-8")
-
-
 def test_a_cap_is_raised_by_hand(scratch: Scratch) -> None:
     scratch.record()
-    settings(scratch, "max_prompt_tokens = 2")
+    settings(scratch.project, "max_prompt_tokens = 2")
     judged = scratch.project.judge()
     assert (judged.status, verdict(judged), named(judged)) == (1, "over", [])
     assert (
         "A cap is raised by hand: max_prompt_tokens in the marker of test_it.py::test_it or" in judged.words
     )
-    settings(scratch, "max_prompt_tokens = 2_000")
+    settings(scratch.project, "max_prompt_tokens = 2_000")
     assert verdict(scratch.project.judge()) == "within"
 
 
@@ -251,7 +247,7 @@ def test_usage_that_cannot_be_is_recorded_anew_or_trusted(scratch: Scratch) -> N
         assert "usage does not fit its prompt" in judged.words
         if trusts:
             (line,) = set(re.findall(r"set (trusted_usage = \[.*?\]) in \[tool", judged.words))
-            settings(scratch, line)
+            settings(scratch.project, line)
             judged = scratch.project.judge()
             assert "does not fit" not in judged.words
             assert verdict(judged) == "over", "it is held against what was accepted"
@@ -278,7 +274,7 @@ def test_a_call_that_nothing_meters_is_let_through_by_the_line_that_is_named(scr
     (line,) = set(re.findall(r"allow_unmetered = \[.*?\]", judged.words)) - {
         'allow_unmetered = ["test_it.py::test_it"]'
     }
-    settings(scratch, line)
+    settings(scratch.project, line)
     judged = scratch.project.judge(url=scratch.api.url)
     assert (judged.status, verdict(judged)) == (0, "within"), judged.output
 
@@ -315,7 +311,7 @@ def test_turns_that_nobody_can_count_are_recorded_anew(
     assert 'the first difference is stop_sequences[0]: now "said"' in judged.words
     assert verdict(scratch.project.judge("--token-budget-update")) == "unknown", "nothing unknown is accepted"
     (line,) = set(re.findall(r"set (exclude = \[.*?\]) in \[tool.tokenbudget\]", judged.words))
-    settings(scratch, line)
+    settings(scratch.project, line)
     excluded = scratch.project.judge()
     assert (excluded.status, excluded.document["scenarios"]) == (0, []), excluded.output
     (scratch.project.path / "pyproject.toml").unlink()

@@ -16,10 +16,11 @@ from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.wire.exchange import Accepted
 from pytest_tokenbudget.wire.prompt import Block, last_breakpoint
+from support.blocks import text
 from support.budgeted import Judged, Project
 from support.messages_api import MessagesApi
 from support.scratch_suites import echo, make
-from support.seeded import METER, Body, record, request, support_agent, text
+from support.seeded import METER, Body, record, request, support_agent
 
 SUITE = """
 import os

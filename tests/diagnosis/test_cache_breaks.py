@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_tokenbudget.sources import SourceTree
+from support.blocks import EPHEMERAL, text
 from support.changes import (
     HANDBOOK_LINES,
     LONGER,
@@ -34,7 +35,6 @@ from support.changes import (
     unmark,
 )
 from support.seeded import (
-    EPHEMERAL,
     FILES,
     GET_ORDER,
     HANDBOOK,
@@ -52,7 +52,6 @@ from support.seeded import (
     results,
     subagents,
     support_agent,
-    text,
     tool,
 )
 
@@ -381,7 +380,7 @@ BREAKS = [
             "growth tools": ("", ""),
             "growth framing": ("", ""),
         },
-        agent=lambda: support_agent(system=[text((HANDBOOK * 2)[1300:], marked=True)]),
+        agent=lambda: support_agent(system=[text((HANDBOOK * 2)[1300:], cache_control=EPHEMERAL)]),
     ),
     Case(
         "more blocks in a turn than the API looks back over",
@@ -635,10 +634,8 @@ def test_a_reminder_that_is_gone_from_an_earlier_message_is_named() -> None:
 
     def remind(_: int, body: Body) -> None:
         newest = body["messages"][-1]["content"]
-        marks = newest[-1].pop("cache_control", None)
-        newest.append(
-            text("<reminder>You may leave notes with the note tool.</reminder>", marked=bool(marks))
-        )
+        marks = {"cache_control": newest[-1].pop("cache_control")} if "cache_control" in newest[-1] else {}
+        newest.append(text("<reminder>You may leave notes with the note tool.</reminder>", marks))
 
     told = findings(Case("a reminder", each(remind)).run(), SourceTree(FILES, FILES))
     breaks = [one for one in told if one.kind == "cache_break"]

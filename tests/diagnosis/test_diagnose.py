@@ -10,6 +10,7 @@ import pytest
 from pytest_tokenbudget.diagnosis import diagnose
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.sources import SourceTree
+from support.blocks import text
 from support.changes import (
     LONGER,
     Case,
@@ -41,7 +42,6 @@ from support.seeded import (
     results,
     subagents,
     support_agent,
-    text,
 )
 
 

@@ -19,6 +19,7 @@ from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Turn
 from pytest_tokenbudget.metering.rendering import image_tokens
 from pytest_tokenbudget.sources import SourceTree
+from support.blocks import text, user
 from support.changes import (
     HANDBOOK_LINES,
     LONGER,
@@ -57,9 +58,7 @@ from support.seeded import (
     replay,
     results,
     support_agent,
-    text,
     tool,
-    user,
 )
 
 MORE = "Be brief about what follows here.\n"

@@ -16,9 +16,9 @@ from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
 from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wording import dollars as dollars_of
+from support.blocks import EPHEMERAL, text
 from support.changes import Case, each, mark_system, put, system, unmark
 from support.seeded import (
-    EPHEMERAL,
     FILES,
     HANDBOOK,
     PASSAGES,
@@ -34,7 +34,6 @@ from support.seeded import (
     several,
     subagents,
     support_agent,
-    text,
     tool,
 )
 
@@ -120,7 +119,7 @@ class TestCaching:
 
     def test_a_breakpoint_too_late_is_moved_before_what_changes(self) -> None:
         def late(turn: int, body: Any) -> None:
-            body["system"].append(text(f"It is 10:0{turn}.", marked=True))
+            body["system"].append(text(f"It is 10:0{turn}.", cache_control=EPHEMERAL))
 
         (lever,) = levers(run_of(support_agent(), UNMARKED, late), "caching")
         assert "cache_control at system[0] instead of system[1]" in lever.text

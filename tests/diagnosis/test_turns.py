@@ -13,6 +13,7 @@ from pytest_tokenbudget.budget.verdict import Starts
 from pytest_tokenbudget.diagnosis.turns import recorded_anew
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
+from support.blocks import user
 from support.changes import adds_up
 from support.seeded import (
     MODEL,
@@ -28,7 +29,6 @@ from support.seeded import (
     result,
     subagents,
     support_agent,
-    user,
 )
 
 

@@ -21,6 +21,7 @@ from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
+from support.blocks import text
 from support.changes import (
     NOW,
     TEMPLATE,
@@ -45,7 +46,6 @@ from support.seeded import (
     request,
     subagents,
     support_agent,
-    text,
     tool,
 )
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from support.budgeted import KEY, Project, preload
-from support.messages_api import MessagesApi, text, tool_use
+from support.blocks import text
+from support.budgeted import KEY, Project
+from support.messages_api import MessagesApi, tool_use
 
 NODE = """
 import Anthropic from "@anthropic-ai/sdk";
@@ -156,7 +157,6 @@ def typescript(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """Return a folder with an agent and the packages that it needs."""
     if shutil.which("npm") is None:
         pytest.skip("Node is not installed")
-    preload()
     agent, packages = request.param
     folder = tmp_path_factory.mktemp("node")
     install = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *packages]
@@ -186,7 +186,6 @@ def claude_code() -> Path:
     found = find_spec("claude_agent_sdk")
     if found is None or found.origin is None:
         pytest.skip("claude-agent-sdk is not installed: make test-frameworks")
-    preload()
     return Path(found.origin).parent / "_bundled" / "claude"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.budgeted import Judged, Project, preload
+from support.budgeted import Judged, Project
 from support.small_model import write_model
 
 SUITE = """
@@ -65,7 +65,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> LlamaServer:
             pytest.skip(f"{name} is not installed: make test-frameworks")
     import xllamacpp
 
-    preload()
     path = tmp_path_factory.mktemp("llama") / "random.gguf"
     write_model(path)
     settings = xllamacpp.CommonParams()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.endpoints import Endpoint
 from pytest_tokenbudget.wire.exchange import Answer, Pair, Request
 from pytest_tokenbudget.wire.prompt import Prompt, parse_prompt
-from support.blocks import text
+from support.blocks import body, text
 from support.messages_api.models import Model, find_model
 from support.messages_api.prompt import InvalidRequestError, render
 
@@ -28,11 +27,6 @@ def haiku() -> Model:
     found = find_model("claude-haiku-4-5")
     assert found is not None
     return found
-
-
-def body(*blocks: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": list(blocks) or "Hello"}]
-    return {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": messages, **options}
 
 
 TAKEN = {

@@ -22,7 +22,8 @@ from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
 from pytest_tokenbudget.replay.vcr_bridge import adopt, route
-from support.clients import COMMAND, MODEL, body, is_faithful, sdk
+from support.blocks import body
+from support.clients import COMMAND, MODEL, is_faithful, sdk
 from support.messages_api import ApiError, Charge, MessagesApi
 
 BRIEF, KIND = "Be brief.", "Be brief and kind."

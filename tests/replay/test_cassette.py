@@ -27,6 +27,7 @@ from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
 from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.vcr_bridge import Ledgers, check_vcr, route
+from support.blocks import body, text
 from support.clients import (
     CALLS,
     CLIENTS,
@@ -34,7 +35,6 @@ from support.clients import (
     MODEL,
     Say,
     agent,
-    body,
     client,
     is_faithful,
     record,
@@ -241,7 +241,7 @@ def test_a_miss_names_the_request_and_the_command(api: MessagesApi) -> None:
     assert len(ledger.recording.misses) == 1
 
 
-@pytest.mark.parametrize("words", ["Hello " * 100, "Hello\n\n  again", [{"type": "text", "text": "Hello"}]])
+@pytest.mark.parametrize("words", ["Hello " * 100, "Hello\n\n  again", text("Hello")])
 def test_a_miss_quotes_the_first_words_on_one_line(words: Any) -> None:
     with (
         replaying([]),

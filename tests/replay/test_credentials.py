@@ -23,7 +23,8 @@ from pytest_tokenbudget.replay.credentials import (
     without_stand_ins,
 )
 from pytest_tokenbudget.replay.playback import Outside
-from support.clients import body, replaying
+from support.blocks import body
+from support.clients import replaying
 
 AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"}
 GOOGLE = {"CLOUD_ML_REGION", "GOOGLE_APPLICATION_CREDENTIALS"}

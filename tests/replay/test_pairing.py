@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.exchange import Answer, Request
+from support.blocks import user
 from support.conversations import (
     OVERLOADED,
     POLICY,
@@ -36,7 +37,6 @@ from support.conversations import (
     said,
     text,
     tool_use,
-    user,
 )
 from support.sample import examples, tenth
 

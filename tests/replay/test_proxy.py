@@ -33,6 +33,7 @@ from pytest_tokenbudget.replay.playback import Ledger, Rules
 from pytest_tokenbudget.replay.proxy import ChildProxy, Handler, Proxy, Reply, Upstream, api_error, new_key
 from pytest_tokenbudget.replay.redaction import redact
 from pytest_tokenbudget.wire.framing import assemble, disassemble, read_sse, write_sse
+from support.blocks import body
 
 REAL_KEY = "sk-ant-api03-a-real-key-0123456789"
 JSON = {"content-type": ["application/json"]}
@@ -66,10 +67,6 @@ def message(text: str) -> dict[str, Any]:
         "content": content,
         "usage": usage,
     }
-
-
-def body(text: str, **fields: object) -> dict[str, Any]:
-    return {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": text}], **fields}
 
 
 def answer(method: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pytest_tokenbudget.replay.cassette_file import Interaction, format_cassette
 from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.traffic import Reader, settled
-from support.clients import CALLS, COMMAND, body
+from support.blocks import body
+from support.clients import CALLS, COMMAND
 
 SYSTEM = "You find parcels.\nYou answer in one line.\nYou never guess.\n" * 8
 

@@ -18,7 +18,8 @@ from pytest_tokenbudget.errors import RecordingError, ReplayMiss
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.playback import Call, Ledger
 from pytest_tokenbudget.replay.traffic import Reader
-from support.clients import CALLS, COMMAND, MODEL, agent, body, is_faithful, record, replaying, running, sdk
+from support.blocks import body
+from support.clients import CALLS, COMMAND, MODEL, agent, is_faithful, record, replaying, running, sdk
 from support.messages_api import ApiError, MessagesApi
 
 

@@ -24,6 +24,7 @@ from pytest_tokenbudget.replay.cassette_file import (
     write_cassette,
 )
 from pytest_tokenbudget.replay.yaml_text import yaml_text
+from support.blocks import compact
 from support.sample import examples
 
 URI = "https://api.anthropic.com/v1/messages"
@@ -59,8 +60,8 @@ def interaction(body: bytes | None, answer: bytes = b'{"id":"msg_1"}', **headers
     return request, {"status": status, "headers": {"date": ["now"]}, "body": {"string": answer}}
 
 
-def body(**fields: Any) -> bytes:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+def encoded(**fields: Any) -> bytes:
+    return compact(fields)
 
 
 def conversation(
@@ -70,14 +71,14 @@ def conversation(
     interactions = []
     for turn in range(turns):
         messages.append({"role": "user", "content": message.format(turn)})
-        request = body(
+        request = encoded(
             model="claude-haiku-4-5", max_tokens=1024, system=system, tools=TOOLS, messages=messages
         )
         reply = {
             "role": "assistant",
             "content": [{"type": "text", "text": f"It is at stop {turn}.\nStay in."}],
         }
-        interactions.append(interaction(request, body(id=f"msg_{turn}", **reply), retry="0"))
+        interactions.append(interaction(request, encoded(id=f"msg_{turn}", **reply), retry="0"))
         messages.append(reply)
     return interactions
 
@@ -218,7 +219,7 @@ def test_subagents_and_forks_share_what_they_have_in_common() -> None:
     fork = json.loads(main[2][0]["body"])
     fork["messages"][4] = {"role": "user", "content": "Never mind."}
     entries = stored(
-        [*main, *conversation(2, system="You are a researcher. " * 9), interaction(body(**fork))]
+        [*main, *conversation(2, system="You are a researcher. " * 9), interaction(encoded(**fork))]
     )
     assert [entry["request"]["json"]["tools"] for entry in entries[3:]] == [{"same_as": 0}] * 3
     assert entries[5]["request"]["json"]["messages"] == {
@@ -233,7 +234,7 @@ def test_system_blocks_share_the_ones_that_stay() -> None:
         [{"type": "text", "text": SYSTEM}, {"type": "text", "text": f"It is {hour} o'clock."}]
         for hour in (9, 10)
     ]
-    entries = stored([interaction(body(system=system)) for system in blocks])
+    entries = stored([interaction(encoded(system=system)) for system in blocks])
     assert entries[1]["request"]["json"]["system"] == {"first": 1, "of": 0, "then": [blocks[1][1]]}
 
 
@@ -288,7 +289,7 @@ def test_text_is_shown_line_by_line(text: str, lines: list[str]) -> None:
 
 
 def test_what_was_billed_is_one_line() -> None:
-    billed = body(
+    billed = encoded(
         usage={"input_tokens": 3, "cache_creation": {"ephemeral_5m_input_tokens": 0}, "tier": "a b"}
     )
     line = 'usage: {input_tokens: 3, cache_creation: {ephemeral_5m_input_tokens: 0}, tier: "a b"}'

@@ -22,8 +22,9 @@ import requests
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.traffic import Traffic
-from support.budgeted import Project, preload
-from support.clients import CALLS, COMMAND, body, client, is_faithful, replaying, running
+from support.blocks import body
+from support.budgeted import Project
+from support.clients import CALLS, COMMAND, client, is_faithful, replaying, running
 from support.messages_api import MessagesApi
 
 PATIENCE = 600.0
@@ -191,7 +192,7 @@ def test_an_agent_that_reads_to_the_end_is_not_said_to_stop() -> None:
     with MessagesApi(lambda _: LONG) as api, running(Ledger("test_it", COMMAND, (), CALLS)) as ledger:
         with client(api.url).messages.stream(**body()) as stream:
             assert stream.get_final_text() == LONG
-        for event in client(api.url).messages.create(**body(words="Bye"), stream=True):
+        for event in client(api.url).messages.create(**body("Bye"), stream=True):
             assert event.type
     assert ledger.called("test_it").half_read == []
     assert len(ledger.interactions()) == 2
@@ -244,7 +245,6 @@ def test_stream():
 def test_runs_do_not_hold_a_stream_back(
     tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mode: str, server: Withholding
 ) -> None:
-    preload()
     (tmp_path / "test_it.py").write_text(SUITE, "utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
     monkeypatch.setattr(httpx2, "seen", server.seen, raising=False)

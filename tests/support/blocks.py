@@ -8,6 +8,9 @@ from typing import Any
 
 Json = dict[str, Any]
 
+EPHEMERAL = {"type": "ephemeral"}
+"""A `cache_control` of five minutes."""
+
 
 def text(words: str = "Hello", mark: Mapping[str, Any] | None = None, **more: Any) -> Json:
     """Return a text block; `mark` holds its `cache_control`."""
@@ -32,6 +35,12 @@ def user(*content: Any) -> Json:
 def assistant(*content: Any) -> Json:
     """Return a message of the model: of one string, or of blocks."""
     return _message("assistant", content)
+
+
+def body(*content: Any, **more: Any) -> Json:
+    """Return a request with one message of the user: of one string, or of blocks."""
+    messages = [user(*content or ("Hello",))]
+    return {"model": "claude-haiku-4-5", "max_tokens": 100, "messages": messages, **more}
 
 
 def compact(value: object) -> bytes:

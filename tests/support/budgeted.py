@@ -136,10 +136,7 @@ def _server(url: str | None) -> dict[str, str]:
 
 
 def preload() -> None:
-    """Import what every run in this process would import again, for pytester forgets its modules.
-
-    Call it in a fixture of the module or the session, which comes before `pytester`.
-    """
+    """Import what every run in a process would import again, before `pytester` takes note of its modules."""
     for name in ("anthropic", "ctok", "httpcore", "httpcore2", "vcr", "genai_prices", "tabulate", "jinja2"):
         if importlib.util.find_spec(name) is not None:  # ctok, with its vocabularies, is not everywhere
             importlib.import_module(name)

@@ -14,8 +14,8 @@ import pytest
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding
 from pytest_tokenbudget.sources import SourceTree
+from support.blocks import EPHEMERAL, text
 from support.seeded import (
-    EPHEMERAL,
     FILES,
     HANDBOOK,
     SEARCH,
@@ -30,7 +30,6 @@ from support.seeded import (
     replay,
     results,
     support_agent,
-    text,
     tool,
 )
 
@@ -177,7 +176,7 @@ def mark_tools(_: int, body: Body) -> None:
 def in_two_blocks(_: int, body: Body) -> None:
     whole = body["system"][0]["text"]
     cut = whole.index("31. When")
-    body["system"] = [text(whole[:cut]), text(whole[cut:], marked=True)]
+    body["system"] = [text(whole[:cut]), text(whole[cut:], cache_control=EPHEMERAL)]
 
 
 # --- edits of the repository that the agent lives in --------------------------------------------------------

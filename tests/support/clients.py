@@ -17,7 +17,8 @@ import requests
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
 from pytest_tokenbudget.replay.vcr_bridge import route
-from support.messages_api import text, tool_use
+from support.blocks import body, text
+from support.messages_api import tool_use
 
 MODEL = "claude-haiku-4-5"
 COMMAND = "pytest test_it.py::test_it --token-budget-record=changed"
@@ -62,10 +63,6 @@ def replaying(interactions: Sequence[Interaction], **rules: Any) -> Iterator[Led
 def is_faithful(ledger: Ledger) -> bool:
     recording = ledger.recording
     return not (recording.misses or recording.unplayed or recording.reshaped or ledger.problems)
-
-
-def body(words: str = "Hello", **more: Any) -> dict[str, Any]:
-    return {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": words}], **more}
 
 
 Say = Callable[[str, str, str], str]

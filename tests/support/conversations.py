@@ -12,6 +12,7 @@ from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.pairing import Match, Recording
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Request
 from pytest_tokenbudget.wire.requests import read_request
+from support.blocks import user
 
 Body = dict[str, Any]
 Message = dict[str, Any]
@@ -29,10 +30,6 @@ def body(messages: Sequence[Message] | str, **more: Any) -> Body:
     if isinstance(messages, str):
         messages = [user(messages)]
     return {"model": MODEL, "max_tokens": 100, "system": POLICY, "tools": TOOLS, "messages": messages, **more}
-
-
-def user(text: str) -> Message:
-    return {"role": "user", "content": text}
 
 
 def said(content: Any) -> Message:

@@ -14,8 +14,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from support.apart import PATIENCE, run_pytest
+from support.blocks import text
 from support.budgeted import Done, Judged
-from support.messages_api import ApiError, MessagesApi, text, tool_use
+from support.messages_api import ApiError, MessagesApi, tool_use
 
 SUITE = Path(__file__).parents[1] / "matrix" / "suite"
 NOWHERE = "http://127.0.0.1:9"

@@ -56,6 +56,11 @@ def echo(body: Mapping[str, Any]) -> str:
     return f"You said {body['messages'][-1]['content']}"
 
 
+def settings(project: Project, lines: str) -> None:
+    """Write the settings of a suite."""
+    (project.path / "pyproject.toml").write_text(f"[tool.tokenbudget]\n{lines}\n", "utf-8")
+
+
 def make(folder: Path, pytester: pytest.Pytester, text: str, **files: str) -> Project:
     """Write the files of a suite."""
     folder.mkdir()

@@ -20,6 +20,7 @@ from pytest_tokenbudget.replay.pairing import Recording
 from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.exchange import Answer, Exchange, Pair, Request
 from pytest_tokenbudget.wire.requests import read_request
+from support.blocks import EPHEMERAL, text, user
 
 Body = dict[str, Any]
 Change = Callable[[int, Body], Body | None]
@@ -29,7 +30,6 @@ MODEL = "claude-sonnet-4-6"
 URL = "https://api.anthropic.com/v1/messages"
 COUNTER = Memo(BuiltinCounter())
 METER = Meter(COUNTER)
-EPHEMERAL = {"type": "ephemeral"}
 
 PRICES = {  # dollars a million tokens: input, 5m write, 1h write, read, output
     "claude-sonnet-4-6": ("3", "3.75", "6", "0.30", "15"),
@@ -67,16 +67,6 @@ def count(text: str) -> int:
 # --- bodies -----------------------------------------------------------------------------------------------
 
 
-def text(words: str, *, marked: bool | str = False) -> dict[str, Any]:
-    return {"type": "text", "text": words} | mark(marked)
-
-
-def mark(marked: bool | str) -> dict[str, Any]:
-    if not marked:
-        return {}
-    return {"cache_control": EPHEMERAL if marked is True else {**EPHEMERAL, "ttl": marked}}
-
-
 def tool(name: str, description: str, **properties: str) -> dict[str, Any]:
     schema = {
         "type": "object",
@@ -84,13 +74,6 @@ def tool(name: str, description: str, **properties: str) -> dict[str, Any]:
         "required": list(properties),
     }
     return {"name": name, "description": description, "input_schema": schema}
-
-
-def user(*content: Any) -> dict[str, Any]:
-    return {
-        "role": "user",
-        "content": content[0] if len(content) == 1 and isinstance(content[0], str) else list(content),
-    }
 
 
 def result(id_: str, output: str, **more: Any) -> dict[str, Any]:
@@ -188,7 +171,11 @@ def record(
     """A recording of these turns; `warm` where another conversation over the same prompt had just begun."""
     requests = [request(body) for body in bodies]
     outputs = [output for _, output in answers]
-    other = [request({**bodies[0], "messages": [user(text("Something else.", marked=True))]})] if warm else []
+    other = (
+        [request({**bodies[0], "messages": [user(text("Something else.", cache_control=EPHEMERAL))]})]
+        if warm
+        else []
+    )
     billed = usages([*other, *requests], [1 for _ in other] + outputs)[len(other) :]
     return [
         Exchange(
@@ -282,7 +269,7 @@ FILES = {
 def support_agent(**other: Any) -> Agent:
     """Four turns over a cached handbook and tools, and a conversation that is cached as it grows."""
     given: dict[str, Any] = {
-        "system": [text(HANDBOOK, marked=True)],
+        "system": [text(HANDBOOK, cache_control=EPHEMERAL)],
         "tools": [SEARCH, GET_ORDER, REFUND],
         "opening": QUESTION,
         "steps": [

@@ -12,7 +12,7 @@ and `tool_use(...)` blocks. It runs in the request's own thread, so it may sleep
 as it would while a slow answer is under way.
 """
 
-from .api import ApiError, Charge, Script, Usage, text, tool_use
+from .api import ApiError, Charge, Script, Usage, tool_use
 from .server import SECRETS, MessagesApi, Received
 
 __all__ = [
@@ -23,6 +23,5 @@ __all__ = [
     "Received",
     "Script",
     "Usage",
-    "text",
     "tool_use",
 ]

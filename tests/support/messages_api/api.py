@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from support.blocks import text
+
 from .cache import PromptCache, Split
 from .counting import UnknownTextError
 from .models import Model, find_model
@@ -19,11 +21,6 @@ from .threads import Threads, UnknownThreadError
 
 Script = Callable[[Body], str | Sequence[Mapping[str, Any]]]
 """From a request body to the content of the answer: a string, or a list of blocks."""
-
-
-def text(words: str) -> dict[str, Any]:
-    """A text block of an answer."""
-    return {"type": "text", "text": words}
 
 
 def tool_use(name: str, **arguments: object) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .api import text, tool_use
+from support.blocks import text
+
+from .api import tool_use
 
 Content = str | Sequence[Mapping[str, Any]]
 
