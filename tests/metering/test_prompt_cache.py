@@ -276,6 +276,15 @@ def test_the_source_is_the_last_that_wrote_what_is_read_and_no_reader() -> None:
     assert [outcome.source for outcome in simulate(both)] == [None, None, 1, 1]
 
 
+def test_what_two_write_at_once_behind_what_both_read_is_written_by_both() -> None:
+    """The block right behind the prefix that they read: neither sees it, though it is there already."""
+    first, both = ask(system=SYSTEM), ask(says(text("a", MARK)), system=SYSTEM)
+    turns = [turn(first, 0), turn(both, 4, sent=1), turn(both, 5, sent=2), turn(both, 6, sent=6)]
+    outcomes = simulate(turns)
+    assert [counts(outcome)[0] for outcome in outcomes] == [0, 1, 1, 2]
+    assert [outcome.source for outcome in outcomes] == [None, 0, 0, 2]
+
+
 @pytest.mark.parametrize("marks", [(MARK, HOUR), (HOUR, MARK)])
 def test_of_two_that_write_at_once_the_longer_lifetime_holds(marks: Sequence[Any]) -> None:
     one, other = (ask(says(text("a", mark))) for mark in marks)
