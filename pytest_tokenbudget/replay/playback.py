@@ -40,6 +40,7 @@ from pytest_tokenbudget.replay.traffic import (
     left_answer,
     lower,
     may_be_of_a_thread,
+    overtaken,
     session_of,
     status,
 )
@@ -107,6 +108,8 @@ class Ledger:
         self._calls = Calls(self.name)
         self._threads = MessageThreads()  # the message threads of this run
         self._played: set[int] = set()
+        self._overtaken = overtaken(self._traffic.interactions, {*self._traffic.carriers})
+        self._awaited = {call.last: threading.Event() for call in self._overtaken.values()}
         self._answers = Answers(untouched=self.rules.untouched)
         self._at_once = AtOnce()
 
@@ -114,6 +117,7 @@ class Ledger:
         """Note that the test or fixture is over, before it is measured: calls under way outlive it."""
         self._calls.outlived()
         self.over.set()
+        self._hold_nothing()
 
     def forget(self) -> None:
         """Drop what is recorded and what was asked, once all of it is judged.
@@ -199,13 +203,30 @@ class Ledger:
             else:
                 number = self._number(sent, left)
             if number is not None:
-                self._played.add(number)
+                self._note_played(number)
         if number is None:
             return self._unanswered(sent, playable, required=bool(left))
         answer = self._answer(number, sent)
         if self.rules.calls:
             self._keep_replayed(number, sent, answer)
-        return Found(number, answer)
+            return Found(number, answer)
+        return Found(number, answer, self._held(number))
+
+    def _note_played(self, number: int) -> None:
+        self._played.add(number)
+        if number in self._awaited:
+            self._awaited[number].set()
+
+    def _held(self, number: int) -> Held | None:
+        """Return what the answer to an overtaken call waits for, or None if it is given at once."""
+        call = self._overtaken.get(number)
+        if call is None or self._awaited[call.last].is_set():
+            return None
+        return Held(self._awaited[call.last], patience(call.pause), self._hold_nothing)
+
+    def _hold_nothing(self) -> None:
+        for asked in self._awaited.values():
+            asked.set()
 
     def _known(self, sent: Sent) -> dict[str, Any] | None:
         """Return the answer to a request that needs none from a recording or a server; None for any other."""
@@ -696,6 +717,35 @@ class Found:
     """Index of the recorded interaction, from 0; -1 for an answer that is not recorded."""
     answer: dict[str, Any]
     """The answer in vcr's shape, a copy for the caller."""
+    held: Held | None = None
+    """What the answer waits for; None if it is given at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An answer that is held back until the agent has asked what it asked before that answer came."""
+
+    asked: threading.Event
+    """Set when it is asked, or will not be asked any more."""
+    patience: float
+    """Seconds after which an agent is taken to go another way now."""
+    give_up: Callable[[], None]
+    """Holds nothing back any more: the agent goes another way."""
+
+    def wait(self) -> None:
+        """Wait until the answer may be given."""
+        if not self.asked.wait(self.patience):
+            self.give_up()
+
+
+_LONGER = 2
+PATIENCE = 10.0
+"""Replay waits `_LONGER` times the recorded time and `PATIENCE` seconds for what an agent did before."""
+
+
+def patience(recorded: float) -> float:
+    """Return how long replay waits for what the agent did, when it was recorded, after so many seconds."""
+    return _LONGER * recorded + PATIENCE
 
 
 _T = TypeVar("_T")

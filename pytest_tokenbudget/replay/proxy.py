@@ -340,6 +340,8 @@ class ChildProxy(Proxy):
         sent = ledger.read({"method": method, "uri": url, "body": body, "headers": listed})
         found = ledger.find(sent)
         if found is not None:
+            if found.held is not None:
+                found.held.wait()
             headers_of = {
                 name: _listed(values) for name, values in (found.answer.get("headers") or {}).items()
             }

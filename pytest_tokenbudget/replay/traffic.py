@@ -16,8 +16,9 @@ import hashlib
 import itertools
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -518,6 +519,44 @@ def _milliseconds(timing: object, name: str) -> timedelta | None:
     return timedelta(milliseconds=value) if isinstance(value, int) and 0 <= value < 10**10 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """A recorded call whose answer the agent did not wait for: it lost its patience and asked for more."""
+
+    last: int
+    """Index of the last call that the agent sent before the answer came."""
+    pause: float
+    """Seconds that the agent let pass at most, with nothing else going on, before it sent one of them."""
+
+
+_AT_ONCE = timedelta(milliseconds=100)
+"""Calls sent within this time are sent at once: no agent loses its patience so soon."""
+
+
+def overtaken(interactions: Sequence[Interaction], calls: Collection[int]) -> dict[int, Overtaken]:
+    """Return the calls that were overtaken, by the index of their interaction, from the recorded times.
+
+    `calls` are the indices of the model calls. A call was overtaken if, before its answer came, the agent
+    sent another one for which it had nothing but time to go by: no call was answered in between.
+    """
+    spans = [(number, *_times(interactions[number][1])) for number in calls]
+    sent = sorted((began, number, answered) for number, began, answered in spans if began is not None)
+    begins = [began for began, _, _ in sent]
+    answers = sorted(answered for _, _, answered in sent if answered is not None)
+    events = sorted([*begins, *answers])
+    pauses = [began - events[max(bisect_left(events, began) - 1, 0)] for began in begins]
+    found = {}
+    for place, (began, number, answered) in enumerate(sent):
+        if answered is None or answered <= began:
+            continue
+        first = bisect_left(begins, began + _AT_ONCE)
+        if first < len(begins) and begins[first] < answers[bisect_right(answers, began)]:
+            end = bisect_left(begins, answered)
+            pause = max(pauses[place + 1 : end])
+            found[number] = Overtaken(sent[end - 1][1], pause.total_seconds())
+    return found
+
+
 _NAMED = frozenset({"id", "tool_use_id", "signature"})
 """Fields whose values differ in every answer, and that later requests repeat."""
 _LEAST_NAME = 8
@@ -682,9 +721,14 @@ _Span = tuple[timedelta, timedelta] | None
 
 
 def _span(answer: Mapping[str, Any]) -> _Span:
-    timing = answer.get("timing")
-    started, answered = _milliseconds(timing, "started"), _milliseconds(timing, "answered")
+    started, answered = _times(answer)
     return None if started is None or answered is None else (started, answered)
+
+
+def _times(answer: Mapping[str, Any]) -> tuple[timedelta | None, timedelta | None]:
+    """Return when a request was started and its answer's first byte came, each None if not recorded."""
+    timing = answer.get("timing")
+    return _milliseconds(timing, "started"), _milliseconds(timing, "answered")
 
 
 def _at_once(one: _Span, other: _Span) -> bool | None:

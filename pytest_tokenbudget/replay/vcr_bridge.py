@@ -33,7 +33,17 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_tokenbudget.errors import CassetteError
 from pytest_tokenbudget.replay.cassette_file import Interaction
-from pytest_tokenbudget.replay.playback import Call, Found, Ledger, Ledgers, Playable, Rules, differ
+from pytest_tokenbudget.replay.playback import (
+    Call,
+    Found,
+    Held,
+    Ledger,
+    Ledgers,
+    Playable,
+    Rules,
+    differ,
+    patience,
+)
 from pytest_tokenbudget.replay.traffic import STREAMS, Left, Sent, body_bytes, how_left
 from pytest_tokenbudget.wire.framing import compact_json
 from pytest_tokenbudget.wire.prompt import Prompt
@@ -273,8 +283,10 @@ class Router(Cassette):  # type: ignore[misc]  # vcr has no types
             sent = ledger.read(plain(request))
             found = self._pending.ask(request, ledger, sent)
             answer = self._pending.found(request)
-            if answer and _SENDING.get() and (left := how_left(answer.answer)):
-                raise _UnansweredError(ledger, sent, *left)
+            if answer and (sending := _SENDING.get()):
+                if left := how_left(answer.answer):
+                    raise _UnansweredError(ledger, sent, *left)
+                sending.held = answer.held
         return found
 
     def play_response(self, request: Request) -> dict[str, Any]:
@@ -679,11 +691,14 @@ def _passing_streams(original: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(router, Router):
             return original(connection, *given, **options)
         try:
-            with _noting(TimeoutError):
+            with _noting(TimeoutError) as sending:
                 if vars(connection).get(_READS_ALL, False) or router.can_play_response_for(asked):
-                    return original(connection, *given, **options)
-                with _tapped(connection.real_connection, router, asked):
-                    return original(connection, *given, **options)
+                    answer = original(connection, *given, **options)
+                else:
+                    with _tapped(connection.real_connection, router, asked):
+                        answer = original(connection, *given, **options)
+            sending.wait()
+            return answer
         except _StreamsError as streams:
             return streams.answer
         except _UnansweredError as unanswered:
@@ -845,6 +860,23 @@ class _Sending:
 
     def __init__(self) -> None:
         self.call: Call | None = None
+        self.held: Held | None = None
+
+    def wait(self) -> None:
+        """Wait until a recorded answer may be given, and block this thread."""
+        if self.held is not None:
+            self.held.wait()
+
+    async def sleep(self) -> None:
+        """Let other tasks go on until a recorded answer may be given."""
+        if self.held is None:
+            return
+        sleep = trio.sleep if (trio := _trio()) else asyncio.sleep
+        for _ in range(round(self.held.patience / _POLL)):
+            if self.held.asked.is_set():
+                return
+            await sleep(_POLL)
+        self.held.give_up()
 
     def leave(self, how: Left | None) -> None:
         """Note that the call is over without an answer, and how the agent gave it up if it did."""
@@ -852,6 +884,8 @@ class _Sending:
             self.call.leave(how)
 
 
+_POLL = 0.005
+"""Seconds after which a task looks again whether its answer may be given."""
 _SENDING: ContextVar[_Sending | None] = ContextVar("sending", default=None)
 
 
@@ -876,7 +910,7 @@ class _UnansweredError(BaseException):
 
     @property
     def _patience(self) -> float:
-        return _LONGER * self.after + PATIENCE
+        return patience(self.after)
 
     async def wait(self) -> NoReturn:
         """Wait until the agent cancels the call, as it did before. Refuse if it waits for far longer."""
@@ -890,13 +924,8 @@ class _UnansweredError(BaseException):
         self.ledger.overdue(self.sent, self.how)
 
 
-_LONGER = 2
-PATIENCE = 10.0
-"""Replay waits `_LONGER` times the recorded time and `PATIENCE` seconds for the agent to cancel a call."""
-
-
 @contextlib.contextmanager
-def _noting(timeouts: type[Exception], is_closed: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def _noting(timeouts: type[Exception], is_closed: Callable[[], bool] = lambda: False) -> Iterator[_Sending]:
     """Note how a call that is sent inside of this context is given up, if it is.
 
     Whatever it raises, it is given up where the agent has closed the client meanwhile (`is_closed`).
@@ -904,7 +933,7 @@ def _noting(timeouts: type[Exception], is_closed: Callable[[], bool] = lambda: F
     sending = _Sending()
     token = _SENDING.set(sending)
     try:
-        yield
+        yield sending
     except timeouts:
         sending.leave(Left.TIMED_OUT)
         raise
@@ -992,8 +1021,10 @@ def _watching(library: Any, owner: type, method: str, closed: WeakSet[Any]) -> C
     @functools.wraps(send)
     def handle(self: Any, *given: Any, **options: Any) -> Any:
         try:
-            with _noting(timeouts):
-                return send(self, *given, **options)
+            with _noting(timeouts) as sending:
+                answer = send(self, *given, **options)
+            sending.wait()
+            return answer
         except _UnansweredError as unanswered:
             left = unanswered
         raise left.ended(raised)
@@ -1001,8 +1032,10 @@ def _watching(library: Any, owner: type, method: str, closed: WeakSet[Any]) -> C
     @functools.wraps(send)
     async def handle_async(self: Any, *given: Any, **options: Any) -> Any:
         try:
-            with _noting(timeouts, lambda: self in closed):
-                return await send(self, *given, **options)
+            with _noting(timeouts, lambda: self in closed) as sending:
+                answer = await send(self, *given, **options)
+            await sending.sleep()
+            return answer
         except _UnansweredError as unanswered:
             left = unanswered
         if left.how is not Left.TIMED_OUT:

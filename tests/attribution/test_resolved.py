@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tokenbudget.replay import vcr_bridge
+from pytest_tokenbudget.replay import playback
 from support.budgeted import Judged, Project, run_apart
 from support.messages_api import MessagesApi
 from support.scratch import Scratch as Repo
@@ -391,7 +391,7 @@ def ask(words):
 def test_a_call_that_was_cancelled_and_is_waited_for_now_is_recorded_anew(
     scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vcr_bridge, "PATIENCE", 0.0)
+    monkeypatch.setattr(playback, "PATIENCE", 0.0)
     (scratch.project.path / "agent.py").write_text(CANCELS, "utf-8")
     scratch.record()
     assert verdict(scratch.project.judge()) == "within"

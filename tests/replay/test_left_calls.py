@@ -22,7 +22,7 @@ import trio
 import urllib3
 
 from pytest_tokenbudget.errors import ReplayMiss
-from pytest_tokenbudget.replay import vcr_bridge
+from pytest_tokenbudget.replay import playback
 from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.traffic import Left, Traffic, how_left, left_answer
 from support.clients import CALLS, COMMAND, MODEL, is_faithful, replaying, running
@@ -261,7 +261,7 @@ def test_cancelled_calls_on_trio_are_recorded_and_replayed_as_they_were(
 def test_what_was_left_on_trio_and_is_waited_for_now_fails(
     slow_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vcr_bridge, "PATIENCE", 0.0)
+    monkeypatch.setattr(playback, "PATIENCE", 0.0)
 
     async def main(is_patient: bool) -> None:
         waiting = Waiting(slow_api.url)
@@ -533,7 +533,7 @@ def test_a_call_that_is_under_way_in_a_thread_when_the_test_ends_is_recorded_and
 def test_a_call_of_a_thread_that_is_waited_for_now_fails_and_says_so(
     slow_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vcr_bridge, "PATIENCE", 0.0)
+    monkeypatch.setattr(playback, "PATIENCE", 0.0)
     with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
         hedged_in_threads(slow_api.url, lambda: bool(slow_api.requests))
     interactions = recording.interactions()
@@ -551,7 +551,7 @@ def test_a_call_of_a_thread_that_is_waited_for_now_fails_and_says_so(
 def test_what_was_left_and_is_waited_for_now_fails_and_says_so(
     slow_api: MessagesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vcr_bridge, "PATIENCE", 0.0)
+    monkeypatch.setattr(playback, "PATIENCE", 0.0)
     with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
         run(with_a_fallback, slow_api.url)
 
