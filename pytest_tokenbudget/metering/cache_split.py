@@ -491,15 +491,21 @@ def _uncached(was: RecordedTurn, now: CurrentTurn | None) -> Split:
 def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, int]) -> Shown:
     """Return `shown` with the current turn's prefixes warm where the recorded turn's were.
 
-    Only prefixes that are long enough to be cached count, and only those that somebody still writes.
+    Only prefixes that somebody still writes count, and that are long enough to be cached: the same prefix as
+    recorded is, whatever its size.
     """
     if shown.warm is None or now is None:
         return shown
     chain, positions = shown.warm
-    counterparts = {_counterpart(chain, position, now.chain) for position in positions}
+    counterparts = {position: _counterpart(chain, position, now.chain) for position in positions}
     shortest = minimum(now.chain.model, minimums)
-    found = sorted(p for p in counterparts if p is not None and now.sizes[p] >= shortest)
-    return replace(shown, warm=(now.chain, tuple(found)) if found else None)
+    found = {
+        p
+        for position, p in counterparts.items()
+        if p is not None
+        and (now.sizes[p] >= shortest or now.chain.links[p].key == chain.links[position].key)
+    }
+    return replace(shown, warm=(now.chain, tuple(sorted(found))) if found else None)
 
 
 def _counterpart(was: Chain, position: int, now: Chain) -> int | None:

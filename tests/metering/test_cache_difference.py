@@ -787,6 +787,17 @@ def test_totals_are_kept_and_nothing_is_negative(run: tuple[list[RecordedTurn], 
             assert found.tokens == was.tokens
 
 
+def test_what_the_recording_shows_as_cached_is_long_enough() -> None:
+    """Its first turn caches nothing, as if it were too short; its second one reads just that."""
+    said = [text(148, "c", MARK), text(400, "c", MARK)]
+    asked = [ask([text(1500, "a")], *said[:number]) for number in (1, 2)]
+    recorded = record([ask([text(3000, "z", MARK)], text(50, "z", MARK)), *asked])
+    recorded[1] = replace(recorded[1], tokens=Tokens(1651, 0, 0, 0, 5))
+    assert split(recorded[2].tokens) == (1648, 0, 400, 3)
+    splits = changed(recorded, [ask([text(3100, "y", MARK)], text(50, "y", MARK)), *asked])
+    assert [(one.tokens, one.note) for one in splits[1:]] == [(turn.tokens, None) for turn in recorded[1:]]
+
+
 @given(runs())
 def test_asking_the_same_again_after_a_detour_gives_the_same(
     run: tuple[list[RecordedTurn], list[Prompt | None]],
