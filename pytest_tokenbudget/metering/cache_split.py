@@ -502,8 +502,7 @@ def _carried_over(shown: Shown, now: CacheTurn | None, minimums: Mapping[str, in
     found = {
         p
         for position, p in counterparts.items()
-        if p is not None
-        and (now.sizes[p] >= shortest or now.chain.links[p].key == chain.links[position].key)
+        if p is not None and (now.sizes[p] >= shortest or now.chain.links[p].key == chain.links[position].key)
     }
     return replace(shown, warm=(now.chain, tuple(sorted(found))) if found else None)
 
