@@ -11,7 +11,7 @@ from corpus import Recorded
 
 from pytest_tokenbudget.metering.counting import BuiltinCounter, Memo
 from pytest_tokenbudget.metering.estimate import Piece, fed_back_tokens, worked
-from pytest_tokenbudget.metering.rendering import block_weights
+from pytest_tokenbudget.metering.rendering import SCHEMA_IN_A_LOOP, block_weights
 from pytest_tokenbudget.wire.prompt import Block
 
 EARLIER = 3
@@ -116,7 +116,7 @@ def kind_of_edit(pieces: Sequence[Piece]) -> str:
 def _kind(piece: Piece) -> str | None:
     block = piece.now or piece.was
     if block is None:
-        return None if piece.where in ("framing", "tools") else "option changed"
+        return None if piece.where in ("framing", "tools", SCHEMA_IN_A_LOOP) else "option changed"
     if piece.unknown and block.kind not in ("thinking", "redacted_thinking"):
         return "server tool, PDF, URL"
     if block.level == "tools":

@@ -25,6 +25,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
 )
 from pytest_tokenbudget.metering.estimate import Part
 from pytest_tokenbudget.metering.meter import Run, Turn
+from pytest_tokenbudget.metering.rendering import SCHEMA_IN_A_LOOP
 from pytest_tokenbudget.model import Basis, Finding, FindingKind, Source
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.sources import Location, SourceTree
@@ -42,6 +43,7 @@ _LABELS = {
     "model": "another tokenizer reads the same text",
     "tools": "the tool-use prompt that the API adds",
     "defer_loading": "what the API adds where tools are deferred",
+    SCHEMA_IN_A_LOOP: "what the API may add to a schema there",
 }
 
 

@@ -521,6 +521,36 @@ def test_deferred_tools_that_nothing_finds_add_a_sentence_and_not_themselves(
     assert back.low <= RECORDED - high <= RECORDED - low <= back.high
 
 
+FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
+
+
+def test_a_schema_added_in_a_tool_loop_may_be_one_to_eight_tokens_more() -> None:
+    first = body()["messages"][:1]
+    schema = made(body(messages=first, output_format=FORMAT), body(messages=first))
+    in_loop = made(body(output_format=FORMAT))
+    assert in_loop.prompt_tokens == schema.prompt_tokens is not None
+    assert in_loop.low is not None
+    assert in_loop.high is not None
+    assert in_loop.low < in_loop.prompt_tokens
+    assert in_loop.high >= in_loop.prompt_tokens + 8
+
+
+def test_a_schema_on_both_sides_of_a_tool_loop_puts_nothing_in_doubt() -> None:
+    with_schema = {"output_config": {"format": FORMAT}}
+    longer = [text("you are an agent of few words"), text("today is monday")]
+    plain = made(body(system=longer))
+    same = made(body(system=longer, **with_schema), body(**with_schema))
+    assert (same.low, same.prompt_tokens, same.high, same.basis) == (
+        *(plain.low, plain.prompt_tokens, plain.high),
+        Basis.COUNTED,
+    )
+    other = {"output_config": {"format": {"schema": {"type": "object", "title": "an answer"}}}}
+    before = {"messages": body()["messages"][:1]}
+    in_loop = made(body(**other), body(**with_schema))
+    ahead = made(body(**before, **other), body(**before, **with_schema))
+    assert (in_loop.low, in_loop.high) == (ahead.low, ahead.high)
+
+
 def test_tools_bring_the_tool_use_prompt() -> None:
     result = made(body(), body(tools=[]))
     assert ("tools", "changed", 496) in parts(result)

@@ -311,6 +311,24 @@ def test_a_schema_is_shown_indented_and_a_forced_tool_by_its_name() -> None:
     assert shown["tool_choice"].texts == ("add",)
 
 
+LOOP = [user(text("go")), assistant(call("f")), user(result("1"))]
+
+
+@pytest.mark.parametrize("option", [{"output_format": FORMAT}, {"output_config": {"format": FORMAT}}])
+@pytest.mark.parametrize(
+    ("messages", "doubt"), [([user(text("go"))], 1), (LOOP, 1 + 8), ([*LOOP, assistant(text("so"))], 1 + 8)]
+)
+def test_a_schema_in_a_tool_loop_may_be_eight_tokens_more(
+    option: dict[str, Any], messages: list[dict[str, Any]], doubt: int
+) -> None:
+    shown = render_options(prompt(messages=messages, **option)).values()
+    assert (sum(one.tokens for one in shown), sum(one.doubt for one in shown)) == (81, doubt)
+
+
+def test_what_a_loop_adds_to_a_schema_is_in_doubt_where_there_is_one() -> None:
+    assert render_options(prompt(messages=LOOP, output_config={"effort": "low"})) == {}
+
+
 @pytest.mark.parametrize("option", ["mcp_servers", "container", "context_management", "not_yet_invented"])
 def test_an_option_that_may_show_anything_is_unknown(option: str) -> None:
     assert render_options(prompt(**{option: "x"}))[option].unknown == f"the option {option}"
