@@ -329,13 +329,14 @@ class Ledger:
     def _despite(self, sent: Sent, playable: Playable) -> int | None:
         """Return the interaction that answers a model call although `match_on` refuses it; None without one.
 
-        The refusal is kept and fails the test, but the change is counted all the same. A request that differs
-        in its address alone has no change to count: it is refused, as vcr does.
+        The refusal is kept and fails the test, but the change is counted all the same. So it is where the
+        suite would record the request, and no key is set. A request that differs in its address alone has no
+        change to count: it is refused, as vcr does.
         """
         request = sent.request
-        if self.rules.calls or request is None or request.endpoint.api != "messages" or not playable.differs:
+        if request is None or request.endpoint.api != "messages" or not playable.differs:
             return None
-        if playable.is_elsewhere:
+        if playable.is_elsewhere or (self.rules.calls and not sent.has_no_key):
             return None
         match = self.recording.choose(request, required=False)
         if match is None:

@@ -20,6 +20,7 @@ from vcr.cassette import Cassette
 from pytest_tokenbudget.errors import ReplayMiss
 from pytest_tokenbudget.model import Rate, Tokens, Usage
 from pytest_tokenbudget.replay.cassette_file import Interaction
+from pytest_tokenbudget.replay.credentials import STAND_IN
 from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
 from pytest_tokenbudget.replay.vcr_bridge import adopt, route
 from support.blocks import body
@@ -424,6 +425,27 @@ def test_match_on_is_honoured(names: list[str], cassette: Path, ledgers: list[Le
     assert ledger.problems == [str(raised.value)]
     assert hows(ledger) == ["exact", "similar"]
     assert ledger.recording.misses == ()
+
+
+@pytest.mark.parametrize("mode", ["new_episodes", "once"])
+def test_what_would_be_recorded_but_for_a_key_is_counted_as_what_is_refused(
+    mode: str, cassette: Path, ledgers: list[Ledger]
+) -> None:
+    """A suite that records what is new cannot, where only a stand-in for a key is set."""
+    url = "https://api.example.invalid"
+    cassette.write_text(cassette.read_text().replace(URL, url))
+    asked = body("Hello", system=KIND)
+
+    def ask() -> httpx2.Response:
+        return httpx2.post(f"{url}/v1/messages", json=asked, headers={"x-api-key": STAND_IN}, timeout=600)
+
+    with vcr.use_cassette(str(cassette), record_mode=mode, match_on=["method", "body"]):
+        assert "You said: Hello" in ask().text
+        with pytest.raises(ReplayMiss):  # there is no other turn that it might be
+            ask(), ask()
+    (ledger,) = ledgers
+    assert "match_on: body differs at system[0], character 9." in ledger.mismatches[0][1]
+    assert hows(ledger)[0] == "similar"
 
 
 @pytest.mark.parametrize("names", [["method", "uri"], ["method", "scheme", "host", "port", "path", "query"]])
