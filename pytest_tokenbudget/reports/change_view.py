@@ -19,6 +19,7 @@ from pytest_tokenbudget.reports.scenario_view import (
     exceeded,
     fails,
     is_comparable,
+    is_of_match_on,
     short_names,
     tilde,
     worst_first,
@@ -349,7 +350,8 @@ class Note:
     scenarios: tuple[ScenarioEntry, ...]
 
     def __str__(self) -> str:
-        text = crop(sentence(self.finding), _NOTE)
+        told = sentence(self.finding).removeprefix(f"{plain(self.scenarios[0]['id'])}: ")
+        text = crop(told, _NOTE)
         if place(self.finding) and place(self.finding) not in text:
             text = f"{place(self.finding)}: {text}"
         first, *others = short_names(self.scenarios)
@@ -361,7 +363,8 @@ def notes(document: Document) -> list[Note]:
 
     These are values that may lose the cache from process to process, another order, another model at the same
     price or within tolerance, options under which the recorded answers would be others, recordings that began
-    with another cache, and models that are not known.
+    with another cache, models that are not known, and what the suite's own `match_on` refuses, which fails a
+    test whatever its budget is.
     """
     found: dict[tuple[object, ...], tuple[FindingEntry, list[ScenarioEntry]]] = {}
     for scenario in worst_first(document["scenarios"]):
@@ -386,7 +389,8 @@ _NOTE = 600
 
 def is_note(finding: FindingEntry) -> bool:
     """Return whether a finding explains no cost, and should be known all the same."""
-    return finding["kind"] in _NOTED or (finding["kind"] in _OF_MODEL and finding["cost_usd"] == 0)
+    same_price = finding["kind"] in _OF_MODEL and finding["cost_usd"] == 0
+    return finding["kind"] in _NOTED or same_price or is_of_match_on(finding)
 
 
 def is_suspicion(finding: FindingEntry) -> bool:
@@ -404,4 +408,4 @@ def _next_step(finding: FindingEntry) -> str:
         return f". It is not charged, as nothing proves it volatile: {_PROOF}"
     if finding["kind"] in _OF_MODEL:
         return f", {'at the same price' if finding['cost_usd'] == 0 else 'within the tolerance of the cost'}."
-    return "."
+    return "" if is_of_match_on(finding) else "."  # that ends in a command

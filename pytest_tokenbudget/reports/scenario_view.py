@@ -17,6 +17,7 @@ from pytest_tokenbudget.budget.baselines import UPDATE as UPDATE_COMMAND
 from pytest_tokenbudget.model import BY_HAND, Basis, FindingKind, ScenarioId, Verdict
 from pytest_tokenbudget.reports.document import (
     Count,
+    FindingEntry,
     FormerlyEntry,
     LimitEntry,
     ScenarioEntry,
@@ -381,6 +382,8 @@ RECORD = ("pytest", "--token-budget", "--token-budget-record=changed")
 RECORD_ALL = ("pytest", "--token-budget", "--token-budget-record=all")
 MISBILLED = "usage"
 """`Finding.where` of a problem: recorded usage that cannot be that of its prompt."""
+MATCH_ON = "match_on"
+"""`Finding.where` of a problem: what the `match_on` of a suite refuses, whatever the numbers are."""
 FIRST = ("pytest", "--token-budget", "--token-budget-record=once", "--token-budget-update")
 UPGRADE = ("pip", "install", "-U", "pytest-tokenbudget")
 REWRITE = ("pytest", "--record-mode=rewrite")
@@ -414,6 +417,7 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         for one in by_verdict[verdict]
         if not (_is_edited_by_hand(one) or one in gone)
     ]
+    refused = [one for one in over if any(map(is_of_match_on, one["findings"]))]
     moved = [one for one in scenarios if is_taken_along(one)]
     own: dict[tuple[str, ...], list[ScenarioEntry]] = defaultdict(list)
     for one in departed:
@@ -440,10 +444,15 @@ def ways_out(scenarios: Sequence[ScenarioEntry]) -> list[WayOut]:
         *take_along(moved),
         *(WayOut("Bring the missing price", (shlex.join(UPGRADE_PRICES),)) for _ in range(unpriced_models)),
         *(way_out for way_out in found if way_out.commands),
-        *_as_the_suite_does([one for one in departed if one["recorder"]]),
+        *_as_the_suite_does([one for one in (*departed, *refused) if one["recorder"]]),
         *_without_a_key([one for one in departed if one not in moved]),
         *(_raise_caps(one) for one in over if any(map(_is_cap, exceeded(one)))),
     ]
+
+
+def is_of_match_on(finding: FindingEntry) -> bool:
+    """Return whether a finding tells what the suite's own `match_on` refuses."""
+    return (finding["kind"], finding["where"]) == (FindingKind.PROBLEM, MATCH_ON)
 
 
 def _keep(improved: Sequence[ScenarioEntry]) -> Iterator[WayOut]:

@@ -28,6 +28,7 @@ from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.history import log_entry
+from pytest_tokenbudget.reports.scenario_view import MATCH_ON
 from pytest_tokenbudget.reports.terminal import RecordedEntry, failure_text
 from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn, is_due, not_replayed
 from pytest_tokenbudget.repository.git import checked_out
@@ -341,4 +342,4 @@ def _beside(scenario: Scenario, verdict: Verdict) -> Iterator[Finding]:
     if scenario.renamed and verdict == Verdict.NEW:
         yield Finding(FindingKind.PROBLEM, "baseline", scenario.renamed["text"])
     for text in scenario.mismatches:
-        yield Finding(FindingKind.PROBLEM, "match_on", text)
+        yield Finding(FindingKind.PROBLEM, MATCH_ON, text)

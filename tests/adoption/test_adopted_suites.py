@@ -20,6 +20,10 @@ RECORD = {
     "recording": "pytest --record-mode=rewrite test_",
     "vcrpy": r"delete \S+, and run the test as the suite records it",
 }
+ANEW = {
+    "recording": "Record each anew (needs an API key): pytest --record-mode=rewrite TEST",
+    "vcrpy": "Record the cassettes of plain vcrpy anew as the suite does it (needs an API key)",
+}
 SUITES = {"recording": recording_modules, "vcrpy": vcrpy_modules}
 MODULES = [(suite, module) for suite, table in SUITES.items() for module in table.MODULES]
 REFUSED = [(suite, module) for suite, module in MODULES if module in SUITES[suite].REFUSED]
@@ -126,3 +130,6 @@ def test_a_changed_prompt_is_refused_where_the_suite_itself_refuses_it(
         assert "turns_changed" not in {found["kind"] for found in entry["findings"]}
         assert entry["measured"]["prompt_tokens"] > entry["baseline"]["prompt_tokens"]
         assert re.search(f"Record it: {RECORD[suite]}", told)
+    said = re.sub(r"\s+", " ", runs.grown_ran.output)
+    assert "match_on: body differs at system[0], character" in said
+    assert ANEW[suite] in said
