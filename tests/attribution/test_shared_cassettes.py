@@ -9,10 +9,12 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
+from pytest_tokenbudget.budget.baselines import recording_digest
 from pytest_tokenbudget.metering import cache_split, meter, prompt_cache
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Basis, Usage
 from pytest_tokenbudget.replay.pairing import Recording
+from pytest_tokenbudget.run import accepting
 from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.wire.exchange import Accepted
 from pytest_tokenbudget.wire.prompt import Block, last_breakpoint
@@ -277,6 +279,22 @@ def test_each_test_and_each_fixture_has_its_line(project: Project) -> None:
     assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
     assert turns(judged) == LINES
     assert {entry["basis"] for entry in judged.document["scenarios"]} == {"recorded"}
+
+
+def test_a_first_baseline_reads_a_shared_cassette_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400 tests of one cassette made the digest of it 800 times, whole: 14 of 25 s of CPU."""
+    made: list[str] = []
+    monkeypatch.setattr(
+        accepting, "recording_digest", lambda turns: made.append(recording_digest(turns)) or made[-1]
+    )
+    (project.path / "token_budgets" / "test_it.yaml").unlink()
+    updated = judge(project, "--token-budget-update")
+    assert (updated.status, updated.verdicts) == (0, {"within"}), updated.output
+    assert len(made) == len({*made}) == 3, "shared.yaml, closed.yaml, own.yaml"
+    judged = judge(project)
+    assert (judged.status, judged.verdicts) == (0, {"within"}), judged.output
 
 
 @pytest.mark.parametrize(
