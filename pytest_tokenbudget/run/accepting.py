@@ -38,7 +38,7 @@ def turn_indexes(exchanges: Sequence[Exchange]) -> list[int]:
 
 _DIGESTS: WeakKeyDictionary[Recording, dict[int, str]] = WeakKeyDictionary()
 """The digests of recordings, by their number of exchanges: a repeated answer is one more. Many tests may
-share a recording, and to read it whole for each of them would take longer than all else. It keeps none alive."""
+share a recording: to read it whole for each of them would take longer than all else. It keeps none alive."""
 
 
 def digest_of(recording: Recording) -> str:
