@@ -273,20 +273,24 @@ def test_hostile_text_is_shown_and_does_nothing(state: State, post: Post) -> Non
     assert "\x1b" not in body
 
 
-def test_a_line_is_linked_from_the_top_of_the_repository(state: State, post: Post) -> None:
-    """Files of a document are named from the folder of its project."""
+@pytest.mark.parametrize(
+    ("file", "address"),
+    [("prompts/a.md", "packages/agent/prompts/a.md"), ("../../prompts/a.md", "prompts/a.md")],
+)
+def test_a_line_is_linked_from_the_top_of_the_repository(
+    file: str, address: str, state: State, post: Post
+) -> None:
+    """Files of a document are named from the folder of its project, beside which its prompts may lie."""
     state.pull(7, OWN, SHA)
     was, now = (documents.loop(documents.SONNET, prefix, [5]) for prefix in (100, 900))
     found = [
         documents.finding("growth", "system[0]", "is unplaced", tokens=900),
-        documents.finding("growth", "system[0]", "is placed", tokens=800, at="prompts/a.md:7"),
+        documents.finding("growth", "system[0]", "is placed", tokens=800, at=f"{file}:7"),
     ]
     scenarios = [documents.scenario("t.py::test", "over", was, now, findings=found)]
     post({**documents.document(scenarios), "project": "packages/agent"})
     (body,) = state.bodies(7)
-    assert (
-        f"[`prompts/a.md:7`](https://github.com/shop/agent/blob/{SHA}/packages/agent/prompts/a.md#L7)" in body
-    )
+    assert f"[`{file}:7`](https://github.com/shop/agent/blob/{SHA}/{address}#L7)" in body
 
 
 def test_a_giant_document_fits_a_comment(state: State, post: Post) -> None:

@@ -48,6 +48,23 @@ def test_tracked_and_new_files_but_not_ignored_ones(tmp_path: Path, git: Git) ->
     }
 
 
+def test_the_whole_repository_seen_from_a_folder_of_it(tmp_path: Path, git: Git) -> None:
+    """The tests of a package, whose prompts lie beside it."""
+    write(tmp_path, "packages/desk/agent.py", "SYSTEM = read()\n")
+    write(tmp_path, "packages/shop/prompt.md", "Answer briefly.\n")
+    git("add", ".")
+    git("commit", "-m", "Packages")
+    write(tmp_path, "prompts/support.md", "Be kind.\nAsk for the number of the order first.\n")
+    tree = read_source_tree(tmp_path / "packages" / "desk")
+    assert {*tree.files} == {
+        *("agent.py", "../shop/prompt.md", "../../agent.py", "../../prompts/support.md", "../../.gitignore"),
+    }
+    assert tree.changed == {"../../prompts/support.md": "Be kind.\n"}
+    found = tree.locate("Be kind.\n", "Be kind.\nAsk for the number of the order first.\n")
+    assert str(found.source) == "../../prompts/support.md:2"
+    assert str(tree.locate("", "Answer briefly.").source) == "../shop/prompt.md:1"
+
+
 def test_changed_since_the_branch_began(tmp_path: Path, git: Git) -> None:
     git("checkout", "-b", "topic")
     write(tmp_path, "prompts/support.md", "Be kind and brief.\n")
@@ -101,10 +118,6 @@ def test_without_git_what_lies_there(tmp_path: Path) -> None:
 def test_what_is_no_source_of_prompts(tmp_path: Path, git: Git, path: str, content: str | bytes) -> None:
     write(tmp_path, path, content)
     assert set(read_source_tree(tmp_path).files) == {".gitignore", "agent.py", "prompts/support.md"}
-
-
-def test_a_folder_inside_of_a_repository_sees_its_own_files(tmp_path: Path, git: Git) -> None:
-    assert dict(read_source_tree(tmp_path / "prompts").files) == {"support.md": "Be kind.\n"}
 
 
 def test_odd_bytes_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from posixpath import normpath
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, NotRequired, TypedDict, cast
 
@@ -671,7 +672,7 @@ def from_the_top(document: Document, prefix: str) -> Document:
             **one,
             "file": prefix + one["file"],
             "findings": [
-                {**found, "source": {**found["source"], "file": prefix + found["source"]["file"]}}
+                {**found, "source": {**found["source"], "file": normpath(prefix + found["source"]["file"])}}
                 if found["source"]
                 else found
                 for found in one["findings"]

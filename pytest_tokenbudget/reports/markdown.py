@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from posixpath import normpath
 from typing import cast
 from urllib.parse import quote
 
@@ -57,7 +58,7 @@ class Links:
 
         None if that is no plain path in the repository.
         """
-        path = f"{folder}/{source['file']}" if folder else source["file"]
+        path = normpath(f"{folder}/{source['file']}") if folder else source["file"]
         if ".." in path or path.startswith("/"):
             return None
         return f"{self.source}/{quote(path)}#L{source['line']:d}"

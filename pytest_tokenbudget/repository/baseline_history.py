@@ -6,6 +6,7 @@ In a run, `Committed` reads each file once. Files are written at the end of the 
 from __future__ import annotations
 
 import contextlib
+import posixpath
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -139,7 +140,8 @@ def _located(
     added = (text for texts in fields.values() for text in texts)
     texts = sorted(added, key=lambda text: len(text[0]) - len(text[1]))
     places = dict.fromkeys(source for text in texts if (source := sources.locate(*text).source))
-    return NewlyAccepted([*fields], [replace(source, file=prefix + source.file) for source in places])
+    from_top = [replace(source, file=posixpath.normpath(prefix + source.file)) for source in places]
+    return NewlyAccepted([*fields], from_top)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,12 @@ class Repository:
         prefix, _ = _position(folder)
         return cls(folder, prefix)
 
+    @property
+    def top(self) -> Repository:
+        """Return the same repository, opened at the top of its working tree."""
+        ups = [".."] * self.prefix.count("/")
+        return Repository(self.folder.joinpath(*ups), "") if ups else self
+
     @classmethod
     def create(cls, folder: Path) -> Repository:
         """Make a repository in `folder`. Raises GitError if git is not there."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from pytest_tokenbudget.errors import GitError
 from pytest_tokenbudget.repository.git import Repository
-from pytest_tokenbudget.sources import DATA, SourceTree
+from pytest_tokenbudget.sources import DATA, SourceTree, is_outside
 
 LARGEST = 512 * 1024
 """Most bytes of a file that is read although the change does not touch it: prompts are smaller."""
@@ -32,15 +33,18 @@ _TERMINAL = "= token budgets ="
 def read_source_tree(folder: Path) -> SourceTree:
     """Read the text files of `folder`, and what those that the current change touches held before it.
 
-    In a git repository, these are the files that are tracked, or new and not ignored. The change is all since
-    HEAD left the default branch, or else since the commit before. Files that it touches are read whatever
-    their size. Lock files, minified files, recordings, baselines and reports of this tool are left out: they
-    may hold prompts, but prompts do not come from them. Files that cannot be read raise nothing.
+    In a git repository, these are the files that are tracked, or new and not ignored; those of the repository
+    that lie outside of `folder` have a path that begins with `../`. The change is all since HEAD left the
+    default branch, or else since the commit before. Files that it touches are read whatever their size. Lock
+    files, minified files, recordings, baselines and reports of this tool are left out: they may hold prompts,
+    but prompts do not come from them. Files that cannot be read raise nothing.
     """
     changed: Mapping[str, str] = {}
     try:
-        repository = Repository.open(folder)
-        paths, changed = repository.files(), _changed(repository)
+        here = Repository.open(folder)
+        top = here.top
+        paths = [_from(here.prefix, path) for path in top.files()]
+        changed = {_from(here.prefix, path): was for path, was in _changed(top).items()}
     except GitError:
         paths = list(_walk(folder))
     files: dict[str, str] = {}
@@ -55,9 +59,14 @@ def read_source_tree(folder: Path) -> SourceTree:
     return SourceTree(files, {path: was for path, was in changed.items() if path in files}, unread)
 
 
-def _rank(path: str) -> tuple[bool, str]:
-    """Return a sort key that puts data files last."""
-    return PurePosixPath(path).suffix.lower() in DATA, path
+def _from(prefix: str, path: str) -> str:
+    """Return a path of a repository as seen from the folder `prefix` of it; empty is its top."""
+    return path.removeprefix(prefix) if path.startswith(prefix) else posixpath.relpath(path, prefix)
+
+
+def _rank(path: str) -> tuple[bool, bool, str]:
+    """Return a sort key that puts what lies outside of the folder last, and data files last of each."""
+    return is_outside(path), PurePosixPath(path).suffix.lower() in DATA, path
 
 
 def _changed(repository: Repository) -> dict[str, str]:

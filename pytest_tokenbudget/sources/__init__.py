@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import PurePosixPath
 
 from pytest_tokenbudget.model import Source
@@ -72,7 +71,8 @@ class Location:
 class SourceTree:
     """The text files of a repository (relative path to text), and what the change at hand does to them.
 
-    The files are indexed once, at the first question: keep one tree for a whole run.
+    A path that begins with `../` lies outside of the folder that the paths are relative to. The files are
+    indexed once, at the first question: keep one tree for a whole run.
     """
 
     files: Mapping[str, str]
@@ -98,8 +98,23 @@ class SourceTree:
 
     @cached_property
     def _others(self) -> tuple[_Index, _Index]:
-        """Indexes of all other files: first of sources, then of data."""
-        return _indexes({path: text for path, text in self.files.items() if path not in self.changed})
+        """Indexes of the other files of the folder: first of sources, then of data."""
+        return self._untouched(outside=False)
+
+    @cached_property
+    def _outside(self) -> tuple[_Index, _Index]:
+        """Indexes of the other files of the repository: first of sources, then of data."""
+        return self._untouched(outside=True)
+
+    def _untouched(self, *, outside: bool) -> tuple[_Index, _Index]:
+        paths = (path for path in self.files if path not in self.changed and is_outside(path) == outside)
+        return _indexes({path: self.files[path] for path in paths})
+
+    def _in_order(self) -> Iterator[_Index]:
+        """Yield every index in the order of search; each is made when it is come to."""
+        yield from self._changed
+        yield from self._others
+        yield from self._outside
 
     @cached_property
     def _answers(self) -> dict[tuple[bytes, bytes], Location]:
@@ -124,7 +139,7 @@ class SourceTree:
             return True
         return any(
             _contains(file.text.words, words)
-            for index in chain(self._changed, self._others)
+            for index in self._in_order()
             for file in index.candidates(words)
         )
 
@@ -226,7 +241,7 @@ class SourceTree:
     def _place(self, query: Query) -> Location:
         """Return where the first index that holds an addition has it, else the hole it was filled into."""
         filled: Location | None = None
-        for index in chain(self._changed, self._others):
+        for index in self._in_order():
             location = index.place(query)
             if location and location.sources:
                 return location
@@ -238,6 +253,11 @@ class SourceTree:
         if hole:
             return Location(filled=hole.source, missing=(hole.value,))
         return Location(missing=(query.text,))
+
+
+def is_outside(path: str) -> bool:
+    """Return whether a path leads out of the folder that it is relative to."""
+    return path.startswith("../")
 
 
 def _indexes(files: Mapping[str, str]) -> tuple[_Index, _Index]:

@@ -190,3 +190,10 @@ def test_files_are_named_from_the_top_of_the_repository() -> None:
     assert all(source["file"].startswith("part/") for source in sources if source)
     assert None in sources or sources
     assert from_the_top(documents.one_of_each(), "") == documents.one_of_each()
+    beside = documents.finding("growth", "system[0]", "is beside", tokens=9, at="../prompts/a.md:7")
+    was = documents.loop(documents.SONNET, 100, [5])
+    document = documents.document([documents.scenario("t.py::test", "over", was, was, findings=[beside])])
+    (scenario,) = from_the_top(document, "part/")["scenarios"]
+    assert [finding["source"] for finding in scenario["findings"]] == [
+        {**beside["source"], "file": "prompts/a.md"}  # type: ignore[dict-item]
+    ]
