@@ -430,10 +430,11 @@ class Ledger:
     def _other(self, sent: Sent) -> int | None:
         """Return the interaction that answers a request which is no model call: by method, path and order.
 
-        The same address comes first, then another query, then another host if this host is not recorded. If a
-        request is made more often than it was recorded, it gets the last answer again.
+        The same address comes first, then another query, then another host if this host is not recorded. A
+        path that is recorded nowhere may differ in ids that the client makes. If a request is made more often
+        than it was recorded, it gets the last answer again.
         """
-        held = self._traffic.others.get(sent.route, [])
+        held = self._traffic.others.get(sent.route) or self._traffic.alike(sent)
         same = [(number, one) for number, one in held if one.address == sent.address]
         if self.rules.exact:
             same = [
@@ -452,6 +453,8 @@ class Ledger:
         if not answering:
             return None
         number, recorded = answering[0]
+        if sent.route != recorded.route:
+            self.warn(f"{sent.place} is answered as {recorded.place} was: the id in its path is another one")
         if sent.is_upload and recorded.content != sent.content:
             self.warn(
                 f"{sent.place} uploads another file than was recorded, under the recorded id: nobody can "

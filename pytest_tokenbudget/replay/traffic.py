@@ -84,6 +84,13 @@ class Traffic:
             else:
                 self._add_one(number, one, one.request)
 
+    def alike(self, sent: Sent) -> list[tuple[int, Sent]]:
+        """Return what is no Messages traffic and differs from `sent` in ids that a client makes, in order."""
+        if sent.shape == sent.route:
+            return []
+        every = itertools.chain.from_iterable(self.others.values())
+        return sorted((n, one) for n, one in every if (one.host, one.shape) == (sent.host, sent.shape))
+
     def _add_one(self, number: int, sent: Sent, request: Request) -> None:
         answer = self._answer(number, request)
         whole = sent.in_full(self._threads, self.reader) or sent
@@ -208,6 +215,7 @@ STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
 """Beginnings of the content types whose answers come piece by piece."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # compared, never bound
+_MADE_ID = re.compile(r"(?<=/)(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32})(?=/|$)", re.I)
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*/.*")
 _BOUNDARY = re.compile(r"""boundary="?([^";,\s]+)""")
 _FIRST_WORDS = 80  # characters
@@ -311,6 +319,12 @@ class Sent:
         path = urlsplit(self.url).path or "/"
         versioned = _VERSIONED.search(path)
         return self.method, versioned[0] if versioned else path
+
+    @property
+    def shape(self) -> tuple[str, str]:
+        """Its route without ids that a client makes anew on every run: UUIDs, with dashes or without."""
+        method, path = self.route
+        return method, _MADE_ID.sub("*", path)
 
     @property
     def content(self) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -65,6 +66,18 @@ def test_a_query_that_varies(other: str, client: Any) -> None:
     assert is_faithful(ledger)
     (warning,) = ledger.warnings
     assert "/v1/files was asked more often than it was recorded" in warning
+
+
+@pytest.mark.parametrize("make_id", [lambda: str(uuid.uuid4()), lambda: uuid.uuid4().hex])
+def test_an_id_in_the_path_that_is_made_anew_on_every_run(other: str, make_id: Callable[[], str]) -> None:
+    recorded = record(lambda: [get(f"{other}/v1/runs/{make_id()}/state") for _ in range(2)])
+    with replaying(recorded) as ledger:
+        assert [get(f"{other}/v1/runs/{make_id()}/state") for _ in range(2)] == ["0", "1"]
+        assert len(ledger.warnings) == 2
+        assert "is answered as GET" in ledger.warnings[0]
+        for path in ("runs/17/state", f"runs/{make_id()}", f"files/{make_id()}/state"):
+            assert get(f"{other}/v1/{path}") == "{}", "refused"
+    assert is_faithful(ledger)
 
 
 def test_another_base_url(other: str) -> None:
