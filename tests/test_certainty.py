@@ -36,6 +36,7 @@ def test_it():
     for body in agent.requests(json.loads(pathlib.Path("bodies.json").read_text("utf-8"))):
         httpx2.post("https://api.anthropic.com/v1/messages", json=body)
 """
+AGAIN = "once more in another process: "
 UNCHANGED = "def requests(bodies):\n    return bodies\n"
 
 
@@ -110,6 +111,25 @@ class Recorded(Project):
         """Judge another agent."""
         self.change(agent)
         return self.judge()
+
+    def accept(self, told: Judged) -> Judged:
+        """Accept what a run told, and judge the same agent again: that is booked, and no doubt is left."""
+        update = self.judge("--token-budget-update")
+        assert update.status == 0
+        assert "suspected" not in update.words, "it is booked"
+        after = self.judge()
+        assert (after.status, after.verdicts) == (0, {"within"}), after.output
+        booked, charged = after.scenarios["test_it"]["baseline"], told.scenarios["test_it"]["measured"]
+        for metric in ("prompt_tokens", "cache_read_input_tokens"):  # an id has some tokens more or less
+            assert booked[metric] == pytest.approx(charged[metric], abs=60)
+        assert booked["cost_usd"] == pytest.approx(charged["cost_usd"], rel=0.01)
+        assert AGAIN not in after.output
+        assert "suspected" not in after.words, "it was accepted as what it is"
+        accepted = self.path / "token_budgets" / "accepted" / "test_it.yaml"
+        before = accepted.read_bytes()
+        assert self.judge("--token-budget-update").status == 0
+        assert accepted.read_bytes() == before, "a second update writes nothing"
+        return after
 
 
 @pytest.fixture
@@ -239,11 +259,12 @@ def test_a_second_replay_judges_where_a_verdict_hangs_on_it(project: Recorded, m
     assert "1 failed, 1 passed" not in result.output, "one test counts once"
     proof = "a second replay proves it: system[0] differs from process to process (date or time)"
     assert (proof in result.words) == (verdict == "over")
-    assert project.judge("--token-budget-update").status == 0
-    assert project.judge().verdicts == {"within"}, "what the failure names accepts it"
-    before = (project.path / "token_budgets" / "accepted" / "test_it.yaml").read_bytes()
-    assert project.judge("--token-budget-update").status == 0
-    assert (project.path / "token_budgets" / "accepted" / "test_it.yaml").read_bytes() == before
+    if verdict == "over":
+        project.accept(result)
+    else:
+        untouched = (project.path / "token_budgets" / "test_it.yaml").read_bytes()
+        assert project.judge("--token-budget-update").status == 0
+        assert (project.path / "token_budgets" / "test_it.yaml").read_bytes() == untouched, "it passes"
 
 
 STAMPED = """
@@ -276,8 +297,97 @@ def test_a_clock_is_judged_by_a_replay_in_which_time_goes_by(project: Recorded, 
         assert result.over("test_it") == {"cache_share", "cost_usd"}
         assert "(date or time)" in result.words
         assert measured["prompt_tokens"] == pytest.approx(3 * 3622, abs=60)
-        assert project.judge("--token-budget-update").status == 0
-        assert project.judge().verdicts == {"within"}, "what the failure names accepts it"
+        after = project.accept(result)
+        assert after.scenarios["test_it"]["baseline"] == measured
+        assert after.scenarios["test_it"]["measured"] == measured
+
+
+IDS = """
+import uuid
+
+
+def requests(bodies):
+    run = uuid.uuid4().hex
+    for body in bodies:
+        body["system"][0]["text"] = f"Run {run}. " + body["system"][0]["text"]
+        yield body
+"""
+CHARGED = {
+    "a clock of seconds": (STAMPED.format(format="%H:%M:%S"), COLD_TURNS),
+    "a clock of seconds, warm": (STAMPED.format(format="%H:%M:%S"), [(WARM, usage(12, 0, 3600))] * 3),
+    "an id of the process": (IDS, [(WARM, usage(12, 0, 3600))] * 3),
+}
+LOST = {"a clock of seconds": 3, "a clock of seconds, warm": 3, "an id of the process": 1}
+"""How many turns write what comes behind the value."""
+LONGER = """
+
+def requests(bodies, asked=requests):
+    for body in asked(bodies):
+        body["system"][0]["text"] += " Never promise anything to anybody, and say so at once." * 60
+        yield body
+"""
+
+
+@pytest.mark.parametrize("value", CHARGED)
+def test_what_a_second_replay_charges_is_what_is_accepted(project: Recorded, value: str) -> None:
+    """What was told is booked: the same agent is neither over nor improved by it, and a better one is."""
+    agent, turns = CHARGED[value]
+    project.record(*turns)
+    result = project.changed(agent)
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    after = project.accept(result)
+    read = after.scenarios["test_it"]["measured"]["cache_read_input_tokens"]
+    assert read == pytest.approx(result.scenarios["test_it"]["measured"]["cache_read_input_tokens"], abs=60)
+    stability = project.judge("--token-budget-stability")
+    assert (stability.status, "the prefix of another process" in stability.words) == (1, True)
+    assert project.changed(UNCHANGED).verdicts == {"improved"}
+    project.change(agent)
+    assert project.judge("--token-budget-update").status == 0
+    longer = project.changed(agent + LONGER)
+    assert (longer.verdicts, longer.over("test_it")) == ({"over"}, {"prompt_tokens", "cost_usd"})
+    lost = longer.scenarios["test_it"]["measured"]["cache_creation_input_tokens"]
+    assert lost > after.scenarios["test_it"]["measured"]["cache_creation_input_tokens"] + LOST[value] * 600
+    project.accept(longer)
+
+
+def test_an_update_by_several_processes_accepts_what_was_told(project: Recorded) -> None:
+    project.record(*COLD_TURNS)
+    project.change(STAMPED.format(format="%H:%M:%S"))
+    told = project.judge("-n", "2")
+    assert told.verdicts == {"over"}
+    assert project.judge("-n", "2", "--token-budget-update").status == 0
+    after = project.judge("-n", "2")
+    assert (after.status, after.verdicts) == (0, {"within"}), after.output
+    assert after.scenarios["test_it"]["measured"] == told.scenarios["test_it"]["measured"]
+
+
+def test_an_update_replays_once_more_only_where_a_judging_run_does(project: Recorded) -> None:
+    """What is over by its tokens is accepted as it is told: the clock beside it is not charged."""
+    project.record(*COLD_TURNS)
+    grown = project.changed(STAMPED.format(format="%H:%M:%S") + LONGER)
+    assert (grown.verdicts, AGAIN in grown.output) == ({"over"}, False)
+    update = project.judge("--token-budget-update")
+    assert (update.status, AGAIN in update.output) == (0, False), update.output
+    after = project.judge()
+    assert (after.status, after.verdicts) == (0, {"within"}), after.output
+    assert after.scenarios["test_it"]["baseline"] == grown.scenarios["test_it"]["measured"]
+
+
+def test_a_clock_that_was_accepted_as_it_stands_still_goes_on_to_do_so(project: Recorded) -> None:
+    """Baselines of before have the numbers of a replay in which no time goes by. They hold."""
+    project.record(*COLD_TURNS)
+    still = STAMPED.format(format="%H:%M:%S").replace("datetime.datetime.now()", "datetime.time(10, 31, 7)")
+    project.change(still)
+    assert project.judge("--token-budget-update-all").status == 0
+    accepted = (project.path / "token_budgets" / "accepted" / "test_it.yaml").read_text("utf-8")
+    assert "10:31:07" in accepted
+    assert "volatile" not in accepted
+    result = project.changed(STAMPED.format(format="%H:%M:%S"))
+    assert (result.status, result.verdicts) == (0, {"within"}), result.output
+    measured = result.scenarios["test_it"]["measured"]
+    assert measured == result.scenarios["test_it"]["baseline"]
+    assert project.judge("--token-budget-update").status == 0
+    assert project.judge().scenarios["test_it"]["measured"] == measured
 
 
 def test_a_router_that_is_asked_the_same_is_not_taken_for_the_turn_with_the_clock(project: Recorded) -> None:

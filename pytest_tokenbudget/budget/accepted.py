@@ -73,6 +73,9 @@ class AcceptedTurn:
     """Empty if only its numbers differ, for example because another turn changed the prompt cache."""
     gone: bool = False
     """Whether the turn is not asked for any more."""
+    volatile: bool = False
+    """Whether a second replay proved that its cached prefix is another one in every process, or with every
+    second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class AcceptedCassette:
             if turn.of >= len(recorded):
                 raise BaselineError(f"the recording has no turn {turn.of}")
             request = None if turn.gone else edited(recorded[turn.of], turn.edits)
-            accepted[turn.of] = Accepted(request, turn.usage, turn.basis)
+            accepted[turn.of] = Accepted(request, turn.usage, turn.basis, turn.volatile)
         return accepted
 
 
@@ -423,9 +426,9 @@ def _turn(value: Mapping[str, Any], edits: Mapping[str, Edit]) -> AcceptedTurn:
         return AcceptedTurn(int(value["of"]), Usage(), Basis.RECORDED, gone=True)
     usage = Usage(1, read_models(value["models"], "models"))
     keys = value.get("edits", ())
-    return AcceptedTurn(
-        int(value["of"]), usage, Basis(value["basis"]), tuple(edits[str(key)] for key in keys)
-    )
+    put_in = tuple(edits[str(key)] for key in keys)
+    volatile = bool(value.get("volatile", False))
+    return AcceptedTurn(int(value["of"]), usage, Basis(value["basis"]), put_in, volatile=volatile)
 
 
 def format_accepted(scenarios: Mapping[str, Sequence[AcceptedCassette]]) -> str:
@@ -458,7 +461,8 @@ def _turn_table(turn: AcceptedTurn, by_key: dict[str, dict[str, Any]]) -> dict[s
         keys.append(digest(table)[:8])
         by_key[keys[-1]] = {**table, "tools": dict(edit.tools)} if edit.tools else table
     written = {"of": turn.of, "basis": str(turn.basis), "models": format_models(turn.usage.by_rate)}
-    return {**written, "edits": keys} if keys else written
+    beside: dict[str, Any] = {"volatile": True} if turn.volatile else {}
+    return {**written, **beside, "edits": keys} if keys else {**written, **beside}
 
 
 def write_accepted(

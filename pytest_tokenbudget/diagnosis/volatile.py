@@ -52,7 +52,7 @@ def volatile(run: Run, sources: SourceTree | None, told: Collection[str]) -> lis
     `told` holds the places whose breaks are findings already. Without `sources`, only another order is told.
     """
     found: dict[tuple[str, Change, Kind], Finding] = {}
-    for turn in run.turns:
+    for turn in (turn for turn in run.turns if not turn.volatile):
         for difference in _changes(turn.pair.recorded.prompt, turn.pair.request.prompt):
             key = (difference.where, difference.change, difference.kind)
             if key not in found and difference.where not in told and (one := _finding(difference, sources)):
@@ -235,6 +235,31 @@ def _at_no_time(text: str) -> str:
     return _TIME.sub(
         lambda match: match[0] if match["fraction"] or match["decimals"] else _form(match[0]), text
     )
+
+
+def with_times_of(was: str, now: str) -> str:
+    """Return the text `now` with the times of `was` where both tell one of the same form at one place."""
+    old, new = (re.findall(r"\s+|\S+", text) for text in (was, now))
+    pieces: list[str] = []
+    reached = 0
+    for begin, end, start, stop in replaced([*map(_at_no_time, old)], [*map(_at_no_time, new)]):
+        pieces += old[reached:begin] + new[start:stop]
+        reached = end
+    return "".join(pieces + old[reached:])
+
+
+def is_still_volatile(was: Prompt, now: Prompt) -> bool:
+    """Return whether a prompt may be as volatile as an accepted one: its prefix did not lose the value."""
+    before, after = ("\n".join(text for _, text in _texts_by_place(prompt)) for prompt in (was, now))
+    if before == after or is_reordered(before, after):
+        return True
+    gone, put_in = (_kinds_in(words) for words in _changed_words(before, after))
+    return not gone or bool(gone & put_in)
+
+
+def _kinds_in(text: str) -> set[Kind]:
+    kinds = {kind for kind, _ in values_in(text)}
+    return kinds | {Kind.COUNTER} if not kinds and NUMBER.search(text) else kinds
 
 
 def _form(time: str) -> str:

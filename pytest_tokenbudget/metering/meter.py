@@ -579,6 +579,9 @@ class Turn:
     """What the accepted request bills as this run measures it; None if none was accepted."""
     came_back: bool = False
     """Whether it was accepted that the turn is gone, and it is asked for again."""
+    volatile: bool = False
+    """Whether it is proved, or was accepted as proved, that another process or another second has another
+    cached prefix there."""
 
     @property
     def basis(self) -> Basis:

@@ -333,7 +333,9 @@ def facts(finding: FindingEntry) -> list[str]:
 
 
 SECOND_REPLAY = "second replay"
-"""`Finding.where` of what a second replay in another process has shown."""
+"""`Finding.where` of what a second replay in another process has proved, which is charged."""
+UNCHARGED = "second replay, not charged"
+"""`Finding.where` of what a second replay has shown, and what nothing charges."""
 _PROOF = "--token-budget-stability replays once more in another process and tells."
 _WAYS_OUT = (
     "A newer pytest-tokenbudget may know it; --token-budget-count=api counts it exactly, for free, and "
@@ -395,7 +397,7 @@ def is_note(finding: FindingEntry) -> bool:
 
 def is_suspicion(finding: FindingEntry) -> bool:
     """Return whether a finding tells a value that no second replay has looked at."""
-    return finding["kind"] == FindingKind.VOLATILE and finding["where"] != SECOND_REPLAY
+    return finding["kind"] == FindingKind.VOLATILE and finding["where"] not in (SECOND_REPLAY, UNCHARGED)
 
 
 def _next_step(finding: FindingEntry) -> str:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pytest_tokenbudget.model import FindingKind
-from pytest_tokenbudget.reports.change_view import is_suspicion, notes, sentence
+from pytest_tokenbudget.reports.change_view import SECOND_REPLAY, is_suspicion, notes, sentence
 from pytest_tokenbudget.reports.document import Count, Document, ScenarioEntry, is_measured
 from pytest_tokenbudget.reports.scenario_view import (
     METRICS,
@@ -258,9 +258,10 @@ def line(document: Document) -> str:
 
 def _is_suspected(scenario: ScenarioEntry) -> bool:
     """Return whether its cached prefix may be another one in every process, which nothing charges."""
-    if fails(scenario):  # what a second replay proves is charged then
-        return any(map(is_suspicion, scenario["findings"]))
-    return any(finding["kind"] == FindingKind.VOLATILE for finding in scenario["findings"])
+    found = [one for one in scenario["findings"] if one["kind"] == FindingKind.VOLATILE]
+    if fails(scenario):
+        return any(map(is_suspicion, found))
+    return any(one["where"] != SECOND_REPLAY for one in found)
 
 
 def _sums(document: Document, compared: Sequence[ScenarioEntry]) -> Iterator[str]:

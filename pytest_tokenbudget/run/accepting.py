@@ -7,13 +7,20 @@ measured from them in the same way and by the same counter, so that errors cance
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
-from pytest_tokenbudget.budget.accepted import AcceptedCassette, AcceptedTurn, edits_between, format_accepted
+from pytest_tokenbudget.budget.accepted import (
+    AcceptedCassette,
+    AcceptedTurn,
+    edited,
+    edits_between,
+    format_accepted,
+)
 from pytest_tokenbudget.budget.baselines import Baseline, recording_digest
 from pytest_tokenbudget.diagnosis.values import kind_of_difference
+from pytest_tokenbudget.diagnosis.volatile import is_still_volatile, timed_as_recorded, with_times_of
 from pytest_tokenbudget.metering.estimate import Estimate
 from pytest_tokenbudget.metering.meter import Measured, Meter, Run, Turn, is_turn
 from pytest_tokenbudget.model import Basis, Paired, Usage
@@ -88,14 +95,15 @@ def replayed(
     else asks this recording, so that a turn that is not asked for is gone. `only` are the numbers of the
     exchanges that the scenario itself asked for: its turns.
     """
-    accepted = recording.accepted
+    accepted, pairs = recording.accepted, _at_accepted_times(recording)
     gone = {id(recording.exchanges[index]) for index, turn in accepted.items() if turn.request is None}
     unplayed = tuple(exchange for exchange in unplayed if id(exchange) not in gone)
-    if accepted and not (misses or unplayed or reshaped) and _is_as_accepted(recording):
-        return Run(tuple(_as_accepted(meter, recording, only)))
+    if accepted and not (misses or unplayed or reshaped) and _is_as_accepted(recording, pairs):
+        return Run(tuple(_as_accepted(meter, recording, pairs, only)))
+    meter = _as_proved(meter, accepted)
     run = meter.replayed(
         recording.exchanges,
-        recording.pairs,
+        pairs,
         misses=misses,
         unplayed=unplayed,
         reshaped=reshaped,
@@ -104,7 +112,68 @@ def replayed(
         only=only,
         measured=None if whole else _shared(meter, recording)[0],
     )
-    return _since_accepted(meter, run, recording, whole=whole) if accepted else run
+    return _since_accepted(meter, run, recording, pairs, whole=whole) if accepted else run
+
+
+def _at_accepted_times(recording: Recording) -> Sequence[Pair]:
+    """Return what is asked, at the accepted time of each turn that was accepted with a clock.
+
+    No time goes by in a replay: what its clock says is not the agent's doing.
+    """
+    pairs: list[Pair] = []
+    for pair in recording.pairs:
+        accepted = recording.accepted.get(pair.index)
+        if accepted and accepted.volatile and accepted.request:
+            request = _at_times_of(accepted.request, pair.request)
+            is_accepted = request.digest == accepted.request.digest
+            how = Paired.EXACT if is_accepted else pair.how
+            pair = replace(pair, request=request, how=how, by_acceptance=is_accepted)
+        pairs.append(pair)
+    return pairs
+
+
+def _at_times_of(was: Request, now: Request) -> Request:
+    """Return the request `now` with the times of `was` where both tell one of the same form."""
+    edits = (
+        replace(edit, added=(with_times_of("".join(edit.removed), "".join(edit.added)),))
+        for edit in edits_between(was, now)
+    )
+    return edited(was, [edit for edit in edits if edit.added != ("".join(edit.removed),)])
+
+
+def _as_proved(meter: Meter, accepted: Mapping[int, Accepted]) -> Meter:
+    """Return a meter that takes prefixes for volatile which were accepted so, while they hold a value there.
+
+    The times that they were accepted with stand; other ones are those of a replay.
+    """
+    known = {index: turn.request for index, turn in accepted.items() if turn.volatile and turn.request}
+    if not known:
+        return meter
+
+    def volatile(pairs: Sequence[Pair]) -> set[int]:
+        proved = {p.index for p in pairs if _stays_volatile(accepted.get(p.index), p.request)}
+        return proved.union(meter.volatile(pairs))
+
+    def timed(pairs: Iterable[Pair]) -> dict[int, Prompt]:
+        proved, others = _parted(pairs, known)
+        stand = timed_as_recorded(replace(pair, recorded=known[pair.index]) for pair in proved)
+        as_accepted = (
+            replace(pair, request=replace(pair.request, prompt=stand[pair.index]))
+            if pair.index in stand
+            else pair
+            for pair in proved
+        )
+        return {**meter.timed(others), **stand, **timed_as_recorded(as_accepted, time_goes_by=True)}
+
+    return replace(meter, volatile=volatile, timed=timed)
+
+
+def _parted(pairs: Iterable[Pair], known: Collection[int]) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs whose index is `known`, and the others."""
+    parts: tuple[list[Pair], list[Pair]] = ([], [])
+    for pair in pairs:
+        parts[pair.index not in known].append(pair)
+    return parts
 
 
 def _shared(meter: Meter, recording: Recording) -> tuple[Measured, Measured]:
@@ -112,15 +181,15 @@ def _shared(meter: Meter, recording: Recording) -> tuple[Measured, Measured]:
     return meter.shared.setdefault(recording, (Measured(), Measured()))
 
 
-def _turn_pairs(recording: Recording) -> dict[int, Pair]:
+def _turn_pairs(recording: Recording, pairs: Iterable[Pair]) -> dict[int, Pair]:
     """Return the paired turns by index, in recorded order."""
-    turns = [pair for pair in recording.pairs if is_turn(recording.exchanges[pair.index])]
+    turns = [pair for pair in pairs if is_turn(recording.exchanges[pair.index])]
     return {pair.index: pair for pair in sorted(turns, key=lambda pair: pair.index)}
 
 
-def _is_as_accepted(recording: Recording) -> bool:
+def _is_as_accepted(recording: Recording, pairs: Sequence[Pair]) -> bool:
     """Return whether every turn asks exactly what was accepted, or if nothing was, what was recorded."""
-    for index, pair in _turn_pairs(recording).items():
+    for index, pair in _turn_pairs(recording, pairs).items():
         accepted = recording.accepted.get(index)
         was = pair.recorded if accepted is None else accepted.request
         if was is None or not _same_betas(was.prompt, pair.request.prompt):
@@ -136,23 +205,28 @@ def _same_betas(was: Prompt, now: Prompt) -> bool:
     return was.betas is None or was.betas == now.betas
 
 
-def _as_accepted(meter: Meter, recording: Recording, only: Collection[int]) -> Iterator[Turn]:
+def _as_accepted(
+    meter: Meter, recording: Recording, pairs: Sequence[Pair], only: Collection[int]
+) -> Iterator[Turn]:
     exchanges = meter.from_one_start(recording.exchanges)
-    for index, pair in _turn_pairs(recording).items():
+    for index, pair in _turn_pairs(recording, pairs).items():
         if index not in only:
             continue
         accepted, answer = recording.accepted.get(index), exchanges[index].answer
         usage = accepted.usage if accepted else meter.tiered(answer.usage or Usage(1))
         basis, total = accepted.basis if accepted else Basis.RECORDED, usage.main_tokens.prompt_tokens
         same = replace(pair, answer=answer, recorded=pair.request, by_acceptance=accepted is not None)
-        yield Turn(same, usage, usage, Estimate(total, basis, total, total), accepted=usage)
+        known, volatile = Estimate(total, basis, total, total), bool(accepted and accepted.volatile)
+        yield Turn(same, usage, usage, known, accepted=usage, volatile=volatile)
 
 
-def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool) -> Run:
+def _since_accepted(
+    meter: Meter, run: Run, recording: Recording, asked: Sequence[Pair], *, whole: bool
+) -> Run:
     if whole:
         was = meter.replayed(recording.exchanges, _accepted_pairs(recording, None))
     else:  # what others have asked before may have left a cache, as accepted too
-        pairs = _accepted_pairs(recording, set(_turn_pairs(recording)))
+        pairs = _accepted_pairs(recording, set(_turn_pairs(recording, asked)))
         mine, shared = {turn.pair.index for turn in run.turns}, _shared(meter, recording)[1]
         was = meter.replayed(recording.exchanges, pairs, only=mine, measured=shared)
     before = {turn.pair.index: turn for turn in was.turns}
@@ -163,12 +237,20 @@ def _since_accepted(meter: Meter, run: Run, recording: Recording, *, whole: bool
         stored = accepted.usage if accepted else meter.tiered(turn.pair.answer.usage or Usage(1))
         if index in before:
             turn = meter.since(turn, before[index], stored)
+            turn = replace(turn, volatile=_stays_volatile(accepted, turn.pair.request))
         elif accepted and accepted.request is None:
             turn = replace(turn, recorded=None, estimate=replace(turn.estimate, parts=()), came_back=True)
         turns.append(turn)
     known = {id(recording.exchanges[index]): turn for index, turn in recording.accepted.items()}
     unplayed = tuple(_as_it_was_accepted(one, known.get(id(one))) for one in run.unplayed)
     return replace(run, turns=tuple(turns), unplayed=unplayed)
+
+
+def _stays_volatile(accepted: Accepted | None, request: Request) -> bool:
+    """Return whether a turn that was accepted as volatile may still be it."""
+    if accepted is None or accepted.request is None or not accepted.volatile:
+        return False
+    return is_still_volatile(accepted.request.prompt, request.prompt)
 
 
 def _as_it_was_accepted(exchange: Exchange, accepted: Accepted | None) -> Exchange:
@@ -288,10 +370,12 @@ class Acceptance:
                 continue
             request = exchange.request if turn.pair.is_recorded else self._hidden(turn.pair.request)
             was, usage = known.get(of), self.meter.tiered(exchange.answer.usage or Usage(1))
-            if was and was.request and was.usage == turn.usage and says_the_same(was.request, request):
+            as_before = was and (was.usage, was.volatile) == (turn.usage, turn.volatile)
+            if was and as_before and was.request and says_the_same(was.request, request):
                 yield written[of]
             elif usage != turn.usage or not says_the_same(exchange.request, request):
-                yield AcceptedTurn(of, turn.usage, turn.basis, edits_between(exchange.request, request))
+                edits = edits_between(exchange.request, request)
+                yield AcceptedTurn(of, turn.usage, turn.basis, edits, volatile=turn.volatile)
 
     def _hidden(self, request: Request) -> Request:
         """Return a request without secrets."""

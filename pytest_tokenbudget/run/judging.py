@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +30,9 @@ from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, mean_usage
 from pytest_tokenbudget.reports.document import ScenarioEntry
 from pytest_tokenbudget.reports.scenario_view import MISBILLED
-from pytest_tokenbudget.repository.baseline_history import Committed
+from pytest_tokenbudget.repository.baseline_history import Committed, MeasuredOn
 from pytest_tokenbudget.repository.source_files import read_source_tree
-from pytest_tokenbudget.run.accepting import accepted_usage, recounted, says_the_same
+from pytest_tokenbudget.run.accepting import accepted_usage, recounted
 from pytest_tokenbudget.run.scenario import Scenario
 from pytest_tokenbudget.run.stability import Suspicion, suspicion
 from pytest_tokenbudget.settings import Options, ScenarioSettings, SettingsFiles
@@ -308,29 +308,40 @@ class Judge:
                         "git, and update it"
                     )
 
-    def suspicion(self, scenario: Scenario, run: Run) -> Suspicion | None:
+    def suspicion(
+        self, scenario: Scenario, run: Run, accept: Callable[[Run], MeasuredOn | None]
+    ) -> Suspicion | None:
         """Return what a second replay must tell of a scenario that passes, or None if nothing depends on it.
 
         Something does if it would fail in case a changed prefix, which looks so, differs in every process.
+        What an update takes in that case is what `accept` returns of the run.
         """
-        options = self.options
-        judges = options.judge and scenario.settings.exclude is None
-        if options.is_second_replay or options.calls or options.update or not judges:
+        options, place, settings = self.options, scenario.place, scenario.settings
+        judges = options.judge and settings.exclude is None
+        if options.is_second_replay or options.calls or not judges:
             return None
         found, lost, timed = self._hanging(scenario, run)
-        if not (lost or timed):
+        if not (lost or timed) or self._as_judged(scenario, run).verdict.fails:
             return None
-        place, settings = scenario.place, scenario.settings
-        entries = [(numbers, self.examine(place, settings, as_lost)) for numbers, as_lost in lost]
+        entries = [
+            (numbers, self.examine(place, settings, as_lost), accept(as_lost)) for numbers, as_lost in lost
+        ]
         return suspicion(place.id, found, entries, timed)
 
-    def is_suspected(self, scenario: Scenario, run: Run) -> bool:
-        """Return whether a second replay may fail a scenario that passes, for more than was accepted."""
-        pairs = (turn.pair for turn in run.turns)
-        if all(says_the_same(pair.recorded, pair.request) for pair in pairs):
-            return False
-        _, lost, timed = self._hanging(scenario, run)
-        return bool(lost or timed)
+    def _as_judged(self, scenario: Scenario, run: Run) -> Judgement:
+        """Return the judgement of a run against its baseline, in an update too."""
+        return self.against_baseline(self.committed.of(scenario.place), run, scenario.settings)[0]
+
+    def loses_cache(self, scenario: Scenario, run: Run) -> bool:
+        """Return whether a run is over by what the cache serves, and by no more."""
+        judgement = self._as_judged(scenario, run)
+        over = {limit.metric for limit in judgement.limits if limit.over}
+        return judgement.verdict == Verdict.OVER and over <= _BY_CACHE
+
+    def with_clocks(self, run: Run) -> Run:
+        """Return a run in which time goes by with the turns marked whose cached prefix has gained a clock."""
+        found = clocked([turn.pair for turn in run.turns])
+        return _marked(run, _keys(run, [one.now for one in found]))
 
     def _hanging(
         self, scenario: Scenario, run: Run
@@ -340,32 +351,29 @@ class Judge:
         That is (numbers of turns, the run if each process has another prefix there), all together first, and
         the turns with a clock, if it would fail were each of them alone.
         """
-        pairs, committed = [turn.pair for turn in run.turns], self.committed.of(scenario.place)
+        pairs = [turn.pair for turn in run.turns]
         found, timed = suspects(pairs), clocked(pairs)
-
-        def fails(other: Run) -> bool:
-            return self.against_baseline(committed, other, scenario.settings)[0].verdict.fails
-
         groups: dict[object, list[int]] = defaultdict(list)
         for number, suspect in enumerate(found):
             groups[suspect.places].append(number)
         together = [[*range(len(found))]] if len(groups) > 1 else []
         lost = []
         for numbers in (*together, *groups.values()):
-            as_lost = scenario.run(self._as_lost([found[number].now for number in numbers]), self.options)
-            if fails(as_lost):
+            as_lost = self._as_lost(scenario, _keys(run, [found[number].now for number in numbers]))
+            if self._as_judged(scenario, as_lost).verdict.fails:
                 lost.append((numbers, as_lost))
-        ticks = bool(timed) and fails(_without_reads(run, [one.now for one in timed]))
-        return found, lost, timed if ticks else []
+        if timed:
+            alone = _without_reads(run, _keys(run, [one.now for one in timed]))
+            timed = timed if self._as_judged(scenario, alone).verdict.fails else []
+        return found, lost, timed
 
-    def _as_lost(self, prompts: Sequence[Prompt]) -> Meter:
-        """Return a meter that takes the cached prefixes of these prompts for different in every process."""
+    def _as_lost(self, scenario: Scenario, keys: Collection[_Key]) -> Run:
+        """Measure a scenario as if each process had another cached prefix on these turns, and mark them."""
 
         def volatile(pairs: Sequence[Pair]) -> set[int]:
-            lost = {pair.index for pair in pairs if any(pair.request.prompt is prompt for prompt in prompts)}
-            return lost.union(self.meter.volatile(pairs))
+            return {pair.index for pair in pairs if _key(pair) in keys}.union(self.meter.volatile(pairs))
 
-        return replace(self.meter, volatile=volatile, shared={})
+        return _marked(scenario.run(replace(self.meter, volatile=volatile, shared={}), self.options), keys)
 
     def lasts(self, names: Names) -> bool:
         """Return whether names come in this order in every process, as far as that can be known."""
@@ -388,11 +396,34 @@ def _undecided(judgement: Judgement, run: Run) -> Iterator[Finding]:
     yield Finding(FindingKind.UNKNOWN, "cache", text)
 
 
-def _without_reads(run: Run, prompts: Sequence[Prompt]) -> Run:
-    """Return a run whose turns that ask `prompts` read nothing: what was read is written."""
+_BY_CACHE = frozenset({"cost_usd", "max_cost_usd", "cache_share"})
+"""What may pass its limit by what the cache serves."""
+
+_Key = tuple[int, str]
+"""Which turn a pair is, and what it asks, however often it is measured."""
+
+
+def _key(pair: Pair) -> _Key:
+    return pair.index, pair.request.digest
+
+
+def _keys(run: Run, prompts: Sequence[Prompt]) -> set[_Key]:
+    """Return the keys of the turns of a run that ask these very prompts."""
+    asked = set(map(id, prompts))
+    return {_key(turn.pair) for turn in run.turns if id(turn.pair.request.prompt) in asked}
+
+
+def _marked(run: Run, keys: Collection[_Key]) -> Run:
+    """Return a run with these turns marked as volatile, beside those that are."""
+    turns = (replace(turn, volatile=turn.volatile or _key(turn.pair) in keys) for turn in run.turns)
+    return replace(run, turns=tuple(turns))
+
+
+def _without_reads(run: Run, keys: Collection[_Key]) -> Run:
+    """Return a run of which these turns read nothing: what was read is written."""
 
     def alone(turn: Turn) -> Turn:
-        if not any(turn.pair.request.prompt is prompt for prompt in prompts):
+        if _key(turn.pair) not in keys:
             return turn
         usage = turn.usage
         read = {rate: {"5m": tokens.cache_read_input_tokens} for rate, tokens in usage.by_rate.items()}

@@ -17,10 +17,10 @@ from typing import TypedDict
 from pytest_tokenbudget.budget.verdict import LiveRuns, LiveVerdict, judge_live, may_stop
 from pytest_tokenbudget.errors import GitError, RecordingError, ReportError, TokenBudgetError
 from pytest_tokenbudget.files import encoded, seen_from, write_atomically
-from pytest_tokenbudget.model import Finding, FindingKind, ScenarioId
+from pytest_tokenbudget.model import Finding, FindingKind, ScenarioId, Verdict
 from pytest_tokenbudget.reports import build
 from pytest_tokenbudget.reports.build import Place, merge_samples
-from pytest_tokenbudget.reports.change_view import SECOND_REPLAY, is_suspicion
+from pytest_tokenbudget.reports.change_view import SECOND_REPLAY, UNCHARGED, is_suspicion
 from pytest_tokenbudget.reports.document import (
     Document,
     ExcludedEntry,
@@ -224,8 +224,8 @@ class Results:
     def replay_again(self, arguments: Sequence[str], invoked_in: Path) -> list[tuple[ScenarioEntry, str]]:
         """Replay once more elsewhere, if a verdict depends on it or it is asked for, and say what it cost.
 
-        Returns the entries that fail by it, each with the reason; what it shows is added to them. What keeps
-        it from being made is told, and fails the run if it was asked for.
+        Returns the entries that fail by it, each with the reason; what it shows is added to them, and an
+        update takes it. What keeps it from being made is told, and fails the run if it was asked for.
         """
         names = [ScenarioId(name).argument for name in self._suspicions]
         if self._options.stability:
@@ -235,7 +235,8 @@ class Results:
         problems, began = self._problems if self._options.stability else self._told, time.monotonic()
         tests = [str(self._session.root / name) for name in dict.fromkeys(names)]
         try:
-            second = asked_elsewhere(tests, arguments, invoked_in, self._session.root)
+            update, root = self._options.update, self._session.root
+            second = asked_elsewhere(tests, arguments, invoked_in, root, update=update)
         except RecordingError as error:
             problems.append(str(error))
             return []
@@ -246,7 +247,7 @@ class Results:
         return [*self._proved(second), *(self._unstable(second) if self._options.stability else ())]
 
     def _proved(self, second: Mapping[str, Replayed]) -> Iterator[tuple[ScenarioEntry, str]]:
-        """Yield the scenarios whose changed prefix is proved to differ in every process, judged by that."""
+        """Yield the scenarios that fail since their changed prefix is proved to differ in every process."""
         for name, suspected in self._suspicions.items():
             (entry,) = self._entries[name]
             if name not in second:
@@ -254,7 +255,7 @@ class Results:
                 continue
             for prompt in second[name].prompts:
                 self._session.redactor.learn(body_of(prompt))
-            finished = resolved(suspected, entry, second[name], self._session.judge.lasts)
+            finished = resolved(suspected, second[name], self._session.judge.lasts)
             if finished.entry is not None:
                 text = self._session.redactor.text(finished.proof)
                 entry = finished.entry
@@ -262,7 +263,10 @@ class Results:
                     entry["findings"] = [one for one in entry["findings"] if not is_suspicion(one)]
                 entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, SECOND_REPLAY, text)))
                 self._entries[name] = [entry]
-                yield entry, failure_text(entry)
+                if finished.measured_on is not None:
+                    self.measured_on[name] = finished.measured_on
+                if Verdict(entry["verdict"]).fails:
+                    yield entry, failure_text(entry)
                 continue
             kept = [one for one in entry["findings"] if one["where"] not in finished.edits]
             entry["findings"] = [
@@ -274,7 +278,7 @@ class Results:
                     text = f"{differs}; what was accepted has the like there, so that nothing is charged"
                 else:
                     text = f"{differs}; no limit is passed by what that loses, and it is not charged"
-                entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, SECOND_REPLAY, text)))
+                entry["findings"].append(build.finding(Finding(FindingKind.VOLATILE, UNCHARGED, text)))
 
     def _unstable(self, second: Mapping[str, Replayed]) -> list[tuple[ScenarioEntry, str]]:
         """Return all entries whose prompts differ in the second process, with what differs."""
@@ -308,7 +312,7 @@ class Results:
         if self._session.spending and (refused := self._session.spending.closing()):
             outcome.problems.append(refused)
         outcome.problems += self._suite_is_over() if self._options.live else ()
-        if self._options.update or self._options.migrate:
+        if (self._options.update or self._options.migrate) and not self._options.is_second_replay:
             updated = self._update(outcome.document["scenarios"])
             outcome.written += updated.written
             outcome.problems += updated.problems

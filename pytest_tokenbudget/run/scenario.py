@@ -27,7 +27,8 @@ from pytest_tokenbudget.reports.document import FormerlyEntry
 from pytest_tokenbudget.run.accepting import replayed
 from pytest_tokenbudget.run.allowance import Allowance
 from pytest_tokenbudget.settings import MARKER, Options, RecordMode, ScenarioSettings, Settings
-from pytest_tokenbudget.wire.exchange import Pair
+from pytest_tokenbudget.wire.exchange import Exchange, Pair
+from pytest_tokenbudget.wire.prompt import Prompt
 from pytest_tokenbudget.wording import plural
 
 _FORBIDDEN = "<>?%*:|\"'/\\"
@@ -146,6 +147,16 @@ class Scenario:
         account = ledger.account(self.place.id)
         left = account.unplayed if ledger is self.own else ()
         return bool(account.pairs or account.misses or account.problems or account.edits or left)
+
+    @property
+    def asked(self) -> list[Prompt]:
+        """The prompts of its turns, as they were asked."""
+        return [
+            pair.request.prompt
+            for ledger in self.ledgers
+            for pair in ledger.account(self.place.id).pairs
+            if is_turn(Exchange(pair.recorded, pair.answer))
+        ]
 
     @property
     def failed_a_child(self) -> bool:

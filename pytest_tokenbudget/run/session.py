@@ -195,7 +195,8 @@ class Session:
         broken = run.problems or run.edits or run.misses or run.misbilled or scenario.mismatches
         if not (judge or broken):
             return Conclusion(warnings=warnings, recorded=recorded)
-        measured_on = self._to_accept(scenario, run, as_asked) if judge else None
+        in_time = self.judge.with_clocks(run) if self.options.is_second_replay else run
+        measured_on = self._to_accept(scenario, in_time, as_asked) if judge else None
         entry = self._examined(scenario, run, measured_on)
         scenario.outcome = entry["verdict"]
         # Of live runs, the controller judges all samples together.
@@ -207,11 +208,16 @@ class Session:
         entry["findings"] += map(build.finding, beside)
         if self.options.prompts:
             prompts = [turn.pair.request.prompt for turn in run.turns]
-            keep_replay(self.options.prompts, scenario.place.id, Replayed(prompts, entry))
+            lost = self.judge.loses_cache(scenario, as_asked)
+            replay = Replayed(prompts, scenario.asked, entry, measured_on, loses_cache=lost)
+            keep_replay(self.options.prompts, scenario.place.id, replay)
         if failed or mismatches:
             failures = [*([failure_text(entry)] if failed else []), *mismatches]
             return Conclusion(told, "\n".join(failures), warnings, measured_on, recorded)
-        return Conclusion(told, None, warnings, measured_on, recorded, self.judge.suspicion(scenario, run))
+        suspicion = self.judge.suspicion(
+            scenario, as_asked, lambda as_lost: self._to_accept(scenario, as_lost, as_lost)
+        )
+        return Conclusion(told, None, warnings, measured_on, recorded, suspicion)
 
     def accepted(self, place: Place, is_shared: Callable[[], bool]) -> AcceptedIn:
         """Return a function that finds the accepted requests of a scenario for its recording.
@@ -234,16 +240,14 @@ class Session:
     def _is_due(self, scenario: Scenario, run: Run) -> bool:
         """Return whether a scenario fails or improves on what is committed, or was recorded anew.
 
-        One that a second replay may fail is due as well: an update makes none.
+        One that a second replay fails is due as well: that tells it.
         """
         if scenario.written is not None or run.departure or self.committed.is_contested(scenario.place):
             return True
         committed = self.committed.of(scenario.place)
         if committed is None or (committed.accepted and not self._accepted_as_committed(scenario.place)):
             return True
-        if self.judge.against_baseline(committed, run, scenario.settings)[0].verdict != Verdict.WITHIN:
-            return True
-        return self.judge.is_suspected(scenario, run)
+        return self.judge.against_baseline(committed, run, scenario.settings)[0].verdict != Verdict.WITHIN
 
     def _examined(self, scenario: Scenario, run: Run, measured_on: MeasuredOn | None) -> ScenarioEntry:
         if self.options.live:

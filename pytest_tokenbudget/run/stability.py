@@ -27,8 +27,9 @@ from pytest_tokenbudget.diagnosis.volatile import (
     ticking,
 )
 from pytest_tokenbudget.errors import RecordingError
-from pytest_tokenbudget.model import Finding, Verdict
+from pytest_tokenbudget.model import Finding
 from pytest_tokenbudget.reports.document import ScenarioEntry
+from pytest_tokenbudget.repository.baseline_history import MeasuredOn
 from pytest_tokenbudget.sources.words import Names
 from pytest_tokenbudget.wire.prompt import Prompt, body_of, digest, parse_prompt
 
@@ -57,13 +58,26 @@ class Replayed:
     """What one process asked in a scenario, and how it judged that."""
 
     prompts: Sequence[Prompt]
+    """The prompts of its turns, those that were accepted with a clock at the accepted times."""
+    asked: Sequence[Prompt]
+    """The same as they were asked."""
     entry: ScenarioEntry
+    measured_on: MeasuredOn | None
+    """What a baseline of it says beside its usage, in an update."""
+    loses_cache: bool
+    """Whether it is over against its baseline by what the cache serves, and by no more."""
 
 
 def keep_replay(folder: Path, scenario: str, replay: Replayed) -> None:
     """Write what a scenario asked, and its entry, to a file of its own in `folder`."""
-    prompts = [packed(prompt) for prompt in replay.prompts]
-    content = {"id": scenario, "prompts": prompts, "entry": replay.entry}
+    content = {
+        "id": scenario,
+        "prompts": [*map(packed, replay.prompts)],
+        "asked": [*map(packed, replay.asked)],
+        "entry": replay.entry,
+        "measured_on": replay.measured_on,
+        "loses_cache": replay.loses_cache,
+    }
     (folder / f"{digest(scenario)}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -72,32 +86,43 @@ def kept_replays(folder: Path) -> dict[str, Replayed]:
     found = {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        found[content["id"]] = Replayed([unpacked(each) for each in content["prompts"]], content["entry"])
+        prompts, asked = ([*map(unpacked, content[key])] for key in ("prompts", "asked"))
+        found[content["id"]] = Replayed(
+            prompts, asked, content["entry"], content["measured_on"], loses_cache=content["loses_cache"]
+        )
     return found
 
 
 def asked_elsewhere(
-    tests: Sequence[str], arguments: Sequence[str], invoked_in: Path, root: Path
+    tests: Sequence[str], arguments: Sequence[str], invoked_in: Path, root: Path, *, update: bool = False
 ) -> dict[str, Replayed]:
     """Replay `tests` once more and return what their scenarios ask in that process, by scenario.
 
     For the arguments and errors see `replay_again`.
     """
     with tempfile.TemporaryDirectory(prefix="token-budget-") as folder:
-        replay_again(Path(folder), tests, arguments, invoked_in, root)
+        replay_again(Path(folder), tests, arguments, invoked_in, root, update=update)
         return kept_replays(Path(folder))
 
 
 def replay_again(
-    folder: Path, tests: Sequence[str], arguments: Sequence[str], invoked_in: Path, root: Path
+    folder: Path,
+    tests: Sequence[str],
+    arguments: Sequence[str],
+    invoked_in: Path,
+    root: Path,
+    *,
+    update: bool = False,
 ) -> None:
     """Run `tests`, as pytest takes them, in another process, which keeps its prompts in `folder`.
 
-    `arguments` are those of this run, given in `invoked_in`. Raises RecordingError if the second run does not
-    get as far as its tests.
+    `arguments` are those of this run, given in `invoked_in`. For an `update`, that process also keeps what is
+    to be accepted, and writes nothing. Raises RecordingError if the second run does not get as far as its
+    tests.
     """
     command = [sys.executable, "-m", "pytest", f"--rootdir={root}", "-p", "no:cacheprovider"]
-    command += [*repeatable(arguments, invoked_in), _OURS, f"{_OURS}-prompts={folder}", *tests]
+    ours = [f"{_OURS}-update" if update else _OURS, f"{_OURS}-prompts={folder}"]
+    command += [*repeatable(arguments, invoked_in), *ours, *tests]
     with tempfile.TemporaryDirectory(prefix="elsewhere-") as elsewhere:
         environment = {
             **os.environ,
@@ -169,7 +194,7 @@ class Clock:
 def differences(first: Mapping[str, Replayed], second: Mapping[str, Replayed]) -> dict[str, list[Finding]]:
     """Return what differs between the two processes, by scenario; only for those that both ran."""
     both = {
-        name: compare_prefixes(replay.prompts, second[name].prompts)
+        name: compare_prefixes(replay.asked, second[name].asked)
         for name, replay in first.items()
         if name in second
     }
@@ -217,6 +242,8 @@ class LostEntry(TypedDict):
     turns: list[int]
     """Which of the suspected turns."""
     entry: ScenarioEntry
+    measured_on: MeasuredOn | None
+    """What a baseline of that says beside its usage, in an update."""
 
 
 class Suspicion(TypedDict):
@@ -236,6 +263,8 @@ class Finished:
 
     entry: ScenarioEntry | None
     """The entry as it is judged with the loss, if that is proved; else None."""
+    measured_on: MeasuredOn | None
+    """What a baseline of that entry says beside its usage, in an update."""
     differs: list[str]
     """Where the two processes differ, in sentences."""
     edits: frozenset[str]
@@ -256,14 +285,20 @@ class Finished:
 def suspicion(
     scenario: str,
     suspects: Sequence[Suspect],
-    lost: Sequence[tuple[Sequence[int], ScenarioEntry]],
+    lost: Sequence[tuple[Sequence[int], ScenarioEntry, MeasuredOn | None]],
     clocked: Sequence[Suspect] = (),
 ) -> Suspicion:
-    """Return a suspicion as builtins; `lost` holds (numbers of the lost turns, entry in that case)."""
+    """Return a suspicion as builtins.
+
+    `lost` holds (numbers of the lost turns, entry in that case, what an update takes then).
+    """
     return {
         "id": scenario,
         "turns": [*map(_packed_suspect, suspects)],
-        "lost": [{"turns": list(numbers), "entry": entry} for numbers, entry in lost],
+        "lost": [
+            {"turns": list(numbers), "entry": entry, "measured_on": measured_on}
+            for numbers, entry, measured_on in lost
+        ],
         "clocked": [*map(_packed_suspect, clocked)],
     }
 
@@ -276,10 +311,8 @@ def _suspect(entry: SuspectEntry) -> Suspect:
     return Suspect(unpacked(entry["was"]), unpacked(entry["now"]), frozenset(entry["places"]))
 
 
-def resolved(
-    suspicion: Suspicion, first: ScenarioEntry, second: Replayed, lasts: Callable[[Names], bool]
-) -> Finished:
-    """Compare a suspicion of the `first` process with what its scenario asks in the second one.
+def resolved(suspicion: Suspicion, second: Replayed, lasts: Callable[[Names], bool]) -> Finished:
+    """Compare a suspicion of the first process with what its scenario asks in the second one.
 
     For `lasts` see `experiment`.
     """
@@ -290,15 +323,18 @@ def resolved(
         for now, other in same_turns([one.now for one in suspects], second.prompts)
     }
     proved = {number for number, one in shown.items() if one.differs and not one.on_both_sides}
-    entry = next((one["entry"] for one in suspicion["lost"] if proved.issuperset(one["turns"])), None)
-    ticks = _ticks(suspicion, second.prompts, lasts) if _loses_cache(first, second.entry) else None
+    lost = next((one for one in suspicion["lost"] if proved.issuperset(one["turns"])), None)
+    entry, measured_on = (lost["entry"], lost["measured_on"]) if lost else (None, None)
+    ticks = _ticks(suspicion, second.prompts, lasts) if second.loses_cache else None
+    if ticks:
+        entry, measured_on = second.entry, second.measured_on
     alike = [suspects[number].places for number, one in shown.items() if one.differs is None]
     differing = [
         one.places for number, one in enumerate(suspects) if number not in shown or shown[number].differs
     ]
     edits = frozenset().union(*alike) - frozenset().union(*differing)
     differs = list(dict.fromkeys(one.differs for one in shown.values() if one.differs))
-    return Finished(second.entry if ticks else entry, differs, edits, not proved, ticks)
+    return Finished(entry, measured_on, differs, edits, not proved, ticks)
 
 
 def _ticks(suspicion: Suspicion, second: Sequence[Prompt], lasts: Callable[[Names], bool]) -> str | None:
@@ -310,12 +346,3 @@ def _ticks(suspicion: Suspicion, second: Sequence[Prompt], lasts: Callable[[Name
     by_prompt = {id(one.now): one for one in suspects}
     paired = [(by_prompt[id(now)], other) for now, other in same_turns([one.now for one in suspects], second)]
     return ticking([pair for pair in paired if not experiment(*pair, lasts).on_both_sides])
-
-
-_BY_CACHE = frozenset({"cost_usd", "max_cost_usd", "cache_share"})
-
-
-def _loses_cache(first: ScenarioEntry, second: ScenarioEntry) -> bool:
-    """Return whether a scenario is over in the second process by what the cache serves, and by no more."""
-    before, after = ({one["metric"] for one in entry["limits"] if one["over"]} for entry in (first, second))
-    return second["verdict"] == Verdict.OVER and bool(after - before) and after - before <= _BY_CACHE

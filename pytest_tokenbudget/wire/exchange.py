@@ -43,6 +43,8 @@ class Accepted:
     """Its usage when it was accepted; empty if the turn is not asked for any more."""
     basis: Basis
     """How its prompt tokens are known."""
+    volatile: bool = False
+    """Whether its cached prefix was accepted as another one in every process, or with every second."""
 
 
 @dataclass(frozen=True, slots=True)

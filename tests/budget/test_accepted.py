@@ -198,7 +198,11 @@ GONE = AcceptedTurn(1, Usage(), Basis.RECORDED, gone=True)
 
 def cassettes(added: str = "Be kind.\n") -> list[AcceptedCassette]:
     edits = edits_between(asked("One\n"), asked(f"One\n{added}"))
-    turns = (AcceptedTurn(0, USAGE, Basis.COUNTED, edits), GONE)
+    turns = (
+        AcceptedTurn(0, USAGE, Basis.COUNTED, edits),
+        GONE,
+        AcceptedTurn(2, USAGE, Basis.RECORDED, volatile=True),
+    )
     return [AcceptedCassette("9f2c41d07a3b", turns)]
 
 
@@ -214,6 +218,7 @@ def test_a_file_is_read_back(tmp_path: Path) -> None:
     }
     assert accepted_digest(read["test_b"]) == accepted_digest(cassettes())
     assert accepted_digest(read["test_a"]) != accepted_digest(cassettes())
+    assert [turn.volatile for turn in read["test_a"][0].turns] == [False, False, True]
 
 
 def test_nothing_new_leaves_every_byte_and_nothing_left_leaves_no_file(tmp_path: Path) -> None:

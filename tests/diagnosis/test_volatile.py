@@ -12,10 +12,12 @@ from pytest_tokenbudget.diagnosis.volatile import (
     clocked,
     compare_prefixes,
     experiment,
+    is_still_volatile,
     proved_volatile,
     suspects,
     ticking,
     timed_as_recorded,
+    with_times_of,
 )
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.wire.endpoints import Endpoint
@@ -517,6 +519,45 @@ def test_in_the_second_replay_time_goes_by_and_proves() -> None:
     pairs = run_of((RULES, clock("10:31:07")), (RULES, clock("10:31:08")))
     assert proved_volatile(pairs, time_goes_by=True) == {0, 1}
     assert timed_as_recorded(pairs, time_goes_by=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "given"),
+    [
+        ("At 10:38:01, Z.", "At 11:05:09, Z.", "At 10:38:01, Z."),
+        ("At 9:59:01, Z.", "At 11:05:09, Z.", "At 9:59:01, Z."),
+        ("T 1795974480\n", "T 1795979999\n", "T 1795974480\n"),
+        ("10:38:00 a 10:38:01", "11:05:09 a b 11:05:09", "10:38:00 a b 10:38:01"),
+        ("At 10:38:01.", "At 11:05.", "At 11:05."),
+        ("At 10:38:01.", "Late.", "Late."),
+        ("At noon.", "At 11:05:09.", "At 11:05:09."),
+        ("2026-11-29 10:38:01", "2026-11-30 11:05:09", "2026-11-30 10:38:01"),
+        ("At 10:38:01.125", "At 11:05:09.250", "At 11:05:09.250"),
+    ],
+)
+def test_a_time_of_the_same_form_is_given_back(was: str, now: str, given: str) -> None:
+    assert with_times_of(was, now) == given
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "volatile"),
+    [
+        pytest.param(clock("10:38:01"), clock("10:38:01"), True, id="the same"),
+        pytest.param(RULES + "Run 9f2c41d0.", RULES + "Run 77b0c2aa.", True, id="another id"),
+        pytest.param(RULES + "Run 9f2c41d0.", "Be kind.\n" + RULES + "Run 77b0c2aa.", True, id="a rule more"),
+        pytest.param(RULES + "Run 9f2c41d0.", "Be kind.\n" + RULES + "Run 9f2c41d0.", True, id="by chance"),
+        pytest.param(RULES + "Run 9f2c41d0.", RULES, False, id="no id any more"),
+        pytest.param(clock("10:38:01"), "It is late.\n" + RULES, False, id="no clock any more"),
+        pytest.param(RULES + "Worker 31877", RULES + "Worker 4021", True, id="another number"),
+        pytest.param(RULES + "Worker 31877", RULES + "Worker", False, id="no number any more"),
+    ],
+)
+def test_what_was_accepted_as_volatile_is_it_while_it_has_a_value(was: str, now: str, volatile: bool) -> None:
+    assert is_still_volatile(asked(was), asked(now)) == volatile
+
+
+def test_tools_in_another_order_than_the_accepted_one_are_as_volatile() -> None:
+    assert is_still_volatile(asked(RULES, "a b c"), asked(RULES, "c a b"))
 
 
 @pytest.mark.parametrize(
