@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import time_machine
@@ -88,13 +90,16 @@ class Recorded(Project):
         (path / "pytest.ini").write_text("[pytest]\npythonpath = .\n", "utf-8")
         (path / "test_it.py").write_text(TEST, "utf-8")
 
-    def record(self, *turns: tuple[dict[str, Any], dict[str, int]]) -> None:
-        """Write the cassette and the baseline of these requests and their usage."""
+    def record(
+        self, *turns: tuple[dict[str, Any], dict[str, int]], tests: Sequence[str] = ("test_it",)
+    ) -> None:
+        """Write the cassettes and the baseline of tests that ask these requests, with this usage."""
         (self.path / "bodies.json").write_text(json.dumps([asked for asked, _ in turns]), "utf-8")
-        cassette = self.path / "cassettes" / "test_it" / "test_it.yaml"
-        cassette.parent.mkdir(parents=True)
         kept = {"version": 1, "interactions": [interaction(*turn) for turn in turns]}
-        cassette.write_text(yaml.safe_dump(kept), "utf-8")
+        for test in tests:
+            cassette = self.path / "cassettes" / "test_it" / f"{test}.yaml"
+            cassette.parent.mkdir(parents=True, exist_ok=True)
+            cassette.write_text(yaml.safe_dump(kept), "utf-8")
         self.change(UNCHANGED)
         assert self.judge("--token-budget-update").status == 0
 
@@ -388,6 +393,78 @@ def test_a_clock_that_was_accepted_as_it_stands_still_goes_on_to_do_so(project: 
     assert measured == result.scenarios["test_it"]["baseline"]
     assert project.judge("--token-budget-update").status == 0
     assert project.judge().scenarios["test_it"]["measured"] == measured
+
+
+def listed(path: Path) -> tuple[dict[str, int], list[ElementTree.Element]]:
+    """Return the counts of a JUnit file, and its test cases."""
+    (suite,) = ElementTree.parse(path).iter("testsuite")
+    counts = ("tests", "failures", "errors", "skipped")
+    return {name: int(suite.get(name, "")) for name in counts}, [*suite.iter("testcase")]
+
+
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_a_test_is_reported_once_whatever_a_second_replay_says(
+    project: Recorded, processes: Sequence[str], made: str
+) -> None:
+    text, verdict = MADE[made]
+    project.record((WARM, usage(12, 0, 3600)))
+    project.change(MAKES.format(text=text))
+    result = project.judge(*processes, "--junitxml=junit.xml", "-rA")
+    failed = int(verdict == "over")
+    assert (result.status, result.verdicts) == (failed, {verdict}), result.output
+    counts, (case,) = listed(project.path / "junit.xml")
+    assert counts == {"tests": 1, "failures": failed, "errors": 0, "skipped": 0}
+    assert len([*case.iter("failure")]) == failed
+    told = {one.get("name"): one.get("value") for one in case.iter("property")}
+    assert told["token_budget.verdict"] == verdict
+    assert told["token_budget.cost_usd"] == str(result.scenarios["test_it"]["measured"]["cost_usd"])
+    assert float(case.get("time", "")) > 0
+    assert re.findall(r"=+ (\d \w+) in ", result.output) == ["1 failed" if failed else "1 passed"]
+    assert result.output.count("PASSED") + result.output.count("FAILED") == 1
+    if not processes:
+        assert f"test_it.py {'F' if failed else '.'}" in result.words, "no dot comes before"
+
+
+def test_a_run_that_ends_early_reports_what_passed(project: Recorded) -> None:
+    """No second replay is made then, and nothing is proved."""
+    project.record((WARM, usage(12, 0, 3600)))
+    project.change(MAKES.format(text=MADE["of this process"][0]))
+    test = project.path / "test_it.py"
+    test.write_text(f"{test.read_text('utf-8')}\n\ndef test_other():\n    assert False\n", "utf-8")
+    result = project.judge("-x", "--junitxml=junit.xml")
+    assert "1 failed, 1 passed" in result.output
+    counts, cases = listed(project.path / "junit.xml")
+    assert counts == {"tests": 2, "failures": 1, "errors": 0, "skipped": 0}
+    assert [len([*case.iter("failure")]) for case in cases] == [0, 1]
+
+
+def test_a_teardown_that_fails_is_reported_beside_what_a_second_replay_says(project: Recorded) -> None:
+    project.record((WARM, usage(12, 0, 3600)))
+    project.change(MAKES.format(text=MADE["of this process"][0]))
+    test = project.path / "test_it.py"
+    untidy = '@pytest.fixture\ndef untidy():\n    yield\n    raise OSError("untidy")\n\n\n@pytest.mark.token'
+    source = (
+        test.read_text("utf-8").replace("@pytest.mark.token", untidy).replace("test_it()", "test_it(untidy)")
+    )
+    test.write_text(source, "utf-8")
+    result = project.judge("--junitxml=junit.xml")
+    assert "1 failed, 1 error" in result.output
+    counts, _ = listed(project.path / "junit.xml")
+    assert (counts["failures"], counts["errors"]) == (1, 1)
+
+
+def test_two_tests_that_a_second_replay_fails_by_one_cause_are_told_once(project: Recorded) -> None:
+    test = project.path / "test_it.py"
+    several = '@pytest.mark.parametrize("number", range(2))\ndef test_it(number)'
+    test.write_text(test.read_text("utf-8").replace("def test_it()", several), "utf-8")
+    project.record((WARM, usage(12, 0, 3600)), tests=("test_it[0]", "test_it[1]"))
+    result = project.changed(MAKES.format(text=MADE["of this process"][0]))
+    assert (result.status, result.verdicts) == (1, {"over"}), result.output
+    assert "(1 more test of the same cause, below)" in result.words
+    assert len(re.findall(r"(?m)^_+ test_it\[\d\] _+$", result.output)) == 1
+    assert "2 failed in" in result.output
+    assert result.output.count("--token-budget-update") == 1
 
 
 def test_a_router_that_is_asked_the_same_is_not_taken_for_the_turn_with_the_clock(project: Recorded) -> None:

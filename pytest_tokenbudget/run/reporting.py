@@ -6,6 +6,7 @@ Under several processes the one that collects takes in what was examined, writes
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ from pytest_tokenbudget.model import ScenarioId, Verdict
 from pytest_tokenbudget.reports import scenario_view
 from pytest_tokenbudget.reports.change_view import cause_of, causes
 from pytest_tokenbudget.reports.document import Document, ScenarioEntry, is_lost
+from pytest_tokenbudget.reports.exports import properties
 from pytest_tokenbudget.reports.run_view import line
 from pytest_tokenbudget.reports.scenario_view import fails
 from pytest_tokenbudget.reports.terminal import failure_reason, failure_text, summary
@@ -68,9 +70,14 @@ class BudgetFailure(pytest.fail.Exception):  # type: ignore[misc, name-defined] 
 
 @dataclass(frozen=True, slots=True)
 class _Crash:
-    """The part of a failure that pytest's short summary and JUnit repeat."""
+    """The part of a failure that pytest's short summary and JUnit repeat, with the place of its test.
+
+    It has what pytest's own has, for plugins that read it.
+    """
 
     message: str
+    path: str
+    lineno: int
 
     def __str__(self) -> str:
         return self.message
@@ -98,7 +105,8 @@ class FailureText:
                 short = self._reason.partition(":")[0]
             elif verbosity >= 0:
                 short = self._reason
-        self.reprcrash = _Crash(short)
+        file, line = (entries[0]["file"], entries[0]["line"]) if entries else ("", 1)
+        self.reprcrash = _Crash(short, file, line)
         ways_out = (str(way_out) for entry in entries for way_out in scenario_view.ways_out([entry]))
         self._elsewhere = {printable(line) for way_out in ways_out for line in way_out.splitlines()}
 
@@ -335,6 +343,33 @@ def live_line(writer: Any) -> LiveLine | None:
     return LiveLine(writer, file) if file is not None and file.isatty() and writer.hasmarkup else None
 
 
+@dataclass(slots=True)
+class Held:
+    """The reports of a test that a second replay may still fail, as they came."""
+
+    id: str
+    """The id of its scenario."""
+    reports: list[pytest.TestReport]
+    """That of the call first."""
+
+    def take(self, report: pytest.TestReport) -> None:
+        """Keep a report, and leave one in its place that says nothing: it passes, and is of no call."""
+        kept = copy.copy(report)
+        for name in (ENTRIES, UNJUDGED, LEFT_OUT, MEASURED_ON, SUSPICIONS, RECORDED):
+            vars(kept).pop(name, None)  # it is taken in
+        self.reports.append(kept)
+        report.when, report.outcome, report.longrepr = "setup", "passed", None
+        report.duration, report.sections = 0.0, []
+
+    def fail(self, entry: ScenarioEntry, text: FailureText) -> None:
+        """Let the test fail, with the properties of how it is judged now."""
+        call = self.reports[0]
+        call.outcome, call.longrepr = "failed", text  # type: ignore[assignment]
+        vars(call)[ENTRIES] = [entry]
+        for report in self.reports:
+            report.user_properties = updated(report.user_properties, properties(entry))
+
+
 class Summary:
     """The part of the plugin that runs in the controller: it collects, writes and tells."""
 
@@ -356,6 +391,8 @@ class Summary:
         """Failures that stand in our section, and not in pytest's."""
         self._failed: dict[str, list[Any]] = {}
         """All that failed, by pytest's word for it, while pytest writes what failed."""
+        self._held: dict[object, Held] = {}
+        """What is reported after the second replay, by test and worker."""
 
     def pytest_sessionstart(self) -> None:
         """Begin a live line, where calls are real and somebody watches."""
@@ -372,9 +409,13 @@ class Summary:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, object, object]:
-        """Collect; what fails without a failing test of its own (a fixture) is reported later."""
+        """Collect; what fails without a failing test of its own (a fixture) is reported later.
+
+        So is a test that passes and that a second replay may fail: whoever reports tests is told once.
+        """
         with self._aside():
             self._take_in(report)
+            self._hold(report)
             return (yield)
 
     def _aside(self) -> contextlib.AbstractContextManager[None]:
@@ -398,6 +439,26 @@ class Summary:
         for recorded in getattr(report, RECORDED, ()):
             self._results.recordings.add(recorded)
 
+    def _hold(self, report: pytest.TestReport) -> None:
+        """Keep back what a test reports from the call on that may still fail."""
+        key = report.nodeid, getattr(report, "node", None)
+        if report.when == "setup" and key in self._held:  # it runs once more
+            self._report(self._held.pop(key))
+        if report.when == "call" and report.passed and (name := self._may_fail_later(report)):
+            self._held[key] = Held(name, [])
+        if key in self._held:
+            self._held[key].take(report)
+
+    def _may_fail_later(self, report: pytest.TestReport) -> str | None:
+        """Return the id of the scenario of a test if a second replay may fail it, else None."""
+        told: list[Any] = [*getattr(report, SUSPICIONS, ())]
+        told += getattr(report, ENTRIES, ()) if self._session.options.stability else ()
+        return next((one["id"] for one in told if ScenarioId(one["id"]).kind == "test"), None)
+
+    def _report(self, held: Held) -> None:
+        for report in held.reports:
+            self._config.hook.pytest_runtest_logreport(report=report)
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note the files whose tests cannot be collected."""
         if report.failed:
@@ -408,7 +469,11 @@ class Summary:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
         """Report what fails without a test of its own: fixtures, teardowns, live runs, unstable prompts."""
-        result = yield
+        try:
+            result = yield
+        except BaseException:  # no second replay is made
+            self._report_held()
+            raise
         if self._live_line is not None:
             self._live_line.show("")
         live = self._session.options.live
@@ -416,10 +481,23 @@ class Summary:
             if Verdict(entry["verdict"]).fails and (live or ScenarioId(entry["id"]).kind != "test"):
                 self._fail(entry, failure_text(entry))
         invoked = self._config.invocation_params
-        for entry, text in self._results.replay_again(invoked.args, invoked.dir):
-            self._take_back(entry["id"])
+        failing = {
+            entry["id"]: (entry, text)
+            for entry, text in self._results.replay_again(invoked.args, invoked.dir)
+        }
+        for held in self._held.values():
+            if held.id in failing:
+                entry, text = failing.pop(held.id)
+                held.fail(entry, self._failure(entry, text))
+        self._report_held()
+        for entry, text in failing.values():
             self._fail(entry, text)
         return result
+
+    def _report_held(self) -> None:
+        """Report what was kept back, in the order in which the tests ended."""
+        while self._held:
+            self._report(self._held.pop(next(iter(self._held))))
 
     def _tell_once(self, report: pytest.TestReport) -> None:
         """Leave a failure to our section with -q, or if another test has failed of the same cause."""
@@ -429,9 +507,9 @@ class Summary:
                 self._told_by_us.append(report)
             self._errors |= errors
         failing = [entry for entry in getattr(report, ENTRIES, ()) if Verdict(entry["verdict"]).fails]
-        if not failing or not report.failed or not isinstance(report.longrepr, str):
+        if not failing or not report.failed or not isinstance(report.longrepr, str | FailureText):
             return
-        text = FailureText(report.longrepr, failing, verbosity)
+        text = FailureText(str(report.longrepr), failing, verbosity)
         first = [self._told.setdefault(_told_by(entry), text) for entry in failing]
         if verbosity < 0 or (verbosity == 0 and text not in first):
             self._told_by_us.append(report)
@@ -475,17 +553,13 @@ class Summary:
             location=(entry["file"], entry["line"] - 1, entry["id"].partition("::")[2]),
             keywords={},
             outcome="failed",
-            longrepr=FailureText(printable(text), [entry], self._config.get_verbosity()),  # type: ignore[arg-type]
+            longrepr=self._failure(entry, text),  # type: ignore[arg-type]
             when="call",
         )
         self._config.hook.pytest_runtest_logreport(report=report)
 
-    def _take_back(self, nodeid: str) -> None:
-        """Take a test that fails by a second replay out of those that passed, so that it counts once."""
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and "passed" in reporter.stats:
-            passed = [report for report in reporter.stats["passed"] if report.nodeid != nodeid]
-            reporter.stats["passed"] = passed
+    def _failure(self, entry: ScenarioEntry, text: str) -> FailureText:
+        return FailureText(printable(text), [entry], self._config.get_verbosity())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -222,6 +222,13 @@ def test_the_text_of_a_failure_is_as_wide_as_the_terminal_and_leaves_the_command
     ]
 
 
+def test_a_failure_has_the_place_of_its_test_as_pytests_own_have() -> None:
+    """Plugins read it, such as pytest-json-report."""
+    one = scenario("tests/test_a.py::test_a", "over", loop(SONNET, 10, [1]), loop(SONNET, 90, [1]))
+    crash = FailureText("Over\n", [one]).reprcrash
+    assert (crash.path, crash.lineno, crash.message) == ("tests/test_a.py", one["line"], "Over")
+
+
 def test_scenarios_that_fail_for_two_changes_are_named_once() -> None:
     first = finding("growth", "system[0]", "it grew", tokens=900, cost=0.09, at="a.md:1")
     second = finding("growth", "tools[a].description", "it grew", tokens=90, cost=0.009, at="b.py:2")
