@@ -265,6 +265,7 @@ def test_a_second_replay_judges_where_a_verdict_hangs_on_it(project: Recorded, m
     proof = "a second replay proves it: system[0] differs from process to process (date or time)"
     assert (proof in result.words) == (verdict == "over")
     if verdict == "over":
+        assert "00:00:00" not in result.output, "no time that nobody asked"
         project.accept(result)
     else:
         untouched = (project.path / "token_budgets" / "test_it.yaml").read_bytes()
@@ -345,6 +346,7 @@ def test_what_a_second_replay_charges_is_what_is_accepted(project: Recorded, val
     assert read == pytest.approx(result.scenarios["test_it"]["measured"]["cache_read_input_tokens"], abs=60)
     stability = project.judge("--token-budget-stability")
     assert (stability.status, "the prefix of another process" in stability.words) == (1, True)
+    assert "nothing proves it" not in stability.words, "that was the proof"
     assert project.changed(UNCHANGED).verdicts == {"improved"}
     project.change(agent)
     assert project.judge("--token-budget-update").status == 0

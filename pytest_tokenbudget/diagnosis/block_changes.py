@@ -56,6 +56,8 @@ def first_differing(was: Sequence[Block], now: Sequence[Block]) -> int | None:
     return at if at < len(was) else None
 
 
+_SEVERAL = 3
+"""From how many values on what they have in common is no chance."""
 _SORTED = 4
 """From how many names on an alphabetical order is no chance: it is one of 24 for four."""
 
@@ -254,8 +256,16 @@ def refined(difference: Difference, location: Location, *, edited: bool) -> Diff
     if difference.kind != Kind.TEXT or not difference.new:
         return difference
     values = [value for piece in location.missing for value in values_in(piece)]
-    if values:
+    if values and not _is_series(values):
         return replace(difference, kind=values[0][0])
     if location.filled and not location.source:
         return replace(difference, kind=kind_of_value(text_of(difference.new), location.missing[0]))
     return difference
+
+
+def _is_series(values: Sequence[tuple[Kind, str]]) -> bool:
+    """Return whether several values begin mostly alike, as the names of a list do and random ids do not."""
+    kinds, texts = {kind for kind, _ in values}, sorted({text for _, text in values})
+    if kinds != {Kind.ID} or len(texts) < _SEVERAL:
+        return False
+    return 2 * common_prefix(texts[0], texts[-1]) >= min(map(len, texts))

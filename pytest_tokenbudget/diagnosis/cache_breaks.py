@@ -17,6 +17,7 @@ from pytest_tokenbudget.diagnosis.block_changes import (
     api_word,
     compare,
     describe,
+    excerpt,
     refined,
 )
 from pytest_tokenbudget.diagnosis.costs import TurnCosts
@@ -28,6 +29,7 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
     size_of,
     text_of,
     tool_names,
+    wording_of,
 )
 from pytest_tokenbudget.diagnosis.values import Kind
 from pytest_tokenbudget.metering.cache_rules import LOOK_BACK, minimum
@@ -171,6 +173,7 @@ def _changed(loss: Loss) -> Break | None:
         return None
     was, new = ([link.block for link in side.links] for side in (reference, now))
     difference = compare(was, new, at, tool_names(reference.prompt) | tool_names(now.prompt))
+    difference = _as_asked(difference, loss.reference_asked, loss.asked)
     api = api_word(difference)
     place = difference.new.where if difference.new else None
     recorded = next((text_of(b) for b in loss.recorded.prompt.blocks if b.where == place), "")
@@ -363,6 +366,20 @@ def finding_of(group: Sequence[Break], costs: Sequence[TurnCosts], sources: Sour
     return Finding(FindingKind.CACHE_BREAK, first.where, text, tokens, cost, source, first.short)
 
 
+def _as_asked(difference: Difference, reference: Prompt, now: Prompt) -> Difference:
+    """Return a difference of simulated prompts in the words that were asked: these tell other times."""
+    if difference.change != "changed" or difference.where.startswith("tools"):
+        return difference
+    old, new = (
+        next((one for one in prompt.blocks if block and one.where == block.where), block)
+        for prompt, block in ((reference, difference.old), (now, difference.new))
+    )
+    if (old, new) == (difference.old, difference.new) or old is None or new is None:
+        return difference
+    was, words = (excerpt(wording_of(block), difference.char) for block in (old, new))
+    return replace(difference, old=old, new=new, was=was, now=words)
+
+
 def _left_of(kept: str, sources: SourceTree | None) -> tuple[Source | None, str]:
     """Return where what is left of a text stands, and a clause that names it; empty if that is not known."""
     source = sources.locate("", kept).source if sources else None
@@ -403,6 +420,10 @@ class Loss:
     now: Chain
     reference: Chain
     """The chain to compare `now` with: what `source` asks now, or what was recorded if there is no source."""
+    asked: Prompt
+    """What the turn asks now; `now` may have other times of day, at which the cache is simulated."""
+    reference_asked: Prompt
+    """What was asked of `reference`, likewise."""
     before: Chain
     """What `source` asked when recorded, or the recorded chain itself if there is no source."""
     warm: bool
@@ -496,6 +517,10 @@ def _loss(run: Run, index: int, chains: Chains, written: Mapping[str, int]) -> L
         recorded=recorded,
         now=chains.now(index),
         reference=recorded if source is None else chains.now(source),
+        asked=turn.pair.request.prompt,
+        reference_asked=turn.pair.recorded.prompt
+        if source is None
+        else run.turns[source].pair.request.prompt,
         before=recorded if source is None else chains.recorded(source),
         warm=warm,
         reads=_beyond_noise(reads + _grown(turn, recorded, hit), was.cache_read_input_tokens),

@@ -468,11 +468,9 @@ def _finding(difference: Difference, sources: SourceTree | None) -> Finding | No
     cause = describe(difference, RECORDED, location.filled)
     end = f'"{excerpt(strange[0], 0)}" is {sources.nowhere}: '
     if Kind.DATE in (made_anew, difference.kind) and not _TIME_OF_DAY.search(strange[0]):
-        end += "every day has a prefix of its own"
-    elif made_anew or difference.kind in (Kind.DATE, Kind.ID):
-        end += "every process caches its own prefix"
+        end += "if each day has another one, each has a prefix of its own"
     else:
-        end += "unless it is the same everywhere, every process caches its own prefix"
+        end += "if each process has another one, each caches its own prefix"
     return Finding(FindingKind.VOLATILE, difference.where, f"{cause}; {end}", source=location.filled)
 
 

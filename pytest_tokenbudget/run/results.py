@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
@@ -291,7 +291,8 @@ class Results:
             findings = self._session.judge.without_secrets(found)
             for entry in self._entries[name]:  # what was suspected is decided
                 left = [one for one in entry["findings"] if not is_suspicion(one)]
-                entry["findings"] = [*left, *map(build.finding, findings)]
+                shown = (replace(one, where=UNCHARGED) for one in findings)
+                entry["findings"] = [*left, *map(build.finding, shown)]
             told.append((self._entries[name][-1], unstable_text(findings)))
         return told
 

@@ -108,7 +108,11 @@ VOLATILE = [
         each(before_system("Today: {}.", "2026-11-29")),
         {
             "growth system[0]": ("", ""),
-            "volatile system[0]": ('2026-11-29." is in no file', "every day has a prefix of its own", ""),
+            "volatile system[0]": (
+                '2026-11-29." is in no file',
+                "if each day has another one, each has a prefix of its own",
+                "",
+            ),
         },
     ),
     Case(
@@ -177,7 +181,7 @@ VOLATILE = [
             "growth system[0]": ("filled in at agent/days.py:1", "agent/days.py:1"),
             "volatile system[0]": (
                 "counter or other number",
-                "is in no file of the repository: every process caches its own prefix",
+                "is in no file of the repository: if each process has another one",
                 "agent/days.py:1",
             ),
         },
@@ -212,7 +216,7 @@ VOLATILE = [
         each(before_system("Revision {}", "5955580")),
         {
             "growth system[0]": ("filled in at agent/days.py:1", "agent/days.py:1"),
-            "volatile system[0]": ("counter or other number", "unless it is the same", "agent/days.py:1"),
+            "volatile system[0]": ("counter or other number", "each process has another", "agent/days.py:1"),
         },
         {"agent/days.py": 'T = "Revision " + head_of(".") + "\\n"\n'},
     ),
@@ -250,6 +254,19 @@ VOLATILE = [
             "volatile system[0]": ("path or host name", "agent/days.py:1"),
         },
         {"agent/days.py": 'TEXT = f"Host: {gethostname()}"\n'},
+    ),
+    Case(
+        "names of a schema that an f-string makes: nothing shows that they are random",
+        each(
+            lambda _, body: body["tools"][1]["input_schema"]["properties"].update(
+                zone={"type": "string", "enum": [f"zone-a{number}" for number in range(20)]}
+            )
+        ),
+        {
+            "growth tools[get_order].input_schema": ("", "agent/zones.py:1"),
+            "volatile tools[get_order].input_schema": ("changed text", "is in no file", "agent/zones.py:1"),
+        },
+        {"agent/zones.py": 'ZONES = {"type": "string", "enum": [f"zone-a{n}" for n in range(20)]}\n'},
     ),
     Case(
         "a set in a schema",
