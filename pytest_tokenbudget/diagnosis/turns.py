@@ -24,7 +24,7 @@ from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.cache_split import as_written
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.metering.prompt_cache import newly_refused
-from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Usage
+from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Source, Usage
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.sources import SourceTree
 from pytest_tokenbudget.wire.exchange import Exchange, Request
@@ -48,7 +48,7 @@ def turn_changes(
     in_order, rest = reordered(run)
     return [
         *in_order,
-        *_added(rest),
+        *_added(rest, sources),
         *_removed(rest, cost, run),
         *_returned(run, cost),
         *_reshaped(rest),
@@ -164,7 +164,7 @@ def other_start(starts: Starts | None) -> list[Finding]:
     return [Finding(FindingKind.OTHER_START, "start", text)]
 
 
-def _added(run: Run) -> Iterator[Finding]:
+def _added(run: Run, sources: SourceTree | None) -> Iterator[Finding]:
     if not run.misses:
         return
     usual = _calls_of(turn.pair.recorded.prompt for turn in run.turns)
@@ -179,12 +179,33 @@ def _added(run: Run) -> Iterator[Finding]:
     openings = [request for request in openings if request.digest not in asked]
     if openings:
         text = f"the agent starts {plural(len(openings), 'conversation')} more than recorded"
-        first = _first_difference(run, openings[0])
-        yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking([*openings, *kin])}{first}")
+        yield _more(run, openings, text, asking([*openings, *kin]), sources)
     if others:
         text = f"the agent asks {plural(len(others), 'turn')} that the recording does not have"
-        first = _first_difference(run, others[0])
-        yield Finding(FindingKind.TURNS_CHANGED, "added", f"{text}: {asking(others)}{first}")
+        yield _more(run, others, text, asking(others), sources)
+
+
+def _more(run: Run, requests: Sequence[Request], what: str, said: str, sources: SourceTree | None) -> Finding:
+    """Return the finding that `requests` are asked and not recorded, with the line of the text that asks."""
+    source = _line_of(run, requests, sources) if sources else None
+    origin = f", from {source}" if source else ""
+    text = f"{what}: {said}{origin}{_first_difference(run, requests[0])}"
+    return Finding(FindingKind.TURNS_CHANGED, "added", text, source=source)
+
+
+def _line_of(run: Run, requests: Sequence[Request], sources: SourceTree) -> Source | None:
+    """Return the line that holds, or fills in, what a request says and no recorded one does.
+
+    The last text comes first. None if no line does, or several do.
+    """
+    recorded = (*(turn.pair.recorded for turn in run.turns), *(one.request for one in run.unplayed))
+    known = {block.digest for request in recorded for block in request.prompt.blocks}
+    for block in (block for request in requests for block in reversed(request.prompt.blocks)):
+        if block.kind == "text" and block.role != "assistant" and block.digest not in known:
+            location = sources.locate("", text_of(block))
+            if source := location.source or location.filled:
+                return source
+    return None
 
 
 def _first_difference(run: Run, request: Request) -> str:

@@ -209,7 +209,7 @@ class Judge:
             run,
             cost=self.prices.cost,
             count=lambda text: self.meter.counter.count(text, Family.V3),
-            sources=self._sources if any(map(_is_changed, run.turns)) else None,
+            sources=self._sources if run.misses or any(map(_is_changed, run.turns)) else None,
             minimums=self.files.minimum_cacheable_tokens,
         )
         levers = advise(

@@ -427,9 +427,11 @@ def test_calls_more_and_fewer_are_told_in_the_terminal(
     monkeypatch.setenv("CASE", "plans")
     more = project.judge()
     assert more.status == 1
+    lines = (project.path / "agent.py").read_text("utf-8").splitlines()
+    (line,) = (number for number, text in enumerate(lines, 1) if "Plan how to answer." in text)
     assert (
-        "the agent starts 1 conversation more than recorded: user text 'Plan how to answer.' "
-        "* as far as it can be told without recording: +"
+        "the agent starts 1 conversation more than recorded: user text 'Plan how to answer.', from "
+        f"agent.py:{line} * as far as it can be told without recording: +"
     ) in more.words
     assert "−" not in more.words, "nothing of it is a saving"
     assert "pytest --token-budget --token-budget-record=changed test_it.py::test_it" in more.words

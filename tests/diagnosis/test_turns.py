@@ -13,6 +13,7 @@ from pytest_tokenbudget.budget.verdict import Starts
 from pytest_tokenbudget.diagnosis.turns import recorded_anew
 from pytest_tokenbudget.metering.meter import Run
 from pytest_tokenbudget.model import Finding, Rate, Tokens, Usage
+from pytest_tokenbudget.sources import SourceTree
 from support.blocks import user
 from support.changes import adds_up
 from support.seeded import (
@@ -62,6 +63,34 @@ def test_a_turn_more() -> None:
     assert "asks 1 turn that the recording does not have" in found.text
     assert "Check your answer once more." in found.text
     assert found.tokens is None, "nobody knows what an unrecorded turn costs"
+
+
+CHECK = "Check your answer once more."
+WHERE = {
+    "the file that asks": ({"agent/check.py": f'MODEL = "m"\nCHECK = "{CHECK}"\n'}, "agent/check.py:2"),
+    "two files": (dict.fromkeys(("agent/check.py", "agent/other.py"), f'CHECK = "{CHECK}"\n'), ""),
+    "none": ({"agent/check.py": "import checks\n"}, ""),
+}
+
+
+@pytest.mark.parametrize("kind", WHERE)
+def test_a_turn_more_has_the_line_of_its_text(kind: str) -> None:
+    files, where = WHERE[kind]
+    run = replay(
+        record(BODIES, support_agent().answers()), [*BODIES, continued(BODIES[-1], SAID, user(CHECK))]
+    )
+    (found,) = findings(run, SourceTree(files))
+    assert str(found.source or "") == where
+    assert (f"'{CHECK}', from agent/check.py:2;" in found.text) == bool(where)
+
+
+def test_a_conversation_more_has_the_line_of_what_it_asks() -> None:
+    agent = subagents()
+    run = replay(record(agent.bodies()[:4], agent.answers()[:4]), agent.bodies()[:8])
+    asked = "Research the chain for us."
+    (found,) = findings(run, SourceTree({"agent/lead.py": f'ask("{asked}")\n'}))
+    assert asked not in str(agent.bodies()[:4])
+    assert str(found.source) == "agent/lead.py:1"
 
 
 def test_a_turn_less() -> None:
