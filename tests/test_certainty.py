@@ -169,6 +169,41 @@ def test_a_clock_in_front_of_what_cannot_be_counted_is_no_silent_pass(project: R
     assert result.scenarios["test_it"]["measured"]["cache_read_input_tokens"] == 0
 
 
+GONE = """
+def requests(bodies):
+    for body in bodies:
+        content = body["messages"][0]["content"]
+        content[:] = [block for block in content if block["type"] == "text"]
+    return bodies
+"""
+BILLED = {
+    "cached": [usage(3, 4800, 0), usage(3, 0, 4800), usage(3, 0, 4800)],
+    "not cached": [usage(4803, 0, 0)] * 3,
+}
+
+
+@pytest.mark.parametrize("kind", BILLED)
+def test_a_file_that_is_gone_is_what_was_billed_beside_all_else(project: Recorded, kind: str) -> None:
+    asked = UNSEEN["a file"] if kind == "cached" else body([text(RULES)], FILE, text("Where is it?"))
+    project.record(*((asked, billed) for billed in BILLED[kind]))
+    result = project.changed(GONE)
+    assert (result.status, result.verdicts) == (0, {"improved"}), result.output
+    entry = result.scenarios["test_it"]
+    assert entry["basis"] == "estimated"
+    assert entry["measured"]["prompt_tokens"] == pytest.approx(3 * 3612, rel=0.08)
+    read = entry["measured"]["cache_read_input_tokens"]
+    assert read == pytest.approx(2 * 3610 if kind == "cached" else 0, rel=0.08)
+    assert project.judge("--token-budget-update").status == 0
+    after = project.judge()
+    assert (after.status, after.verdicts) == (0, {"within"}), after.output
+    assert after.scenarios["test_it"]["measured"] == entry["measured"]
+
+
+def test_two_files_that_are_gone_are_unknown(project: Recorded) -> None:
+    project.record((TWO, usage(3, 9000, 0)), (TWO, usage(3, 0, 9000)))
+    assert project.changed(GONE).verdicts == {"unknown"}, "nobody knows how much either was"
+
+
 MOVED = """
 def requests(bodies):
     content = bodies[1]["messages"][0]["content"]

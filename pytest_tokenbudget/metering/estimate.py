@@ -115,7 +115,8 @@ class _Measured:
         if base.worked:
             reasons.insert(0, base.worked)
         if reasons:
-            return cls(base, pieces, math.inf, Basis.UNKNOWN, "; ".join(reasons))
+            unknown = cls(base, pieces, math.inf, Basis.UNKNOWN, "; ".join(reasons))
+            return unknown._as_what_is_left(new, counter) or unknown
         constants = sum(piece.doubt for piece in pieces)
         reason = assumed(base.prompt.model, new.model)
         edited, guessed = sum(piece.edited for piece in pieces), sum(piece.guessed for piece in pieces)
@@ -123,6 +124,25 @@ class _Measured:
         certain = counter.exact and reason is None and not constants
         basis = Basis.COUNTED if certain else Basis.ESTIMATED
         return cls(base, pieces, half_width, basis, reason)
+
+    def _as_what_is_left(self, new: Prompt, counter: Counter) -> _Measured | None:
+        """Return the difference if one thing that cannot be counted is gone, and all that is left can be.
+
+        It had what was billed beside all else. None if several are gone, so that nobody knows how much each
+        of them was, and if no more was billed than the rest counts.
+        """
+        hidden = [piece for piece in self.pieces if piece.unknown]
+        is_known = not (self.base.worked or assumed(self.base.prompt.model, new.model))
+        total = _total(Known(new, 0), counter) if is_known and len(hidden) == 1 else None
+        if total is None or hidden[0].was is None:
+            return None
+        others = sum(piece.tokens for piece in self.pieces if piece is not hidden[0])
+        tokens = total.whole - self.base.prompt_tokens - others
+        if tokens >= 0:
+            return None
+        gone = replace(hidden[0], tokens=tokens, unknown=None)
+        pieces = tuple(gone if piece is hidden[0] else piece for piece in self.pieces)
+        return _Measured(self.base, pieces, total.half_width(counter), Basis.ESTIMATED)
 
     def estimate(self, recorded_prompt_tokens: int) -> Estimate:
         if self.basis is Basis.UNKNOWN:
@@ -206,6 +226,16 @@ class _Total:
     """By how many tokens the constants may be wrong; the tool-use prompt by all of it: servers change it."""
     text: str
 
+    @property
+    def whole(self) -> int:
+        """Return the tokens of the whole prompt."""
+        return self.constants + self.counted
+
+    def half_width(self, counter: Counter) -> float:
+        """Return half the width of its interval, in tokens, on a model that has a row."""
+        rough = 0.0 if counter.exact else self.counted * guessed(self.text)
+        return doubt(self.counted, rough, self.doubt, counter, known=True)
+
 
 def _total(known: Known, counter: Counter) -> _Total | None:
     """Count a whole recorded prompt; return None if it holds what cannot be counted."""
@@ -235,11 +265,8 @@ def misbilled(known: Known, counter: Counter) -> int | None:
     total = None if assumed(known.prompt.model) else _total(known, counter)
     if total is None:
         return None
-    whole = total.constants + total.counted
-    rough = 0.0 if counter.exact else total.counted * guessed(total.text)
-    interval = doubt(total.counted, rough, total.doubt, counter, known=True)
-    is_outside = abs(known.prompt_tokens - whole) > interval
-    return whole if is_outside and are_apart(known.prompt_tokens, whole) else None
+    is_outside = abs(known.prompt_tokens - total.whole) > total.half_width(counter)
+    return total.whole if is_outside and are_apart(known.prompt_tokens, total.whole) else None
 
 
 def are_apart(tokens: float, counted: float, edited: float | None = None) -> bool:

@@ -323,7 +323,9 @@ UNCOUNTABLE = [
 
 @pytest.mark.parametrize(("path", "value", "reason"), UNCOUNTABLE)
 def test_what_cannot_be_counted_is_unknown_when_it_changed(path: str, value: Any, reason: str) -> None:
-    for was, now in ((body(), edited(path, value)), (edited(path, value), body())):
+    is_block = path.startswith("tools") or path == "messages.0.content"  # one that is gone can be told
+    taken_away = () if is_block else ((edited(path, value), body()),)
+    for was, now in ((body(), edited(path, value)), *taken_away):
         result = made(now, was)
         assert (result.prompt_tokens, result.basis, result.low, result.high) == (
             None,
@@ -682,6 +684,77 @@ def test_another_document_of_hidden_size_does_not_cancel() -> None:
     ):
         now = body(messages=[{"role": "user", "content": [PDF | other]}])
         assert made(now, was).basis is Basis.UNKNOWN
+
+
+QUESTION = text("how much is it")
+IMAGE_DATA = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": IMAGE_DATA}}
+FILE = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+IN_A_RESULT = [
+    {"role": "user", "content": [QUESTION]},
+    {"role": "assistant", "content": [CALL]},
+    {"role": "user", "content": [RESULT | {"content": [PDF, text("the bill")]}]},
+]
+
+
+def asked(*content: Any, **more: Any) -> dict[str, Any]:
+    return body(messages=[{"role": "user", "content": [*content]}], **more)
+
+
+REMOVED = {
+    "a PDF": (asked(PDF, QUESTION), asked(QUESTION)),
+    "a file": (asked(FILE, QUESTION), asked(QUESTION)),
+    "an image by URL": (asked(URL_IMAGE, QUESTION), asked(QUESTION)),
+    "a PDF beside an image that stays": (asked(PDF, IMAGE, QUESTION), asked(IMAGE, QUESTION)),
+    "a PDF and an image": (asked(PDF, IMAGE, QUESTION), asked(QUESTION)),
+    "a PDF whose text is put in": (asked(PDF, QUESTION), asked(text("the bill is ten"), QUESTION)),
+    "a PDF in a result": (
+        body(messages=IN_A_RESULT, tools=[tool("add")]),
+        body(
+            messages=[
+                *IN_A_RESULT[:2],
+                {"role": "user", "content": [RESULT | {"content": [text("the bill")]}]},
+            ],
+            tools=[tool("add")],
+        ),
+    ),
+    "a cached PDF": (asked(PDF | {"cache_control": EPHEMERAL}, QUESTION), asked(QUESTION)),
+}
+
+
+@pytest.mark.parametrize("kind", REMOVED)
+def test_what_cannot_be_counted_and_is_gone_is_what_was_billed_beside_all_else(kind: str) -> None:
+    """What is left is counted as a whole, in the interval of that."""
+    was, now = REMOVED[kind]
+    whole = misbilled(Known(parse_prompt(now), 90_000), Words())
+    assert whole is not None
+    result = estimate(known(was, whole + 1500), parse_prompt(now), Words())
+    assert (result.prompt_tokens, result.basis, result.reason) == (whole, Basis.ESTIMATED, None)
+    assert result.low is not None
+    assert result.high is not None
+    assert result.low < whole < result.high
+    assert sum(part.tokens for part in result.parts) == -1500
+
+
+LEFT = {
+    "two PDFs: nobody knows how much either was": (asked(PDF, FILE, QUESTION), asked(QUESTION), 9000),
+    "one of two": (asked(PDF, FILE, QUESTION), asked(FILE, QUESTION), 9000),
+    "another model without a row": (asked(PDF, QUESTION), asked(QUESTION, model="gpt-7"), 9000),
+    "less was billed than the rest counts": (asked(PDF, QUESTION), asked(QUESTION), 5),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT)
+def test_what_is_gone_stays_unknown_where_the_numbers_do_not_tell_it(kind: str) -> None:
+    was, now, tokens = LEFT[kind]
+    assert estimate(known(was, tokens), parse_prompt(now), Words()).basis is Basis.UNKNOWN
+
+
+def test_what_is_gone_stays_unknown_where_other_prompts_were_billed() -> None:
+    was = Known(parse_prompt(asked(PDF, QUESTION)), 9000, "the API ran tools of its own")
+    assert estimate(was, parse_prompt(asked(QUESTION)), Words()).basis is Basis.UNKNOWN
 
 
 def test_a_nearer_request_is_counted_from_where_the_paired_one_tells_nothing() -> None:
