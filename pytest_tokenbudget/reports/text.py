@@ -304,7 +304,7 @@ def _narrow(character: str) -> str:
 
 _BREAK = "\u200b"
 """Zero width space: it takes no room, and breaks what GitHub looks for in text."""
-_MARKUP = re.compile(r"([\\`*_\[\]~$])")
+_MARKUP = re.compile(r"([\\`*_\[\]~$]|\A#)")
 _LINKED = re.compile(
     r"(?P<mention>@)(?=\w)"
     r"|(?P<reference>#|GH-)(?=\d)"

@@ -207,6 +207,12 @@ def test_text_stays_text(text: str) -> None:
     assert not LINKED.search(page.text)
 
 
+def test_a_list_that_begins_with_a_text_has_no_heading() -> None:
+    page = Page(f"- {prose('# h')}\n")
+    assert page.tags <= OURS
+    assert "# h" in page.text
+
+
 @given(hostile)
 def test_no_text_breaks_out_of_its_cell(text: str) -> None:
     page = Page(
