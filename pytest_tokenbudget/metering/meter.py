@@ -5,6 +5,7 @@ A recorded answer is refused where the limits of the new request would end it el
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -44,7 +45,7 @@ from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_cache import Outcome, newly_refused
 from pytest_tokenbudget.model import Basis, Paired, Rate, Tokens, Usage, Verdict
 from pytest_tokenbudget.wire.answers import asked_rate
-from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import UNIQUE_TEXT, Accepted, Answer, Exchange, Pair, Request, StandIn
 from pytest_tokenbudget.wire.prompt import Prompt, as_mapping, breakpoints, last_breakpoint, mappings
 
 _BASES = 8
@@ -84,7 +85,7 @@ class Meter:
         misses: Sequence[Request] = (),
         unplayed: Sequence[Exchange] = (),
         reshaped: Sequence[Pair] = (),
-        stood_in: int = 0,
+        stood_in: Sequence[StandIn] = (),
         doubtful: Collection[int] = (),
         only: Collection[int] | None = None,
         measured: Measured | None = None,
@@ -92,11 +93,11 @@ class Meter:
         """Measure the requests of one cassette; `exchanges` are all that it holds, in order.
 
         Failed attempts and what bills nothing (token counts, a batch's polling) are no turns. The turns come
-        in recorded order, so that concurrent requests do not change the result. A placeholder `stood_in` for
-        the answers to so many of the `misses`, and the `doubtful` ones, by position, may not be asked behind
-        a real answer. `only` are the numbers of the exchanges whose turns are wanted: the others are looked
-        at only if one of them asks something else than was recorded, and so may have left another cache. Of
-        these, `measured` holds what was measured of the same recording before, and is added to.
+        in recorded order, so that concurrent requests do not change the result. `stood_in` answered some of
+        the `misses`; the `doubtful` ones, by position, may not be asked behind a real answer. `only` are the
+        numbers of the exchanges whose turns are wanted: the others are looked at only if one of them asks
+        something else than was recorded, and so may have left another cache. Of these, `measured` holds what
+        was measured of the same recording before, and is added to.
         """
         settled = self.from_one_start(exchanges)
         if settled is not exchanges:
@@ -118,11 +119,15 @@ class Meter:
             estimates, splits = self._added(measured, recorded, asked)
         turns = tuple(self._turn(pair, estimates[n], splits[n]) for n, pair in wanted.items())
         moved = tuple(paired.get(pair.index, pair) for pair in reshaped)
-        missed = tuple(self._missed(misses, recorded, doubtful)) if misses else ()
-        return Run(turns, tuple(misses), tuple(unplayed), moved, missed=missed, stood_in=stood_in)
+        missed = tuple(self._missed(misses, recorded, doubtful, stood_in)) if misses else ()
+        return Run(turns, tuple(misses), tuple(unplayed), moved, missed=missed, stood_in=tuple(stood_in))
 
     def _missed(
-        self, misses: Sequence[Request], recorded: Mapping[int, Exchange], doubtful: Collection[int]
+        self,
+        misses: Sequence[Request],
+        recorded: Mapping[int, Exchange],
+        doubtful: Collection[int],
+        stood_in: Sequence[StandIn],
     ) -> Iterator[Missed]:
         """Yield what each request that nothing answers would bill.
 
@@ -144,12 +149,14 @@ class Meter:
                 counted = estimate(known[0], request.prompt, self.counter, near=known[1 : 1 + _BASES])
             else:
                 counted = Estimate(None, Basis.UNKNOWN)
-            bounded = self._bounded(request, rate, counted)
+            bounded = self._bounded(request, rate, counted, stood_in)
             is_certain = request.digest not in seen and place not in doubtful
             seen.add(request.digest)
             yield bounded if is_certain else replace(bounded, least=Usage())
 
-    def _bounded(self, request: Request, rate: Rate, counted: Estimate) -> Missed:
+    def _bounded(
+        self, request: Request, rate: Rate, counted: Estimate, stood_in: Sequence[StandIn]
+    ) -> Missed:
         """Return the bounds of a real answer to a request whose prompt is counted.
 
         At best its cached part is read, and nothing is answered; at worst it is written, and the answer is
@@ -157,10 +164,10 @@ class Meter:
         tool, a real answer may begin a loop of which nobody knows the end.
         """
         prompt, most = request.prompt, request.prompt.max_tokens
-        times = stand_ins(prompt)
+        times, tokens = _stand_ins(stood_in, prompt)
         if counted.low is None or counted.high is None:
             return Missed(request, Usage(1), None)
-        shortest = max(counted.low - times * _PLACEHOLDER_TOKENS, 0)
+        shortest = max(counted.low - tokens, 0)
         cached = last_breakpoint(prompt) >= 0
         least = Tokens(cache_read_input_tokens=shortest) if cached else Tokens(input_tokens=shortest)
         if most is None or _may_call_tools(prompt):
@@ -599,13 +606,27 @@ class Missed:
     """What it bills at most; None where no bound is known."""
 
 
-_PLACEHOLDER_TOKENS = 24
-"""That a placeholder is at most, in any tokenizer."""
+def _stand_ins(
+    stood_in: Iterable[StandIn], prompt: Prompt, recorded: Prompt | None = None
+) -> tuple[int, int]:
+    """Return how often answers that stood in are in a prompt, beyond the `recorded` one, and their tokens.
+
+    A text that is too short to be unique counts once.
+    """
+    times = tokens = 0
+    for one in {one.text: one for one in stood_in if one.text}.values():
+        found = _times(one.text, prompt) - (_times(one.text, recorded) if recorded else 0)
+        found = max(found if len(one.text) >= UNIQUE_TEXT else min(found, 1), 0)
+        times, tokens = times + found, tokens + found * one.tokens
+    return times, tokens
 
 
-def stand_ins(prompt: Prompt) -> int:
-    """Return how often a placeholder for an answer stands in a prompt."""
-    return sum(str(block.content).count(PLACEHOLDER) for block in prompt.blocks)
+def _times(text: str, prompt: Prompt) -> int:
+    """Return how often a text is in the blocks of a prompt."""
+    said = json.dumps(text, ensure_ascii=False)[1:-1]
+    return sum(
+        json.dumps(block.content, ensure_ascii=False, default=str).count(said) for block in prompt.blocks
+    )
 
 
 def _may_call_tools(prompt: Prompt) -> bool:
@@ -656,8 +677,8 @@ class Run:
     """Unplayed turns of a cassette that others may use, too: by themselves they say nothing."""
     missed: tuple[Missed, ...] = ()
     """The `misses`, as far as they can be counted."""
-    stood_in: int = 0
-    """How many of the `misses` a placeholder answered, so that the run went on."""
+    stood_in: tuple[StandIn, ...] = ()
+    """What answered some of the `misses`, so that the run went on."""
 
     def against(self, baseline: Usage | None) -> Run:
         """Return the run with its leftovers as unplayed turns if the baseline has more turns."""
@@ -729,7 +750,7 @@ class Run:
     @property
     def broke_off(self) -> bool:
         """Whether a request got neither an answer nor a placeholder, so that nobody knows what follows."""
-        return len(self.misses) > self.stood_in
+        return len(self.misses) > len(self.stood_in)
 
     @property
     def bounds(self) -> tuple[Usage, Usage | None] | None:
@@ -752,18 +773,25 @@ class Run:
         """Return what a recorded turn bills at least; an empty usage if its basis is unknown."""
         if turn.basis == Basis.UNKNOWN:
             return Usage(1)
-        usage, times = turn.best or turn.usage, stand_ins(turn.pair.request.prompt)
-        if not self.misses or not times or usage.main_tokens is None:
+        usage, (times, tokens) = turn.best or turn.usage, self._stand_ins(turn)
+        if not times or usage.main_tokens is None:
             return usage
-        shortest = _shortened(usage.main_tokens, times * _PLACEHOLDER_TOKENS)
+        shortest = _shortened(usage.main_tokens, tokens)
         return usage.with_main(usage.main_rate, shortest)
 
     def _grown(self, turn: Turn) -> Usage:
         """Return by how much a real answer in the place of a placeholder may lengthen a recorded turn."""
-        prompt = turn.pair.request.prompt
         longest = max((miss.prompt.max_tokens or 0 for miss in self.misses), default=0)
-        times = stand_ins(prompt) if longest else 0
-        return Usage.of(turn.usage.main_rate, _dearest(prompt, times * longest), turns=0)
+        times, _ = self._stand_ins(turn)
+        grown = _dearest(turn.pair.request.prompt, times * longest)
+        return Usage.of(turn.usage.main_rate, grown, turns=0)
+
+    def _stand_ins(self, turn: Turn) -> tuple[int, int]:
+        """Return what `_stand_ins` returns of a recorded turn."""
+        pair = turn.pair
+        if not self.stood_in or pair.request.digest == pair.recorded.digest:
+            return 0, 0
+        return _stand_ins(self.stood_in, pair.request.prompt, pair.recorded.prompt)
 
 
 def cut_off(pair: Pair) -> str | None:

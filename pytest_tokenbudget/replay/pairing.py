@@ -22,7 +22,7 @@ from typing import TypeVar
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.conversation import Conversation, Reply, alike, cosine, holds, is_rather, reply
 from pytest_tokenbudget.sequences import common_prefix
-from pytest_tokenbudget.wire.exchange import Accepted, Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import UNIQUE_TEXT, Accepted, Exchange, Pair, Request
 from pytest_tokenbudget.wire.requests import meaning
 
 
@@ -283,7 +283,8 @@ class Recording:
     def _of_its_kind(self, asked: Conversation, origin: Origin) -> Match | None:
         """Pair an opening with the recorded one whose answer a call of another kind got: a triage before it.
 
-        Of another kind is what asks another model and, unlike the recorded one, offers tools or offers none.
+        Of another kind is what asks another model and, unlike the recorded one, offers tools or offers none;
+        or what has other tools or another system prompt, where the opening has the recorded ones.
         """
         if not origin.may_open:
             return None
@@ -292,8 +293,7 @@ class Recording:
             index
             for index in recorded.roots(asked.request)
             if index in self._served
-            and _differs_in_kind(self._served[index], recorded[index])
-            and _kind(asked) == _kind(recorded[index])
+            and _is_rather_its_kind(asked, self._served[index], recorded[index])
             and recorded.is_alike(asked, index)
         )
         return self._as_displacing(asked, taken)
@@ -446,9 +446,13 @@ def _kind(asked: Conversation) -> tuple[str, bool]:
     return asked.request.prompt.model, asked.offers_tools
 
 
-def _differs_in_kind(one: Conversation, other: Conversation) -> bool:
-    """Return whether both the model and whether tools are offered differ."""
-    return all(a != b for a, b in zip(_kind(one), _kind(other), strict=True))
+def _is_rather_its_kind(asked: Conversation, served: Conversation, recorded: Conversation) -> bool:
+    """Return whether `asked` is the kind of call that was recorded, and `served` is of another kind."""
+    if _kind(asked) != _kind(recorded):
+        return False
+    if asked.head == recorded.head != served.head:
+        return True
+    return all(a != b for a, b in zip(_kind(served), _kind(recorded), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -651,10 +655,6 @@ def _pool(request: Request) -> tuple[str, bool]:
     return request.endpoint.api, request.custom_id is not None
 
 
-_LONG_REPLY = 40
-"""Characters, not counting spaces, from which a reply is taken to be unique. `OK` and labels are shorter."""
-
-
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which earlier answer a request continues."""
@@ -734,7 +734,7 @@ class Lineage:
             yield ("reply", key), True  # the tool use alone: history rewritten
         yield ("chain", before), True  # the history alone: answer rewritten
         if turn.text and not turn.ids:
-            yield ("reply", *turn.calls), len(turn.text) >= _LONG_REPLY
+            yield ("reply", *turn.calls), len(turn.text) >= UNIQUE_TEXT
 
     def _not_examples(self, conversation: Conversation, position: int, found: Iterable[int]) -> list[int]:
         """Return `found` without the answers whose own request holds the same turn at the same place.

@@ -14,7 +14,7 @@ import mmap
 import os
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -44,9 +44,9 @@ from pytest_tokenbudget.replay.traffic import (
     session_of,
     status,
 )
-from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request, StandIn
 from pytest_tokenbudget.wire.framing import decode_body, parse_body, transcode
-from pytest_tokenbudget.wire.prompt import Prompt, as_mapping
+from pytest_tokenbudget.wire.prompt import Prompt, as_mapping, mappings
 from pytest_tokenbudget.wire.requests import first_difference
 from pytest_tokenbudget.wording import listed
 
@@ -767,8 +767,8 @@ class Account:
     """Why its run cannot be judged, other than by misses, in sentences."""
     edits: tuple[str, ...]
     """Problems that only an edit of the test solves, in sentences."""
-    stood_in: int
-    """How many of the misses a placeholder answered."""
+    stood_in: tuple[StandIn, ...]
+    """What answered those of the misses that got an answer."""
     doubtful: frozenset[int]
     """Positions of the misses that followed a placeholder with no recorded turn between: a loop, maybe, which
     a real answer would have ended."""
@@ -785,7 +785,7 @@ class Accounts:
         self._missed: list[tuple[str, bool]] = []  # and whether a placeholder was the last answer
         self._problems: list[tuple[str, str]] = []
         self._edits: list[tuple[str, str]] = []
-        self._stood_in: Counter[str] = Counter()
+        self._stood_in: dict[str, list[StandIn]] = defaultdict(list)
         self._behind: set[str] = set()  # who got a placeholder for the last answer
 
     def asked(self, number: int, asker: str) -> None:
@@ -804,7 +804,7 @@ class Accounts:
         """
         asker = self._asked[number]
         self._missed.append((asker, follows))
-        self._stood_in[asker] += 1
+        self._stood_in[asker].append(_as_stand_in(self._recording.exchanges[number].answer))
 
     def refused(self, asker: str, problem: str) -> None:
         """Record a problem, other than a miss, for which an asker's run cannot be judged."""
@@ -816,11 +816,11 @@ class Accounts:
 
     def has_placeholder(self, asker: str) -> bool:
         """Return whether a scenario may get one more placeholder."""
-        return self._stood_in[asker] < _PLACEHOLDERS
+        return len(self._stood_in[asker]) < _PLACEHOLDERS
 
     def stand_in(self, asker: str) -> None:
         """Count a placeholder."""
-        self._stood_in[asker] += 1
+        self._stood_in[asker].append(StandIn())
         self._behind.add(asker)
 
     def of(self, asker: str, *, shared: bool) -> Account:
@@ -838,12 +838,23 @@ class Accounts:
             reshaped=self._mine(asker, recording.reshaped),
             problems=_by(asker, self._problems),
             edits=_by(asker, self._edits),
-            stood_in=self._stood_in[asker],
+            stood_in=tuple(self._stood_in[asker]),
             doubtful=frozenset(place for place, (behind, _) in enumerate(mine) if behind),
         )
 
     def _mine(self, asker: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
         return tuple(pair for pair in pairs if self._asked.get(pair.index) == asker)
+
+
+_OTHER_TOKENIZER = 2
+"""How many times the tokens of a text another tokenizer makes of it, at most."""
+
+
+def _as_stand_in(answer: Answer) -> StandIn:
+    """Return a recorded answer as what stood in for another one: its longest text."""
+    blocks = mappings((answer.message or {}).get("content"))
+    text = max((str(block.get("text") or "") for block in blocks), key=len, default="")
+    return StandIn(text, _OTHER_TOKENIZER * (answer.usage.tokens.output_tokens if answer.usage else 0))
 
 
 def _by(asker: str, told: Iterable[tuple[str, _T]]) -> tuple[_T, ...]:

@@ -31,7 +31,7 @@ from pytest_tokenbudget.replay.redaction import Secrets, redact_body
 from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.repository.baseline_history import MeasuredOn
-from pytest_tokenbudget.wire.exchange import Accepted, Answer, Exchange, Pair, Request
+from pytest_tokenbudget.wire.exchange import Accepted, Answer, Exchange, Pair, Request, StandIn
 from pytest_tokenbudget.wire.prompt import Prompt, digest
 from pytest_tokenbudget.wire.requests import canonical_body, rewritten
 
@@ -84,7 +84,7 @@ def replayed(
     misses: Sequence[Request],
     unplayed: Sequence[Exchange],
     reshaped: Sequence[Pair],
-    stood_in: int = 0,
+    stood_in: Sequence[StandIn] = (),
     doubtful: Collection[int] = (),
     whole: bool,
     only: Collection[int],

@@ -13,6 +13,18 @@ from pytest_tokenbudget.wire.prompt import Prompt
 
 PLACEHOLDER = "(no answer is recorded for this request)"
 """Text in place of an answer that no recording has, so that a run goes on."""
+UNIQUE_TEXT = 40
+"""Characters from which a text is taken to be unique. `OK` and labels are shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """What answered a request in place of an answer that no recording has; later prompts may hold it."""
+
+    text: str = PLACEHOLDER
+    """A placeholder, or the answer of another recorded turn."""
+    tokens: int = 24
+    """That the text is at most, in any tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,53 @@ def test_turns_that_are_gone_and_nothing_else_are_a_saving(
     assert "bounds" not in judged.scenarios["test_it"]
 
 
+WRITER_SUITE = """
+import os
+
+import pytest
+from agent import ask
+
+FOUND = ["The train at nine takes four hours and a half.", "The hotel has a room for three nights."]
+
+
+@pytest.mark.token_budget
+def test_it():
+    found = [ask(f"Look into this: {words}") for words in FOUND]
+    if os.environ.get("CASE"):
+        found.append(ask("Criticise what was found: " + " ".join(FOUND), max_tokens=400))
+    assert ask(" ".join([*FOUND, *found]), system="You write the itinerary out of what the team has found.")
+"""
+
+
+def test_an_answer_that_was_another_turns_is_no_part_of_what_is_known(
+    tmp_path: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The critique gets what the writer was answered, and the writer is then told that."""
+
+    def answer(body: Mapping[str, Any]) -> str:
+        if "system" in body:
+            return "Take the train at nine, sleep three nights by the river, and be back by Sunday. " * 2
+        return "Say the price." if body["messages"][0]["content"].startswith("Crit") else "It is so."
+
+    project = make(tmp_path / "suite", pytester, WRITER_SUITE, agent=AGENT)
+    with MessagesApi(answer) as api:
+        done = project.run("--token-budget-record=once", url=api.url)
+        assert done.status == 0, done.output
+        project.judge("--token-budget-update")
+        monkeypatch.setenv("CASE", "criticises")
+        judged = project.judge()
+        before = len(api.charges)
+        project.run("--token-budget-disable", url=api.url)
+        spent = api.charges[before:]
+    entry = judged.scenarios["test_it"]
+    assert (judged.status, entry["verdict"]) == (1, "stale"), judged.output
+    bounds = entry["bounds"]
+    truth = sum(charge.usage.prompt_tokens for charge in spent)
+    assert bounds["least"]["prompt_tokens"] <= truth <= bounds["most"]["prompt_tokens"]
+    assert bounds["least"]["cost_usd"] <= float(dollars(spent)) <= bounds["most"]["cost_usd"]
+    assert "user text 'Criticise what was found" in texts(judged)["added"]["text"]
+
+
 # --- seeded agents with calls more than recorded, held against what they really bill ----------------------
 
 SEEDED = """

@@ -621,6 +621,26 @@ def test_a_call_in_front_that_asks_the_same_of_another_model_is_the_added_one(ch
     assert recorded.unplayed == ()
 
 
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-sonnet-4-6"])
+def test_a_critique_in_front_gives_back_what_the_same_system_prompt_was_answered(model: str) -> None:
+    """It says what the writer is told, and the writer is told what it found."""
+    findings = "Finding 1: the train leaves at nine.\n\nFinding 2: the hotel has a room for three nights."
+    writer = {"system": "You write itineraries from the findings of a team.", "tools": []}
+    recorded = recording((body(f"{findings} Write it.", **writer), DONE))
+    critique = body(f"Criticise the findings: {findings}", model=model, system="", tools=[])
+    now = body(f"{findings} Finding 3: say the price. Write it.", **writer)
+    assert play(recorded, [critique, now]) == [0, 0]
+    assert [pair.request.body for pair in recorded.pairs] == [now]
+    assert [request.body for request in recorded.misses] == [critique]
+
+
+def test_of_two_calls_with_one_system_prompt_the_second_takes_nothing_back() -> None:
+    writer = {"system": "You write itineraries from the findings of a team.", "tools": []}
+    recorded = recording((body("Finding 1: the train leaves at nine. Write it.", **writer), DONE))
+    first, second = (body(f"Finding {n}: the train leaves at nine. Write it.", **writer) for n in (2, 3))
+    assert play(recorded, [first, second]) == [0, None]
+
+
 @pytest.mark.parametrize("change", ["nothing", "the system prompt"])
 def test_a_subagent_more_gives_back_all_that_it_was_answered_with(change: str) -> None:
     """It runs where the recording begins another one, and is led through that one's tools."""
