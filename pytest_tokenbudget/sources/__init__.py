@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
@@ -120,6 +120,10 @@ class SourceTree:
     def _answers(self) -> dict[tuple[bytes, bytes], Location]:
         return {}
 
+    @cached_property
+    def _lines_edited(self) -> dict[str, frozenset[int]]:
+        return {}
+
     def locate(self, was: str, now: str) -> Location:
         """Return where the repository holds the text that `now` has and `was` lacks; changed files first.
 
@@ -186,7 +190,7 @@ class SourceTree:
         for path, before in self.changed.items():
             if _is_prose(path) or not said.search(before + self.files[path]):
                 continue
-            was, now = ([line.strip() for line in text.splitlines()] for text in (before, self.files[path]))
+            was, now = _stripped(before), _stripped(self.files[path])
             for i, j, k, m in replaced(was, now):
                 gone = Counter(line for line in was[i:j] if said.search(line))
                 come = [(number, line) for number, line in enumerate(now[k:m], k + 1) if said.search(line)]
@@ -244,7 +248,7 @@ class SourceTree:
         for index in self._in_order():
             location = index.place(query)
             if location and location.sources:
-                return location
+                return self._narrowed(location)
             if location and location.filled and not (filled and index.holds_data):
                 filled = location
         if filled:
@@ -253,6 +257,38 @@ class SourceTree:
         if hole:
             return Location(filled=hole.source, missing=(hole.value,))
         return Location(missing=(query.text,))
+
+    def _narrowed(self, location: Location) -> Location:
+        """Return a place as far as the change edits it; as it is if the change edits none of its lines.
+
+        Words that match by chance, and an older copy of the text, are thus no part of what was added.
+        """
+        edited = [part for source in location.sources if (part := self._edited_part(source))]
+        return replace(location, sources=tuple(dict.fromkeys(edited))) if edited else location
+
+    def _edited_part(self, source: Source) -> Source | None:
+        """Return `source` from its first edited line to its last; None if the change edits none of them."""
+        edited = self._edited_lines(source.file)
+        inside = [line for line in range(source.line, (source.end_line or source.line) + 1) if line in edited]
+        if not inside:
+            return None
+        return Source(source.file, inside[0], inside[-1] if inside[-1] > inside[0] else None)
+
+    def _edited_lines(self, path: str) -> frozenset[int]:
+        """Return the lines (from 1) of a file that the change put in or changed, but not only indented."""
+        if path not in self.changed:
+            return frozenset()
+        if path not in self._lines_edited:
+            was, now = (_stripped(text) for text in (self.changed[path], self.files[path]))
+            self._lines_edited[path] = frozenset(
+                line + 1 for _, _, k, m in replaced(was, now) for line in range(k, m) if now[line]
+            )
+        return self._lines_edited[path]
+
+
+def _stripped(text: str) -> list[str]:
+    """Return the lines of a text without the white space around them."""
+    return [line.strip() for line in text.split("\n")]
 
 
 def is_outside(path: str) -> bool:

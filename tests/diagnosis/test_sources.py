@@ -132,6 +132,50 @@ def test_changed_files_come_first() -> None:
     assert str(SourceTree(files, {"new.md": ""}).locate(BEFORE, AFTER).source) == "new.md:5"
 
 
+MUSEUMS = '''
+class FindMuseums(BaseModel):
+    """List museums of a city that are open on a day, with hours and entrance fees."""
+
+    city: str = Field(description="City of the visit")
+'''
+TABLES = '''
+
+class ReserveTable(BaseModel):
+    """Reserve a table in a restaurant for a day, an hour and a number of guests, by name."""
+
+    restaurant: str = Field(description="Name of the restaurant, as in the list of the city")
+    hour: str = Field(description="Hour, as HH:MM, in the time zone of the restaurant")
+'''
+SCHEMA = """reserve_table
+Reserve a table in a restaurant for a day, an hour and a number of guests, by name.
+description
+Reserve a table in a restaurant for a day, an hour and a number of guests, by name.
+properties
+restaurant
+description
+Name of the restaurant, as in the list of the city
+hour
+description
+Hour, as HH:MM, in the time zone of the restaurant
+"""
+"""The strings of the tool as pydantic writes its schema: with the docstring once more."""
+
+
+def test_lines_that_the_change_does_not_touch_are_no_part_of_the_place() -> None:
+    tree = SourceTree({"tools.py": MUSEUMS + TABLES}, {"tools.py": MUSEUMS})
+    assert str(tree.locate("", SCHEMA).source) == "tools.py:8-12"
+
+
+def test_of_two_places_in_one_file_the_edited_one_is_meant() -> None:
+    tree = SourceTree({"a.md": f"{AFTER}\n---\n\n{AFTER}"}, {"a.md": f"{AFTER}\n---\n\n{BEFORE}"})
+    assert str(tree.locate(BEFORE, AFTER).source) == "a.md:10"
+
+
+def test_what_stood_there_before_the_change_keeps_its_place() -> None:
+    tree = SourceTree({"a.md": f"# Rules\n{AFTER}"}, {"a.md": AFTER})
+    assert str(tree.locate(BEFORE, AFTER).source) == "a.md:4"
+
+
 def test_what_stands_in_several_places_is_ambiguous_and_up_to_three_are_named() -> None:
     files = {f"{name}.md": AFTER for name in "abcd"}
     location = SourceTree(files).locate(BEFORE, AFTER)
