@@ -175,6 +175,21 @@ class Meter:
         dearest = _dearest(prompt, counted.high + times * most)
         return Missed(request, Usage.of(rate, least), Usage.of(rate, replace(dearest, output_tokens=most)))
 
+    def token_count(self, recorded: Exchange, asked: Request) -> tuple[int, str | None] | None:
+        """Return what `count_tokens` would answer to `asked`, by its recorded answer to another request.
+
+        With the tokens comes the interval in words, None where they are counted exactly. None where they
+        cannot be counted, or where the recorded answer tells no number.
+        """
+        tokens = as_mapping(recorded.answer.message).get("input_tokens")
+        if not isinstance(tokens, int):
+            return None
+        counted = estimate(Known(recorded.request.prompt, tokens), asked.prompt, self.counter)
+        if counted.prompt_tokens is None:
+            return None
+        is_exact = counted.basis is not Basis.ESTIMATED
+        return counted.prompt_tokens, None if is_exact else f"{counted.low:,} to {counted.high:,} tokens"
+
     def misbilled(self, turns: Iterable[Turn]) -> Iterator[tuple[Turn, int]]:
         """Yield the turns whose recorded prompt tokens cannot be true, each with what its prompt counts."""
         for turn in turns:

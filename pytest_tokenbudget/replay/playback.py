@@ -22,7 +22,6 @@ from functools import cached_property
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from pytest_tokenbudget.errors import CassetteError, RecordingError, ReplayMiss
-from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import TOKEN
 from pytest_tokenbudget.replay.pairing import Match, Recording, is_free
@@ -47,7 +46,7 @@ from pytest_tokenbudget.replay.traffic import (
 from pytest_tokenbudget.wire.exchange import PLACEHOLDER, Accepted, Answer, Exchange, Pair, Request, StandIn
 from pytest_tokenbudget.wire.framing import decode_body, parse_body, transcode
 from pytest_tokenbudget.wire.prompt import Prompt, as_mapping, mappings
-from pytest_tokenbudget.wire.requests import first_difference
+from pytest_tokenbudget.wire.requests import first_difference, meaning
 from pytest_tokenbudget.wording import listed
 
 AcceptedIn = Callable[[Sequence[Exchange]], Mapping[int, Accepted]]
@@ -321,8 +320,6 @@ class Ledger:
         match = self._choose(sent.request, left)
         if match is None:
             return None
-        if is_free(sent.request) and match.how is not Paired.EXACT:
-            self.warn("count_tokens answered with the number of the recorded request, which was another")
         self._threads.keep(sent.body, self.recording.exchanges[match.index].answer.message)
         return self._carrier(match)
 
@@ -525,11 +522,37 @@ class Ledger:
     def _answer(self, number: int, sent: Sent) -> dict[str, Any]:
         if sent.costs:
             self.rules.answered()
+        if sent.request and is_free(sent.request) and (counted := self._counted(number, sent.request)):
+            return served(counted, sent)
         try:
             return self._answers.serve(self._traffic.interactions[number][1], sent)
         except CassetteError as error:
             where = f" in the cassette {self.rules.cassette}" if self.rules.cassette else ""
             self.refuse(f"{self.name}: {error} It answers {sent}{where}.")
+
+    def _counted(self, number: int, request: Request) -> dict[str, Any] | None:
+        """Return the answer to a token count of a request that was not recorded, in vcr's shape.
+
+        None where it was recorded, and where it cannot be counted: then the recorded answer serves.
+        """
+        held = (one for one in self.recording.exchanges if self._carriers[id(one)] == number)
+        recorded = next(held)
+        if meaning(recorded.request) == meaning(request):
+            return None
+        counted = None if self.rules.calls else self.rules.count(recorded, request)
+        if counted is None:
+            self.warn(
+                "count_tokens is answered with the number of another request, as this one cannot be counted: "
+                "the agent may decide otherwise by its own"
+            )
+            return None
+        tokens, interval = counted
+        if interval is not None:
+            self.warn(
+                f"count_tokens is answered with an estimate ({interval}): the agent may decide otherwise by "
+                "the true number"
+            )
+        return _empty(200, "OK") | {"body": {"string": json.dumps({"input_tokens": tokens}).encode()}}
 
     # --- refusing -----------------------------------------------------------------------------------------
 
@@ -630,6 +653,11 @@ class CallLimits(Protocol):
         """Count a turn of a test or fixture that the recording answered, beside its real calls."""
 
 
+TokenCount = Callable[[Exchange, Request], tuple[int, str | None] | None]
+"""Returns the tokens of a request, by the recorded count of another; with their interval in words where they
+are estimated. None where they cannot be counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How one cassette answers in one run."""
@@ -664,6 +692,8 @@ class Rules:
     """The path of the cassette if it is the user's own."""
     answered: Callable[[], None] = lambda: None
     """Called when the recording has answered a model call."""
+    count: TokenCount = lambda *_: None
+    """Counts what `count_tokens` is asked to count, where another request was recorded."""
     asker: Callable[[], str] | None = None
     """Returns the test or fixture that asks, if it may differ from the one that opened the cassette."""
 

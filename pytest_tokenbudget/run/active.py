@@ -23,7 +23,7 @@ from pytest_tokenbudget.metering.pricing import Prices
 from pytest_tokenbudget.model import ScenarioId
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.credentials import without_stand_ins
-from pytest_tokenbudget.replay.playback import AcceptedIn, Ledger, Ledgers, Outside, Rules
+from pytest_tokenbudget.replay.playback import AcceptedIn, Ledger, Ledgers, Outside, Rules, TokenCount
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor
 from pytest_tokenbudget.replay.traffic import Sent
@@ -69,6 +69,7 @@ class Stage:
         redactor: Redactor | None = None,
         accepted: Callable[[Place, Callable[[], bool]], AcceptedIn] = lambda *_: lambda _: {},
         answered: Callable[[], None] = lambda: None,
+        count: TokenCount = lambda *_: None,
     ) -> None:
         self._options = options
         self._root = root
@@ -82,6 +83,7 @@ class Stage:
         self._spending = spending
         self._accepted = accepted
         self._answered = answered
+        self._count = count
         self._redactor = redactor or Redactor(without_stand_ins(os.environ))
         self._allowances = Allowances()
         self._on: list[tuple[Scenario, contextlib.ExitStack]] = []
@@ -118,6 +120,7 @@ class Stage:
                     accepted=self._accepted(scenario.place, lambda: False),
                     placeholder=scenario.suite.placeholder,
                     answered=self._answered,
+                    count=self._count,
                 )
                 opening.enter_context(self._ledgers.using(ledger))
                 if not self._routed:
@@ -272,6 +275,7 @@ class Stage:
             redactor=self._redactor,
             placeholder=offline and bool(held) and opener.suite.placeholder,
             answered=self._answered,
+            count=self._count,
         )
         ledger = Ledger(opener.place.id, _command(opener, path), held, rules)
         opener.adopts(ledger)

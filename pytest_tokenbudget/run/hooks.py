@@ -139,6 +139,7 @@ class Scenarios:
             redactor=session.redactor,
             accepted=session.accepted,
             answered=clock.step,
+            count=lambda recorded, asked: session.meter.token_count(recorded, asked),
         )
         self.fixtures = Fixtures(
             self._stage, session.files, self._end, session.log, judge=session.options.judge

@@ -18,7 +18,7 @@ from pytest_tokenbudget.model import Paired, ScenarioId
 from pytest_tokenbudget.replay.cassette_file import Interaction, read_cassette, write_cassette
 from pytest_tokenbudget.replay.credentials import standing_in
 from pytest_tokenbudget.replay.network import NetworkGuard
-from pytest_tokenbudget.replay.playback import AcceptedIn, CallLimits, Ledger, Rules
+from pytest_tokenbudget.replay.playback import AcceptedIn, CallLimits, Ledger, Rules, TokenCount
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.redaction import Redactor, redact, secrets_of
 from pytest_tokenbudget.replay.traffic import Traffic, settled
@@ -194,6 +194,7 @@ class Scenario:
         accepted: AcceptedIn = lambda _: {},
         placeholder: bool = False,
         answered: Callable[[], None] = lambda: None,
+        count: TokenCount = lambda *_: None,
     ) -> Ledger:
         """Read the cassette of the scenario and begin its ledger. Raises CassetteError.
 
@@ -217,6 +218,7 @@ class Scenario:
             accepted=accepted,
             placeholder=placeholder and options.judge and not options.calls and exists,
             answered=answered,
+            count=count,
         )
         self.own = Ledger(self.place.id, self._command(exists), recorded, rules)
         return self.own

@@ -245,6 +245,27 @@ def test_a_token_count_is_no_turn() -> None:
     assert METER.replayed([exchange], [pair(0, exchange, asked, Paired.EXACT)]).usage == Usage()
 
 
+def test_a_token_count_is_told_by_the_recorded_one_and_the_difference() -> None:
+    def counted(words: str, **more: object) -> Request:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": words}], **more}
+        asked = read_request(
+            "POST", "https://x.test/v1/messages/count_tokens", {}, json.dumps(body).encode()
+        )
+        assert asked is not None
+        return asked
+
+    recorded = Exchange(counted("Hello"), Answer(200, {"input_tokens": 8}, Usage()))
+    found = METER.token_count(recorded, counted("Hello, and a good morning to all of you"))
+    assert found is not None
+    tokens, told = found
+    assert 12 <= tokens <= 22
+    assert told is None or " to " in told
+    unknown = counted("Hello", tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    assert METER.token_count(recorded, unknown) is None
+    failed = Exchange(counted("Hello"), Answer(429))
+    assert METER.token_count(failed, counted("Hello again")) is None
+
+
 def test_turns_come_in_recorded_order_whatever_the_order_of_arrival() -> None:
     exchanges = [
         Exchange(request("A", f"Question {n}"), answer(input_tokens=10 + n, output_tokens=1))

@@ -304,10 +304,27 @@ def test_token_counts_are_replayed_and_are_no_turns(api: MessagesApi) -> None:
     assert ledger.warnings == []
     ledger = replay(recorded, lambda: play("Be brief and kind."))
     assert [pair.how for pair in ledger.recording.token_counts] == [Paired.SIMILAR]
-    assert ledger.warnings == [
-        "count_tokens answered with the number of the recorded request, which was another"
-    ]
+    told = "count_tokens is answered with the number of another request, as this one cannot be counted: "
+    assert ledger.warnings == [f"{told}the agent may decide otherwise by its own"]
     assert is_faithful(ledger)
+
+
+def test_a_token_count_of_another_request_is_answered_with_what_it_counts_now(api: MessagesApi) -> None:
+    counted: list[int] = []
+
+    def play(system: str = "Be brief.") -> None:
+        with client(api.url) as sync:
+            asked: Any = {"model": MODEL, "messages": body()["messages"], "system": system}
+            counted.append(sync.messages.count_tokens(**asked).input_tokens)
+
+    recorded = record(play)
+    ledger = replay(recorded, lambda: play("Be brief and kind."), count=lambda *_: (21, None))
+    assert (counted[-1], ledger.warnings) == (21, [])
+    ledger = replay(recorded, lambda: play("Be kind."), count=lambda *_: (20, "18 to 22 tokens"))
+    told = "count_tokens is answered with an estimate (18 to 22 tokens): the agent may decide otherwise by "
+    assert (counted[-1], ledger.warnings) == (20, [f"{told}the true number"])
+    ledger = replay(recorded, play, count=lambda *_: (99, None))
+    assert (counted[-1], ledger.warnings) == (counted[0], [])
 
 
 def test_a_batch_is_paired_entry_by_entry_and_polled_as_often_as_it_takes(api: MessagesApi) -> None:
