@@ -389,7 +389,7 @@ def _left_of(kept: str, sources: SourceTree | None) -> tuple[Source | None, str]
 def _located(one: Break, sources: SourceTree | None) -> Location | None:
     """Return the line that fills in what differs from the earlier turn, else what was not recorded.
 
-    None where no content changed, or there are no `sources`.
+    A line that the change edits comes first. None where no content changed, or there are no `sources`.
     """
     difference = one.difference
     if difference is None or sources is None or difference.change != "changed" or not difference.new:
@@ -398,7 +398,9 @@ def _located(one: Break, sources: SourceTree | None) -> Location | None:
     found = [
         sources.locate(was, now) for was in (text_of(difference.old) if difference.old else "", one.recorded)
     ]
-    return next((location for location in found if location.source or location.filled), found[0])
+    placed = [location for location in found if location.source or location.filled]
+    edited = (location for location in placed if sources.edits(location.source or location.filled))
+    return next(edited, placed[0] if placed else found[0])
 
 
 _NUMBERS = re.compile(r"\[(\d+)\]")

@@ -126,11 +126,41 @@ def suspects(pairs: Sequence[Pair]) -> list[Suspect]:
     proved = proved_volatile(pairs)
     found = []
     for pair in pairs:
-        texts = () if pair.index in proved else _cached_texts(pair.recorded.prompt, pair.request.prompt)
-        places = frozenset(where for where, was, now in texts if _looks_volatile(was, now))
-        if places:
-            found.append(Suspect(pair.recorded.prompt, pair.request.prompt, places))
+        if pair.index in proved:
+            continue
+        before, after = pair.recorded.prompt, pair.request.prompt
+        looks = {where for where, was, now in _cached_texts(before, after) if _looks_volatile(was, now)}
+        if places := looks.union(_with_mixed_lists(before, after)):
+            found.append(Suspect(before, after, frozenset(places)))
     return found
+
+
+def _with_mixed_lists(was: Prompt, now: Prompt) -> Iterator[str]:
+    """Yield the cached tools that have new names in among those of a list: it may be made of a set."""
+    recorded = {block.name: block.content for block in was.level("tools")}
+    for block in now.blocks[: last_breakpoint(now) + 1]:
+        lists = _name_lists(recorded.get(block.name), block.content) if block.level == "tools" else ()
+        if any(_is_mixed(before, after) for before, after in lists):
+            yield block.where
+
+
+def _name_lists(was: Any, now: Any) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """Yield the lists of strings at the same places of two JSON-like values."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in was.keys() & now.keys():
+            yield from _name_lists(was[key], now[key])
+    elif isinstance(was, list) and isinstance(now, list):
+        if all(isinstance(one, str) for one in (*was, *now)):
+            yield was, now
+        else:
+            for before, after in zip(was, now, strict=False):
+                yield from _name_lists(before, after)
+
+
+def _is_mixed(was: Sequence[str], now: Sequence[str]) -> bool:
+    """Return whether a list has other names, neither sorted nor only gone or added at its end."""
+    kept = [name for name in was if name in now]
+    return {*now} - {*was} != set() and [*now] != sorted(now) and [*now[: len(kept)]] != kept
 
 
 _TIME = re.compile(

@@ -199,6 +199,10 @@ class SourceTree:
                 if not fresh and len(come) < gone.total():
                     yield Source(path, k + 1, m) if m > k + 1 else Source(path, max(m, 1))
 
+    def edits(self, source: Source | None) -> bool:
+        """Return whether the change edits a line of `source`; False without one."""
+        return source is not None and self._edited_part(source) is not None
+
     def lists(self, names: Names) -> bool:
         """Return whether some file lists these names in this order, or did before the change."""
         texts = (*self.files.values(), *self.changed.values())

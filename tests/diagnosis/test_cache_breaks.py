@@ -39,6 +39,7 @@ from support.seeded import (
     GET_ORDER,
     HANDBOOK,
     PASSAGES,
+    QUESTION,
     REFUND,
     RULES,
     SEARCH,
@@ -519,6 +520,25 @@ BREAKS = [
             "growth messages[2] user text": ("added", "on one turn", ""),
             "growth messages[4] user text": ("added", "on one turn", ""),
             "growth messages[6] user text": ("added", "on one turn", ""),
+        },
+    ),
+    Case(
+        "sentences of a file that the change does not touch, by a line that it adds",
+        each(
+            before_system(
+                "Keep in mind whatever comes: {}",
+                *["Answers the customers of a shop.", QUESTION] * 2,
+            )
+        ),
+        {
+            "cache_break system[0]": ("system_changed", "agent/agent.py:2"),
+            "growth system[0]": ("", "agent/agent.py:2"),
+        },
+        {
+            "agent/agent.py": (
+                'def system(texts, topic):\n    mind = f"Keep in mind whatever comes: {topic}"\n'
+                '    return "\\n".join([mind, *texts])\n'
+            )
         },
     ),
     Case(

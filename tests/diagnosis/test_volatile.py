@@ -399,6 +399,34 @@ def test_the_look_of_a_change_says_where_to_look(now: str, places: set[str]) -> 
     assert [set(one.places) for one in found] == ([places] if places else [])
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "is_suspected"),
+    [
+        (["chain", "brake"], ["pedal", "chain", "wheel", "brake"], True),
+        (["chain", "brake"], ["brake", "pedal", "chain"], True),
+        (["chain", "brake"], ["wheel", "pedal"], False),
+        (["chain", "brake"], ["chain", "brake", "pedal"], False),
+        (["chain", "brake", "pedal"], ["chain", "pedal"], False),
+        (["chain", "brake"], ["chain"], False),
+        (["chain", "brake"], ["wheel", "chain", "pedal", "brake"], True),
+        (["brake", "chain"], ["brake", "cable", "chain"], False),
+    ],
+)
+def test_a_list_of_names_that_mixes_new_ones_in_may_be_a_set(
+    was: list[str], now: list[str], is_suspected: bool
+) -> None:
+    def offering(parts: list[str]) -> Prompt:
+        schema = {"type": "object", "properties": {"part": {"type": "string", "enum": parts}}}
+        tool = {"name": "show", "input_schema": schema, **MARK}
+        return parse_prompt({"model": "m", "tools": [tool], "messages": []})
+
+    found = suspected(offering(was), offering(now))
+    assert [set(one.places) for one in found] == ([{offering(now).blocks[0].where}] if is_suspected else [])
+    if is_suspected:
+        shown = experiment(found[0], offering(now[::-1]), lambda names: False)
+        assert (shown.differs is not None, shown.on_both_sides) == (True, False)
+
+
 def clock(time: str) -> str:
     return f"It is {time}.\n{RULES}"
 

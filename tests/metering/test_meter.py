@@ -248,9 +248,7 @@ def test_a_token_count_is_no_turn() -> None:
 def test_a_token_count_is_told_by_the_recorded_one_and_the_difference() -> None:
     def counted(words: str, **more: object) -> Request:
         body = {"model": MODEL, "messages": [{"role": "user", "content": words}], **more}
-        asked = read_request(
-            "POST", "https://x.test/v1/messages/count_tokens", {}, json.dumps(body).encode()
-        )
+        asked = read_request("POST", "https://x.test/v1/messages/count_tokens", {}, json.dumps(body).encode())
         assert asked is not None
         return asked
 
