@@ -22,7 +22,9 @@ from pytest_tokenbudget.diagnosis.prompt_parts import (
 )
 from pytest_tokenbudget.metering.cache_rules import cache_model
 from pytest_tokenbudget.metering.cache_split import as_written
+from pytest_tokenbudget.metering.estimate import assumed
 from pytest_tokenbudget.metering.meter import Run
+from pytest_tokenbudget.metering.models import model_row
 from pytest_tokenbudget.metering.prompt_cache import newly_refused
 from pytest_tokenbudget.model import BY_HAND, Basis, Finding, FindingKind, Source, Usage
 from pytest_tokenbudget.sequences import common_prefix
@@ -340,7 +342,15 @@ def _models(run: Run, costs: Sequence[TurnCosts], sources: SourceTree | None) ->
         source, edit = edit_of(sources if is_other else None, now, was)
         text = f"{place}: {now} instead of {was}{edit}"
         priced = text if total is not None else f"{text}, a price is unknown"
-        yield Finding(kind, place, priced, None, total, source)
+        output = sum(run.turns[index].usage.tokens.output_tokens for index in indexes)
+        yield Finding(kind, place, priced + _other_output(was, now, output), None, total, source)
+
+
+def _other_output(was: str, now: str, output: int) -> str:
+    """Return a clause that says that output tokens are those of another tokenizer; empty if they are not."""
+    if not output or assumed(was, now) or model_row(was).family is model_row(now).family:
+        return ""
+    return f"; its {output:,} output tokens are as recorded, by the other tokenizer"
 
 
 def _unknown(run: Run, sources: SourceTree | None) -> Iterator[Finding]:

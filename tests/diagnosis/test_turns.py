@@ -232,6 +232,12 @@ def test_a_model_that_is_switched_says_what_it_costs() -> None:
     assert found["model_changed"].text.startswith(f"turn 1: claude-opus-4-8 instead of {MODEL}")
     assert found["model_changed"].cost_usd is not None
     assert found["model_changed"].cost_usd > 0
+    output = support_agent().answers()[0][1]
+    said = f"; its {output} output tokens are as recorded, by the other tokenizer"
+    assert found["model_changed"].text.endswith(said)
+    bodies[0]["model"] = "claude-haiku-4-5"
+    (text,) = (one.text for one in told(bodies) if one.kind == "model_changed")
+    assert text == f"turn 1: claude-haiku-4-5 instead of {MODEL}"
 
 
 def test_another_rate_of_the_same_model() -> None:
