@@ -420,8 +420,16 @@ class Ledger:
         found = {self._carrier(match) if match else None for match in matches}
         if len(found) != 1 or (number := found.pop()) is None:
             return None
-        recorded = [self.recording.exchanges[match.index].request for match in matches if match]
-        self._answers.name(self._traffic.interactions[number][1], recorded, sent.entries)
+        names: dict[str, str | None] = {
+            str(one.request.custom_id): None
+            for one in self.recording.exchanges
+            if self._carriers[id(one)] == number
+        }
+        for match, entry in zip(matches, sent.entries, strict=True):
+            if match:
+                was = self.recording.exchanges[match.index].request
+                names[str(was.custom_id)] = str(entry.custom_id)
+        self._answers.name(self._traffic.interactions[number][1], names)
         return number
 
     def _other(self, sent: Sent) -> int | None:
@@ -1253,24 +1261,29 @@ class Answers:
     def __init__(self, *, untouched: bool) -> None:
         """Serve answers as vcr does if `untouched`, else as `served` does."""
         self._serve = _untouched if untouched else served
-        self._names: dict[str, dict[str, str]] = {}  # batch id -> recorded custom_id -> custom_id now
+        self._names: dict[str, Mapping[str, str | None]] = {}  # by batch id
 
-    def name(self, created: Mapping[str, Any], recorded: Iterable[Request], now: Iterable[Request]) -> None:
-        """Learn, from the answer that created a batch, which names its entries have now."""
+    def name(self, created: Mapping[str, Any], names: Mapping[str, str | None]) -> None:
+        """Learn, from the answer that created a batch, which names its entries have now.
+
+        `names` holds them by the recorded `custom_id`; None is an entry that is not asked.
+        """
         batch = parse_body(answer_body(created)) or {}
-        names = {str(was.custom_id): str(entry.custom_id) for was, entry in zip(recorded, now, strict=True)}
-        self._names[str(batch.get("id"))] = {was: name for was, name in names.items() if was != name}
+        self._names[str(batch.get("id"))] = names
 
     def serve(self, answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
         """Return a copy of a recorded answer for `sent`. Raises CassetteError as `served` does."""
-        names = {}
+        names: Mapping[str, str | None] = {}
         if sent.request is not None and sent.request.endpoint.api == "batch_results":
             names = self._names.get(str(sent.request.endpoint.batch_id), {})
         if not names:
             return self._serve(answer, sent)
         results = served(answer, sent)
         lines = results["body"]["string"].split(b"\n")
-        return results | {"body": {"string": b"\n".join(_renamed(line, names) for line in lines)}}
+        asked = [line for line in (_renamed(line, names) for line in lines) if line is not None]
+        if asked == lines:
+            return self._serve(answer, sent)
+        return results | {"body": {"string": b"\n".join(asked)}}
 
 
 def served(answer: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
@@ -1320,13 +1333,19 @@ def plain(answer: Mapping[str, Any], body: bytes | None = None) -> dict[str, Any
     return {**rest, "status": code, "headers": headers, "body": {"string": body}}
 
 
-def _renamed(line: bytes, names: Mapping[str, str]) -> bytes:
-    """Return a line of batch results with the name that its entry has now; other lines stay."""
+def _renamed(line: bytes, names: Mapping[str, str | None]) -> bytes | None:
+    """Return a line of batch results with the name that its entry has now; None if that is not asked.
+
+    Other lines stay, and so does one with the name that it had.
+    """
     try:
         entry = json.loads(line)
-        name = names[entry["custom_id"]]
+        was = str(entry["custom_id"])
     except (ValueError, LookupError, TypeError):
         return line
+    name = names.get(was, was)
+    if name is None or name == was:
+        return None if name is None else line
     return json.dumps({**entry, "custom_id": name}, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -359,7 +359,10 @@ def test_a_batch_is_paired_entry_by_entry_and_polled_as_often_as_it_takes(api: M
     assert is_faithful(ledger)
 
     ledger = replay(recorded, lambda: play(("a",)))
+    assert results == {"a": "You said: Hello a"}, "nothing is answered that was not asked"
     assert len(ledger.recording.unplayed) == 1
+    replay(recorded, lambda: play(("new-b",)), untouched=True)
+    assert results == {"new-b": "You said: Hello b"}
     with replaying(recorded) as ledger, pytest.raises(ReplayMiss, match="Hello a"):
         play(("a", "b", "c"))
     assert len(ledger.recording.misses) == 1
