@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,9 +97,16 @@ def proved_volatile(pairs: Sequence[Pair], *, time_goes_by: bool = False) -> fro
     return frozenset(
         index
         for (_, was), texts in _alike_before(turns).items()
-        if _differ_by_value(_retold(now, _times(was, now, time_goes_by=time_goes_by)) for _, now in texts)
+        if _differ_by_value(_as_timed(was, [now for _, now in texts], time_goes_by=time_goes_by))
         for index, _ in texts
     )
+
+
+def _as_timed(was: str, texts: Sequence[str], *, time_goes_by: bool) -> Iterator[str]:
+    """Yield texts that were accepted with the same text, at the times that `_times` has for them."""
+    numbers = _numbers_like_times(texts)
+    for now in texts:
+        yield _retold(now, _times(was, now, numbers, time_goes_by=time_goes_by))
 
 
 def _alike_before(
@@ -211,13 +228,16 @@ def timed_as_recorded(turns: Iterable[Pair], *, time_goes_by: bool = False) -> d
     but in the replay in which `time_goes_by`.
     """
     timed: dict[int, Prompt] = {}
-    for pair in turns:
-        if pair.request.digest == pair.recorded.digest:
-            continue
+    changed = [pair for pair in turns if pair.request.digest != pair.recorded.digest]
+    groups = _alike_before((p.index, p.recorded.prompt, p.request.prompt) for p in changed)
+    numbers = frozenset[str]().union(
+        *(_numbers_like_times([now for _, now in texts]) for texts in groups.values())
+    )
+    for pair in changed:
         prompt, recorded = pair.request.prompt, {block.where: block for block in pair.recorded.prompt.blocks}
         end = last_breakpoint(prompt) + 1
         cached = [
-            _timed(recorded.get(block.where), block, time_goes_by=time_goes_by)
+            _timed(recorded.get(block.where), block, numbers, time_goes_by=time_goes_by)
             for block in prompt.blocks[:end]
         ]
         if any(block is not asked for block, asked in zip(cached, prompt.blocks, strict=False)):
@@ -225,23 +245,57 @@ def timed_as_recorded(turns: Iterable[Pair], *, time_goes_by: bool = False) -> d
     return timed
 
 
-def _timed(recorded: Block | None, block: Block, *, time_goes_by: bool) -> Block:
+def _numbers_like_times(texts: Sequence[str]) -> frozenset[str]:
+    """Return what looks like a time of day and is none: another of the texts has another number in its place.
+
+    A random number of six digits is one that could be a time in one of twelve cases.
+    """
+    if not any(map(_TIME.search, texts)):
+        return frozenset()
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for text in dict.fromkeys(texts):
+        alike[_DIGITS.sub("0", text)].append(text)
+    return frozenset(found for same in alike.values() for found in _out_of_step(same))
+
+
+_DIGITS = re.compile(r"\d+")
+
+
+def _out_of_step(texts: Sequence[str]) -> Iterator[str]:
+    """Yield the times in texts, which are alike but for their numbers, that not all of them have there."""
+    told = [_times_by_number(text) for text in texts]
+    shared = set.intersection(*(set(times) for times in told))
+    for times in told:
+        yield from (time for number, time in times.items() if number not in shared)
+
+
+def _times_by_number(text: str) -> dict[int, str]:
+    """Return what looks like a time in a text, by which of its numbers it begins with."""
+    begins = [match.start() for match in _DIGITS.finditer(text)]
+    return {bisect_left(begins, match.start()): match[0] for match in _TIME.finditer(text)}
+
+
+def _timed(recorded: Block | None, block: Block, numbers: Container[str], *, time_goes_by: bool) -> Block:
     """Return a block with the times that `_times` has for it; the same object if it has none."""
     if recorded is not None and recorded.digest == block.digest:
         return block
     was = "" if recorded is None else text_of(recorded)
-    times = _times(was, text_of(block), time_goes_by=time_goes_by)
+    times = _times(was, text_of(block), numbers, time_goes_by=time_goes_by)
     if not times:
         return block
     content = _retold(block.content, times)
     return replace(block, content=content, digest=digest(block.level, block.role, content))
 
 
-def _times(was: str, now: str, *, time_goes_by: bool) -> dict[str, str]:
-    """Return what stands for the changed times of a text: recorded ones of the same form, else no time."""
+def _times(was: str, now: str, numbers: Container[str], *, time_goes_by: bool) -> dict[str, str]:
+    """Return what stands for the changed times of a text: recorded ones of the same form, else no time.
+
+    `numbers` only look like times.
+    """
     if was == now or not _TIME.search(now):
         return {}
     removed, added = ([match[0] for match in _TIME.finditer(words)] for words in _changed_words(was, now))
+    added = [time for time in added if time not in numbers]
     times = {} if time_goes_by else {new: _at_no_time(new) for new in added}
     return times | {new: old for old, new in zip(removed, added, strict=False) if _form(old) == _form(new)}
 

@@ -469,6 +469,25 @@ def test_a_clock_of_seconds_says_where_time_is_to_go_by(was: str, now: str, plac
 
 
 @pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (("103107", "103108"), {"It is 000000."}),
+        (("103107", "520850"), {"It is 103107.", "It is 520850."}),
+        (("520850", "103107", "214501"), {"It is 520850.", "It is 103107.", "It is 214501."}),
+        (("10:31:07 after step 1", "10:31:08 after step 2"), None),
+    ],
+)
+def test_a_number_that_looks_like_a_time_is_none_where_another_turn_has_another_number(
+    values: Sequence[str], told: set[str] | None
+) -> None:
+    pairs = run_of(*((RULES, clock(value)) for value in values))
+    timed = timed_as_recorded(pairs)
+    prompts = [timed.get(pair.index, pair.request.prompt) for pair in pairs]
+    lines = {prompt.level("system")[0].content["text"].splitlines()[0] for prompt in prompts}
+    assert lines == (told or {"It is 00:00:00 after step 1.", "It is 00:00:00 after step 2."})
+
+
+@pytest.mark.parametrize(
     ("times", "told"),
     [
         (("10:31:00", "10:31:01", "10:31:02"), 'turn to turn (date or time): "It is 10:31:00.'),
