@@ -289,6 +289,8 @@ def _origin(grown: _Grown, location: Location | None, sources: SourceTree | None
         return f", filled in at {location.filled}; the text itself is {sources.nowhere}"
     if server := _OF_MCP.search(where):
         return f", it comes from the MCP server {server[1]}"
+    if location.missing and location.is_in_parts:
+        return f", its text is in no one file, and in parts in several{_quoted(grown)}"
     return f", its text is {sources.nowhere}{_quoted(grown)}" if location.missing else ""
 
 

@@ -42,6 +42,8 @@ _PROSE = frozenset({".md", ".rst", ".txt"})
 """Suffixes of files that tell of code, and are none."""
 _FUNCTION = re.compile(r"\b(?:def|function|func|fn)\s+(\w+)")
 """The head of a function, by its name, in the languages that have a word for it."""
+_PART = 12
+"""Fewest words in a row that are a good part of a text."""
 _LINES = 50
 """Most lines that are looked for one by one, of an addition that no file holds as a whole."""
 
@@ -60,6 +62,8 @@ class Location:
     """The places of the smaller additions, if the text has several."""
     code: str = ""
     """The text of the line `filled` in the repository."""
+    is_in_parts: bool = False
+    """Whether some file holds a good part of a text that no file holds as a whole."""
 
     @property
     def source(self) -> Source | None:
@@ -227,6 +231,7 @@ class SourceTree:
             tuple(piece for _, one in found for piece in one.missing),
             tuple(source for source in others if source != first.source),
             self.files[filled.file].split("\n")[filled.line - 1] if filled else "",
+            first.is_in_parts,
         )
 
     def _placed(self, query: Query) -> list[tuple[int, Location]]:
@@ -249,18 +254,20 @@ class SourceTree:
     def _place(self, query: Query) -> Location:
         """Return where the first index that holds an addition has it, else the hole it was filled into."""
         filled: Location | None = None
+        is_in_parts = False
         for index in self._in_order():
             location = index.place(query)
             if location and location.sources:
                 return self._narrowed(location)
             if location and location.filled and not (filled and index.holds_data):
                 filled = location
+            is_in_parts = is_in_parts or (location is not None and location.is_in_parts)
         if filled:
             return filled
         hole = filled_in(query, (file for index in self._changed for file in index.all_files()))
         if hole:
             return Location(filled=hole.source, missing=(hole.value,))
-        return Location(missing=(query.text,))
+        return Location(missing=(query.text,), is_in_parts=is_in_parts)
 
     def _narrowed(self, location: Location) -> Location:
         """Return a place as far as the change edits it; as it is if the change edits none of its lines.
@@ -341,7 +348,9 @@ class _Index:
             return None
         best = placed[0]
         if not best.holds:
-            return Location(filled=best.filled, missing=best.missing) if best.filled else None
+            runs = best.alignment.matched_in(query.span)
+            is_in_parts = any(end - start >= _PART for start, end in runs)
+            return Location(filled=best.filled, missing=best.missing, is_in_parts=is_in_parts)
         equals = [one for one in placed if one.rank() == best.rank()]
         sources = dict.fromkeys(source for one in equals for source in equal_places(one, query))
         return Location(tuple(sources)[:NAMED], best.filled, best.missing)

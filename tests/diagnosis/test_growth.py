@@ -377,6 +377,16 @@ def test_in_no_file_is_said_only_where_all_were_read() -> None:
     assert re.search(rf'{re.escape(nowhere)}".+", now ".+ Appendix: .+"$', finding.text)
 
 
+def test_what_several_files_hold_together_is_not_said_to_be_in_none() -> None:
+    chapters = {
+        f"{name}.md": f"The chapter on {name} tells in many words what the house asks of {name}, and why."
+        for name in ("leave", "travel", "laptops", "parking")
+    }
+    run = Case("", each(system(lambda _, words: words + "".join(chapters.values())))).run()
+    (finding,) = findings(run, SourceTree({**FILES, **chapters}))
+    assert ", its text is in no one file, and in parts in several: was " in finding.text
+
+
 def test_a_cause_is_told_in_one_sentence() -> None:
     case = next(case for case in GROWTH if case.name == "system prompt grows by two lines")
     (finding,) = findings(case.run(), SourceTree({**FILES, **case.files}, dict.fromkeys(case.files, "")))

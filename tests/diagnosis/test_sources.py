@@ -265,6 +265,17 @@ def test_what_no_file_holds_is_not_found(now: str) -> None:
     assert location.missing == (now.removesuffix("."),) or location.missing == (now,)
 
 
+def test_what_several_files_hold_together_is_in_no_one_of_them() -> None:
+    chapters = {
+        f"{name}.md": f"The chapter on {name} tells in many words what the house asks of {name}, and why."
+        for name in ("leave", "travel", "laptops", "parking")
+    }
+    tree = SourceTree(chapters)
+    location = tree.locate("Be brief.", "Be brief. " + "".join(chapters.values()))
+    assert (location.sources, location.is_in_parts) == ((), True)
+    assert not tree.locate("Be brief.", "Be brief. Mr Jones wants all of it in verse today.").is_in_parts
+
+
 def test_a_value_is_filled_in_at_the_line_of_its_hole() -> None:
     tree = SourceTree({"a.py": 'X = f"Be kind.\\n" \\\n    f"Today is {date}, so hurry.\\n"\n'})
     location = tree.locate(
