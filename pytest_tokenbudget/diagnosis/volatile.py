@@ -398,6 +398,12 @@ def experiment(suspect: Suspect, elsewhere: Prompt, lasts: Callable[[Names], boo
 
     `lasts` takes names in the order of an accepted prompt and returns whether every process has that order.
     """
+    accepted, here, there = (_names(prompt) for prompt in (suspect.was, suspect.now, elsewhere))
+    if here != there and sorted(here) == sorted(there) and any(map(_is_of_tools, suspect.places)):
+        pieces = f'"{first_of(here)}" and "{first_of(there)}"'
+        differs = f"tools differ from process to process ({Kind.ORDER}): {pieces}"
+        may_differ = sorted(accepted) == sorted(here) and not lasts(accepted)
+        return Experiment(differs, on_both_sides=may_differ)
     other = dict(_texts_by_place(elsewhere))
     for where, now in _texts_by_place(suspect.now):
         if where not in suspect.places or other.get(where, now) == now:
@@ -408,14 +414,14 @@ def experiment(suspect: Suspect, elsewhere: Prompt, lasts: Callable[[Names], boo
         pieces = f'"{excerpt(now, at)}" and "{excerpt(other[where], at)}"'
         differs = f"{where} differs from process to process ({kind}): {pieces}"
         if kind is Kind.ORDER:
-            accepted, here, there = (_names(prompt) for prompt in (suspect.was, suspect.now, elsewhere))
-            if here != there:
-                pieces = f'"{first_of(here)}" and "{first_of(there)}"'
-                differs = f"tools differ from process to process ({kind}): {pieces}"
-            known = where.startswith("tools") and lasts(accepted)
+            known = _is_of_tools(where) and lasts(accepted)
             return Experiment(differs, on_both_sides=is_reordered(was, now) and not known)
         return Experiment(differs, on_both_sides=_holds_the_like(was, now, other[where], kind))
     return Experiment()
+
+
+def _is_of_tools(where: str) -> bool:
+    return where.startswith("tools")
 
 
 def _names(prompt: Prompt) -> Names:

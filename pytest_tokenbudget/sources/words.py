@@ -272,9 +272,20 @@ def lists_in_order(names: Names, text: str) -> bool:
 
 
 def _named(names: Names, lines: Sequence[str]) -> list[tuple[str, int]]:
-    """Return each occurrence of a name in the lines, in order, with the index of its line."""
-    pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
-    return [(match[0], number) for number, line in enumerate(lines) for match in pattern.finditer(line)]
+    """Return each occurrence of a name in the lines, in order, with the index of its line.
+
+    `find_trains` is also said by the class `FindTrains` that it is made of.
+    """
+    spelled = {spelling: name for name in names for spelling in (_as_class(name), name)}
+    pattern = re.compile("|".join(rf"(?<!\w){re.escape(spelling)}(?!\w)" for spelling in spelled))
+    return [
+        (spelled[match[0]], number) for number, line in enumerate(lines) for match in pattern.finditer(line)
+    ]
+
+
+def _as_class(name: str) -> str:
+    """Return a name in words as the name of a class: `find_trains` as `FindTrains`."""
+    return "".join(word[:1].upper() + word[1:] for word in re.split(r"[_-]", name))
 
 
 def other_order(was: object, now: object) -> Names | None:

@@ -176,6 +176,13 @@ def test_what_stood_there_before_the_change_keeps_its_place() -> None:
     assert str(tree.locate(BEFORE, AFTER).source) == "a.md:4"
 
 
+def test_an_order_is_listed_in_the_names_of_classes_too() -> None:
+    tree = SourceTree({"tools.py": "REGISTRY = [FindTrains, CheckVisa, FindHotels]\n"})
+    assert tree.lists(("find_trains", "check_visa", "find_hotels"))
+    assert tree.lists(("find-trains", "checkVisa", "find_hotels"))
+    assert not tree.lists(("check_visa", "find_trains", "find_hotels"))
+
+
 def test_what_stands_in_several_places_is_ambiguous_and_up_to_three_are_named() -> None:
     files = {f"{name}.md": AFTER for name in "abcd"}
     location = SourceTree(files).locate(BEFORE, AFTER)

@@ -427,6 +427,28 @@ def test_a_list_of_names_that_mixes_new_ones_in_may_be_a_set(
         assert (shown.differs is not None, shown.on_both_sides) == (True, False)
 
 
+@pytest.mark.parametrize("lasts", [True, False])
+@pytest.mark.parametrize("here", ["b c a d", "a d c b", "d a b c", "c b a d"])
+@pytest.mark.parametrize("there", ["c a b d", "b a d c", "d c b a"])
+def test_tools_in_another_order_are_compared_as_a_whole(here: str, there: str, lasts: bool) -> None:
+    """Tool by tool, what differs looks like an edit or a value, as the dice have it."""
+
+    def offering(order: str) -> Prompt:
+        said = {"a": "Find trains.", "b": "Look a visa up.", "c": "Find a room for 1 to 30 nights."}
+        listed: list[dict[str, object]] = [
+            {"name": name, "description": said.get(name, "List museums."), "input_schema": {"type": "object"}}
+            for name in order.split()
+        ]
+        listed[-1] |= MARK
+        return parse_prompt({"model": "m", "tools": listed, "messages": []})
+
+    (suspect,) = suspected(offering("a b c d"), offering(here))
+    shown = experiment(suspect, offering(there), lambda names: lasts)
+    assert shown.differs is not None
+    assert shown.differs.startswith("tools differ from process to process (another order)")
+    assert shown.on_both_sides == (not lasts)
+
+
 def clock(time: str) -> str:
     return f"It is {time}.\n{RULES}"
 
