@@ -165,9 +165,9 @@ def test_a_clock_is_looked_for_once_in_what_changes_in_a_shared_cassette(
     looked_at: list[object] = []
     timed = volatile._timed
 
-    def counted(recorded: object, block: Block, **how: bool) -> object:
+    def counted(recorded: object, block: Block, *numbers: object, **how: bool) -> object:
         looked_at.append(block)
-        return timed(recorded, block, **how)
+        return timed(recorded, block, *numbers, **how)
 
     monkeypatch.setattr(volatile, "_timed", counted)
     measure = replace(METER, shared=WeakKeyDictionary(), timed=volatile.timed_as_recorded)
