@@ -266,7 +266,7 @@ class Ledger:
         if sent.has_no_key:
             self.refuse(
                 f"{self.name}: {sent} would be really sent, and no key is set: what stands in for one in "
-                "replay leaves this machine never. Set the key, or give the test a cassette that answers it."
+                "replay is shown to no server. Set the key, or give the test a cassette that answers it."
             )
 
     def notice(self, sent: Sent) -> None:

@@ -159,8 +159,8 @@ def test_requests():
 @pytest.mark.parametrize(
     ("arguments", "refusals"),
     [
-        ((), ("leaves this machine never", "leaves this machine never")),
-        (("--token-budget",), ("no scenario meters it: nothing was sent", "leaves this machine never")),
+        ((), ("is shown to no server", "is shown to no server")),
+        (("--token-budget",), ("no scenario meters it: nothing was sent", "is shown to no server")),
     ],
 )
 def test_what_stands_in_is_never_sent(

@@ -448,6 +448,21 @@ def test_what_would_be_recorded_but_for_a_key_is_counted_as_what_is_refused(
     assert hows(ledger)[0] == "similar"
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/models"])
+def test_no_server_on_this_machine_is_shown_what_stands_in_for_a_key(
+    api: MessagesApi, cassette: Path, ledgers: list[Ledger], path: str
+) -> None:
+    """A suite that records what is new calls no server with it, be it one of its own: nothing is recorded."""
+    before = cassette.read_text()
+    with (
+        vcr.use_cassette(str(cassette), record_mode="new_episodes"),
+        pytest.raises(ReplayMiss, match="what stands in for one in replay is shown to no server"),
+    ):
+        httpx2.post(f"{api.url}{path}", json=body("Bye"), headers={"x-api-key": STAND_IN})
+    assert api.requests == []
+    assert cassette.read_text() == before
+
+
 @pytest.mark.parametrize("names", [["method", "uri"], ["method", "scheme", "host", "port", "path", "query"]])
 def test_what_is_asked_at_another_address_is_refused_where_match_on_looks_at_it(
     names: list[str], cassette: Path, ledgers: list[Ledger]
