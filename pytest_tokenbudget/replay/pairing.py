@@ -17,13 +17,15 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pytest_tokenbudget.model import Paired
 from pytest_tokenbudget.replay.conversation import Conversation, Reply, alike, cosine, holds, is_rather, reply
 from pytest_tokenbudget.sequences import common_prefix
 from pytest_tokenbudget.wire.exchange import UNIQUE_TEXT, Accepted, Exchange, Pair, Request
 from pytest_tokenbudget.wire.requests import meaning
+
+_Made = TypeVar("_Made")
 
 
 class Recording:
@@ -64,6 +66,17 @@ class Recording:
         self._token_counts: list[Pair] = []
         self._misses: list[Request] = []
         self._reshaped: list[Pair] = []
+        self._made: dict[tuple[object, int], object] = {}
+
+    def made_once(self, make: Callable[[Sequence[Exchange]], _Made]) -> _Made:
+        """Return what `make` makes of the exchanges, made once for as many of them.
+
+        Many tests may share a recording: to read it whole for each of them would take longer than all else.
+        """
+        key = make, len(self.exchanges)  # a repeated answer is one exchange more
+        if key not in self._made:
+            self._made[key] = make(self.exchanges)
+        return cast(_Made, self._made[key])
 
     @cached_property
     def accepted(self) -> Mapping[int, Accepted]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
 
 from pytest_tokenbudget.budget.accepted import (
     AcceptedCassette,
@@ -43,17 +42,9 @@ def turn_indexes(exchanges: Sequence[Exchange]) -> list[int]:
     return [index for index, exchange in enumerate(exchanges) if is_turn(exchange)]
 
 
-_DIGESTS: WeakKeyDictionary[Recording, dict[int, str]] = WeakKeyDictionary()
-"""The digests of recordings, by their number of exchanges: a repeated answer is one more. Many tests may
-share a recording: to read it whole for each of them would take longer than all else. It keeps none alive."""
-
-
-def digest_of(recording: Recording) -> str:
-    """Return the `recording_digest` of the turns of a recording, made once."""
-    known, exchanges = _DIGESTS.setdefault(recording, {}), recording.exchanges
-    if len(exchanges) not in known:
-        known[len(exchanges)] = recording_digest(exchanges[index] for index in turn_indexes(exchanges))
-    return known[len(exchanges)]
+def digest_of_turns(exchanges: Sequence[Exchange]) -> str:
+    """Return the `recording_digest` of the turns of a recording."""
+    return recording_digest(exchanges[index] for index in turn_indexes(exchanges))
 
 
 def accepted_in(cassettes: Sequence[AcceptedCassette], exchanges: Sequence[Exchange]) -> dict[int, Accepted]:
@@ -335,7 +326,7 @@ class Acceptance:
             recorded = self.meter.from_one_start(recorded)
             recorded = [recorded[index] for index in turn_indexes(recorded)]
             new = own and written is not None
-            digests.append(recording_digest(recorded) if new else digest_of(ledger.recording))
+            digests.append(recording_digest(recorded) if new else ledger.recording.made_once(digest_of_turns))
             before = next((one for one in accepted if one.recording == digests[-1]), None)
             changed = () if calls else tuple(self._changed(recorded, turns, before, own=own))
             if changed:

@@ -25,7 +25,7 @@ from pytest_tokenbudget.replay.traffic import Traffic
 from pytest_tokenbudget.reports.build import Place
 from pytest_tokenbudget.reports.document import FormerlyEntry, MoveEntry, Recorder
 from pytest_tokenbudget.repository.baseline_history import ACCEPTED, files
-from pytest_tokenbudget.run.accepting import accepted_in, digest_of, turn_indexes
+from pytest_tokenbudget.run.accepting import accepted_in, digest_of_turns, turn_indexes
 from pytest_tokenbudget.run.results import Collected, is_of_fixture
 from pytest_tokenbudget.run.scenario import Kind, Scenario, cassette_path, teardown_path
 from pytest_tokenbudget.settings import (
@@ -276,7 +276,7 @@ class Cassettes:
         """
         if len(scenario.ledgers) != 1:
             return None
-        baselines = self._left_of({digest_of(scenario.ledgers[0].recording)}, root)
+        baselines = self._left_of({scenario.ledgers[0].recording.made_once(digest_of_turns)}, root)
         if not baselines:
             return None
         names = [ScenarioId(one) for one in baselines]
