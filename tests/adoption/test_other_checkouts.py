@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from support.budgeted import Project
 from support.messages_api import MessagesApi
 from support.scratch_suites import echo, make, record
 
+pytestmark = pytest.mark.newest
+EXACT = find_spec("ctok") is not None
 PROMPTED = """
 from pathlib import Path
 
@@ -121,9 +124,12 @@ def test_a_docstring_whose_indentation_the_compiler_strips_is_a_few_blanks(
     assert judged.status == 0, judged.output
     assert entry["verdict"] == "within"
     measured = entry["measured"]
-    assert measured["prompt_tokens"] == sum(charge.usage.prompt_tokens for charge in api.charges)
+    roughly = None if EXACT else 0.001
+    prompt_tokens = sum(charge.usage.prompt_tokens for charge in api.charges)
+    assert measured["prompt_tokens"] == pytest.approx(prompt_tokens, rel=roughly)
     for count in ("cache_read_input_tokens", "cache_creation_input_tokens"):
-        assert measured[count] == sum(getattr(charge.usage, count) for charge in api.charges)
+        charged = sum(getattr(charge.usage, count) for charge in api.charges)
+        assert measured[count] == pytest.approx(charged, rel=roughly)
     assert measured["prompt_tokens"] < entry["baseline"]["prompt_tokens"]
     assert measured["cost_usd"] == pytest.approx(entry["baseline"]["cost_usd"], rel=0.03)
 
