@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from http import client
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakKeyDictionary, WeakSet
@@ -208,7 +208,8 @@ def adopt(ledger_of: LedgerOf) -> Iterator[None]:
     adoption = _Adoption(ledger_of, Cassette.__dict__["load"])
     Cassette.load = adoption.load
     try:
-        yield
+        with _patched_for_all_threads():
+            yield
     finally:
         adoption.end()
 
@@ -968,6 +969,7 @@ def _watched() -> Iterator[None]:
     """Note how calls are given up, in the libraries that vcr has imported and patched."""
     closed: WeakSet[Any] = WeakSet()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_patched_for_all_threads())
         for library, cls, method, closes in _TRANSPORTS:
             if owner := getattr(sys.modules.get(library), cls, None):
                 watching = _watching(sys.modules[library], owner, method, closed)
@@ -984,6 +986,34 @@ def _watched() -> Iterator[None]:
             passing = _passing_streams_async(stubs.record_response)
             stack.enter_context(_replaced(stubs, "record_response", passing))
         yield
+
+
+@contextlib.contextmanager
+def _patched_for_all_threads() -> Iterator[None]:
+    """Keep the HTTP libraries patched while vcr makes, or opens, a connection of its own.
+
+    vcr takes its patches back meanwhile, in the whole process (`vcr.patch.force_reset`): what another thread
+    asked in that time went past every cassette, and was neither recorded nor replayed. It has to, as
+    `http.client.HTTPSConnection` looks itself up by the name that is patched; here that name is its own.
+    httplib2 looks up others, and is left as it is.
+    """
+    with contextlib.ExitStack() as stack:
+        for one in reset_patchers():
+            if one.getter() is client and one.attribute == "HTTPSConnection":
+                stack.enter_context(_replaced(one.new, "__init__", _naming_itself(one.new)))
+        if "httplib2" not in sys.modules:
+            patch = sys.modules[reset_patchers.__module__]
+            stack.enter_context(_replaced(patch, "force_reset", contextlib.nullcontext))
+        yield
+
+
+def _naming_itself(cls: type) -> Any:
+    """Return the `__init__` of a class in which the name of the class means that class, whatever is patched."""
+    init = cls.__dict__["__init__"]
+    names = {**init.__globals__, cls.__name__: cls}
+    own = FunctionType(init.__code__, names, init.__name__, init.__defaults__, init.__closure__)
+    own.__kwdefaults__ = init.__kwdefaults__
+    return own
 
 
 @contextlib.contextmanager
