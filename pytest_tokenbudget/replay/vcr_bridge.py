@@ -1008,7 +1008,7 @@ def _patched_for_all_threads() -> Iterator[None]:
 
 
 def _naming_itself(cls: type) -> Any:
-    """Return the `__init__` of a class in which the name of the class means that class, whatever is patched."""
+    """Return the `__init__` of a class in which the name of the class means that class, patched or not."""
     init = cls.__dict__["__init__"]
     names = {**init.__globals__, cls.__name__: cls}
     own = FunctionType(init.__code__, names, init.__name__, init.__defaults__, init.__closure__)
