@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -15,9 +13,7 @@ import aiohttp
 import anthropic
 import httpx2
 import pytest
-import requests
 import trio
-import urllib3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -27,11 +23,20 @@ from pytest_tokenbudget.replay.playback import Ledger
 from pytest_tokenbudget.replay.proxy import ChildProxy
 from pytest_tokenbudget.replay.traffic import Overtaken, overtaken
 from support.blocks import body
-from support.clients import CALLS, COMMAND, is_faithful, replaying, running
+from support.clients import (
+    CALLS,
+    COMMAND,
+    HEADERS,
+    by_requests,
+    by_urllib,
+    by_urllib3,
+    is_faithful,
+    replaying,
+    running,
+)
 from support.messages_api import MessagesApi
 
 SLOW = "Think long."
-HEADERS = {"x-api-key": "sk-ant-test"}
 
 Span = tuple[int, int | None]
 """When a call was sent and when its answer came, in milliseconds; None if the agent has left it."""
@@ -112,24 +117,6 @@ def test_what_is_overtaken_is_the_documented_rule(drawn: Sequence[tuple[int, int
 def by_sdk(url: str, asked: Any) -> str:
     with anthropic.Anthropic(base_url=url, api_key="sk-ant-test", max_retries=0) as client:
         return str(getattr(client.messages.create(**asked).content[0], "text", ""))
-
-
-def by_requests(url: str, asked: Any) -> str:
-    answer = requests.post(f"{url}/v1/messages", json=asked, headers=HEADERS, timeout=600)
-    return str(answer.json()["content"][0]["text"])
-
-
-def by_urllib3(url: str, asked: Any) -> str:
-    with urllib3.PoolManager() as pool:
-        answer = pool.request("POST", f"{url}/v1/messages", json=asked, headers=HEADERS, retries=False)
-        return str(answer.json()["content"][0]["text"])
-
-
-def by_urllib(url: str, asked: Any) -> str:
-    headers = {**HEADERS, "content-type": "application/json"}
-    sent = urllib.request.Request(f"{url}/v1/messages", json.dumps(asked).encode(), headers)
-    with urllib.request.urlopen(sent, timeout=600) as answer:
-        return str(json.load(answer)["content"][0]["text"])
 
 
 async def by_async_sdk(url: str, asked: Any) -> str:

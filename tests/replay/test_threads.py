@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import http.client
-import json
 import threading
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import requests
 import urllib3
 
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger
 from support.blocks import body
-from support.clients import CALLS, COMMAND, is_faithful, record, replaying, running
+from support.clients import (
+    CALLS,
+    COMMAND,
+    by_requests,
+    by_urllib,
+    by_urllib3,
+    is_faithful,
+    record,
+    replaying,
+    running,
+)
 from support.messages_api import MessagesApi
 
-HEADERS = {"x-api-key": "sk-ant-test", "content-type": "application/json"}
 SECURE = "https://api.anthropic.com"
 
 
-def by_requests(url: str, words: str) -> str:
-    answer = requests.post(f"{url}/v1/messages", json=body(words), headers=HEADERS, timeout=600)
-    return str(answer.json()["content"][0]["text"])
-
-
-def by_urllib3(url: str, words: str) -> str:
-    with urllib3.PoolManager() as pool:
-        answer = pool.request("POST", f"{url}/v1/messages", json=body(words), headers=HEADERS, retries=False)
-        return str(answer.json()["content"][0]["text"])
-
-
-def by_urllib(url: str, words: str) -> str:
-    sent = urllib.request.Request(f"{url}/v1/messages", json.dumps(body(words)).encode(), HEADERS)
-    with urllib.request.urlopen(sent, timeout=600) as answer:
-        return str(json.load(answer)["content"][0]["text"])
-
-
-CLIENTS: dict[Callable[[str, str], str], type] = {
+CLIENTS: dict[Callable[[str, Any], str], type] = {
     by_requests: urllib3.connection.HTTPConnection,
     by_urllib3: urllib3.connection.HTTPConnection,
     by_urllib: http.client.HTTPConnection,
@@ -64,14 +53,14 @@ class Held:
 
         monkeypatch.setattr(connection, "__init__", hold)
 
-    def ask(self, ask: Callable[[str, str], str], url: str) -> list[str]:
+    def ask(self, ask: Callable[[str, Any], str], url: str) -> list[str]:
         """Ask for one thing while the connection for another one is being made."""
         heard = list[str]()
-        first = threading.Thread(target=lambda: heard.append(ask(url, "One")))
+        first = threading.Thread(target=lambda: heard.append(ask(url, body("One"))))
         first.start()
         assert self.begun.wait(600)
         try:
-            second = ask(url, "Two")
+            second = ask(url, body("Two"))
         finally:
             self.may_go_on.set()
             first.join()
@@ -80,7 +69,7 @@ class Held:
 
 @pytest.mark.parametrize("ask", CLIENTS)
 def test_a_call_is_recorded_while_another_thread_makes_a_connection(
-    api: MessagesApi, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str, str], str]
+    api: MessagesApi, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str, Any], str]
 ) -> None:
     held = Held(CLIENTS[ask], monkeypatch)
     with running(Ledger("test_it", COMMAND, (), CALLS)) as recording:
@@ -90,10 +79,10 @@ def test_a_call_is_recorded_while_another_thread_makes_a_connection(
 
 @pytest.mark.parametrize("ask", CLIENTS)
 def test_a_call_is_replayed_while_another_thread_makes_a_connection(
-    api: MessagesApi, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str, str], str]
+    api: MessagesApi, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str, Any], str]
 ) -> None:
     heard = list[str]()
-    recorded = record(lambda: heard.extend([ask(api.url, "One"), ask(api.url, "Two")]))
+    recorded = record(lambda: heard.extend([ask(api.url, body("One")), ask(api.url, body("Two"))]))
     held = Held(CLIENTS[ask], monkeypatch)
     with replaying(recorded) as ledger:
         assert held.ask(ask, api.url) == heard
@@ -102,13 +91,13 @@ def test_a_call_is_replayed_while_another_thread_makes_a_connection(
 
 
 @pytest.mark.parametrize("ask", CLIENTS)
-def test_a_connection_of_tls_is_made_as_well(api: MessagesApi, ask: Callable[[str, str], str]) -> None:
+def test_a_connection_of_tls_is_made_as_well(api: MessagesApi, ask: Callable[[str, Any], str]) -> None:
     def secure(interaction: Interaction) -> Interaction:
         asked, answer = interaction
         return {**asked, "uri": asked["uri"].replace(api.url, SECURE)}, answer
 
     heard = list[str]()
-    recorded = record(lambda: heard.append(ask(api.url, "One")))
+    recorded = record(lambda: heard.append(ask(api.url, body("One"))))
     with replaying([secure(one) for one in recorded]) as ledger:
-        assert ask(SECURE, "One") == heard[0]
+        assert ask(SECURE, body("One")) == heard[0]
     assert is_faithful(ledger)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ import anthropic
 import httpx
 import httpx2
 import requests
+import urllib3
 
 from pytest_tokenbudget.replay.cassette_file import Interaction
 from pytest_tokenbudget.replay.playback import Ledger, Ledgers, Rules
@@ -170,3 +173,23 @@ def agent(url: str, system: str = "Be brief.", **more: Any) -> Callable[[], str]
                 messages.append({"role": "user", "content": results})
 
     return run
+
+
+HEADERS = {"x-api-key": "sk-ant-test", "content-type": "application/json"}
+
+
+def by_requests(url: str, asked: Mapping[str, Any]) -> str:
+    answer = requests.post(f"{url}/v1/messages", json=asked, headers=HEADERS, timeout=600)
+    return str(answer.json()["content"][0]["text"])
+
+
+def by_urllib3(url: str, asked: Mapping[str, Any]) -> str:
+    with urllib3.PoolManager() as pool:
+        answer = pool.request("POST", f"{url}/v1/messages", json=asked, headers=HEADERS, retries=False)
+        return str(answer.json()["content"][0]["text"])
+
+
+def by_urllib(url: str, asked: Mapping[str, Any]) -> str:
+    sent = urllib.request.Request(f"{url}/v1/messages", json.dumps(asked).encode(), HEADERS)
+    with urllib.request.urlopen(sent, timeout=600) as answer:
+        return str(json.load(answer)["content"][0]["text"])
